@@ -1,0 +1,94 @@
+//! Events: the append-only log of what happened to agents, hosts and migrations.
+//!
+//! An event is appended in the transaction that caused it. Turns are not events: receipts record them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, StoreId};
+
+/// An event about to be appended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewEvent {
+    /// Whom it is about, when it is about an agent.
+    pub agent: Option<AgentId>,
+    /// From the closed set in `EventKind`.
+    pub kind: EventKind,
+    /// Wall time in Unix milliseconds.
+    pub at_ms: u64,
+    /// Details as name and value, in order; values are text.
+    pub data: Vec<(String, String)>,
+}
+
+/// An appended event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// The store it was appended to.
+    pub store: StoreId,
+    /// 1.., ascending within the store.
+    pub seq: u64,
+    /// What happened.
+    pub event: NewEvent,
+}
+
+/// What can happen. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A host joined the store.
+    HostJoined,
+    /// A host left, or was buried after its lease ran out.
+    HostGone,
+    /// An agent was created.
+    AgentCreated,
+    /// A host took an agent's lease.
+    LeaseAcquired,
+    /// An act of a stale owner was refused.
+    Fenced,
+    /// An agent can't run until somebody acts.
+    AgentBroken,
+    /// An input was given up.
+    InputDeadLettered,
+    /// An output will never arrive.
+    OutputUndeliverable,
+    /// A plugin was loaded.
+    PluginLoaded,
+    /// A plugin was removed.
+    PluginRemoved,
+    /// A migration reached a phase.
+    Migration,
+    /// An agent's home moved away from, or to, this store.
+    HomeMoved,
+}
+
+impl EventKind {
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HostJoined => "host-joined",
+            Self::HostGone => "host-gone",
+            Self::AgentCreated => "agent-created",
+            Self::LeaseAcquired => "lease-acquired",
+            Self::Fenced => "fenced",
+            Self::AgentBroken => "agent-broken",
+            Self::InputDeadLettered => "input-dead-lettered",
+            Self::OutputUndeliverable => "output-undeliverable",
+            Self::PluginLoaded => "plugin-loaded",
+            Self::PluginRemoved => "plugin-removed",
+            Self::Migration => "migration",
+            Self::HomeMoved => "home-moved",
+        }
+    }
+}
+
+impl NewEvent {
+    /// An event about an agent.
+    pub fn of_agent(agent: &AgentId, kind: EventKind, at_ms: u64) -> Self {
+        Self { agent: Some(agent.clone()), kind, at_ms, data: Vec::new() }
+    }
+
+    /// Adds a detail.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl ToString) -> Self {
+        self.data.push((name.to_owned(), value.to_string()));
+        self
+    }
+}

@@ -1,0 +1,43 @@
+use super::*;
+
+#[test]
+fn agent_ids_are_canonical_or_refused() {
+    let long = "a".repeat(129);
+    let cases: &[(&str, bool)] = &[
+        ("a", true),
+        ("9", true),
+        ("ledger:eu-1.main_x", false),
+        ("ledger:eu-1.main", true),
+        ("", false),
+        ("-a", false),
+        (".a", false),
+        ("A", false),
+        ("a/b", false),
+        ("ä", false),
+        (&long[..128], true),
+        (&long, false),
+    ];
+    for (text, ok) in cases {
+        assert_eq!(AgentId::parse(text).is_ok(), *ok, "{text:?}");
+    }
+}
+
+#[test]
+fn uuids_and_hex_round_trip() {
+    let id = InputId::generate(1_700_000_000_000, [7; 10]);
+    assert_eq!(id.to_string().parse::<InputId>(), Ok(id));
+    let host = HostId([0xab; 32]);
+    assert_eq!(host.to_string().parse::<HostId>(), Ok(host));
+    assert!("AB".repeat(32).parse::<HostId>().is_err());
+    assert!("nonsense".parse::<MigrationId>().is_err());
+}
+
+#[test]
+fn delivery_ids_differ_by_each_part() {
+    let (a, b) = (AgentId::parse("a").unwrap(), AgentId::parse("b").unwrap());
+    let base = InputId::of_delivery(&a, Generation(1), &b, 1);
+    assert_eq!(base, InputId::of_delivery(&a, Generation(1), &b, 1));
+    assert_ne!(base, InputId::of_delivery(&b, Generation(1), &a, 1));
+    assert_ne!(base, InputId::of_delivery(&a, Generation(2), &b, 1));
+    assert_ne!(base, InputId::of_delivery(&a, Generation(1), &b, 2));
+}

@@ -1,0 +1,333 @@
+//! Inputs: what is delivered to an agent, the replies to it, and its life cycle.
+//!
+//! `Input` is what the guest sees. `NewInput` is an input at the door, with what only the host keeps (key, delivery
+//! stamp). `InputState` and its transition table are in `input/lifecycle.rs`.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
+use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
+
+pub mod lifecycle;
+
+pub use lifecycle::{InputEvent, InputState, TransitionError};
+
+/// What an input is about. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A request or note from outside.
+    Message,
+    /// A one-way message of another agent.
+    PeerMessage,
+    /// A request of another agent, with what it is about.
+    PeerRequest {
+        /// Free text of the sender, at most `TEXT_BYTES_MAX` bytes.
+        intent: String,
+    },
+    /// An interim answer to a request this agent made.
+    PeerResponseProgress,
+    /// The final answer to a request this agent made.
+    PeerResponseTerminal,
+    /// A step of a flow.
+    FlowStep,
+    /// A published event of a subscribed channel.
+    Event,
+    /// Work the agent left for itself.
+    Continuation,
+    /// The end of an operation.
+    Operation,
+    /// A timer that fired.
+    Timer,
+}
+
+impl Kind {
+    /// The kind's name in the HTTP API and in events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::PeerMessage => "peer-message",
+            Self::PeerRequest { .. } => "peer-request",
+            Self::PeerResponseProgress => "peer-response-progress",
+            Self::PeerResponseTerminal => "peer-response-terminal",
+            Self::FlowStep => "flow-step",
+            Self::Event => "event",
+            Self::Continuation => "continuation",
+            Self::Operation => "operation",
+            Self::Timer => "timer",
+        }
+    }
+}
+
+/// Who sent an input. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Source {
+    /// A person or tool operating the host.
+    Operator,
+    /// Another agent.
+    Peer {
+        /// The sender.
+        agent: AgentId,
+        /// Whether the sender waits for a reply.
+        expects_reply: bool,
+    },
+    /// A flow.
+    Flow {
+        /// Which flow.
+        id: String,
+        /// Which of its steps.
+        step: String,
+    },
+    /// The host itself.
+    System,
+    /// A client of the API.
+    External {
+        /// The client's name, `http` when it gave none.
+        name: String,
+    },
+}
+
+/// One thing delivered to an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// Unique per agent for all time.
+    pub id: InputId,
+    /// What it is about.
+    pub kind: Kind,
+    /// Who sent it.
+    pub source: Source,
+    /// MIME type of the payload.
+    pub content_type: String,
+    /// At most `PAYLOAD_BYTES_MAX` bytes.
+    pub payload: Bytes,
+    /// The extension point: at most `HEADERS_MAX` pairs of name and value.
+    pub headers: Vec<(String, String)>,
+    /// Ties an answer to its question.
+    pub correlation: Option<String>,
+    /// Wall time of acceptance in Unix milliseconds.
+    pub accepted_at_ms: u64,
+}
+
+/// An agent's answer to one input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Whether and what it answered.
+    pub outcome: ReplyOutcome,
+    /// MIME type of the bytes.
+    pub content_type: String,
+    /// Header pairs.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Whether and what an agent answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyOutcome {
+    /// Nothing to say.
+    None,
+    /// An answer.
+    Ok(Bytes),
+    /// The agent said no. The turn is good and has committed.
+    Refused {
+        /// Short machine-readable reason.
+        code: String,
+        /// Details.
+        body: Bytes,
+    },
+}
+
+/// Why a turn could not count: what a guest did wrong. Data about the agent, never an error of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The closed set that callers branch on.
+    pub kind: FaultKind,
+    /// What happened, for people.
+    pub message: String,
+}
+
+/// What a guest did wrong. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FaultKind {
+    /// It trapped: a panic, an unreachable instruction, an access out of bounds, a stack overflow.
+    Trap,
+    /// It ran past its deadline.
+    Deadline,
+    /// It asked for more memory than it may have, or moved more bytes across the boundary than it may.
+    Memory,
+    /// It called `exit`.
+    Exited,
+    /// It waited inside a turn; `timers` is the way to wait.
+    Blocked,
+    /// It answered with another number of replies than it got inputs.
+    ReplyCount,
+    /// Its snapshot is too large, can't be restored, or differs between two calls.
+    Snapshot,
+    /// Its outputs, state writes or reply are more than one turn may have.
+    Effects,
+    /// It could not be started: instantiation failed.
+    Start,
+}
+
+impl FaultKind {
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trap => "trap",
+            Self::Deadline => "deadline",
+            Self::Memory => "memory",
+            Self::Exited => "exited",
+            Self::Blocked => "blocked",
+            Self::ReplyCount => "reply_count",
+            Self::Snapshot => "snapshot",
+            Self::Effects => "effects",
+            Self::Start => "start",
+        }
+    }
+}
+
+/// Why an input ended without being applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeadLetterReason {
+    /// The agent said that this input can never be handled.
+    Fatal {
+        /// The agent's words.
+        message: String,
+    },
+    /// The agent asked for a retry as often as it may.
+    AttemptsExhausted {
+        /// The agent's words at the last attempt.
+        message: String,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// The guest faulted at every attempt.
+    Fault {
+        /// The last fault.
+        fault: Fault,
+        /// Attempts made.
+        attempts: u32,
+    },
+    /// The host process died each time while this input ran.
+    KilledHost {
+        /// Attempts made.
+        attempts: u32,
+    },
+}
+
+/// The end of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Applied: its turn committed.
+    Committed {
+        /// The revision that its turn made.
+        revision: Revision,
+        /// Token under which it committed.
+        token: FencingToken,
+        /// The agent's answer.
+        reply: Reply,
+    },
+    /// Given up, visibly; the reason stays listed.
+    DeadLettered {
+        /// The revision of the boundary that gave it up.
+        revision: Revision,
+        /// Why.
+        reason: DeadLetterReason,
+    },
+    /// A newer input took its place.
+    Replaced {
+        /// Which.
+        by: InputId,
+    },
+    /// Ended by a named verb.
+    Abandoned {
+        /// Which verb.
+        reason: AbandonReason,
+    },
+}
+
+/// The verbs that end open inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AbandonReason {
+    /// The agent was retired.
+    Retired,
+    /// The agent was reset.
+    Reset,
+    /// The agent was stopped.
+    Stopped,
+    /// The agent was destroyed.
+    Destroyed,
+    /// The input was cancelled.
+    Cancelled,
+}
+
+/// An input at the door, not yet accepted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewInput {
+    /// Whom it is for.
+    pub agent: AgentId,
+    /// What the guest will see. `accepted_at_ms` is the sender's wall time until acceptance overwrites it.
+    pub input: Input,
+    /// The client's key: the same key never runs twice.
+    pub idempotency_key: Option<String>,
+    /// Set when another agent's outbox delivers it.
+    pub delivery: Option<DeliveryStamp>,
+}
+
+impl NewInput {
+    /// Digest of what must be equal under one idempotency key: kind, content type, payload.
+    pub fn body_digest(&self) -> Digest {
+        let Input { kind, content_type, payload, .. } = &self.input;
+        Digest::of_parts([kind.name().as_bytes(), content_type.as_bytes(), payload.as_ref()])
+    }
+
+    /// Checks sizes.
+    ///
+    /// # Errors
+    /// Names the part that is too large, with its limit.
+    pub fn check_limits(&self) -> Result<(), InputTooLarge> {
+        let Input { content_type, payload, headers, correlation, .. } = &self.input;
+        let header_bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        let key_bytes = self.idempotency_key.as_ref().map_or(0, String::len);
+        let checks = [
+            ("payload bytes", payload.len(), PAYLOAD_BYTES_MAX),
+            ("headers", headers.len(), HEADERS_MAX),
+            ("header bytes", header_bytes, HEADER_BYTES_MAX),
+            ("content type bytes", content_type.len(), TEXT_BYTES_MAX),
+            ("correlation bytes", correlation.as_ref().map_or(0, String::len), TEXT_BYTES_MAX),
+            ("idempotency key bytes", key_bytes, TEXT_BYTES_MAX),
+        ];
+        match checks.into_iter().find(|(_, size, max)| size > max) {
+            Some((what, size, max)) => Err(InputTooLarge { what, size, max }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A part of an input is larger than its limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {size} is over the limit of {max}")]
+pub struct InputTooLarge {
+    /// Which part.
+    pub what: &'static str,
+    /// Its size.
+    pub size: usize,
+    /// The limit.
+    pub max: usize,
+}
+
+/// Which output of which agent an input is, so that each is accepted once and only from the current owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryStamp {
+    /// The sending agent.
+    pub origin: AgentId,
+    /// The sender's generation.
+    pub generation: Generation,
+    /// Number of the output: 1.., no gaps per (origin, generation, destination).
+    pub number: u64,
+    /// The lowest number to this destination that has not ended; the receiver may skip what lies below.
+    pub lowest_open: u64,
+    /// The sending owner's current token.
+    pub token: FencingToken,
+    /// The sending host.
+    pub host: HostId,
+}

@@ -1,0 +1,81 @@
+//! Every bound of the system, with its unit and reason. Relations between bounds are checked at compile time.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Payload of one input, output or reply in bytes: what fits a mesh frame beside its envelope.
+pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// Headers on an input or reply.
+pub const HEADERS_MAX: usize = 64;
+/// All header names and values of one input or reply, in bytes.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// Content type, correlation, idempotency key, external source name: each in bytes.
+pub const TEXT_BYTES_MAX: usize = 256;
+/// Configuration of an agent: all keys and values in bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 * 1024;
+/// Labels of an agent.
+pub const LABELS_MAX: usize = 64;
+/// A component upload in bytes; a JavaScript engine as a component is about 12 MiB.
+pub const PLUGIN_BYTES_MAX: usize = 64 << 20;
+/// A guest snapshot in bytes; bulk state belongs into `state` rows.
+pub const SNAPSHOT_BYTES_MAX: usize = 16 << 20;
+/// A key of the guest's `state` in bytes.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+/// A value of the guest's `state` in bytes.
+pub const STATE_VALUE_BYTES_MAX: usize = 256 * 1024;
+/// State writes of one turn.
+pub const STATE_WRITES_MAX: usize = 1_000;
+/// Bytes of state writes, outputs and replies of one turn together.
+pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
+/// Outputs of one turn.
+pub const OUTPUTS_MAX: usize = 256;
+/// One line of a guest's log in bytes; longer lines are cut.
+pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
+/// A guest's log in one turn in bytes; the rest is dropped with a note.
+pub const LOG_TURN_BYTES_MAX: usize = 1 << 20;
+/// Inputs that one guest call takes.
+pub const BATCH_MAX: usize = 64;
+/// Open inputs of one agent; more are refused as `Busy`.
+pub const INBOX_INPUTS_MAX: u64 = 10_000;
+/// Times an input's turn may start and not commit before the input is dead-lettered.
+pub const ATTEMPTS_MAX: u32 = 3;
+/// Rows that one list call returns at most.
+pub const PAGE_MAX: usize = 1_000;
+/// Events that one store keeps; the oldest go first, and a reader behind them gets a gap event.
+pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
+/// A mesh frame in bytes, checked before reading it.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+/// One chunk of bulk transfer in bytes.
+pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
+/// Hosts a request may pass through.
+pub const FORWARD_HOPS_MAX: u8 = 2;
+/// Tombstones that a request follows.
+pub const TOMBSTONE_CHAIN_MAX: usize = 8;
+/// Default bound of an `ask`.
+pub const ASK_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Longest bound of an `ask`.
+pub const ASK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// How long a committed output is tried before it ends as undeliverable.
+pub const OUTPUT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
+
+const _: () = assert!(PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);
+
+/// What one guest may take. Part of an agent's spec; the host caps each at its own maximum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestLimits {
+    /// Wall time of one guest call in milliseconds.
+    pub turn_ms_max: u64,
+    /// Linear memory of the instance in bytes.
+    pub memory_bytes_max: u64,
+    /// Snapshot in bytes.
+    pub snapshot_bytes_max: u64,
+}
+
+impl Default for GuestLimits {
+    fn default() -> Self {
+        Self { turn_ms_max: 2_000, memory_bytes_max: 64 << 20, snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64 }
+    }
+}

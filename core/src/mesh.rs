@@ -1,0 +1,109 @@
+//! The mesh port: requests and bulk transfers between hosts that know each other's keys.
+//!
+//! Contract of an implementation:
+//! 1. A peer is its ed25519 key. Only listed peers are dialled or heard; `from` is the key the connection proved.
+//! 2. A request or bulk transfer reaches the handler whole and undamaged (BLAKE3), or not at all.
+//! 3. `Err` after sending means unknown: the peer may have acted. Callers make requests repeatable.
+//! 4. Bodies are opaque here; requests are at most `FRAME_BYTES_MAX`, bulk at most `BULK_BYTES_MAX`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::id::HostId;
+
+/// Largest bulk transfer in bytes: one batch of rows, with room for a snapshot of the largest size.
+pub const BULK_BYTES_MAX: usize = 64 << 20;
+
+/// Talks to other hosts.
+#[async_trait]
+pub trait Mesh: Send + Sync + 'static {
+    /// This host's key.
+    fn local(&self) -> HostId;
+
+    /// The address this host listens at.
+    fn local_address(&self) -> SocketAddr;
+
+    /// Lists a peer, or gives a listed one another address.
+    fn add_peer(&self, peer: HostId, address: SocketAddr);
+
+    /// Forgets a peer and closes its connections. Answers whether it was listed.
+    fn remove_peer(&self, peer: HostId) -> bool;
+
+    /// All listed peers, by key.
+    fn peers(&self) -> Vec<Peer>;
+
+    /// Sends a request and waits for the answer.
+    ///
+    /// # Errors
+    /// `MeshError`; see rule 3 of the contract.
+    async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError>;
+
+    /// Sends bulk bytes in chunks under a small header, on a stream of its own so that requests don't queue behind it,
+    /// and waits for the handler's answer. An interrupted transfer is resumed by offset within `timeout`.
+    ///
+    /// # Errors
+    /// `MeshError`; see rule 3 of the contract.
+    async fn send_bulk(&self, peer: HostId, header: Bytes, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError>;
+
+    /// Closes all connections and stops listening.
+    async fn close(&self);
+}
+
+/// A listed peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its key.
+    pub host: HostId,
+    /// Where it is dialled.
+    pub address: SocketAddr,
+    /// Whether a connection is open now: a hint.
+    pub is_connected: bool,
+}
+
+/// Serves what peers send.
+#[async_trait]
+pub trait MeshHandler: Send + Sync + 'static {
+    /// Answers a request of a listed peer.
+    async fn on_request(&self, from: HostId, body: Bytes) -> Bytes;
+
+    /// Takes a whole bulk transfer of a listed peer.
+    async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes;
+}
+
+/// Why a peer gave no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MeshError {
+    /// The key is not listed. Nothing was sent.
+    #[error("peer {peer} is not listed")]
+    UnknownPeer {
+        /// The key.
+        peer: HostId,
+    },
+    /// No connection came up. Nothing was sent.
+    #[error("peer {peer} is unreachable: {reason}")]
+    Unreachable {
+        /// The key.
+        peer: HostId,
+        /// What the transport said.
+        reason: String,
+    },
+    /// The bytes are over the limit. Nothing was sent.
+    #[error("message of {size} bytes is over the limit of {max}")]
+    TooLarge {
+        /// Bytes given.
+        size: usize,
+        /// Bytes allowed.
+        max: usize,
+    },
+    /// It was sent, and no answer came. The peer may have acted.
+    #[error("no answer from peer {peer}: {reason}")]
+    NoAnswer {
+        /// The key.
+        peer: HostId,
+        /// What the transport said.
+        reason: String,
+    },
+}

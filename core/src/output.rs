@@ -1,0 +1,88 @@
+//! Outputs: what a turn sends to other agents, committed with the turn and delivered afterwards.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, Generation, Revision};
+use crate::input::Kind;
+
+/// One output as the guest gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// For whom.
+    pub destination: AgentId,
+    /// What the receiver's input will be.
+    pub kind: Kind,
+    /// MIME type.
+    pub content_type: String,
+    /// At most `PAYLOAD_BYTES_MAX` bytes.
+    pub payload: Bytes,
+    /// Header pairs.
+    pub headers: Vec<(String, String)>,
+    /// Ties an answer to its question.
+    pub correlation: Option<String>,
+}
+
+/// A committed output.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOutput {
+    /// The sender.
+    pub agent: AgentId,
+    /// The sender's generation when it committed.
+    pub generation: Generation,
+    /// 1.., no gaps per (agent, generation, destination).
+    pub number: u64,
+    /// The boundary it committed with.
+    pub revision: Revision,
+    /// Position among all outputs of the agent: commit order.
+    pub position: u64,
+    /// Wall time of the commit in Unix milliseconds.
+    pub committed_at_ms: u64,
+    /// What is sent.
+    pub output: Output,
+    /// Whether it still waits, or how it ended.
+    pub state: OutputState,
+}
+
+/// Whether an output still waits, or how it ended. Acknowledged outputs are deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputState {
+    /// To be delivered.
+    Pending,
+    /// It will never arrive.
+    Undeliverable {
+        /// Why.
+        reason: UndeliverableReason,
+    },
+}
+
+/// Why an output will never arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum UndeliverableReason {
+    /// No host knows the destination.
+    NotFound,
+    /// The destination was deleted.
+    Deleted,
+    /// The destination is retired.
+    Retired,
+    /// The destination does not take messages from this sender.
+    Forbidden,
+    /// No answer within `OUTPUT_LIFETIME`.
+    Expired,
+    /// The destination refuses this message for its size or form.
+    Rejected,
+}
+
+impl UndeliverableReason {
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Deleted => "deleted",
+            Self::Retired => "retired",
+            Self::Forbidden => "forbidden",
+            Self::Expired => "expired",
+            Self::Rejected => "rejected",
+        }
+    }
+}
