@@ -150,7 +150,9 @@ pub struct TurnEffects {
 impl TurnEffects {
     /// Digest of all that the turn did: what its receipt names.
     pub fn digest(&self) -> Digest {
-        let encode = |part: Result<Vec<u8>, postcard::Error>| part.expect("effects have no type that postcard can't write");
+        let encode = |part: Result<Vec<u8>, postcard::Error>| {
+            part.expect("effects have no type that postcard can't write")
+        };
         let parts = [
             encode(postcard::to_stdvec(&self.replies)),
             encode(postcard::to_stdvec(&self.state)),

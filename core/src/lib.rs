@@ -1,1 +1,26 @@
-//! Placeholder while the workspace is laid out.
+//! Godwit's vocabulary, ports and state machines. No IO of its own.
+//!
+//! ```text
+//! L0  id digest limits retry input receipt snapshot output event spec lease     plain values and pure rules
+//! L1  store guest mesh time                                                     ports: traits with numbered contracts
+//! L2  agent migration                                                           state machines and their drivers
+//! ```
+//! This crate knows no wasmtime, SQL, HTTP, sockets or files; its manifest keeps it so.
+#![forbid(unsafe_code)]
+
+pub mod digest;
+pub mod event;
+pub mod guest;
+pub mod id;
+pub mod input;
+pub mod lease;
+pub mod limits;
+pub mod mesh;
+pub mod migration;
+pub mod output;
+pub mod receipt;
+pub mod retry;
+pub mod snapshot;
+pub mod spec;
+pub mod store;
+pub mod time;

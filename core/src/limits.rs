@@ -76,6 +76,10 @@ pub struct GuestLimits {
 
 impl Default for GuestLimits {
     fn default() -> Self {
-        Self { turn_ms_max: 2_000, memory_bytes_max: 64 << 20, snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64 }
+        Self {
+            turn_ms_max: 2_000,
+            memory_bytes_max: 64 << 20,
+            snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64,
+        }
     }
 }

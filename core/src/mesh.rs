@@ -46,7 +46,13 @@ pub trait Mesh: Send + Sync + 'static {
     ///
     /// # Errors
     /// `MeshError`; see rule 3 of the contract.
-    async fn send_bulk(&self, peer: HostId, header: Bytes, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError>;
+    async fn send_bulk(
+        &self,
+        peer: HostId,
+        header: Bytes,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, MeshError>;
 
     /// Closes all connections and stops listening.
     async fn close(&self);

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{AgentId, FencingToken, Generation, HostId, Incarnation, InputId, Revision, RunId, SpecRevision};
+use crate::id::{
+    AgentId, FencingToken, Generation, HostId, Incarnation, InputId, Revision, RunId, SpecRevision,
+};
 
 /// What kind of boundary committed. The variants' order is part of the stored encoding: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -33,7 +33,10 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn wall_ms(&self) -> u64 {
         let now = clock_gettime(ClockId::Realtime);
-        let (seconds, nanos) = (now.tv_sec.max(0).unsigned_abs(), now.tv_nsec.max(0).unsigned_abs());
+        let (seconds, nanos) = (
+            now.tv_sec.max(0).unsigned_abs(),
+            now.tv_nsec.max(0).unsigned_abs(),
+        );
         seconds * 1_000 + nanos / 1_000_000
     }
 

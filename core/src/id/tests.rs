@@ -6,7 +6,7 @@ fn agent_ids_are_canonical_or_refused() {
     let cases: &[(&str, bool)] = &[
         ("a", true),
         ("9", true),
-        ("ledger:eu-1.main_x", false),
+        ("ledger:eu-1.main_x", true),
         ("ledger:eu-1.main", true),
         ("", false),
         ("-a", false),

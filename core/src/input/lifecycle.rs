@@ -59,8 +59,14 @@ pub struct TransitionError {
 
 impl InputState {
     /// All states, for tables and listings.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Staged, Self::Consumed, Self::DeadLettered, Self::Replaced, Self::Abandoned];
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Staged,
+        Self::Consumed,
+        Self::DeadLettered,
+        Self::Replaced,
+        Self::Abandoned,
+    ];
 
     /// Whether the input still waits for an end.
     pub fn is_open(self) -> bool {
@@ -86,7 +92,9 @@ impl InputState {
     pub fn on(self, event: InputEvent) -> Result<Self, TransitionError> {
         match (self, event) {
             (Self::Queued, InputEvent::Stage) => Ok(Self::Staged),
-            (Self::Staged, InputEvent::Requeue) | (Self::DeadLettered, InputEvent::Redrive) => Ok(Self::Queued),
+            (Self::Staged, InputEvent::Requeue) | (Self::DeadLettered, InputEvent::Redrive) => {
+                Ok(Self::Queued)
+            }
             (Self::Queued | Self::Staged, InputEvent::Commit) => Ok(Self::Consumed),
             (Self::Queued | Self::Staged, InputEvent::DeadLetter) => Ok(Self::DeadLettered),
             (Self::Queued, InputEvent::Replace) => Ok(Self::Replaced),

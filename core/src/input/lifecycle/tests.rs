@@ -4,7 +4,15 @@ use super::*;
 fn every_cell_of_the_table_is_as_drawn() {
     use InputEvent as E;
     use InputState as S;
-    let events = [E::Stage, E::Requeue, E::Commit, E::DeadLetter, E::Redrive, E::Replace, E::Abandon];
+    let events = [
+        E::Stage,
+        E::Requeue,
+        E::Commit,
+        E::DeadLetter,
+        E::Redrive,
+        E::Replace,
+        E::Abandon,
+    ];
     let none: [Option<S>; 7] = [None; 7];
     let table: [(S, [Option<S>; 7]); 6] = [
         (
@@ -32,7 +40,10 @@ fn every_cell_of_the_table_is_as_drawn() {
             ],
         ),
         (S::Consumed, none),
-        (S::DeadLettered, [None, None, None, None, Some(S::Queued), None, None]),
+        (
+            S::DeadLettered,
+            [None, None, None, None, Some(S::Queued), None, None],
+        ),
         (S::Replaced, none),
         (S::Abandoned, none),
     ];

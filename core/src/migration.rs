@@ -1,0 +1,123 @@
+//! Moving a running agent to another host: phases, messages, and the two sides as pure machines.
+//!
+//! `messages.rs` is what travels; `Phase`, `Role` and `Failure` are what records and the API show.
+
+use serde::{Deserialize, Serialize};
+
+/// How far a migration is. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// Asking the target.
+    Reserve,
+    /// Rows travel while the agent works.
+    Transfer,
+    /// The target builds a guest from the snapshot.
+    Restore,
+    /// The source is frozen; the target catches up.
+    Replay,
+    /// The commit point.
+    Cutover,
+    /// The target runs it.
+    Complete,
+    /// It ended without moving: something failed.
+    Failed,
+    /// It ended without moving: somebody ended it.
+    Aborted,
+}
+
+impl Phase {
+    /// Whether nothing will change any more.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, Self::Complete | Self::Failed | Self::Aborted)
+    }
+
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reserve => "reserve",
+            Self::Transfer => "transfer",
+            Self::Restore => "restore",
+            Self::Replay => "replay",
+            Self::Cutover => "cutover",
+            Self::Complete => "complete",
+            Self::Failed => "failed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Which side of a migration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// The host it leaves; coordinates.
+    Source,
+    /// The host it goes to.
+    Target,
+}
+
+/// Why a migration did not move the agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Failure {
+    /// The target will not take it.
+    #[error("target refused: {reason}")]
+    Refused {
+        /// Which policy, capacity, grant or plugin.
+        reason: String,
+    },
+    /// The plugin can't be had at the target.
+    #[error("plugin unavailable at the target: {reason}")]
+    PluginUnavailable {
+        /// Why.
+        reason: String,
+    },
+    /// The target can't build a guest from the state.
+    #[error("state can't be restored at the target: {reason}")]
+    StateFailed {
+        /// Why.
+        reason: String,
+    },
+    /// The source lost the agent.
+    #[error("source was fenced")]
+    Fenced,
+    /// A phase took too long.
+    #[error("timed out in phase {}", phase.name())]
+    Timeout {
+        /// Which.
+        phase: Phase,
+    },
+    /// The other host does not answer.
+    #[error("peer unreachable: {reason}")]
+    PeerUnreachable {
+        /// What the mesh said.
+        reason: String,
+    },
+    /// Somebody ended it.
+    #[error("aborted by {by}")]
+    Aborted {
+        /// Who: `operator`, `restart`, `takeover`.
+        by: String,
+    },
+}
+
+impl Failure {
+    /// The name in the HTTP API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Refused { .. } => "refused",
+            Self::PluginUnavailable { .. } => "plugin_unavailable",
+            Self::StateFailed { .. } => "state_failed",
+            Self::Fenced => "fenced",
+            Self::Timeout { .. } => "timeout",
+            Self::PeerUnreachable { .. } => "peer_unreachable",
+            Self::Aborted { .. } => "aborted",
+        }
+    }
+
+    /// Whether starting it again can help.
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::PeerUnreachable { .. } | Self::Aborted { .. }
+        )
+    }
+}

@@ -1,0 +1,385 @@
+//! The runtime store port: everything durable, and the only authority on who may act for an agent.
+//!
+//! The argument and answer types are in `store/`: `agent.rs` (rows, homes, lifecycle), `commit.rs` (units of turns),
+//! `session.rs` (host sessions), `handoff.rs` (moving homes), `rows.rs` (the portable form of every row), `error.rs`.
+//! `memory.rs` is the reference implementation, `conformance.rs` the suite that every implementation passes.
+//!
+//! # Contract
+//! 1. `Ok` means durable.
+//! 2. Every method is marked **F** fenced, **H** home-checked or **R** read. **F** compares (agent, generation, incarnation,
+//!    token) of its `Owner`, and the revision where it takes a `base`, with the row inside the transaction of its write;
+//!    otherwise `Fenced` or `Stale` and nothing changes. **H** checks home and lifecycle inside its transaction.
+//! 3. Tokens of an agent strictly increase for ever; token and generation survive expiry, release, tombstones, restarts.
+//! 4. An agent has one `Home`. All methods but the handoff group answer `NotHome` unless it is `Here`: acquire, accept,
+//!    commit, create, lifecycle. A copy being received is invisible until `prepare` binds it.
+//! 5. Each grant records its cause. Every raise of the token but the migration's own closes the agent's open migration as
+//!    aborted in the same transaction.
+//! 6. Expiry is judged by the store's clock. A session of another boot counts as expired.
+//! 7. Every method may be repeated with the same arguments: same content is success, other content under the same key is
+//!    `Conflict`.
+//! 8. `seq` is given inside the accepting transaction from the agent's row: 1.., no gaps, admission order.
+//! 9. A write may end in `Unknown`: it happened or it did not. Nobody guesses; the caller reads back.
+//! 10. Loads of something unknown return empty. Corruption is `Corrupt`, never a fresh start and never served as state.
+//! 11. Nothing of one agent is visible under another.
+//!
+//! One method is one transaction; no transaction object is ever handed out.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::event::{Event, EventKind, NewEvent};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::input::{InputState, NewInput};
+use crate::lease::Lease;
+use crate::output::{StoredOutput, UndeliverableReason};
+use crate::receipt::Receipt;
+use crate::spec::PluginInfo;
+
+pub mod agent;
+pub mod commit;
+pub mod error;
+pub mod handoff;
+pub mod rows;
+pub mod session;
+
+pub use agent::{AgentImage, AgentRow, BrokenReason, Home, Lifecycle, NewAgent, StoredInput};
+pub use commit::{
+    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
+};
+pub use error::StoreError;
+pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
+pub use rows::{Row, RowFrame, RowKey};
+pub use session::{Session, SessionRequest, SessionRow};
+
+/// Which part of a list to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Rows after this position (seq, position, ...); 0 starts at the first.
+    pub after: u64,
+    /// At most this many rows, capped at `PAGE_MAX`.
+    pub limit: usize,
+}
+
+/// How an output left the outbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputEnd {
+    /// The destination has it durably: the row is deleted.
+    Acknowledged,
+    /// It will never arrive: the row is kept with the reason, and an `OutputUndeliverable` event is appended.
+    Undeliverable(UndeliverableReason),
+}
+
+/// Names one output of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OutputKey {
+    /// For whom it is.
+    pub destination: AgentId,
+    /// The sender's generation when it committed.
+    pub generation: Generation,
+    /// Its number to this destination.
+    pub number: u64,
+}
+
+/// Everything durable. The contract is in the module documentation.
+#[async_trait]
+pub trait RuntimeStore: Send + Sync + 'static {
+    /// The store's own id, made with it. **R**
+    fn id(&self) -> StoreId;
+
+    // --- host sessions
+
+    /// Opens a session: a new incarnation. Older sessions of the same host key die; in an exclusive store all do.
+    /// Appends `HostJoined`.
+    ///
+    /// Crash: a session nobody uses; it expires, or dies at the next exclusive join.
+    async fn join(&self, request: SessionRequest) -> Result<Session, StoreError>;
+
+    /// Extends a session by its ttl.
+    ///
+    /// # Errors
+    /// `SessionDead` once it was buried or replaced: for ever.
+    async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError>;
+
+    /// Marks sessions whose time has passed as dead, for ever, and answers which. Appends `HostGone` for each.
+    async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError>;
+
+    /// Ends a session and frees its agents' leases. Tokens stay. Appends `HostGone`.
+    async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError>;
+
+    /// All sessions that are not dead, by incarnation. **R**
+    async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError>;
+
+    // --- leases
+
+    /// Takes agents that are free or whose holder's session is dead; each taken agent's token rises by one, and
+    /// `LeaseAcquired` is appended. One answer per agent, in order. **H**
+    ///
+    /// An agent this incarnation already holds is answered with its lease as it stands (rule 7).
+    ///
+    /// # Errors
+    /// Per agent `Fenced` names a live holder; `NotHome`, `NoAgent`. For the whole call `SessionDead`.
+    ///
+    /// Crash: a lease under a session that will die.
+    async fn acquire(
+        &self,
+        incarnation: Incarnation,
+        agents: &[AgentId],
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError>;
+
+    /// Frees a lease; the token stays. **F** (no revision)
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError>;
+
+    // --- agents
+
+    /// Creates an agent at home here: generation 1, revision 0, token 0, no holder. Appends `AgentCreated`.
+    /// The same content again is success (`false`); a tombstone of the id is `NotHome`.
+    ///
+    /// # Errors
+    /// `Conflict` when the id exists with another spec or other labels; `NoPlugin` when the plugin is not stored.
+    async fn create(&self, agent: NewAgent) -> Result<bool, StoreError>;
+
+    /// An agent's row, whatever its home. **R**
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError>;
+
+    /// Rows of agents with ids after `after`, ascending. **R**
+    async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
+
+    /// Agents at home here that this incarnation should look after: active, with open inputs or pending outputs, and
+    /// held by it, by nobody, or under a dead session. In an order that starves nobody. **R**
+    async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
+
+    /// All that is needed to run an agent: row, spec, plugin, snapshot, receipts since it, open inputs.
+    /// Its digests are checked by the store as far as rows go and by `AgentImage::check` across rows. **R**
+    ///
+    /// # Errors
+    /// `Corrupt` when stored bytes don't match their digest or can't be read.
+    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError>;
+
+    /// Sets the lifecycle and appends the events. **F** (no revision)
+    async fn set_lifecycle(
+        &self,
+        owner: &Owner,
+        lifecycle: Lifecycle,
+        events: Vec<NewEvent>,
+    ) -> Result<(), StoreError>;
+
+    // --- inputs
+
+    /// Accepts an input durably. Any host on the store may accept; the owner finds the row. **H**
+    ///
+    /// Order of checks: home and lifecycle, delivery stamp, idempotency key, inbox bound. With a delivery stamp the
+    /// receiver's row for (agent, origin) decides, in this transaction: a lower token is `StalePublisher`; a lower
+    /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
+    /// next = max(next, lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and
+    /// next = number + 1. The row keeps the highest token.
+    ///
+    /// # Errors
+    /// `AcceptError`; nothing was accepted, but for `AcceptError::Store(Unknown)`.
+    ///
+    /// Crash: accepted or not; the client reads back by key or input id.
+    async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError>;
+
+    /// One input. **R**
+    async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError>;
+
+    /// Open inputs in admission order after `page.after` (a seq). **R**
+    async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError>;
+
+    /// Inputs in admission order, of one state or all. **R**
+    async fn inputs(
+        &self,
+        agent: &AgentId,
+        state: Option<InputState>,
+        page: Page,
+    ) -> Result<Vec<StoredInput>, StoreError>;
+
+    /// Gives a dead letter another chance: queued, no attempts, at its old place. **H**
+    ///
+    /// # Errors
+    /// `Conflict` when it is not dead-lettered.
+    async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
+
+    // --- boundaries
+
+    /// Commits a chain of steps of one agent, in order: a prefix of it. The first step that fails ends the chain, and
+    /// nothing of that step is written. **F**
+    ///
+    /// A boundary raises the revision by one and must build on the revision before; its receipt's parent must be the
+    /// row's head. Attempts and checkpoints leave the revision. Outputs get their numbers here.
+    ///
+    /// Crash: a prefix of the chain, each step whole.
+    async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
+
+    /// Receipts of a generation after a revision, ascending. **R**
+    async fn receipts(
+        &self,
+        agent: &AgentId,
+        generation: Generation,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Receipt>, StoreError>;
+
+    /// The committed value of a guest's `state` key. **R**
+    async fn state_value(&self, agent: &AgentId, key: &str) -> Result<Option<Bytes>, StoreError>;
+
+    /// Committed `state` keys with a prefix, after a key, ascending. **R**
+    async fn state_keys(
+        &self,
+        agent: &AgentId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError>;
+
+    // --- outbox
+
+    /// Pending outputs of an agent in commit order, after a position. **R**
+    async fn pending_outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError>;
+
+    /// All outputs of an agent that still have a row, in commit order. **R**
+    async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError>;
+
+    /// Ends outputs. Those without a row are skipped. **F** (no revision)
+    async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError>;
+
+    // --- plugins
+
+    /// Stores a plugin under its digest. The same digest again is success (`false`). Appends `PluginLoaded`.
+    ///
+    /// # Errors
+    /// `Conflict` when another digest has the same name and version.
+    async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError>;
+
+    /// All plugins by name, version. **R**
+    async fn plugins(&self) -> Result<Vec<PluginInfo>, StoreError>;
+
+    /// A plugin's component, checked against its digest. **R**
+    async fn component(&self, plugin: Digest) -> Result<Option<Bytes>, StoreError>;
+
+    /// Removes a plugin. Appends `PluginRemoved`. Answers whether it was there.
+    ///
+    /// # Errors
+    /// `Conflict` while an agent's spec names it.
+    async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
+
+    // --- events
+
+    /// Appends events that belong to no other write.
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError>;
+
+    /// Events after a seq, ascending, of one agent or kind or all. **R**
+    async fn events(
+        &self,
+        after: u64,
+        agent: Option<&AgentId>,
+        kind: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError>;
+
+    /// The lowest and the highest seq that are kept; `(0, 0)` when there is none. **R**
+    async fn event_range(&self) -> Result<(u64, u64), StoreError>;
+
+    // --- migration within the store (hosts that share it)
+
+    /// The commit point between hosts that share the store: gives the agent to a live session of `target`, token + 1,
+    /// cause `Transferred`. **F** with `base`. Repeating it after success answers the same lease.
+    ///
+    /// # Errors
+    /// `NoSession` when the target has no live session.
+    ///
+    /// Crash: transferred or not; the row's cause tells.
+    async fn transfer(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Lease, StoreError>;
+
+    /// The agent's current lease with its cause, `None` while nobody holds it. **R**
+    async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError>;
+
+    // --- handoff between stores; the steps are in `handoff.rs`
+
+    /// Rows of an agent whose change number is above `after`, ascending by change number, about `bytes_max` bytes of them
+    /// (at least one row). Works in homes `Here` and `HandingOff`. Deletes since the migration was recorded appear as
+    /// `Row::Deleted`. **R**
+    async fn export_rows(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<RowFrame>, StoreError>;
+
+    /// Step 1 at the source: `Here` to `HandingOff`, granting token + 1. Nothing of the agent is accepted from here. **F**
+    async fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError>;
+
+    /// Takes rows into the target's invisible copy. Repeatable; a later row of the same key replaces the earlier.
+    async fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError>;
+
+    /// Step 2 at the target: the last rows, and `Prepared`, in one transaction.
+    ///
+    /// # Errors
+    /// `Conflict` when a living agent, or a tombstone with a token at or above the granted one, has the id.
+    async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError>;
+
+    /// Step 3 at the source, **the commit point**: `HandingOff` to `Moved`. Appends `HomeMoved`.
+    async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
+
+    /// Step 4 at the target: `Prepared` to `Here`, held by `incarnation` under the granted token. Appends `HomeMoved`
+    /// and `LeaseAcquired`.
+    async fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError>;
+
+    /// Back out at the source, before the commit point: `HandingOff` to `Here` under the granted token + 1, so that the
+    /// granted one is never valid anywhere. Held by `incarnation`.
+    ///
+    /// # Errors
+    /// `NotHome` once it has moved.
+    async fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError>;
+
+    /// Back out at the target: drops the copy, bound or not, and puts back the tombstone that it replaced. Only on the
+    /// source's word once `Prepared`.
+    async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError>;
+
+    /// Deletes the rows that a `Moved` agent left behind; the tombstone stays.
+    async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
+
+    /// Writes a migration's record and appends a `Migration` event when its phase changed.
+    ///
+    /// # Errors
+    /// `Conflict` when another open migration of the agent is recorded by the same side.
+    async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError>;
+
+    /// One migration. **R**
+    async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError>;
+
+    /// All migrations, newest first. **R**
+    async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError>;
+
+    // --- health
+
+    /// Proves that a write would be durable now.
+    async fn probe(&self) -> Result<(), StoreError>;
+}

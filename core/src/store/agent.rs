@@ -1,0 +1,259 @@
+//! Agents as rows: where they are at home, whether they may run, and the image that an owner loads.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
+};
+use crate::input::{Input, InputState, Outcome};
+use crate::lease::Holder;
+use crate::receipt::Receipt;
+use crate::snapshot::Snapshot;
+use crate::spec::{PluginInfo, Spec};
+
+/// Where an agent's authoritative rows are. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Home {
+    /// In this store.
+    Here,
+    /// In this store, and about to leave: nothing is written.
+    HandingOff {
+        /// Which migration.
+        migration: MigrationId,
+        /// To which host.
+        target: HostId,
+        /// The token that the target will hold.
+        granted: FencingToken,
+    },
+    /// A whole copy that may not run before the source has let go.
+    Prepared {
+        /// Which migration.
+        migration: MigrationId,
+        /// From which host.
+        source: HostId,
+        /// The token that this host will hold.
+        token: FencingToken,
+        /// The tombstone that the copy replaced.
+        before: Option<Tombstone>,
+    },
+    /// Elsewhere: a tombstone and forwarding address.
+    Moved(Tombstone),
+}
+
+/// What stays where an agent left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// Which migration took it away.
+    pub migration: MigrationId,
+    /// To which host.
+    pub target: HostId,
+    /// The token that the target holds.
+    pub token: FencingToken,
+    /// The agent's generation when it left.
+    pub generation: Generation,
+}
+
+/// Whether an agent may run. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Lifecycle {
+    /// It runs when there is something to do.
+    Active,
+    /// It can't run until somebody acts; it still accepts, bounded.
+    Broken(BrokenReason),
+}
+
+/// Why an agent can't run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BrokenReason {
+    /// `init` failed for good.
+    Init {
+        /// The last error.
+        message: String,
+    },
+    /// Stored bytes are damaged.
+    Corrupt {
+        /// Which.
+        what: String,
+    },
+    /// The guest can't take its own snapshot back.
+    Restore {
+        /// The last error.
+        message: String,
+    },
+    /// The plugin's bytes are missing or can't be loaded.
+    Plugin {
+        /// What is wrong.
+        message: String,
+    },
+    /// Two histories of one agent exist.
+    Forked,
+}
+
+impl BrokenReason {
+    /// The name in the HTTP API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Init { .. } => "init",
+            Self::Corrupt { .. } => "corrupt",
+            Self::Restore { .. } => "restore",
+            Self::Plugin { .. } => "plugin",
+            Self::Forked => "forked",
+        }
+    }
+
+    /// Details for people; empty when the name says all.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Init { message } | Self::Restore { message } | Self::Plugin { message } => message,
+            Self::Corrupt { what } => what,
+            Self::Forked => "",
+        }
+    }
+}
+
+/// An agent to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAgent {
+    /// Its name.
+    pub agent: AgentId,
+    /// What it runs.
+    pub spec: Spec,
+    /// For people and selections.
+    pub labels: BTreeMap<String, String>,
+    /// Wall time in Unix milliseconds.
+    pub now_ms: u64,
+}
+
+/// An agent's row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRow {
+    /// Its name.
+    pub agent: AgentId,
+    /// Where its authoritative rows are.
+    pub home: Home,
+    /// Whether it may run.
+    pub lifecycle: Lifecycle,
+    /// Raised only by reset.
+    pub generation: Generation,
+    /// Boundaries in this generation.
+    pub revision: Revision,
+    /// The highest token ever granted; in `HandingOff` the granted one.
+    pub token: FencingToken,
+    /// Who holds the lease, when its session is not dead.
+    pub holder: Option<Holder>,
+    /// Digest of the last receipt, `Digest::ZERO` at revision 0.
+    pub head: Digest,
+    /// The seq that the next input gets.
+    pub next_seq: Seq,
+    /// The current spec.
+    pub spec_revision: SpecRevision,
+    /// The plugin that the current spec names.
+    pub plugin: Digest,
+    /// For people and selections.
+    pub labels: BTreeMap<String, String>,
+    /// Inputs that wait for an end.
+    pub open_inputs: u64,
+    /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.
+    pub time_ms: u64,
+    /// Wall time of creation in Unix milliseconds.
+    pub created_at_ms: u64,
+    /// Number of the last change to any row of the agent.
+    pub change: u64,
+}
+
+/// An accepted input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredInput {
+    /// Admission order.
+    pub seq: Seq,
+    /// What the guest sees.
+    pub input: Input,
+    /// Where it is.
+    pub state: InputState,
+    /// Turns of it that started durably or failed.
+    pub attempts: u32,
+    /// The session that accepted it: only that one may run it the first time without staging it.
+    pub accepted_by: Incarnation,
+    /// The client's key.
+    pub idempotency_key: Option<String>,
+    /// What must be equal under one key.
+    pub body_digest: Digest,
+    /// Its end, once it has one.
+    pub outcome: Option<Outcome>,
+}
+
+/// All that an owner loads to run an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentImage {
+    /// The row.
+    pub row: AgentRow,
+    /// The current spec.
+    pub spec: Spec,
+    /// The plugin that it names, when it is stored.
+    pub plugin: Option<PluginInfo>,
+    /// The newest snapshot of this generation.
+    pub snapshot: Option<Snapshot>,
+    /// Receipts of this generation from the snapshot's revision on (from 1 without a snapshot), ascending.
+    pub receipts: Vec<Receipt>,
+}
+
+impl AgentImage {
+    /// Checks the digests since the last snapshot: the receipts chain up to the row's head, and the snapshot is the state
+    /// that its receipt names.
+    ///
+    /// # Errors
+    /// Which row does not fit.
+    pub fn check(&self) -> Result<(), String> {
+        let row = &self.row;
+        let snapshot_revision = self
+            .snapshot
+            .as_ref()
+            .map_or(Revision(0), |snapshot| snapshot.revision);
+        if snapshot_revision > row.revision {
+            return Err(format!(
+                "snapshot of revision {snapshot_revision} is ahead of the head {}",
+                row.revision
+            ));
+        }
+        let first = snapshot_revision.0.max(1);
+        let mut parent = None;
+        for (receipt, revision) in self.receipts.iter().zip(first..) {
+            if receipt.revision.0 != revision
+                || receipt.generation != row.generation
+                || receipt.agent != row.agent
+            {
+                return Err(format!("receipt {revision} is missing or another agent's"));
+            }
+            if parent.is_some_and(|parent| parent != receipt.parent) {
+                return Err(format!(
+                    "receipt {revision} does not name the digest of the receipt before"
+                ));
+            }
+            parent = Some(receipt.digest());
+        }
+        let last = self
+            .receipts
+            .last()
+            .map_or(Revision(0), |receipt| receipt.revision);
+        if last != row.revision || parent.unwrap_or(Digest::ZERO) != row.head {
+            return Err(format!(
+                "receipt {} is damaged or missing: the head names another digest",
+                row.revision
+            ));
+        }
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(());
+        };
+        let named = self.receipts.first().and_then(|receipt| receipt.state);
+        // A checkpoint's state is not named by a receipt; the store has checked it against its own digest.
+        if named.is_some_and(|named| named != snapshot.state_digest()) {
+            return Err(format!(
+                "snapshot of revision {snapshot_revision} is not the state its receipt names"
+            ));
+        }
+        Ok(())
+    }
+}

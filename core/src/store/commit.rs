@@ -1,0 +1,157 @@
+//! Accepting and committing: the arguments and answers of the two writes that everything else is built around.
+
+use bytes::Bytes;
+
+use crate::event::NewEvent;
+use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq};
+use crate::input::{InputState, NewInput, Outcome};
+use crate::output::Output;
+use crate::receipt::Receipt;
+use crate::snapshot::Snapshot;
+use crate::store::agent::{Lifecycle, StoredInput};
+use crate::store::error::StoreError;
+
+/// Who writes: compared with the agent's row inside the transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// For which agent.
+    pub agent: AgentId,
+    /// In which generation.
+    pub generation: Generation,
+    /// Under which session.
+    pub incarnation: Incarnation,
+    /// With which token.
+    pub token: FencingToken,
+}
+
+/// A chain of consecutive steps of one agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Who commits.
+    pub owner: Owner,
+    /// The revision that the first step builds on.
+    pub base: Revision,
+    /// At least one, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One member of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Accepts an input whose turn, or failure, follows in the same unit. The row's next seq must be `seq`, otherwise
+    /// `Stale`.
+    Accept {
+        /// The input.
+        input: Box<NewInput>,
+        /// The seq that the owner expects it to get.
+        seq: Seq,
+    },
+    /// Sets state and attempts of open inputs. Not a boundary.
+    Attempts(Vec<Attempt>),
+    /// A boundary: receipt, fates, state and outputs, all or nothing.
+    Boundary(Box<Boundary>),
+    /// A snapshot of the base revision, without a receipt. Not a boundary.
+    Checkpoint(Snapshot),
+}
+
+/// State and attempts of one open input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Which input.
+    pub seq: Seq,
+    /// `Queued` or `Staged`.
+    pub state: InputState,
+    /// Attempts so far.
+    pub attempts: u32,
+}
+
+/// A boundary with all its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boundary {
+    /// Names the revision it makes (the one before + 1) and the head as its parent.
+    pub receipt: Receipt,
+    /// The inputs that end here.
+    pub ends: Vec<InputEnd>,
+    /// The state after it.
+    pub snapshot: Option<Snapshot>,
+    /// Writes to the guest's `state` rows; `None` deletes.
+    pub state: Vec<(String, Option<Bytes>)>,
+    /// Outputs in commit order.
+    pub outputs: Vec<Output>,
+    /// A new lifecycle, when it changes.
+    pub lifecycle: Option<Lifecycle>,
+    /// What happened.
+    pub events: Vec<NewEvent>,
+}
+
+/// The end of one input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputEnd {
+    /// Which input.
+    pub seq: Seq,
+    /// `Committed` (consumed) or `DeadLettered`.
+    pub outcome: Outcome,
+}
+
+/// How much of a unit is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitOutcome {
+    /// Steps from the first on that are durable. With `UnitFailure::Store(Unknown)` it is what is certain.
+    pub committed: usize,
+    /// Why the step after them is not; `None` when all are.
+    pub failure: Option<UnitFailure>,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitFailure {
+    /// The store refused or failed; `Stale` also when the row's next seq is not the expected one.
+    Store(StoreError),
+    /// `Step::Accept`: the input's key or id is already here, with the same body.
+    Duplicate(Box<StoredInput>),
+    /// `Step::Accept`: refused at the door.
+    Refused(AcceptError),
+}
+
+/// What acceptance did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is durable now.
+    New {
+        /// Its place.
+        seq: Seq,
+    },
+    /// The same key or id, with the same body, was accepted before.
+    Duplicate(Box<StoredInput>),
+    /// A delivery that was accepted before, or that its sender has ended: acknowledge it.
+    AlreadyEnded,
+}
+
+/// Why an input was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    /// The key was used for another body.
+    #[error("idempotency key was used for another body")]
+    KeyReused,
+    /// The inbox is full.
+    #[error("inbox is full: {depth} open inputs")]
+    Busy {
+        /// Open inputs.
+        depth: u64,
+    },
+    /// A delivery from an owner that is no longer the current one.
+    #[error("publisher's token is stale: {highest} has been heard")]
+    StalePublisher {
+        /// The highest token heard from the origin.
+        highest: FencingToken,
+    },
+    /// A delivery whose predecessor has not arrived.
+    #[error("delivery is out of order: {next} is next")]
+    Gap {
+        /// The number that is next.
+        next: u64,
+    },
+    /// The store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,74 @@
+//! Moving a home between stores: a durable two-step handoff.
+//!
+//! ```text
+//!        source store                                   target store
+//!   0    Here, token t                                  (invisible copy, fed by receive_rows)
+//!   1    begin_handoff   -> HandingOff, grants t+1
+//!   2                                                   prepare -> Prepared, not runnable
+//!   3    finish_handoff  -> Moved        THE COMMIT POINT
+//!   4                                                   adopt   -> Here, token t+1
+//!   back out before 3:  abort_handoff -> Here, t+2      discard_copy (on the source's word)
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
+use crate::migration::{Failure, Phase, Role};
+use crate::store::rows::RowFrame;
+
+/// What step 1 granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handoff {
+    /// The token that the target will hold.
+    pub granted: FencingToken,
+    /// The last change number of the agent: the bundle ends here.
+    pub change: u64,
+}
+
+/// Step 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareRequest {
+    /// Which migration.
+    pub migration: MigrationId,
+    /// Which agent.
+    pub agent: AgentId,
+    /// From which host.
+    pub source: HostId,
+    /// The token that this host will hold.
+    pub token: FencingToken,
+    /// The agent's generation.
+    pub generation: Generation,
+    /// The revision that moves: the imported agent row must be at it.
+    pub revision: Revision,
+    /// The last rows.
+    pub frames: Vec<RowFrame>,
+}
+
+/// A migration as one side remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationRecord {
+    /// Which migration.
+    pub id: MigrationId,
+    /// Which agent.
+    pub agent: AgentId,
+    /// Which side this record is.
+    pub role: Role,
+    /// From which host.
+    pub source: HostId,
+    /// To which host.
+    pub target: HostId,
+    /// How far it is.
+    pub phase: Phase,
+    /// Why it ended without moving.
+    pub failure: Option<Failure>,
+    /// Rounds of rows sent or received.
+    pub rounds: u32,
+    /// Bytes of rows sent or received.
+    pub bytes: u64,
+    /// Time between the last turn at the source and `Activated`, microseconds; known at the source once complete.
+    pub pause_us: Option<u64>,
+    /// Wall time of the start in Unix milliseconds.
+    pub started_at_ms: u64,
+    /// Wall time after which it is aborted, unless its commit point has passed.
+    pub deadline_ms: u64,
+}

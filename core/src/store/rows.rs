@@ -1,0 +1,135 @@
+//! The portable form of every row of an agent: what travels between stores, whatever engine they are.
+//!
+//! Each row carries the agent's change number of its last write, unique and ascending per agent, so that a later round of a
+//! transfer sends only what changed. Encoded with postcard; variants are appended, never reordered.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
+use crate::output::StoredOutput;
+use crate::receipt::Receipt;
+use crate::snapshot::Snapshot;
+use crate::spec::Spec;
+use crate::store::agent::{Lifecycle, StoredInput};
+
+/// A row and its change number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowFrame {
+    /// Change number of the row's last write.
+    pub change: u64,
+    /// The row.
+    pub row: Row,
+}
+
+/// A row of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Row {
+    /// The agent's own row, without what belongs to the store it is in (home, holder).
+    Agent(AgentPortable),
+    /// One spec revision.
+    Spec {
+        /// Which.
+        revision: SpecRevision,
+        /// The spec.
+        spec: Spec,
+    },
+    /// An input.
+    Input(StoredInput),
+    /// A receipt.
+    Receipt(Receipt),
+    /// The newest snapshot.
+    Snapshot(Snapshot),
+    /// A `state` row of the guest.
+    State {
+        /// Its key.
+        key: String,
+        /// Its value.
+        value: Bytes,
+    },
+    /// An output that has not been acknowledged.
+    Output(StoredOutput),
+    /// The number that the next output to a destination gets.
+    Destination {
+        /// For whom.
+        destination: AgentId,
+        /// In which generation of this agent.
+        generation: Generation,
+        /// The next number.
+        next_number: u64,
+    },
+    /// What was heard from an origin.
+    Receiver(Receiver),
+    /// A row that was deleted since the migration was recorded.
+    Deleted(RowKey),
+}
+
+/// Names a row that can be deleted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RowKey {
+    /// A `state` row.
+    State(String),
+    /// An output: destination, generation, number.
+    Output(AgentId, Generation, u64),
+}
+
+/// The portable part of an agent's row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentPortable {
+    /// Its name.
+    pub agent: AgentId,
+    /// Whether it may run.
+    pub lifecycle: Lifecycle,
+    /// Raised only by reset.
+    pub generation: Generation,
+    /// Boundaries in this generation.
+    pub revision: Revision,
+    /// Digest of the last receipt.
+    pub head: Digest,
+    /// The seq that the next input gets.
+    pub next_seq: Seq,
+    /// The current spec.
+    pub spec_revision: SpecRevision,
+    /// For people and selections.
+    pub labels: BTreeMap<String, String>,
+    /// Agent time in Unix milliseconds.
+    pub time_ms: u64,
+    /// Wall time of creation in Unix milliseconds.
+    pub created_at_ms: u64,
+    /// Position that the next output gets.
+    pub next_output: u64,
+}
+
+/// What a receiving agent has heard from one origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// The sending agent.
+    pub origin: AgentId,
+    /// Its highest generation heard.
+    pub generation: Generation,
+    /// Its highest token heard.
+    pub token: FencingToken,
+    /// The number that is accepted next.
+    pub next: u64,
+}
+
+/// Running digest over row frames in order: both ends of a transfer compare it.
+#[derive(Debug, Clone, Default)]
+pub struct BundleDigest(blake3::Hasher);
+
+impl BundleDigest {
+    /// Takes one encoded frame into account.
+    pub fn update(&mut self, frame: &RowFrame) {
+        let bytes = postcard::to_stdvec(frame).expect("a row has no type that postcard can't write");
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(&bytes);
+    }
+
+    /// The digest so far.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
