@@ -8,8 +8,10 @@
 //! This crate knows no wasmtime, SQL, HTTP, sockets or files; its manifest keeps it so.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod digest;
 pub mod event;
+pub mod failpoint;
 pub mod guest;
 pub mod id;
 pub mod input;
@@ -23,4 +25,5 @@ pub mod retry;
 pub mod snapshot;
 pub mod spec;
 pub mod store;
+pub mod task;
 pub mod time;

@@ -11,12 +11,15 @@
 //!    otherwise `Fenced` or `Stale` and nothing changes. **H** checks home and lifecycle inside its transaction.
 //! 3. Tokens of an agent strictly increase for ever; token and generation survive expiry, release, tombstones, restarts.
 //! 4. An agent has one `Home`. All methods but the handoff group answer `NotHome` unless it is `Here`: acquire, accept,
-//!    commit, create, lifecycle. A copy being received is invisible until `prepare` binds it.
-//! 5. Each grant records its cause. Every raise of the token but the migration's own closes the agent's open migration as
-//!    aborted in the same transaction.
-//! 6. Expiry is judged by the store's clock. A session of another boot counts as expired.
+//!    release, commit, create, lifecycle, redrive, outputs, transfer. This check comes before the fence. A copy being
+//!    received is invisible until `prepare` binds it. Reads answer in every home; of a `Moved` agent only name, home,
+//!    token and generation mean anything, and its image is `None`.
+//! 5. Each grant records its cause and appends `LeaseAcquired`. Every raise of the token but the migration's own closes the
+//!    agent's open migrations as `Aborted` with `Failure::Fenced` in the same transaction.
+//! 6. Expiry is judged by the store's clock. A session of another boot counts as expired. Expired is not dead: a heartbeat
+//!    revives an expired session until `bury_expired` makes it dead. A dead session holds nothing: its writes are `Fenced`.
 //! 7. Every method may be repeated with the same arguments: same content is success, other content under the same key is
-//!    `Conflict`.
+//!    `Conflict`. (Joins and appended events have no key: each call counts.)
 //! 8. `seq` is given inside the accepting transaction from the agent's row: 1.., no gaps, admission order.
 //! 9. A write may end in `Unknown`: it happened or it did not. Nobody guesses; the caller reads back.
 //! 10. Loads of something unknown return empty. Corruption is `Corrupt`, never a fresh start and never served as state.
@@ -50,7 +53,7 @@ pub use commit::{
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
 pub use rows::{Row, RowFrame, RowKey};
-pub use session::{Session, SessionRequest, SessionRow};
+pub use session::{Session, SessionRequest, SessionRow, Sharing};
 
 /// Which part of a list to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,13 +101,13 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Extends a session by its ttl.
     ///
     /// # Errors
-    /// `SessionDead` once it was buried or replaced: for ever.
+    /// `SessionDead` once it was buried, replaced or left: for ever.
     async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError>;
 
     /// Marks sessions whose time has passed as dead, for ever, and answers which. Appends `HostGone` for each.
     async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError>;
 
-    /// Ends a session and frees its agents' leases. Tokens stay. Appends `HostGone`.
+    /// Ends a session and frees its agents' leases. Tokens stay. Appends `HostGone`. A dead session is left as it is.
     async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError>;
 
     /// All sessions that are not dead, by incarnation. **R**
@@ -127,7 +130,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
         agents: &[AgentId],
     ) -> Result<Vec<Result<Lease, StoreError>>, StoreError>;
 
-    /// Frees a lease; the token stays. **F** (no revision)
+    /// Frees a lease; the token stays. Repeating it while nobody else took the agent is success. **F** (no revision)
     async fn release(&self, owner: &Owner) -> Result<(), StoreError>;
 
     // --- agents
@@ -136,7 +139,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// The same content again is success (`false`); a tombstone of the id is `NotHome`.
     ///
     /// # Errors
-    /// `Conflict` when the id exists with another spec or other labels; `NoPlugin` when the plugin is not stored.
+    /// `Conflict` when the id exists with another spec or other labels; `NoPlugin` when the plugin of a new agent is not
+    /// stored.
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError>;
 
     /// An agent's row, whatever its home. **R**
@@ -146,17 +150,19 @@ pub trait RuntimeStore: Send + Sync + 'static {
     async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
 
     /// Agents at home here that this incarnation should look after: active, with open inputs or pending outputs, and
-    /// held by it, by nobody, or under a dead session. In an order that starves nobody. **R**
+    /// held by it, by nobody, or under a dead session. In an order that starves nobody: repeated calls come to each of
+    /// them, though none of them changes. **R**
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
 
     /// All that is needed to run an agent: row, spec, plugin, snapshot, receipts since it, open inputs.
-    /// Its digests are checked by the store as far as rows go and by `AgentImage::check` across rows. **R**
+    /// Its digests are checked by the store as far as rows go and by `AgentImage::check` across rows. `None` when it has
+    /// moved away. **R**
     ///
     /// # Errors
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
     async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError>;
 
-    /// Sets the lifecycle and appends the events. **F** (no revision)
+    /// Sets the lifecycle and appends the events; nothing, when it is so already. **F** (no revision)
     async fn set_lifecycle(
         &self,
         owner: &Owner,
@@ -172,10 +178,14 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// receiver's row for (agent, origin) decides, in this transaction: a lower token is `StalePublisher`; a lower
     /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
     /// next = max(next, lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and
-    /// next = number + 1. The row keeps the highest token.
+    /// next = number + 1. The row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.
+    ///
+    /// `accepted_at_ms` becomes the store's wall time. A key or id that is here already answers `Duplicate` under the same
+    /// body digest; the key is looked up first. `by` is recorded and not checked.
     ///
     /// # Errors
-    /// `AcceptError`; nothing was accepted, but for `AcceptError::Store(Unknown)`.
+    /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
+    /// `KeyReused`, under a known id `Conflict`.
     ///
     /// Crash: accepted or not; the client reads back by key or input id.
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError>;
@@ -194,10 +204,10 @@ pub trait RuntimeStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Vec<StoredInput>, StoreError>;
 
-    /// Gives a dead letter another chance: queued, no attempts, at its old place. **H**
+    /// Gives a dead letter another chance: queued, no attempts, no outcome, at its old place. **H**
     ///
     /// # Errors
-    /// `Conflict` when it is not dead-lettered.
+    /// `Conflict` when it is not dead-lettered, or not here.
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
 
     // --- boundaries
@@ -207,6 +217,22 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// A boundary raises the revision by one and must build on the revision before; its receipt's parent must be the
     /// row's head. Attempts and checkpoints leave the revision. Outputs get their numbers here.
+    ///
+    /// | what does not fit | answer |
+    /// |---|---|
+    /// | home; owner; `base`; a receipt's or checkpoint's revision; an accepted seq | `NotHome`; `Fenced`; `Stale` |
+    /// | a receipt's parent, agent, generation, token or incarnation | `Conflict` |
+    /// | `receipt.inputs` are not the ids of `ends`, in order; an end of an input that is not open | `Conflict` |
+    /// | an end's revision is not the receipt's, a committed end's token not the owner's, another kind of end | `Conflict` |
+    /// | `receipt.state` is not the digest of `snapshot`, or only one of them is there | `Conflict` |
+    /// | an attempt at an input that is not open, or with a state that is not open | `Conflict` |
+    /// | a checkpoint other than the snapshot that is stored for the same revision | `Conflict` |
+    /// | `Step::Accept` of a delivery | `Unsupported`: deliveries go through `accept` |
+    ///
+    /// `Step::Accept` checks as `accept` does, then the seq; it keeps `accepted_at_ms`, which the guest has seen.
+    ///
+    /// A unit that builds on an older revision and whose boundaries (at least one) are all stored with these very receipts
+    /// is a repetition: all of it is answered as committed. Any other is `Stale`.
     ///
     /// Crash: a prefix of the chain, each step whole.
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
@@ -240,7 +266,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// All outputs of an agent that still have a row, in commit order. **R**
     async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError>;
 
-    /// Ends outputs. Those without a row are skipped. **F** (no revision)
+    /// Ends outputs. Those without a row, and those undeliverable already that would be so again, are skipped.
+    /// **F** (no revision)
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError>;
 
     // --- plugins
@@ -248,7 +275,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Stores a plugin under its digest. The same digest again is success (`false`). Appends `PluginLoaded`.
     ///
     /// # Errors
-    /// `Conflict` when another digest has the same name and version.
+    /// `Conflict` when another digest has the same name and version; `Corrupt` when the bytes have another digest.
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError>;
 
     /// All plugins by name, version. **R**
@@ -260,7 +287,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Removes a plugin. Appends `PluginRemoved`. Answers whether it was there.
     ///
     /// # Errors
-    /// `Conflict` while an agent's spec names it.
+    /// `Conflict` while the current spec of an agent names it whose home is not `Moved`.
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
 
     // --- events
@@ -286,7 +313,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// cause `Transferred`. **F** with `base`. Repeating it after success answers the same lease.
     ///
     /// # Errors
-    /// `NoSession` when the target has no live session.
+    /// `NoSession` when the target has no session that is neither dead nor expired.
     ///
     /// Crash: transferred or not; the row's cause tells.
     async fn transfer(
@@ -303,8 +330,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     // --- handoff between stores; the steps are in `handoff.rs`
 
     /// Rows of an agent whose change number is above `after`, ascending by change number, about `bytes_max` bytes of them
-    /// (at least one row). Works in homes `Here` and `HandingOff`. Deletes since the migration was recorded appear as
-    /// `Row::Deleted`. **R**
+    /// (at least one row). Works in homes `Here` and `HandingOff`, in others it is `NotHome`. Deletes since the migration
+    /// was recorded appear as `Row::Deleted`: an open record with `Role::Source` is what starts keeping them. **R**
     async fn export_rows(
         &self,
         agent: &AgentId,
@@ -312,7 +339,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<RowFrame>, StoreError>;
 
-    /// Step 1 at the source: `Here` to `HandingOff`, granting token + 1. Nothing of the agent is accepted from here. **F**
+    /// Step 1 at the source: `Here` to `HandingOff`, granting token + 1. Nobody holds the agent and nothing of it is
+    /// accepted from here. Repeating it answers the same. **F** with `base`.
     async fn begin_handoff(
         &self,
         owner: &Owner,
@@ -321,7 +349,12 @@ pub trait RuntimeStore: Send + Sync + 'static {
         target: HostId,
     ) -> Result<Handoff, StoreError>;
 
-    /// Takes rows into the target's invisible copy. Repeatable; a later row of the same key replaces the earlier.
+    /// Takes rows into the target's invisible copy. Repeatable, in any order: of two rows of one key the one with the higher
+    /// change number stays. Rows keep their change numbers. Inputs get `accepted_by` 0, which no session has: another
+    /// store's incarnations mean nothing here. Once `prepare` has bound the copy it does nothing.
+    ///
+    /// # Errors
+    /// `Conflict` when the rows are another agent's, or the migration's copy is.
     async fn receive_rows(
         &self,
         migration: MigrationId,
@@ -329,17 +362,26 @@ pub trait RuntimeStore: Send + Sync + 'static {
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError>;
 
-    /// Step 2 at the target: the last rows, and `Prepared`, in one transaction.
+    /// Step 2 at the target: the last rows, and `Prepared`, in one transaction. Rows left under a replaced tombstone go.
+    /// Repeating it, also after `adopt`, is success.
     ///
     /// # Errors
-    /// `Conflict` when a living agent, or a tombstone with a token at or above the granted one, has the id.
+    /// `Conflict` when a living agent, or a tombstone with a token at or above the granted one or a higher generation, has
+    /// the id; when the copy's agent row is missing or of another generation or revision; when it was prepared otherwise.
     async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError>;
 
     /// Step 3 at the source, **the commit point**: `HandingOff` to `Moved`. Appends `HomeMoved`.
+    ///
+    /// # Errors
+    /// `Conflict` when the agent is neither handed off nor moved by this migration.
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
 
     /// Step 4 at the target: `Prepared` to `Here`, held by `incarnation` under the granted token. Appends `HomeMoved`
-    /// and `LeaseAcquired`.
+    /// and `LeaseAcquired`. Repeating it answers the same lease.
+    ///
+    /// # Errors
+    /// `SessionDead`. `Fenced` when it was adopted and then taken by another; `NotHome` in any other home; `Conflict` when
+    /// it is here for another reason.
     async fn adopt(
         &self,
         agent: &AgentId,
@@ -348,10 +390,12 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ) -> Result<Lease, StoreError>;
 
     /// Back out at the source, before the commit point: `HandingOff` to `Here` under the granted token + 1, so that the
-    /// granted one is never valid anywhere. Held by `incarnation`.
+    /// granted one is never valid anywhere. Held by `incarnation`, cause `Acquired`. When the agent is `Here` already and
+    /// held by `incarnation`, answers its lease as it stands.
     ///
     /// # Errors
-    /// `NotHome` once it has moved.
+    /// `SessionDead`. `NotHome` once it has moved, or when another migration has it; `Fenced` when it is `Here` and not held
+    /// by `incarnation`.
     async fn abort_handoff(
         &self,
         agent: &AgentId,
@@ -360,22 +404,25 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ) -> Result<Lease, StoreError>;
 
     /// Back out at the target: drops the copy, bound or not, and puts back the tombstone that it replaced. Only on the
-    /// source's word once `Prepared`.
+    /// source's word once `Prepared`. An adopted agent is no copy any more: nothing happens.
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError>;
 
-    /// Deletes the rows that a `Moved` agent left behind; the tombstone stays.
+    /// Deletes the rows that a `Moved` agent left behind; the tombstone stays. Nothing happens to an agent that is not
+    /// `Moved` by this migration.
     async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
 
-    /// Writes a migration's record and appends a `Migration` event when its phase changed.
+    /// Writes a migration's record and appends a `Migration` event when its phase changed. A store that both sides share
+    /// keeps one record per side.
     ///
     /// # Errors
-    /// `Conflict` when another open migration of the agent is recorded by the same side.
+    /// `Conflict` when another open migration of the agent is recorded by the same side; when the record is of another
+    /// agent; when the migration is over in another phase.
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError>;
 
-    /// One migration. **R**
+    /// One migration; the source's record where both sides have one. **R**
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError>;
 
-    /// All migrations, newest first. **R**
+    /// All migrations, newest start first. **R**
     async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError>;
 
     // --- health

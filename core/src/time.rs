@@ -55,3 +55,13 @@ pub fn boot_now() -> Duration {
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);
     Duration::new(now.tv_sec.max(0).unsigned_abs(), nanos)
 }
+
+/// Waits. Kept here so that one place decides what waiting means under simulation.
+pub async fn sleep(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}
+
+/// Bounds a wait. `None` when the time is over first.
+pub async fn within<T>(duration: Duration, work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(duration, work).await.ok()
+}

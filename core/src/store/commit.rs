@@ -70,7 +70,7 @@ pub struct Attempt {
 pub struct Boundary {
     /// Names the revision it makes (the one before + 1) and the head as its parent.
     pub receipt: Receipt,
-    /// The inputs that end here.
+    /// The inputs that end here, in the order of `receipt.inputs`.
     pub ends: Vec<InputEnd>,
     /// The state after it.
     pub snapshot: Option<Snapshot>,

@@ -5,6 +5,15 @@ use std::time::Duration;
 
 use crate::id::{HostId, Incarnation};
 
+/// How many processes may have a store open at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// One: having it open is the session, which never expires.
+    Exclusive,
+    /// Several: sessions expire without heartbeats.
+    Shared,
+}
+
 /// A host that wants to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRequest {

@@ -1,0 +1,299 @@
+//! Running one agent: the handle that others hold, and what travels between them and its driver.
+//!
+//! ```text
+//! Runtime --Handle--> mailbox --> Driver (one task per resident agent)
+//!                                   |-- GuestPool (threads)   turn.rs: pure rules
+//!                                   |-- RuntimeStore          chain.rs: turns waiting for one commit
+//! ```
+//! A parked agent has no driver: it is a row in the store and, while owned, a lease in the runtime's directory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::guest::{Guest, GuestLoader};
+use crate::id::{AgentId, HostId, InputId, Revision, Seq};
+use crate::input::{NewInput, Outcome};
+use crate::lease::{Lease, LeaseGuard};
+use crate::store::{AcceptError, BrokenReason, Owner, RuntimeStore};
+use crate::time::Clock;
+
+mod chain;
+mod driver;
+mod loading;
+pub mod pool;
+pub mod turn;
+
+pub use driver::spawn;
+pub use loading::{outside_context, state_reader};
+pub use pool::GuestPool;
+
+/// Commands that wait for one driver; more are refused as busy. Each is an ask of a client that waits.
+pub const MAILBOX_MAX: usize = 1_024;
+
+/// What every driver of a host shares.
+#[derive(Clone)]
+pub struct AgentEnv {
+    /// Everything durable.
+    pub store: Arc<dyn RuntimeStore>,
+    /// Starts guests.
+    pub loader: Arc<dyn GuestLoader>,
+    /// Runs guest calls.
+    pub pool: Arc<GuestPool>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+    /// This host.
+    pub host: HostId,
+    /// Told what the rest of the host must know. Called from the driver's task; must not block.
+    pub notify: Arc<dyn Fn(Notice) + Send + Sync>,
+    /// An agent without work for this long is parked.
+    pub park_after: Duration,
+}
+
+/// What a driver tells its host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Outputs have committed.
+    Outputs(AgentId),
+    /// The driver is gone. Its handle takes nothing any more.
+    Ended(AgentId, End),
+}
+
+/// Why a driver ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It had nothing to do, or was asked to. The lease is still held.
+    Parked,
+    /// The agent can't run until somebody acts. The lease is still held.
+    Broken,
+    /// The lease is another's.
+    Lost,
+    /// A migration took it away.
+    Moved,
+}
+
+/// The right to run an agent, and a guest that may already be warm.
+pub struct Grant {
+    /// The lease.
+    pub lease: Lease,
+    /// The guard of that lease; a warm guest was started with it.
+    pub guard: LeaseGuard,
+    /// A guest that already is at a revision: used only if the store's row is at that revision too.
+    pub warm: Option<WarmGuest>,
+}
+
+/// A started guest that holds the state of a revision.
+pub struct WarmGuest {
+    /// The guest.
+    pub guest: Box<dyn Guest>,
+    /// Whose state it holds.
+    pub revision: Revision,
+}
+
+/// How an ask ended, as far as this host can know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The input has ended, durably.
+    Ended {
+        /// Which input: the earlier one for a duplicate.
+        input: InputId,
+        /// Its place.
+        seq: Seq,
+        /// Its end.
+        outcome: Outcome,
+        /// Whether the key or id was accepted before.
+        is_duplicate: bool,
+    },
+    /// Definitely not accepted; nothing will run.
+    NotAccepted(NotAccepted),
+    /// It was not accepted here because the agent is elsewhere now: route it again.
+    Elsewhere,
+    /// It is durable and the agent is elsewhere now: its end must be read where the agent is.
+    Follow {
+        /// Which input.
+        input: InputId,
+    },
+    /// Nobody knows whether it was accepted: read it by its id, or repeat it with its key.
+    Unknown {
+        /// Which input.
+        input: InputId,
+    },
+}
+
+/// Why an ask was definitely not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAccepted {
+    /// Refused at the door.
+    #[error(transparent)]
+    Refused(#[from] AcceptError),
+    /// The agent can't run until somebody acts.
+    #[error("agent is broken: {}", .0.name())]
+    Broken(BrokenReason),
+    /// Too many callers wait for this agent.
+    #[error("too many callers wait for this agent")]
+    Busy,
+    /// The host is stopping or can't write now.
+    #[error("host can't take it now: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Why a command had no effect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// The driver ended first; activate the agent and try again.
+    #[error("agent was parked or moved meanwhile")]
+    Gone,
+    /// The agent can't do it.
+    #[error("{reason}")]
+    Failed {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// An agent held at a turn boundary. Thaws when dropped.
+#[derive(Debug)]
+pub struct Frozen {
+    /// Who may write.
+    pub owner: Owner,
+    /// The boundary.
+    pub revision: Revision,
+    handle: Handle,
+    is_armed: bool,
+}
+
+impl Frozen {
+    /// Ends the driver because the agent has moved: waiting callers are routed again.
+    pub async fn moved(mut self) {
+        self.is_armed = false;
+        let (done, ended) = oneshot::channel();
+        if self.handle.send(Command::Stop { end: End::Moved, done }).await.is_ok() {
+            // An error means that the driver is gone, which is what was wanted.
+            let _ = ended.await;
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.handle.thaw();
+        }
+    }
+}
+
+pub(crate) struct AskRequest {
+    pub(crate) input: NewInput,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+pub(crate) enum Command {
+    Ask(Box<AskRequest>),
+    Join { input: InputId, seq: Seq, answer: oneshot::Sender<Answer> },
+    Wake,
+    Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Freeze { done: oneshot::Sender<Frozen> },
+    Stop { end: End, done: oneshot::Sender<()> },
+}
+
+/// Reaches a resident agent's driver. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    mailbox: mpsc::Sender<Command>,
+    thaw: Arc<tokio::sync::Notify>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Handle")
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(mailbox: mpsc::Sender<Command>, thaw: Arc<tokio::sync::Notify>) -> Self {
+        Self { mailbox, thaw }
+    }
+
+    async fn send(&self, command: Command) -> Result<(), CommandError> {
+        self.mailbox.send(command).await.map_err(|_| CommandError::Gone)
+    }
+
+    /// Whether the driver still takes commands.
+    pub fn is_alive(&self) -> bool {
+        !self.mailbox.is_closed()
+    }
+
+    /// Asks the agent and waits for the end of the input. `None` when the driver ended before it looked at the input:
+    /// nothing happened, activate the agent and ask again with the input given back.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before the input was accepted or started means that it is not run.
+    pub async fn ask(&self, input: NewInput) -> Result<Answer, Box<NewInput>> {
+        let id = input.input.id;
+        let (answer, answered) = oneshot::channel();
+        match self.mailbox.try_send(Command::Ask(Box::new(AskRequest { input, answer }))) {
+            Ok(()) => Ok(answered.await.unwrap_or(Answer::Unknown { input: id })),
+            Err(mpsc::error::TrySendError::Full(_)) => Ok(Answer::NotAccepted(NotAccepted::Busy)),
+            Err(mpsc::error::TrySendError::Closed(Command::Ask(request))) => Err(Box::new(request.input)),
+            Err(mpsc::error::TrySendError::Closed(_)) => Ok(Answer::Unknown { input: id }),
+        }
+    }
+
+    /// Waits for the end of an input that is already durable.
+    pub async fn join(&self, input: InputId, seq: Seq) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        match self.send(Command::Join { input, seq, answer }).await {
+            Ok(()) => answered.await.unwrap_or(Answer::Follow { input }),
+            Err(_) => Answer::Follow { input },
+        }
+    }
+
+    /// Hints that the inbox has grown.
+    pub fn wake(&self) {
+        // A full mailbox means that the driver is awake and will look at the inbox anyway.
+        let _ = self.mailbox.try_send(Command::Wake);
+    }
+
+    /// Stores a snapshot of the current revision.
+    ///
+    /// # Errors
+    /// `CommandError`; the agent is as before.
+    pub async fn checkpoint(&self) -> Result<Revision, CommandError> {
+        let (done, result) = oneshot::channel();
+        self.send(Command::Checkpoint { done }).await?;
+        result.await.unwrap_or(Err(CommandError::Gone))
+    }
+
+    /// Holds the agent at its next turn boundary: callers wait, nothing runs.
+    ///
+    /// # Errors
+    /// `Gone` when the driver ended first.
+    pub async fn freeze(&self) -> Result<Frozen, CommandError> {
+        let (done, frozen) = oneshot::channel();
+        self.send(Command::Freeze { done }).await?;
+        frozen.await.map_err(|_| CommandError::Gone)
+    }
+
+    /// Ends the driver at the next turn boundary; the agent is parked.
+    pub async fn park(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.send(Command::Stop { end: End::Parked, done }).await.is_ok() {
+            // An error means that the driver is gone, which is what was wanted.
+            let _ = ended.await;
+        }
+    }
+
+    fn thaw(&self) {
+        self.thaw.notify_one();
+    }
+}
+
+impl Frozen {
+    pub(crate) fn new(owner: Owner, revision: Revision, handle: Handle) -> Self {
+        Self { owner, revision, handle, is_armed: true }
+    }
+}

@@ -1,0 +1,234 @@
+//! Turns that wait for one commit: the guest has run them, nothing of them is visible yet.
+//!
+//! A chain becomes one `Unit`. Its turns build on each other; the store commits a prefix of them, and only the replies and
+//! outputs of that prefix are released. Each boundary carries its snapshot, so any prefix is a whole state.
+
+use bytes::Bytes;
+
+use crate::agent::loading::{Head, Loaded};
+use crate::agent::{AgentEnv, AskRequest};
+use crate::digest::Digest;
+use crate::event::{EventKind, NewEvent};
+use crate::guest::TurnEffects;
+use crate::id::{InputId, RunId, Seq};
+use crate::input::{DeadLetterReason, Input, Outcome};
+use crate::receipt::{BoundaryKind, Receipt};
+use crate::snapshot::Snapshot;
+use crate::store::{Attempt, Boundary, InputEnd, Step, StoredInput, Unit};
+
+/// Turns that one commit takes at most: bounds what a refused commit throws away.
+pub(crate) const CHAIN_TURNS_MAX: usize = 32;
+/// Bytes of a chain after which no further turn joins it.
+pub(crate) const CHAIN_BYTES_MAX: usize = 1 << 20;
+
+/// Where the input of a turn came from.
+pub(crate) enum Origin {
+    /// A client waits, and the input is accepted by the turn's own commit.
+    Direct(Box<AskRequest>),
+    /// It is durable.
+    Queued(Box<StoredInput>),
+    /// No input: `init`.
+    Init,
+}
+
+impl Origin {
+    pub(crate) fn input(&self) -> Option<&Input> {
+        match self {
+            Self::Direct(request) => Some(&request.input.input),
+            Self::Queued(stored) => Some(&stored.input),
+            Self::Init => None,
+        }
+    }
+}
+
+/// One turn or attempt in the chain.
+pub(crate) struct Pending {
+    pub(crate) origin: Origin,
+    pub(crate) seq: Seq,
+    /// Steps of the chain up to and with this one's last.
+    pub(crate) steps_end: usize,
+    /// The input's end, unless it goes on waiting.
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) has_outputs: bool,
+}
+
+/// A chain under construction.
+pub(crate) struct Chain {
+    /// Where the history ends if all of it commits.
+    pub(crate) head: Head,
+    pub(crate) pending: Vec<Pending>,
+    base: Head,
+    steps: Vec<Step>,
+    bytes: usize,
+}
+
+impl Chain {
+    pub(crate) fn new(head: &Head) -> Self {
+        Self { head: head.clone(), base: head.clone(), pending: Vec::new(), steps: Vec::new(), bytes: 0 }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.len() >= CHAIN_TURNS_MAX || self.bytes >= CHAIN_BYTES_MAX
+    }
+
+    /// The unit to commit.
+    pub(crate) fn unit(&mut self, loaded: &Loaded) -> Unit {
+        Unit {
+            owner: loaded.owner.clone(),
+            base: self.base.revision,
+            steps: std::mem::take(&mut self.steps),
+        }
+    }
+
+    /// The seq of an origin: its own when it is durable, otherwise the next.
+    fn seq_of(&self, origin: &Origin) -> Seq {
+        match origin {
+            Origin::Queued(stored) => stored.seq,
+            Origin::Direct(_) | Origin::Init => self.head.next_seq,
+        }
+    }
+
+    /// Accepts a direct input in front of what happens to it.
+    fn accept(&mut self, origin: &Origin) {
+        if let Origin::Direct(request) = origin {
+            let seq = self.head.next_seq;
+            self.steps.push(Step::Accept { input: Box::new(request.input.clone()), seq });
+            self.head.next_seq = seq.next();
+        }
+    }
+
+    /// Adds a turn that the guest has run.
+    pub(crate) fn push_turn(
+        &mut self,
+        env: &AgentEnv,
+        loaded: &Loaded,
+        origin: Origin,
+        turn: RanTurn,
+    ) {
+        let RanTurn { effects, state, now_ms } = turn;
+        let seq = self.seq_of(&origin);
+        self.accept(&origin);
+        let kind = if matches!(origin, Origin::Init) { BoundaryKind::Init } else { BoundaryKind::Turn };
+        let snapshot = Snapshot {
+            generation: loaded.owner.generation,
+            revision: self.head.revision.next(),
+            plugin_version: loaded.plugin_version.clone(),
+            state,
+        };
+        let inputs = origin.input().map(|input| input.id).into_iter().collect();
+        let mut receipt = self.receipt(env, loaded, kind, inputs, now_ms);
+        receipt.effects = effects.digest();
+        receipt.state = Some(snapshot.state_digest());
+        receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
+        let outcome = effects.replies.into_iter().next().map(|reply| Outcome::Committed {
+            revision: receipt.revision,
+            token: receipt.token,
+            reply,
+        });
+        self.bytes += snapshot.state.len() + origin.input().map_or(0, |input| input.payload.len());
+        let boundary = Boundary {
+            ends: outcome.iter().map(|outcome| InputEnd { seq, outcome: outcome.clone() }).collect(),
+            snapshot: Some(snapshot),
+            state: effects.state,
+            outputs: effects.outputs,
+            lifecycle: None,
+            events: Vec::new(),
+            receipt,
+        };
+        let has_outputs = !boundary.outputs.is_empty();
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs });
+    }
+
+    /// Adds the end of an input that is given up.
+    pub(crate) fn push_dead_letter(
+        &mut self,
+        env: &AgentEnv,
+        loaded: &Loaded,
+        origin: Origin,
+        reason: DeadLetterReason,
+    ) {
+        let seq = self.seq_of(&origin);
+        self.accept(&origin);
+        let now_ms = env.clock.wall_ms().max(self.head.time_ms);
+        let id = origin.input().map(|input| input.id);
+        let mut event = NewEvent::of_agent(&loaded.owner.agent, EventKind::InputDeadLettered, now_ms);
+        if let Some(id) = id {
+            event = event.with("input", id);
+        }
+        let receipt = self.receipt(env, loaded, BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
+        let outcome = Outcome::DeadLettered { revision: receipt.revision, reason };
+        let boundary = Boundary {
+            receipt,
+            ends: vec![InputEnd { seq, outcome: outcome.clone() }],
+            snapshot: None,
+            state: Vec::new(),
+            outputs: Vec::new(),
+            lifecycle: None,
+            events: vec![event],
+        };
+        let outcome = Some(outcome);
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs: false });
+    }
+
+    /// Adds an attempt: the input goes on waiting.
+    pub(crate) fn push_attempt(&mut self, origin: Origin, attempt: Attempt) {
+        self.accept(&origin);
+        self.steps.push(Step::Attempts(vec![attempt]));
+        let steps_end = self.steps.len();
+        self.pending.push(Pending { origin, seq: attempt.seq, steps_end, outcome: None, has_outputs: false });
+    }
+
+    /// The seq that a direct input would get.
+    pub(crate) fn next_seq_for(&self, origin: &Origin) -> Seq {
+        self.seq_of(origin)
+    }
+
+    fn push_boundary(&mut self, boundary: Boundary, pending: Pending) {
+        self.head.revision = boundary.receipt.revision;
+        self.head.digest = boundary.receipt.digest();
+        self.head.time_ms = boundary.receipt.committed_at_ms;
+        self.steps.push(Step::Boundary(Box::new(boundary)));
+        self.pending.push(Pending { steps_end: self.steps.len(), ..pending });
+    }
+
+    fn receipt(
+        &self,
+        env: &AgentEnv,
+        loaded: &Loaded,
+        kind: BoundaryKind,
+        inputs: Vec<InputId>,
+        now_ms: u64,
+    ) -> Receipt {
+        Receipt {
+            agent: loaded.owner.agent.clone(),
+            generation: loaded.owner.generation,
+            revision: self.head.revision.next(),
+            run: RunId::generate(now_ms, env.clock.random()),
+            sequence: 0,
+            kind,
+            inputs,
+            token: loaded.owner.token,
+            host: env.host,
+            incarnation: loaded.owner.incarnation,
+            plugin: loaded.spec.plugin,
+            spec_revision: loaded.spec_revision,
+            effects: Digest::ZERO,
+            state: None,
+            parent: self.head.digest,
+            elapsed_us: 0,
+            fuel: None,
+            committed_at_ms: now_ms,
+        }
+    }
+}
+
+/// A turn that the guest has run.
+pub(crate) struct RanTurn {
+    pub(crate) effects: TurnEffects,
+    pub(crate) state: Bytes,
+    pub(crate) now_ms: u64,
+}

@@ -1,0 +1,600 @@
+//! The driver: one task that owns one resident agent, from activation to parking.
+//!
+//! It takes commands, runs turns on the guest threads, commits them, and only then answers. Everything it holds can be
+//! thrown away at any time: after each failure it loads the agent from the store again. What happens after a commit or a
+//! failed turn is in `driver/settle.rs`.
+//!
+//! ```text
+//!            Ask                    nothing waits                        commit
+//! mailbox --------> direct asks ------------------> chain of turns ----------------> answers
+//!            Wake                 queue (durable)  -/
+//! ```
+//! A direct ask is accepted by the commit of its own turn: one fsync. When durable inputs wait, it is accepted into the
+//! queue first, behind them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::agent::chain::{Chain, Origin, RanTurn};
+use crate::agent::loading::{self, LoadFailure, Loaded};
+use crate::agent::turn::{self, Start};
+use crate::agent::{
+    AgentEnv, Answer, AskRequest, Command, CommandError, End, Frozen, Grant, Handle, MAILBOX_MAX, NotAccepted,
+    Notice,
+};
+use crate::event::{EventKind, NewEvent};
+use crate::guest::{GuestError, TurnContext};
+use crate::id::{AgentId, InputId, Revision, Seq};
+use crate::input::{Input, InputState};
+use crate::lease::{Lease, LeaseGuard, LeaseState};
+use crate::limits::PAGE_MAX;
+use crate::retry::Backoff;
+use crate::snapshot::Snapshot;
+use crate::store::{Accepted, Attempt, BrokenReason, Lifecycle, Owner, Page, Step, StoredInput, Unit};
+use crate::task::TaskGroup;
+use crate::time::{sleep, within};
+
+mod settle;
+
+/// How often an agent that may not act now looks at its lease again.
+const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
+/// Tries of a restore before the agent is broken: a slow moment of the host must not break it.
+const RESTORE_TRIES_MAX: u32 = 3;
+/// First and longest delay between tries of a turn or of the store.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Starts the driver of an agent. It ends by itself when idle; `Notice::Ended` says so.
+pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
+    let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
+    let thaw = Arc::new(Notify::new());
+    let handle = Handle::new(mailbox.clone(), thaw.clone());
+    let driver = Driver {
+        agent: grant.lease.agent.clone(),
+        lease: grant.lease.clone(),
+        guard: grant.guard.clone(),
+        env,
+        commands,
+        own_mailbox: mailbox.downgrade(),
+        thaw,
+        loaded: None,
+        queue: VecDeque::new(),
+        direct: VecDeque::new(),
+        waiters: BTreeMap::new(),
+        known: Seq(0),
+        is_inbox_stale: true,
+        pause: None,
+        backoff: new_backoff(),
+        failures: 0,
+        broken: None,
+    };
+    let shutdown = tasks.shutdown();
+    tasks.spawn(async move { driver.live(grant, shutdown).await });
+    handle
+}
+
+fn new_backoff() -> Backoff {
+    Backoff::new(BACKOFF_FIRST, BACKOFF_MAX)
+}
+
+struct Driver {
+    env: AgentEnv,
+    agent: AgentId,
+    lease: Lease,
+    guard: LeaseGuard,
+    commands: mpsc::Receiver<Command>,
+    own_mailbox: mpsc::WeakSender<Command>,
+    thaw: Arc<Notify>,
+    loaded: Option<Loaded>,
+    /// Durable inputs in admission order.
+    queue: VecDeque<StoredInput>,
+    /// Asks that nothing durable knows of.
+    direct: VecDeque<Box<AskRequest>>,
+    waiters: BTreeMap<Seq, Waiters>,
+    /// The highest seq that was loaded into the queue.
+    known: Seq,
+    is_inbox_stale: bool,
+    /// Work waits this long before the next try.
+    pause: Option<Duration>,
+    backoff: Backoff,
+    /// Failed loads or inits in a row.
+    failures: u32,
+    broken: Option<BrokenReason>,
+}
+
+/// Callers that wait for one durable input.
+struct Waiters {
+    input: InputId,
+    answers: Vec<oneshot::Sender<Answer>>,
+}
+
+/// Whether the driver goes on.
+type Flow = Result<(), End>;
+
+impl Driver {
+    async fn live(mut self, grant: Grant, shutdown: tokio_util::sync::CancellationToken) {
+        let mut first = Some(grant);
+        let end = loop {
+            if shutdown.is_cancelled() {
+                break End::Parked;
+            }
+            if let Err(end) = self.step(&mut first, &shutdown).await {
+                break end;
+            }
+        };
+        self.finish(end);
+    }
+
+    /// One round: commands, then lease, then loading, then work, else waiting.
+    async fn step(&mut self, first: &mut Option<Grant>, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
+        while let Ok(command) = self.commands.try_recv() {
+            self.on_command(command).await?;
+        }
+        match self.guard.state() {
+            LeaseState::Lost => return Err(End::Lost),
+            LeaseState::Expiring => return self.wait(EXPIRING_RECHECK, shutdown).await,
+            LeaseState::Held => {}
+        }
+        if let Some(pause) = self.pause.take() {
+            return self.wait(pause, shutdown).await;
+        }
+        if self.loaded.as_ref().is_none_or(|loaded| loaded.guest.is_none()) {
+            return self.load(first.take()).await;
+        }
+        if self.is_inbox_stale {
+            return self.read_inbox().await;
+        }
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
+            return self.run_init().await;
+        }
+        if !self.queue.is_empty() && !self.direct.is_empty() {
+            self.admit_direct().await;
+            return Ok(());
+        }
+        if !self.queue.is_empty() || !self.direct.is_empty() {
+            return self.work().await;
+        }
+        self.wait_idle(shutdown).await
+    }
+
+    /// Waits for a command, at most for a time; commands that arrive don't cut a back-off short.
+    async fn wait(&mut self, time: Duration, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
+        let pause = sleep(time);
+        tokio::pin!(pause);
+        loop {
+            // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Err(End::Parked),
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command).await?,
+                    None => return Err(End::Parked),
+                },
+                () = &mut pause => return Ok(()),
+            }
+        }
+    }
+
+    async fn wait_idle(&mut self, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
+        let park_after = self.env.park_after;
+        // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
+        let command = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return Err(End::Parked),
+            command = within(park_after, self.commands.recv()) => command,
+        };
+        match command {
+            Some(Some(command)) => self.on_command(command).await,
+            Some(None) | None => Err(End::Parked),
+        }
+    }
+
+    async fn on_command(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Ask(request) => self.direct.push_back(request),
+            Command::Join { input, seq, answer } => self.join(input, seq, answer).await,
+            Command::Wake => self.is_inbox_stale = true,
+            Command::Checkpoint { done } => {
+                // The caller may be gone; the checkpoint is then simply there.
+                let _ = done.send(self.checkpoint().await);
+            }
+            Command::Freeze { done } => return self.freeze(done).await,
+            Command::Stop { end, done } => {
+                self.finish_stop(done);
+                return Err(end);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish_stop(&mut self, done: oneshot::Sender<()>) {
+        self.commands.close();
+        // The one who asked may be gone.
+        let _ = done.send(());
+    }
+
+    /// Loads the agent from the store, and a guest with it.
+    async fn load(&mut self, first: Option<Grant>) -> Flow {
+        let grant = first.unwrap_or_else(|| Grant {
+            lease: self.lease.clone(),
+            guard: self.guard.clone(),
+            warm: None,
+        });
+        self.loaded = None;
+        match loading::load(&self.env, grant).await {
+            Ok(loaded) => {
+                self.loaded = Some(loaded);
+                self.forget_queue();
+                if self.failures == 0 {
+                    self.backoff = new_backoff();
+                }
+                Ok(())
+            }
+            Err(LoadFailure::Lost) => self.lose("load").await,
+            Err(LoadFailure::Store(error)) => {
+                tracing::warn!(agent = %self.agent, %error, "agent can't be loaded now");
+                self.pause_longer();
+                Ok(())
+            }
+            Err(LoadFailure::Broken(BrokenReason::Restore { message })) if self.failures + 1 < RESTORE_TRIES_MAX => {
+                tracing::warn!(agent = %self.agent, error = message, "restore failed");
+                self.failures += 1;
+                self.pause_longer();
+                Ok(())
+            }
+            Err(LoadFailure::Broken(reason)) => self.break_down(reason).await,
+        }
+    }
+
+    /// The queue is read again from the start of what is open.
+    fn forget_queue(&mut self) {
+        self.queue.clear();
+        self.known = Seq(0);
+        self.is_inbox_stale = true;
+    }
+
+    fn pause_longer(&mut self) {
+        let [random] = self.env.clock.random();
+        self.pause = Some(self.backoff.delay(random));
+    }
+
+    /// Makes it durable that the agent can't run, and ends.
+    async fn break_down(&mut self, reason: BrokenReason) -> Flow {
+        let now_ms = self.env.clock.wall_ms();
+        let event = NewEvent::of_agent(&self.agent, EventKind::AgentBroken, now_ms)
+            .with("reason", reason.name())
+            .with("message", reason.message());
+        tracing::error!(agent = %self.agent, reason = reason.name(), error = reason.message(), "agent is broken");
+        let lifecycle = Lifecycle::Broken(reason.clone());
+        match self.env.store.set_lifecycle(&self.owner(), lifecycle, vec![event]).await {
+            Ok(()) => {
+                self.broken = Some(reason);
+                Err(End::Broken)
+            }
+            Err(error) => self.on_store_error("lifecycle", error).await,
+        }
+    }
+
+    fn owner(&self) -> Owner {
+        Owner {
+            agent: self.agent.clone(),
+            generation: self.lease.generation,
+            incarnation: self.lease.incarnation,
+            token: self.lease.token,
+        }
+    }
+
+    async fn read_inbox(&mut self) -> Flow {
+        let page = Page { after: self.known.0, limit: PAGE_MAX };
+        match self.env.store.open_inputs(&self.agent, page).await {
+            Ok(inputs) => {
+                self.is_inbox_stale = inputs.len() == PAGE_MAX;
+                if let Some(last) = inputs.last() {
+                    self.known = last.seq;
+                }
+                self.queue.extend(inputs);
+                if let Some(loaded) = &mut self.loaded {
+                    loaded.head.next_seq = loaded.head.next_seq.max(self.known.next());
+                }
+                self.answer_ended_waiters().await;
+                Ok(())
+            }
+            Err(error) => self.on_store_error("inbox", error).await,
+        }
+    }
+
+    /// Accepts asks into the queue, behind the durable inputs that wait.
+    async fn admit_direct(&mut self) {
+        let requests: Vec<_> = self.direct.drain(..).filter(|request| !request.answer.is_closed()).collect();
+        let store = self.env.store.clone();
+        let incarnation = self.lease.incarnation;
+        let accepting = requests.iter().map(|request| store.accept(request.input.clone(), incarnation));
+        let accepted = join_all(accepting).await;
+        for (request, accepted) in requests.into_iter().zip(accepted) {
+            let AskRequest { input, answer } = *request;
+            let id = input.input.id;
+            match accepted {
+                Ok(Accepted::New { seq }) => self.add_waiter(seq, id, answer),
+                Ok(Accepted::Duplicate(stored)) => self.answer_duplicate(*stored, answer),
+                Ok(Accepted::AlreadyEnded) => self.answer(answer, Answer::Follow { input: id }),
+                Err(error) => {
+                    let refused = settle::refusal(id, error);
+                    self.answer(answer, refused);
+                }
+            }
+        }
+        self.is_inbox_stale = true;
+    }
+
+    /// Runs the guest's `init` and commits it.
+    async fn run_init(&mut self) -> Flow {
+        let Some(loaded) = self.loaded.as_mut() else { return Ok(()) };
+        let Some(mut guest) = loaded.guest.take() else { return Ok(()) };
+        let mut chain = Chain::new(&loaded.head);
+        let context = turn_context(&self.env, loaded, &chain, self.failures + 1);
+        let after = loaded.context_outside(Revision(1));
+        let now_ms = context.now_ms;
+        let job = move || {
+            let ran = guest.init(&context).and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
+            (guest, ran)
+        };
+        let Ok((guest, ran)) = self.env.pool.run(loaded.spec.plugin, job).await else { return Err(End::Parked) };
+        match ran {
+            Ok((effects, state)) => {
+                loaded.guest = Some(guest);
+                chain.push_turn(&self.env, loaded, Origin::Init, RanTurn { effects, state, now_ms });
+                self.failures = 0;
+                self.commit(chain).await
+            }
+            Err(error) => self.on_init_failure(error).await,
+        }
+    }
+
+    async fn on_init_failure(&mut self, error: GuestError) -> Flow {
+        self.failures += 1;
+        match turn::after_failure(&error, self.failures) {
+            turn::Verdict::Uncounted => {
+                self.failures -= 1;
+                self.on_uncounted(&error).await
+            }
+            turn::Verdict::Again { .. } => {
+                self.pause_longer();
+                Ok(())
+            }
+            turn::Verdict::DeadLetter(_) => {
+                self.break_down(BrokenReason::Init { message: error.to_string() }).await
+            }
+        }
+    }
+
+    /// Runs as many waiting turns as one commit takes, commits them, and deals with the one that failed.
+    async fn work(&mut self) -> Flow {
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        let mut chain = Chain::new(&loaded.head);
+        let mut failed = None;
+        while !chain.is_full() {
+            let Some((origin, attempt)) = self.next_turn(&mut chain).await? else { break };
+            match self.run_turn(&chain, &origin, attempt).await? {
+                Ok(ran) => {
+                    let Some(loaded) = &self.loaded else { break };
+                    chain.push_turn(&self.env, loaded, origin, ran);
+                }
+                Err(error) => {
+                    failed = Some((origin, attempt, error));
+                    break;
+                }
+            }
+        }
+        let is_prefix_whole = chain.is_empty() || {
+            self.commit(chain).await?;
+            self.loaded.is_some()
+        };
+        match failed {
+            None => Ok(()),
+            Some((origin, attempt, error)) if is_prefix_whole => self.on_failed_turn(origin, attempt, error).await,
+            Some((origin, ..)) => {
+                self.put_back(origin);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the next input whose turn may join the chain, with the number of the attempt; staged durably if need be.
+    async fn next_turn(&mut self, chain: &mut Chain) -> Result<Option<(Origin, u32)>, End> {
+        while let Some(input) = self.queue.pop_front() {
+            match turn::start(&input, self.lease.incarnation) {
+                Start::Now => return Ok(Some((Origin::Queued(Box::new(input)), 1))),
+                Start::Stage { .. } if !chain.is_empty() => {
+                    self.queue.push_front(input);
+                    return Ok(None);
+                }
+                Start::Stage { attempts } => {
+                    let staged = StoredInput { state: InputState::Staged, attempts, ..input };
+                    self.stage(&staged).await?;
+                    if self.loaded.is_none() {
+                        return Ok(None);
+                    }
+                    return Ok(Some((Origin::Queued(Box::new(staged)), attempts)));
+                }
+                Start::GiveUp(reason) => {
+                    let Some(loaded) = &self.loaded else { return Ok(None) };
+                    chain.push_dead_letter(&self.env, loaded, Origin::Queued(Box::new(input)), reason);
+                }
+            }
+        }
+        while let Some(request) = self.direct.pop_front() {
+            // A caller that is gone before its ask was accepted is not served.
+            if !request.answer.is_closed() {
+                return Ok(Some((Origin::Direct(request), 1)));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn stage(&mut self, input: &StoredInput) -> Flow {
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        let mut chain = Chain::new(&loaded.head);
+        let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
+        chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
+        self.commit(chain).await
+    }
+
+    /// Runs one turn and takes the snapshot after it. The guest is gone after any failure.
+    async fn run_turn(
+        &mut self,
+        chain: &Chain,
+        origin: &Origin,
+        attempt: u32,
+    ) -> Result<Result<RanTurn, GuestError>, End> {
+        let Some(loaded) = self.loaded.as_mut() else { return Err(End::Parked) };
+        let Some(mut guest) = loaded.guest.take() else { return Err(End::Parked) };
+        let context = turn_context(&self.env, loaded, chain, attempt);
+        let now_ms = context.now_ms;
+        let mut after = loaded.context_outside(chain.head.revision.next());
+        after.now_ms = now_ms;
+        let inputs: Vec<Input> = origin.input().cloned().into_iter().collect();
+        let job = move || {
+            let ran = guest.handle(&context, &inputs).and_then(|effects| {
+                let state = guest.snapshot(&after)?;
+                Ok(RanTurn { effects, state, now_ms })
+            });
+            (guest, ran)
+        };
+        let run = self.env.pool.run(loaded.spec.plugin, job).await;
+        let (guest, ran) = run.map_err(|_| End::Parked)?;
+        if ran.is_ok() {
+            loaded.guest = Some(guest);
+        }
+        Ok(ran)
+    }
+
+    /// Takes a snapshot of the current revision and stores it.
+    async fn checkpoint(&mut self) -> Result<Revision, CommandError> {
+        let failed = |reason: String| CommandError::Failed { reason };
+        let Some(loaded) = self.loaded.as_mut() else { return Err(failed("agent is being loaded".into())) };
+        let Some(mut guest) = loaded.guest.take() else { return Err(failed("agent is being rebuilt".into())) };
+        let context = loaded.context_outside(loaded.head.revision);
+        let job = move || {
+            let state = guest.snapshot(&context);
+            (guest, state)
+        };
+        let run = self.env.pool.run(loaded.spec.plugin, job).await;
+        let (guest, state) = run.map_err(|error| failed(error.to_string()))?;
+        let state = state.map_err(|error| failed(error.to_string()))?;
+        loaded.guest = Some(guest);
+        let snapshot = Snapshot {
+            generation: loaded.owner.generation,
+            revision: loaded.head.revision,
+            plugin_version: loaded.plugin_version.clone(),
+            state,
+        };
+        let unit = Unit {
+            owner: loaded.owner.clone(),
+            base: loaded.head.revision,
+            steps: vec![Step::Checkpoint(snapshot)],
+        };
+        match self.env.store.commit_turns(unit).await.failure {
+            None => Ok(loaded.head.revision),
+            Some(failure) => {
+                self.loaded = None;
+                Err(failed(format!("store refused: {failure:?}")))
+            }
+        }
+    }
+
+    /// Holds the agent here until it is thawed or stopped; callers queue up.
+    async fn freeze(&mut self, done: oneshot::Sender<Frozen>) -> Flow {
+        let Some(mailbox) = self.own_mailbox.upgrade() else { return Err(End::Parked) };
+        if self.loaded.is_none() {
+            self.load(None).await?;
+        }
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        let handle = Handle::new(mailbox, self.thaw.clone());
+        let frozen = Frozen::new(loaded.owner.clone(), loaded.head.revision, handle);
+        if done.send(frozen).is_err() {
+            // The dropped ticket has already asked for the thaw, which must not outlive this freeze.
+            self.thaw.notified().await;
+            return Ok(());
+        }
+        loop {
+            // Cancel safe: `recv` and `notified` lose nothing when dropped.
+            let command = tokio::select! {
+                biased;
+                () = self.thaw.notified() => {
+                    self.is_inbox_stale = true;
+                    return Ok(());
+                }
+                command = self.commands.recv() => command,
+            };
+            match command {
+                None => return Err(End::Parked),
+                Some(Command::Ask(request)) if self.direct.len() >= MAILBOX_MAX => {
+                    self.answer(request.answer, Answer::NotAccepted(NotAccepted::Busy));
+                }
+                Some(Command::Ask(request)) => self.direct.push_back(request),
+                Some(Command::Wake) => self.is_inbox_stale = true,
+                Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
+                Some(Command::Checkpoint { done }) => {
+                    let busy = CommandError::Failed { reason: "agent is migrating".into() };
+                    // The caller may be gone.
+                    let _ = done.send(Err(busy));
+                }
+                Some(Command::Freeze { done }) => drop(done),
+                Some(Command::Stop { end, done }) => {
+                    self.finish_stop(done);
+                    return Err(end);
+                }
+            }
+        }
+    }
+
+    /// Answers everybody who still waits, and tells the host.
+    fn finish(mut self, end: End) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Ask(request) => self.direct.push_back(request),
+                Command::Join { input, answer, .. } => self.answer(answer, Answer::Follow { input }),
+                Command::Stop { done, .. } => self.finish_stop(done),
+                Command::Wake | Command::Checkpoint { .. } | Command::Freeze { .. } => {}
+            }
+        }
+        for request in std::mem::take(&mut self.direct) {
+            let answer = match &self.broken {
+                Some(reason) => Answer::NotAccepted(NotAccepted::Broken(reason.clone())),
+                None => Answer::Elsewhere,
+            };
+            self.answer(request.answer, answer);
+        }
+        for Waiters { input, answers } in std::mem::take(&mut self.waiters).into_values() {
+            for answer in answers {
+                self.answer(answer, Answer::Follow { input });
+            }
+        }
+        // The guest is dropped before the host hears of the end, so that its slot is free for the next.
+        self.loaded = None;
+        (self.env.notify)(Notice::Ended(self.agent.clone(), end));
+    }
+
+    fn answer(&self, to: oneshot::Sender<Answer>, answer: Answer) {
+        // A caller that is gone needs no answer.
+        let _ = to.send(answer);
+    }
+}
+
+/// The context of a turn that builds on a chain.
+fn turn_context(env: &AgentEnv, loaded: &Loaded, chain: &Chain, attempt: u32) -> TurnContext {
+    TurnContext {
+        generation: loaded.owner.generation,
+        token: loaded.owner.token,
+        revision: chain.head.revision,
+        attempt,
+        now_ms: env.clock.wall_ms().max(chain.head.time_ms),
+        seed: env.clock.random(),
+    }
+}
+

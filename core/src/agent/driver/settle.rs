@@ -1,0 +1,297 @@
+//! After a commit or a failed turn: who is answered, what is tried again, when the driver must stop.
+
+use tokio::sync::oneshot;
+
+use super::{Driver, Flow, Waiters, new_backoff};
+use crate::agent::chain::{Chain, Origin, Pending};
+use crate::agent::turn::{self, Verdict};
+use crate::agent::{Answer, End, NotAccepted, Notice};
+use crate::event::{EventKind, NewEvent};
+use crate::failpoint;
+use crate::guest::GuestError;
+use crate::id::{InputId, Seq};
+use crate::input::{InputState, Outcome};
+use crate::lease::LeaseState;
+use crate::store::{AcceptError, Attempt, StoreError, StoredInput, UnitFailure};
+
+/// What a client is told when the door refused its input.
+pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
+    match error {
+        AcceptError::Store(StoreError::Unknown { .. }) => Answer::Unknown { input },
+        AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent | StoreError::Fenced { .. }) => {
+            Answer::Elsewhere
+        }
+        AcceptError::Store(error) => {
+            Answer::NotAccepted(NotAccepted::Unavailable { reason: error.to_string() })
+        }
+        refused => Answer::NotAccepted(NotAccepted::Refused(refused)),
+    }
+}
+
+impl Driver {
+    /// Commits a chain and releases what has committed. After anything but full success `self.loaded` is `None`: the
+    /// agent is loaded again, because the guest is ahead of the store.
+    pub(super) async fn commit(&mut self, mut chain: Chain) -> Flow {
+        let Some(loaded) = &self.loaded else { return Ok(()) };
+        if !self.guard.is_held() {
+            // Fence place 2: what was computed under a lease that has run out is thrown away.
+            self.loaded = None;
+            self.put_back_all(chain.pending);
+            return Ok(());
+        }
+        let unit = chain.unit(loaded);
+        failpoint::hit("turn.before-commit-queued");
+        let outcome = self.env.store.commit_turns(unit).await;
+        failpoint::hit("turn.after-commit");
+        let is_durable = |pending: &Pending| pending.steps_end <= outcome.committed;
+        let split = chain.pending.iter().position(|pending| !is_durable(pending)).unwrap_or(chain.pending.len());
+        let rest = chain.pending.split_off(split);
+        for pending in chain.pending {
+            self.release(pending);
+        }
+        match outcome.failure {
+            None => {
+                if let Some(loaded) = &mut self.loaded {
+                    loaded.head = chain.head;
+                }
+                self.backoff = new_backoff();
+                Ok(())
+            }
+            Some(failure) => {
+                self.loaded = None;
+                self.on_refused(rest, failure).await
+            }
+        }
+    }
+
+    /// Tells whoever waits for a durable step.
+    fn release(&mut self, pending: Pending) {
+        let Pending { origin, seq, outcome, has_outputs, .. } = pending;
+        if has_outputs {
+            (self.env.notify)(Notice::Outputs(self.agent.clone()));
+        }
+        match (origin, outcome) {
+            (Origin::Init, _) | (Origin::Queued(_), None) => {}
+            (Origin::Direct(request), Some(outcome)) => {
+                let input = request.input.input.id;
+                self.known = self.known.max(seq);
+                self.answer(request.answer, Answer::Ended { input, seq, outcome, is_duplicate: false });
+            }
+            // Accepted with a failed attempt behind it: it waits in the queue now.
+            (Origin::Direct(request), None) => self.add_waiter(seq, request.input.input.id, request.answer),
+            (Origin::Queued(_), Some(outcome)) => self.answer_waiters(seq, &outcome),
+        }
+    }
+
+    fn answer_waiters(&mut self, seq: Seq, outcome: &Outcome) {
+        let Some(Waiters { input, answers }) = self.waiters.remove(&seq) else { return };
+        for answer in answers {
+            let ended = Answer::Ended { input, seq, outcome: outcome.clone(), is_duplicate: false };
+            self.answer(answer, ended);
+        }
+    }
+
+    /// Deals with the steps that the store did not take. Durable inputs among them are read again from the store.
+    async fn on_refused(&mut self, rest: Vec<Pending>, failure: UnitFailure) -> Flow {
+        let mut directs = rest.into_iter().filter_map(|pending| match pending.origin {
+            Origin::Direct(request) => Some(request),
+            Origin::Queued(_) | Origin::Init => None,
+        });
+        match failure {
+            UnitFailure::Duplicate(stored) => {
+                if let Some(request) = directs.next() {
+                    self.answer_duplicate(*stored, request.answer);
+                }
+            }
+            UnitFailure::Refused(error) => {
+                if let Some(request) = directs.next() {
+                    let refused = refusal(request.input.input.id, error);
+                    self.answer(request.answer, refused);
+                }
+            }
+            // An input was accepted meanwhile: take it into account and try again.
+            UnitFailure::Store(StoreError::Stale { .. }) => {}
+            UnitFailure::Store(error) => {
+                let is_unknown = matches!(error, StoreError::Unknown { .. });
+                let is_lost = is_loss(&error);
+                if !is_lost {
+                    let reason = error.to_string();
+                    for request in directs.by_ref() {
+                        let input = request.input.input.id;
+                        let unavailable = NotAccepted::Unavailable { reason: reason.clone() };
+                        let answer = if is_unknown { Answer::Unknown { input } } else { Answer::NotAccepted(unavailable) };
+                        self.answer(request.answer, answer);
+                    }
+                }
+                self.put_back_directs(directs.collect());
+                return self.on_store_error("commit", error).await;
+            }
+        }
+        self.put_back_directs(directs.collect());
+        Ok(())
+    }
+
+    fn put_back_directs(&mut self, directs: Vec<Box<crate::agent::AskRequest>>) {
+        for request in directs.into_iter().rev() {
+            self.direct.push_front(request);
+        }
+    }
+
+    fn put_back_all(&mut self, pending: Vec<Pending>) {
+        for pending in pending.into_iter().rev() {
+            self.put_back(pending.origin);
+        }
+    }
+
+    /// A turn that did not count: its input waits at its old place.
+    pub(super) fn put_back(&mut self, origin: Origin) {
+        match origin {
+            Origin::Direct(request) => self.direct.push_front(request),
+            Origin::Queued(_) => self.forget_queue(),
+            Origin::Init => {}
+        }
+    }
+
+    /// What a turn that gave nothing means for its input; see `turn.rs`.
+    pub(super) async fn on_failed_turn(&mut self, origin: Origin, attempt: u32, error: GuestError) -> Flow {
+        let verdict = turn::after_failure(&error, attempt);
+        tracing::info!(agent = %self.agent, attempt, %error, "turn failed");
+        let Some(loaded) = &self.loaded else {
+            self.put_back(origin);
+            return Ok(());
+        };
+        let mut chain = Chain::new(&loaded.head);
+        let seq = chain.next_seq_for(&origin);
+        match verdict {
+            Verdict::Uncounted => {
+                let was_staged = matches!(&origin, Origin::Queued(stored) if stored.state == InputState::Staged);
+                if was_staged && !matches!(error, GuestError::Fenced) {
+                    let attempts = attempt.saturating_sub(1);
+                    chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                    self.commit(chain).await?;
+                } else {
+                    self.put_back(origin);
+                }
+                self.on_uncounted(&error).await
+            }
+            Verdict::Again { attempts } => {
+                chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                self.commit(chain).await?;
+                self.loaded = None;
+                self.pause_longer();
+                Ok(())
+            }
+            Verdict::DeadLetter(reason) => {
+                chain.push_dead_letter(&self.env, loaded, origin, reason);
+                self.commit(chain).await?;
+                self.loaded = None;
+                Ok(())
+            }
+        }
+    }
+
+    /// The guest is dead and nothing was counted: say so, and go on when the lease allows.
+    pub(super) async fn on_uncounted(&mut self, error: &GuestError) -> Flow {
+        self.loaded = None;
+        if !matches!(error, GuestError::Fenced) {
+            self.pause_longer();
+            return Ok(());
+        }
+        self.report_fenced("guest call").await;
+        if self.guard.state() == LeaseState::Lost { Err(End::Lost) } else { Ok(()) }
+    }
+
+    /// Ends the driver when the store says that the agent is another's; otherwise waits and tries again.
+    pub(super) async fn on_store_error(&mut self, place: &'static str, error: StoreError) -> Flow {
+        self.loaded = None;
+        if is_loss(&error) {
+            return self.lose(place).await;
+        }
+        tracing::warn!(agent = %self.agent, place, %error, "store refused");
+        self.pause_longer();
+        Ok(())
+    }
+
+    /// The agent is another's: everything of it stops here.
+    pub(super) async fn lose(&mut self, place: &'static str) -> Flow {
+        self.guard.lose();
+        self.loaded = None;
+        self.report_fenced(place).await;
+        Err(End::Lost)
+    }
+
+    /// Fenced acts are in the log and in the events, whoever owns the agent now.
+    async fn report_fenced(&mut self, place: &'static str) {
+        let token = self.lease.token;
+        tracing::warn!(agent = %self.agent, %token, place, "fenced");
+        let now_ms = self.env.clock.wall_ms();
+        let event = NewEvent::of_agent(&self.agent, EventKind::Fenced, now_ms)
+            .with("place", place)
+            .with("token", token)
+            .with("host", self.env.host);
+        if let Err(error) = self.env.store.append_events(vec![event]).await {
+            tracing::warn!(agent = %self.agent, %error, "fenced event can't be written");
+        }
+    }
+
+    // --- waiters
+
+    pub(super) fn add_waiter(&mut self, seq: Seq, input: InputId, answer: oneshot::Sender<Answer>) {
+        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters { input, answers: Vec::new() });
+        waiters.answers.push(answer);
+    }
+
+    /// A caller that repeats a key gets the stored answer, or joins those who wait for it.
+    pub(super) fn answer_duplicate(&mut self, stored: StoredInput, answer: oneshot::Sender<Answer>) {
+        let StoredInput { seq, input, outcome, .. } = stored;
+        match outcome {
+            Some(outcome) => {
+                self.answer(answer, Answer::Ended { input: input.id, seq, outcome, is_duplicate: true });
+            }
+            None => {
+                self.add_waiter(seq, input.id, answer);
+                self.is_inbox_stale = true;
+            }
+        }
+    }
+
+    pub(super) async fn join(&mut self, input: InputId, seq: Seq, answer: oneshot::Sender<Answer>) {
+        self.add_waiter(seq, input, answer);
+        self.is_inbox_stale = true;
+    }
+
+    /// Answers those who wait for inputs that are not open any more: they ended before somebody joined, or in a commit
+    /// whose outcome was not heard.
+    pub(super) async fn answer_ended_waiters(&mut self) {
+        if self.is_inbox_stale {
+            return;
+        }
+        let is_open = |seq: &Seq| self.queue.binary_search_by_key(seq, |stored| stored.seq).is_ok();
+        let ended: Vec<(Seq, InputId)> = self
+            .waiters
+            .iter()
+            .filter(|(seq, _)| !is_open(seq))
+            .map(|(seq, waiters)| (*seq, waiters.input))
+            .collect();
+        for (seq, input) in ended {
+            let stored = self.env.store.input(&self.agent, input).await;
+            match stored.map(|stored| stored.and_then(|stored| stored.outcome)) {
+                Ok(Some(outcome)) => self.answer_waiters(seq, &outcome),
+                // Open again: a dead letter that was given another chance. It is read with the next look.
+                Ok(None) => self.is_inbox_stale = true,
+                Err(error) => tracing::warn!(agent = %self.agent, %error, "ended input can't be read"),
+            }
+        }
+    }
+}
+
+/// Whether a store error means that the agent is not ours.
+fn is_loss(error: &StoreError) -> bool {
+    matches!(
+        error,
+        StoreError::Fenced { .. }
+            | StoreError::NotHome { .. }
+            | StoreError::NoAgent
+            | StoreError::SessionDead { .. }
+    )
+}

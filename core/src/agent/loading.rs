@@ -1,0 +1,219 @@
+//! Rebuilding an agent from the store: image, checks, guest, restored state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::agent::{AgentEnv, Grant};
+use crate::digest::Digest;
+use crate::guest::{Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext};
+use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
+use crate::input::FaultKind;
+use crate::lease::LeaseGuard;
+use crate::snapshot::Snapshot;
+use crate::spec::Spec;
+use crate::store::{AgentImage, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
+use crate::time::within;
+
+/// Longest wait of a guest for one state read.
+const STATE_READ_MAX: Duration = Duration::from_millis(250);
+
+/// Where an agent's history ends: what the next boundary builds on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) revision: Revision,
+    pub(crate) digest: Digest,
+    pub(crate) next_seq: Seq,
+    /// Agent time: never goes back.
+    pub(crate) time_ms: u64,
+}
+
+/// A loaded agent: everything about it but its queue.
+pub(crate) struct Loaded {
+    pub(crate) owner: Owner,
+    pub(crate) guard: LeaseGuard,
+    pub(crate) spec: Arc<Spec>,
+    pub(crate) spec_revision: SpecRevision,
+    pub(crate) plugin_version: String,
+    pub(crate) head: Head,
+    pub(crate) guest: Option<Box<dyn Guest>>,
+    pub(crate) interrupt: Interrupt,
+}
+
+/// Why an agent could not be loaded.
+pub(crate) enum LoadFailure {
+    /// It can't run until somebody acts.
+    Broken(BrokenReason),
+    /// The lease is not ours any more.
+    Lost,
+    /// The store can't answer now.
+    Store(StoreError),
+}
+
+impl From<StoreError> for LoadFailure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Corrupt { what } => Self::Broken(BrokenReason::Corrupt { what }),
+            StoreError::NoAgent | StoreError::NotHome { .. } | StoreError::Fenced { .. } => Self::Lost,
+            other => Self::Store(other),
+        }
+    }
+}
+
+/// Loads an agent from the store under a grant and restores a guest.
+pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFailure> {
+    let Grant { lease, guard, warm } = grant;
+    let agent = lease.agent.clone();
+    let image = env.store.image(&agent).await?.ok_or(LoadFailure::Lost)?;
+    let holds = image.row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
+    if image.row.token != lease.token || !holds {
+        return Err(LoadFailure::Lost);
+    }
+    if let Lifecycle::Broken(reason) = &image.row.lifecycle {
+        return Err(LoadFailure::Broken(reason.clone()));
+    }
+    image.check().map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
+    let plugin_version = ensure_plugin(env, &image).await?;
+    let row = &image.row;
+    let mut loaded = Loaded {
+        owner: Owner {
+            agent,
+            generation: row.generation,
+            incarnation: lease.incarnation,
+            token: lease.token,
+        },
+        guard,
+        spec: Arc::new(image.spec.clone()),
+        spec_revision: row.spec_revision,
+        plugin_version,
+        head: Head {
+            revision: row.revision,
+            digest: row.head,
+            next_seq: row.next_seq,
+            time_ms: row.time_ms,
+        },
+        guest: None,
+        interrupt: Interrupt::default(),
+    };
+    match warm {
+        Some(warm) if warm.revision == row.revision && row.revision > Revision(0) => loaded.guest = Some(warm.guest),
+        _ => {
+            let request = guest_request(env, &loaded);
+            let context = loaded.context_outside(loaded.head.revision);
+            loaded.guest = Some(restore_guest(env, request, context, image.snapshot.clone()).await?);
+        }
+    }
+    Ok(loaded)
+}
+
+/// Makes sure that the plugin is compiled; its bytes come from the store.
+async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, LoadFailure> {
+    let digest = image.spec.plugin;
+    let missing = |message: String| LoadFailure::Broken(BrokenReason::Plugin { message });
+    let info = image.plugin.as_ref().ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
+    if !env.loader.is_loaded(digest) {
+        let component = env.store.component(digest).await?;
+        let component = component.ok_or_else(|| missing(format!("component of plugin {digest} is not stored")))?;
+        let loader = env.loader.clone();
+        let loading = env.pool.run(digest, move || loader.load(&component));
+        let loaded = loading.await.map_err(|_| LoadFailure::Store(closing()))?;
+        loaded.map_err(|error| missing(error.to_string()))?;
+    }
+    Ok(info.version.clone())
+}
+
+async fn restore_guest(
+    env: &AgentEnv,
+    request: GuestRequest,
+    context: TurnContext,
+    snapshot: Option<Snapshot>,
+) -> Result<Box<dyn Guest>, LoadFailure> {
+    let plugin = request.spec.plugin;
+    let loader = env.loader.clone();
+    let job = move || -> Result<Box<dyn Guest>, GuestError> {
+        let mut guest = loader.start(request)?;
+        if let Some(snapshot) = snapshot {
+            guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
+        }
+        Ok(guest)
+    };
+    let restored = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
+    restored.map_err(|error| match error {
+        GuestError::Fenced | GuestError::Interrupted => LoadFailure::Lost,
+        // The host has no room for another guest now.
+        GuestError::Fault(fault) if fault.kind == FaultKind::Start => LoadFailure::Store(StoreError::Busy),
+        GuestError::StateRead(error) => LoadFailure::Store(StoreError::Closed { reason: error.reason }),
+        other => LoadFailure::Broken(BrokenReason::Restore { message: other.to_string() }),
+    })
+}
+
+/// What a guest of a loaded agent is started with.
+fn guest_request(env: &AgentEnv, loaded: &Loaded) -> GuestRequest {
+    GuestRequest {
+        agent: loaded.owner.agent.clone(),
+        spec: loaded.spec.clone(),
+        guard: loaded.guard.clone(),
+        state: state_reader(env.store.clone(), loaded.owner.agent.clone()),
+        interrupt: loaded.interrupt.clone(),
+    }
+}
+
+fn closing() -> StoreError {
+    StoreError::Closed { reason: "the host is stopping".into() }
+}
+
+impl Loaded {
+    /// The context outside a boundary: time of the last committed turn, randomness from (agent, generation, revision).
+    pub(crate) fn context_outside(&self, revision: Revision) -> TurnContext {
+        outside_context(&self.owner.agent, self.owner.generation, self.owner.token, revision, self.head.time_ms)
+    }
+}
+
+/// The context of guest calls outside a boundary; the same on every host.
+pub fn outside_context(
+    agent: &AgentId,
+    generation: Generation,
+    token: FencingToken,
+    revision: Revision,
+    time_ms: u64,
+) -> TurnContext {
+    let parts: [&[u8]; 4] = [
+        b"godwit outside a boundary",
+        agent.as_str().as_bytes(),
+        &generation.0.to_be_bytes(),
+        &revision.0.to_be_bytes(),
+    ];
+    TurnContext { generation, token, revision, attempt: 1, now_ms: time_ms, seed: Digest::of_parts(parts).0 }
+}
+
+/// Serves a guest's `state` reads from the store. Must be made inside a tokio runtime; reads block the calling thread.
+pub fn state_reader(store: Arc<dyn RuntimeStore>, agent: AgentId) -> Arc<dyn StateRead> {
+    Arc::new(StoreReader { store, agent, runtime: tokio::runtime::Handle::current() })
+}
+
+struct StoreReader {
+    store: Arc<dyn RuntimeStore>,
+    agent: AgentId,
+    runtime: tokio::runtime::Handle,
+}
+
+impl StoreReader {
+    fn wait<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StateReadError> {
+        match self.runtime.block_on(async { within(STATE_READ_MAX, read).await }) {
+            Some(Ok(value)) => Ok(value),
+            Some(Err(error)) => Err(StateReadError { reason: error.to_string() }),
+            None => Err(StateReadError { reason: "no answer within 250 ms".into() }),
+        }
+    }
+}
+
+impl StateRead for StoreReader {
+    fn get(&self, key: &str) -> Result<Option<Bytes>, StateReadError> {
+        self.wait(self.store.state_value(&self.agent, key))
+    }
+
+    fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StateReadError> {
+        self.wait(self.store.state_keys(&self.agent, prefix, after, limit))
+    }
+}

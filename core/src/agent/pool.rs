@@ -1,0 +1,168 @@
+//! The bounded set of threads that guests run on.
+//!
+//! Guest calls are synchronous and may use their whole deadline, so they get plain threads instead of async workers. One
+//! plugin may hold at most half of the threads; the others' jobs pass it by, in turn.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+use crate::digest::Digest;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads for guest calls.
+pub struct GuestPool {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Plugins with waiting jobs, in the order in which they are served.
+    turn: VecDeque<Digest>,
+    lanes: BTreeMap<Digest, Lane>,
+    per_plugin_max: usize,
+    is_closed: bool,
+}
+
+#[derive(Default)]
+struct Lane {
+    waiting: VecDeque<Job>,
+    running: usize,
+}
+
+/// The pool is closed; the job did not and will not run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("guest threads have stopped")]
+pub struct PoolClosed;
+
+impl GuestPool {
+    /// Starts `threads` threads (at least 2).
+    pub fn start(threads: usize) -> Arc<Self> {
+        let threads = threads.max(2);
+        let queue = Queue { per_plugin_max: threads / 2, ..Queue::default() };
+        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
+        let spawn = |index: usize| {
+            let shared = shared.clone();
+            std::thread::Builder::new()
+                .name(format!("guest-{index}"))
+                .spawn(move || shared.work())
+                .expect("the process may start a handful of threads at start-up")
+        };
+        let threads = (0..threads).map(spawn).collect();
+        Arc::new(Self { shared, threads: Mutex::new(threads) })
+    }
+
+    /// Runs `job` on one of the threads, after earlier jobs of the same plugin.
+    ///
+    /// # Errors
+    /// `PoolClosed` when the pool was closed, or the job panicked.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the job run to its end; its value is dropped.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        plugin: Digest,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolClosed> {
+        let (done, result) = oneshot::channel();
+        let job: Job = Box::new(move || drop(done.send(job())));
+        {
+            let mut queue = self.shared.lock();
+            if queue.is_closed {
+                return Err(PoolClosed);
+            }
+            queue.push(plugin, job);
+        }
+        self.shared.wake.notify_one();
+        result.await.map_err(|_| PoolClosed)
+    }
+
+    /// Refuses new jobs, drops the waiting ones and joins the threads. Blocks until running jobs have ended.
+    pub fn close(&self) {
+        {
+            let mut queue = self.shared.lock();
+            queue.is_closed = true;
+            queue.lanes.clear();
+            queue.turn.clear();
+        }
+        self.shared.wake.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a guest thread panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let mut queue = self.lock();
+        while !queue.is_closed {
+            let Some((plugin, job)) = queue.pop() else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(queue);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+                tracing::error!(%plugin, "a guest job panicked");
+            }
+            queue = self.lock();
+            if queue.finished(plugin) {
+                self.wake.notify_one();
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn push(&mut self, plugin: Digest, job: Job) {
+        let lane = self.lanes.entry(plugin).or_default();
+        if lane.waiting.is_empty() {
+            self.turn.push_back(plugin);
+        }
+        lane.waiting.push_back(job);
+    }
+
+    /// The next job of the first plugin in turn that has a thread left.
+    fn pop(&mut self) -> Option<(Digest, Job)> {
+        let max = self.per_plugin_max;
+        let lanes = &self.lanes;
+        let index = self.turn.iter().position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
+        let plugin = self.turn.remove(index)?;
+        let lane = self.lanes.get_mut(&plugin)?;
+        let job = lane.waiting.pop_front()?;
+        lane.running += 1;
+        if !lane.waiting.is_empty() {
+            self.turn.push_back(plugin);
+        }
+        Some((plugin, job))
+    }
+
+    /// Answers whether a job of the plugin waits that may run now.
+    fn finished(&mut self, plugin: Digest) -> bool {
+        let Some(lane) = self.lanes.get_mut(&plugin) else { return false };
+        lane.running = lane.running.saturating_sub(1);
+        if lane.running == 0 && lane.waiting.is_empty() {
+            self.lanes.remove(&plugin);
+            return false;
+        }
+        !lane.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Failpoints: one name per gap between two durable steps. The list of names is the list of crash tests.
+//!
+//! Compiled to nothing without the feature `test-util`; the product carries none.
+
+/// Every failpoint, in the order of the paths they stand on.
+pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
+    &[
+        "turn.before-commit-queued",
+        "turn.after-commit",
+        "outbox.before-send",
+        "outbox.after-send",
+        "migration.source.after-reserve",
+        "migration.source.after-transfer",
+        "migration.source.after-restore",
+        "migration.source.after-replay",
+        "migration.source.after-handing-off",
+        "migration.source.after-prepared",
+        "migration.source.after-moved",
+        "migration.source.after-transferred",
+        "migration.target.after-reserve",
+        "migration.target.after-transfer",
+        "migration.target.after-restore",
+        "migration.target.after-prepared",
+        "migration.target.after-adopted",
+        "migration.target.before-activated",
+    ]
+} else {
+    &[]
+};
+
+#[cfg(feature = "test-util")]
+pub use armed::{Action, arm, hit};
+
+/// Does nothing: the product has no failpoints.
+#[cfg(not(feature = "test-util"))]
+#[inline]
+pub fn hit(_name: &str) {}
+
+#[cfg(feature = "test-util")]
+mod armed {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    /// What happens at an armed failpoint.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Action {
+        /// The process dies at once, as by kill -9.
+        Abort,
+        /// The process stops itself (SIGSTOP), once, and goes on when somebody continues it.
+        Stop,
+    }
+
+    static ARMED: Mutex<BTreeMap<String, (Action, u32)>> = Mutex::new(BTreeMap::new());
+
+    /// Arms a failpoint for its `count`-th hit from now (1 is the next).
+    pub fn arm(name: &str, action: Action, count: u32) {
+        let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        armed.insert(name.to_owned(), (action, count.max(1)));
+    }
+
+    /// Acts when the failpoint is armed and this is the hit it waits for.
+    pub fn hit(name: &str) {
+        debug_assert!(super::NAMES.contains(&name), "failpoint {name} is not in the list");
+        let due = {
+            let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            match armed.get_mut(name) {
+                None => None,
+                Some((action, 1)) => {
+                    let action = *action;
+                    armed.remove(name);
+                    Some(action)
+                }
+                Some((_, count)) => {
+                    *count -= 1;
+                    None
+                }
+            }
+        };
+        match due {
+            None => {}
+            Some(Action::Abort) => std::process::abort(),
+            Some(Action::Stop) => {
+                let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                debug_assert!(stopped.is_ok(), "a process may always stop itself");
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Calls about one agent, as values: the same for HTTP, embedders and other hosts.
+//!
+//! `Runtime::call` answers an `AgentCall` wherever the agent is at home: here, or forwarded once over the mesh. So every
+//! route behaves the same on every host. The types are also what travels (postcard): variants are appended, never
+//! reordered.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use godwit_core::digest::Digest;
+use godwit_core::id::{
+    AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
+};
+use godwit_core::input::{InputState, Kind, Outcome, Source};
+use godwit_core::output::StoredOutput;
+use godwit_core::receipt::Receipt;
+use godwit_core::store::{BrokenReason, StoredInput};
+use serde::{Deserialize, Serialize};
+
+use super::verify::VerifyReport;
+
+/// Something to do with or learn about one agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentCall {
+    /// Submit and wait for the end, at most `timeout_ms`.
+    Ask {
+        /// What to submit.
+        submission: Submission,
+        /// The caller's bound.
+        timeout_ms: u64,
+    },
+    /// Submit and wait for durable acceptance.
+    Send {
+        /// What to submit.
+        submission: Submission,
+    },
+    /// The agent's row.
+    Show,
+    /// Inputs after a seq, of one state or all.
+    Inputs {
+        /// Only these.
+        state: Option<InputState>,
+        /// After this seq.
+        after: u64,
+        /// At most this many.
+        limit: u32,
+    },
+    /// One input.
+    Input {
+        /// Which.
+        input: InputId,
+    },
+    /// Give a dead letter another chance.
+    Redrive {
+        /// Which.
+        input: InputId,
+    },
+    /// Receipts of the current generation after a revision.
+    Receipts {
+        /// After this revision.
+        after: u64,
+        /// At most this many.
+        limit: u32,
+    },
+    /// Outputs that still have a row, after a position.
+    Outputs {
+        /// After this position.
+        after: u64,
+        /// At most this many.
+        limit: u32,
+    },
+    /// Recompute the whole history.
+    Verify,
+    /// Store a snapshot now.
+    Checkpoint,
+    /// Move to another host.
+    Migrate {
+        /// A name, a key, or a unique prefix of a key.
+        to: String,
+    },
+}
+
+/// An input as a client gives it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Submission {
+    /// Chosen by the first host that saw it, so that an unknown fate can be looked up.
+    pub id: InputId,
+    /// What it is about.
+    pub kind: Kind,
+    /// Who sends it.
+    pub source: Source,
+    /// MIME type.
+    pub content_type: String,
+    /// At most `PAYLOAD_BYTES_MAX` bytes.
+    pub payload: Bytes,
+    /// Header pairs.
+    pub headers: Vec<(String, String)>,
+    /// The client's key.
+    pub idempotency_key: Option<String>,
+}
+
+/// What a call gave, by variant of the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AgentReply {
+    /// To `Ask`.
+    Asked(Asked),
+    /// To `Send`.
+    Sent(Sent),
+    /// To `Show`.
+    Agent(Box<AgentView>),
+    /// To `Inputs`.
+    Inputs(Vec<StoredInput>),
+    /// To `Input`.
+    Input(Option<Box<StoredInput>>),
+    /// To `Receipts`: each with its digest.
+    Receipts(Vec<(Receipt, Digest)>),
+    /// To `Outputs`.
+    Outputs(Vec<StoredOutput>),
+    /// To `Verify`.
+    Verified(VerifyReport),
+    /// To `Checkpoint`: the revision that is stored.
+    Checkpointed(Revision),
+    /// To `Migrate`.
+    Migrating(MigrationId),
+    /// To `Redrive`.
+    Done,
+}
+
+/// The end of an asked input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Which input: the earlier one for a repeated key.
+    pub input: InputId,
+    /// Its place.
+    pub seq: Seq,
+    /// Its end.
+    pub outcome: Outcome,
+    /// Whether the key or id was accepted before.
+    pub is_duplicate: bool,
+}
+
+/// A durably accepted input.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// Which input: the earlier one for a repeated key.
+    pub input: InputId,
+    /// Its place.
+    pub seq: Seq,
+    /// Whether the key or id was accepted before.
+    pub is_duplicate: bool,
+}
+
+/// An agent as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its name.
+    pub id: AgentId,
+    /// `dormant | active | broken`, or while it moves `handing_off | prepared`.
+    pub state: String,
+    /// Who holds the lease, or who is home.
+    pub host: Option<HostId>,
+    /// `here` as seen by the answering host, which is the home.
+    pub home: HostId,
+    /// The current token.
+    pub token: FencingToken,
+    /// Milliseconds until the holder's session ends; `None` without expiry or holder.
+    pub lease_ms: Option<u64>,
+    /// Raised only by reset.
+    pub generation: Generation,
+    /// Boundaries in this generation.
+    pub revision: Revision,
+    /// The current spec.
+    pub spec_revision: SpecRevision,
+    /// Its plugin's digest.
+    pub plugin: Digest,
+    /// Its plugin's name, when it is stored.
+    pub plugin_name: String,
+    /// Its plugin's version.
+    pub plugin_version: String,
+    /// For people and selections.
+    pub labels: BTreeMap<String, String>,
+    /// Open inputs.
+    pub queue_depth: u64,
+    /// Digest of the last receipt.
+    pub last_receipt: Digest,
+    /// Why it can't run.
+    pub broken: Option<BrokenReason>,
+    /// Wall time of creation in Unix milliseconds.
+    pub created_at_ms: u64,
+}
+
+/// Why a call did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum CallError {
+    /// No host that can be asked knows the agent.
+    #[error("no agent {agent}")]
+    NotFound {
+        /// Which.
+        agent: AgentId,
+    },
+    /// This host does not know the agent, and some peers did not answer.
+    #[error("agent {agent} is not here and {silent} peers did not answer")]
+    PeersSilent {
+        /// Which.
+        agent: AgentId,
+        /// How many peers did not answer.
+        silent: u32,
+    },
+    /// Another host is home and the caller asked not to forward, or the hop limit is reached.
+    #[error("agent {agent} is at home on host {host}")]
+    Misdirected {
+        /// Which.
+        agent: AgentId,
+        /// The host that should know.
+        host: HostId,
+    },
+    /// No such input, dead letter or plugin.
+    #[error("no such {what}")]
+    NoSuch {
+        /// What was looked for.
+        what: String,
+    },
+    /// The agent can't run until somebody acts.
+    #[error("agent is broken ({}): {}", reason.name(), reason.message())]
+    Broken {
+        /// Why.
+        reason: BrokenReason,
+    },
+    /// The key was used for another body.
+    #[error("idempotency key was used for another body")]
+    KeyReused,
+    /// The agent's inbox, or the line of callers, is full.
+    #[error("agent is busy: {depth} wait")]
+    Busy {
+        /// How many wait.
+        depth: u64,
+    },
+    /// The input is malformed or too large.
+    #[error("{reason}")]
+    Invalid {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Something stands in the way.
+    #[error("{what}")]
+    Conflict {
+        /// What.
+        what: String,
+    },
+    /// Definitely not done; later it may work.
+    #[error("not accepted: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+    },
+    /// It may or may not have been done; look the input up by its id or repeat it with its key.
+    #[error("outcome unknown: {reason}")]
+    Unknown {
+        /// What is known.
+        reason: String,
+    },
+    /// Stored bytes are damaged, or the host is at fault.
+    #[error("{reason}")]
+    Internal {
+        /// What is wrong.
+        reason: String,
+    },
+}
