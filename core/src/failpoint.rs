@@ -60,7 +60,10 @@ mod armed {
 
     /// Acts when the failpoint is armed and this is the hit it waits for.
     pub fn hit(name: &str) {
-        debug_assert!(super::NAMES.contains(&name), "failpoint {name} is not in the list");
+        debug_assert!(
+            super::NAMES.contains(&name),
+            "failpoint {name} is not in the list"
+        );
         let due = {
             let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match armed.get_mut(name) {
@@ -80,7 +83,8 @@ mod armed {
             None => {}
             Some(Action::Abort) => std::process::abort(),
             Some(Action::Stop) => {
-                let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                let stopped =
+                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
                 debug_assert!(stopped.is_ok(), "a process may always stop itself");
             }
         }

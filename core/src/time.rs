@@ -3,6 +3,11 @@
 //! Two clocks with different duties: **wall** time (Unix milliseconds) is shown and recorded, never compared for
 //! safety; **boot** time (CLOCK_BOOTTIME, which counts suspend) drives leases and deadlines.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this file is the port that the others use instead"
+)]
+
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};

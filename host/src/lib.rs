@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Godwit as a library: the host's parts wired together.
+//!
+//! `runtime` is the heart: everything that HTTP, the command line or an embedder can do goes through `runtime::Runtime`.
+//! `serve` builds one from a configuration. Adapters (SQLite, wasmtime, iroh) are named in `serve.rs` and `offline.rs` only.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod identity;
+pub mod offline;
+pub mod runtime;
+pub mod serve;
+pub mod telemetry;

@@ -23,8 +23,8 @@ use crate::agent::chain::{Chain, Origin, RanTurn};
 use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::turn::{self, Start};
 use crate::agent::{
-    AgentEnv, Answer, AskRequest, Command, CommandError, End, Frozen, Grant, Handle, MAILBOX_MAX, NotAccepted,
-    Notice,
+    AgentEnv, Answer, AskRequest, Command, CommandError, End, Frozen, Grant, Handle, MAILBOX_MAX,
+    NotAccepted, Notice,
 };
 use crate::event::{EventKind, NewEvent};
 use crate::guest::{GuestError, TurnContext};
@@ -130,7 +130,11 @@ impl Driver {
     }
 
     /// One round: commands, then lease, then loading, then work, else waiting.
-    async fn step(&mut self, first: &mut Option<Grant>, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
+    async fn step(
+        &mut self,
+        first: &mut Option<Grant>,
+        shutdown: &tokio_util::sync::CancellationToken,
+    ) -> Flow {
         while let Ok(command) = self.commands.try_recv() {
             self.on_command(command).await?;
         }
@@ -148,7 +152,11 @@ impl Driver {
         if self.is_inbox_stale {
             return self.read_inbox().await;
         }
-        if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
+        if self
+            .loaded
+            .as_ref()
+            .is_some_and(|loaded| loaded.head.revision == Revision(0))
+        {
             return self.run_init().await;
         }
         if !self.queue.is_empty() && !self.direct.is_empty() {
@@ -240,7 +248,9 @@ impl Driver {
                 self.pause_longer();
                 Ok(())
             }
-            Err(LoadFailure::Broken(BrokenReason::Restore { message })) if self.failures + 1 < RESTORE_TRIES_MAX => {
+            Err(LoadFailure::Broken(BrokenReason::Restore { message }))
+                if self.failures + 1 < RESTORE_TRIES_MAX =>
+            {
                 tracing::warn!(agent = %self.agent, error = message, "restore failed");
                 self.failures += 1;
                 self.pause_longer();
@@ -270,7 +280,12 @@ impl Driver {
             .with("message", reason.message());
         tracing::error!(agent = %self.agent, reason = reason.name(), error = reason.message(), "agent is broken");
         let lifecycle = Lifecycle::Broken(reason.clone());
-        match self.env.store.set_lifecycle(&self.owner(), lifecycle, vec![event]).await {
+        match self
+            .env
+            .store
+            .set_lifecycle(&self.owner(), lifecycle, vec![event])
+            .await
+        {
             Ok(()) => {
                 self.broken = Some(reason);
                 Err(End::Broken)
@@ -289,7 +304,10 @@ impl Driver {
     }
 
     async fn read_inbox(&mut self) -> Flow {
-        let page = Page { after: self.known.0, limit: PAGE_MAX };
+        let page = Page {
+            after: self.known.0,
+            limit: PAGE_MAX,
+        };
         match self.env.store.open_inputs(&self.agent, page).await {
             Ok(inputs) => {
                 self.is_inbox_stale = inputs.len() == PAGE_MAX;
@@ -309,10 +327,16 @@ impl Driver {
 
     /// Accepts asks into the queue, behind the durable inputs that wait.
     async fn admit_direct(&mut self) {
-        let requests: Vec<_> = self.direct.drain(..).filter(|request| !request.answer.is_closed()).collect();
+        let requests: Vec<_> = self
+            .direct
+            .drain(..)
+            .filter(|request| !request.answer.is_closed())
+            .collect();
         let store = self.env.store.clone();
         let incarnation = self.lease.incarnation;
-        let accepting = requests.iter().map(|request| store.accept(request.input.clone(), incarnation));
+        let accepting = requests
+            .iter()
+            .map(|request| store.accept(request.input.clone(), incarnation));
         let accepted = join_all(accepting).await;
         for (request, accepted) in requests.into_iter().zip(accepted) {
             let AskRequest { input, answer } = *request;
@@ -332,21 +356,38 @@ impl Driver {
 
     /// Runs the guest's `init` and commits it.
     async fn run_init(&mut self) -> Flow {
-        let Some(loaded) = self.loaded.as_mut() else { return Ok(()) };
-        let Some(mut guest) = loaded.guest.take() else { return Ok(()) };
+        let Some(loaded) = self.loaded.as_mut() else {
+            return Ok(());
+        };
+        let Some(mut guest) = loaded.guest.take() else {
+            return Ok(());
+        };
         let mut chain = Chain::new(&loaded.head);
         let context = turn_context(&self.env, loaded, &chain, self.failures + 1);
         let after = loaded.context_outside(Revision(1));
         let now_ms = context.now_ms;
         let job = move || {
-            let ran = guest.init(&context).and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
+            let ran = guest
+                .init(&context)
+                .and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
             (guest, ran)
         };
-        let Ok((guest, ran)) = self.env.pool.run(loaded.spec.plugin, job).await else { return Err(End::Parked) };
+        let Ok((guest, ran)) = self.env.pool.run(loaded.spec.plugin, job).await else {
+            return Err(End::Parked);
+        };
         match ran {
             Ok((effects, state)) => {
                 loaded.guest = Some(guest);
-                chain.push_turn(&self.env, loaded, Origin::Init, RanTurn { effects, state, now_ms });
+                chain.push_turn(
+                    &self.env,
+                    loaded,
+                    Origin::Init,
+                    RanTurn {
+                        effects,
+                        state,
+                        now_ms,
+                    },
+                );
                 self.failures = 0;
                 self.commit(chain).await
             }
@@ -366,7 +407,10 @@ impl Driver {
                 Ok(())
             }
             turn::Verdict::DeadLetter(_) => {
-                self.break_down(BrokenReason::Init { message: error.to_string() }).await
+                self.break_down(BrokenReason::Init {
+                    message: error.to_string(),
+                })
+                .await
             }
         }
     }
@@ -377,7 +421,9 @@ impl Driver {
         let mut chain = Chain::new(&loaded.head);
         let mut failed = None;
         while !chain.is_full() {
-            let Some((origin, attempt)) = self.next_turn(&mut chain).await? else { break };
+            let Some((origin, attempt)) = self.next_turn(&mut chain).await? else {
+                break;
+            };
             match self.run_turn(&chain, &origin, attempt).await? {
                 Ok(ran) => {
                     let Some(loaded) = &self.loaded else { break };
@@ -395,7 +441,9 @@ impl Driver {
         };
         match failed {
             None => Ok(()),
-            Some((origin, attempt, error)) if is_prefix_whole => self.on_failed_turn(origin, attempt, error).await,
+            Some((origin, attempt, error)) if is_prefix_whole => {
+                self.on_failed_turn(origin, attempt, error).await
+            }
             Some((origin, ..)) => {
                 self.put_back(origin);
                 Ok(())
@@ -413,7 +461,11 @@ impl Driver {
                     return Ok(None);
                 }
                 Start::Stage { attempts } => {
-                    let staged = StoredInput { state: InputState::Staged, attempts, ..input };
+                    let staged = StoredInput {
+                        state: InputState::Staged,
+                        attempts,
+                        ..input
+                    };
                     self.stage(&staged).await?;
                     if self.loaded.is_none() {
                         return Ok(None);
@@ -421,7 +473,9 @@ impl Driver {
                     return Ok(Some((Origin::Queued(Box::new(staged)), attempts)));
                 }
                 Start::GiveUp(reason) => {
-                    let Some(loaded) = &self.loaded else { return Ok(None) };
+                    let Some(loaded) = &self.loaded else {
+                        return Ok(None);
+                    };
                     chain.push_dead_letter(&self.env, loaded, Origin::Queued(Box::new(input)), reason);
                 }
             }
@@ -438,7 +492,11 @@ impl Driver {
     async fn stage(&mut self, input: &StoredInput) -> Flow {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let mut chain = Chain::new(&loaded.head);
-        let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
+        let attempt = Attempt {
+            seq: input.seq,
+            state: InputState::Staged,
+            attempts: input.attempts,
+        };
         chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
         self.commit(chain).await
     }
@@ -450,8 +508,12 @@ impl Driver {
         origin: &Origin,
         attempt: u32,
     ) -> Result<Result<RanTurn, GuestError>, End> {
-        let Some(loaded) = self.loaded.as_mut() else { return Err(End::Parked) };
-        let Some(mut guest) = loaded.guest.take() else { return Err(End::Parked) };
+        let Some(loaded) = self.loaded.as_mut() else {
+            return Err(End::Parked);
+        };
+        let Some(mut guest) = loaded.guest.take() else {
+            return Err(End::Parked);
+        };
         let context = turn_context(&self.env, loaded, chain, attempt);
         let now_ms = context.now_ms;
         let mut after = loaded.context_outside(chain.head.revision.next());
@@ -460,7 +522,11 @@ impl Driver {
         let job = move || {
             let ran = guest.handle(&context, &inputs).and_then(|effects| {
                 let state = guest.snapshot(&after)?;
-                Ok(RanTurn { effects, state, now_ms })
+                Ok(RanTurn {
+                    effects,
+                    state,
+                    now_ms,
+                })
             });
             (guest, ran)
         };
@@ -475,8 +541,12 @@ impl Driver {
     /// Takes a snapshot of the current revision and stores it.
     async fn checkpoint(&mut self) -> Result<Revision, CommandError> {
         let failed = |reason: String| CommandError::Failed { reason };
-        let Some(loaded) = self.loaded.as_mut() else { return Err(failed("agent is being loaded".into())) };
-        let Some(mut guest) = loaded.guest.take() else { return Err(failed("agent is being rebuilt".into())) };
+        let Some(loaded) = self.loaded.as_mut() else {
+            return Err(CommandError::Loading);
+        };
+        let Some(mut guest) = loaded.guest.take() else {
+            return Err(CommandError::Loading);
+        };
         let context = loaded.context_outside(loaded.head.revision);
         let job = move || {
             let state = guest.snapshot(&context);
@@ -508,7 +578,9 @@ impl Driver {
 
     /// Holds the agent here until it is thawed or stopped; callers queue up.
     async fn freeze(&mut self, done: oneshot::Sender<Frozen>) -> Flow {
-        let Some(mailbox) = self.own_mailbox.upgrade() else { return Err(End::Parked) };
+        let Some(mailbox) = self.own_mailbox.upgrade() else {
+            return Err(End::Parked);
+        };
         if self.loaded.is_none() {
             self.load(None).await?;
         }
@@ -539,7 +611,9 @@ impl Driver {
                 Some(Command::Wake) => self.is_inbox_stale = true,
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
                 Some(Command::Checkpoint { done }) => {
-                    let busy = CommandError::Failed { reason: "agent is migrating".into() };
+                    let busy = CommandError::Failed {
+                        reason: "agent is migrating".into(),
+                    };
                     // The caller may be gone.
                     let _ = done.send(Err(busy));
                 }
@@ -597,4 +671,3 @@ fn turn_context(env: &AgentEnv, loaded: &Loaded, chain: &Chain, attempt: u32) ->
         seed: env.clock.random(),
     }
 }
-

@@ -66,14 +66,19 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let Grant { lease, guard, warm } = grant;
     let agent = lease.agent.clone();
     let image = env.store.image(&agent).await?.ok_or(LoadFailure::Lost)?;
-    let holds = image.row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
+    let holds = image
+        .row
+        .holder
+        .is_some_and(|holder| holder.incarnation == lease.incarnation);
     if image.row.token != lease.token || !holds {
         return Err(LoadFailure::Lost);
     }
     if let Lifecycle::Broken(reason) = &image.row.lifecycle {
         return Err(LoadFailure::Broken(reason.clone()));
     }
-    image.check().map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
+    image
+        .check()
+        .map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
     let plugin_version = ensure_plugin(env, &image).await?;
     let row = &image.row;
     let mut loaded = Loaded {
@@ -97,7 +102,9 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         interrupt: Interrupt::default(),
     };
     match warm {
-        Some(warm) if warm.revision == row.revision && row.revision > Revision(0) => loaded.guest = Some(warm.guest),
+        Some(warm) if warm.revision == row.revision && row.revision > Revision(0) => {
+            loaded.guest = Some(warm.guest)
+        }
         _ => {
             let request = guest_request(env, &loaded);
             let context = loaded.context_outside(loaded.head.revision);
@@ -111,10 +118,14 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
 async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, LoadFailure> {
     let digest = image.spec.plugin;
     let missing = |message: String| LoadFailure::Broken(BrokenReason::Plugin { message });
-    let info = image.plugin.as_ref().ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
+    let info = image
+        .plugin
+        .as_ref()
+        .ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
     if !env.loader.is_loaded(digest) {
         let component = env.store.component(digest).await?;
-        let component = component.ok_or_else(|| missing(format!("component of plugin {digest} is not stored")))?;
+        let component =
+            component.ok_or_else(|| missing(format!("component of plugin {digest} is not stored")))?;
         let loader = env.loader.clone();
         let loading = env.pool.run(digest, move || loader.load(&component));
         let loaded = loading.await.map_err(|_| LoadFailure::Store(closing()))?;
@@ -138,13 +149,19 @@ async fn restore_guest(
         }
         Ok(guest)
     };
-    let restored = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
+    let restored = env
+        .pool
+        .run(plugin, job)
+        .await
+        .map_err(|_| LoadFailure::Store(closing()))?;
     restored.map_err(|error| match error {
         GuestError::Fenced | GuestError::Interrupted => LoadFailure::Lost,
         // The host has no room for another guest now.
         GuestError::Fault(fault) if fault.kind == FaultKind::Start => LoadFailure::Store(StoreError::Busy),
         GuestError::StateRead(error) => LoadFailure::Store(StoreError::Closed { reason: error.reason }),
-        other => LoadFailure::Broken(BrokenReason::Restore { message: other.to_string() }),
+        other => LoadFailure::Broken(BrokenReason::Restore {
+            message: other.to_string(),
+        }),
     })
 }
 
@@ -160,13 +177,21 @@ fn guest_request(env: &AgentEnv, loaded: &Loaded) -> GuestRequest {
 }
 
 fn closing() -> StoreError {
-    StoreError::Closed { reason: "the host is stopping".into() }
+    StoreError::Closed {
+        reason: "the host is stopping".into(),
+    }
 }
 
 impl Loaded {
     /// The context outside a boundary: time of the last committed turn, randomness from (agent, generation, revision).
     pub(crate) fn context_outside(&self, revision: Revision) -> TurnContext {
-        outside_context(&self.owner.agent, self.owner.generation, self.owner.token, revision, self.head.time_ms)
+        outside_context(
+            &self.owner.agent,
+            self.owner.generation,
+            self.owner.token,
+            revision,
+            self.head.time_ms,
+        )
     }
 }
 
@@ -184,12 +209,23 @@ pub fn outside_context(
         &generation.0.to_be_bytes(),
         &revision.0.to_be_bytes(),
     ];
-    TurnContext { generation, token, revision, attempt: 1, now_ms: time_ms, seed: Digest::of_parts(parts).0 }
+    TurnContext {
+        generation,
+        token,
+        revision,
+        attempt: 1,
+        now_ms: time_ms,
+        seed: Digest::of_parts(parts).0,
+    }
 }
 
 /// Serves a guest's `state` reads from the store. Must be made inside a tokio runtime; reads block the calling thread.
 pub fn state_reader(store: Arc<dyn RuntimeStore>, agent: AgentId) -> Arc<dyn StateRead> {
-    Arc::new(StoreReader { store, agent, runtime: tokio::runtime::Handle::current() })
+    Arc::new(StoreReader {
+        store,
+        agent,
+        runtime: tokio::runtime::Handle::current(),
+    })
 }
 
 struct StoreReader {
@@ -200,10 +236,17 @@ struct StoreReader {
 
 impl StoreReader {
     fn wait<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StateReadError> {
-        match self.runtime.block_on(async { within(STATE_READ_MAX, read).await }) {
+        match self
+            .runtime
+            .block_on(async { within(STATE_READ_MAX, read).await })
+        {
             Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => Err(StateReadError { reason: error.to_string() }),
-            None => Err(StateReadError { reason: "no answer within 250 ms".into() }),
+            Some(Err(error)) => Err(StateReadError {
+                reason: error.to_string(),
+            }),
+            None => Err(StateReadError {
+                reason: "no answer within 250 ms".into(),
+            }),
         }
     }
 }

@@ -48,8 +48,14 @@ impl GuestPool {
     /// Starts `threads` threads (at least 2).
     pub fn start(threads: usize) -> Arc<Self> {
         let threads = threads.max(2);
-        let queue = Queue { per_plugin_max: threads / 2, ..Queue::default() };
-        let shared = Arc::new(Shared { queue: Mutex::new(queue), wake: Condvar::new() });
+        let queue = Queue {
+            per_plugin_max: threads / 2,
+            ..Queue::default()
+        };
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+        });
         let spawn = |index: usize| {
             let shared = shared.clone();
             std::thread::Builder::new()
@@ -58,7 +64,10 @@ impl GuestPool {
                 .expect("the process may start a handful of threads at start-up")
         };
         let threads = (0..threads).map(spawn).collect();
-        Arc::new(Self { shared, threads: Mutex::new(threads) })
+        Arc::new(Self {
+            shared,
+            threads: Mutex::new(threads),
+        })
     }
 
     /// Runs `job` on one of the threads, after earlier jobs of the same plugin.
@@ -141,7 +150,10 @@ impl Queue {
     fn pop(&mut self) -> Option<(Digest, Job)> {
         let max = self.per_plugin_max;
         let lanes = &self.lanes;
-        let index = self.turn.iter().position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
+        let index = self
+            .turn
+            .iter()
+            .position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
         let plugin = self.turn.remove(index)?;
         let lane = self.lanes.get_mut(&plugin)?;
         let job = lane.waiting.pop_front()?;
@@ -154,7 +166,9 @@ impl Queue {
 
     /// Answers whether a job of the plugin waits that may run now.
     fn finished(&mut self, plugin: Digest) -> bool {
-        let Some(lane) = self.lanes.get_mut(&plugin) else { return false };
+        let Some(lane) = self.lanes.get_mut(&plugin) else {
+            return false;
+        };
         lane.running = lane.running.saturating_sub(1);
         if lane.running == 0 && lane.waiting.is_empty() {
             self.lanes.remove(&plugin);

@@ -1,3 +1,5 @@
+//! Tests of leases and guards.
+
 use super::*;
 
 #[test]

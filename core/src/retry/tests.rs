@@ -1,3 +1,5 @@
+//! Tests of back-off.
+
 use super::*;
 
 #[test]

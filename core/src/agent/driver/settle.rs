@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 use super::{Driver, Flow, Waiters, new_backoff};
 use crate::agent::chain::{Chain, Origin, Pending};
 use crate::agent::turn::{self, Verdict};
-use crate::agent::{Answer, End, NotAccepted, Notice};
+use crate::agent::{Answer, AskRequest, End, NotAccepted, Notice};
 use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
 use crate::guest::GuestError;
@@ -21,9 +21,9 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
         AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent | StoreError::Fenced { .. }) => {
             Answer::Elsewhere
         }
-        AcceptError::Store(error) => {
-            Answer::NotAccepted(NotAccepted::Unavailable { reason: error.to_string() })
-        }
+        AcceptError::Store(error) => Answer::NotAccepted(NotAccepted::Unavailable {
+            reason: error.to_string(),
+        }),
         refused => Answer::NotAccepted(NotAccepted::Refused(refused)),
     }
 }
@@ -44,7 +44,11 @@ impl Driver {
         let outcome = self.env.store.commit_turns(unit).await;
         failpoint::hit("turn.after-commit");
         let is_durable = |pending: &Pending| pending.steps_end <= outcome.committed;
-        let split = chain.pending.iter().position(|pending| !is_durable(pending)).unwrap_or(chain.pending.len());
+        let split = chain
+            .pending
+            .iter()
+            .position(|pending| !is_durable(pending))
+            .unwrap_or(chain.pending.len());
         let rest = chain.pending.split_off(split);
         for pending in chain.pending {
             self.release(pending);
@@ -66,7 +70,13 @@ impl Driver {
 
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
-        let Pending { origin, seq, outcome, has_outputs, .. } = pending;
+        let Pending {
+            origin,
+            seq,
+            outcome,
+            has_outputs,
+            ..
+        } = pending;
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
         }
@@ -75,7 +85,15 @@ impl Driver {
             (Origin::Direct(request), Some(outcome)) => {
                 let input = request.input.input.id;
                 self.known = self.known.max(seq);
-                self.answer(request.answer, Answer::Ended { input, seq, outcome, is_duplicate: false });
+                self.answer(
+                    request.answer,
+                    Answer::Ended {
+                        input,
+                        seq,
+                        outcome,
+                        is_duplicate: false,
+                    },
+                );
             }
             // Accepted with a failed attempt behind it: it waits in the queue now.
             (Origin::Direct(request), None) => self.add_waiter(seq, request.input.input.id, request.answer),
@@ -84,9 +102,16 @@ impl Driver {
     }
 
     fn answer_waiters(&mut self, seq: Seq, outcome: &Outcome) {
-        let Some(Waiters { input, answers }) = self.waiters.remove(&seq) else { return };
+        let Some(Waiters { input, answers }) = self.waiters.remove(&seq) else {
+            return;
+        };
         for answer in answers {
-            let ended = Answer::Ended { input, seq, outcome: outcome.clone(), is_duplicate: false };
+            let ended = Answer::Ended {
+                input,
+                seq,
+                outcome: outcome.clone(),
+                is_duplicate: false,
+            };
             self.answer(answer, ended);
         }
     }
@@ -118,21 +143,27 @@ impl Driver {
                     let reason = error.to_string();
                     for request in directs.by_ref() {
                         let input = request.input.input.id;
-                        let unavailable = NotAccepted::Unavailable { reason: reason.clone() };
-                        let answer = if is_unknown { Answer::Unknown { input } } else { Answer::NotAccepted(unavailable) };
+                        let unavailable = NotAccepted::Unavailable {
+                            reason: reason.clone(),
+                        };
+                        let answer = if is_unknown {
+                            Answer::Unknown { input }
+                        } else {
+                            Answer::NotAccepted(unavailable)
+                        };
                         self.answer(request.answer, answer);
                     }
                 }
-                self.put_back_directs(directs.collect());
+                self.put_back_directs(directs);
                 return self.on_store_error("commit", error).await;
             }
         }
-        self.put_back_directs(directs.collect());
+        self.put_back_directs(directs);
         Ok(())
     }
 
-    fn put_back_directs(&mut self, directs: Vec<Box<crate::agent::AskRequest>>) {
-        for request in directs.into_iter().rev() {
+    fn put_back_directs(&mut self, directs: impl DoubleEndedIterator<Item = Box<AskRequest>>) {
+        for request in directs.rev() {
             self.direct.push_front(request);
         }
     }
@@ -164,10 +195,18 @@ impl Driver {
         let seq = chain.next_seq_for(&origin);
         match verdict {
             Verdict::Uncounted => {
-                let was_staged = matches!(&origin, Origin::Queued(stored) if stored.state == InputState::Staged);
+                let was_staged =
+                    matches!(&origin, Origin::Queued(stored) if stored.state == InputState::Staged);
                 if was_staged && !matches!(error, GuestError::Fenced) {
                     let attempts = attempt.saturating_sub(1);
-                    chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                    chain.push_attempt(
+                        origin,
+                        Attempt {
+                            seq,
+                            state: InputState::Queued,
+                            attempts,
+                        },
+                    );
                     self.commit(chain).await?;
                 } else {
                     self.put_back(origin);
@@ -175,7 +214,14 @@ impl Driver {
                 self.on_uncounted(&error).await
             }
             Verdict::Again { attempts } => {
-                chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                chain.push_attempt(
+                    origin,
+                    Attempt {
+                        seq,
+                        state: InputState::Queued,
+                        attempts,
+                    },
+                );
                 self.commit(chain).await?;
                 self.loaded = None;
                 self.pause_longer();
@@ -198,7 +244,11 @@ impl Driver {
             return Ok(());
         }
         self.report_fenced("guest call").await;
-        if self.guard.state() == LeaseState::Lost { Err(End::Lost) } else { Ok(()) }
+        if self.guard.state() == LeaseState::Lost {
+            Err(End::Lost)
+        } else {
+            Ok(())
+        }
     }
 
     /// Ends the driver when the store says that the agent is another's; otherwise waits and tries again.
@@ -237,16 +287,29 @@ impl Driver {
     // --- waiters
 
     pub(super) fn add_waiter(&mut self, seq: Seq, input: InputId, answer: oneshot::Sender<Answer>) {
-        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters { input, answers: Vec::new() });
+        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters {
+            input,
+            answers: Vec::new(),
+        });
         waiters.answers.push(answer);
     }
 
     /// A caller that repeats a key gets the stored answer, or joins those who wait for it.
     pub(super) fn answer_duplicate(&mut self, stored: StoredInput, answer: oneshot::Sender<Answer>) {
-        let StoredInput { seq, input, outcome, .. } = stored;
+        let StoredInput {
+            seq, input, outcome, ..
+        } = stored;
         match outcome {
             Some(outcome) => {
-                self.answer(answer, Answer::Ended { input: input.id, seq, outcome, is_duplicate: true });
+                self.answer(
+                    answer,
+                    Answer::Ended {
+                        input: input.id,
+                        seq,
+                        outcome,
+                        is_duplicate: true,
+                    },
+                );
             }
             None => {
                 self.add_waiter(seq, input.id, answer);

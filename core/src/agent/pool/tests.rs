@@ -1,3 +1,5 @@
+//! Tests of the guest threads.
+
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -6,19 +8,25 @@ use super::*;
 #[tokio::test]
 async fn one_plugin_can_not_hold_all_threads() {
     let pool = GuestPool::start(2);
-    let (release, gate) = mpsc::channel::<()>();
+    let (release, gate) = mpsc::sync_channel::<()>(4);
     let gate = Arc::new(Mutex::new(gate));
     let (greedy, other) = (Digest([1; 32]), Digest([2; 32]));
     let blocked: Vec<_> = (0..4)
         .map(|_| {
             let (pool, gate) = (pool.clone(), gate.clone());
             tokio::spawn(async move {
-                pool.run(greedy, move || drop(gate.lock().unwrap().recv_timeout(Duration::from_secs(10)))).await
+                pool.run(greedy, move || {
+                    let _ = gate.lock().unwrap().recv_timeout(Duration::from_secs(10));
+                })
+                .await
             })
         })
         .collect();
-    let passed = tokio::time::timeout(Duration::from_secs(5), pool.run(other, || 42)).await;
-    assert_eq!(passed.expect("the other plugin's job runs while the greedy one blocks"), Ok(42));
+    let passed = crate::time::within(Duration::from_secs(5), pool.run(other, || 42)).await;
+    assert_eq!(
+        passed.expect("the other plugin's job runs while the greedy one blocks"),
+        Ok(42)
+    );
     for _ in 0..4 {
         release.send(()).unwrap();
     }
@@ -32,7 +40,10 @@ async fn one_plugin_can_not_hold_all_threads() {
 async fn a_panicking_job_is_reported_and_the_thread_lives() {
     let pool = GuestPool::start(2);
     let plugin = Digest([1; 32]);
-    assert_eq!(pool.run(plugin, || -> u32 { panic!("guest job") }).await, Err(PoolClosed));
+    assert_eq!(
+        pool.run(plugin, || -> u32 { panic!("guest job") }).await,
+        Err(PoolClosed)
+    );
     assert_eq!(pool.run(plugin, || 1).await, Ok(1));
     pool.close();
     assert_eq!(pool.run(plugin, || 1).await, Err(PoolClosed));

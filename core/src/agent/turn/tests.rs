@@ -1,3 +1,5 @@
+//! Tests of the rules of a turn.
+
 use bytes::Bytes;
 
 use super::*;
@@ -36,7 +38,10 @@ fn only_the_accepting_session_runs_an_input_unstaged_and_only_once() {
         (input(InputState::Queued, 0, 6), Start::Stage { attempts: 1 }),
         (input(InputState::Staged, 1, 6), Start::Stage { attempts: 2 }),
         (input(InputState::Staged, 1, 7), Start::Stage { attempts: 2 }),
-        (input(InputState::Staged, 3, 6), Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 })),
+        (
+            input(InputState::Staged, 3, 6),
+            Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 }),
+        ),
     ];
     for (input, expected) in cases {
         assert_eq!(start(&input, me), expected, "{input:?}");
@@ -46,17 +51,30 @@ fn only_the_accepting_session_runs_an_input_unstaged_and_only_once() {
 #[test]
 fn failures_are_counted_as_the_contract_says() {
     let message = String::from("no");
-    let fault = Fault { kind: FaultKind::Trap, message: message.clone() };
-    let retryable = GuestError::Retryable { message: message.clone() };
+    let fault = Fault {
+        kind: FaultKind::Trap,
+        message: message.clone(),
+    };
+    let retryable = GuestError::Retryable {
+        message: message.clone(),
+    };
     let cases = [
         (GuestError::Fenced, 3, Verdict::Uncounted),
         (GuestError::Interrupted, 3, Verdict::Uncounted),
         (retryable.clone(), 1, Verdict::Again { attempts: 1 }),
-        (GuestError::Fault(fault.clone()), 2, Verdict::Again { attempts: 2 }),
         (
-            GuestError::Fatal { message: message.clone() },
+            GuestError::Fault(fault.clone()),
+            2,
+            Verdict::Again { attempts: 2 },
+        ),
+        (
+            GuestError::Fatal {
+                message: message.clone(),
+            },
             1,
-            Verdict::DeadLetter(DeadLetterReason::Fatal { message: message.clone() }),
+            Verdict::DeadLetter(DeadLetterReason::Fatal {
+                message: message.clone(),
+            }),
         ),
         (
             retryable,
@@ -70,6 +88,10 @@ fn failures_are_counted_as_the_contract_says() {
         ),
     ];
     for (error, attempts, expected) in cases {
-        assert_eq!(after_failure(&error, attempts), expected, "{error:?} at {attempts}");
+        assert_eq!(
+            after_failure(&error, attempts),
+            expected,
+            "{error:?} at {attempts}"
+        );
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of the transition table.
+
 use super::*;
 
 #[test]

@@ -1,3 +1,5 @@
+//! Tests of the chain check.
+
 use godwit_core::id::{HostId, Incarnation, RunId, SpecRevision};
 use godwit_core::receipt::BoundaryKind;
 

@@ -1,0 +1,305 @@
+//! The runtime: owns every part of a running host, and is what HTTP, embedders and peers call.
+//!
+//! ```text
+//!   api, cli, embedder        peers
+//!            \                 /
+//!   routing.rs  call.rs   peers.rs  wire.rs
+//!            \                 /
+//!   submit.rs  agents.rs  plugins.rs     migrator.rs (source.rs, target.rs, recovery.rs)
+//!            \        |         /
+//!         directory.rs (leases, drivers)   delivery.rs (outbox)   session.rs   scan.rs
+//! ```
+//! `Starting -> Ready -> Draining -> Stopped`. Nothing here is authority over an agent: the store is.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+use godwit_core::agent::{AgentEnv, End, GuestPool, Notice};
+use godwit_core::guest::GuestLoader;
+use godwit_core::id::{HostId, InputId};
+use godwit_core::lease::LeaseProfile;
+use godwit_core::mesh::{Mesh, Peer};
+use godwit_core::store::{RuntimeStore, StoreError};
+use godwit_core::task::TaskGroup;
+use godwit_core::time::{Clock, within};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::directory::Directory;
+use self::migrator::Migrator;
+use self::routing::Hints;
+use self::session::Current;
+
+pub mod agents;
+pub mod audit;
+pub mod call;
+mod delivery;
+mod directory;
+pub mod events;
+mod migrator;
+mod peers;
+pub mod plugins;
+pub mod routing;
+mod scan;
+mod session;
+mod submit;
+pub mod verify;
+mod wire;
+
+pub use peers::PeerDoor;
+
+/// Notices of drivers that wait; more are dropped, and the scan finds what they said.
+const NOTICES_MAX: usize = 4_096;
+/// How long a probe of readiness may take.
+const READY_MAX: Duration = Duration::from_secs(2);
+/// How long shutdown waits for a running turn before it goes on without it.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+
+/// What a runtime is started with.
+pub struct Parts {
+    /// Everything durable.
+    pub store: Arc<dyn RuntimeStore>,
+    /// Loads and starts guests.
+    pub loader: Arc<dyn GuestLoader>,
+    /// Talks to other hosts.
+    pub mesh: Arc<dyn Mesh>,
+    /// Time and randomness.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How a runtime behaves.
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// This host's key.
+    pub host: HostId,
+    /// For people.
+    pub name: String,
+    /// Where the HTTP API listens.
+    pub api: SocketAddr,
+    /// Life of sessions on a shared store.
+    pub lease_profile: LeaseProfile,
+    /// Guests kept at once.
+    pub resident_max: usize,
+    /// Threads that guests run on.
+    pub guest_threads: usize,
+    /// An agent without work for this long is parked.
+    pub park_after: Duration,
+}
+
+/// A running host. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn RuntimeStore>,
+    pub(crate) mesh: Arc<dyn Mesh>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) env: AgentEnv,
+    pub(crate) host: HostId,
+    pub(crate) name: String,
+    pub(crate) api: SocketAddr,
+    pub(crate) lease_profile: LeaseProfile,
+    pub(crate) resident_max: usize,
+    pub(crate) tasks: TaskGroup,
+    pub(crate) directory: Directory,
+    pub(crate) hints: Hints,
+    pub(crate) migrator: Migrator,
+    /// Set when something may be runnable that no hint announced.
+    pub(crate) rescan: Notify,
+    session: OnceLock<RwLock<Arc<Current>>>,
+    failed: watch::Sender<Option<String>>,
+}
+
+impl Runtime {
+    /// Joins the store and starts everything. The mesh must already listen, its door answering "not yet".
+    ///
+    /// # Errors
+    /// As `RuntimeStore::join`; nothing is left running.
+    pub async fn start(config: RuntimeConfig, parts: Parts, door: &PeerDoor) -> Result<Self, StoreError> {
+        let (notices, incoming) = mpsc::channel(NOTICES_MAX);
+        let notify = Arc::new(move |notice| {
+            // Dropped when the channel is full: the scan finds outputs and dead handles are replaced on use.
+            drop(notices.try_send(notice));
+        });
+        let env = AgentEnv {
+            store: parts.store.clone(),
+            loader: parts.loader,
+            pool: GuestPool::start(config.guest_threads),
+            clock: parts.clock.clone(),
+            host: config.host,
+            notify,
+            park_after: config.park_after,
+        };
+        let inner = Inner {
+            store: parts.store,
+            mesh: parts.mesh,
+            clock: parts.clock,
+            env,
+            host: config.host,
+            name: config.name,
+            api: config.api,
+            lease_profile: config.lease_profile,
+            resident_max: config.resident_max,
+            tasks: TaskGroup::default(),
+            directory: Directory::default(),
+            hints: Hints::default(),
+            migrator: Migrator::default(),
+            rescan: Notify::new(),
+            session: OnceLock::new(),
+            failed: watch::Sender::new(None),
+        };
+        let runtime = Self {
+            inner: Arc::new(inner),
+        };
+        let current = session::join(&runtime).await?;
+        drop(runtime.inner.session.set(RwLock::new(Arc::new(current))));
+        door.open(runtime.clone());
+        let tasks = &runtime.inner.tasks;
+        tasks.spawn(session::keep(runtime.clone()));
+        tasks.spawn(runtime.clone().hear(incoming));
+        tasks.spawn(migrator::recover(runtime.clone()));
+        tasks.spawn(scan::run(runtime.clone()));
+        Ok(runtime)
+    }
+
+    /// Stops admission, parks every driver, frees the leases, closes the mesh. Reports what it waited for in the log.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        let residents = inner.directory.residents();
+        if within(SHUTDOWN_MAX, inner.tasks.close()).await.is_none() {
+            tracing::warn!("some tasks did not end in time");
+        }
+        if let Err(error) = inner.store.leave(self.session().incarnation).await {
+            tracing::warn!(%error, "leases can't be freed");
+        }
+        inner.mesh.close().await;
+        let pool = inner.env.pool.clone();
+        if tokio::task::spawn_blocking(move || pool.close()).await.is_err() {
+            tracing::error!("guest threads panicked");
+        }
+        tracing::info!(residents, "stopped");
+    }
+
+    /// Acts on what drivers tell.
+    async fn hear(self, mut notices: mpsc::Receiver<Notice>) {
+        let shutdown = self.inner.tasks.shutdown();
+        loop {
+            // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
+            let notice = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                notice = notices.recv() => notice,
+            };
+            match notice {
+                None => return,
+                Some(Notice::Outputs(agent)) => self.publish(&agent),
+                Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
+                    self.inner.directory.lose(&agent);
+                    self.inner.rescan.notify_one();
+                }
+                Some(Notice::Ended(agent, end @ (End::Parked | End::Broken))) => {
+                    tracing::debug!(%agent, ?end, "driver ended");
+                }
+            }
+        }
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    pub(crate) fn session(&self) -> Arc<Current> {
+        let lock = self
+            .inner
+            .session
+            .get()
+            .expect("`start` joins before anything else can hold a runtime");
+        lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_session(&self, current: Current) {
+        let lock = self
+            .inner
+            .session
+            .get()
+            .expect("`start` joins before anything else can hold a runtime");
+        *lock.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
+    }
+
+    /// Ends the host: it can't go on safely.
+    pub(crate) fn fail(&self, reason: &str) {
+        tracing::error!(reason, "host can't go on");
+        self.inner.failed.send_replace(Some(reason.to_owned()));
+    }
+
+    /// Resolves when the host can't go on, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.inner.failed.subscribe();
+        let reason = failed.wait_for(Option::is_some).await;
+        reason
+            .ok()
+            .and_then(|reason| reason.clone())
+            .unwrap_or_else(|| "the runtime is gone".into())
+    }
+
+    /// This host's key.
+    pub fn host(&self) -> HostId {
+        self.inner.host
+    }
+
+    /// This host's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Resolves when shutdown begins.
+    pub fn shutdown_token(&self) -> CancellationToken {
+        self.inner.tasks.shutdown()
+    }
+
+    /// Wall time in Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.inner.clock.wall_ms()
+    }
+
+    /// An id for a submission.
+    pub fn new_input_id(&self) -> InputId {
+        InputId::generate(self.now_ms(), self.inner.clock.random())
+    }
+
+    /// Whether a claim and a commit would work now.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    pub async fn ready(&self) -> Result<(), String> {
+        if self.inner.tasks.shutdown().is_cancelled() {
+            return Err("the host is stopping".into());
+        }
+        if self.session().lease.state() != godwit_core::lease::LeaseState::Held {
+            return Err("the host's session is not held: the store did not answer its heartbeat".into());
+        }
+        match within(READY_MAX, self.inner.store.probe()).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(format!("the store can't write: {error}")),
+            None => Err("the store did not write within 2 s".into()),
+        }
+    }
+
+    /// The listed peers.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.inner.mesh.peers()
+    }
+
+    /// Lists a peer.
+    pub fn add_peer(&self, key: HostId, address: SocketAddr) {
+        self.inner.mesh.add_peer(key, address);
+    }
+
+    /// Forgets a peer. Answers whether it was listed.
+    pub fn remove_peer(&self, key: HostId) -> bool {
+        self.inner.mesh.remove_peer(key)
+    }
+}

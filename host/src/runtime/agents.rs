@@ -1,0 +1,281 @@
+//! Creating, showing and listing agents and hosts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use godwit_core::id::{AgentId, HostId};
+use godwit_core::limits::{CONFIG_BYTES_MAX, GuestLimits, LABELS_MAX, TEXT_BYTES_MAX};
+use godwit_core::spec::Spec;
+use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use super::call::{AgentView, CallError};
+use super::routing::store_error;
+use super::wire::{PeerAnswer, PeerRequest};
+
+/// How long a peer may take to say its name.
+const HELLO_MAX: Duration = Duration::from_secs(1);
+
+/// An agent to create.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreateAgent {
+    /// Its name.
+    pub agent: AgentId,
+    /// `NAME`, `NAME@VERSION`, or a digest.
+    pub plugin: String,
+    /// What `wasi:config/store` answers.
+    pub config: BTreeMap<String, String>,
+    /// For people and selections.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A host as this one sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostView {
+    /// Its key.
+    pub id: HostId,
+    /// For people; empty while it has not answered.
+    pub name: String,
+    /// Whether it is the answering host.
+    pub is_self: bool,
+    /// Where its HTTP API listens, when it has said so.
+    pub api: Option<SocketAddr>,
+    /// Where its mesh listens.
+    pub mesh: SocketAddr,
+    /// `ready` or `unreachable`.
+    pub state: String,
+    /// Agents at home in its store; known for the answering host.
+    pub agents: Option<u64>,
+}
+
+impl Runtime {
+    /// Creates an agent at home here; the same content again is success. Answers whether it is new.
+    ///
+    /// # Errors
+    /// `NoSuch` for an unknown plugin, `Conflict` when the id has another spec or is a peer's, `PeersSilent` when a peer that
+    /// might have it does not answer, `Invalid` when the config or labels are too large.
+    pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
+        check_sizes(&request)?;
+        let CreateAgent {
+            agent,
+            plugin,
+            config,
+            labels,
+        } = request;
+        let plugin = self.plugin(&plugin).await?.digest;
+        let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
+        match known.as_ref().map(|row| &row.home) {
+            Some(Home::Moved(tombstone)) => {
+                let host = tombstone.target;
+                return Err(CallError::Conflict {
+                    what: format!("agent {agent} has moved to host {host}"),
+                });
+            }
+            Some(_) => {}
+            // One id, one agent per mesh: whoever has it must be asked.
+            None => match self.who_is_home(&agent).await {
+                Err(CallError::NotFound { .. }) => {}
+                Ok(host) => {
+                    return Err(CallError::Conflict {
+                        what: format!("agent {agent} exists on host {host}"),
+                    });
+                }
+                Err(error) => return Err(error),
+            },
+        }
+        let spec = Spec {
+            plugin,
+            config,
+            limits: GuestLimits::default(),
+        };
+        let new = NewAgent {
+            agent: agent.clone(),
+            spec,
+            labels,
+            now_ms: self.now_ms(),
+        };
+        let is_new = self.inner().store.create(new).await.map_err(store_error)?;
+        let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
+        let row = row.ok_or_else(|| CallError::NotFound { agent })?;
+        Ok((self.view(&row).await?, is_new))
+    }
+
+    /// Agents at home in this host's store, after an id.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentView>, CallError> {
+        let rows = self
+            .inner()
+            .store
+            .agents(after, limit)
+            .await
+            .map_err(store_error)?;
+        let here = rows.iter().filter(|row| !matches!(row.home, Home::Moved(_)));
+        let mut views = Vec::new();
+        for row in here {
+            views.push(self.view(row).await?);
+        }
+        Ok(views)
+    }
+
+    pub(crate) async fn view(&self, row: &AgentRow) -> Result<AgentView, CallError> {
+        let is_resident = self.inner().directory.handle(&row.agent).is_some();
+        let (state, broken) = match (&row.home, &row.lifecycle) {
+            (Home::HandingOff { .. }, _) => ("handing_off", None),
+            (Home::Prepared { .. }, _) => ("prepared", None),
+            (Home::Moved(_), _) => ("moved", None),
+            (Home::Here, Lifecycle::Broken(reason)) => ("broken", Some(reason.clone())),
+            (Home::Here, Lifecycle::Active) if is_resident => ("active", None),
+            (Home::Here, Lifecycle::Active) => ("dormant", None),
+        };
+        let plugin = self.plugin_info(row.plugin).await?;
+        let lease_ms = match (row.holder, self.session().profile) {
+            (Some(holder), Some(_)) => {
+                let sessions = self.inner().store.sessions().await.map_err(store_error)?;
+                let holds = |session: &&SessionRow| session.incarnation == holder.incarnation;
+                let remaining = sessions.iter().find(holds).and_then(|session| session.remaining);
+                remaining.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX))
+            }
+            _ => None,
+        };
+        Ok(AgentView {
+            id: row.agent.clone(),
+            state: state.to_owned(),
+            host: row.holder.map(|holder| holder.host),
+            home: self.inner().host,
+            token: row.token,
+            lease_ms,
+            generation: row.generation,
+            revision: row.revision,
+            spec_revision: row.spec_revision,
+            plugin: row.plugin,
+            plugin_name: plugin
+                .as_ref()
+                .map_or_else(String::new, |plugin| plugin.name.clone()),
+            plugin_version: plugin.map_or_else(String::new, |plugin| plugin.version),
+            labels: row.labels.clone(),
+            queue_depth: row.open_inputs,
+            last_receipt: row.head,
+            broken,
+            created_at_ms: row.created_at_ms,
+        })
+    }
+
+    /// This host, the others on its store, and its peers.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn hosts(&self) -> Result<Vec<HostView>, CallError> {
+        let inner = self.inner();
+        let mut views: BTreeMap<HostId, HostView> = BTreeMap::new();
+        for session in inner.store.sessions().await.map_err(store_error)? {
+            views.insert(session.host, session_view(&session, inner.host));
+        }
+        let unknown: Vec<_> = self
+            .peers()
+            .into_iter()
+            .filter(|peer| !views.contains_key(&peer.host))
+            .collect();
+        let asked = unknown.into_iter().map(|peer| async move {
+            let hello = self.ask_peer(peer.host, &PeerRequest::Hello, HELLO_MAX).await;
+            let (name, api, state) = match hello {
+                Ok(PeerAnswer::Hello { name, api }) => (name, Some(api), "ready"),
+                _ => (String::new(), None, "unreachable"),
+            };
+            let state = state.to_owned();
+            HostView {
+                id: peer.host,
+                name,
+                is_self: false,
+                api,
+                mesh: peer.address,
+                state,
+                agents: None,
+            }
+        });
+        for view in futures::future::join_all(asked).await {
+            views.insert(view.id, view);
+        }
+        if let Some(own) = views.get_mut(&inner.host) {
+            own.agents = Some(self.count_agents().await?);
+        }
+        Ok(views.into_values().collect())
+    }
+
+    async fn count_agents(&self) -> Result<u64, CallError> {
+        let mut count = 0;
+        let mut after = None;
+        loop {
+            let rows = self
+                .inner()
+                .store
+                .agents(after.as_ref(), godwit_core::limits::PAGE_MAX)
+                .await;
+            let rows = rows.map_err(store_error)?;
+            let Some(last) = rows.last() else { return Ok(count) };
+            after = Some(last.agent.clone());
+            count += rows.iter().filter(|row| row.home == Home::Here).count() as u64;
+        }
+    }
+
+    /// Finds a host by key, unique key prefix, or name.
+    ///
+    /// # Errors
+    /// `NoSuch` when none fits or several do.
+    pub(crate) async fn find_host(&self, text: &str) -> Result<HostId, CallError> {
+        let hosts = self.hosts().await?;
+        let by_name: Vec<_> = hosts.iter().filter(|host| host.name == text).collect();
+        let is_hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let by_key: Vec<_> = hosts
+            .iter()
+            .filter(|host| is_hex && host.id.to_string().starts_with(text))
+            .collect();
+        match (by_name.as_slice(), by_key.as_slice()) {
+            ([host], _) | ([], [host]) => Ok(host.id),
+            ([], []) => Err(CallError::NoSuch {
+                what: format!("host {text}: it is no name or key of a peer"),
+            }),
+            _ => Err(CallError::NoSuch {
+                what: format!("single host {text}: several fit, give the whole key"),
+            }),
+        }
+    }
+}
+
+fn session_view(session: &SessionRow, own: HostId) -> HostView {
+    HostView {
+        id: session.host,
+        name: session.name.clone(),
+        is_self: session.host == own,
+        api: Some(session.api),
+        mesh: session.mesh,
+        state: "ready".to_owned(),
+        agents: None,
+    }
+}
+
+fn check_sizes(request: &CreateAgent) -> Result<(), CallError> {
+    let bytes = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
+    let invalid = |reason: String| Err(CallError::Invalid { reason });
+    if bytes(&request.config) > CONFIG_BYTES_MAX {
+        return invalid(format!("config is over the limit of {CONFIG_BYTES_MAX} bytes"));
+    }
+    if request.labels.len() > LABELS_MAX {
+        return invalid(format!("more than {LABELS_MAX} labels"));
+    }
+    let is_long =
+        |(name, value): (&String, &String)| name.len() > TEXT_BYTES_MAX || value.len() > TEXT_BYTES_MAX;
+    if request.labels.iter().any(is_long) {
+        return invalid(format!("a label is over the limit of {TEXT_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}
+
+impl From<StoreError> for CallError {
+    fn from(error: StoreError) -> Self {
+        store_error(error)
+    }
+}

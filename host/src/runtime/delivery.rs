@@ -1,0 +1,312 @@
+//! The outbox: committed outputs travel to their destinations, in commit order per destination, at least once.
+//!
+//! One publisher per agent at a time, under the agent's lease. It sends the output's number and the **current** token; the
+//! receiver's accept decides (see `RuntimeStore::accept`). An output leaves the outbox only when the receiver has it
+//! durably, or visibly as undeliverable.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use godwit_core::failpoint;
+use godwit_core::id::{AgentId, HostId, InputId};
+use godwit_core::input::{DeliveryStamp, Input, NewInput, Source};
+use godwit_core::limits::OUTPUT_LIFETIME;
+use godwit_core::output::{StoredOutput, UndeliverableReason};
+use godwit_core::retry::Backoff;
+use godwit_core::store::{AcceptError, Accepted, Home, OutputEnd, OutputKey, Page, StoreError};
+use godwit_core::time::within;
+
+use super::Runtime;
+use super::call::CallError;
+use super::directory::Owned;
+use super::wire::{Delivered, PeerAnswer, PeerRequest};
+
+/// Outputs read at once.
+const PUBLISH_PAGE: usize = 256;
+/// How long one delivery may take.
+const DELIVER_MAX: Duration = Duration::from_secs(5);
+/// First and longest pause of a destination that did not take its output.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// How a round over one destination went.
+enum Round {
+    /// Everything that was read has ended.
+    Done,
+    /// Something waits for a better moment.
+    Later,
+    /// The lease is another's: publish nothing more.
+    Stale,
+}
+
+impl Runtime {
+    /// Starts publishing an agent's outputs, unless somebody already does or the lease is not held.
+    pub(crate) fn publish(&self, agent: &AgentId) {
+        let Some(owned) = self.inner().directory.owned(agent) else {
+            return;
+        };
+        if self.inner().directory.begin_publishing(agent) {
+            let (runtime, agent) = (self.clone(), agent.clone());
+            self.inner().tasks.spawn(async move {
+                runtime.publish_all(&owned).await;
+                runtime.inner().directory.end_publishing(&agent);
+                // Outputs that committed after the last look and before the end would otherwise wait for the scan.
+                let page = Page { after: 0, limit: 1 };
+                let waiting = runtime.inner().store.pending_outputs(&agent, page).await;
+                if waiting.is_ok_and(|waiting| !waiting.is_empty()) {
+                    runtime.inner().rescan.notify_one();
+                }
+            });
+        }
+    }
+
+    async fn publish_all(&self, owned: &Owned) {
+        let agent = &owned.lease.agent;
+        let shutdown = self.inner().tasks.shutdown();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        while owned.guard.is_held() && !shutdown.is_cancelled() {
+            let page = Page {
+                after: 0,
+                limit: PUBLISH_PAGE,
+            };
+            let outputs = match self.inner().store.pending_outputs(agent, page).await {
+                Ok(outputs) if outputs.is_empty() => return,
+                Ok(outputs) => outputs,
+                Err(error) => {
+                    tracing::warn!(%agent, %error, "outbox can't be read");
+                    return;
+                }
+            };
+            match self.publish_round(owned, outputs).await {
+                Round::Done => backoff = Backoff::new(RETRY_FIRST, RETRY_MAX),
+                Round::Stale => return,
+                Round::Later => {
+                    let [random] = self.inner().clock.random();
+                    // The pause ends early at shutdown.
+                    let _ = within(backoff.delay(random), shutdown.cancelled()).await;
+                }
+            }
+        }
+    }
+
+    /// Sends what was read: destinations side by side, each in order.
+    async fn publish_round(&self, owned: &Owned, outputs: Vec<StoredOutput>) -> Round {
+        let mut lanes: BTreeMap<AgentId, Vec<StoredOutput>> = BTreeMap::new();
+        for output in outputs {
+            lanes
+                .entry(output.output.destination.clone())
+                .or_default()
+                .push(output);
+        }
+        let rounds = lanes.into_values().map(|lane| self.publish_lane(owned, lane));
+        let results = futures::future::join_all(rounds).await;
+        let mut ends = Vec::new();
+        let mut round = Round::Done;
+        for (ended, lane_round) in results {
+            ends.extend(ended);
+            round = match (round, lane_round) {
+                (Round::Stale, _) | (_, Round::Stale) => Round::Stale,
+                (Round::Later, _) | (_, Round::Later) => Round::Later,
+                (Round::Done, Round::Done) => Round::Done,
+            };
+        }
+        if ends.is_empty() {
+            return round;
+        }
+        match self.inner().store.end_outputs(&owned.owner(), &ends).await {
+            Ok(()) => round,
+            Err(StoreError::Fenced { .. }) => Round::Stale,
+            Err(error) => {
+                tracing::warn!(agent = %owned.lease.agent, %error, "outputs can't be ended");
+                Round::Later
+            }
+        }
+    }
+
+    async fn publish_lane(
+        &self,
+        owned: &Owned,
+        lane: Vec<StoredOutput>,
+    ) -> (Vec<(OutputKey, OutputEnd)>, Round) {
+        let mut ends = Vec::new();
+        for stored in lane {
+            failpoint::hit("outbox.before-send");
+            // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
+            let delivered = self.deliver_output(owned, &stored).await;
+            failpoint::hit("outbox.after-send");
+            let key = OutputKey {
+                destination: stored.output.destination.clone(),
+                generation: stored.generation,
+                number: stored.number,
+            };
+            match delivered {
+                Delivered::Acknowledged => ends.push((key, OutputEnd::Acknowledged)),
+                Delivered::Never(reason) => {
+                    // Its end must be durable before a later number tells the receiver to skip it.
+                    ends.push((key, OutputEnd::Undeliverable(reason)));
+                    return (ends, Round::Done);
+                }
+                Delivered::StalePublisher { highest } => {
+                    let token = owned.lease.token;
+                    tracing::warn!(agent = %owned.lease.agent, %token, %highest, place = "receiver", "fenced");
+                    self.report_stale_publisher(owned, &key, highest).await;
+                    return (ends, Round::Stale);
+                }
+                Delivered::Later { reason } => {
+                    tracing::debug!(agent = %owned.lease.agent, destination = %key.destination, reason, "later");
+                    return (ends, Round::Later);
+                }
+                Delivered::NotHere => return (ends, Round::Later),
+            }
+        }
+        (ends, Round::Done)
+    }
+
+    async fn report_stale_publisher(
+        &self,
+        owned: &Owned,
+        key: &OutputKey,
+        highest: godwit_core::id::FencingToken,
+    ) {
+        let kind = godwit_core::event::EventKind::Fenced;
+        let event = godwit_core::event::NewEvent::of_agent(&owned.lease.agent, kind, self.now_ms())
+            .with("place", "receiver")
+            .with("token", owned.lease.token)
+            .with("highest", highest)
+            .with("destination", &key.destination)
+            .with("host", self.inner().host);
+        if let Err(error) = self.inner().store.append_events(vec![event]).await {
+            tracing::warn!(%error, "fenced event can't be written");
+        }
+    }
+
+    async fn deliver_output(&self, owned: &Owned, stored: &StoredOutput) -> Delivered {
+        let age_ms = self.now_ms().saturating_sub(stored.committed_at_ms);
+        if u128::from(age_ms) > OUTPUT_LIFETIME.as_millis() {
+            return Delivered::Never(UndeliverableReason::Expired);
+        }
+        let input = delivery_of(stored, owned, self.inner().host, self.now_ms());
+        match within(DELIVER_MAX, self.deliver(input)).await {
+            Some(delivered) => delivered,
+            None => Delivered::Later {
+                reason: "no answer in time".into(),
+            },
+        }
+    }
+
+    /// Hands a delivery to the destination's home.
+    pub(crate) async fn deliver(&self, input: NewInput) -> Delivered {
+        match self.deliver_here(&input).await {
+            Delivered::NotHere => {}
+            ended => return ended,
+        }
+        let agent = input.agent.clone();
+        let host = match self.inner().hints.get(&agent) {
+            Some(host) => host,
+            None => match self.who_is_home(&agent).await {
+                Ok(host) => host,
+                Err(CallError::NotFound { .. }) => return Delivered::Never(UndeliverableReason::NotFound),
+                Err(error) => {
+                    return Delivered::Later {
+                        reason: error.to_string(),
+                    };
+                }
+            },
+        };
+        let request = PeerRequest::Deliver {
+            input: Box::new(input),
+        };
+        match self.ask_peer(host, &request, DELIVER_MAX).await {
+            Ok(PeerAnswer::Delivered(Delivered::NotHere)) => {
+                self.inner().hints.forget(&agent);
+                Delivered::Later {
+                    reason: "not there any more".into(),
+                }
+            }
+            Ok(PeerAnswer::Delivered(delivered)) => delivered,
+            Ok(PeerAnswer::Malformed { reason }) => Delivered::Later { reason },
+            Ok(_) => Delivered::Later {
+                reason: "a peer gave another kind of answer".into(),
+            },
+            Err(error) => {
+                self.inner().hints.forget(&agent);
+                Delivered::Later {
+                    reason: error.to_string(),
+                }
+            }
+        }
+    }
+
+    /// Accepts a delivery into this store.
+    pub(crate) async fn deliver_here(&self, input: &NewInput) -> Delivered {
+        let agent = &input.agent;
+        if input.check_limits().is_err() {
+            return Delivered::Never(UndeliverableReason::Rejected);
+        }
+        match self
+            .inner()
+            .store
+            .accept(input.clone(), self.session().incarnation)
+            .await
+        {
+            Ok(Accepted::New { .. }) => {
+                self.look_at(agent).await;
+                Delivered::Acknowledged
+            }
+            Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
+            Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
+            Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
+            Err(AcceptError::Store(StoreError::NotHome { home })) => {
+                match home {
+                    Home::Moved(tombstone) => self.inner().hints.learn(agent, tombstone.target),
+                    Home::Here | Home::HandingOff { .. } | Home::Prepared { .. } => {
+                        return Delivered::Later {
+                            reason: "the agent is moving".into(),
+                        };
+                    }
+                }
+                Delivered::NotHere
+            }
+            Err(error) => Delivered::Later {
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// The input that an output becomes. Every lower number to the same destination has ended, because outputs are read and
+/// sent in order: so its own number is the lowest open one.
+fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) -> NewInput {
+    let StoredOutput {
+        agent,
+        generation,
+        number,
+        output,
+        ..
+    } = stored;
+    NewInput {
+        agent: output.destination.clone(),
+        input: Input {
+            id: InputId::of_delivery(agent, *generation, &output.destination, *number),
+            kind: output.kind.clone(),
+            source: Source::Peer {
+                agent: agent.clone(),
+                expects_reply: false,
+            },
+            content_type: output.content_type.clone(),
+            payload: output.payload.clone(),
+            headers: output.headers.clone(),
+            correlation: output.correlation.clone(),
+            accepted_at_ms: now_ms,
+        },
+        idempotency_key: None,
+        delivery: Some(DeliveryStamp {
+            origin: agent.clone(),
+            generation: *generation,
+            number: *number,
+            lowest_open: *number,
+            token: owned.lease.token,
+            host,
+        }),
+    }
+}

@@ -1,0 +1,228 @@
+//! The agents this host owns: their leases, and the drivers of those that are resident.
+//!
+//! A parked agent is an entry without a driver. Nothing here is authority: the store decides who owns an agent, and
+//! asking it twice is harmless, so there is no lock around the asking.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use godwit_core::agent::{self, Grant, Handle, WarmGuest};
+use godwit_core::id::AgentId;
+use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
+use godwit_core::store::{Owner, StoreError};
+
+use super::Runtime;
+
+/// Leases and drivers by agent.
+#[derive(Default)]
+pub(crate) struct Directory {
+    entries: Mutex<HashMap<AgentId, Entry>>,
+}
+
+struct Entry {
+    lease: Lease,
+    guard: LeaseGuard,
+    handle: Option<Handle>,
+    /// Boot time of the last use, for choosing whom to park.
+    used: Duration,
+    is_publishing: bool,
+}
+
+/// A lease that this host holds, with its guard.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned {
+    pub(crate) lease: Lease,
+    pub(crate) guard: LeaseGuard,
+}
+
+impl Owned {
+    pub(crate) fn owner(&self) -> Owner {
+        Owner {
+            agent: self.lease.agent.clone(),
+            generation: self.lease.generation,
+            incarnation: self.lease.incarnation,
+            token: self.lease.token,
+        }
+    }
+}
+
+impl Directory {
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lease, when this host believes that it holds one.
+    pub(crate) fn owned(&self, agent: &AgentId) -> Option<Owned> {
+        let entries = self.lock();
+        let entry = entries.get(agent)?;
+        let is_lost = entry.guard.state() == LeaseState::Lost;
+        (!is_lost).then(|| Owned {
+            lease: entry.lease.clone(),
+            guard: entry.guard.clone(),
+        })
+    }
+
+    /// The driver, when there is one that takes commands.
+    pub(crate) fn handle(&self, agent: &AgentId) -> Option<Handle> {
+        self.lock().get(agent)?.handle.clone().filter(Handle::is_alive)
+    }
+
+    /// How many drivers there are.
+    pub(crate) fn residents(&self) -> usize {
+        self.lock()
+            .values()
+            .filter(|entry| entry.handle.as_ref().is_some_and(Handle::is_alive))
+            .count()
+    }
+
+    /// Enters a lease that the store granted. An entry with the same token stays as it is; an older one is lost.
+    fn enter(&self, lease: Lease, guard: LeaseGuard, now: Duration) -> Owned {
+        let mut entries = self.lock();
+        if let Some(entry) = entries.get(&lease.agent) {
+            if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {
+                return Owned {
+                    lease: entry.lease.clone(),
+                    guard: entry.guard.clone(),
+                };
+            }
+            entry.guard.lose();
+        }
+        let owned = Owned {
+            lease: lease.clone(),
+            guard: guard.clone(),
+        };
+        let entry = Entry {
+            lease: lease.clone(),
+            guard,
+            handle: None,
+            used: now,
+            is_publishing: false,
+        };
+        entries.insert(lease.agent, entry);
+        owned
+    }
+
+    /// Forgets an agent that is another's, or elsewhere.
+    pub(crate) fn lose(&self, agent: &AgentId) {
+        if let Some(entry) = self.lock().remove(agent) {
+            entry.guard.lose();
+        }
+    }
+
+    /// Forgets everything: the session is dead.
+    pub(crate) fn lose_all(&self) {
+        for (_, entry) in self.lock().drain() {
+            entry.guard.lose();
+        }
+    }
+
+    /// Claims the right to publish an agent's outputs. Answers `false` when somebody already does.
+    pub(crate) fn begin_publishing(&self, agent: &AgentId) -> bool {
+        match self.lock().get_mut(agent) {
+            Some(entry) if !entry.is_publishing => {
+                entry.is_publishing = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Gives the right back.
+    pub(crate) fn end_publishing(&self, agent: &AgentId) {
+        if let Some(entry) = self.lock().get_mut(agent) {
+            entry.is_publishing = false;
+        }
+    }
+
+    /// The driver that was used longest ago, apart from `except`.
+    fn least_recent(&self, except: &AgentId) -> Option<Handle> {
+        let entries = self.lock();
+        let residents = entries
+            .iter()
+            .filter(|(agent, entry)| *agent != except && entry.handle.as_ref().is_some_and(Handle::is_alive));
+        residents
+            .min_by_key(|(_, entry)| entry.used)
+            .and_then(|(_, entry)| entry.handle.clone())
+    }
+}
+
+impl Runtime {
+    /// Takes the lease of an agent at home here, or answers the one already held.
+    ///
+    /// # Errors
+    /// As `RuntimeStore::acquire`: `Fenced` names another live holder.
+    pub(crate) async fn own(&self, agent: &AgentId) -> Result<Owned, StoreError> {
+        if let Some(owned) = self.inner().directory.owned(agent) {
+            return Ok(owned);
+        }
+        let current = self.session();
+        let mut granted = self
+            .inner()
+            .store
+            .acquire(current.incarnation, std::slice::from_ref(agent))
+            .await?;
+        let lease = granted.pop().unwrap_or(Err(StoreError::NoAgent))?;
+        let guard = LeaseGuard::new(current.lease.clone(), lease.token);
+        Ok(self
+            .inner()
+            .directory
+            .enter(lease, guard, self.inner().clock.boot()))
+    }
+
+    /// Enters a lease that a migration's commit point gave, with a guest that may be warm, and starts the driver.
+    pub(crate) fn take_up(&self, lease: Lease, guard: LeaseGuard, warm: Option<WarmGuest>) -> Handle {
+        let agent = lease.agent.clone();
+        let owned = self
+            .inner()
+            .directory
+            .enter(lease, guard, self.inner().clock.boot());
+        self.drive(&agent, owned, warm)
+    }
+
+    /// The driver of an agent, started if it is parked.
+    ///
+    /// # Errors
+    /// As `own`.
+    pub(crate) async fn resident(&self, agent: &AgentId) -> Result<Handle, StoreError> {
+        let owned = self.own(agent).await?;
+        Ok(self.drive(agent, owned, None))
+    }
+
+    fn drive(&self, agent: &AgentId, owned: Owned, warm: Option<WarmGuest>) -> Handle {
+        let inner = self.inner();
+        let is_full = inner.directory.residents_at_least(inner.resident_max);
+        let mut entries = inner.directory.lock();
+        let now = inner.clock.boot();
+        let entry = entries.entry(agent.clone()).or_insert_with(|| Entry {
+            lease: owned.lease.clone(),
+            guard: owned.guard.clone(),
+            handle: None,
+            used: now,
+            is_publishing: false,
+        });
+        entry.used = now;
+        if let Some(handle) = entry.handle.clone().filter(Handle::is_alive) {
+            return handle;
+        }
+        let grant = Grant {
+            lease: entry.lease.clone(),
+            guard: entry.guard.clone(),
+            warm,
+        };
+        let handle = agent::spawn(inner.env.clone(), &inner.tasks, grant);
+        entry.handle = Some(handle.clone());
+        drop(entries);
+        if is_full && let Some(idle) = inner.directory.least_recent(agent) {
+            inner.tasks.spawn(async move { idle.park().await });
+        }
+        handle
+    }
+}
+
+impl Directory {
+    /// Whether there are at least `bound` drivers; counted only when there are that many entries.
+    fn residents_at_least(&self, bound: usize) -> bool {
+        self.lock().len() >= bound && self.residents() >= bound
+    }
+}

@@ -1,0 +1,157 @@
+//! Moving agents between hosts: who leaves, who arrives, and what a restart makes of it.
+//!
+//! `source.rs` reads top to bottom as the protocol; it coordinates. `target.rs` answers it. `recovery.rs` settles what a
+//! restart finds. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use godwit_core::id::{AgentId, HostId, MigrationId};
+use godwit_core::mesh::MeshError;
+use godwit_core::migration::{Failure, Phase};
+use godwit_core::store::{MigrationRecord, StoreError};
+
+use super::Runtime;
+use super::call::CallError;
+use super::routing::store_error;
+use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
+
+mod recovery;
+mod source;
+mod target;
+
+pub(crate) use recovery::recover;
+use target::Incoming;
+
+/// Longest a migration may take before its commit point.
+const MIGRATION_MAX: Duration = Duration::from_secs(60);
+/// Longest one message and its answer may take.
+const MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// Migrations that a list shows at most.
+const LISTED_MAX: usize = 1_000;
+
+/// What moves now.
+#[derive(Default)]
+pub(crate) struct Migrator {
+    outgoing: Mutex<HashMap<AgentId, Outgoing>>,
+    incoming: Mutex<HashMap<MigrationId, Arc<tokio::sync::Mutex<Incoming>>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Outgoing {
+    id: MigrationId,
+    target: HostId,
+    /// Set by an operator's abort; looked at between the steps before the commit point.
+    is_aborted: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Migrator {
+    fn outgoing(&self) -> MutexGuard<'_, HashMap<AgentId, Outgoing>> {
+        self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn incoming(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<tokio::sync::Mutex<Incoming>>>> {
+        self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runtime {
+    /// Migrations that this host took part in, newest first.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn migrations(&self) -> Result<Vec<MigrationRecord>, CallError> {
+        self.inner()
+            .store
+            .migrations(LISTED_MAX)
+            .await
+            .map_err(store_error)
+    }
+
+    /// One migration.
+    ///
+    /// # Errors
+    /// `NoSuch`.
+    pub async fn migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
+        let record = self.inner().store.migration(id).await.map_err(store_error)?;
+        record.ok_or_else(|| CallError::NoSuch {
+            what: format!("migration {id}"),
+        })
+    }
+
+    /// Ends a migration that has not passed its commit point. Asked at the source.
+    ///
+    /// # Errors
+    /// `Conflict` when it is over, or this host is not its source.
+    pub async fn abort_migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
+        let record = self.migration(id).await?;
+        let running = self
+            .inner()
+            .migrator
+            .outgoing()
+            .get(&record.agent)
+            .filter(|out| out.id == id)
+            .cloned();
+        let Some(running) = running else {
+            let what =
+                format!("migration {id} is not running here: it is over, or its source is another host");
+            return Err(CallError::Conflict { what });
+        };
+        running
+            .is_aborted
+            .store(true, std::sync::atomic::Ordering::Release);
+        Ok(record)
+    }
+
+    /// Sends one message of a migration and waits for the answer.
+    async fn tell(
+        &self,
+        peer: HostId,
+        id: MigrationId,
+        agent: &AgentId,
+        message: MigrationMessage,
+    ) -> Result<MigrationAnswer, MeshError> {
+        let request = PeerRequest::Migration {
+            id,
+            agent: agent.clone(),
+            message,
+        };
+        match self.ask_peer(peer, &request, MESSAGE_MAX).await? {
+            PeerAnswer::Migration(answer) => Ok(answer),
+            PeerAnswer::Malformed { reason } => Err(MeshError::NoAnswer { peer, reason }),
+            _ => Err(MeshError::NoAnswer {
+                peer,
+                reason: "another kind of answer".into(),
+            }),
+        }
+    }
+
+    /// Writes the record; a record that can't be written is logged, because the agent's row decides anyway.
+    async fn record(&self, record: &MigrationRecord) {
+        if let Err(error) = self.inner().store.put_migration(record.clone()).await {
+            tracing::warn!(migration = %record.id, %error, "migration record can't be written");
+        }
+    }
+
+    async fn end_record(&self, mut record: MigrationRecord, phase: Phase, failure: Option<Failure>) {
+        record.phase = phase;
+        record.failure = failure;
+        self.record(&record).await;
+    }
+}
+
+fn unreachable(error: &MeshError) -> Failure {
+    Failure::PeerUnreachable {
+        reason: error.to_string(),
+    }
+}
+
+fn refused_by_store(error: &StoreError) -> Failure {
+    match error {
+        StoreError::Fenced { .. } | StoreError::Stale { .. } | StoreError::NotHome { .. } => Failure::Fenced,
+        other => Failure::StateFailed {
+            reason: other.to_string(),
+        },
+    }
+}

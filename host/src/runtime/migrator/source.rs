@@ -1,0 +1,509 @@
+//! The source of a migration: it coordinates. `run` reads top to bottom as the protocol; a failpoint stands in each gap.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use godwit_core::agent::Frozen;
+use godwit_core::failpoint;
+use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
+use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::retry::Backoff;
+use godwit_core::store::rows::BundleDigest;
+use godwit_core::store::{Home, MigrationRecord, RowFrame, StoreError};
+use godwit_core::time::within;
+
+use super::super::Runtime;
+use super::super::call::CallError;
+use super::super::routing::store_error;
+use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
+use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, refused_by_store, unreachable};
+
+/// Bytes of rows in one bulk transfer.
+const BUNDLE_BYTES: usize = 2 << 20;
+/// Rows that travel with the `Prepare` message itself; more go ahead of it in bulk.
+const PREPARE_BYTES_MAX: usize = 256 * 1024;
+/// Rounds of rows while the agent works; then it is frozen whatever is left.
+const ROUNDS_MAX: u32 = 8;
+/// A round of fewer bytes ends the pre-copy.
+const ROUND_BYTES_SMALL: u64 = 64 * 1024;
+/// Longest wait for a turn boundary.
+const FREEZE_MAX: Duration = Duration::from_secs(5);
+/// Longest single transfer of rows or of a component.
+const BULK_MAX: Duration = Duration::from_secs(30);
+
+impl Runtime {
+    /// Starts moving an agent that is at home here. Answers at once; the record tells how it goes.
+    pub(crate) async fn migrate_from_here(
+        &self,
+        agent: &AgentId,
+        to: &str,
+    ) -> Result<MigrationId, CallError> {
+        let target = self.find_host(to).await?;
+        if target == self.inner().host {
+            return Err(CallError::Conflict {
+                what: format!("agent {agent} is already on this host"),
+            });
+        }
+        let now_ms = self.now_ms();
+        let id = MigrationId::generate(now_ms, self.inner().clock.random());
+        let is_aborted = std::sync::Arc::new(AtomicBool::new(false));
+        let outgoing = Outgoing {
+            id,
+            target,
+            is_aborted: is_aborted.clone(),
+        };
+        {
+            let mut running = self.inner().migrator.outgoing();
+            match running.get(agent) {
+                Some(open) if open.target == target => return Ok(open.id),
+                Some(open) => {
+                    let what = format!("agent {agent} is already migrating to {}", open.target);
+                    return Err(CallError::Conflict { what });
+                }
+                None => drop(running.insert(agent.clone(), outgoing)),
+            }
+        }
+        let record = MigrationRecord {
+            id,
+            agent: agent.clone(),
+            role: Role::Source,
+            source: self.inner().host,
+            target,
+            phase: Phase::Reserve,
+            failure: None,
+            rounds: 0,
+            bytes: 0,
+            pause_us: None,
+            started_at_ms: now_ms,
+            deadline_ms: now_ms + u64::try_from(MIGRATION_MAX.as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Err(error) = self.inner().store.put_migration(record.clone()).await {
+            self.inner().migrator.outgoing().remove(agent);
+            return Err(store_error(error));
+        }
+        let source = Source {
+            runtime: self.clone(),
+            record,
+            is_aborted,
+            sent: 0,
+            digest: BundleDigest::default(),
+            frozen_at: None,
+        };
+        self.inner().tasks.spawn(source.live());
+        Ok(id)
+    }
+}
+
+/// One migration at its source.
+struct Source {
+    runtime: Runtime,
+    record: MigrationRecord,
+    is_aborted: std::sync::Arc<AtomicBool>,
+    /// Highest change number that the target has.
+    sent: u64,
+    digest: BundleDigest,
+    /// Boot time of the freeze: the pause counts from here.
+    frozen_at: Option<Duration>,
+}
+
+impl Source {
+    async fn live(mut self) {
+        let (id, agent, target) = (self.record.id, self.record.agent.clone(), self.record.target);
+        let result = within(MIGRATION_MAX, self.run()).await;
+        let phase = self.record.phase;
+        let result = result.unwrap_or(Err(Failure::Timeout { phase }));
+        match result {
+            Ok(token) => {
+                self.runtime.inner().hints.learn(&agent, target);
+                self.complete(token).await;
+            }
+            Err(failure) => {
+                tracing::warn!(migration = %id, %agent, %failure, "migration failed");
+                // Best effort: a target that does not hear this asks by itself.
+                drop(
+                    self.runtime
+                        .tell(target, id, &agent, MigrationMessage::Abort)
+                        .await,
+                );
+                let is_abort = matches!(failure, Failure::Aborted { .. });
+                let phase = if is_abort { Phase::Aborted } else { Phase::Failed };
+                self.runtime.end_record(self.record, phase, Some(failure)).await;
+            }
+        }
+        self.runtime.inner().migrator.outgoing().remove(&agent);
+    }
+
+    /// Everything up to and with the commit point. Answers the token that the target holds.
+    async fn run(&mut self) -> Result<FencingToken, Failure> {
+        let is_shared = self.is_shared().await?;
+        self.reserve(is_shared).await?;
+        failpoint::hit("migration.source.after-reserve");
+
+        self.enter(Phase::Transfer).await?;
+        if !is_shared {
+            self.transfer().await?;
+        }
+        failpoint::hit("migration.source.after-transfer");
+
+        self.enter(Phase::Restore).await?;
+        let revision = self.row_revision().await?;
+        self.restore(revision).await?;
+        failpoint::hit("migration.source.after-restore");
+
+        self.enter(Phase::Replay).await?;
+        let frozen = self.freeze().await?;
+        if is_shared {
+            self.restore(frozen.revision).await?;
+        } else {
+            self.send_rows().await?;
+            self.restore(frozen.revision).await?;
+        }
+        failpoint::hit("migration.source.after-replay");
+
+        self.enter(Phase::Cutover).await?;
+        if is_shared {
+            self.transfer_lease(frozen).await
+        } else {
+            self.hand_off(frozen).await
+        }
+    }
+
+    /// Records the next phase, unless somebody has ended the migration.
+    async fn enter(&mut self, phase: Phase) -> Result<(), Failure> {
+        if self.is_aborted.load(Ordering::Acquire) {
+            return Err(Failure::Aborted {
+                by: "operator".into(),
+            });
+        }
+        if self.runtime.inner().tasks.shutdown().is_cancelled() {
+            return Err(Failure::Aborted {
+                by: "shutdown".into(),
+            });
+        }
+        self.record.phase = phase;
+        // While the agent is frozen, callers wait: the row decides, so the record may follow later.
+        if self.frozen_at.is_none() {
+            self.runtime.record(&self.record).await;
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> HostId {
+        self.record.target
+    }
+
+    async fn tell(&self, message: MigrationMessage) -> Result<MigrationAnswer, Failure> {
+        let told = self
+            .runtime
+            .tell(self.target(), self.record.id, &self.record.agent, message)
+            .await;
+        match told.map_err(|error| unreachable(&error))? {
+            MigrationAnswer::Refused { reason } => Err(Failure::Refused { reason }),
+            MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Whether the target has a session on this host's store.
+    async fn is_shared(&self) -> Result<bool, Failure> {
+        let sessions = self
+            .runtime
+            .inner()
+            .store
+            .sessions()
+            .await
+            .map_err(|e| refused_by_store(&e))?;
+        let Some(session) = sessions.iter().find(|session| session.host == self.target()) else {
+            return Ok(false);
+        };
+        // Hosts of one store trust each other, and the store says where they listen.
+        self.runtime.add_peer(session.host, session.mesh);
+        Ok(true)
+    }
+
+    async fn reserve(&mut self, is_shared: bool) -> Result<(), Failure> {
+        let inner = self.runtime.inner();
+        let owned = self
+            .runtime
+            .own(&self.record.agent)
+            .await
+            .map_err(|error| refused_by_store(&error))?;
+        let image = inner
+            .store
+            .image(&self.record.agent)
+            .await
+            .map_err(|error| refused_by_store(&error))?;
+        let image = image.ok_or(Failure::Fenced)?;
+        let plugin = image.plugin.ok_or_else(|| Failure::PluginUnavailable {
+            reason: "not stored here".into(),
+        })?;
+        let reservation = Reservation {
+            token: owned.lease.token,
+            generation: image.row.generation,
+            revision: image.row.revision,
+            plugin: plugin.clone(),
+            spec: image.spec,
+            is_shared,
+            deadline_ms: self.record.deadline_ms,
+        };
+        let message = MigrationMessage::Reserve(Box::new(reservation));
+        match self.tell(message).await? {
+            MigrationAnswer::NeedsPlugin => {
+                let component = inner.store.component(plugin.digest).await;
+                let component = component.map_err(|error| refused_by_store(&error))?;
+                let missing = || Failure::PluginUnavailable {
+                    reason: "its component is not stored here".into(),
+                };
+                let header = BulkHeader::Plugin {
+                    id: self.record.id,
+                    plugin,
+                };
+                self.send_bulk(header, component.ok_or_else(missing)?).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn send_bulk(&mut self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
+        self.record.bytes += body.len() as u64;
+        let mesh = &self.runtime.inner().mesh;
+        let answer = mesh
+            .send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX)
+            .await;
+        let answer = answer.map_err(|error| unreachable(&error))?;
+        match wire::decode::<super::super::wire::PeerAnswer>(&answer) {
+            Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(()),
+            Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Refused { reason })) => {
+                Err(Failure::Refused { reason })
+            }
+            Ok(_) => Err(Failure::Refused {
+                reason: "another kind of answer".into(),
+            }),
+            Err(reason) => Err(Failure::Refused { reason }),
+        }
+    }
+
+    /// Rounds of rows while the agent works, as long as they shrink.
+    async fn transfer(&mut self) -> Result<(), Failure> {
+        let mut last = u64::MAX;
+        for _ in 0..ROUNDS_MAX {
+            let bytes = self.send_rows().await?;
+            self.runtime.record(&self.record).await;
+            if bytes < ROUND_BYTES_SMALL || bytes >= last {
+                break;
+            }
+            last = bytes;
+        }
+        Ok(())
+    }
+
+    /// Sends what has changed since the last round. Answers how many bytes that was.
+    async fn send_rows(&mut self) -> Result<u64, Failure> {
+        let before = self.record.bytes;
+        loop {
+            let frames = self.export().await?;
+            if frames.is_empty() {
+                self.record.rounds += 1;
+                return Ok(self.record.bytes - before);
+            }
+            self.note(&frames);
+            let header = BulkHeader::Rows {
+                id: self.record.id,
+                agent: self.record.agent.clone(),
+            };
+            self.send_bulk(header, wire::encode(&frames)).await?;
+        }
+    }
+
+    async fn export(&self) -> Result<Vec<RowFrame>, Failure> {
+        let store = &self.runtime.inner().store;
+        let exported = store
+            .export_rows(&self.record.agent, self.sent, BUNDLE_BYTES)
+            .await;
+        exported.map_err(|error| refused_by_store(&error))
+    }
+
+    fn note(&mut self, frames: &[RowFrame]) {
+        frames.iter().for_each(|frame| self.digest.update(frame));
+        self.sent = frames.last().map_or(self.sent, |frame| frame.change);
+    }
+
+    async fn row_revision(&self) -> Result<Revision, Failure> {
+        let row = self.runtime.inner().store.agent(&self.record.agent).await;
+        let row = row.map_err(|error| refused_by_store(&error))?;
+        Ok(row.ok_or(Failure::Fenced)?.revision)
+    }
+
+    async fn restore(&self, revision: Revision) -> Result<(), Failure> {
+        match self.tell(MigrationMessage::Restore { revision }).await? {
+            MigrationAnswer::Restored { .. } => Ok(()),
+            other => Err(Failure::StateFailed {
+                reason: format!("the target answered {other:?}"),
+            }),
+        }
+    }
+
+    async fn freeze(&mut self) -> Result<Frozen, Failure> {
+        let agent = self.record.agent.clone();
+        let timeout = Failure::Timeout { phase: Phase::Replay };
+        let freezing = async {
+            loop {
+                let handle = self
+                    .runtime
+                    .resident(&agent)
+                    .await
+                    .map_err(|error| refused_by_store(&error))?;
+                if let Ok(frozen) = handle.freeze().await {
+                    return Ok(frozen);
+                }
+            }
+        };
+        let frozen = within(FREEZE_MAX, freezing).await.unwrap_or(Err(timeout))?;
+        self.frozen_at = Some(self.runtime.inner().clock.boot());
+        Ok(frozen)
+    }
+
+    /// The commit point of hosts that share the store: one transaction.
+    async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Failure> {
+        let store = &self.runtime.inner().store;
+        let transferred = store
+            .transfer(&frozen.owner, frozen.revision, self.record.id, self.target())
+            .await;
+        failpoint::hit("migration.source.after-transferred");
+        let lease = transferred.map_err(|error| refused_by_store(&error))?;
+        self.runtime.inner().directory.lose(&self.record.agent);
+        frozen.moved().await;
+        Ok(lease.token)
+    }
+
+    /// The commit point of hosts with stores of their own: see `RuntimeStore`'s handoff.
+    async fn hand_off(&mut self, frozen: Frozen) -> Result<FencingToken, Failure> {
+        let agent = self.record.agent.clone();
+        let store = self.runtime.inner().store.clone();
+        let begun = store
+            .begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target())
+            .await;
+        failpoint::hit("migration.source.after-handing-off");
+        let granted = begun.map_err(|error| refused_by_store(&error))?.granted;
+        let prepared = self.prepare(&frozen, granted).await;
+        failpoint::hit("migration.source.after-prepared");
+        let moved = match prepared {
+            Ok(()) => store.finish_handoff(&agent, self.record.id).await,
+            Err(failure) => {
+                self.take_back(frozen).await;
+                return Err(failure);
+            }
+        };
+        failpoint::hit("migration.source.after-moved");
+        // Whatever the write said, the row knows.
+        let row = store.agent(&agent).await.ok().flatten();
+        let is_moved = row.is_some_and(|row| matches!(row.home, Home::Moved(_)));
+        match moved {
+            Err(error) if !is_moved => {
+                self.take_back(frozen).await;
+                Err(refused_by_store(&error))
+            }
+            Ok(()) | Err(_) => {
+                self.runtime.inner().directory.lose(&agent);
+                frozen.moved().await;
+                Ok(granted)
+            }
+        }
+    }
+
+    async fn prepare(&mut self, frozen: &Frozen, granted: FencingToken) -> Result<(), Failure> {
+        let mut frames = self.export().await?;
+        while wire::encode(&frames).len() > PREPARE_BYTES_MAX {
+            self.note(&frames);
+            let header = BulkHeader::Rows {
+                id: self.record.id,
+                agent: self.record.agent.clone(),
+            };
+            self.send_bulk(header, wire::encode(&frames)).await?;
+            frames = self.export().await?;
+        }
+        self.note(&frames);
+        let preparation = Preparation {
+            granted,
+            generation: frozen.owner.generation,
+            revision: frozen.revision,
+            frames,
+        };
+        match self
+            .tell(MigrationMessage::Prepare(Box::new(preparation)))
+            .await?
+        {
+            MigrationAnswer::Prepared { bundle } if bundle == self.digest.finish() => Ok(()),
+            MigrationAnswer::Prepared { .. } => Err(Failure::StateFailed {
+                reason: "the target received other bytes than were sent".into(),
+            }),
+            other => Err(Failure::StateFailed {
+                reason: format!("the target answered {other:?}"),
+            }),
+        }
+    }
+
+    /// Backs out before the commit point: the agent goes on here under a token above the granted one.
+    async fn take_back(&self, frozen: Frozen) {
+        let inner = self.runtime.inner();
+        let incarnation = self.runtime.session().incarnation;
+        match inner
+            .store
+            .abort_handoff(&self.record.agent, self.record.id, incarnation)
+            .await
+        {
+            Ok(lease) => tracing::info!(agent = %lease.agent, token = %lease.token, "migration backed out"),
+            Err(error) => {
+                tracing::error!(agent = %self.record.agent, %error, "migration can't be backed out now")
+            }
+        }
+        inner.directory.lose(&self.record.agent);
+        frozen.moved().await;
+        inner.rescan.notify_one();
+    }
+
+    /// After the commit point it always finishes: the target is told until it has heard.
+    async fn complete(mut self, token: FencingToken) {
+        activate(&self.runtime, &self.record, token).await;
+        let now = self.runtime.inner().clock.boot();
+        let pause = self.frozen_at.map(|frozen_at| now.saturating_sub(frozen_at));
+        self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+        finish(&self.runtime, self.record.clone()).await;
+    }
+}
+
+/// Tells the target that the agent is its own, until it answers or this host stops.
+pub(super) async fn activate(runtime: &Runtime, record: &MigrationRecord, token: FencingToken) {
+    let shutdown = runtime.inner().tasks.shutdown();
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
+    while !shutdown.is_cancelled() {
+        let message = MigrationMessage::Activate { token };
+        let told = within(
+            MESSAGE_MAX,
+            runtime.tell(record.target, record.id, &record.agent, message),
+        )
+        .await;
+        match told {
+            Some(Ok(MigrationAnswer::Activated)) => return,
+            other => tracing::warn!(migration = %record.id, answer = ?other, "target has not activated yet"),
+        }
+        let [random] = runtime.inner().clock.random();
+        // The pause ends early at shutdown.
+        let _ = within(backoff.delay(random), shutdown.cancelled()).await;
+    }
+}
+
+/// Records the end, and deletes what the agent left behind.
+pub(super) async fn finish(runtime: &Runtime, record: MigrationRecord) {
+    if runtime.inner().tasks.shutdown().is_cancelled() {
+        return;
+    }
+    let (agent, id) = (record.agent.clone(), record.id);
+    tracing::info!(migration = %id, %agent, target = %record.target, pause_us = record.pause_us, "migrated");
+    runtime.end_record(record, Phase::Complete, None).await;
+    match runtime.inner().store.forget_moved(&agent, id).await {
+        Ok(()) | Err(StoreError::NotHome { .. } | StoreError::Conflict { .. }) => {}
+        Err(error) => tracing::warn!(%agent, %error, "rows of a moved agent stay for now"),
+    }
+}

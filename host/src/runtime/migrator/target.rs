@@ -1,0 +1,524 @@
+//! The target of a migration: it answers the source, keeps a copy that is not live, and a guest that is warm.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use godwit_core::agent::{WarmGuest, outside_context, state_reader};
+use godwit_core::digest::Digest;
+use godwit_core::failpoint;
+use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
+use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
+use godwit_core::lease::{GrantCause, Lease, LeaseGuard};
+use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::snapshot::Snapshot;
+use godwit_core::spec::PluginInfo;
+use godwit_core::store::rows::BundleDigest;
+use godwit_core::store::{Home, MigrationRecord, PrepareRequest, Row, RowFrame};
+use godwit_core::time::{sleep, within};
+
+use super::super::Runtime;
+use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
+use super::recovery;
+
+/// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
+const ACTIVATE_MAX: Duration = Duration::from_secs(3);
+
+/// One migration at its target.
+pub(super) struct Incoming {
+    record: MigrationRecord,
+    reservation: Reservation,
+    digest: BundleDigest,
+    /// The newest snapshot and agent time that have arrived.
+    snapshot: Option<Snapshot>,
+    time_ms: u64,
+    guard: LeaseGuard,
+    warm: Option<WarmGuest>,
+}
+
+fn refused(reason: impl Into<String>) -> MigrationAnswer {
+    MigrationAnswer::Refused {
+        reason: reason.into(),
+    }
+}
+
+impl Runtime {
+    /// Answers a message about a migration. `from` has proven its key.
+    pub(crate) async fn on_migration(
+        &self,
+        from: HostId,
+        id: MigrationId,
+        agent: AgentId,
+        message: MigrationMessage,
+    ) -> MigrationAnswer {
+        match message {
+            MigrationMessage::Reserve(reservation) => self.on_reserve(from, id, agent, *reservation).await,
+            MigrationMessage::Activate { token } => self.on_activate(from, id, &agent, token).await,
+            MigrationMessage::WhatHaveYou => self.on_what_have_you(id, &agent).await,
+            MigrationMessage::WhatBecame => self.on_what_became(id, &agent).await,
+            MigrationMessage::Abort => self.on_abort(from, id).await,
+            MigrationMessage::Restore { revision } => match self.incoming(from, id) {
+                Some(incoming) => incoming.lock().await.on_restore(self, revision).await,
+                None => refused("no such migration is open here"),
+            },
+            MigrationMessage::Prepare(preparation) => match self.incoming(from, id) {
+                Some(incoming) => {
+                    let answer = incoming.lock().await.on_prepare(self, *preparation).await;
+                    self.watch_prepared(id);
+                    answer
+                }
+                None => refused("no such migration is open here"),
+            },
+        }
+    }
+
+    /// The open migration, if it is this source's.
+    fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<tokio::sync::Mutex<Incoming>>> {
+        let incoming = self.inner().migrator.incoming().get(&id).cloned()?;
+        let is_source = incoming
+            .try_lock()
+            .map_or(true, |incoming| incoming.record.source == from);
+        is_source.then_some(incoming)
+    }
+
+    async fn on_reserve(
+        &self,
+        from: HostId,
+        id: MigrationId,
+        agent: AgentId,
+        reservation: Reservation,
+    ) -> MigrationAnswer {
+        if let Err(reason) = self.may_take(&agent, &reservation).await {
+            return refused(reason);
+        }
+        let has_plugin = match self.inner().store.component(reservation.plugin.digest).await {
+            Ok(component) => component.is_some(),
+            Err(error) => return refused(error.to_string()),
+        };
+        let now_ms = self.now_ms();
+        let record = MigrationRecord {
+            id,
+            agent,
+            role: Role::Target,
+            source: from,
+            target: self.inner().host,
+            phase: Phase::Reserve,
+            failure: None,
+            rounds: 0,
+            bytes: 0,
+            pause_us: None,
+            started_at_ms: now_ms,
+            deadline_ms: reservation.deadline_ms,
+        };
+        self.drop_older_tries(&record).await;
+        if let Err(error) = self.inner().store.put_migration(record.clone()).await {
+            return refused(error.to_string());
+        }
+        let granted = FencingToken(reservation.token.0 + 1);
+        let incoming = Incoming {
+            guard: LeaseGuard::new(self.session().lease.clone(), granted),
+            record,
+            reservation,
+            digest: BundleDigest::default(),
+            snapshot: None,
+            time_ms: 0,
+            warm: None,
+        };
+        let incoming = Arc::new(tokio::sync::Mutex::new(incoming));
+        self.inner().migrator.incoming().insert(id, incoming);
+        self.watch_deadline(id);
+        failpoint::hit("migration.target.after-reserve");
+        if has_plugin {
+            MigrationAnswer::Ok
+        } else {
+            MigrationAnswer::NeedsPlugin
+        }
+    }
+
+    /// # Errors
+    /// Why not.
+    async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), String> {
+        if !reservation.plugin.grants.is_empty() {
+            return Err(format!(
+                "this host grants none of {:?}",
+                reservation.plugin.grants
+            ));
+        }
+        let row = self
+            .inner()
+            .store
+            .agent(agent)
+            .await
+            .map_err(|error| error.to_string())?;
+        match row.map(|row| row.home) {
+            None => Ok(()),
+            Some(Home::Here) if reservation.is_shared => Ok(()),
+            Some(Home::Moved(tombstone)) if tombstone.token <= reservation.token => Ok(()),
+            Some(Home::Moved(_)) => Err("a newer tombstone of this agent is here".into()),
+            Some(Home::Here | Home::HandingOff { .. }) => Err("an agent of this id is at home here".into()),
+            Some(Home::Prepared { .. }) => {
+                Err("an earlier migration of this agent is not settled; retry".into())
+            }
+        }
+    }
+
+    /// A source that reserves anew has given up what it tried before.
+    async fn drop_older_tries(&self, new: &MigrationRecord) {
+        let records = self
+            .inner()
+            .store
+            .migrations(super::LISTED_MAX)
+            .await
+            .unwrap_or_default();
+        for record in records {
+            let is_older_try = record.role == Role::Target
+                && record.agent == new.agent
+                && record.id != new.id
+                && !record.phase.is_terminal();
+            if is_older_try {
+                self.discard(record, "a newer migration").await;
+            }
+        }
+    }
+
+    /// Forgets a copy that is not bound, or that the source has given up.
+    pub(super) async fn discard(&self, record: MigrationRecord, by: &str) {
+        self.inner().migrator.incoming().remove(&record.id);
+        if let Err(error) = self.inner().store.discard_copy(record.id).await {
+            tracing::warn!(migration = %record.id, %error, "copy can't be discarded now");
+        }
+        self.end_record(
+            record,
+            Phase::Aborted,
+            Some(Failure::Aborted { by: by.to_owned() }),
+        )
+        .await;
+    }
+
+    /// A copy that is not bound by the deadline is dropped: the source can't need it any more.
+    fn watch_deadline(&self, id: MigrationId) {
+        let runtime = self.clone();
+        self.inner().tasks.spawn(async move {
+            let shutdown = runtime.inner().tasks.shutdown();
+            if within(super::MIGRATION_MAX * 2, shutdown.cancelled())
+                .await
+                .is_some()
+            {
+                return;
+            }
+            let Ok(Some(record)) = runtime.inner().store.migration(id).await else {
+                return;
+            };
+            let row = runtime.inner().store.agent(&record.agent).await.ok().flatten();
+            let is_bound = row
+                .is_some_and(|row| matches!(row.home, Home::Prepared { migration, .. } if migration == id));
+            if !record.phase.is_terminal() && !is_bound {
+                runtime.discard(record, "deadline").await;
+            }
+        });
+    }
+
+    /// A bound copy whose source falls silent asks it; only the source's word decides.
+    fn watch_prepared(&self, id: MigrationId) {
+        let runtime = self.clone();
+        self.inner().tasks.spawn(async move {
+            sleep(ACTIVATE_MAX).await;
+            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
+                && !record.phase.is_terminal()
+            {
+                recovery::settle_target(&runtime, record).await;
+            }
+        });
+    }
+
+    /// Takes a bulk transfer of a source.
+    pub(crate) async fn take_bulk(&self, from: HostId, header: BulkHeader, body: Bytes) -> MigrationAnswer {
+        match header {
+            BulkHeader::Plugin { id, plugin } => match self.incoming(from, id) {
+                Some(_) => self.take_plugin(plugin, body).await,
+                None => refused("no such migration is open here"),
+            },
+            BulkHeader::Rows { id, agent } => match self.incoming(from, id) {
+                Some(incoming) => {
+                    let mut incoming = incoming.lock().await;
+                    if incoming.record.agent != agent {
+                        return refused("the rows are of another agent than was reserved");
+                    }
+                    match wire::decode::<Vec<RowFrame>>(&body) {
+                        Ok(frames) => incoming.take_rows(self, frames, body.len()).await,
+                        Err(reason) => refused(reason),
+                    }
+                }
+                None => refused("no such migration is open here"),
+            },
+        }
+    }
+
+    async fn take_plugin(&self, plugin: PluginInfo, component: Bytes) -> MigrationAnswer {
+        if Digest::of(&component) != plugin.digest {
+            return refused("the component's bytes are not those of its digest");
+        }
+        if let Err(error) = self.compile(component.clone()).await {
+            return refused(error.to_string());
+        }
+        let plugin = PluginInfo {
+            loaded_at_ms: self.now_ms(),
+            ..plugin
+        };
+        match self.inner().store.put_plugin(plugin, component).await {
+            Ok(_) => MigrationAnswer::Ok,
+            Err(error) => refused(error.to_string()),
+        }
+    }
+
+    async fn on_activate(
+        &self,
+        from: HostId,
+        id: MigrationId,
+        agent: &AgentId,
+        token: FencingToken,
+    ) -> MigrationAnswer {
+        let Ok(Some(record)) = self.inner().store.migration(id).await else {
+            return refused("no such migration is known here");
+        };
+        if record.source != from || record.agent != *agent {
+            return refused("this migration has another source or agent");
+        }
+        self.activate_here(record, token).await
+    }
+
+    /// Step 4: the copy becomes the agent. Repeatable.
+    pub(super) async fn activate_here(
+        &self,
+        record: MigrationRecord,
+        token: FencingToken,
+    ) -> MigrationAnswer {
+        let (store, id, agent) = (&self.inner().store, record.id, record.agent.clone());
+        let Ok(Some(row)) = store.agent(&agent).await else {
+            return refused("the copy is not here");
+        };
+        let lease = match row.home {
+            Home::Prepared {
+                migration,
+                token: granted,
+                ..
+            } if migration == id && granted == token => {
+                match store.adopt(&agent, id, self.session().incarnation).await {
+                    Ok(lease) => lease,
+                    Err(error) => return refused(error.to_string()),
+                }
+            }
+            // Activated before, or transferred within the shared store.
+            Home::Here => match store.lease(&agent).await {
+                Ok(Some(lease)) if is_of(&lease, id) && lease.token == token => lease,
+                _ => return MigrationAnswer::Activated,
+            },
+            _ => return refused("the copy is not bound for this migration"),
+        };
+        failpoint::hit("migration.target.after-adopted");
+        let incoming = self.inner().migrator.incoming().remove(&id);
+        let (guard, warm) = match incoming {
+            Some(incoming) => {
+                let mut incoming = incoming.lock().await;
+                (incoming.guard.clone(), incoming.warm.take())
+            }
+            None => (LeaseGuard::new(self.session().lease.clone(), lease.token), None),
+        };
+        if lease.incarnation == self.session().incarnation {
+            let is_ours = guard.token() == lease.token;
+            let guard = if is_ours {
+                guard
+            } else {
+                LeaseGuard::new(self.session().lease.clone(), lease.token)
+            };
+            self.inner().hints.forget(&agent);
+            self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
+            self.inner().rescan.notify_one();
+        }
+        failpoint::hit("migration.target.before-activated");
+        self.end_record(record, Phase::Complete, None).await;
+        MigrationAnswer::Activated
+    }
+
+    async fn on_abort(&self, from: HostId, id: MigrationId) -> MigrationAnswer {
+        match self.inner().store.migration(id).await {
+            Ok(Some(record)) if record.source == from && record.role == Role::Target => {
+                if !record.phase.is_terminal() {
+                    self.discard(record, "source").await;
+                }
+                MigrationAnswer::Ok
+            }
+            _ => MigrationAnswer::Nothing,
+        }
+    }
+
+    async fn on_what_have_you(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+        let row = self.inner().store.agent(agent).await.ok().flatten();
+        match row.map(|row| row.home) {
+            Some(Home::Prepared { migration, .. }) if migration == id => MigrationAnswer::Pending,
+            Some(Home::Here) => {
+                let record = self.inner().store.migration(id).await.ok().flatten();
+                let is_complete = record.is_some_and(|record| record.phase == Phase::Complete);
+                let lease = self.inner().store.lease(agent).await.ok().flatten();
+                if is_complete || lease.is_some_and(|lease| is_of(&lease, id)) {
+                    MigrationAnswer::Adopted
+                } else {
+                    MigrationAnswer::Nothing
+                }
+            }
+            _ => MigrationAnswer::Nothing,
+        }
+    }
+
+    /// Asked at the source: the row decides, read in a transaction.
+    async fn on_what_became(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+        match self.inner().store.agent(agent).await {
+            Ok(Some(row)) => match row.home {
+                Home::Moved(tombstone) if tombstone.migration == id => MigrationAnswer::Adopted,
+                Home::HandingOff { migration, .. } if migration == id => MigrationAnswer::Pending,
+                _ => MigrationAnswer::Nothing,
+            },
+            Ok(None) => MigrationAnswer::Nothing,
+            Err(_) => MigrationAnswer::Pending,
+        }
+    }
+}
+
+fn is_of(lease: &Lease, id: MigrationId) -> bool {
+    matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == id)
+}
+
+impl Incoming {
+    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>, bytes: usize) -> MigrationAnswer {
+        self.look_at(&frames);
+        self.record.bytes += bytes as u64;
+        self.record.rounds += 1;
+        let store = &runtime.inner().store;
+        match store
+            .receive_rows(self.record.id, &self.record.agent, frames)
+            .await
+        {
+            Ok(()) => {
+                failpoint::hit("migration.target.after-transfer");
+                MigrationAnswer::Ok
+            }
+            Err(error) => refused(error.to_string()),
+        }
+    }
+
+    fn look_at(&mut self, frames: &[RowFrame]) {
+        for frame in frames {
+            self.digest.update(frame);
+            match &frame.row {
+                Row::Snapshot(snapshot) => self.snapshot = Some(snapshot.clone()),
+                Row::Agent(agent) => self.time_ms = agent.time_ms,
+                _ => {}
+            }
+        }
+    }
+
+    /// Builds a guest from the state at hand, unless the warm one is at it already.
+    async fn on_restore(&mut self, runtime: &Runtime, revision: Revision) -> MigrationAnswer {
+        if self.reservation.is_shared {
+            match runtime.inner().store.image(&self.record.agent).await {
+                Ok(Some(image)) => {
+                    self.time_ms = image.row.time_ms;
+                    self.snapshot = image.snapshot;
+                }
+                Ok(None) => return refused("the agent is not in this store"),
+                Err(error) => {
+                    return MigrationAnswer::StateFailed {
+                        reason: error.to_string(),
+                    };
+                }
+            }
+        }
+        let is_warm = self.warm.as_ref().is_some_and(|warm| warm.revision == revision);
+        if revision == Revision(0) || is_warm {
+            return MigrationAnswer::Restored { revision };
+        }
+        let Some(snapshot) = self.snapshot.clone() else {
+            return MigrationAnswer::StateFailed {
+                reason: "no snapshot has arrived".into(),
+            };
+        };
+        match self.build_guest(runtime, snapshot).await {
+            Ok(guest) => {
+                // Boundaries after the snapshot were dead letters, which leave the state.
+                self.warm = Some(WarmGuest { guest, revision });
+                failpoint::hit("migration.target.after-restore");
+                MigrationAnswer::Restored { revision }
+            }
+            Err(reason) => MigrationAnswer::StateFailed { reason },
+        }
+    }
+
+    async fn build_guest(&self, runtime: &Runtime, snapshot: Snapshot) -> Result<Box<dyn Guest>, String> {
+        let env = &runtime.inner().env;
+        let plugin = self.reservation.spec.plugin;
+        if !env.loader.is_loaded(plugin) {
+            let component = env
+                .store
+                .component(plugin)
+                .await
+                .map_err(|error| error.to_string())?;
+            let component = component.ok_or("the plugin has not arrived")?;
+            runtime
+                .compile(component)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let agent = self.record.agent.clone();
+        let request = GuestRequest {
+            agent: agent.clone(),
+            spec: Arc::new(self.reservation.spec.clone()),
+            guard: self.guard.clone(),
+            state: state_reader(env.store.clone(), agent.clone()),
+            interrupt: Interrupt::default(),
+        };
+        let generation = self.reservation.generation;
+        let context = outside_context(
+            &agent,
+            generation,
+            self.guard.token(),
+            snapshot.revision,
+            self.time_ms,
+        );
+        let loader = env.loader.clone();
+        let job = move || -> Result<Box<dyn Guest>, GuestError> {
+            let mut guest = loader.start(request)?;
+            guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
+            Ok(guest)
+        };
+        let built = env
+            .pool
+            .run(plugin, job)
+            .await
+            .map_err(|error| error.to_string())?;
+        built.map_err(|error| error.to_string())
+    }
+
+    /// Step 2: the last rows, and the copy is bound, in one transaction.
+    async fn on_prepare(&mut self, runtime: &Runtime, preparation: Preparation) -> MigrationAnswer {
+        self.look_at(&preparation.frames);
+        self.record.phase = Phase::Cutover;
+        let request = PrepareRequest {
+            migration: self.record.id,
+            agent: self.record.agent.clone(),
+            source: self.record.source,
+            token: preparation.granted,
+            generation: preparation.generation,
+            revision: preparation.revision,
+            frames: preparation.frames,
+        };
+        match runtime.inner().store.prepare(request).await {
+            Ok(()) => {
+                failpoint::hit("migration.target.after-prepared");
+                MigrationAnswer::Prepared {
+                    bundle: self.digest.finish(),
+                }
+            }
+            Err(error) => refused(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The door for peers: what other hosts ask of this one.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use godwit_core::id::HostId;
+use godwit_core::mesh::MeshHandler;
+
+use super::Runtime;
+use super::wire::{self, BulkHeader, MigrationAnswer, PeerAnswer, PeerRequest};
+
+/// Opened once the runtime has started; until then peers hear "not yet".
+#[derive(Clone, Default)]
+pub struct PeerDoor {
+    runtime: Arc<OnceLock<Runtime>>,
+}
+
+impl PeerDoor {
+    pub(crate) fn open(&self, runtime: Runtime) {
+        // A second runtime behind one door would be a bug of the caller; the first stays.
+        drop(self.runtime.set(runtime));
+    }
+}
+
+#[async_trait]
+impl MeshHandler for PeerDoor {
+    async fn on_request(&self, from: HostId, body: Bytes) -> Bytes {
+        let answer = match (self.runtime.get(), wire::decode::<PeerRequest>(&body)) {
+            (None, _) => PeerAnswer::Malformed {
+                reason: "the host is starting".into(),
+            },
+            (_, Err(reason)) => PeerAnswer::Malformed { reason },
+            (Some(runtime), Ok(request)) => runtime.answer_peer(from, request).await,
+        };
+        wire::encode(&answer)
+    }
+
+    async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
+        let refused = |reason: String| PeerAnswer::Migration(MigrationAnswer::Refused { reason });
+        let answer = match (self.runtime.get(), wire::decode::<BulkHeader>(&header)) {
+            (None, _) => refused("the host is starting".into()),
+            (_, Err(reason)) => refused(reason),
+            (Some(runtime), Ok(header)) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
+        };
+        wire::encode(&answer)
+    }
+}
+
+impl Runtime {
+    async fn answer_peer(&self, from: HostId, request: PeerRequest) -> PeerAnswer {
+        match request {
+            PeerRequest::Hello => PeerAnswer::Hello {
+                name: self.name().to_owned(),
+                api: self.inner().api,
+            },
+            PeerRequest::WhoIsHome { agent } => PeerAnswer::Home(self.home_of(&agent).await),
+            PeerRequest::Call { agent, call, hops } => {
+                PeerAnswer::Called(Box::new(self.call_with_hops(&agent, call, hops).await))
+            }
+            PeerRequest::Deliver { mut input } => {
+                // The sending host is whoever proved its key, not whoever the stamp names.
+                match &mut input.delivery {
+                    Some(stamp) => stamp.host = from,
+                    None => {
+                        return PeerAnswer::Malformed {
+                            reason: "a delivery has no stamp".into(),
+                        };
+                    }
+                }
+                PeerAnswer::Delivered(self.deliver_here(&input).await)
+            }
+            PeerRequest::Migration { id, agent, message } => {
+                PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)
+            }
+        }
+    }
+}

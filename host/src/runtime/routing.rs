@@ -1,0 +1,370 @@
+//! Finding an agent's home, and doing a call there: here, or forwarded over the mesh.
+//!
+//! What a host believes about other hosts is a hint. A wrong hint costs one more hop; it never decides anything.
+
+use std::time::Duration;
+
+use godwit_core::id::{AgentId, HostId};
+use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, FORWARD_HOPS_MAX};
+use godwit_core::mesh::MeshError;
+use godwit_core::store::{AgentRow, Home, StoreError};
+use godwit_core::time::{sleep, within};
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use super::call::{AgentCall, AgentReply, CallError};
+use super::wire::{self, HomeAnswer, PeerAnswer, PeerRequest};
+
+/// How long one look for an agent among the peers takes at most.
+const WHO_IS_HOME_MAX: Duration = Duration::from_secs(2);
+/// Pause before looking again at an agent that is on the move.
+const MOVING_RECHECK: Duration = Duration::from_millis(2);
+/// Pause before trying a peer again that gave no answer.
+const PEER_RETRY: Duration = Duration::from_millis(50);
+/// Longest wait for a call that is not an ask.
+const CALL_MAX: Duration = ASK_TIMEOUT_DEFAULT;
+
+/// Whether another host may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    /// Once, over the mesh.
+    Yes,
+    /// No: answer `Misdirected` instead.
+    No,
+}
+
+/// A call's reply, and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// The reply.
+    pub reply: AgentReply,
+    /// The host that answered.
+    pub host: HostId,
+}
+
+/// Where an agent is, as far as this host can see.
+enum Place {
+    /// In this host's store, to be acted on.
+    Here(Box<AgentRow>),
+    /// In this host's store, about to leave or to arrive.
+    Moving,
+    /// Probably there.
+    Remote(HostId),
+}
+
+/// What one try of a call gave.
+pub(crate) enum Try {
+    Done(AgentReply),
+    /// The place was wrong or changed: look again. The flag says whether an input may be durable by now.
+    Again {
+        may_be_durable: bool,
+    },
+}
+
+impl Runtime {
+    /// Does a call where the agent is at home.
+    ///
+    /// # Errors
+    /// `CallError`; each variant says whether anything may have happened.
+    pub async fn call(
+        &self,
+        agent: &AgentId,
+        call: AgentCall,
+        forward: Forward,
+    ) -> Result<Called, CallError> {
+        let hops = if forward == Forward::Yes {
+            0
+        } else {
+            FORWARD_HOPS_MAX
+        };
+        self.call_with_hops(agent, call, hops).await
+    }
+
+    pub(crate) async fn call_with_hops(
+        &self,
+        agent: &AgentId,
+        call: AgentCall,
+        hops: u8,
+    ) -> Result<Called, CallError> {
+        let bound = match &call {
+            AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+            _ => CALL_MAX,
+        };
+        let is_submission = matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
+        match within(bound, self.call_until_done(agent, &call, hops)).await {
+            Some(answer) => answer,
+            None if is_submission => Err(CallError::Unknown {
+                reason: "no answer in time".into(),
+            }),
+            None => Err(CallError::Unavailable {
+                reason: "no answer in time".into(),
+            }),
+        }
+    }
+
+    async fn call_until_done(
+        &self,
+        agent: &AgentId,
+        call: &AgentCall,
+        hops: u8,
+    ) -> Result<Called, CallError> {
+        let mut may_be_durable = false;
+        loop {
+            let tried = match self.locate(agent).await? {
+                Place::Moving => {
+                    sleep(MOVING_RECHECK).await;
+                    continue;
+                }
+                Place::Here(row) => self.call_here(agent, &row, call).await?,
+                Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
+                    return Err(CallError::Misdirected {
+                        agent: agent.clone(),
+                        host,
+                    });
+                }
+                Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
+                    Ok(called) => return Ok(called),
+                    Err(Unforwarded::Refused(error)) => return Err(*error),
+                    Err(Unforwarded::Again) => {
+                        self.inner().hints.forget(agent);
+                        sleep(PEER_RETRY).await;
+                        Try::Again { may_be_durable: true }
+                    }
+                },
+            };
+            match tried {
+                Try::Done(reply) => {
+                    return Ok(Called {
+                        reply,
+                        host: self.inner().host,
+                    });
+                }
+                Try::Again { may_be_durable: now } => may_be_durable |= now,
+            }
+            if self.inner().tasks.shutdown().is_cancelled() {
+                let reason = String::from("the host is stopping");
+                let error = if may_be_durable {
+                    CallError::Unknown { reason }
+                } else {
+                    CallError::Unavailable { reason }
+                };
+                return Err(error);
+            }
+        }
+    }
+
+    async fn locate(&self, agent: &AgentId) -> Result<Place, CallError> {
+        let row = self.inner().store.agent(agent).await.map_err(store_error)?;
+        match row {
+            Some(row) => match &row.home {
+                Home::Here => Ok(Place::Here(Box::new(row))),
+                Home::HandingOff { .. } | Home::Prepared { .. } => Ok(Place::Moving),
+                Home::Moved(tombstone) => {
+                    // The agent may have moved on from there; the hint knows if somebody told us.
+                    Ok(Place::Remote(
+                        self.inner().hints.get(agent).unwrap_or(tombstone.target),
+                    ))
+                }
+            },
+            None => match self.inner().hints.get(agent) {
+                Some(host) => Ok(Place::Remote(host)),
+                None => self.who_is_home(agent).await.map(Place::Remote),
+            },
+        }
+    }
+
+    /// Asks all peers; the highest token wins.
+    ///
+    /// # Errors
+    /// `NotFound` when all said no, `PeersSilent` when some did not answer.
+    pub(crate) async fn who_is_home(&self, agent: &AgentId) -> Result<HostId, CallError> {
+        let peers = self.inner().mesh.peers();
+        let asked = peers.iter().map(|peer| async move {
+            let request = PeerRequest::WhoIsHome { agent: agent.clone() };
+            (
+                peer.host,
+                self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await,
+            )
+        });
+        let mut silent = 0;
+        let mut best = None;
+        for (peer, answer) in futures::future::join_all(asked).await {
+            let claim = match answer {
+                Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Some((token, true, peer)),
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if target != self.inner().host => {
+                    Some((token, false, target))
+                }
+                Ok(PeerAnswer::Home(_)) => None,
+                Ok(_) | Err(_) => {
+                    silent += 1;
+                    None
+                }
+            };
+            best = best.max(claim);
+        }
+        match best {
+            Some((_, _, host)) => {
+                self.inner().hints.learn(agent, host);
+                Ok(host)
+            }
+            None if silent > 0 => Err(CallError::PeersSilent {
+                agent: agent.clone(),
+                silent,
+            }),
+            None => Err(CallError::NotFound { agent: agent.clone() }),
+        }
+    }
+
+    /// What this host says when a peer asks where an agent is.
+    pub(crate) async fn home_of(&self, agent: &AgentId) -> HomeAnswer {
+        match self.inner().store.agent(agent).await {
+            Ok(Some(AgentRow {
+                home: Home::Moved(tombstone),
+                ..
+            })) => HomeAnswer::Moved {
+                target: tombstone.target,
+                token: tombstone.token,
+            },
+            // A copy that is not bound yet is not here: its source still is.
+            Ok(Some(AgentRow {
+                home: Home::Prepared { source, token, .. },
+                ..
+            })) => HomeAnswer::Moved {
+                target: source,
+                token,
+            },
+            Ok(Some(row)) => HomeAnswer::Here { token: row.token },
+            Ok(None) | Err(_) => HomeAnswer::Unknown,
+        }
+    }
+
+    async fn call_there(
+        &self,
+        agent: &AgentId,
+        call: &AgentCall,
+        host: HostId,
+        hops: u8,
+    ) -> Result<Called, Unforwarded> {
+        let bound = match call {
+            AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms) + Duration::from_secs(1),
+            _ => CALL_MAX,
+        };
+        let request = PeerRequest::Call {
+            agent: agent.clone(),
+            call: call.clone(),
+            hops,
+        };
+        let answer = self.ask_peer(host, &request, bound).await;
+        let is_repeatable = matches!(
+            call,
+            AgentCall::Ask { .. }
+                | AgentCall::Send { .. }
+                | AgentCall::Show
+                | AgentCall::Input { .. }
+                | AgentCall::Inputs { .. }
+                | AgentCall::Receipts { .. }
+                | AgentCall::Outputs { .. }
+        );
+        match answer {
+            Ok(PeerAnswer::Called(called)) => match *called {
+                Ok(called) => {
+                    self.inner().hints.learn(agent, called.host);
+                    Ok(called)
+                }
+                Err(CallError::NotFound { .. } | CallError::Misdirected { .. }) => {
+                    self.look_again(agent).await
+                }
+                Err(error) => Err(Unforwarded::Refused(Box::new(error))),
+            },
+            Ok(PeerAnswer::Malformed { reason }) => {
+                Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason })))
+            }
+            Ok(_) => {
+                let reason = String::from("a peer gave another kind of answer");
+                Err(Unforwarded::Refused(Box::new(CallError::Internal { reason })))
+            }
+            // The input carries its id, so asking again joins what an earlier try may have started.
+            Err(error) if is_repeatable => {
+                tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
+                self.look_again(agent).await
+            }
+            Err(error) => Err(Unforwarded::Refused(Box::new(CallError::Unavailable {
+                reason: error.to_string(),
+            }))),
+        }
+    }
+
+    /// The hint was wrong or the peer is silent: ask everybody.
+    async fn look_again(&self, agent: &AgentId) -> Result<Called, Unforwarded> {
+        self.inner().hints.forget(agent);
+        match self.who_is_home(agent).await {
+            Err(error @ CallError::NotFound { .. }) => Err(Unforwarded::Refused(Box::new(error))),
+            Ok(_) | Err(_) => Err(Unforwarded::Again),
+        }
+    }
+
+    pub(crate) async fn ask_peer(
+        &self,
+        peer: HostId,
+        request: &PeerRequest,
+        timeout: Duration,
+    ) -> Result<PeerAnswer, MeshError> {
+        let answer = self
+            .inner()
+            .mesh
+            .request(peer, wire::encode(request), timeout)
+            .await?;
+        wire::decode(&answer).map_err(|reason| MeshError::NoAnswer { peer, reason })
+    }
+}
+
+enum Unforwarded {
+    Refused(Box<CallError>),
+    Again,
+}
+
+/// Hints about where agents are: bounded, forgotten at will.
+#[derive(Default)]
+pub(crate) struct Hints(std::sync::Mutex<std::collections::HashMap<AgentId, HostId>>);
+
+/// Hints kept at most; beyond it all are dropped, and asking the peers again costs one round trip each.
+const HINTS_MAX: usize = 100_000;
+
+impl Hints {
+    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<AgentId, HostId>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn get(&self, agent: &AgentId) -> Option<HostId> {
+        self.lock().get(agent).copied()
+    }
+
+    pub(crate) fn learn(&self, agent: &AgentId, host: HostId) {
+        let mut hints = self.lock();
+        if hints.len() >= HINTS_MAX {
+            hints.clear();
+        }
+        hints.insert(agent.clone(), host);
+    }
+
+    pub(crate) fn forget(&self, agent: &AgentId) {
+        self.lock().remove(agent);
+    }
+}
+
+/// What a caller learns of a store's error.
+pub(crate) fn store_error(error: StoreError) -> CallError {
+    match error {
+        StoreError::Conflict { what } => CallError::Conflict { what },
+        StoreError::NoPlugin { plugin } => CallError::NoSuch {
+            what: format!("plugin {plugin}"),
+        },
+        StoreError::Corrupt { what } => CallError::Internal {
+            reason: format!("stored bytes are damaged: {what}"),
+        },
+        StoreError::Unknown { reason } => CallError::Unknown { reason },
+        other => CallError::Unavailable {
+            reason: other.to_string(),
+        },
+    }
+}

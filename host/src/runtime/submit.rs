@@ -1,0 +1,303 @@
+//! Calls done here: submitting inputs to agents of this store, and reading their rows.
+
+use std::time::Duration;
+
+use godwit_core::agent::{Answer, CommandError, NotAccepted};
+use godwit_core::id::{AgentId, Seq};
+use godwit_core::input::{Input, NewInput};
+use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
+use godwit_core::time::sleep;
+
+use super::Runtime;
+use super::call::{AgentCall, AgentReply, Asked, CallError, Sent, Submission};
+use super::routing::{Try, store_error};
+
+/// Pause between looks at an input that another host on this store runs.
+const OUTCOME_POLL: Duration = Duration::from_millis(5);
+/// Looks at such an input before the owner is asked for again.
+const OUTCOME_POLLS: u32 = 20;
+
+impl Runtime {
+    /// Does a call on an agent whose row is at home in this store.
+    pub(crate) async fn call_here(
+        &self,
+        agent: &AgentId,
+        row: &AgentRow,
+        call: &AgentCall,
+    ) -> Result<Try, CallError> {
+        let store = &self.inner().store;
+        let reply = match call {
+            AgentCall::Ask { submission, .. } => return self.ask_here(agent, row, submission).await,
+            AgentCall::Send { submission } => return self.send_here(agent, submission).await,
+            AgentCall::Checkpoint => return self.checkpoint_here(agent).await,
+            AgentCall::Migrate { to } => AgentReply::Migrating(self.migrate_from_here(agent, to).await?),
+            AgentCall::Show => AgentReply::Agent(Box::new(self.view(row).await?)),
+            AgentCall::Inputs { state, after, limit } => {
+                let page = Page {
+                    after: *after,
+                    limit: *limit as usize,
+                };
+                AgentReply::Inputs(store.inputs(agent, *state, page).await.map_err(store_error)?)
+            }
+            AgentCall::Input { input } => {
+                let stored = store.input(agent, *input).await.map_err(store_error)?;
+                AgentReply::Input(stored.map(Box::new))
+            }
+            AgentCall::Redrive { input } => {
+                store.redrive(agent, *input).await.map_err(store_error)?;
+                self.look_at(agent).await;
+                AgentReply::Done
+            }
+            AgentCall::Receipts { after, limit } => {
+                let after = godwit_core::id::Revision(*after);
+                let receipts = store
+                    .receipts(agent, row.generation, after, *limit as usize)
+                    .await;
+                let with_digest = receipts.map_err(store_error)?.into_iter().map(|receipt| {
+                    let digest = receipt.digest();
+                    (receipt, digest)
+                });
+                AgentReply::Receipts(with_digest.collect())
+            }
+            AgentCall::Outputs { after, limit } => {
+                let page = Page {
+                    after: *after,
+                    limit: *limit as usize,
+                };
+                AgentReply::Outputs(store.outputs(agent, page).await.map_err(store_error)?)
+            }
+            AgentCall::Verify => {
+                let report = super::audit::audit(store.as_ref(), agent)
+                    .await
+                    .map_err(store_error)?;
+                AgentReply::Verified(report)
+            }
+        };
+        Ok(Try::Done(reply))
+    }
+
+    fn new_input(&self, agent: &AgentId, submission: &Submission) -> Result<NewInput, CallError> {
+        let Submission {
+            id,
+            kind,
+            source,
+            content_type,
+            payload,
+            headers,
+            idempotency_key,
+        } = submission.clone();
+        let accepted_at_ms = self.now_ms();
+        let input = Input {
+            id,
+            kind,
+            source,
+            content_type,
+            payload,
+            headers,
+            correlation: None,
+            accepted_at_ms,
+        };
+        let new = NewInput {
+            agent: agent.clone(),
+            input,
+            idempotency_key,
+            delivery: None,
+        };
+        new.check_limits().map_err(|error| CallError::Invalid {
+            reason: error.to_string(),
+        })?;
+        Ok(new)
+    }
+
+    async fn ask_here(
+        &self,
+        agent: &AgentId,
+        row: &AgentRow,
+        submission: &Submission,
+    ) -> Result<Try, CallError> {
+        if let Lifecycle::Broken(reason) = &row.lifecycle {
+            return Err(CallError::Broken {
+                reason: reason.clone(),
+            });
+        }
+        let mut input = self.new_input(agent, submission)?;
+        loop {
+            let handle = match self.resident(agent).await {
+                Ok(handle) => handle,
+                // Another live host on this store owns it: it finds the row.
+                Err(StoreError::Fenced { .. }) => return self.ask_through_store(agent, submission).await,
+                Err(StoreError::NotHome { .. } | StoreError::NoAgent) => {
+                    return Ok(Try::Again {
+                        may_be_durable: false,
+                    });
+                }
+                Err(StoreError::SessionDead { .. }) => {
+                    sleep(OUTCOME_POLL).await;
+                    return Ok(Try::Again {
+                        may_be_durable: false,
+                    });
+                }
+                Err(error) => return Err(store_error(error)),
+            };
+            match handle.ask(input).await {
+                Ok(answer) => return answered(answer, submission),
+                Err(returned) => input = *returned,
+            }
+        }
+    }
+
+    /// Accepts durably and waits for the owner, another process on this store, to end the input.
+    async fn ask_through_store(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
+        let Some(sent) = self.accept_here(agent, submission).await? else {
+            return Ok(Try::Again {
+                may_be_durable: false,
+            });
+        };
+        for _ in 0..OUTCOME_POLLS {
+            let stored = self
+                .inner()
+                .store
+                .input(agent, sent.input)
+                .await
+                .map_err(store_error)?;
+            if let Some(StoredInput {
+                outcome: Some(outcome),
+                seq,
+                input,
+                ..
+            }) = stored
+            {
+                let is_duplicate = sent.is_duplicate && input.id != submission.id;
+                let asked = Asked {
+                    input: input.id,
+                    seq,
+                    outcome,
+                    is_duplicate,
+                };
+                return Ok(Try::Done(AgentReply::Asked(asked)));
+            }
+            sleep(OUTCOME_POLL).await;
+        }
+        // Look again: the owner may have died, and then this host takes over.
+        Ok(Try::Again { may_be_durable: true })
+    }
+
+    async fn send_here(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
+        let Some(sent) = self.accept_here(agent, submission).await? else {
+            return Ok(Try::Again {
+                may_be_durable: false,
+            });
+        };
+        self.look_at(agent).await;
+        Ok(Try::Done(AgentReply::Sent(sent)))
+    }
+
+    /// Accepts an input durably; `None` when the agent left meanwhile.
+    async fn accept_here(&self, agent: &AgentId, submission: &Submission) -> Result<Option<Sent>, CallError> {
+        let input = self.new_input(agent, submission)?;
+        let id = input.input.id;
+        match self.inner().store.accept(input, self.session().incarnation).await {
+            Ok(Accepted::New { seq }) => Ok(Some(Sent {
+                input: id,
+                seq,
+                is_duplicate: false,
+            })),
+            Ok(Accepted::Duplicate(stored)) => {
+                let is_duplicate = stored.input.id != id;
+                Ok(Some(Sent {
+                    input: stored.input.id,
+                    seq: stored.seq,
+                    is_duplicate,
+                }))
+            }
+            Ok(Accepted::AlreadyEnded) => Ok(Some(Sent {
+                input: id,
+                seq: Seq(0),
+                is_duplicate: true,
+            })),
+            Err(AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent)) => Ok(None),
+            Err(error) => Err(refused(error)),
+        }
+    }
+
+    /// An agent's inbox has grown: wakes its driver, or activates it, when this host owns it or may.
+    pub(crate) async fn look_at(&self, agent: &AgentId) {
+        if let Some(handle) = self.inner().directory.handle(agent) {
+            handle.wake();
+            return;
+        }
+        match self.resident(agent).await {
+            Ok(handle) => handle.wake(),
+            // Somebody else's, or not now: its owner, or the next scan, finds it.
+            Err(error) => tracing::debug!(%agent, %error, "not activated"),
+        }
+    }
+
+    async fn checkpoint_here(&self, agent: &AgentId) -> Result<Try, CallError> {
+        let handle = match self.resident(agent).await {
+            Ok(handle) => handle,
+            Err(StoreError::NotHome { .. } | StoreError::NoAgent) => {
+                return Ok(Try::Again {
+                    may_be_durable: false,
+                });
+            }
+            Err(error) => return Err(store_error(error)),
+        };
+        match handle.checkpoint().await {
+            Ok(revision) => Ok(Try::Done(AgentReply::Checkpointed(revision))),
+            Err(CommandError::Gone) => Ok(Try::Again {
+                may_be_durable: false,
+            }),
+            Err(CommandError::Loading) => {
+                sleep(OUTCOME_POLL).await;
+                Ok(Try::Again {
+                    may_be_durable: false,
+                })
+            }
+            Err(CommandError::Failed { reason }) => Err(CallError::Unavailable { reason }),
+        }
+    }
+}
+
+fn answered(answer: Answer, submission: &Submission) -> Result<Try, CallError> {
+    match answer {
+        Answer::Ended {
+            input, seq, outcome, ..
+        } => {
+            // A host that forwards may have asked before under the same id: that is no repeated key of the client's.
+            let is_duplicate = input != submission.id;
+            Ok(Try::Done(AgentReply::Asked(Asked {
+                input,
+                seq,
+                outcome,
+                is_duplicate,
+            })))
+        }
+        Answer::Elsewhere => Ok(Try::Again {
+            may_be_durable: false,
+        }),
+        // Asking again joins it by its id, wherever the agent is now.
+        Answer::Follow { .. } => Ok(Try::Again { may_be_durable: true }),
+        Answer::Unknown { .. } => Err(CallError::Unknown {
+            reason: "the store did not say".into(),
+        }),
+        Answer::NotAccepted(NotAccepted::Refused(error)) => Err(refused(error)),
+        Answer::NotAccepted(NotAccepted::Broken(reason)) => Err(CallError::Broken { reason }),
+        Answer::NotAccepted(NotAccepted::Busy) => Err(CallError::Busy {
+            depth: godwit_core::agent::MAILBOX_MAX as u64,
+        }),
+        Answer::NotAccepted(NotAccepted::Unavailable { reason }) => Err(CallError::Unavailable { reason }),
+    }
+}
+
+/// What a caller learns of a refusal at the door.
+fn refused(error: AcceptError) -> CallError {
+    match error {
+        AcceptError::KeyReused => CallError::KeyReused,
+        AcceptError::Busy { depth } => CallError::Busy { depth },
+        AcceptError::Store(error) => store_error(error),
+        other @ (AcceptError::StalePublisher { .. } | AcceptError::Gap { .. }) => CallError::Conflict {
+            what: other.to_string(),
+        },
+    }
+}

@@ -1,0 +1,146 @@
+//! `godwit serve`: builds every part from the configuration, runs until a signal, takes it down in order.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use cap_std::fs::{Dir, File};
+use godwit_core::guest::GuestLoader;
+use godwit_core::time::{Clock, SystemClock};
+use godwit_engine::{Engine, EngineConfig};
+use godwit_mesh::{IrohMesh, MeshConfig};
+use godwit_store::{SqliteMode, SqliteStore};
+use rustix::fs::{FlockOperation, flock};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::HostConfig;
+use crate::identity::{HostKey, open_data_dir};
+use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
+
+/// The store can't say whether a write happened: start again, and it reads the truth from the disk.
+const EXIT_RESTART: u8 = 75;
+/// An agent without work for this long gives its memory back.
+const PARK_AFTER: Duration = Duration::from_secs(30);
+
+/// Runs a host until SIGTERM, SIGINT, or a failure that it can't survive.
+///
+/// # Errors
+/// When a part can't be started; what was started is taken down by the process's end.
+pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
+    let dir = open_data_dir(&config.data)?;
+    let _lock = lock_data_dir(&dir, &config.data)?;
+    let key = HostKey::load_or_create(&config.data)?;
+    let data = config
+        .data
+        .canonicalize()
+        .context("cannot resolve the data directory")?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+
+    let store_url = config
+        .store_url
+        .clone()
+        .unwrap_or_else(|| format!("sqlite:{}", data.join("godwit.db").display()));
+    let (store_path, mode) = godwit_store::parse_url(&store_url)?;
+    let store = SqliteStore::open(&store_path, mode, clock.clone())
+        .with_context(|| format!("cannot open the store {store_url}"))?;
+    let engine = Engine::new(EngineConfig {
+        cache_dir: data.join("cache"),
+        resident_max: config.resident_max,
+    })?;
+    let listener = tokio::net::TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen at {} for the API", config.listen))?;
+    let api = listener.local_addr()?;
+    let door = PeerDoor::default();
+    let mesh_config = MeshConfig {
+        secret_key: key.secret(),
+        listen: config.mesh,
+        peers: config.peers.clone(),
+    };
+    let mesh = IrohMesh::start(mesh_config, Arc::new(door.clone()))
+        .await
+        .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))?;
+    let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
+
+    let name = config
+        .name
+        .clone()
+        .unwrap_or_else(|| key.id().to_string()[..8].to_owned());
+    let runtime_config = RuntimeConfig {
+        host: key.id(),
+        name: name.clone(),
+        api,
+        lease_profile: config.lease_profile,
+        resident_max: config.resident_max,
+        guest_threads: config.guest_threads,
+        park_after: PARK_AFTER,
+    };
+    let loader: Arc<dyn GuestLoader> = Arc::new(engine);
+    let parts = Parts {
+        store: store.clone(),
+        loader,
+        mesh,
+        clock,
+    };
+    let runtime = Runtime::start(runtime_config, parts, &door)
+        .await
+        .context("cannot join the store")?;
+
+    let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
+    let absolute = store_path.canonicalize().unwrap_or(store_path);
+    println!(
+        "godwit ready name={name} id={} api=http://{api} mesh={mesh_address} store=sqlite:{}{shared}",
+        key.id(),
+        absolute.display(),
+    );
+    let exit = run_until_end(&runtime, &store, listener, &config).await?;
+    store.close();
+    Ok(exit)
+}
+
+/// Serves until a signal or a failure; a second signal ends the process at once.
+async fn run_until_end(
+    runtime: &Runtime,
+    store: &SqliteStore,
+    listener: tokio::net::TcpListener,
+    config: &HostConfig,
+) -> anyhow::Result<ExitCode> {
+    let router = crate::api::router(runtime.clone(), config)?;
+    let serving = tokio::spawn(crate::api::serve(listener, router, runtime.shutdown_token()));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Cancel safe: the first to resolve ends the host, the others are not needed any more.
+    let exit = tokio::select! {
+        _ = terminate.recv() => ExitCode::SUCCESS,
+        _ = interrupt.recv() => ExitCode::SUCCESS,
+        reason = runtime.failed() => {
+            tracing::error!(reason, "stopping");
+            ExitCode::FAILURE
+        }
+        reason = store.fatal() => {
+            tracing::error!(reason, "the store can't go on: exit 75, start again");
+            return Ok(ExitCode::from(EXIT_RESTART));
+        }
+    };
+    let stopping = async {
+        runtime.stop().await;
+        drop(serving.await);
+    };
+    // Cancel safe: a second signal gives up waiting, and everything durable is durable already.
+    tokio::select! {
+        () = stopping => Ok(exit),
+        _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Holds the directory for this process; the lock ends with it.
+fn lock_data_dir(dir: &Dir, data: &Path) -> anyhow::Result<File> {
+    let file = dir.create("lock")?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => bail!("another host runs on the data directory {}", data.display()),
+    }
+}

@@ -1,0 +1,144 @@
+//! `cargo xtask test [SUITE...]`: builds what the suites need, runs them in order, and ends with a table.
+//!
+//! A suite that fails does not stop the next one; the exit code tells. Which suites there are follows from the
+//! packages in the workspace.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+
+use crate::guests::{self, Which};
+use crate::hosts;
+use crate::process::Process;
+use crate::suites::{SUITES, Suite};
+use crate::workspace::Workspace;
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The suites to run; all if none is named
+    suites: Vec<String>,
+    /// Only the tests whose name contains this
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+}
+
+/// One line of the table.
+struct Row {
+    name: &'static str,
+    verdict: String,
+    seconds: f64,
+}
+
+/// Runs the verb.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let workspace = Workspace::load()?;
+    let chosen = chosen(&arguments.suites)?;
+    let (suites, absent): (Vec<_>, Vec<_>) = chosen
+        .into_iter()
+        .partition(|suite| !suite.packages(&workspace).is_empty());
+    if let Some(suite) = absent.first()
+        && !arguments.suites.is_empty()
+    {
+        bail!(
+            "cannot run suite {}: no {} in the workspace",
+            suite.name,
+            suite.looks_for()
+        );
+    }
+
+    let mut rows = vec![set_up(&workspace, &suites)?];
+    let mut failed = Vec::new();
+    for suite in suites {
+        eprintln!("\n=== {}: {}", suite.name, suite.about);
+        let began = Instant::now();
+        let result = run_suite(&workspace, suite, arguments.only.as_deref());
+        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        if let Err(error) = result {
+            eprintln!("{}: {error:#}", suite.name);
+            failed.push(suite.name);
+        }
+        rows.push(Row {
+            name: suite.name,
+            verdict: verdict.to_owned(),
+            seconds: began.elapsed().as_secs_f64(),
+        });
+    }
+    rows.extend(absent.into_iter().map(|suite| {
+        let verdict = format!("not run: no {} in the workspace", suite.looks_for());
+        Row {
+            name: suite.name,
+            verdict,
+            seconds: 0.0,
+        }
+    }));
+    print_table(&rows);
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// The suites with these names, in the order of `SUITES`; all if there are no names.
+fn chosen(names: &[String]) -> Result<Vec<&'static Suite>> {
+    if let Some(unknown) = names
+        .iter()
+        .find(|name| !SUITES.iter().any(|suite| suite.name == **name))
+    {
+        let known: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
+        bail!("no suite `{unknown}`; there are: {}", known.join(", "));
+    }
+    let is_chosen = |suite: &&Suite| names.is_empty() || names.iter().any(|name| name == suite.name);
+    Ok(SUITES.iter().filter(is_chosen).collect())
+}
+
+/// Builds the guests, and the two hosts if a suite starts processes.
+fn set_up(workspace: &Workspace, suites: &[&Suite]) -> Result<Row> {
+    eprintln!("=== set-up");
+    let began = Instant::now();
+    guests::build(workspace, Which::All)?;
+    if suites.iter().any(|suite| suite.needs_hosts) {
+        hosts::build_failpoints(workspace)?;
+        hosts::build_product(workspace)?;
+    }
+    Ok(Row {
+        name: "set-up",
+        verdict: "ok".to_owned(),
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+fn run_suite(workspace: &Workspace, suite: &Suite, only: Option<&str>) -> Result<()> {
+    let variables = if suite.needs_hosts {
+        hosts::suite_variables(workspace)
+    } else {
+        hosts::guest_variables(workspace)
+    };
+    let packages = suite.packages(workspace);
+    Process::cargo(["test"])
+        .arguments(packages.iter().flat_map(|package| ["-p", package.name.as_str()]))
+        .arguments(suite.targets)
+        // One package's failure does not hide the next one's.
+        .arguments(["--no-fail-fast"])
+        .arguments(only)
+        .directory(&workspace.root)
+        .variables(&variables)
+        .run()
+}
+
+fn print_table(rows: &[Row]) {
+    eprintln!("\n{:<10} {:>8}  result", "suite", "seconds");
+    for Row {
+        name,
+        verdict,
+        seconds,
+    } in rows
+    {
+        eprintln!("{name:<10} {seconds:>8.1}  {verdict}");
+    }
+    let total: f64 = rows.iter().map(|row| row.seconds).sum();
+    eprintln!("{:<10} {total:>8.1}", "total");
+}
+
+#[cfg(test)]
+mod tests;
