@@ -671,3 +671,6 @@ fn turn_context(env: &AgentEnv, loaded: &Loaded, chain: &Chain, attempt: u32) ->
         seed: env.clock.random(),
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests;

@@ -1,0 +1,413 @@
+//! The rows of one agent, and the log of which row changed when.
+//!
+//! Each row has a name. The log keeps, per name, the agent's change number of the row's last write; a name whose row is
+//! gone is a delete that an open migration still has to tell the target. So exporting is reading the log in order.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq, SpecRevision};
+use crate::lease::GrantCause;
+use crate::output::StoredOutput;
+use crate::receipt::Receipt;
+use crate::snapshot::Snapshot;
+use crate::spec::Spec;
+use crate::store::agent::{Home, Lifecycle, StoredInput, Tombstone};
+use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey};
+
+/// Names a row of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum RowName {
+    Agent,
+    Spec(SpecRevision),
+    Input(Seq),
+    Receipt(Generation, Revision),
+    Snapshot,
+    State(String),
+    Output(AgentId, Generation, u64),
+    Destination(AgentId, Generation),
+    Receiver(AgentId),
+}
+
+impl RowName {
+    fn of(row: &Row) -> Self {
+        match row {
+            Row::Agent(_) => Self::Agent,
+            Row::Spec { revision, .. } => Self::Spec(*revision),
+            Row::Input(input) => Self::Input(input.seq),
+            Row::Receipt(receipt) => Self::Receipt(receipt.generation, receipt.revision),
+            Row::Snapshot(_) => Self::Snapshot,
+            Row::State { key, .. } | Row::Deleted(RowKey::State(key)) => Self::State(key.clone()),
+            Row::Output(output) => Self::of_output(output),
+            Row::Deleted(RowKey::Output(destination, generation, number)) => {
+                Self::Output(destination.clone(), *generation, *number)
+            }
+            Row::Destination {
+                destination,
+                generation,
+                ..
+            } => Self::Destination(destination.clone(), *generation),
+            Row::Receiver(receiver) => Self::Receiver(receiver.origin.clone()),
+        }
+    }
+
+    fn of_output(output: &StoredOutput) -> Self {
+        Self::Output(output.output.destination.clone(), output.generation, output.number)
+    }
+}
+
+/// Where an agent is, and who may act for it: what does not travel.
+#[derive(Debug, Clone)]
+pub(super) struct Standing {
+    pub(super) home: Home,
+    pub(super) token: FencingToken,
+    /// Whose session was granted the token, unless it was released since.
+    pub(super) holder: Option<Incarnation>,
+    pub(super) cause: GrantCause,
+}
+
+/// All rows of one agent.
+#[derive(Debug, Clone)]
+pub(super) struct AgentRows {
+    pub(super) standing: Standing,
+    portable: AgentPortable,
+    specs: BTreeMap<SpecRevision, Spec>,
+    inputs: BTreeMap<Seq, StoredInput>,
+    open: BTreeSet<Seq>,
+    by_id: HashMap<InputId, Seq>,
+    by_key: HashMap<String, Seq>,
+    receipts: BTreeMap<(Generation, Revision), Receipt>,
+    snapshot: Option<Snapshot>,
+    state: BTreeMap<String, Bytes>,
+    outputs: BTreeMap<u64, StoredOutput>,
+    positions: BTreeMap<RowName, u64>,
+    destinations: BTreeMap<(AgentId, Generation), u64>,
+    receivers: BTreeMap<AgentId, Receiver>,
+    change: u64,
+    by_change: BTreeMap<u64, RowName>,
+    changes: BTreeMap<RowName, u64>,
+    /// Whether deletes are kept in the log: an open migration may have sent the row already.
+    pub(super) is_travelling: bool,
+}
+
+impl AgentRows {
+    /// An agent without any row, the log of which is empty.
+    pub(super) fn empty(agent: &AgentId, home: Home) -> Self {
+        Self {
+            standing: Standing {
+                home,
+                token: FencingToken(0),
+                holder: None,
+                cause: GrantCause::Acquired,
+            },
+            portable: AgentPortable {
+                agent: agent.clone(),
+                lifecycle: Lifecycle::Active,
+                generation: Generation(0),
+                revision: Revision(0),
+                head: Digest::ZERO,
+                next_seq: Seq(1),
+                spec_revision: SpecRevision(0),
+                labels: BTreeMap::new(),
+                time_ms: 0,
+                created_at_ms: 0,
+                next_output: 1,
+            },
+            specs: BTreeMap::new(),
+            inputs: BTreeMap::new(),
+            open: BTreeSet::new(),
+            by_id: HashMap::new(),
+            by_key: HashMap::new(),
+            receipts: BTreeMap::new(),
+            snapshot: None,
+            state: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            receivers: BTreeMap::new(),
+            change: 0,
+            by_change: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            is_travelling: false,
+        }
+    }
+
+    /// What is left of an agent that went away and whose rows were deleted.
+    pub(super) fn tombstone(agent: &AgentId, tombstone: Tombstone) -> Self {
+        let mut rows = Self::empty(agent, Home::Moved(tombstone));
+        rows.standing.token = tombstone.token;
+        rows.portable.generation = tombstone.generation;
+        rows
+    }
+
+    // --- reading
+
+    pub(super) fn portable(&self) -> &AgentPortable {
+        &self.portable
+    }
+
+    pub(super) fn spec(&self) -> Option<&Spec> {
+        self.specs.get(&self.portable.spec_revision)
+    }
+
+    pub(super) fn input(&self, seq: Seq) -> Option<&StoredInput> {
+        self.inputs.get(&seq)
+    }
+
+    pub(super) fn input_by_id(&self, id: InputId) -> Option<&StoredInput> {
+        self.inputs.get(self.by_id.get(&id)?)
+    }
+
+    pub(super) fn input_by_key(&self, key: &str) -> Option<&StoredInput> {
+        self.inputs.get(self.by_key.get(key)?)
+    }
+
+    pub(super) fn inputs_after(&self, after: u64) -> impl Iterator<Item = &StoredInput> {
+        self.inputs.range(Seq(after).next()..).map(|(_, input)| input)
+    }
+
+    pub(super) fn open_inputs(&self) -> u64 {
+        self.open.len() as u64
+    }
+
+    pub(super) fn receipt(&self, generation: Generation, revision: Revision) -> Option<&Receipt> {
+        self.receipts.get(&(generation, revision))
+    }
+
+    /// Receipts of a generation from a revision on, ascending.
+    pub(super) fn receipts_from(
+        &self,
+        generation: Generation,
+        from: Revision,
+    ) -> impl Iterator<Item = &Receipt> {
+        let range = (generation, from)..=(generation, Revision(u64::MAX));
+        self.receipts.range(range).map(|(_, receipt)| receipt)
+    }
+
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    pub(super) fn state(&self) -> &BTreeMap<String, Bytes> {
+        &self.state
+    }
+
+    pub(super) fn outputs_after(&self, after: u64) -> impl Iterator<Item = &StoredOutput> {
+        self.outputs.range(after.saturating_add(1)..).map(|(_, output)| output)
+    }
+
+    pub(super) fn output(&self, destination: &AgentId, generation: Generation, number: u64) -> Option<&StoredOutput> {
+        let name = RowName::Output(destination.clone(), generation, number);
+        self.outputs.get(self.positions.get(&name)?)
+    }
+
+    /// The number that the next output to a destination gets.
+    pub(super) fn next_number(&self, destination: &AgentId) -> u64 {
+        let key = (destination.clone(), self.portable.generation);
+        self.destinations.get(&key).copied().unwrap_or(1)
+    }
+
+    pub(super) fn receiver(&self, origin: &AgentId) -> Option<&Receiver> {
+        self.receivers.get(origin)
+    }
+
+    /// Number of the last change to any row.
+    pub(super) fn change(&self) -> u64 {
+        self.change
+    }
+
+    /// Rows whose last change is above `after`, in order of change.
+    pub(super) fn frames_after(&self, after: u64) -> impl Iterator<Item = RowFrame> {
+        self.by_change
+            .range(after.saturating_add(1)..)
+            .map(|(change, name)| RowFrame {
+                change: *change,
+                row: self.row(name),
+            })
+    }
+
+    fn row(&self, name: &RowName) -> Row {
+        let row = match name {
+            RowName::Agent => Some(Row::Agent(self.portable.clone())),
+            RowName::Spec(revision) => self.specs.get(revision).cloned().map(|spec| Row::Spec {
+                revision: *revision,
+                spec,
+            }),
+            RowName::Input(seq) => self.inputs.get(seq).cloned().map(Row::Input),
+            RowName::Receipt(generation, revision) => {
+                self.receipt(*generation, *revision).cloned().map(Row::Receipt)
+            }
+            RowName::Snapshot => self.snapshot.clone().map(Row::Snapshot),
+            RowName::State(key) => {
+                let value = self.state.get(key).cloned();
+                let deleted = Row::Deleted(RowKey::State(key.clone()));
+                Some(value.map_or(deleted, |value| Row::State {
+                    key: key.clone(),
+                    value,
+                }))
+            }
+            RowName::Output(destination, generation, number) => {
+                let output = self.output(destination, *generation, *number).cloned();
+                let key = RowKey::Output(destination.clone(), *generation, *number);
+                Some(output.map_or(Row::Deleted(key), Row::Output))
+            }
+            RowName::Destination(destination, generation) => self
+                .destinations
+                .get(&(destination.clone(), *generation))
+                .map(|next_number| Row::Destination {
+                    destination: destination.clone(),
+                    generation: *generation,
+                    next_number: *next_number,
+                }),
+            RowName::Receiver(origin) => self.receivers.get(origin).cloned().map(Row::Receiver),
+        };
+        row.expect("only state rows and outputs are ever deleted")
+    }
+
+    // --- writing: each changes one row and logs it
+
+    /// Writes a row under the next change number.
+    pub(super) fn put(&mut self, row: Row) {
+        let name = RowName::of(&row);
+        self.change += 1;
+        self.log(name, self.change);
+        self.set(row);
+    }
+
+    /// Changes the agent's own row.
+    pub(super) fn update(&mut self, change: impl FnOnce(&mut AgentPortable)) {
+        let mut portable = self.portable.clone();
+        change(&mut portable);
+        self.put(Row::Agent(portable));
+    }
+
+    /// Deletes a row, when it is there.
+    pub(super) fn delete(&mut self, key: RowKey) {
+        let name = RowName::of(&Row::Deleted(key.clone()));
+        if !self.changes.contains_key(&name) {
+            return;
+        }
+        if self.is_travelling {
+            self.put(Row::Deleted(key));
+        } else {
+            self.unlog(&name);
+            self.set(Row::Deleted(key));
+        }
+    }
+
+    /// Takes a row from another store under its own change number, unless a later one of the same name is here.
+    ///
+    /// # Errors
+    /// When the change number is another row's, or the row is another agent's.
+    pub(super) fn receive(&mut self, frame: RowFrame) -> Result<(), String> {
+        let RowFrame { change, mut row } = frame;
+        let owner = match &row {
+            Row::Agent(portable) => Some(&portable.agent),
+            Row::Receipt(receipt) => Some(&receipt.agent),
+            Row::Output(output) => Some(&output.agent),
+            _ => None,
+        };
+        if let Some(owner) = owner.filter(|owner| **owner != self.portable.agent) {
+            return Err(format!("a row is of agent {owner}"));
+        }
+        if let Row::Input(input) = &mut row {
+            input.accepted_by = Incarnation(0);
+        }
+        let name = RowName::of(&row);
+        if self.changes.get(&name).is_some_and(|here| *here >= change) {
+            return Ok(());
+        }
+        if self.by_change.get(&change).is_some_and(|other| *other != name) {
+            return Err(format!("change {change} is two rows"));
+        }
+        self.change = self.change.max(change);
+        self.log(name, change);
+        self.set(row);
+        Ok(())
+    }
+
+    /// Whether the agent's own row has been written or received.
+    pub(super) fn has_agent_row(&self) -> bool {
+        self.changes.contains_key(&RowName::Agent)
+    }
+
+    /// Forgets deletes: no migration asks for them any more.
+    pub(super) fn forget_deletes(&mut self) {
+        let gone: Vec<RowName> = self
+            .changes
+            .keys()
+            .filter(|name| matches!(self.row(name), Row::Deleted(_)))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.unlog(&name);
+        }
+    }
+
+    fn log(&mut self, name: RowName, change: u64) {
+        self.unlog(&name);
+        self.by_change.insert(change, name.clone());
+        self.changes.insert(name, change);
+    }
+
+    fn unlog(&mut self, name: &RowName) {
+        if let Some(change) = self.changes.remove(name) {
+            self.by_change.remove(&change);
+        }
+    }
+
+    fn set(&mut self, row: Row) {
+        match row {
+            Row::Agent(portable) => self.portable = portable,
+            Row::Spec { revision, spec } => {
+                self.specs.insert(revision, spec);
+            }
+            Row::Input(input) => self.set_input(input),
+            Row::Receipt(receipt) => {
+                self.receipts.insert((receipt.generation, receipt.revision), receipt);
+            }
+            Row::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            Row::State { key, value } => {
+                self.state.insert(key, value);
+            }
+            Row::Output(output) => {
+                self.positions.insert(RowName::of_output(&output), output.position);
+                self.outputs.insert(output.position, output);
+            }
+            Row::Destination {
+                destination,
+                generation,
+                next_number,
+            } => {
+                self.destinations.insert((destination, generation), next_number);
+            }
+            Row::Receiver(receiver) => {
+                self.receivers.insert(receiver.origin.clone(), receiver);
+            }
+            Row::Deleted(RowKey::State(key)) => {
+                self.state.remove(&key);
+            }
+            Row::Deleted(RowKey::Output(destination, generation, number)) => {
+                let name = RowName::Output(destination, generation, number);
+                if let Some(position) = self.positions.remove(&name) {
+                    self.outputs.remove(&position);
+                }
+            }
+        }
+    }
+
+    fn set_input(&mut self, input: StoredInput) {
+        if input.state.is_open() {
+            self.open.insert(input.seq);
+        } else {
+            self.open.remove(&input.seq);
+        }
+        self.by_id.insert(input.input.id, input.seq);
+        if let Some(key) = &input.idempotency_key {
+            self.by_key.insert(key.clone(), input.seq);
+        }
+        self.inputs.insert(input.seq, input);
+    }
+}

@@ -1,0 +1,558 @@
+//! All tables of the store, and what concerns sessions, leases, agents, plugins, events and migration records.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::event::{Event, EventKind, NewEvent};
+use crate::id::{AgentId, FencingToken, Generation, Incarnation, MigrationId, Revision, SpecRevision, StoreId};
+use crate::lease::{GrantCause, Holder, Lease};
+use crate::limits::EVENTS_KEPT_MAX;
+use crate::migration::{Failure, Phase, Role};
+use crate::spec::PluginInfo;
+use crate::store::agent::{AgentImage, AgentRow, Home, Lifecycle, NewAgent};
+use crate::store::commit::Owner;
+use crate::store::error::StoreError;
+use crate::store::handoff::MigrationRecord;
+use crate::store::memory::rows::AgentRows;
+use crate::store::rows::Row;
+use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
+
+/// A session that is not dead. Dead ones have no entry: incarnations are never given twice.
+struct SessionEntry {
+    request: SessionRequest,
+    /// Boot time at which it expires.
+    until: Option<Duration>,
+}
+
+/// Everything the store holds. One method call holds the lock on all of it.
+pub(super) struct Tables {
+    pub(super) id: StoreId,
+    sharing: Sharing,
+    incarnations_given: Incarnation,
+    sessions: BTreeMap<Incarnation, SessionEntry>,
+    pub(super) agents: BTreeMap<AgentId, AgentRows>,
+    /// Copies being received, which no agent id names yet.
+    pub(super) copies: BTreeMap<MigrationId, AgentRows>,
+    plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
+    events: VecDeque<Event>,
+    events_appended: u64,
+    migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
+    /// The agent that `runnable` named last: the next call starts behind it.
+    runnable_last: Option<AgentId>,
+}
+
+impl Tables {
+    pub(super) fn new(id: StoreId, sharing: Sharing) -> Self {
+        Self {
+            id,
+            sharing,
+            incarnations_given: Incarnation(0),
+            sessions: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            plugins: BTreeMap::new(),
+            events: VecDeque::new(),
+            events_appended: 0,
+            migrations: BTreeMap::new(),
+            runnable_last: None,
+        }
+    }
+
+    // --- sessions
+
+    pub(super) fn join(&mut self, request: SessionRequest, boot: Duration) -> Session {
+        match self.sharing {
+            Sharing::Exclusive => self.sessions.clear(),
+            Sharing::Shared => self.sessions.retain(|_, session| session.request.host != request.host),
+        }
+        let ttl = (self.sharing == Sharing::Shared).then_some(request.ttl);
+        let incarnation = self.incarnations_given.next();
+        self.incarnations_given = incarnation;
+        self.append([session_event(EventKind::HostJoined, &request, incarnation, request.now_ms)]);
+        let until = ttl.map(|ttl| boot + ttl);
+        self.sessions.insert(incarnation, SessionEntry { request, until });
+        Session { incarnation, ttl }
+    }
+
+    pub(super) fn heartbeat(&mut self, incarnation: Incarnation, boot: Duration) -> Result<(), StoreError> {
+        let session = self
+            .sessions
+            .get_mut(&incarnation)
+            .ok_or(StoreError::SessionDead { incarnation })?;
+        let ttl = session.request.ttl;
+        session.until = session.until.map(|until| until.max(boot + ttl));
+        Ok(())
+    }
+
+    pub(super) fn bury_expired(&mut self, boot: Duration, now_ms: u64) -> Vec<Incarnation> {
+        let expired: Vec<Incarnation> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.until.is_some_and(|until| until <= boot))
+            .map(|(incarnation, _)| *incarnation)
+            .collect();
+        for incarnation in &expired {
+            self.leave(*incarnation, now_ms);
+        }
+        expired
+    }
+
+    pub(super) fn leave(&mut self, incarnation: Incarnation, now_ms: u64) {
+        if let Some(session) = self.sessions.remove(&incarnation) {
+            self.append([session_event(EventKind::HostGone, &session.request, incarnation, now_ms)]);
+        }
+    }
+
+    pub(super) fn session_rows(&self, boot: Duration) -> Vec<SessionRow> {
+        let rows = self.sessions.iter().map(|(incarnation, session)| SessionRow {
+            host: session.request.host,
+            name: session.request.name.clone(),
+            incarnation: *incarnation,
+            api: session.request.api,
+            mesh: session.request.mesh,
+            remaining: session.until.map(|until| until.saturating_sub(boot)),
+        });
+        rows.collect()
+    }
+
+    /// The newest session of a host that is neither dead nor expired.
+    pub(super) fn live_session(&self, host: crate::id::HostId, boot: Duration) -> Option<Incarnation> {
+        let mut sessions = self.sessions.iter().rev();
+        sessions
+            .find(|(_, session)| {
+                session.request.host == host && session.until.is_none_or(|until| until > boot)
+            })
+            .map(|(incarnation, _)| *incarnation)
+    }
+
+    pub(super) fn check_session(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        if self.sessions.contains_key(&incarnation) {
+            Ok(())
+        } else {
+            Err(StoreError::SessionDead { incarnation })
+        }
+    }
+
+    /// Who holds an agent: nobody, when the session is dead.
+    pub(super) fn holder(&self, rows: &AgentRows) -> Option<Holder> {
+        let incarnation = rows.standing.holder?;
+        let session = self.sessions.get(&incarnation)?;
+        Some(Holder {
+            host: session.request.host,
+            incarnation,
+        })
+    }
+
+    // --- fence and leases
+
+    /// The rows of an agent that is at home here.
+    pub(super) fn at_home(&mut self, agent: &AgentId) -> Result<&mut AgentRows, StoreError> {
+        let rows = self.agents.get_mut(agent).ok_or(StoreError::NoAgent)?;
+        match &rows.standing.home {
+            Home::Here => Ok(rows),
+            home => Err(StoreError::NotHome { home: home.clone() }),
+        }
+    }
+
+    /// The rows of an agent that is at home here, for its current owner and nobody else.
+    pub(super) fn fenced(&mut self, owner: &Owner) -> Result<&mut AgentRows, StoreError> {
+        self.at_home(&owner.agent)?;
+        let rows = &self.agents[&owner.agent];
+        let holder = self.holder(rows);
+        let is_owner = rows.standing.token == owner.token
+            && rows.portable().generation == owner.generation
+            && holder.is_some_and(|holder| holder.incarnation == owner.incarnation);
+        if !is_owner {
+            return Err(fenced(rows, holder));
+        }
+        self.at_home(&owner.agent)
+    }
+
+    /// As `fenced`, for what builds on a revision.
+    pub(super) fn fenced_at(&mut self, owner: &Owner, base: Revision) -> Result<&mut AgentRows, StoreError> {
+        let rows = self.fenced(owner)?;
+        if rows.portable().revision == base {
+            Ok(rows)
+        } else {
+            Err(stale(rows))
+        }
+    }
+
+    pub(super) fn acquire(
+        &mut self,
+        incarnation: Incarnation,
+        agent: &AgentId,
+        now_ms: u64,
+    ) -> Result<Lease, StoreError> {
+        self.at_home(agent)?;
+        let rows = &self.agents[agent];
+        match self.holder(rows) {
+            Some(holder) if holder.incarnation == incarnation => Ok(lease(rows, incarnation)),
+            Some(holder) => Err(fenced(rows, Some(holder))),
+            None => {
+                let token = rows.standing.token.next();
+                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, None, now_ms))
+            }
+        }
+    }
+
+    /// Gives an agent to a session under a new token, closing the migrations that this is not part of.
+    pub(super) fn grant(
+        &mut self,
+        agent: &AgentId,
+        token: FencingToken,
+        incarnation: Incarnation,
+        cause: GrantCause,
+        own: Option<MigrationId>,
+        now_ms: u64,
+    ) -> Lease {
+        let rows = self.agents.get_mut(agent).expect("the caller has found the agent");
+        rows.standing.home = Home::Here;
+        rows.standing.token = token;
+        rows.standing.holder = Some(incarnation);
+        rows.standing.cause = cause;
+        let lease = lease(rows, incarnation);
+        let host = self.sessions.get(&incarnation).map(|session| session.request.host);
+        let mut event = NewEvent::of_agent(agent, EventKind::LeaseAcquired, now_ms).with("token", token);
+        if let Some(host) = host {
+            event = event.with("host", host);
+        }
+        self.append([event]);
+        self.close_migrations(agent, own, now_ms);
+        lease
+    }
+
+    pub(super) fn release(&mut self, owner: &Owner) -> Result<(), StoreError> {
+        let rows = self.at_home(&owner.agent)?;
+        let is_released = rows.standing.holder.is_none()
+            && rows.standing.token == owner.token
+            && rows.portable().generation == owner.generation;
+        if !is_released {
+            self.fenced(owner)?.standing.holder = None;
+        }
+        Ok(())
+    }
+
+    pub(super) fn lease(&self, agent: &AgentId) -> Option<Lease> {
+        let rows = self.agents.get(agent)?;
+        let holder = self.holder(rows)?;
+        (rows.standing.home == Home::Here).then(|| lease(rows, holder.incarnation))
+    }
+
+    // --- agents
+
+    pub(super) fn create(&mut self, new: NewAgent) -> Result<bool, StoreError> {
+        if self.agents.contains_key(&new.agent) {
+            let rows = self.at_home(&new.agent)?;
+            return if rows.spec() == Some(&new.spec) && rows.portable().labels == new.labels {
+                Ok(false)
+            } else {
+                Err(conflict(format!("agent {} exists with another spec or other labels", new.agent)))
+            };
+        }
+        let plugin = new.spec.plugin;
+        if !self.plugins.contains_key(&plugin) {
+            return Err(StoreError::NoPlugin { plugin });
+        }
+        let mut rows = AgentRows::empty(&new.agent, Home::Here);
+        let revision = SpecRevision(1);
+        rows.put(Row::Spec {
+            revision,
+            spec: new.spec,
+        });
+        rows.update(|portable| {
+            portable.generation = Generation(1);
+            portable.spec_revision = revision;
+            portable.labels = new.labels;
+            portable.created_at_ms = new.now_ms;
+        });
+        let event = NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
+        self.agents.insert(new.agent, rows);
+        self.append([event]);
+        Ok(true)
+    }
+
+    pub(super) fn agent_row(&self, rows: &AgentRows) -> AgentRow {
+        let portable = rows.portable();
+        AgentRow {
+            agent: portable.agent.clone(),
+            home: rows.standing.home.clone(),
+            lifecycle: portable.lifecycle.clone(),
+            generation: portable.generation,
+            revision: portable.revision,
+            token: rows.standing.token,
+            holder: self.holder(rows),
+            head: portable.head,
+            next_seq: portable.next_seq,
+            spec_revision: portable.spec_revision,
+            plugin: rows.spec().map_or(Digest::ZERO, |spec| spec.plugin),
+            labels: portable.labels.clone(),
+            open_inputs: rows.open_inputs(),
+            time_ms: portable.time_ms,
+            created_at_ms: portable.created_at_ms,
+            change: rows.change(),
+        }
+    }
+
+    pub(super) fn runnable(&mut self, incarnation: Incarnation, limit: usize) -> Vec<AgentId> {
+        let mut runnable: Vec<&AgentId> = self
+            .agents
+            .iter()
+            .filter(|(_, rows)| self.is_runnable(rows, incarnation))
+            .map(|(agent, _)| agent)
+            .collect();
+        let behind = runnable.partition_point(|agent| Some(*agent) <= self.runnable_last.as_ref());
+        runnable.rotate_left(behind);
+        let named: Vec<AgentId> = runnable.into_iter().take(limit).cloned().collect();
+        if let Some(last) = named.last() {
+            self.runnable_last = Some(last.clone());
+        }
+        named
+    }
+
+    fn is_runnable(&self, rows: &AgentRows, incarnation: Incarnation) -> bool {
+        let has_work = rows.open_inputs() > 0 || super::pending(rows, 0).next().is_some();
+        let is_free_or_mine = self
+            .holder(rows)
+            .is_none_or(|holder| holder.incarnation == incarnation);
+        rows.standing.home == Home::Here
+            && rows.portable().lifecycle == Lifecycle::Active
+            && has_work
+            && is_free_or_mine
+    }
+
+    pub(super) fn image(&self, agent: &AgentId) -> Option<AgentImage> {
+        let rows = self.agents.get(agent)?;
+        if matches!(rows.standing.home, Home::Moved(_)) {
+            return None;
+        }
+        let spec = rows.spec()?.clone();
+        let generation = rows.portable().generation;
+        let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
+        let from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
+        Some(AgentImage {
+            row: self.agent_row(rows),
+            plugin: self.plugins.get(&spec.plugin).map(|(info, _)| info.clone()),
+            spec,
+            snapshot: snapshot.cloned(),
+            receipts: rows.receipts_from(generation, from).cloned().collect(),
+        })
+    }
+
+    pub(super) fn set_lifecycle(
+        &mut self,
+        owner: &Owner,
+        lifecycle: Lifecycle,
+        events: Vec<NewEvent>,
+    ) -> Result<(), StoreError> {
+        let rows = self.fenced(owner)?;
+        if rows.portable().lifecycle != lifecycle {
+            rows.update(|portable| portable.lifecycle = lifecycle);
+            self.append(events);
+        }
+        Ok(())
+    }
+
+    // --- plugins
+
+    pub(super) fn put_plugin(&mut self, info: PluginInfo, component: Bytes, now_ms: u64) -> Result<bool, StoreError> {
+        if Digest::of(&component) != info.digest {
+            let what = format!("component has another digest than {}", info.digest);
+            return Err(StoreError::Corrupt { what });
+        }
+        if self.plugins.contains_key(&info.digest) {
+            return Ok(false);
+        }
+        let mut others = self.plugins.values().map(|(other, _)| other);
+        if others.any(|other| other.name == info.name && other.version == info.version) {
+            let what = format!("plugin {} {} is another component", info.name, info.version);
+            return Err(conflict(what));
+        }
+        let event = plugin_event(EventKind::PluginLoaded, &info, now_ms);
+        self.plugins.insert(info.digest, (info, component));
+        self.append([event]);
+        Ok(true)
+    }
+
+    pub(super) fn plugin_infos(&self) -> Vec<PluginInfo> {
+        let mut infos: Vec<PluginInfo> = self.plugins.values().map(|(info, _)| info.clone()).collect();
+        infos.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
+        infos
+    }
+
+    pub(super) fn component(&self, plugin: Digest) -> Option<Bytes> {
+        self.plugins.get(&plugin).map(|(_, component)| component.clone())
+    }
+
+    pub(super) fn remove_plugin(&mut self, plugin: Digest, now_ms: u64) -> Result<bool, StoreError> {
+        let names_it = |rows: &&AgentRows| {
+            !matches!(rows.standing.home, Home::Moved(_))
+                && rows.spec().is_some_and(|spec| spec.plugin == plugin)
+        };
+        if let Some(rows) = self.agents.values().find(names_it) {
+            return Err(conflict(format!("agent {} runs the plugin", rows.portable().agent)));
+        }
+        let Some((info, _)) = self.plugins.remove(&plugin) else {
+            return Ok(false);
+        };
+        self.append([plugin_event(EventKind::PluginRemoved, &info, now_ms)]);
+        Ok(true)
+    }
+
+    // --- events
+
+    pub(super) fn append(&mut self, events: impl IntoIterator<Item = NewEvent>) {
+        for event in events {
+            self.events_appended += 1;
+            self.events.push_back(Event {
+                store: self.id,
+                seq: self.events_appended,
+                event,
+            });
+        }
+        while self.events.len() as u64 > EVENTS_KEPT_MAX {
+            self.events.pop_front();
+        }
+    }
+
+    pub(super) fn events(&self) -> &VecDeque<Event> {
+        &self.events
+    }
+
+    // --- migration records
+
+    pub(super) fn put_migration(&mut self, record: MigrationRecord, now_ms: u64) -> Result<(), StoreError> {
+        let key = (record.id, record.role == Role::Target);
+        let stored = self.migrations.get(&key);
+        let sides = [(record.id, false), (record.id, true)];
+        if sides.iter().filter_map(|side| self.migrations.get(side)).any(|side| side.agent != record.agent) {
+            return Err(conflict(format!("migration {} is of another agent", record.id)));
+        }
+        if stored.is_some_and(|stored| stored.phase.is_terminal() && stored.phase != record.phase) {
+            return Err(conflict(format!("migration {} is over", record.id)));
+        }
+        let other_open = self.migrations.values().find(|other| {
+            other.id != record.id
+                && other.agent == record.agent
+                && other.role == record.role
+                && !other.phase.is_terminal()
+        });
+        if let Some(other) = other_open.filter(|_| !record.phase.is_terminal()) {
+            return Err(conflict(format!("migration {} of the agent is open", other.id)));
+        }
+        let is_new_phase = stored.is_none_or(|stored| stored.phase != record.phase);
+        let agent = record.agent.clone();
+        let event = migration_event(&record, now_ms);
+        self.migrations.insert(key, record);
+        self.append(is_new_phase.then_some(event));
+        self.settle_travelling(&agent);
+        Ok(())
+    }
+
+    /// Closes the agent's open migrations, but for `own`: its token was raised by something else.
+    pub(super) fn close_migrations(&mut self, agent: &AgentId, own: Option<MigrationId>, now_ms: u64) {
+        let mut events = Vec::new();
+        for record in self.migrations.values_mut() {
+            if record.agent == *agent && Some(record.id) != own && !record.phase.is_terminal() {
+                record.phase = Phase::Aborted;
+                record.failure = Some(Failure::Fenced);
+                events.push(migration_event(record, now_ms));
+            }
+        }
+        self.append(events);
+        self.settle_travelling(agent);
+    }
+
+    /// Deletes are kept while the agent has an open migration away from here.
+    fn settle_travelling(&mut self, agent: &AgentId) {
+        let is_travelling = self.migrations.values().any(|record| {
+            record.agent == *agent && record.role == Role::Source && !record.phase.is_terminal()
+        });
+        if let Some(rows) = self.agents.get_mut(agent) {
+            rows.is_travelling = is_travelling;
+            if !is_travelling {
+                rows.forget_deletes();
+            }
+        }
+    }
+
+    pub(super) fn migration(&self, migration: MigrationId) -> Option<&MigrationRecord> {
+        self.migrations
+            .get(&(migration, false))
+            .or_else(|| self.migrations.get(&(migration, true)))
+    }
+
+    pub(super) fn migrations(&self, limit: usize) -> Vec<MigrationRecord> {
+        let mut records: Vec<MigrationRecord> = self.migrations.values().cloned().collect();
+        records.sort_by_key(|record| std::cmp::Reverse((record.started_at_ms, record.id)));
+        records.truncate(limit);
+        records
+    }
+}
+
+pub(super) fn lease(rows: &AgentRows, incarnation: Incarnation) -> Lease {
+    Lease {
+        agent: rows.portable().agent.clone(),
+        generation: rows.portable().generation,
+        token: rows.standing.token,
+        incarnation,
+        cause: rows.standing.cause.clone(),
+    }
+}
+
+pub(super) fn fenced(rows: &AgentRows, holder: Option<Holder>) -> StoreError {
+    StoreError::Fenced {
+        current: rows.standing.token,
+        holder,
+    }
+}
+
+pub(super) fn stale(rows: &AgentRows) -> StoreError {
+    StoreError::Stale {
+        generation: rows.portable().generation,
+        revision: rows.portable().revision,
+    }
+}
+
+pub(super) fn conflict(what: impl Into<String>) -> StoreError {
+    StoreError::Conflict { what: what.into() }
+}
+
+fn session_event(kind: EventKind, request: &SessionRequest, incarnation: Incarnation, at_ms: u64) -> NewEvent {
+    let event = NewEvent {
+        agent: None,
+        kind,
+        at_ms,
+        data: Vec::new(),
+    };
+    event
+        .with("host", request.host)
+        .with("name", &request.name)
+        .with("incarnation", incarnation)
+}
+
+fn plugin_event(kind: EventKind, info: &PluginInfo, at_ms: u64) -> NewEvent {
+    let event = NewEvent {
+        agent: None,
+        kind,
+        at_ms,
+        data: Vec::new(),
+    };
+    event
+        .with("plugin", info.digest)
+        .with("name", &info.name)
+        .with("version", &info.version)
+}
+
+fn migration_event(record: &MigrationRecord, at_ms: u64) -> NewEvent {
+    let event = NewEvent::of_agent(&record.agent, EventKind::Migration, at_ms)
+        .with("migration", record.id)
+        .with("phase", record.phase.name());
+    match &record.failure {
+        Some(failure) => event.with("failure", failure.name()),
+        None => event,
+    }
+}

@@ -1,0 +1,7 @@
+//! Doubles for tests and simulation: never for a claim about the product.
+//!
+//! Fault model of `ScriptedGuest`: it faults exactly when its input says so, and never otherwise.
+
+pub mod scripted;
+
+pub use scripted::{ScriptedLoader, script_plugin};

@@ -1,0 +1,146 @@
+//! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
+//!
+//! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
+//! `send AGENT TEXT`, `sleep MS`. State is the sum, as text.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::guest::{
+    Guest, GuestError, GuestLoader, GuestRequest, LoadError, LoadedPlugin, TurnContext, TurnEffects,
+};
+use crate::id::AgentId;
+use crate::input::{Fault, FaultKind, Input, Kind, Reply, ReplyOutcome};
+use crate::lease::LeaseGuard;
+use crate::output::Output;
+use crate::spec::PluginInfo;
+
+/// Starts scripted guests for whatever plugin was loaded.
+#[derive(Default)]
+pub struct ScriptedLoader {
+    loaded: Mutex<BTreeSet<Digest>>,
+}
+
+/// The plugin that a test stores: any bytes will do.
+pub fn script_plugin() -> (PluginInfo, Bytes) {
+    let component = Bytes::from_static(b"script");
+    let info = PluginInfo {
+        digest: Digest::of(&component),
+        name: "script".into(),
+        version: "1.0.0".into(),
+        imports: Vec::new(),
+        grants: Vec::new(),
+        size: component.len() as u64,
+        loaded_at_ms: 1,
+    };
+    (info, component)
+}
+
+impl GuestLoader for ScriptedLoader {
+    fn load(&self, component: &[u8]) -> Result<LoadedPlugin, LoadError> {
+        let digest = Digest::of(component);
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        Ok(LoadedPlugin { digest, name: None, version: None, imports: Vec::new(), grants: Vec::new() })
+    }
+
+    fn is_loaded(&self, plugin: Digest) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains(&plugin)
+    }
+
+    fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
+        Ok(Box::new(ScriptedGuest { sum: 0, guard: request.guard }))
+    }
+}
+
+struct ScriptedGuest {
+    sum: i64,
+    guard: LeaseGuard,
+}
+
+fn ok(text: String) -> Reply {
+    let outcome = ReplyOutcome::Ok(Bytes::from(text));
+    Reply { outcome, content_type: "text/plain".into(), headers: Vec::new() }
+}
+
+fn trap(message: &str) -> GuestError {
+    GuestError::Fault(Fault { kind: FaultKind::Trap, message: message.into() })
+}
+
+impl ScriptedGuest {
+    fn check(&self) -> Result<(), GuestError> {
+        if self.guard.is_held() { Ok(()) } else { Err(GuestError::Fenced) }
+    }
+
+    fn handle_one(
+        &mut self,
+        context: &TurnContext,
+        input: &Input,
+        effects: &mut TurnEffects,
+    ) -> Result<Reply, GuestError> {
+        let text = String::from_utf8_lossy(&input.payload).into_owned();
+        let (verb, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        match verb {
+            "add" => self.sum += rest.parse::<i64>().map_err(|_| trap("not a number"))?,
+            "get" => {}
+            "refuse" => {
+                let outcome = ReplyOutcome::Refused { code: "no".into(), body: Bytes::new() };
+                return Ok(Reply { outcome, content_type: String::new(), headers: Vec::new() });
+            }
+            "fatal" => return Err(GuestError::Fatal { message: "never".into() }),
+            "retry" => return Err(GuestError::Retryable { message: "later".into() }),
+            "retry-until" if context.attempt < rest.parse().unwrap_or(0) => {
+                return Err(GuestError::Retryable { message: "not yet".into() });
+            }
+            "retry-until" => {}
+            "sleep" => std::thread::sleep(Duration::from_millis(rest.parse().unwrap_or(0))),
+            "send" => effects.outputs.push(output(rest)?),
+            _ => return Err(trap("unknown verb")),
+        }
+        Ok(ok(self.sum.to_string()))
+    }
+}
+
+fn output(rest: &str) -> Result<Output, GuestError> {
+    let (destination, payload) = rest.split_once(' ').ok_or_else(|| trap("send AGENT TEXT"))?;
+    Ok(Output {
+        destination: AgentId::parse(destination).map_err(|_| trap("bad agent"))?,
+        kind: Kind::PeerMessage,
+        content_type: "text/plain".into(),
+        payload: Bytes::from(payload.to_owned()),
+        headers: Vec::new(),
+        correlation: None,
+    })
+}
+
+impl Guest for ScriptedGuest {
+    fn init(&mut self, _context: &TurnContext) -> Result<TurnEffects, GuestError> {
+        self.check()?;
+        Ok(TurnEffects::default())
+    }
+
+    fn handle(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {
+        self.check()?;
+        let mut effects = TurnEffects::default();
+        for input in inputs {
+            let reply = self.handle_one(context, input, &mut effects)?;
+            effects.replies.push(reply);
+        }
+        self.check()?;
+        Ok(effects)
+    }
+
+    fn snapshot(&mut self, _context: &TurnContext) -> Result<Bytes, GuestError> {
+        self.check()?;
+        Ok(Bytes::from(self.sum.to_string()))
+    }
+
+    fn restore(&mut self, _context: &TurnContext, state: &[u8], _from: &str) -> Result<(), GuestError> {
+        self.check()?;
+        self.sum = String::from_utf8_lossy(state).parse().map_err(|_| trap("garbage state"))?;
+        Ok(())
+    }
+}
