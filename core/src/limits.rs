@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Payload of one input, output or reply in bytes: what fits a mesh frame beside its envelope.
 pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+/// Payload of one output of a guest in bytes.
+pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Headers on an input or reply.
 pub const HEADERS_MAX: usize = 64;
 /// All header names and values of one input or reply, in bytes.
@@ -60,6 +62,7 @@ pub const ASK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const OUTPUT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(OUTPUT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);
 

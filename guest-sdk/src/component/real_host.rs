@@ -1,0 +1,58 @@
+//! The host behind the component's imports.
+
+use super::bindings::godwit::agent::{outbox, state, turn};
+use super::bindings::wasi::config::store;
+use super::bindings::wasi::logging::logging;
+use crate::{ConfigError, Host, Level, SendError, SendOptions, StateError, TurnInfo};
+
+/// The host that runs this component.
+pub struct RealHost;
+
+impl Host for RealHost {
+    fn turn(&self) -> TurnInfo {
+        turn::current().into()
+    }
+
+    fn config(&self, key: &str) -> Result<Option<String>, ConfigError> {
+        store::get(key).map_err(|error| match error {
+            store::Error::Upstream(reason) | store::Error::Io(reason) => ConfigError(reason),
+        })
+    }
+
+    fn log(&mut self, level: Level, message: &str) {
+        let level = match level {
+            Level::Trace => logging::Level::Trace,
+            Level::Debug => logging::Level::Debug,
+            Level::Info => logging::Level::Info,
+            Level::Warn => logging::Level::Warn,
+            Level::Error => logging::Level::Error,
+            Level::Critical => logging::Level::Critical,
+        };
+        logging::log(level, "", message);
+    }
+
+    fn state_get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        Ok(state::get(key)?)
+    }
+
+    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
+        Ok(state::set(key, value)?)
+    }
+
+    fn state_delete(&mut self, key: &str) -> Result<(), StateError> {
+        Ok(state::delete(key)?)
+    }
+
+    fn state_keys(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, StateError> {
+        Ok(state::list_keys(prefix, after, limit)?)
+    }
+
+    fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError> {
+        Ok(outbox::send(to_agent, payload, &options.into())?)
+    }
+}

@@ -1,0 +1,168 @@
+//! What an agent can ask of its host. On wasm32 the real one (`component.rs`), in tests `testing::TestHost`.
+//!
+//! Agents take `&mut impl Host`, not `dyn`: so a component imports just what its agent calls, and needs no other grants.
+
+use crate::{Headers, PeerKind};
+
+/// The host of an agent, for one call.
+///
+/// All effects are collected: they happen if the turn is committed, and not at all if it is not.
+pub trait Host {
+    /// The circumstances of this call.
+    fn turn(&self) -> TurnInfo;
+
+    /// A value of the agent's configuration.
+    ///
+    /// # Errors
+    /// `ConfigError` when the host can't read it now.
+    fn config(&self, key: &str) -> Result<Option<String>, ConfigError>;
+
+    /// Writes a line to the agent's log. At most 8 KiB a line and 1 MiB a call; the rest is cut.
+    fn log(&mut self, level: Level, message: &str);
+
+    /// The value of a key of the agent's rows, with this turn's writes.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotInTurn`, `Other`.
+    fn state_get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateError>;
+
+    /// Sets the value of a key of the agent's rows.
+    ///
+    /// # Errors
+    /// Any `StateError`; the row is then as it was.
+    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError>;
+
+    /// Removes a key of the agent's rows; does nothing if there is none.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `Quota`, `NotInTurn`, `Other`; the row is then as it was.
+    fn state_delete(&mut self, key: &str) -> Result<(), StateError>;
+
+    /// Up to `limit` keys (never more than 1,000) that begin with `prefix` and come behind `after`, in order.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotInTurn`, `Other`.
+    fn state_keys(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, StateError>;
+
+    /// Sends a payload to another agent once the turn is committed. Gives the output's id, which is the correlation of
+    /// an answer.
+    ///
+    /// # Errors
+    /// Any `SendError`; nothing is sent then.
+    fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError>;
+
+    /// Writes a line of level `Info` to the agent's log.
+    fn info(&mut self, message: &str) {
+        self.log(Level::Info, message);
+    }
+
+    /// Sends a message that stands for itself.
+    ///
+    /// # Errors
+    /// As `send`.
+    fn send_message(&mut self, to_agent: &str, payload: &[u8]) -> Result<String, SendError> {
+        self.send(to_agent, payload, SendOptions::default())
+    }
+}
+
+/// The circumstances of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TurnInfo {
+    /// The agent's id.
+    pub agent: String,
+    /// Counts the lives of the agent, from 1.
+    pub generation: u64,
+    /// The fencing token of the host's ownership; grows with every change of owner. No part of the state.
+    pub token: u64,
+    /// The committed revision on which this turn builds; 0 in `init`.
+    pub revision: u64,
+    /// Which attempt at its first input this turn is, from 1.
+    pub attempt: u32,
+    /// The time of this turn in Unix milliseconds. It stands still within the turn.
+    pub now_ms: u64,
+}
+
+/// What goes with an output.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SendOptions {
+    /// What the receiver's input will be.
+    pub kind: PeerKind,
+    /// MIME type of the payload; may be empty.
+    pub content_type: String,
+    /// Header pairs.
+    pub headers: Headers,
+    /// For a response, the request's correlation.
+    pub correlation: Option<String>,
+    /// Asks for the receiver's reply, or word that none came, within this many milliseconds.
+    pub expects_reply_ms: Option<u64>,
+}
+
+/// How important a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Values and the flow of control.
+    Trace,
+    /// For the agent's author.
+    Debug,
+    /// For whoever watches the agent.
+    Info,
+    /// Odd, but handled.
+    Warn,
+    /// Something failed.
+    Error,
+    /// The agent can't do its work.
+    Critical,
+}
+
+/// Why a call on the agent's rows did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// The key is empty, longer than 1,024 bytes, or has a control character.
+    #[error("the key is not 1 to 1,024 bytes without control characters")]
+    InvalidKey,
+    /// The value is longer than 256 KiB.
+    #[error("the value is longer than 256 KiB")]
+    TooLarge,
+    /// The turn has written all that one turn may.
+    #[error("the turn has written all that it may")]
+    Quota,
+    /// There is no turn.
+    #[error("there is no turn")]
+    NotInTurn,
+    /// Another reason; a retry may help.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why nothing will be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The receiver's id is no agent id.
+    #[error("the receiver is not 1 to 128 bytes of [a-z0-9._:-] beginning with a letter or digit")]
+    BadAgentId,
+    /// The payload is longer than 256 KiB, or an option longer than it may be.
+    #[error("the payload is longer than 256 KiB or an option is too long")]
+    TooLarge,
+    /// The turn has sent all that one turn may.
+    #[error("the turn has sent all that it may")]
+    Quota,
+    /// There is no turn.
+    #[error("there is no turn")]
+    NotInTurn,
+    /// The host does not serve this option.
+    #[error("the host does not serve {0}")]
+    Unsupported(String),
+    /// Another reason; a retry may help.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The host can't read the configuration now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read the configuration: {0}")]
+pub struct ConfigError(pub String);

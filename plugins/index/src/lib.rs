@@ -1,0 +1,94 @@
+//! An agent that finds documents by their words.
+//!
+//! `{"put": {"doc": NAME, "text": T}}` takes in a document, or replaces it, and answers `{"docs": N}`, the number of documents.
+//! `{"query": "word word"}` answers `{"docs": [names]}`: those that hold all the words, sorted. Words are runs of letters and
+//! digits, in lower case.
+//!
+//! The state is an inverted index that grows to megabytes and is part of every snapshot, so it is compact (`postings.rs`).
+
+#![forbid(unsafe_code)]
+
+mod postings;
+
+use godwit_guest::{Agent, AgentError, Host, Input, Map, Reply, Set};
+use serde::{Deserialize, Serialize};
+
+use postings::Postings;
+
+/// The documents, and for each word the documents that hold it.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Index {
+    /// Each document's number. A document that is replaced gets a new one, so numbers only grow.
+    documents: Map<String, u64>,
+    /// How many numbers were given out.
+    numbered: u64,
+    words: Map<String, Postings>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum Request {
+    Put { doc: String, text: String },
+    Query(String),
+}
+
+#[derive(Serialize)]
+struct Answer<T> {
+    docs: T,
+}
+
+impl Agent for Index {
+    fn handle(&mut self, input: &Input, _host: &mut impl Host) -> Result<Reply, AgentError> {
+        match input.json() {
+            None => Ok(Reply::refused("malformed")),
+            Some(Request::Put { doc, text }) => {
+                self.put(doc, &text);
+                let docs = self.documents.len();
+                Ok(Reply::json(&Answer { docs }))
+            }
+            Some(Request::Query(query)) => {
+                let docs = self.search(&query);
+                Ok(Reply::json(&Answer { docs }))
+            }
+        }
+    }
+}
+
+impl Index {
+    fn put(&mut self, name: String, text: &str) {
+        self.numbered += 1;
+        if let Some(old) = self.documents.insert(name, self.numbered) {
+            self.words.retain(|_, postings| {
+                postings.remove(old);
+                !postings.is_empty()
+            });
+        }
+        for word in words(text) {
+            self.words.entry(word).or_default().push(self.numbered);
+        }
+    }
+
+    fn search(&self, query: &str) -> Vec<&str> {
+        let holders = |word: String| match self.words.get(&word) {
+            Some(postings) => postings.iter().collect(),
+            None => Set::new(),
+        };
+        let wanted: Vec<Set<u64>> = words(query).into_iter().map(holders).collect();
+        let is_hit = |number: &u64| wanted.iter().all(|numbers| numbers.contains(number));
+        let hits = self.documents.iter().filter(|(_, number)| is_hit(number));
+        hits.map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+/// The different words of a text.
+fn words(text: &str) -> Set<String> {
+    let runs = text.split(|c: char| !c.is_alphanumeric());
+    runs.filter(|run| !run.is_empty())
+        .map(str::to_lowercase)
+        .collect()
+}
+
+godwit_guest::export!(Index);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,49 @@
+//! Snapshots of a guest that is not to be trusted with them: three lines of text, turns, mode and note, when it behaves.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use godwit_guest::component::RealHost;
+use godwit_guest::{AgentError, Host};
+
+use crate::{Hostile, harm, number, pair};
+
+/// Differs at each call, and is no part of the state.
+static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
+
+/// Takes the snapshot that the mode asks for.
+pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
+    let mut text = format!("{}\n{}\n{}", agent.turns, agent.mode, agent.note);
+    let (mode, argument) = pair(&agent.mode);
+    match mode {
+        "trap-in-snapshot" => harm::trap(),
+        "loop-in-snapshot" => harm::endless(),
+        "fail-in-snapshot" => return Err(AgentError::fatal("asked to fail in snapshot")),
+        "changing-snapshot" => text += &SNAPSHOTS.fetch_add(1, Ordering::Relaxed).to_string(),
+        "garbage-snapshot" => return Ok(vec![0xff; 64]),
+        "big-snapshot" => text += &"x".repeat((number(argument) as usize) << 20),
+        "effect-in-snapshot" => {
+            RealHost.info("log in snapshot");
+            let sent = RealHost.send_message("sink", b"sent in snapshot");
+            let set = RealHost.state_set("snapshot", b"set in snapshot");
+            text += &format!("{sent:?} {set:?}");
+        }
+        _ => {}
+    }
+    Ok(text.into_bytes())
+}
+
+/// Reads a snapshot, unless its mode says otherwise.
+pub(crate) fn restore(state: &[u8]) -> Result<Hostile, AgentError> {
+    let garbage = || AgentError::fatal("the snapshot is garbage");
+    let text = std::str::from_utf8(state).map_err(|_| garbage())?;
+    let mut lines = text.splitn(3, '\n');
+    let mut line = || lines.next().ok_or_else(garbage);
+    let (turns, mode, note) = (number(line()?), line()?.to_string(), line()?.to_string());
+    match mode.as_str() {
+        "trap-in-restore" => harm::trap(),
+        "loop-in-restore" => harm::endless(),
+        "fail-in-restore" => return Err(AgentError::fatal("asked to fail in restore")),
+        _ => {}
+    }
+    Ok(Hostile { turns, note, mode })
+}
