@@ -9,7 +9,7 @@ use crate::agent::{AgentEnv, Grant};
 use crate::digest::Digest;
 use crate::guest::{Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext};
 use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
-use crate::input::FaultKind;
+use crate::input::{Fault, FaultKind};
 use crate::lease::LeaseGuard;
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
@@ -18,6 +18,8 @@ use crate::time::within;
 
 /// Longest wait of a guest for one state read.
 const STATE_READ_MAX: Duration = Duration::from_millis(250);
+/// A snapshot is proved restorable at most this often per agent.
+const PROOF_EVERY: Duration = Duration::from_secs(1);
 
 /// Where an agent's history ends: what the next boundary builds on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) struct Loaded {
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
     pub(crate) interrupt: Interrupt,
+    /// Boot time of the last proof that a snapshot can be restored.
+    pub(crate) proved_at: Option<Duration>,
 }
 
 /// Why an agent could not be loaded.
@@ -100,6 +104,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         },
         guest: None,
         interrupt: Interrupt::default(),
+        proved_at: None,
     };
     match warm {
         Some(warm) if warm.revision == row.revision && row.revision > Revision(0) => {
@@ -162,6 +167,46 @@ async fn restore_guest(
         other => LoadFailure::Broken(BrokenReason::Restore {
             message: other.to_string(),
         }),
+    })
+}
+
+/// Proves that a snapshot can be taken back, in a fresh guest on the thread that took it: before the commit, so that a
+/// guest that returns garbage gets a fault and keeps its last good state. `None` when the last proof is less than
+/// `PROOF_EVERY` old: a hot agent pays for one proof in that time.
+pub(crate) fn restore_proof(
+    env: &AgentEnv,
+    loaded: &mut Loaded,
+    context: &TurnContext,
+) -> Option<impl FnOnce(&Bytes) -> Result<(), GuestError> + Send + 'static> {
+    let now = env.clock.boot();
+    if loaded
+        .proved_at
+        .is_some_and(|proved_at| now.saturating_sub(proved_at) < PROOF_EVERY)
+    {
+        return None;
+    }
+    loaded.proved_at = Some(now);
+    let (request, loader, context) = (guest_request(env, loaded), env.loader.clone(), context.clone());
+    let version = loaded.plugin_version.clone();
+    Some(move |state: &Bytes| {
+        let restored = loader
+            .start(request)
+            .and_then(|mut guest| guest.restore(&context, state, &version));
+        restored.map_err(|error| match error {
+            GuestError::Fault(fault) if fault.kind == FaultKind::Start => {
+                GuestError::StateRead(StateReadError {
+                    reason: format!("no room to prove the snapshot: {}", fault.message),
+                })
+            }
+            GuestError::Retryable { .. } | GuestError::Fatal { .. } | GuestError::Fault(_) => {
+                let message = format!("the snapshot can't be restored: {error}");
+                GuestError::Fault(Fault {
+                    kind: FaultKind::Snapshot,
+                    message,
+                })
+            }
+            uncounted => uncounted,
+        })
     })
 }
 
