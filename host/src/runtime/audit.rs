@@ -105,7 +105,7 @@ async fn check_inputs(
         }
         after = last.seq.0;
         for stored in &inputs {
-            let (Some(Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. })) =
+            let Some(Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. }) =
                 &stored.outcome
             else {
                 continue;

@@ -110,33 +110,37 @@ struct Source {
 impl Source {
     async fn live(mut self) {
         let (id, agent, target) = (self.record.id, self.record.agent.clone(), self.record.target);
-        let result = within(MIGRATION_MAX, self.run()).await;
-        let phase = self.record.phase;
-        let result = result.unwrap_or(Err(Failure::Timeout { phase }));
-        match result {
+        let runtime = self.runtime.clone();
+        match self.run().await {
             Ok(token) => {
-                self.runtime.inner().hints.learn(&agent, target);
+                runtime.inner().hints.learn(&agent, target);
                 self.complete(token).await;
             }
             Err(failure) => {
                 tracing::warn!(migration = %id, %agent, %failure, "migration failed");
                 // Best effort: a target that does not hear this asks by itself.
-                drop(
-                    self.runtime
-                        .tell(target, id, &agent, MigrationMessage::Abort)
-                        .await,
-                );
+                drop(runtime.tell(target, id, &agent, MigrationMessage::Abort).await);
                 let is_abort = matches!(failure, Failure::Aborted { .. });
                 let phase = if is_abort { Phase::Aborted } else { Phase::Failed };
-                self.runtime.end_record(self.record, phase, Some(failure)).await;
+                runtime.end_record(self.record, phase, Some(failure)).await;
             }
         }
-        self.runtime.inner().migrator.outgoing().remove(&agent);
+        runtime.inner().migrator.outgoing().remove(&agent);
     }
 
     /// Everything up to and with the commit point. Answers the token that the target holds.
     async fn run(&mut self) -> Result<FencingToken, Failure> {
         let is_shared = self.is_shared().await?;
+        let approached = within(MIGRATION_MAX, self.approach(is_shared)).await;
+        let phase = self.record.phase;
+        let frozen = approached.unwrap_or(Err(Failure::Timeout { phase }))?;
+        // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
+        self.enter(Phase::Cutover).await?;
+        if is_shared { self.transfer_lease(frozen).await } else { self.hand_off(frozen).await }
+    }
+
+    /// Everything before the commit point; dropping it leaves the agent running here.
+    async fn approach(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
         self.reserve(is_shared).await?;
         failpoint::hit("migration.source.after-reserve");
 
@@ -153,20 +157,12 @@ impl Source {
 
         self.enter(Phase::Replay).await?;
         let frozen = self.freeze().await?;
-        if is_shared {
-            self.restore(frozen.revision).await?;
-        } else {
+        if !is_shared {
             self.send_rows().await?;
-            self.restore(frozen.revision).await?;
         }
+        self.restore(frozen.revision).await?;
         failpoint::hit("migration.source.after-replay");
-
-        self.enter(Phase::Cutover).await?;
-        if is_shared {
-            self.transfer_lease(frozen).await
-        } else {
-            self.hand_off(frozen).await
-        }
+        Ok(frozen)
     }
 
     /// Records the next phase, unless somebody has ended the migration.

@@ -453,7 +453,7 @@ impl Incoming {
         }
     }
 
-    async fn build_guest(&self, runtime: &Runtime, snapshot: Snapshot) -> Result<Box<dyn Guest>, String> {
+    async fn build_guest(&mut self, runtime: &Runtime, snapshot: Snapshot) -> Result<Box<dyn Guest>, String> {
         let env = &runtime.inner().env;
         let plugin = self.reservation.spec.plugin;
         if !env.loader.is_loaded(plugin) {

@@ -1,0 +1,235 @@
+//! Reading requests: every part that can be malformed becomes a `Problem`, in the same words everywhere.
+//!
+//! `AgentDoor` is how handlers reach an agent: it holds the parsed id, knows whether the caller forbids forwarding, and
+//! turns the runtime's errors into problems.
+
+use std::str::FromStr;
+
+use axum::RequestExt;
+use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use godwit_core::id::{AgentId, IdError};
+use godwit_core::limits::{PAGE_MAX, TEXT_BYTES_MAX};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Code, Problem};
+use crate::runtime::Runtime;
+use crate::runtime::call::{AgentCall, CallError};
+use crate::runtime::routing::{Called, Forward};
+
+/// Items in a list when the caller does not say.
+pub(super) const LIST_DEFAULT: usize = 100;
+/// Items in a list at most. One more is read to know whether there are more.
+pub(super) const LIST_MAX: usize = 500;
+const _: () = assert!(LIST_MAX < PAGE_MAX);
+
+const NO_FORWARD: &str = "godwit-no-forward";
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const CONTENT_TYPE_DEFAULT: &str = "application/octet-stream";
+
+/// Parameters of the path, decoded but not parsed.
+pub(super) struct PathText(RawPathParams);
+
+impl PathText {
+    /// Parses the parameter of this name.
+    pub(super) fn parse<T: FromStr<Err = IdError>>(&self, name: &str) -> Result<T, Problem> {
+        Ok(self.text(name).parse()?)
+    }
+
+    /// The parameter of this name, as it stands.
+    pub(super) fn text(&self, name: &str) -> &str {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map_or("", |(_, text)| text)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for PathText {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let params = RawPathParams::from_request_parts(parts, state).await;
+        params
+            .map(Self)
+            .map_err(|rejection| Problem::malformed(rejection.to_string()))
+    }
+}
+
+/// The query string. Unknown parameters are refused by `deny_unknown_fields` on `T`.
+pub(super) struct QueryOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|rejection| Problem::malformed(rejection.body_text()))
+    }
+}
+
+/// The whole body, within the route's limit.
+pub(super) struct Body(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let body: Result<Bytes, _> = request.extract().await;
+        body.map(Self).map_err(|rejection| {
+            let rejection: axum::extract::rejection::BytesRejection = rejection;
+            unread(rejection.status(), rejection.body_text())
+        })
+    }
+}
+
+/// The problem of a body that can't be read.
+pub(super) fn unread(status: StatusCode, text: String) -> Problem {
+    if status == StatusCode::PAYLOAD_TOO_LARGE {
+        Problem::new(Code::TooLarge, text)
+    } else {
+        Problem::malformed(text)
+    }
+}
+
+/// A JSON body, whatever its content type says.
+pub(super) struct JsonOf<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let Body(bytes) = Body::from_request(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(Self)
+            .map_err(|error| Problem::malformed(format!("body is not the JSON expected here: {error}")))
+    }
+}
+
+/// An agent named in the path, and how to call it.
+pub(super) struct AgentDoor {
+    /// Which agent.
+    pub(super) agent: AgentId,
+    runtime: Runtime,
+    forward: Forward,
+    path_and_query: String,
+}
+
+impl FromRequestParts<Runtime> for AgentDoor {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, runtime: &Runtime) -> Result<Self, Problem> {
+        let path = PathText::from_request_parts(parts, runtime).await?;
+        let stays = parts.headers.get(NO_FORWARD).is_some_and(|value| value == "1");
+        let path_and_query = parts.uri.path_and_query();
+        Ok(Self {
+            agent: path.parse("id")?,
+            runtime: runtime.clone(),
+            forward: if stays { Forward::No } else { Forward::Yes },
+            path_and_query: path_and_query.map_or_else(String::new, ToString::to_string),
+        })
+    }
+}
+
+impl AgentDoor {
+    /// Does a call at the agent's home.
+    pub(super) async fn call(&self, call: AgentCall) -> Result<Called, Problem> {
+        match self.runtime.call(&self.agent, call, self.forward).await {
+            Ok(called) => Ok(called),
+            Err(error) => Err(self.problem(error).await),
+        }
+    }
+
+    async fn problem(&self, error: CallError) -> Problem {
+        let holder = match &error {
+            CallError::Misdirected { host, .. } => Some(*host),
+            _ => None,
+        };
+        let problem = Problem::from(error).with("agent", self.agent.as_str());
+        let Some(holder) = holder else { return problem };
+        // Where the holder's API listens is known once it has answered; without it the key has to do.
+        let hosts = self.runtime.hosts().await.unwrap_or_default();
+        let api = hosts.into_iter().find(|host| host.id == holder).and_then(|host| host.api);
+        match api {
+            Some(api) => {
+                let location = format!("http://{api}{}", self.path_and_query);
+                problem.with_header(header::LOCATION, &location)
+            }
+            None => problem,
+        }
+    }
+}
+
+/// The client's idempotency key.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let key = text_header(headers, IDEMPOTENCY_KEY)?;
+    match key {
+        Some(key) if key.is_empty() || key.len() > TEXT_BYTES_MAX => Err(Problem::malformed(format!(
+            "idempotency-key of {} bytes is not 1..={TEXT_BYTES_MAX} bytes",
+            key.len()
+        ))),
+        key => Ok(key),
+    }
+}
+
+/// The content type, which the guest will see.
+pub(super) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
+    let name = header::CONTENT_TYPE;
+    let text = text_header(headers, name.as_str())?;
+    Ok(text.unwrap_or_else(|| CONTENT_TYPE_DEFAULT.to_owned()))
+}
+
+fn text_header(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(name) else {
+        return Ok(None);
+    };
+    match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Ok(Some(text.to_owned())),
+        Err(_) => Err(Problem::malformed(format!("header {name} is not UTF-8"))),
+    }
+}
+
+/// Parses `?limit=`.
+pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    match limit {
+        None => Ok(LIST_DEFAULT),
+        Some(limit @ 1..=LIST_MAX) => Ok(limit),
+        Some(limit) => Err(Problem::malformed(format!("limit {limit} is not 1..={LIST_MAX}"))),
+    }
+}
+
+/// A list and the cursor that `?after=` takes for the rest.
+#[derive(Debug, Serialize)]
+pub(super) struct List<T> {
+    pub(super) items: Vec<T>,
+    pub(super) next: Option<String>,
+}
+
+impl<T> List<T> {
+    /// All there is.
+    pub(super) fn whole(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
+
+    /// The first `limit` of `rows`, of which one more was read if there are more.
+    pub(super) fn page<R>(
+        mut rows: Vec<R>,
+        limit: usize,
+        cursor: impl Fn(&R) -> String,
+        item: impl Fn(R) -> T,
+    ) -> Self {
+        let has_more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| has_more).map(cursor);
+        Self {
+            items: rows.into_iter().map(item).collect(),
+            next,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

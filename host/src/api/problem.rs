@@ -1,0 +1,312 @@
+//! Problems: every answer that is an error, as RFC 9457 `application/problem+json`.
+//!
+//! `Code` is the one table of what can go wrong, with its status and whether repeating the same request can help.
+//! `Problem` is an occurrence of it. Handlers make them from the runtime's errors with `?`.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use godwit_core::id::IdError;
+use serde_json::{Map, Value, json};
+
+use crate::runtime::call::CallError;
+use crate::runtime::plugins::PluginError;
+
+/// Prefix of a problem's `type`; the code follows.
+const TYPE_PREFIX: &str = "urn:godwit:problem:";
+/// Seconds after which a busy agent is worth another try.
+const BUSY_RETRY_AFTER_S: &str = "1";
+
+/// What can go wrong, for callers to branch on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    /// The request can't be understood.
+    Malformed,
+    /// No token, or a wrong one.
+    Unauthorized,
+    /// A page of another site sent it.
+    Forbidden,
+    /// No such path.
+    NoRoute,
+    /// No such agent.
+    AgentNotFound,
+    /// No such thing of an agent or host.
+    NotFound,
+    /// The path does not take this method.
+    MethodNotAllowed,
+    /// Something stands in the way.
+    Conflict,
+    /// A newer input took the place of this one.
+    InputReplaced,
+    /// A verb ended this input.
+    InputAbandoned,
+    /// The body is over its limit.
+    TooLarge,
+    /// Another host is home and the caller asked not to forward.
+    Misdirected,
+    /// The agent said no; its turn committed.
+    AgentRefused,
+    /// The agent gave the input up.
+    AgentError,
+    /// The key was used for another body.
+    IdempotencyKeyReused,
+    /// The component can't run here.
+    PluginRefused,
+    /// The agent's inbox is full.
+    Busy,
+    /// The host is at fault.
+    Internal,
+    /// The agent's guest broke at every attempt.
+    AgentFault,
+    /// Some peers did not answer, and one of them may know.
+    PeersSilent,
+    /// Not now.
+    Unavailable,
+    /// The agent can't run until somebody acts.
+    AgentBroken,
+    /// A claim or a commit would not work now.
+    NotReady,
+    /// It may or may not have happened.
+    Unknown,
+}
+
+/// What is fixed for a code.
+struct Row {
+    status: StatusCode,
+    name: &'static str,
+    title: &'static str,
+    is_retryable: bool,
+}
+
+impl Code {
+    /// All codes, for tests and documentation.
+    pub const ALL: [Self; 24] = [
+        Self::Malformed,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NoRoute,
+        Self::AgentNotFound,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::InputReplaced,
+        Self::InputAbandoned,
+        Self::TooLarge,
+        Self::Misdirected,
+        Self::AgentRefused,
+        Self::AgentError,
+        Self::IdempotencyKeyReused,
+        Self::PluginRefused,
+        Self::Busy,
+        Self::Internal,
+        Self::AgentFault,
+        Self::PeersSilent,
+        Self::Unavailable,
+        Self::AgentBroken,
+        Self::NotReady,
+        Self::Unknown,
+    ];
+
+    fn row(self) -> Row {
+        let (status, name, title, is_retryable) = match self {
+            Self::Malformed => (400, "malformed", "the request can't be understood", false),
+            Self::Unauthorized => (401, "unauthorized", "a bearer token is needed", false),
+            Self::Forbidden => (403, "forbidden", "the request comes from another site", false),
+            Self::NoRoute => (404, "no_route", "no such path", false),
+            Self::AgentNotFound => (404, "agent_not_found", "no such agent", false),
+            Self::NotFound => (404, "not_found", "not found", false),
+            Self::MethodNotAllowed => (405, "method_not_allowed", "the path has no such method", false),
+            Self::Conflict => (409, "conflict", "something stands in the way", false),
+            Self::InputReplaced => (409, "input_replaced", "a newer input took its place", false),
+            Self::InputAbandoned => (409, "input_abandoned", "the input was ended by a verb", false),
+            Self::TooLarge => (413, "too_large", "the body is too large", false),
+            Self::Misdirected => (421, "misdirected", "another host is the agent's home", true),
+            Self::AgentRefused => (422, "agent_refused", "the agent refused", false),
+            Self::AgentError => (422, "agent_error", "the agent gave the input up", false),
+            Self::IdempotencyKeyReused => (
+                422,
+                "idempotency_key_reused",
+                "the idempotency key was used for another body",
+                false,
+            ),
+            Self::PluginRefused => (422, "plugin_refused", "the component can't run here", false),
+            Self::Busy => (429, "busy", "the agent's inbox is full", true),
+            Self::Internal => (500, "internal", "the host is at fault", false),
+            Self::AgentFault => (500, "agent_fault", "the agent's guest broke", false),
+            Self::PeersSilent => (503, "peers_silent", "some peers did not answer", true),
+            Self::Unavailable => (503, "unavailable", "not now", true),
+            Self::AgentBroken => (503, "agent_broken", "the agent can't run", false),
+            Self::NotReady => (503, "not_ready", "the host is not ready", true),
+            Self::Unknown => (504, "unknown", "the outcome is unknown", false),
+        };
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Row {
+            status,
+            name,
+            title,
+            is_retryable,
+        }
+    }
+
+    /// The name in the member `code`.
+    pub fn name(self) -> &'static str {
+        self.row().name
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        self.row().status
+    }
+}
+
+/// One error answer.
+#[derive(Debug)]
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    code: Code,
+    detail: String,
+    is_retryable: bool,
+    members: Map<String, Value>,
+    headers: HeaderMap,
+}
+
+impl Problem {
+    /// A problem with details for people.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self(Box::new(Parts {
+            code,
+            detail: detail.into(),
+            is_retryable: code.row().is_retryable,
+            members: Map::new(),
+            headers: HeaderMap::new(),
+        }))
+    }
+
+    /// The request can't be understood.
+    pub fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(Code::Malformed, detail)
+    }
+
+    /// Another host answered a call with another call's reply.
+    pub(super) fn wrong_reply() -> Self {
+        Self::new(Code::Internal, "the agent's host answered another call than this")
+    }
+
+    /// Adds a member beside the standard ones.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Adds all members of an object.
+    #[must_use]
+    pub(super) fn with_all(mut self, members: Map<String, Value>) -> Self {
+        self.0.members.extend(members);
+        self
+    }
+
+    /// Says whether repeating the same request can help, where the code alone does not know.
+    #[must_use]
+    pub(super) fn retryable(mut self, is_retryable: bool) -> Self {
+        self.0.is_retryable = is_retryable;
+        self
+    }
+
+    /// Adds a header; one whose value can't be a header is left out.
+    #[must_use]
+    pub(super) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.0.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// What went wrong.
+    pub fn code(&self) -> Code {
+        self.0.code
+    }
+
+    /// The members of the body.
+    pub fn to_json(&self) -> Value {
+        let row = self.0.code.row();
+        let mut members = self.0.members.clone();
+        let standard = [
+            ("type", json!(format!("{TYPE_PREFIX}{}", row.name))),
+            ("title", json!(row.title)),
+            ("status", json!(row.status.as_u16())),
+            ("detail", json!(self.0.detail)),
+            ("code", json!(row.name)),
+            ("retryable", json!(self.0.is_retryable)),
+        ];
+        members.extend(standard.map(|(name, value)| (name.to_owned(), value)));
+        Value::Object(members)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = self.to_json().to_string();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.0.code.status();
+        *response.headers_mut() = self.0.headers;
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        response
+    }
+}
+
+impl From<CallError> for Problem {
+    fn from(error: CallError) -> Self {
+        let detail = error.to_string();
+        match error {
+            CallError::NotFound { agent } => {
+                Self::new(Code::AgentNotFound, detail).with("agent", agent.as_str())
+            }
+            CallError::PeersSilent { agent, silent } => Self::new(Code::PeersSilent, detail)
+                .with("agent", agent.as_str())
+                .with("silent", silent),
+            CallError::Misdirected { agent, host } => Self::new(Code::Misdirected, detail)
+                .with("agent", agent.as_str())
+                .with("holder", host.to_string()),
+            CallError::NoSuch { .. } => Self::new(Code::NotFound, detail),
+            CallError::Broken { reason } => Self::new(Code::AgentBroken, detail).with("reason", reason.name()),
+            CallError::KeyReused => Self::new(Code::IdempotencyKeyReused, detail),
+            CallError::Busy { .. } => {
+                Self::new(Code::Busy, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
+            }
+            CallError::Invalid { .. } => Self::new(Code::Malformed, detail),
+            CallError::Conflict { .. } => Self::new(Code::Conflict, detail),
+            CallError::Unavailable { .. } => Self::new(Code::Unavailable, detail),
+            CallError::Unknown { .. } => Self::new(Code::Unknown, detail),
+            CallError::Internal { .. } => Self::new(Code::Internal, detail),
+        }
+    }
+}
+
+impl From<PluginError> for Problem {
+    fn from(error: PluginError) -> Self {
+        let detail = error.to_string();
+        match error {
+            PluginError::Load(error) => Self::new(Code::PluginRefused, detail).with("problems", error.problems),
+            PluginError::Unnamed | PluginError::Manifest { .. } | PluginError::Name { .. } => {
+                Self::new(Code::Malformed, detail)
+            }
+            PluginError::TooLarge { .. } => Self::new(Code::TooLarge, detail),
+            PluginError::Call(error) => error.into(),
+        }
+    }
+}
+
+impl From<IdError> for Problem {
+    fn from(error: IdError) -> Self {
+        Self::malformed(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests;
