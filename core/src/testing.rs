@@ -2,6 +2,8 @@
 //!
 //! Fault model of `ScriptedGuest`: it faults exactly when its input says so, and never otherwise.
 
+pub mod mesh;
 pub mod scripted;
 
+pub use mesh::{SimMesh, SimNetwork};
 pub use scripted::{ScriptedLoader, script_plugin};

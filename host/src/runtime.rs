@@ -156,11 +156,12 @@ impl Runtime {
         };
         let current = session::join(&runtime).await?;
         drop(runtime.inner.session.set(RwLock::new(Arc::new(current))));
+        let open = migrator::open_migrations(&runtime).await?;
         door.open(runtime.clone());
         let tasks = &runtime.inner.tasks;
         tasks.spawn(session::keep(runtime.clone()));
         tasks.spawn(runtime.clone().hear(incoming));
-        tasks.spawn(migrator::recover(runtime.clone()));
+        tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
         Ok(runtime)
     }
@@ -303,3 +304,6 @@ impl Runtime {
         self.inner.mesh.remove_peer(key)
     }
 }
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests;

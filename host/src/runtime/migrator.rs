@@ -21,7 +21,7 @@ mod recovery;
 mod source;
 mod target;
 
-pub(crate) use recovery::recover;
+pub(crate) use recovery::{open_migrations, recover};
 use target::Incoming;
 
 /// Longest a migration may take before its commit point.

@@ -298,6 +298,10 @@ impl Runtime {
     async fn look_again(&self, agent: &AgentId) -> Result<Called, Unforwarded> {
         self.inner().hints.forget(agent);
         match self.who_is_home(agent).await {
+            // On its way back here, it may be a tombstone everywhere for a moment.
+            Err(CallError::NotFound { .. }) if matches!(self.inner().store.agent(agent).await, Ok(Some(_))) => {
+                Err(Unforwarded::Again)
+            }
             Err(error @ CallError::NotFound { .. }) => Err(Unforwarded::Refused(Box::new(error))),
             Ok(_) | Err(_) => Err(Unforwarded::Again),
         }

@@ -14,25 +14,27 @@ use std::time::Duration;
 use godwit_core::lease::GrantCause;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::Backoff;
-use godwit_core::store::{Home, MigrationRecord};
+use godwit_core::store::{Home, MigrationRecord, StoreError};
 use godwit_core::time::within;
 
 use super::super::Runtime;
 use super::super::wire::{MigrationAnswer, MigrationMessage};
 use super::{LISTED_MAX, MESSAGE_MAX, source};
 
-/// Settles every migration that was open when the host stopped.
-pub(crate) async fn recover(runtime: Runtime) {
-    let records = match runtime.inner().store.migrations(LISTED_MAX).await {
-        Ok(records) => records,
-        Err(error) => {
-            tracing::error!(%error, "open migrations can't be read");
-            return;
-        }
-    };
+/// The migrations that were open when the host stopped. Read before the host serves anybody, so that none that begins now is
+/// among them.
+///
+/// # Errors
+/// As the store's.
+pub(crate) async fn open_migrations(runtime: &Runtime) -> Result<Vec<MigrationRecord>, StoreError> {
+    let records = runtime.inner().store.migrations(LISTED_MAX).await?;
+    Ok(records.into_iter().filter(|record| !record.phase.is_terminal()).collect())
+}
+
+/// Settles them.
+pub(crate) async fn recover(runtime: Runtime, open: Vec<MigrationRecord>) {
     let own = runtime.inner().host;
-    let open = records.into_iter().filter(|record| !record.phase.is_terminal());
-    let settling = open.map(|record| {
+    let settling = open.into_iter().map(|record| {
         let runtime = runtime.clone();
         async move {
             match record.role {

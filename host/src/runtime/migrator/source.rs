@@ -45,6 +45,8 @@ impl Runtime {
                 what: format!("agent {agent} is already on this host"),
             });
         }
+        // Before the record: taking the lease would close a migration that is open already.
+        self.own(agent).await.map_err(store_error)?;
         let now_ms = self.now_ms();
         let id = MigrationId::generate(now_ms, self.inner().clock.random());
         let is_aborted = std::sync::Arc::new(AtomicBool::new(false));

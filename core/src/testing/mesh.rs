@@ -1,0 +1,113 @@
+//! A mesh inside one process: hosts find each other in a shared table. Delivers whole, in order, without delay; a host
+//! that was cut off is unreachable.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::id::HostId;
+use crate::mesh::{Mesh, MeshError, MeshHandler, Peer};
+use crate::time::within;
+
+/// The network that all hosts of a test share.
+#[derive(Clone, Default)]
+pub struct SimNetwork(Arc<Mutex<Table>>);
+
+#[derive(Default)]
+struct Table {
+    handlers: BTreeMap<HostId, Arc<dyn MeshHandler>>,
+    cut: BTreeSet<HostId>,
+}
+
+impl SimNetwork {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a host that knows all others.
+    pub fn host(&self, host: HostId, handler: Arc<dyn MeshHandler>) -> Arc<SimMesh> {
+        self.lock().handlers.insert(host, handler);
+        Arc::new(SimMesh { network: self.clone(), host })
+    }
+
+    /// Cuts a host off, or joins it again.
+    pub fn set_cut(&self, host: HostId, is_cut: bool) {
+        let mut table = self.lock();
+        if is_cut {
+            table.cut.insert(host);
+        } else {
+            table.cut.remove(&host);
+        }
+    }
+
+    fn reach(&self, from: HostId, to: HostId) -> Result<Arc<dyn MeshHandler>, MeshError> {
+        let table = self.lock();
+        let is_cut = table.cut.contains(&from) || table.cut.contains(&to);
+        let handler = table.handlers.get(&to).cloned().ok_or(MeshError::UnknownPeer { peer: to })?;
+        if is_cut { Err(MeshError::Unreachable { peer: to, reason: "cut off".into() }) } else { Ok(handler) }
+    }
+}
+
+/// One host's end of the network.
+pub struct SimMesh {
+    network: SimNetwork,
+    host: HostId,
+}
+
+impl SimMesh {
+    async fn bounded(
+        &self,
+        peer: HostId,
+        timeout: Duration,
+        work: impl Future<Output = Bytes>,
+    ) -> Result<Bytes, MeshError> {
+        within(timeout, work).await.ok_or(MeshError::NoAnswer { peer, reason: "time is over".into() })
+    }
+}
+
+#[async_trait]
+impl Mesh for SimMesh {
+    fn local(&self) -> HostId {
+        self.host
+    }
+
+    fn local_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    }
+
+    fn add_peer(&self, _peer: HostId, _address: SocketAddr) {}
+
+    fn remove_peer(&self, _peer: HostId) -> bool {
+        false
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let table = self.network.lock();
+        let others = table.handlers.keys().filter(|host| **host != self.host);
+        others.map(|host| Peer { host: *host, address: self.local_address(), is_connected: true }).collect()
+    }
+
+    async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
+        let handler = self.network.reach(self.host, peer)?;
+        self.bounded(peer, timeout, handler.on_request(self.host, body)).await
+    }
+
+    async fn send_bulk(
+        &self,
+        peer: HostId,
+        header: Bytes,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, MeshError> {
+        let handler = self.network.reach(self.host, peer)?;
+        self.bounded(peer, timeout, handler.on_bulk(self.host, header, body)).await
+    }
+
+    async fn close(&self) {
+        self.network.lock().handlers.remove(&self.host);
+    }
+}
