@@ -43,6 +43,7 @@ pub mod agent;
 pub mod commit;
 pub mod error;
 pub mod handoff;
+pub mod memory;
 pub mod rows;
 pub mod session;
 

@@ -524,7 +524,11 @@ impl Driver {
             let ran = guest.handle(&context, &inputs).and_then(|effects| {
                 let state = guest.snapshot(&after)?;
                 proof.map_or(Ok(()), |prove| prove(&state))?;
-                Ok(RanTurn { effects, state, now_ms })
+                Ok(RanTurn {
+                    effects,
+                    state,
+                    now_ms,
+                })
             });
             (guest, ran)
         };

@@ -14,6 +14,7 @@
 //! crashes between two writes. Stores prove those with faults of their own engine.
 
 use std::future::Future;
+use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,7 @@ mod outbox;
 mod plugins;
 mod random;
 mod sessions;
+mod transfer;
 
 use fixture::World;
 
@@ -53,6 +55,11 @@ pub trait StoreFactory: Send + Sync + 'static {
     /// that was opened before has all its rows. A shared store may be opened again while it is open; an exclusive one is
     /// closed first.
     async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore>;
+
+    /// Seeds of the random sequences; a failing one is named in the failure.
+    fn seeds(&self) -> Range<u64> {
+        1..17
+    }
 
     /// Closes a store, of which this is the last handle; afterwards it can be opened again.
     async fn close(&self, store: Arc<dyn RuntimeStore>) {
@@ -132,6 +139,7 @@ pub fn cases() -> Vec<Case> {
         outbox::cases(),
         plugins::cases(),
         events::cases(),
+        transfer::cases(),
         migrations::cases(),
         handoff::cases(),
         handoff_rows::cases(),

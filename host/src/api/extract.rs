@@ -201,6 +201,11 @@ pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
+/// How many rows to read for a list: one more than it shows.
+pub(super) fn read_limit(limit: usize) -> u32 {
+    u32::try_from(limit + 1).unwrap_or(u32::MAX)
+}
+
 /// A list and the cursor that `?after=` takes for the rest.
 #[derive(Debug, Serialize)]
 pub(super) struct List<T> {

@@ -110,26 +110,15 @@ impl Runtime {
     ) -> Result<Called, CallError> {
         let mut may_be_durable = false;
         loop {
-            let tried = match self.locate(agent).await? {
-                Place::Moving => {
-                    sleep(MOVING_RECHECK).await;
-                    continue;
-                }
-                Place::Here(row) => self.call_here(agent, &row, call).await?,
-                Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
-                    return Err(CallError::Misdirected {
-                        agent: agent.clone(),
-                        host,
-                    });
-                }
-                Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
-                    Ok(called) => return Ok(called),
-                    Err(Unforwarded::Refused(error)) => return Err(*error),
-                    Err(Unforwarded::Again) => {
-                        self.inner().hints.forget(agent);
-                        sleep(PEER_RETRY).await;
-                        Try::Again { may_be_durable: true }
-                    }
+            let resident = match call {
+                AgentCall::Ask { submission, .. } => self.ask_resident(agent, submission).await,
+                _ => None,
+            };
+            let tried = match resident {
+                Some(tried) => tried?,
+                None => match self.look_and_try(agent, call, hops).await? {
+                    Looked::Tried(tried) => tried,
+                    Looked::Answered(called) => return Ok(called),
                 },
             };
             match tried {
@@ -150,6 +139,28 @@ impl Runtime {
                 };
                 return Err(error);
             }
+        }
+    }
+
+    /// Finds the agent and tries the call there, once.
+    async fn look_and_try(&self, agent: &AgentId, call: &AgentCall, hops: u8) -> Result<Looked, CallError> {
+        match self.locate(agent).await? {
+            Place::Moving => {
+                sleep(MOVING_RECHECK).await;
+                Ok(Looked::Tried(Try::Again { may_be_durable: false }))
+            }
+            Place::Here(row) => self.call_here(agent, &row, call).await.map(Looked::Tried),
+            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
+                Err(CallError::Misdirected { agent: agent.clone(), host })
+            }
+            Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
+                Ok(called) => Ok(Looked::Answered(called)),
+                Err(Unforwarded::Refused(error)) => Err(*error),
+                Err(Unforwarded::Again) => {
+                    sleep(PEER_RETRY).await;
+                    Ok(Looked::Tried(Try::Again { may_be_durable: true }))
+                }
+            },
         }
     }
 
@@ -320,6 +331,12 @@ impl Runtime {
             .await?;
         wire::decode(&answer).map_err(|reason| MeshError::NoAnswer { peer, reason })
     }
+}
+
+/// What one look gave.
+enum Looked {
+    Tried(Try),
+    Answered(Called),
 }
 
 enum Unforwarded {

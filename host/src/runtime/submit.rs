@@ -146,6 +146,20 @@ impl Runtime {
         }
     }
 
+    /// Asks the driver that is there, without looking at the row first: the commonest case, and the driver knows best.
+    pub(crate) async fn ask_resident(
+        &self,
+        agent: &AgentId,
+        submission: &Submission,
+    ) -> Option<Result<Try, CallError>> {
+        let handle = self.inner().directory.handle(agent)?;
+        let input = match self.new_input(agent, submission) {
+            Ok(input) => input,
+            Err(error) => return Some(Err(error)),
+        };
+        handle.ask(input).await.ok().map(|answer| answered(answer, submission))
+    }
+
     /// Accepts durably and waits for the owner, another process on this store, to end the input.
     async fn ask_through_store(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
         let Some(sent) = self.accept_here(agent, submission).await? else {

@@ -54,7 +54,11 @@ impl RowName {
     }
 
     fn of_output(output: &StoredOutput) -> Self {
-        Self::Output(output.output.destination.clone(), output.generation, output.number)
+        Self::Output(
+            output.output.destination.clone(),
+            output.generation,
+            output.number,
+        )
     }
 }
 
@@ -195,10 +199,17 @@ impl AgentRows {
     }
 
     pub(super) fn outputs_after(&self, after: u64) -> impl Iterator<Item = &StoredOutput> {
-        self.outputs.range(after.saturating_add(1)..).map(|(_, output)| output)
+        self.outputs
+            .range(after.saturating_add(1)..)
+            .map(|(_, output)| output)
     }
 
-    pub(super) fn output(&self, destination: &AgentId, generation: Generation, number: u64) -> Option<&StoredOutput> {
+    pub(super) fn output(
+        &self,
+        destination: &AgentId,
+        generation: Generation,
+        number: u64,
+    ) -> Option<&StoredOutput> {
         let name = RowName::Output(destination.clone(), generation, number);
         self.outputs.get(self.positions.get(&name)?)
     }
@@ -366,14 +377,16 @@ impl AgentRows {
             }
             Row::Input(input) => self.set_input(input),
             Row::Receipt(receipt) => {
-                self.receipts.insert((receipt.generation, receipt.revision), receipt);
+                self.receipts
+                    .insert((receipt.generation, receipt.revision), receipt);
             }
             Row::Snapshot(snapshot) => self.snapshot = Some(snapshot),
             Row::State { key, value } => {
                 self.state.insert(key, value);
             }
             Row::Output(output) => {
-                self.positions.insert(RowName::of_output(&output), output.position);
+                self.positions
+                    .insert(RowName::of_output(&output), output.position);
                 self.outputs.insert(output.position, output);
             }
             Row::Destination {

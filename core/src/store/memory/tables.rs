@@ -7,7 +7,9 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, FencingToken, Generation, Incarnation, MigrationId, Revision, SpecRevision, StoreId};
+use crate::id::{
+    AgentId, FencingToken, Generation, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
+};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::limits::EVENTS_KEPT_MAX;
 use crate::migration::{Failure, Phase, Role};
@@ -66,12 +68,19 @@ impl Tables {
     pub(super) fn join(&mut self, request: SessionRequest, boot: Duration) -> Session {
         match self.sharing {
             Sharing::Exclusive => self.sessions.clear(),
-            Sharing::Shared => self.sessions.retain(|_, session| session.request.host != request.host),
+            Sharing::Shared => self
+                .sessions
+                .retain(|_, session| session.request.host != request.host),
         }
         let ttl = (self.sharing == Sharing::Shared).then_some(request.ttl);
         let incarnation = self.incarnations_given.next();
         self.incarnations_given = incarnation;
-        self.append([session_event(EventKind::HostJoined, &request, incarnation, request.now_ms)]);
+        self.append([session_event(
+            EventKind::HostJoined,
+            &request,
+            incarnation,
+            request.now_ms,
+        )]);
         let until = ttl.map(|ttl| boot + ttl);
         self.sessions.insert(incarnation, SessionEntry { request, until });
         Session { incarnation, ttl }
@@ -102,7 +111,12 @@ impl Tables {
 
     pub(super) fn leave(&mut self, incarnation: Incarnation, now_ms: u64) {
         if let Some(session) = self.sessions.remove(&incarnation) {
-            self.append([session_event(EventKind::HostGone, &session.request, incarnation, now_ms)]);
+            self.append([session_event(
+                EventKind::HostGone,
+                &session.request,
+                incarnation,
+                now_ms,
+            )]);
         }
     }
 
@@ -209,13 +223,19 @@ impl Tables {
         own: Option<MigrationId>,
         now_ms: u64,
     ) -> Lease {
-        let rows = self.agents.get_mut(agent).expect("the caller has found the agent");
+        let rows = self
+            .agents
+            .get_mut(agent)
+            .expect("the caller has found the agent");
         rows.standing.home = Home::Here;
         rows.standing.token = token;
         rows.standing.holder = Some(incarnation);
         rows.standing.cause = cause;
         let lease = lease(rows, incarnation);
-        let host = self.sessions.get(&incarnation).map(|session| session.request.host);
+        let host = self
+            .sessions
+            .get(&incarnation)
+            .map(|session| session.request.host);
         let mut event = NewEvent::of_agent(agent, EventKind::LeaseAcquired, now_ms).with("token", token);
         if let Some(host) = host {
             event = event.with("host", host);
@@ -250,7 +270,10 @@ impl Tables {
             return if rows.spec() == Some(&new.spec) && rows.portable().labels == new.labels {
                 Ok(false)
             } else {
-                Err(conflict(format!("agent {} exists with another spec or other labels", new.agent)))
+                Err(conflict(format!(
+                    "agent {} exists with another spec or other labels",
+                    new.agent
+                )))
             };
         }
         let plugin = new.spec.plugin;
@@ -269,7 +292,8 @@ impl Tables {
             portable.labels = new.labels;
             portable.created_at_ms = new.now_ms;
         });
-        let event = NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
+        let event =
+            NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
         self.agents.insert(new.agent, rows);
         self.append([event]);
         Ok(true)
@@ -331,7 +355,9 @@ impl Tables {
         }
         let spec = rows.spec()?.clone();
         let generation = rows.portable().generation;
-        let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
+        let snapshot = rows
+            .snapshot()
+            .filter(|snapshot| snapshot.generation == generation);
         let from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
         Some(AgentImage {
             row: self.agent_row(rows),
@@ -358,7 +384,12 @@ impl Tables {
 
     // --- plugins
 
-    pub(super) fn put_plugin(&mut self, info: PluginInfo, component: Bytes, now_ms: u64) -> Result<bool, StoreError> {
+    pub(super) fn put_plugin(
+        &mut self,
+        info: PluginInfo,
+        component: Bytes,
+        now_ms: u64,
+    ) -> Result<bool, StoreError> {
         if Digest::of(&component) != info.digest {
             let what = format!("component has another digest than {}", info.digest);
             return Err(StoreError::Corrupt { what });
@@ -393,7 +424,10 @@ impl Tables {
                 && rows.spec().is_some_and(|spec| spec.plugin == plugin)
         };
         if let Some(rows) = self.agents.values().find(names_it) {
-            return Err(conflict(format!("agent {} runs the plugin", rows.portable().agent)));
+            return Err(conflict(format!(
+                "agent {} runs the plugin",
+                rows.portable().agent
+            )));
         }
         let Some((info, _)) = self.plugins.remove(&plugin) else {
             return Ok(false);
@@ -428,7 +462,11 @@ impl Tables {
         let key = (record.id, record.role == Role::Target);
         let stored = self.migrations.get(&key);
         let sides = [(record.id, false), (record.id, true)];
-        if sides.iter().filter_map(|side| self.migrations.get(side)).any(|side| side.agent != record.agent) {
+        if sides
+            .iter()
+            .filter_map(|side| self.migrations.get(side))
+            .any(|side| side.agent != record.agent)
+        {
             return Err(conflict(format!("migration {} is of another agent", record.id)));
         }
         if stored.is_some_and(|stored| stored.phase.is_terminal() && stored.phase != record.phase) {
@@ -521,7 +559,12 @@ pub(super) fn conflict(what: impl Into<String>) -> StoreError {
     StoreError::Conflict { what: what.into() }
 }
 
-fn session_event(kind: EventKind, request: &SessionRequest, incarnation: Incarnation, at_ms: u64) -> NewEvent {
+fn session_event(
+    kind: EventKind,
+    request: &SessionRequest,
+    incarnation: Incarnation,
+    at_ms: u64,
+) -> NewEvent {
     let event = NewEvent {
         agent: None,
         kind,

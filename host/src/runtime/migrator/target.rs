@@ -111,7 +111,10 @@ impl Runtime {
             deadline_ms: reservation.deadline_ms,
         };
         self.drop_older_tries(&record).await;
-        if let Err(error) = self.inner().store.put_migration(record.clone()).await {
+        // On a shared store the source's record is this side's too.
+        if !reservation.is_shared
+            && let Err(error) = self.inner().store.put_migration(record.clone()).await
+        {
             return refused(error.to_string());
         }
         let granted = FencingToken(reservation.token.0 + 1);
@@ -206,13 +209,14 @@ impl Runtime {
             {
                 return;
             }
+            runtime.inner().migrator.incoming().remove(&id);
             let Ok(Some(record)) = runtime.inner().store.migration(id).await else {
                 return;
             };
             let row = runtime.inner().store.agent(&record.agent).await.ok().flatten();
             let is_bound = row
                 .is_some_and(|row| matches!(row.home, Home::Prepared { migration, .. } if migration == id));
-            if !record.phase.is_terminal() && !is_bound {
+            if record.role == Role::Target && !record.phase.is_terminal() && !is_bound {
                 runtime.discard(record, "deadline").await;
             }
         });
@@ -336,11 +340,16 @@ impl Runtime {
             self.inner().rescan.notify_one();
         }
         failpoint::hit("migration.target.before-activated");
-        self.end_record(record, Phase::Complete, None).await;
+        // The row says that it is ours; the record may follow while the source ends the pause.
+        if record.role == Role::Target {
+            let runtime = self.clone();
+            self.inner().tasks.spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
+        }
         MigrationAnswer::Activated
     }
 
     async fn on_abort(&self, from: HostId, id: MigrationId) -> MigrationAnswer {
+        self.inner().migrator.incoming().remove(&id);
         match self.inner().store.migration(id).await {
             Ok(Some(record)) if record.source == from && record.role == Role::Target => {
                 if !record.phase.is_terminal() {
