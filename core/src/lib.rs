@@ -26,6 +26,6 @@ pub mod snapshot;
 pub mod spec;
 pub mod store;
 pub mod task;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod time;

@@ -41,6 +41,12 @@ use crate::spec::PluginInfo;
 
 pub mod agent;
 pub mod commit;
+#[cfg(feature = "test-util")]
+#[expect(
+    clippy::unwrap_used,
+    reason = "a case is a test that lives outside cfg(test), so that every store can run it"
+)]
+pub mod conformance;
 pub mod error;
 pub mod handoff;
 pub mod memory;

@@ -305,5 +305,5 @@ impl Runtime {
     }
 }
 
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
 mod tests;

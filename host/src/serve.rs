@@ -21,6 +21,8 @@ use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
 
 /// The store can't say whether a write happened: start again, and it reads the truth from the disk.
 const EXIT_RESTART: u8 = 75;
+/// Guests that incoming migrations may keep warm at once.
+const WARM_MAX: usize = 16;
 /// An agent without work for this long gives its memory back.
 const PARK_AFTER: Duration = Duration::from_secs(30);
 
@@ -45,10 +47,10 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let (store_path, mode) = godwit_store::parse_url(&store_url)?;
     let store = SqliteStore::open(&store_path, mode, clock.clone())
         .with_context(|| format!("cannot open the store {store_url}"))?;
-    let engine = Engine::new(EngineConfig {
-        cache_dir: data.join("cache"),
-        resident_max: config.resident_max,
-    })?;
+    // Beside the residents each thread may prove a snapshot in a second guest, and migrations keep warm ones.
+    let guests_max = config.resident_max + config.guest_threads + WARM_MAX;
+    let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
+    let engine = Engine::new(EngineConfig { cache_dir: data.join("cache"), resident_max })?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen at {} for the API", config.listen))?;
@@ -96,7 +98,7 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         absolute.display(),
     );
     let exit = run_until_end(&runtime, &store, listener, &config).await?;
-    store.close();
+    store.close().await;
     Ok(exit)
 }
 
@@ -111,6 +113,7 @@ async fn run_until_end(
     let serving = tokio::spawn(crate::api::serve(listener, router, runtime.shutdown_token()));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut fatal = store.fatal();
     // Cancel safe: the first to resolve ends the host, the others are not needed any more.
     let exit = tokio::select! {
         _ = terminate.recv() => ExitCode::SUCCESS,
@@ -119,7 +122,8 @@ async fn run_until_end(
             tracing::error!(reason, "stopping");
             ExitCode::FAILURE
         }
-        reason = store.fatal() => {
+        Ok(reason) = fatal.wait_for(Option::is_some) => {
+            let reason = reason.clone().unwrap_or_default();
             tracing::error!(reason, "the store can't go on: exit 75, start again");
             return Ok(ExitCode::from(EXIT_RESTART));
         }

@@ -674,5 +674,5 @@ fn turn_context(env: &AgentEnv, loaded: &Loaded, chain: &Chain, attempt: u32) ->
     }
 }
 
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
 mod tests;

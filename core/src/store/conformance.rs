@@ -34,15 +34,14 @@ mod commit;
 mod events;
 mod fence;
 mod fixture;
-pub mod flawed;
 mod handoff;
 mod handoff_rows;
 mod homes;
+mod journey;
 mod leases;
 mod migrations;
 mod outbox;
 mod plugins;
-mod random;
 mod sessions;
 mod transfer;
 
@@ -144,7 +143,6 @@ pub fn cases() -> Vec<Case> {
         handoff::cases(),
         handoff_rows::cases(),
         homes::cases(),
-        random::cases(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,284 @@
+//! Accepting: order without gaps (rule 8), idempotency, the inbox bound, deliveries between agents, re-driving.
+
+use crate::id::{FencingToken, Generation, InputId, Seq};
+use crate::input::InputState;
+use crate::limits::INBOX_INPUTS_MAX;
+use crate::receipt::BoundaryKind;
+use crate::store::conformance::fixture::{
+    ALL, Desk, Turn, World, delivery, done, id, keyed, message, picture,
+};
+use crate::store::conformance::{Case, START_MS};
+use crate::store::{AcceptError, Accepted, Page, Row, Sharing, StoreError, UnitFailure};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::of(seqs_are_admission_order_without_gaps),
+        Case::of(an_accepted_input_is_stored_whole),
+        Case::of(the_same_key_and_body_answers_what_is_stored),
+        Case::of(another_body_under_a_key_is_refused),
+        Case::of(the_same_id_is_accepted_once),
+        Case::of(a_full_inbox_is_busy),
+        Case::of(inputs_are_read_in_pages),
+        Case::of(deliveries_follow_the_table),
+        Case::of(a_refused_delivery_changes_nothing),
+        Case::of(an_ended_delivery_still_teaches_the_token),
+        Case::of(a_dead_letter_is_driven_again_at_its_old_place),
+    ]
+}
+
+async fn seqs_are_admission_order_without_gaps(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let mut ids: Vec<InputId> = Vec::new();
+    for number in 0..3 {
+        ids.push(desk.accept(&format!("{number}")).await.input.id);
+        let refused = keyed(desk.agent(), "key", &format!("body {number}"));
+        // The first of these is accepted; the others reuse its key and take no number.
+        let _ = site.store.accept(refused, site.incarnation).await;
+        site.store.accept(keyed(desk.agent(), "key", "body 0"), site.incarnation).await.unwrap();
+    }
+    let agent = desk.agent().clone();
+    drop(desk);
+    let store = world.reopen("a", Sharing::Exclusive, site.store).await;
+    let inputs = store.inputs(&agent, None, ALL).await.unwrap();
+    let seqs: Vec<u64> = inputs.iter().map(|input| input.seq.0).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+    assert_eq!([inputs[0].input.id, inputs[2].input.id, inputs[3].input.id], ids[..]);
+    assert_eq!(store.agent(&agent).await.unwrap().unwrap().next_seq, Seq(5));
+}
+
+async fn an_accepted_input_is_stored_whole(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let mut new = keyed(desk.agent(), "key", "body");
+    new.input.headers = vec![("a".to_owned(), "b".to_owned())];
+    new.input.correlation = Some("question".to_owned());
+    let accepted = site.store.accept(new.clone(), site.incarnation).await;
+    assert_eq!(accepted, Ok(Accepted::New { seq: Seq(1) }));
+    let stored = site.store.input(desk.agent(), new.input.id).await.unwrap().unwrap();
+    let mut expected = new.input.clone();
+    expected.accepted_at_ms = START_MS;
+    assert_eq!(stored.input, expected, "dated by the store");
+    assert_eq!((stored.state, stored.attempts, stored.outcome), (InputState::Queued, 0, None));
+    assert_eq!(stored.accepted_by, site.incarnation);
+    assert_eq!(stored.idempotency_key.as_deref(), Some("key"));
+    assert_eq!(stored.body_digest, new.body_digest());
+    assert_eq!(desk.row().await.open_inputs, 1);
+}
+
+async fn the_same_key_and_body_answers_what_is_stored(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let again = || keyed(desk.agent(), "key", "body");
+    site.store.accept(again(), site.incarnation).await.unwrap();
+    let before = picture(desk.store(), desk.agent()).await;
+    let Ok(Accepted::Duplicate(waiting)) = site.store.accept(again(), site.incarnation).await else {
+        panic!("the key is known");
+    };
+    assert_eq!((waiting.seq, waiting.outcome.as_ref()), (Seq(1), None));
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
+
+    desk.turn(Turn::ends([&*waiting])).await;
+    let Ok(Accepted::Duplicate(answered)) = site.store.accept(again(), site.incarnation).await else {
+        panic!("the key is known after its end");
+    };
+    let stored = site.store.input(desk.agent(), waiting.input.id).await.unwrap().unwrap();
+    assert!(stored.outcome.is_some());
+    assert_eq!(*answered, stored);
+}
+
+async fn another_body_under_a_key_is_refused(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    site.store.accept(keyed(desk.agent(), "key", "body"), site.incarnation).await.unwrap();
+    let before = picture(desk.store(), desk.agent()).await;
+    let refused = site.store.accept(keyed(desk.agent(), "key", "other"), site.incarnation).await;
+    assert_eq!(refused, Err(AcceptError::KeyReused));
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
+    let other_key = site.store.accept(keyed(desk.agent(), "key2", "body"), site.incarnation).await;
+    assert_eq!(other_key, Ok(Accepted::New { seq: Seq(2) }), "the same body under another key is new");
+}
+
+async fn the_same_id_is_accepted_once(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let first = message(desk.agent(), "body");
+    site.store.accept(first.clone(), site.incarnation).await.unwrap();
+    let before = picture(desk.store(), desk.agent()).await;
+    let again = site.store.accept(first.clone(), site.incarnation).await;
+    assert!(matches!(&again, Ok(Accepted::Duplicate(stored)) if stored.seq == Seq(1)), "{again:?}");
+    let mut other = message(desk.agent(), "other");
+    other.input.id = first.input.id;
+    let refused = site.store.accept(other, site.incarnation).await;
+    assert!(matches!(refused, Err(AcceptError::Store(StoreError::Conflict { .. }))), "{refused:?}");
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
+}
+
+async fn a_full_inbox_is_busy(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let mut left = usize::try_from(INBOX_INPUTS_MAX).unwrap();
+    while left > 0 {
+        let steps = left.min(1_000);
+        let mut chain = desk.chain().await;
+        for _ in 0..steps {
+            chain = chain.accept(message(desk.agent(), ""));
+        }
+        assert_eq!(desk.commit(chain.unit()).await, done(steps));
+        left -= steps;
+    }
+    let busy = AcceptError::Busy {
+        depth: INBOX_INPUTS_MAX,
+    };
+    let refused = site.store.accept(message(desk.agent(), "late"), site.incarnation).await;
+    assert_eq!(refused, Err(busy.clone()));
+    let unit = desk.chain().await.accept(message(desk.agent(), "late")).unit();
+    let outcome = desk.commit(unit).await;
+    assert_eq!(outcome.failure, Some(UnitFailure::Refused(busy)));
+    assert_eq!(desk.row().await.next_seq, Seq(INBOX_INPUTS_MAX + 1), "a refusal takes no number");
+    let first = site.store.open_inputs(desk.agent(), ALL).await.unwrap().remove(0);
+    desk.turn(Turn::ends([&first])).await;
+    let accepted = site.store.accept(message(desk.agent(), "late"), site.incarnation).await;
+    assert!(matches!(accepted, Ok(Accepted::New { .. })), "an end makes room: {accepted:?}");
+}
+
+async fn inputs_are_read_in_pages(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let mut inputs = Vec::new();
+    for number in 0..6 {
+        inputs.push(desk.accept(&format!("{number}")).await);
+    }
+    desk.turn(Turn::ends([&inputs[1]])).await;
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&inputs[3]])).await;
+    let unit = desk.chain().await.attempt(Seq(5), InputState::Staged, 1).unit();
+    desk.commit(unit).await;
+    let page = |after, limit| Page { after, limit };
+    let seqs = |inputs: Vec<crate::store::StoredInput>| -> Vec<u64> {
+        inputs.iter().map(|input| input.seq.0).collect()
+    };
+    let open = site.store.open_inputs(desk.agent(), page(1, 2)).await.unwrap();
+    assert_eq!(seqs(open), [3, 5]);
+    let open = site.store.open_inputs(desk.agent(), page(5, 9)).await.unwrap();
+    assert_eq!(seqs(open), [6]);
+    let all = site.store.inputs(desk.agent(), None, page(2, 3)).await.unwrap();
+    assert_eq!(seqs(all), [3, 4, 5]);
+    let by_state = [
+        (InputState::Queued, vec![1, 3, 6]),
+        (InputState::Staged, vec![5]),
+        (InputState::Consumed, vec![2]),
+        (InputState::DeadLettered, vec![4]),
+        (InputState::Replaced, vec![]),
+    ];
+    for (state, expected) in by_state {
+        let found = site.store.inputs(desk.agent(), Some(state), ALL).await.unwrap();
+        assert_eq!(seqs(found), expected, "{state:?}");
+    }
+}
+
+/// What a delivery is answered.
+#[derive(Debug, PartialEq)]
+enum Heard {
+    New,
+    Ended,
+    Stale { highest: u64 },
+    Gap { next: u64 },
+}
+
+/// Delivers number `number` of generation `owner.0` under token `owner.1`.
+async fn deliver(desk: &Desk, owner: (u64, u64), number: u64, lowest_open: u64) -> Heard {
+    let new = delivery(desk.agent(), "origin", owner, number, lowest_open);
+    match desk.store().accept(new, desk.owner.incarnation).await {
+        Ok(Accepted::New { .. }) => Heard::New,
+        Ok(Accepted::AlreadyEnded) => Heard::Ended,
+        Err(AcceptError::StalePublisher { highest }) => Heard::Stale { highest: highest.0 },
+        Err(AcceptError::Gap { next }) => Heard::Gap { next },
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn deliveries_follow_the_table(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let steps = [
+        ("the first is number 1", (1, 5), 2, 1, Heard::Gap { next: 1 }),
+        ("and is accepted", (1, 5), 1, 1, Heard::New),
+        ("once", (1, 5), 1, 1, Heard::Ended),
+        ("then the next", (1, 5), 2, 1, Heard::New),
+        ("none is skipped", (1, 5), 4, 1, Heard::Gap { next: 3 }),
+        ("unless it has ended at the sender", (1, 5), 6, 6, Heard::New),
+        ("what lies below has ended", (1, 5), 3, 3, Heard::Ended),
+        ("a higher token goes on", (1, 7), 7, 7, Heard::New),
+        ("a lower one is stale", (1, 6), 8, 8, Heard::Stale { highest: 7 }),
+        ("even for what has ended", (1, 5), 1, 1, Heard::Stale { highest: 7 }),
+        ("a higher generation starts at 1", (2, 7), 2, 1, Heard::Gap { next: 1 }),
+        ("anew", (2, 8), 1, 1, Heard::New),
+        ("a lower generation has ended", (1, 8), 8, 8, Heard::Ended),
+        ("the higher goes on", (2, 8), 2, 1, Heard::New),
+        ("and may start later", (3, 9), 4, 4, Heard::New),
+        ("from there", (3, 9), 5, 4, Heard::New),
+    ];
+    for (what, owner, number, lowest_open, expected) in steps {
+        assert_eq!(deliver(&desk, owner, number, lowest_open).await, expected, "{what}");
+    }
+    let inputs = site.store.inputs(desk.agent(), None, ALL).await.unwrap();
+    let seqs: Vec<u64> = inputs.iter().map(|input| input.seq.0).collect();
+    assert_eq!(seqs, (1..=8).collect::<Vec<u64>>());
+    let other = delivery(desk.agent(), "another", (1, 1), 1, 1);
+    let accepted = site.store.accept(other, site.incarnation).await;
+    assert_eq!(accepted, Ok(Accepted::New { seq: Seq(9) }), "each origin has a row of its own");
+}
+
+async fn a_refused_delivery_changes_nothing(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    deliver(&desk, (1, 5), 1, 1).await;
+    let before = picture(desk.store(), desk.agent()).await;
+    assert_eq!(deliver(&desk, (1, 9), 3, 1).await, Heard::Gap { next: 2 });
+    assert_eq!(deliver(&desk, (1, 4), 2, 1).await, Heard::Stale { highest: 5 });
+    assert_eq!(deliver(&desk, (2, 9), 2, 1).await, Heard::Gap { next: 1 });
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
+    assert_eq!(deliver(&desk, (1, 5), 2, 1).await, Heard::New, "under the token that was heard");
+}
+
+async fn an_ended_delivery_still_teaches_the_token(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    deliver(&desk, (1, 5), 1, 1).await;
+    assert_eq!(deliver(&desk, (1, 8), 1, 1).await, Heard::Ended);
+    assert_eq!(deliver(&desk, (1, 5), 2, 1).await, Heard::Stale { highest: 8 });
+    let agent = desk.agent().clone();
+    drop(desk);
+    let store = world.reopen("a", Sharing::Exclusive, site.store).await;
+    let frames = store.export_rows(&agent, 0, usize::MAX).await.unwrap();
+    let heard = frames.iter().find_map(|frame| match &frame.row {
+        Row::Receiver(receiver) => Some(receiver.clone()),
+        _ => None,
+    });
+    let heard = heard.unwrap();
+    assert_eq!((heard.origin, heard.generation), (id("origin"), Generation(1)));
+    assert_eq!((heard.token, heard.next), (FencingToken(8), 2));
+}
+
+async fn a_dead_letter_is_driven_again_at_its_old_place(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let (first, second) = (desk.accept("first").await, desk.accept("second").await);
+    let refused = site.store.redrive(desk.agent(), first.input.id).await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "it waits: {refused:?}");
+    let unit = desk.chain().await.attempt(first.seq, InputState::Staged, 3).unit();
+    desk.commit(unit).await;
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&first])).await;
+    assert_eq!(desk.row().await.open_inputs, 1);
+    assert_eq!(site.store.redrive(desk.agent(), first.input.id).await, Ok(()));
+    let stored = site.store.input(desk.agent(), first.input.id).await.unwrap().unwrap();
+    assert_eq!(stored, first, "as on the first day");
+    let open = site.store.open_inputs(desk.agent(), ALL).await.unwrap();
+    assert_eq!(open, [first.clone(), second.clone()]);
+    desk.turn(Turn::ends([&first])).await;
+    let unknown = message(desk.agent(), "unknown").input.id;
+    for input in [first.input.id, unknown] {
+        let refused = site.store.redrive(desk.agent(), input).await;
+        assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    }
+}

@@ -1,0 +1,147 @@
+//! Migration records, and what closes them (rule 5).
+
+use crate::event::EventKind;
+use crate::id::{MigrationId, Revision};
+use crate::limits::PAGE_MAX;
+use crate::migration::{Failure, Phase, Role};
+use crate::store::conformance::Case;
+use crate::store::conformance::fixture::{Store, World, host, id, is_conflict, migration};
+use crate::store::{MigrationRecord, Sharing};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::of(a_record_is_written_and_read_back),
+        Case::of(a_record_belongs_to_one_agent),
+        Case::of(a_second_open_migration_of_a_side_is_a_conflict),
+        Case::of(a_migration_that_is_over_stays_over),
+        Case::of(phases_are_events_once_each),
+        Case::of(both_sides_keep_records_in_a_shared_store),
+        Case::of(an_acquisition_closes_the_open_migration),
+        Case::of(a_migrations_own_grant_leaves_its_record),
+    ]
+}
+
+fn record(number: u8, agent: &str, role: Role, phase: Phase) -> MigrationRecord {
+    let started_at_ms = super::START_MS + u64::from(number);
+    MigrationRecord {
+        id: migration(number),
+        agent: id(agent),
+        role,
+        source: host(1),
+        target: host(2),
+        phase,
+        failure: None,
+        rounds: 1,
+        bytes: 2,
+        pause_us: None,
+        started_at_ms,
+        deadline_ms: started_at_ms + 60_000,
+    }
+}
+
+async fn put(store: &Store, record: MigrationRecord) {
+    assert_eq!(store.put_migration(record).await, Ok(()));
+}
+
+async fn refuse(store: &Store, record: MigrationRecord) {
+    let before = store.migrations(PAGE_MAX).await.unwrap();
+    let refused = store.put_migration(record).await;
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
+    assert_eq!(store.migrations(PAGE_MAX).await, Ok(before));
+}
+
+async fn a_record_is_written_and_read_back(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    put(&store, record(1, "one", Role::Source, Phase::Reserve)).await;
+    put(&store, record(3, "three", Role::Target, Phase::Transfer)).await;
+    put(&store, record(2, "two", Role::Source, Phase::Reserve)).await;
+    let mut later = record(1, "one", Role::Source, Phase::Complete);
+    later.pause_us = Some(1_234);
+    later.rounds = 7;
+    put(&store, later.clone()).await;
+    let store = world.reopen("a", Sharing::Exclusive, store).await;
+    assert_eq!(store.migration(migration(1)).await, Ok(Some(later)));
+    let newest: Vec<MigrationId> = store.migrations(2).await.unwrap().iter().map(|record| record.id).collect();
+    assert_eq!(newest, [migration(3), migration(2)]);
+}
+
+async fn a_record_belongs_to_one_agent(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    put(&store, record(1, "one", Role::Source, Phase::Reserve)).await;
+    refuse(&store, record(1, "two", Role::Source, Phase::Reserve)).await;
+    refuse(&store, record(1, "two", Role::Target, Phase::Reserve)).await;
+}
+
+async fn a_second_open_migration_of_a_side_is_a_conflict(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    put(&store, record(1, "one", Role::Source, Phase::Transfer)).await;
+    refuse(&store, record(2, "one", Role::Source, Phase::Reserve)).await;
+    put(&store, record(2, "two", Role::Source, Phase::Reserve)).await;
+    put(&store, record(1, "one", Role::Source, Phase::Failed)).await;
+    put(&store, record(3, "one", Role::Source, Phase::Reserve)).await;
+}
+
+async fn a_migration_that_is_over_stays_over(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    put(&store, record(1, "one", Role::Source, Phase::Aborted)).await;
+    refuse(&store, record(1, "one", Role::Source, Phase::Cutover)).await;
+    refuse(&store, record(1, "one", Role::Source, Phase::Complete)).await;
+    put(&store, record(1, "one", Role::Source, Phase::Aborted)).await;
+}
+
+async fn phases_are_events_once_each(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    for phase in [Phase::Reserve, Phase::Reserve, Phase::Transfer, Phase::Transfer, Phase::Complete] {
+        put(&store, record(1, "one", Role::Source, phase)).await;
+    }
+    let kind = Some(EventKind::Migration);
+    let events = store.events(0, Some(&id("one")), kind, PAGE_MAX).await.unwrap();
+    assert_eq!(events.len(), 3);
+}
+
+async fn both_sides_keep_records_in_a_shared_store(world: World) {
+    let store = world.open("a", Sharing::Shared).await;
+    let source = record(1, "one", Role::Source, Phase::Replay);
+    let target = record(1, "one", Role::Target, Phase::Restore);
+    put(&store, target.clone()).await;
+    assert_eq!(store.migration(migration(1)).await, Ok(Some(target)));
+    put(&store, source.clone()).await;
+    assert_eq!(store.migration(migration(1)).await, Ok(Some(source)));
+    assert_eq!(store.migrations(PAGE_MAX).await.unwrap().len(), 2);
+}
+
+async fn an_acquisition_closes_the_open_migration(world: World) {
+    let site = world.shared_site("a").await;
+    let desk = site.own("agent").await;
+    put(&site.store, record(1, "agent", Role::Source, Phase::Complete)).await;
+    put(&site.store, record(2, "agent", Role::Source, Phase::Transfer)).await;
+    put(&site.store, record(3, "bystander", Role::Source, Phase::Transfer)).await;
+    site.take(desk.agent()).await;
+    let phase = async |number| site.store.migration(migration(number)).await.unwrap().unwrap().phase;
+    assert_eq!(phase(2).await, Phase::Transfer, "no new token, no end");
+    let other = site.beside(2).await;
+    site.store.leave(site.incarnation).await.unwrap();
+    other.take(desk.agent()).await;
+    let closed = site.store.migration(migration(2)).await.unwrap().unwrap();
+    assert_eq!((closed.phase, closed.failure), (Phase::Aborted, Some(Failure::Fenced)));
+    assert_eq!((phase(1).await, phase(3).await), (Phase::Complete, Phase::Transfer));
+    let kind = Some(EventKind::Migration);
+    let events = site.store.events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
+    assert_eq!(events.len(), 3, "the end is an event as well");
+}
+
+async fn a_migrations_own_grant_leaves_its_record(world: World) {
+    let site = world.shared_site("a").await;
+    let other = site.beside(2).await;
+    let desk = site.own("agent").await;
+    put(&site.store, record(1, "agent", Role::Source, Phase::Cutover)).await;
+    site.store.transfer(&desk.owner, Revision(0), migration(1), other.host).await.unwrap();
+    let kept = site.store.migration(migration(1)).await.unwrap().unwrap();
+    assert_eq!((kept.phase, kept.failure), (Phase::Cutover, None));
+
+    let desk = site.own("second").await;
+    put(&site.store, record(2, "second", Role::Source, Phase::Transfer)).await;
+    site.store.transfer(&desk.owner, Revision(0), migration(3), other.host).await.unwrap();
+    let closed = site.store.migration(migration(2)).await.unwrap().unwrap();
+    assert_eq!(closed.phase, Phase::Aborted, "another migration took the agent");
+}

@@ -1,0 +1,399 @@
+//! `MemoryStore`: the reference implementation. One lock over plain maps; each method holds it once, so each is one
+//! transaction. It keeps no rule by cleverness, and nothing beyond the process.
+//!
+//! `rows.rs` are the rows of one agent with their change log, `tables.rs` the whole store with sessions, leases, agents,
+//! plugins, events and migration records, `commit.rs` accepting and committing, `handoff.rs` moving homes.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::event::{Event, EventKind, NewEvent};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::input::{InputState, NewInput};
+use crate::lease::Lease;
+use crate::limits::PAGE_MAX;
+use crate::output::{OutputState, StoredOutput};
+use crate::receipt::Receipt;
+use crate::spec::PluginInfo;
+use crate::store::agent::{AgentImage, AgentRow, Lifecycle, NewAgent, StoredInput};
+use crate::store::commit::{AcceptError, Accepted, Owner, Unit, UnitOutcome};
+use crate::store::error::StoreError;
+use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
+use crate::store::rows::RowFrame;
+use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
+use crate::store::{OutputEnd, OutputKey, Page, RuntimeStore};
+use crate::time::Clock;
+
+mod commit;
+mod handoff;
+mod rows;
+mod tables;
+
+use rows::AgentRows;
+use tables::Tables;
+
+/// A store that lives as long as its last clone.
+#[derive(Clone)]
+pub struct MemoryStore {
+    tables: Arc<Mutex<Tables>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemoryStore {
+    /// An empty store for one host at a time. Its clock dates what the store writes by itself.
+    pub fn exclusive(clock: Arc<dyn Clock>) -> Self {
+        Self::new(Sharing::Exclusive, clock)
+    }
+
+    /// An empty store for several hosts. Its clock also judges the expiry of their sessions.
+    pub fn shared(clock: Arc<dyn Clock>) -> Self {
+        Self::new(Sharing::Shared, clock)
+    }
+
+    fn new(sharing: Sharing, clock: Arc<dyn Clock>) -> Self {
+        let id = StoreId::generate(clock.wall_ms(), clock.random());
+        Self {
+            tables: Arc::new(Mutex::new(Tables::new(id, sharing))),
+            clock,
+        }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        // A method that panicked has checked before it wrote; what is there is whole.
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads an agent's rows; the empty answer when there is no such agent.
+    fn read<T: Default>(&self, agent: &AgentId, read: impl FnOnce(&AgentRows) -> T) -> T {
+        self.tables().agents.get(agent).map_or_else(T::default, read)
+    }
+}
+
+/// Outputs after a position that still wait.
+fn pending(rows: &AgentRows, after: u64) -> impl Iterator<Item = &StoredOutput> {
+    let outputs = rows.outputs_after(after);
+    outputs.filter(|output| output.state == OutputState::Pending)
+}
+
+#[async_trait]
+impl RuntimeStore for MemoryStore {
+    fn id(&self) -> StoreId {
+        self.tables().id
+    }
+
+    async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {
+        Ok(self.tables().join(request, self.clock.boot()))
+    }
+
+    async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.tables().heartbeat(incarnation, self.clock.boot())
+    }
+
+    async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError> {
+        Ok(self
+            .tables()
+            .bury_expired(self.clock.boot(), self.clock.wall_ms()))
+    }
+
+    async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.tables().leave(incarnation, self.clock.wall_ms());
+        Ok(())
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        Ok(self.tables().session_rows(self.clock.boot()))
+    }
+
+    async fn acquire(
+        &self,
+        incarnation: Incarnation,
+        agents: &[AgentId],
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
+        let mut tables = self.tables();
+        tables.check_session(incarnation)?;
+        let now_ms = self.clock.wall_ms();
+        let leases = agents
+            .iter()
+            .map(|agent| tables.acquire(incarnation, agent, now_ms));
+        Ok(leases.collect())
+    }
+
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        self.tables().release(owner)
+    }
+
+    async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.tables().create(agent)
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+        let tables = self.tables();
+        let rows = tables.agents.get(agent);
+        Ok(rows.map(|rows| tables.agent_row(rows)))
+    }
+
+    async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+        let tables = self.tables();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = tables.agents.range((from, Bound::Unbounded));
+        let page = rows.take(limit.min(PAGE_MAX));
+        Ok(page.map(|(_, rows)| tables.agent_row(rows)).collect())
+    }
+
+    async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError> {
+        Ok(self.tables().runnable(incarnation, limit.min(PAGE_MAX)))
+    }
+
+    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
+        Ok(self.tables().image(agent))
+    }
+
+    async fn set_lifecycle(
+        &self,
+        owner: &Owner,
+        lifecycle: Lifecycle,
+        events: Vec<NewEvent>,
+    ) -> Result<(), StoreError> {
+        self.tables().set_lifecycle(owner, lifecycle, events)
+    }
+
+    async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
+        self.tables().accept(input, by, self.clock.wall_ms())
+    }
+
+    async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
+        Ok(self.read(agent, |rows| rows.input_by_id(input).cloned()))
+    }
+
+    async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let open = rows
+                .inputs_after(page.after)
+                .filter(|input| input.state.is_open());
+            open.take(page.limit.min(PAGE_MAX)).cloned().collect()
+        }))
+    }
+
+    async fn inputs(
+        &self,
+        agent: &AgentId,
+        state: Option<InputState>,
+        page: Page,
+    ) -> Result<Vec<StoredInput>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let inputs = rows
+                .inputs_after(page.after)
+                .filter(|input| state.is_none_or(|state| input.state == state));
+            inputs.take(page.limit.min(PAGE_MAX)).cloned().collect()
+        }))
+    }
+
+    async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
+        self.tables().redrive(agent, input)
+    }
+
+    async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
+        self.tables().commit_turns(unit)
+    }
+
+    async fn receipts(
+        &self,
+        agent: &AgentId,
+        generation: Generation,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let receipts = rows.receipts_from(generation, after.next());
+            receipts.take(limit.min(PAGE_MAX)).cloned().collect()
+        }))
+    }
+
+    async fn state_value(&self, agent: &AgentId, key: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.read(agent, |rows| rows.state().get(key).cloned()))
+    }
+
+    async fn state_keys(
+        &self,
+        agent: &AgentId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let keys = rows
+                .state()
+                .keys()
+                .filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
+            keys.take(limit.min(PAGE_MAX)).cloned().collect()
+        }))
+    }
+
+    async fn pending_outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let outputs = pending(rows, page.after).take(page.limit.min(PAGE_MAX));
+            outputs.cloned().collect()
+        }))
+    }
+
+    async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        Ok(self.read(agent, |rows| {
+            let outputs = rows.outputs_after(page.after).take(page.limit.min(PAGE_MAX));
+            outputs.cloned().collect()
+        }))
+    }
+
+    async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
+        self.tables().end_outputs(owner, ends, self.clock.wall_ms())
+    }
+
+    async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {
+        self.tables().put_plugin(plugin, component, self.clock.wall_ms())
+    }
+
+    async fn plugins(&self) -> Result<Vec<PluginInfo>, StoreError> {
+        Ok(self.tables().plugin_infos())
+    }
+
+    async fn component(&self, plugin: Digest) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.tables().component(plugin))
+    }
+
+    async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
+        self.tables().remove_plugin(plugin, self.clock.wall_ms())
+    }
+
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.tables().append(events);
+        Ok(())
+    }
+
+    async fn events(
+        &self,
+        after: u64,
+        agent: Option<&AgentId>,
+        kind: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let tables = self.tables();
+        let events = tables.events().iter().filter(|event| {
+            event.seq > after
+                && agent.is_none_or(|agent| event.event.agent.as_ref() == Some(agent))
+                && kind.is_none_or(|kind| event.event.kind == kind)
+        });
+        Ok(events.take(limit.min(PAGE_MAX)).cloned().collect())
+    }
+
+    async fn event_range(&self) -> Result<(u64, u64), StoreError> {
+        let tables = self.tables();
+        let seq = |event: Option<&Event>| event.map_or(0, |event| event.seq);
+        Ok((seq(tables.events().front()), seq(tables.events().back())))
+    }
+
+    async fn transfer(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Lease, StoreError> {
+        let now = (self.clock.boot(), self.clock.wall_ms());
+        self.tables().transfer(owner, base, migration, target, now)
+    }
+
+    async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError> {
+        Ok(self.tables().lease(agent))
+    }
+
+    async fn export_rows(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<RowFrame>, StoreError> {
+        self.tables().export_rows(agent, after, bytes_max)
+    }
+
+    async fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError> {
+        let now_ms = self.clock.wall_ms();
+        self.tables()
+            .begin_handoff(owner, base, migration, target, now_ms)
+    }
+
+    async fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        self.tables().receive_rows(migration, agent, frames)
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
+        self.tables().prepare(request)
+    }
+
+    async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        self.tables()
+            .finish_handoff(agent, migration, self.clock.wall_ms())
+    }
+
+    async fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let now_ms = self.clock.wall_ms();
+        self.tables().adopt(agent, migration, incarnation, now_ms)
+    }
+
+    async fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let now_ms = self.clock.wall_ms();
+        self.tables().abort_handoff(agent, migration, incarnation, now_ms)
+    }
+
+    async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {
+        self.tables().discard_copy(migration);
+        Ok(())
+    }
+
+    async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        self.tables().forget_moved(agent, migration);
+        Ok(())
+    }
+
+    async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
+        self.tables().put_migration(record, self.clock.wall_ms())
+    }
+
+    async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
+        Ok(self.tables().migration(migration).cloned())
+    }
+
+    async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError> {
+        Ok(self.tables().migrations(limit.min(PAGE_MAX)))
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "test-util"))]
+mod tests;

@@ -1,0 +1,430 @@
+//! Accepting inputs, and committing chains of steps. Each step is checked whole before its first row is written.
+
+use std::collections::BTreeSet;
+
+use crate::event::{EventKind, NewEvent};
+use crate::id::{Incarnation, InputId, Revision, Seq};
+use crate::input::{DeliveryStamp, InputState, NewInput, Outcome};
+use crate::limits::INBOX_INPUTS_MAX;
+use crate::output::{OutputState, StoredOutput};
+use crate::snapshot::Snapshot;
+use crate::store::OutputEnd;
+use crate::store::OutputKey;
+use crate::store::agent::StoredInput;
+use crate::store::commit::{
+    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
+};
+use crate::store::error::StoreError;
+use crate::store::memory::rows::AgentRows;
+use crate::store::memory::tables::{Tables, conflict, stale};
+use crate::store::rows::{Receiver, Row, RowKey};
+
+impl Tables {
+    pub(super) fn accept(
+        &mut self,
+        mut new: NewInput,
+        by: Incarnation,
+        now_ms: u64,
+    ) -> Result<Accepted, AcceptError> {
+        let rows = self.at_home(&new.agent)?;
+        new.input.accepted_at_ms = now_ms;
+        let Some(stamp) = new.delivery.take() else {
+            return match door(rows, &new)? {
+                Some(known) => Ok(Accepted::Duplicate(known)),
+                None => Ok(Accepted::New {
+                    seq: admit(rows, new, by),
+                }),
+            };
+        };
+        let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
+        let accepted = if heard.is_next {
+            match door(rows, &new)? {
+                Some(known) => Accepted::Duplicate(known),
+                None => Accepted::New {
+                    seq: admit(rows, new, by),
+                },
+            }
+        } else {
+            Accepted::AlreadyEnded
+        };
+        if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
+            rows.put(Row::Receiver(heard.receiver));
+        }
+        Ok(accepted)
+    }
+
+    pub(super) fn redrive(&mut self, agent: &crate::id::AgentId, input: InputId) -> Result<(), StoreError> {
+        let rows = self.at_home(agent)?;
+        let known = rows.input_by_id(input).cloned();
+        let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+        input.state = input
+            .state
+            .on(crate::input::InputEvent::Redrive)
+            .map_err(|error| conflict(error.to_string()))?;
+        input.attempts = 0;
+        input.outcome = None;
+        rows.put(Row::Input(input));
+        Ok(())
+    }
+
+    pub(super) fn commit_turns(&mut self, unit: Unit) -> UnitOutcome {
+        let Unit { owner, base, steps } = unit;
+        let length = steps.len();
+        let begun = self.fenced_at(&owner, base).map(|_| ());
+        if let Err(error) = begun {
+            let is_stale = matches!(error, StoreError::Stale { .. });
+            return if is_stale && self.has_all_boundaries(&owner, base, &steps) {
+                outcome(length, None)
+            } else {
+                outcome(0, Some(error.into()))
+            };
+        }
+        for (committed, step) in steps.into_iter().enumerate() {
+            if let Err(failure) = self.step(&owner, step) {
+                return outcome(committed, Some(failure));
+            }
+        }
+        outcome(length, None)
+    }
+
+    /// Whether a unit that builds on an older revision has been committed before, whole.
+    fn has_all_boundaries(&self, owner: &Owner, base: Revision, steps: &[Step]) -> bool {
+        let rows = &self.agents[&owner.agent];
+        let mut boundaries = 0;
+        let are_stored = steps.iter().all(|step| match step {
+            Step::Boundary(boundary) => {
+                boundaries += 1;
+                let receipt = &boundary.receipt;
+                rows.receipt(receipt.generation, receipt.revision) == Some(receipt)
+            }
+            _ => true,
+        });
+        base < rows.portable().revision && boundaries > 0 && are_stored
+    }
+
+    fn step(&mut self, owner: &Owner, step: Step) -> Result<(), UnitFailure> {
+        let rows = self.at_home(&owner.agent)?;
+        match step {
+            Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation),
+            Step::Attempts(attempts) => Ok(write_attempts(rows, &attempts)?),
+            Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
+            Step::Boundary(boundary) => {
+                check_boundary(rows, owner, &boundary)?;
+                let events = write_boundary(rows, *boundary);
+                self.append(events);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn end_outputs(
+        &mut self,
+        owner: &Owner,
+        ends: &[(OutputKey, OutputEnd)],
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let rows = self.fenced(owner)?;
+        let mut events = Vec::new();
+        for (key, end) in ends {
+            let Some(output) = rows.output(&key.destination, key.generation, key.number) else {
+                continue;
+            };
+            match end {
+                OutputEnd::Acknowledged => rows.delete(RowKey::Output(
+                    key.destination.clone(),
+                    key.generation,
+                    key.number,
+                )),
+                OutputEnd::Undeliverable(reason) if output.state == OutputState::Pending => {
+                    let mut output = output.clone();
+                    output.state = OutputState::Undeliverable { reason: *reason };
+                    rows.put(Row::Output(output));
+                    let event = NewEvent::of_agent(&owner.agent, EventKind::OutputUndeliverable, now_ms)
+                        .with("destination", &key.destination)
+                        .with("number", key.number)
+                        .with("reason", reason.name());
+                    events.push(event);
+                }
+                OutputEnd::Undeliverable(_) => {}
+            }
+        }
+        self.append(events);
+        Ok(())
+    }
+}
+
+impl From<StoreError> for UnitFailure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn outcome(committed: usize, failure: Option<UnitFailure>) -> UnitOutcome {
+    UnitOutcome { committed, failure }
+}
+
+/// What a receiver makes of a delivery.
+struct Heard {
+    /// Its row afterwards.
+    receiver: Receiver,
+    /// Whether the delivery is the one that it waits for.
+    is_next: bool,
+}
+
+/// Decides about a delivery by what was heard from its origin before.
+fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, AcceptError> {
+    if let Some(known) = known {
+        if stamp.token < known.token {
+            return Err(AcceptError::StalePublisher { highest: known.token });
+        }
+        if stamp.generation < known.generation {
+            let receiver = Receiver {
+                token: stamp.token,
+                ..known.clone()
+            };
+            return Ok(Heard {
+                receiver,
+                is_next: false,
+            });
+        }
+    }
+    let known_next = known
+        .filter(|known| known.generation == stamp.generation)
+        .map_or(1, |known| known.next);
+    let next = known_next.max(stamp.lowest_open);
+    if stamp.number > next {
+        return Err(AcceptError::Gap { next });
+    }
+    let is_next = stamp.number == next;
+    let receiver = Receiver {
+        origin: stamp.origin.clone(),
+        generation: stamp.generation,
+        token: stamp.token,
+        next: if is_next { next + 1 } else { next },
+    };
+    Ok(Heard { receiver, is_next })
+}
+
+/// Whether an input is here already; otherwise, whether there is room for it.
+fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, AcceptError> {
+    let body = new.body_digest();
+    let by_key = new
+        .idempotency_key
+        .as_ref()
+        .and_then(|key| rows.input_by_key(key));
+    if let Some(known) = by_key {
+        return if known.body_digest == body {
+            Ok(Some(Box::new(known.clone())))
+        } else {
+            Err(AcceptError::KeyReused)
+        };
+    }
+    if let Some(known) = rows.input_by_id(new.input.id) {
+        return if known.body_digest == body {
+            Ok(Some(Box::new(known.clone())))
+        } else {
+            Err(conflict(format!("input {} has another body", new.input.id)).into())
+        };
+    }
+    let depth = rows.open_inputs();
+    if depth >= INBOX_INPUTS_MAX {
+        return Err(AcceptError::Busy { depth });
+    }
+    Ok(None)
+}
+
+/// Writes an input that was let in.
+fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq {
+    let seq = rows.portable().next_seq;
+    let body_digest = new.body_digest();
+    rows.put(Row::Input(StoredInput {
+        seq,
+        input: new.input,
+        state: InputState::Queued,
+        attempts: 0,
+        accepted_by: by,
+        idempotency_key: new.idempotency_key,
+        body_digest,
+        outcome: None,
+    }));
+    rows.update(|portable| portable.next_seq = seq.next());
+    seq
+}
+
+fn accept_in_unit(
+    rows: &mut AgentRows,
+    new: NewInput,
+    expected: Seq,
+    by: Incarnation,
+) -> Result<(), UnitFailure> {
+    if new.delivery.is_some() {
+        let what = "deliveries inside a unit";
+        return Err(StoreError::Unsupported { what }.into());
+    }
+    match door(rows, &new) {
+        Ok(None) if rows.portable().next_seq != expected => Err(stale(rows).into()),
+        Ok(None) => {
+            admit(rows, new, by);
+            Ok(())
+        }
+        Ok(Some(known)) => Err(UnitFailure::Duplicate(known)),
+        Err(refused) => Err(UnitFailure::Refused(refused)),
+    }
+}
+
+fn open_input(rows: &AgentRows, seq: Seq) -> Result<&StoredInput, StoreError> {
+    rows.input(seq)
+        .filter(|input| input.state.is_open())
+        .ok_or_else(|| conflict(format!("input {seq} is not open")))
+}
+
+fn write_attempts(rows: &mut AgentRows, attempts: &[Attempt]) -> Result<(), StoreError> {
+    for attempt in attempts {
+        open_input(rows, attempt.seq)?;
+        if !attempt.state.is_open() {
+            return Err(conflict(format!(
+                "an attempt can't leave input {} ended",
+                attempt.seq
+            )));
+        }
+    }
+    for attempt in attempts {
+        let mut input = open_input(rows, attempt.seq)?.clone();
+        input.state = attempt.state;
+        input.attempts = attempt.attempts;
+        rows.put(Row::Input(input));
+    }
+    Ok(())
+}
+
+fn write_checkpoint(rows: &mut AgentRows, snapshot: Snapshot) -> Result<(), StoreError> {
+    let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
+    if at(&snapshot) != (rows.portable().generation, rows.portable().revision) {
+        return Err(stale(rows));
+    }
+    match rows.snapshot() {
+        Some(stored) if *stored == snapshot => Ok(()),
+        Some(stored) if at(stored) == at(&snapshot) => Err(conflict(format!(
+            "another snapshot of revision {} is stored",
+            snapshot.revision
+        ))),
+        _ => {
+            rows.put(Row::Snapshot(snapshot));
+            Ok(())
+        }
+    }
+}
+
+fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Result<(), StoreError> {
+    let receipt = &boundary.receipt;
+    let portable = rows.portable();
+    if receipt.agent != owner.agent || receipt.generation != owner.generation {
+        return Err(conflict("the receipt is another agent's or generation's"));
+    }
+    if receipt.revision != portable.revision.next() {
+        return Err(stale(rows));
+    }
+    if receipt.parent != portable.head {
+        return Err(conflict(format!(
+            "receipt {} has another parent than the head",
+            receipt.revision
+        )));
+    }
+    if receipt.token != owner.token || receipt.incarnation != owner.incarnation {
+        return Err(conflict(
+            "the receipt names another token or incarnation than its owner's",
+        ));
+    }
+    let mut ids = Vec::new();
+    for end in &boundary.ends {
+        ids.push(open_input(rows, end.seq)?.input.id);
+        if !fits(&end.outcome, boundary) {
+            return Err(conflict(format!(
+                "the end of input {} is not of this boundary",
+                end.seq
+            )));
+        }
+    }
+    let distinct: BTreeSet<&InputId> = ids.iter().collect();
+    if ids != receipt.inputs || distinct.len() != ids.len() {
+        return Err(conflict("the receipt names other inputs than those that end"));
+    }
+    let state = boundary.snapshot.as_ref().map(Snapshot::state_digest);
+    let is_of_revision = boundary.snapshot.as_ref().is_none_or(|snapshot| {
+        (snapshot.generation, snapshot.revision) == (receipt.generation, receipt.revision)
+    });
+    if state != receipt.state || !is_of_revision {
+        return Err(conflict("the receipt names another state than the snapshot"));
+    }
+    Ok(())
+}
+
+fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
+    let receipt = &boundary.receipt;
+    match outcome {
+        Outcome::Committed { revision, token, .. } => {
+            *revision == receipt.revision && *token == receipt.token
+        }
+        Outcome::DeadLettered { revision, .. } => *revision == receipt.revision,
+        Outcome::Replaced { .. } | Outcome::Abandoned { .. } => false,
+    }
+}
+
+/// Writes a boundary that was checked, and answers its events.
+fn write_boundary(rows: &mut AgentRows, boundary: Boundary) -> Vec<NewEvent> {
+    let Boundary {
+        receipt,
+        ends,
+        snapshot,
+        state,
+        outputs,
+        lifecycle,
+        events,
+    } = boundary;
+    for InputEnd { seq, outcome } in ends {
+        let mut input = rows.input(seq).expect("checked").clone();
+        input.state = match outcome {
+            Outcome::Committed { .. } => InputState::Consumed,
+            _ => InputState::DeadLettered,
+        };
+        input.outcome = Some(outcome);
+        rows.put(Row::Input(input));
+    }
+    for (key, value) in state {
+        match value {
+            Some(value) => rows.put(Row::State { key, value }),
+            None => rows.delete(RowKey::State(key)),
+        }
+    }
+    for output in outputs {
+        let number = rows.next_number(&output.destination);
+        let position = rows.portable().next_output;
+        rows.put(Row::Destination {
+            destination: output.destination.clone(),
+            generation: receipt.generation,
+            next_number: number + 1,
+        });
+        rows.put(Row::Output(StoredOutput {
+            agent: receipt.agent.clone(),
+            generation: receipt.generation,
+            number,
+            revision: receipt.revision,
+            position,
+            committed_at_ms: receipt.committed_at_ms,
+            output,
+            state: OutputState::Pending,
+        }));
+        rows.update(|portable| portable.next_output = position + 1);
+    }
+    if let Some(snapshot) = snapshot {
+        rows.put(Row::Snapshot(snapshot));
+    }
+    rows.update(|portable| {
+        portable.revision = receipt.revision;
+        portable.head = receipt.digest();
+        portable.time_ms = portable.time_ms.max(receipt.committed_at_ms);
+        portable.lifecycle = lifecycle.unwrap_or_else(|| portable.lifecycle.clone());
+    });
+    rows.put(Row::Receipt(receipt));
+    events
+}

@@ -1,0 +1,130 @@
+//! The HTTP API: every route in one table.
+//!
+//! Handlers translate between HTTP and `Runtime`, and decide nothing: an embedder that calls `Runtime` gets the same
+//! behaviour. What is not served is not routed. Every error is a `Problem` (`problem.rs`), those of axum as well.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::serve::ListenerExt;
+use godwit_core::limits::{CONFIG_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_BYTES_MAX};
+use godwit_core::time::sleep;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::access::Access;
+use self::problem::{Code, Problem};
+use crate::config::HostConfig;
+use crate::runtime::Runtime;
+
+mod access;
+pub(crate) mod agents;
+mod events;
+mod extract;
+pub(crate) mod health;
+mod history;
+mod hosts;
+mod inputs;
+mod migrations;
+mod payload;
+mod plugins;
+pub mod problem;
+
+/// A JSON body in bytes: the largest config of an agent, with room for escapes and labels.
+const JSON_BYTES_MAX: usize = 4 * CONFIG_BYTES_MAX;
+/// A plugin upload in bytes: the component, its manifest, and multipart's own lines.
+const UPLOAD_BYTES_MAX: usize = PLUGIN_BYTES_MAX + (1 << 20);
+/// How long requests may go on after shutdown has begun; a client that stopped reading is not waited for.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// All routes, for the listener of this configuration.
+///
+/// # Errors
+/// When the listener is beyond loopback and the token file can't be read or made.
+pub fn router(runtime: Runtime, config: &HostConfig) -> anyhow::Result<Router> {
+    let access = Access::of(config)?;
+    Ok(routes()
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(access, access::guard))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(runtime))
+}
+
+fn routes() -> Router<Runtime> {
+    let input = DefaultBodyLimit::max(PAYLOAD_BYTES_MAX);
+    let upload = DefaultBodyLimit::max(UPLOAD_BYTES_MAX);
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/version", get(health::version))
+        .route("/v1/plugins", post(plugins::load).layer(upload).get(plugins::list))
+        .route("/v1/plugins/{digest}", get(plugins::show).delete(plugins::remove))
+        .route("/v1/agents", get(agents::list))
+        .route("/v1/agents/{id}", put(agents::create).get(agents::show))
+        .route("/v1/agents/{id}/ask", post(inputs::ask).layer(input))
+        .route("/v1/agents/{id}/send", post(inputs::send).layer(input))
+        .route("/v1/agents/{id}/inputs", get(inputs::list))
+        .route("/v1/agents/{id}/inputs/{input}", get(inputs::one))
+        .route("/v1/agents/{id}/dead-letters", get(inputs::dead_letters))
+        .route("/v1/agents/{id}/dead-letters/{input}/retry", post(inputs::retry))
+        .route("/v1/agents/{id}/receipts", get(history::receipts))
+        .route("/v1/agents/{id}/outputs", get(history::outputs))
+        .route("/v1/agents/{id}/checkpoint", post(agents::checkpoint))
+        .route("/v1/agents/{id}/verify", post(agents::verify))
+        .route("/v1/agents/{id}/migrate", post(migrations::start))
+        .route("/v1/migrations", get(migrations::list))
+        .route("/v1/migrations/{id}", get(migrations::show))
+        .route("/v1/migrations/{id}/abort", post(migrations::abort))
+        .route("/v1/hosts", get(hosts::list))
+        .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
+        .route("/v1/peers/{key}", delete(hosts::remove_peer))
+        .route("/v1/events", get(events::events))
+}
+
+/// Serves until shutdown, then lets running requests end, for a while.
+pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    let listener = listener.tap_io(|stream| {
+        // Answers are small; waiting to fill a packet would only add delay.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY refused");
+        }
+    });
+    let drained = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let patience = async {
+        shutdown.cancelled().await;
+        sleep(DRAIN_MAX).await;
+    };
+    // Cancel safe: what is dropped are connections of clients that had their time.
+    tokio::select! {
+        ended = drained.into_future() => {
+            if let Err(error) = ended {
+                tracing::error!(%error, "the API listener failed");
+            }
+        }
+        () = patience => tracing::warn!("some clients did not end in time"),
+    }
+}
+
+async fn no_route(uri: Uri) -> Problem {
+    Problem::new(Code::NoRoute, format!("no such path: {}", uri.path()))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{} does not take {method}", uri.path());
+    Problem::new(Code::MethodNotAllowed, detail)
+}
+
+fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
+    // The panic hook has written what happened and where to stderr; clients learn no internals.
+    tracing::error!("a request handler panicked");
+    Problem::new(Code::Internal, "the host failed on this request").into_response()
+}

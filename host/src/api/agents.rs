@@ -1,0 +1,187 @@
+//! Agents over HTTP: create, list, show, checkpoint, verify.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use godwit_core::id::AgentId;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, PathText, QueryOf, page_limit};
+use super::problem::Problem;
+use crate::runtime::Runtime;
+use crate::runtime::agents::CreateAgent;
+use crate::runtime::call::{AgentCall, AgentReply, AgentView};
+use crate::runtime::verify::VerifyReport;
+
+/// What an agent is to be made of.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewAgentJson {
+    plugin: String,
+    #[serde(default)]
+    config: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AgentsQuery {
+    /// `NAME=VALUE`, or `NAME` for any value.
+    label: Option<String>,
+    state: Option<String>,
+    after: Option<AgentId>,
+    limit: Option<usize>,
+}
+
+/// An agent as JSON.
+#[derive(Debug, Serialize)]
+pub(super) struct AgentJson {
+    id: String,
+    state: String,
+    host: Option<String>,
+    home: String,
+    token: String,
+    lease_ms: Option<u64>,
+    generation: String,
+    revision: String,
+    spec_revision: String,
+    plugin: Value,
+    labels: BTreeMap<String, String>,
+    queue_depth: u64,
+    last_receipt: String,
+    broken: Option<Value>,
+    created_at_ms: u64,
+}
+
+impl From<AgentView> for AgentJson {
+    fn from(view: AgentView) -> Self {
+        let broken = view
+            .broken
+            .map(|reason| json!({"reason": reason.name(), "message": reason.message()}));
+        Self {
+            id: view.id.to_string(),
+            state: view.state,
+            host: view.host.map(|host| host.to_string()),
+            home: view.home.to_string(),
+            token: view.token.to_string(),
+            lease_ms: view.lease_ms,
+            generation: view.generation.to_string(),
+            revision: view.revision.to_string(),
+            spec_revision: view.spec_revision.to_string(),
+            plugin: json!({
+                "name": view.plugin_name,
+                "version": view.plugin_version,
+                "digest": view.plugin.to_string(),
+            }),
+            labels: view.labels,
+            queue_depth: view.queue_depth,
+            last_receipt: view.last_receipt.to_string(),
+            broken,
+            created_at_ms: view.created_at_ms,
+        }
+    }
+}
+
+/// `PUT /v1/agents/{id}`
+pub(super) async fn create(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    JsonOf(new): JsonOf<NewAgentJson>,
+) -> Result<Response, Problem> {
+    let agent: AgentId = path.parse("id")?;
+    let location = format!("/v1/agents/{agent}");
+    let problem_agent = agent.to_string();
+    let NewAgentJson {
+        plugin,
+        config,
+        labels,
+    } = new;
+    let request = CreateAgent {
+        agent,
+        plugin,
+        config,
+        labels,
+    };
+    let created = runtime.create_agent(request).await;
+    let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
+    let body = Json(AgentJson::from(view));
+    Ok(if is_new {
+        (StatusCode::CREATED, [(header::LOCATION, location)], body).into_response()
+    } else {
+        body.into_response()
+    })
+}
+
+/// `GET /v1/agents`
+pub(super) async fn list(
+    State(runtime): State<Runtime>,
+    QueryOf(query): QueryOf<AgentsQuery>,
+) -> Result<Json<List<AgentJson>>, Problem> {
+    let limit = page_limit(query.limit)?;
+    let fits = |view: &AgentView| {
+        let has_label = query.label.as_deref().is_none_or(|label| has_label(view, label));
+        has_label && query.state.as_deref().is_none_or(|state| view.state == state)
+    };
+    let mut after = query.after.clone();
+    let mut found = Vec::new();
+    // One more than asked for says whether more follow.
+    while found.len() <= limit {
+        let views = runtime.agents(after.as_ref(), LIST_MAX).await?;
+        let Some(last) = views.last() else { break };
+        after = Some(last.id.clone());
+        found.extend(views.into_iter().filter(&fits));
+    }
+    let cursor = |view: &AgentView| view.id.to_string();
+    Ok(Json(List::page(found, limit, cursor, AgentJson::from)))
+}
+
+fn has_label(view: &AgentView, selector: &str) -> bool {
+    match selector.split_once('=') {
+        Some((name, value)) => view.labels.get(name).is_some_and(|known| known == value),
+        None => view.labels.contains_key(selector),
+    }
+}
+
+/// `GET /v1/agents/{id}`
+pub(super) async fn show(door: AgentDoor) -> Result<Json<AgentJson>, Problem> {
+    match door.call(AgentCall::Show).await?.reply {
+        AgentReply::Agent(view) => Ok(Json(AgentJson::from(*view))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `POST /v1/agents/{id}/checkpoint`
+pub(super) async fn checkpoint(door: AgentDoor) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Checkpoint).await?.reply {
+        AgentReply::Checkpointed(revision) => Ok(Json(json!({
+            "agent": door.agent.as_str(),
+            "revision": revision.to_string(),
+        }))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `POST /v1/agents/{id}/verify`
+pub(super) async fn verify(door: AgentDoor) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Verify).await?.reply {
+        AgentReply::Verified(report) => Ok(Json(verify_json(&report))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// A verification as JSON; the offline command shows the same.
+pub(crate) fn verify_json(report: &VerifyReport) -> Value {
+    json!({
+        "agent": report.agent.as_str(),
+        "ok": report.breaks.is_empty(),
+        "receipts": report.receipts,
+        "revision": report.revision.to_string(),
+        "token": report.token.to_string(),
+        "breaks": report.breaks,
+    })
+}

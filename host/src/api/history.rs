@@ -1,0 +1,112 @@
+//! What an agent did, over HTTP: its receipts and its outputs.
+
+use axum::Json;
+use godwit_core::digest::Digest;
+use godwit_core::output::{OutputState, StoredOutput};
+use godwit_core::receipt::Receipt;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{AgentDoor, List, QueryOf, page_limit, read_limit};
+use super::payload::member;
+use super::problem::Problem;
+use crate::runtime::call::{AgentCall, AgentReply};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HistoryQuery {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `GET /v1/agents/{id}/receipts`
+pub(super) async fn receipts(
+    door: AgentDoor,
+    QueryOf(query): QueryOf<HistoryQuery>,
+) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(query.limit)?;
+    let call = AgentCall::Receipts {
+        after: query.after.unwrap_or(0),
+        limit: read_limit(limit),
+    };
+    match door.call(call).await?.reply {
+        AgentReply::Receipts(receipts) => {
+            let cursor = |(receipt, _): &(Receipt, Digest)| receipt.revision.to_string();
+            Ok(Json(List::page(receipts, limit, cursor, |(receipt, digest)| {
+                receipt_json(&receipt, digest)
+            })))
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `GET /v1/agents/{id}/outputs`
+pub(super) async fn outputs(
+    door: AgentDoor,
+    QueryOf(query): QueryOf<HistoryQuery>,
+) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(query.limit)?;
+    let call = AgentCall::Outputs {
+        after: query.after.unwrap_or(0),
+        limit: read_limit(limit),
+    };
+    match door.call(call).await?.reply {
+        AgentReply::Outputs(outputs) => {
+            let cursor = |stored: &StoredOutput| stored.position.to_string();
+            Ok(Json(List::page(outputs, limit, cursor, |stored| output_json(&stored))))
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
+    let inputs: Vec<_> = receipt.inputs.iter().map(ToString::to_string).collect();
+    json!({
+        "agent": receipt.agent.as_str(),
+        "generation": receipt.generation.to_string(),
+        "revision": receipt.revision.to_string(),
+        "kind": receipt.kind.name(),
+        "inputs": inputs,
+        "token": receipt.token.to_string(),
+        "host": receipt.host.to_string(),
+        "incarnation": receipt.incarnation.to_string(),
+        "plugin": receipt.plugin.to_string(),
+        "spec_revision": receipt.spec_revision.to_string(),
+        "effects": receipt.effects.to_string(),
+        "state": receipt.state.map(|state| state.to_string()),
+        "parent": receipt.parent.to_string(),
+        "digest": digest.to_string(),
+        "run": receipt.run.to_string(),
+        "sequence": receipt.sequence.to_string(),
+        "elapsed_us": receipt.elapsed_us,
+        "fuel": receipt.fuel,
+        "committed_at_ms": receipt.committed_at_ms,
+    })
+}
+
+fn output_json(stored: &StoredOutput) -> Value {
+    let output = &stored.output;
+    let (state, reason) = match &stored.state {
+        OutputState::Pending => ("pending", None),
+        OutputState::Undeliverable { reason } => ("undeliverable", Some(reason.name())),
+    };
+    let mut shown = json!({
+        "agent": stored.agent.as_str(),
+        "generation": stored.generation.to_string(),
+        "position": stored.position.to_string(),
+        "destination": output.destination.as_str(),
+        "number": stored.number.to_string(),
+        "revision": stored.revision.to_string(),
+        "state": state,
+        "reason": reason,
+        "kind": output.kind.name(),
+        "content_type": output.content_type,
+        "headers": output.headers,
+        "correlation": output.correlation,
+        "committed_at_ms": stored.committed_at_ms,
+    });
+    if let Value::Object(members) = &mut shown {
+        members.extend([member("payload", &output.payload)]);
+    }
+    shown
+}

@@ -1,0 +1,96 @@
+//! Hosts and peers over HTTP.
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use godwit_core::id::HostId;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{JsonOf, List, PathText};
+use super::problem::{Code, Problem};
+use crate::config::parse_peer;
+use crate::runtime::Runtime;
+use crate::runtime::agents::HostView;
+
+/// A peer to list: either form.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub(super) enum NewPeerJson {
+    Parts {
+        /// 64 lower-case hex digits.
+        key: String,
+        /// `IP:PORT` of its mesh.
+        address: SocketAddr,
+    },
+    Text {
+        /// `KEY@IP:PORT`.
+        peer: String,
+    },
+}
+
+/// `GET /v1/hosts`
+pub(super) async fn list(State(runtime): State<Runtime>) -> Result<Json<List<Value>>, Problem> {
+    let hosts = runtime.hosts().await?;
+    Ok(Json(List::whole(hosts.iter().map(host_json).collect())))
+}
+
+/// `GET /v1/peers`
+pub(super) async fn peers(State(runtime): State<Runtime>) -> Json<List<Value>> {
+    let peers = runtime.peers();
+    let items = peers.iter().map(|peer| {
+        json!({
+            "key": peer.host.to_string(),
+            "address": peer.address.to_string(),
+            "connected": peer.is_connected,
+        })
+    });
+    Json(List::whole(items.collect()))
+}
+
+/// `POST /v1/peers`: 201 when it was not listed, 200 when it was; its address is replaced.
+pub(super) async fn add_peer(
+    State(runtime): State<Runtime>,
+    JsonOf(new): JsonOf<NewPeerJson>,
+) -> Result<Response, Problem> {
+    let (key, address) = match new {
+        NewPeerJson::Parts { key, address } => (key.parse()?, address),
+        NewPeerJson::Text { peer } => parse_peer(&peer).map_err(Problem::malformed)?,
+    };
+    if key == runtime.host() {
+        return Err(Problem::malformed("a host is no peer of itself"));
+    }
+    let is_known = runtime.peers().iter().any(|peer| peer.host == key);
+    runtime.add_peer(key, address);
+    let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
+    let body = json!({"key": key.to_string(), "address": address.to_string()});
+    Ok((status, Json(body)).into_response())
+}
+
+/// `DELETE /v1/peers/{key}`
+pub(super) async fn remove_peer(
+    State(runtime): State<Runtime>,
+    path: PathText,
+) -> Result<StatusCode, Problem> {
+    let key: HostId = path.parse("key")?;
+    if runtime.remove_peer(key) {
+        Ok(StatusCode::NO_CONTENT)
+    } else {
+        Err(Problem::new(Code::NotFound, format!("no such peer {key}")))
+    }
+}
+
+fn host_json(host: &HostView) -> Value {
+    json!({
+        "id": host.id.to_string(),
+        "name": host.name,
+        "self": host.is_self,
+        "api": host.api.map(|api| format!("http://{api}")),
+        "mesh": host.mesh.to_string(),
+        "state": host.state,
+        "agents": host.agents,
+    })
+}

@@ -1,0 +1,201 @@
+//! Inputs over HTTP: ask, send, look them up, give dead letters another chance.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use godwit_core::id::InputId;
+use godwit_core::input::{InputState, Kind, Source};
+use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, ASK_TIMEOUT_MAX};
+use godwit_core::store::StoredInput;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{
+    AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit, read_limit,
+};
+use super::problem::{Code, Problem};
+use crate::runtime::Runtime;
+use crate::runtime::call::{AgentCall, AgentReply, Submission};
+
+mod answer;
+mod json;
+
+/// The input that an answer is about.
+pub(super) const INPUT_ID: HeaderName = HeaderName::from_static("godwit-input-id");
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AskQuery {
+    timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct InputsQuery {
+    state: Option<String>,
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeadLettersQuery {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `POST /v1/agents/{id}/ask`
+pub(super) async fn ask(
+    State(runtime): State<Runtime>,
+    door: AgentDoor,
+    QueryOf(query): QueryOf<AskQuery>,
+    headers: HeaderMap,
+    Body(payload): Body,
+) -> Result<Response, Problem> {
+    let timeout_ms = timeout_ms(query.timeout_ms)?;
+    let submission = submission(&runtime, &headers, payload)?;
+    let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
+    let call = AgentCall::Ask {
+        submission,
+        timeout_ms,
+    };
+    match door.call(call).await {
+        Ok(called) => match called.reply {
+            AgentReply::Asked(asked) => answer::answer(&door.agent, asked),
+            _ => Err(Problem::wrong_reply()),
+        },
+        Err(problem) => Err(with_fate(problem, id, has_key)),
+    }
+}
+
+/// `POST /v1/agents/{id}/send`
+pub(super) async fn send(
+    State(runtime): State<Runtime>,
+    door: AgentDoor,
+    headers: HeaderMap,
+    Body(payload): Body,
+) -> Result<Response, Problem> {
+    let submission = submission(&runtime, &headers, payload)?;
+    let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
+    let called = door.call(AgentCall::Send { submission }).await;
+    let called = called.map_err(|problem| with_fate(problem, id, has_key))?;
+    let AgentReply::Sent(sent) = called.reply else {
+        return Err(Problem::wrong_reply());
+    };
+    let body = json!({
+        "input_id": sent.input.to_string(),
+        "seq": sent.seq.to_string(),
+        "deduplicated": sent.is_duplicate,
+    });
+    let id = [(INPUT_ID, sent.input.to_string())];
+    Ok((StatusCode::ACCEPTED, id, Json(body)).into_response())
+}
+
+fn timeout_ms(given: Option<u64>) -> Result<u64, Problem> {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let max = millis(ASK_TIMEOUT_MAX);
+    match given {
+        None => Ok(millis(ASK_TIMEOUT_DEFAULT)),
+        Some(given) if (1..=max).contains(&given) => Ok(given),
+        Some(given) => Err(Problem::malformed(format!("timeout_ms {given} is not 1..={max}"))),
+    }
+}
+
+fn submission(runtime: &Runtime, headers: &HeaderMap, payload: Bytes) -> Result<Submission, Problem> {
+    Ok(Submission {
+        id: runtime.new_input_id(),
+        kind: Kind::Message,
+        source: Source::External { name: "http".into() },
+        content_type: content_type(headers)?,
+        payload,
+        headers: Vec::new(),
+        idempotency_key: idempotency_key(headers)?,
+    })
+}
+
+/// Tells the caller how to find out about an input whose fate is unknown.
+fn with_fate(problem: Problem, id: InputId, has_key: bool) -> Problem {
+    if problem.code() != Code::Unknown {
+        return problem;
+    }
+    problem
+        .with("input_id", id.to_string())
+        .with_header(INPUT_ID, &id.to_string())
+        // Repeating it is safe only under the same key.
+        .retryable(has_key)
+}
+
+/// `GET /v1/agents/{id}/inputs`
+pub(super) async fn list(
+    door: AgentDoor,
+    QueryOf(query): QueryOf<InputsQuery>,
+) -> Result<Json<List<Value>>, Problem> {
+    let state = query.state.as_deref().map(parse_state).transpose()?;
+    page(&door, state, query.after, query.limit).await
+}
+
+/// `GET /v1/agents/{id}/dead-letters`
+pub(super) async fn dead_letters(
+    door: AgentDoor,
+    QueryOf(query): QueryOf<DeadLettersQuery>,
+) -> Result<Json<List<Value>>, Problem> {
+    page(&door, Some(InputState::DeadLettered), query.after, query.limit).await
+}
+
+/// `GET /v1/agents/{id}/inputs/{input}`
+pub(super) async fn one(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+    let input: InputId = path.parse("input")?;
+    match door.call(AgentCall::Input { input }).await?.reply {
+        AgentReply::Input(Some(stored)) => Ok(Json(json::input(&stored))),
+        AgentReply::Input(None) => {
+            let detail = format!("agent {} has no input {input}", door.agent);
+            Err(Problem::new(Code::NotFound, detail).with("agent", door.agent.as_str()))
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `POST /v1/agents/{id}/dead-letters/{input}/retry`
+pub(super) async fn retry(door: AgentDoor, path: PathText) -> Result<Response, Problem> {
+    let input: InputId = path.parse("input")?;
+    match door.call(AgentCall::Redrive { input }).await?.reply {
+        AgentReply::Done => {
+            let body = json!({"input_id": input.to_string(), "state": InputState::Queued.name()});
+            Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+async fn page(
+    door: &AgentDoor,
+    state: Option<InputState>,
+    after: Option<u64>,
+    limit: Option<usize>,
+) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(limit)?;
+    let call = AgentCall::Inputs {
+        state,
+        after: after.unwrap_or(0),
+        limit: read_limit(limit),
+    };
+    match door.call(call).await?.reply {
+        AgentReply::Inputs(inputs) => {
+            let cursor = |stored: &StoredInput| stored.seq.to_string();
+            Ok(Json(List::page(inputs, limit, cursor, |stored| json::input(&stored))))
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn parse_state(text: &str) -> Result<InputState, Problem> {
+    let found = InputState::ALL.into_iter().find(|state| state.name() == text);
+    found.ok_or_else(|| {
+        let names = InputState::ALL.map(InputState::name).join(", ");
+        Problem::malformed(format!("state {text:?} is not one of {names}"))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! Migrations over HTTP: start one, watch it, end it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use godwit_core::id::MigrationId;
+use godwit_core::migration::Role;
+use godwit_core::store::MigrationRecord;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::extract::{AgentDoor, JsonOf, List, PathText};
+use super::problem::Problem;
+use crate::runtime::Runtime;
+use crate::runtime::call::{AgentCall, AgentReply};
+
+/// Where to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MigrateJson {
+    /// A host's name, key, or unique prefix of a key.
+    to: String,
+}
+
+/// `POST /v1/agents/{id}/migrate`
+pub(super) async fn start(
+    door: AgentDoor,
+    JsonOf(MigrateJson { to }): JsonOf<MigrateJson>,
+) -> Result<Response, Problem> {
+    let called = door.call(AgentCall::Migrate { to }).await?;
+    let AgentReply::Migrating(id) = called.reply else {
+        return Err(Problem::wrong_reply());
+    };
+    // Source and target remember the migration, so the caller learns where to look.
+    let body = json!({
+        "migration_id": id.to_string(),
+        "agent": door.agent.as_str(),
+        "source": called.host.to_string(),
+    });
+    let location = [(header::LOCATION, format!("/v1/migrations/{id}"))];
+    Ok((StatusCode::ACCEPTED, location, Json(body)).into_response())
+}
+
+/// `GET /v1/migrations`
+pub(super) async fn list(State(runtime): State<Runtime>) -> Result<Json<List<Value>>, Problem> {
+    let records = runtime.migrations().await?;
+    Ok(Json(List::whole(records.iter().map(migration_json).collect())))
+}
+
+/// `GET /v1/migrations/{id}`
+pub(super) async fn show(State(runtime): State<Runtime>, path: PathText) -> Result<Json<Value>, Problem> {
+    let id: MigrationId = path.parse("id")?;
+    Ok(Json(migration_json(&runtime.migration(id).await?)))
+}
+
+/// `POST /v1/migrations/{id}/abort`
+pub(super) async fn abort(State(runtime): State<Runtime>, path: PathText) -> Result<Json<Value>, Problem> {
+    let id: MigrationId = path.parse("id")?;
+    Ok(Json(migration_json(&runtime.abort_migration(id).await?)))
+}
+
+fn migration_json(record: &MigrationRecord) -> Value {
+    let role = match record.role {
+        Role::Source => "source",
+        Role::Target => "target",
+    };
+    let failure = record.failure.as_ref().map(|failure| {
+        json!({
+            "code": failure.name(),
+            "message": failure.to_string(),
+            "retryable": failure.is_retryable(),
+        })
+    });
+    json!({
+        "id": record.id.to_string(),
+        "agent": record.agent.as_str(),
+        "role": role,
+        "source": record.source.to_string(),
+        "target": record.target.to_string(),
+        "phase": record.phase.name(),
+        "rounds": record.rounds,
+        "bytes": record.bytes,
+        "pause_ms": record.pause_us.map(pause_ms),
+        "failure": failure,
+        "started_at_ms": record.started_at_ms,
+        "deadline_ms": record.deadline_ms,
+    })
+}
+
+/// Milliseconds with three decimals.
+fn pause_ms(pause_us: u64) -> f64 {
+    std::time::Duration::from_micros(pause_us).as_secs_f64() * 1e3
+}

@@ -1,0 +1,5 @@
+//! Command line.
+/// Runs.
+pub fn run() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}

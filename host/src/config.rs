@@ -1,0 +1,427 @@
+//! A host's configuration: defaults < file < `GODWIT_*` environment < flags.
+//!
+//! `KEYS` is the one table of what can be set. Each layer gives texts by key; the highest layer that names a key wins,
+//! lists included. The texts are parsed once, at the end, so that a bad value is reported the same way wherever it came
+//! from: by key and origin. Unknown keys are refused, in the environment too where they carry a section's prefix.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use godwit_core::id::HostId;
+use godwit_core::lease::LeaseProfile;
+
+/// Guests kept at once at most: each reserves address space for its memory.
+const RESIDENT_MAX: usize = 10_000;
+/// Threads for guests at most.
+const GUEST_THREADS_MAX: usize = 256;
+/// A host's name in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Variables with a section's prefix that are the command line's own.
+const CLIENT_VARIABLES: [&str; 1] = ["GODWIT_API_TOKEN"];
+
+/// How a host runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// The data directory.
+    pub data: PathBuf,
+    /// For people; without it the host makes one from its key.
+    pub name: Option<String>,
+    /// Where everything durable is; without it `DATA/godwit.db`.
+    pub store_url: Option<String>,
+    /// Where the HTTP API listens.
+    pub listen: SocketAddr,
+    /// Where the mesh listens.
+    pub mesh: SocketAddr,
+    /// Hosts to talk to.
+    pub peers: Vec<(HostId, SocketAddr)>,
+    /// Life of sessions on a shared store.
+    pub lease_profile: LeaseProfile,
+    /// Guests kept at once.
+    pub resident_max: usize,
+    /// Threads that guests run on.
+    pub guest_threads: usize,
+}
+
+/// One thing that can be set.
+struct Key {
+    /// `SECTION.KEY` in the file; `GODWIT_SECTION_KEY` in the environment.
+    name: &'static str,
+    /// The flag of `serve`, if it has one.
+    flag: Option<&'static str>,
+    /// As it would stand in the file.
+    example: &'static str,
+    /// Whether the example is what holds when nothing is set; else `meaning` says what does.
+    is_default: bool,
+    /// What it is for.
+    meaning: &'static str,
+}
+
+const KEYS: [Key; 9] = [
+    Key {
+        name: "host.name",
+        flag: Some("--name"),
+        example: "\"host-a\"",
+        is_default: false,
+        meaning: "What people call this host. By default the first 8 digits of its key.",
+    },
+    Key {
+        name: "host.data",
+        flag: Some("--data"),
+        example: "\"./godwit-data\"",
+        is_default: true,
+        meaning: "The directory of key, store and caches. Made if it is missing.",
+    },
+    Key {
+        name: "store.url",
+        flag: Some("--store"),
+        example: "\"sqlite:/var/lib/godwit/godwit.db?shared\"",
+        is_default: false,
+        meaning: "Everything durable. By default sqlite:DATA/godwit.db, for one host alone; ?shared lets several hosts on \
+                  one machine share a file.",
+    },
+    Key {
+        name: "mesh.listen",
+        flag: Some("--mesh"),
+        example: "\"127.0.0.1:7701\"",
+        is_default: true,
+        meaning: "Where other hosts reach this one (UDP). Port 0 picks one.",
+    },
+    Key {
+        name: "mesh.peers",
+        flag: Some("--peer"),
+        example: "[]",
+        is_default: true,
+        meaning: "Hosts to talk to, each KEY@IP:PORT of its mesh. The variable takes them separated by commas.",
+    },
+    Key {
+        name: "lease.profile",
+        flag: Some("--lease-profile"),
+        example: "\"normal\"",
+        is_default: true,
+        meaning: "How soon another host on a shared store takes over: normal (15 s) or fast (3 s).",
+    },
+    Key {
+        name: "api.listen",
+        flag: Some("--listen"),
+        example: "\"127.0.0.1:7700\"",
+        is_default: true,
+        meaning: "Where the HTTP API listens. Port 0 picks one. Beyond loopback clients need the token in DATA/api.token.",
+    },
+    Key {
+        name: "limits.resident_max",
+        flag: None,
+        example: "1000",
+        is_default: true,
+        meaning: "Guests kept in memory at once; the others are parked in the store.",
+    },
+    Key {
+        name: "limits.guest_threads",
+        flag: None,
+        example: "4",
+        is_default: false,
+        meaning: "Threads that guests run on. By default as many as there are CPUs, at least 2.",
+    },
+];
+
+/// Why a configuration can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No such key.
+    #[error("{origin}: there is no key {key}; `godwit serve --help-config` lists them all")]
+    UnknownKey {
+        /// What was named.
+        key: String,
+        /// Where.
+        origin: String,
+    },
+    /// A value that the key does not take.
+    #[error("{key} ({origin}): {text:?} {reason}")]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// Where the value was given.
+        origin: String,
+        /// The value.
+        text: String,
+        /// What it should be.
+        reason: String,
+    },
+}
+
+/// What a layer says about one key: a list of texts, one for a scalar.
+#[derive(Debug, Clone)]
+struct Given {
+    texts: Vec<String>,
+    origin: String,
+}
+
+type Layers = BTreeMap<&'static str, Given>;
+
+/// What the command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// The configuration file.
+    pub config: Option<PathBuf>,
+    /// Values by name of flag (`--data`); several for a list.
+    pub values: Vec<(&'static str, Vec<String>)>,
+}
+
+impl HostConfig {
+    /// Puts the layers on top of each other.
+    ///
+    /// # Errors
+    /// `ConfigError` names the key and where it was given.
+    pub fn load(
+        flags: &Flags,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new();
+        if let Some(path) = &flags.config {
+            layers.extend(from_file(path)?);
+        }
+        layers.extend(from_environment(environment)?);
+        layers.extend(from_flags(flags)?);
+        Self::parse(&layers)
+    }
+
+    fn parse(layers: &Layers) -> Result<Self, ConfigError> {
+        let data = scalar(layers, "host.data", parse_data)?;
+        Ok(Self {
+            data: data.unwrap_or_else(|| PathBuf::from("./godwit-data")),
+            name: scalar(layers, "host.name", parse_name)?,
+            store_url: scalar(layers, "store.url", |text| Ok(text.to_owned()))?,
+            listen: scalar(layers, "api.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7700).into()),
+            mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
+            peers: list(layers, "mesh.peers", parse_peer)?,
+            lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
+            resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?
+                .unwrap_or(1000),
+            guest_threads: scalar(layers, "limits.guest_threads", |text| {
+                parse_count(text, 2, GUEST_THREADS_MAX)
+            })?
+            .unwrap_or_else(cpus),
+        })
+    }
+}
+
+fn key_named(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+fn from_file(path: &Path) -> Result<Layers, ConfigError> {
+    let failed = |reason: String| ConfigError::File {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
+    let origin = path.display().to_string();
+    let mut layer = Layers::new();
+    for (section, content) in table {
+        let toml::Value::Table(keys) = content else {
+            return Err(ConfigError::UnknownKey { key: section, origin });
+        };
+        for (name, value) in keys {
+            let name = format!("{section}.{name}");
+            let origin = origin.clone();
+            let Some(key) = key_named(&name) else {
+                return Err(ConfigError::UnknownKey { key: name, origin });
+            };
+            let texts = file_texts(key, value).map_err(|text| ConfigError::Value {
+                key: key.name,
+                origin: origin.clone(),
+                text,
+                reason: format!("is not like {}", key.example),
+            })?;
+            layer.insert(key.name, Given { texts, origin });
+        }
+    }
+    Ok(layer)
+}
+
+/// A value of the file as texts; the value itself when its type does not fit the key.
+fn file_texts(key: &Key, value: toml::Value) -> Result<Vec<String>, String> {
+    let is_list = key.example.starts_with('[');
+    let text = |value: toml::Value| match value {
+        toml::Value::String(text) => Ok(text),
+        toml::Value::Integer(number) => Ok(number.to_string()),
+        other => Err(other.to_string()),
+    };
+    match value {
+        toml::Value::Array(values) if is_list => values.into_iter().map(text).collect(),
+        value if is_list => Err(value.to_string()),
+        value => Ok(vec![text(value)?]),
+    }
+}
+
+fn variable(key: &Key) -> String {
+    format!("GODWIT_{}", key.name.replace('.', "_").to_ascii_uppercase())
+}
+
+fn from_environment(environment: impl IntoIterator<Item = (String, String)>) -> Result<Layers, ConfigError> {
+    let mut layer = Layers::new();
+    for (name, value) in environment {
+        let Some(key) = KEYS.iter().find(|key| variable(key) == name) else {
+            if has_section_prefix(&name) && !CLIENT_VARIABLES.contains(&name.as_str()) {
+                let origin = String::from("environment");
+                return Err(ConfigError::UnknownKey { key: name, origin });
+            }
+            continue;
+        };
+        let texts = if key.example.starts_with('[') {
+            let parts = value.split(',').map(str::trim);
+            parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        } else {
+            vec![value]
+        };
+        layer.insert(key.name, Given { texts, origin: name });
+    }
+    Ok(layer)
+}
+
+/// Whether a variable looks like one of ours, so that a slip of the pen is not silently ignored.
+fn has_section_prefix(name: &str) -> bool {
+    let rest = name.strip_prefix("GODWIT_").and_then(|rest| rest.split_once('_'));
+    rest.is_some_and(|(section, _)| {
+        let section = section.to_ascii_lowercase();
+        KEYS.iter()
+            .any(|key| key.name.split_once('.').is_some_and(|(known, _)| known == section))
+    })
+}
+
+fn from_flags(flags: &Flags) -> Result<Layers, ConfigError> {
+    let mut layer = Layers::new();
+    for (flag, texts) in &flags.values {
+        let Some(key) = KEYS.iter().find(|key| key.flag == Some(flag)) else {
+            let origin = String::from("command line");
+            return Err(ConfigError::UnknownKey {
+                key: (*flag).to_owned(),
+                origin,
+            });
+        };
+        let given = Given {
+            texts: texts.clone(),
+            origin: (*flag).to_owned(),
+        };
+        layer.insert(key.name, given);
+    }
+    Ok(layer)
+}
+
+fn scalar<T>(
+    layers: &Layers,
+    key: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    Ok(list(layers, key, parse)?.pop())
+}
+
+fn list<T>(
+    layers: &Layers,
+    key: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, ConfigError> {
+    let Some(given) = layers.get(key) else {
+        return Ok(Vec::new());
+    };
+    let parsed = given.texts.iter().map(|text| {
+        parse(text).map_err(|reason| ConfigError::Value {
+            key,
+            origin: given.origin.clone(),
+            text: text.clone(),
+            reason,
+        })
+    });
+    parsed.collect()
+}
+
+fn parse_data(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is not a path".into()),
+        path => Ok(path.into()),
+    }
+}
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let alphabet = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(alphabet) {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"))
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    SocketAddr::from_str(text).map_err(|_| "is not IP:PORT".into())
+}
+
+/// Parses `KEY@IP:PORT`.
+///
+/// # Errors
+/// What is wrong with which half.
+pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
+    let Some((key, address)) = text.split_once('@') else {
+        return Err("is not KEY@IP:PORT".into());
+    };
+    let key = key.parse().map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
+    let address = parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
+    Ok((key, address))
+}
+
+fn parse_profile(text: &str) -> Result<LeaseProfile, String> {
+    match text {
+        "normal" => Ok(LeaseProfile::NORMAL),
+        "fast" => Ok(LeaseProfile::FAST),
+        _ => Err("is not normal or fast".into()),
+    }
+}
+
+fn parse_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (min..=max).contains(count));
+    count.ok_or_else(|| format!("is not a number of {min}..={max}"))
+}
+
+fn cpus() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(2, usize::from);
+    cpus.clamp(2, GUEST_THREADS_MAX)
+}
+
+/// Every key with its default and meaning, as a file that can be kept and edited.
+pub fn help() -> String {
+    let mut text = String::from(
+        "# Everything `godwit serve` can be told. What is set later wins: defaults, this file (--config), environment, flags.\n",
+    );
+    let mut last = "";
+    for key in &KEYS {
+        let (section, name) = key.name.split_once('.').unwrap_or(("", key.name));
+        if section != last {
+            last = section;
+            push(&mut text, format_args!("\n[{section}]\n"));
+        }
+        let flag = key.flag.map_or_else(String::new, |flag| format!(", flag {flag}"));
+        push(&mut text, format_args!("# {}\n", key.meaning));
+        push(&mut text, format_args!("# Variable {}{flag}.\n", variable(key)));
+        // A key that is not its own default stays a comment, so that the file as printed changes nothing.
+        let comment = if key.is_default { "" } else { "# " };
+        push(&mut text, format_args!("{comment}{name} = {}\n", key.example));
+    }
+    text
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    text.write_fmt(line).expect("writing to a string does not fail");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Tests of the layers.
+
+use super::*;
+
+const KEY: &str = "abababababababababababababababababababababababababababababababab";
+
+fn load(file: Option<&str>, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Result<HostConfig, ConfigError> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = file.map(|text| {
+        let path = dir.path().join("godwit.toml");
+        std::fs::write(&path, text).expect("a file");
+        path
+    });
+    let values = flags.iter().map(|(flag, value)| (*flag, vec![(*value).to_owned()]));
+    let flags = Flags {
+        config,
+        values: values.collect(),
+    };
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    HostConfig::load(&flags, environment)
+}
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let config = load(None, &[], &[]).unwrap();
+    assert_eq!(config.data, PathBuf::from("./godwit-data"));
+    assert_eq!(config.listen.to_string(), "127.0.0.1:7700");
+    assert_eq!(config.mesh.to_string(), "127.0.0.1:7701");
+    assert_eq!((config.name, config.store_url), (None, None));
+    assert_eq!(config.lease_profile, LeaseProfile::NORMAL);
+    assert!(config.peers.is_empty());
+    assert!(config.guest_threads >= 2);
+}
+
+#[test]
+fn the_higher_layer_wins() {
+    let file = "[host]\nname = \"file\"\ndata = \"/file\"\n[api]\nlisten = \"127.0.0.1:1\"\n[limits]\nresident_max = 5\n";
+    let environment = [("GODWIT_HOST_NAME", "env"), ("GODWIT_HOST_DATA", "/env")];
+    let config = load(Some(file), &environment, &[("--name", "flag")]).unwrap();
+    assert_eq!(config.name.as_deref(), Some("flag"));
+    assert_eq!(config.data, PathBuf::from("/env"));
+    assert_eq!(config.listen.port(), 1);
+    assert_eq!(config.resident_max, 5);
+}
+
+#[test]
+fn lists_are_replaced_as_a_whole() {
+    let file = format!("[mesh]\npeers = [\"{KEY}@127.0.0.1:1\", \"{KEY}@127.0.0.1:2\"]\n");
+    assert_eq!(load(Some(&file), &[], &[]).unwrap().peers.len(), 2);
+    let both = format!("{KEY}@127.0.0.1:3, {KEY}@[::1]:4");
+    let config = load(Some(&file), &[("GODWIT_MESH_PEERS", &both)], &[]).unwrap();
+    let ports: Vec<_> = config.peers.iter().map(|(_, address)| address.port()).collect();
+    assert_eq!(ports, [3, 4]);
+    assert_eq!(config.peers[0].0, HostId([0xab; 32]));
+    let none = load(Some(&file), &[("GODWIT_MESH_PEERS", "")], &[]).unwrap();
+    assert!(none.peers.is_empty());
+}
+
+#[test]
+fn a_bad_value_names_its_key_and_origin() {
+    let cases: [(Option<&str>, &[(&str, &str)], &[(&'static str, &str)], &[&str]); 9] = [
+        (None, &[("GODWIT_LEASE_PROFILE", "slow")], &[], &["lease.profile", "GODWIT_LEASE_PROFILE", "normal or fast"]),
+        (None, &[], &[("--listen", "localhost")], &["api.listen", "--listen", "IP:PORT"]),
+        (None, &[], &[("--peer", "x@127.0.0.1:1")], &["mesh.peers", "--peer", "64 lower-case hex"]),
+        (None, &[], &[("--peer", KEY)], &["mesh.peers", "KEY@IP:PORT"]),
+        (None, &[], &[("--name", "two words")], &["host.name", "two words"]),
+        (None, &[], &[("--data", "")], &["host.data"]),
+        (Some("[limits]\nresident_max = 0\n"), &[], &[], &["limits.resident_max", "godwit.toml", "1..="]),
+        (Some("[limits]\nresident_max = true\n"), &[], &[], &["limits.resident_max", "true", "like 1000"]),
+        (Some("[mesh]\npeers = \"x\"\n"), &[], &[], &["mesh.peers", "like []"]),
+    ];
+    for (file, environment, flags, parts) in cases {
+        let error = load(file, environment, flags).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{error:?} does not name {part:?}");
+        }
+    }
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    for file in ["[host]\nnmae = \"a\"\n", "[hsot]\nname = \"a\"\n", "name = \"a\"\n"] {
+        let error = load(Some(file), &[], &[]).unwrap_err();
+        assert!(matches!(error, ConfigError::UnknownKey { .. }), "{file:?}: {error}");
+    }
+    let typo = load(None, &[("GODWIT_STORE_ULR", "x")], &[]).unwrap_err();
+    assert!(typo.to_string().contains("GODWIT_STORE_ULR"), "{typo}");
+    let others = [("GODWIT_API_TOKEN", "x"), ("GODWIT_URL", "x"), ("GODWIT_LOG", "x"), ("PATH", "x")];
+    load(None, &others, &[]).unwrap();
+    assert!(matches!(load(Some("not toml"), &[], &[]), Err(ConfigError::File { .. })));
+}
+
+#[test]
+fn the_help_is_a_file_that_changes_nothing() {
+    let text = help();
+    assert_eq!(load(Some(&text), &[], &[]), load(None, &[], &[]));
+    for key in &KEYS {
+        assert!(text.contains(&variable(key)), "{} is missing", key.name);
+        assert!(key.flag.is_none_or(|flag| text.contains(flag)));
+    }
+    let uncommented = text.replace("# name =", "name =").replace("# url =", "url =");
+    let config = load(Some(&uncommented.replace("# guest_threads =", "guest_threads =")), &[], &[]).unwrap();
+    assert_eq!((config.name.as_deref(), config.guest_threads), (Some("host-a"), 4));
+}
