@@ -1,0 +1,139 @@
+//! What a turn has done so far: state writes and outputs, within the limits of one turn. Nothing leaves from here; the
+//! caller commits what `finish` gives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use godwit_core::guest::TurnEffects;
+use godwit_core::input::{Reply, ReplyOutcome};
+use godwit_core::limits::{
+    HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX, TEXT_BYTES_MAX,
+    TURN_EFFECT_BYTES_MAX,
+};
+use godwit_core::output::Output;
+
+/// The effects of the running turn.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    writes: BTreeMap<String, Option<Bytes>>,
+    write_calls: usize,
+    outputs: Vec<Output>,
+    /// Keys, values and output payloads of all calls, also of writes that a later one replaced.
+    bytes: usize,
+}
+
+/// The turn has done as much as one may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QuotaReached;
+
+impl Effects {
+    /// Notes a write; `None` deletes.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn write(&mut self, key: String, value: Option<Bytes>) -> Result<(), QuotaReached> {
+        if self.write_calls == STATE_WRITES_MAX {
+            return Err(QuotaReached);
+        }
+        self.spend(key.len() + value.as_ref().map_or(0, Bytes::len))?;
+        self.write_calls += 1;
+        self.writes.insert(key, value);
+        Ok(())
+    }
+
+    /// What this turn has written under a key: nothing, a value, or its removal.
+    pub(crate) fn written(&self, key: &str) -> Option<&Option<Bytes>> {
+        self.writes.get(key)
+    }
+
+    /// All that this turn has written, in key order.
+    pub(crate) fn writes(&self) -> &BTreeMap<String, Option<Bytes>> {
+        &self.writes
+    }
+
+    /// How many outputs there are: the index of the next one.
+    pub(crate) fn outputs_len(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// Notes an output.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn send(&mut self, output: Output) -> Result<(), QuotaReached> {
+        if self.outputs.len() == OUTPUTS_MAX {
+            return Err(QuotaReached);
+        }
+        self.spend(output.payload.len())?;
+        self.outputs.push(output);
+        Ok(())
+    }
+
+    /// Ends the turn with its replies.
+    ///
+    /// # Errors
+    /// Names what of the replies is more than a turn may have.
+    pub(crate) fn finish(mut self, replies: Vec<Reply>, elapsed: Duration) -> Result<TurnEffects, String> {
+        for (index, reply) in replies.iter().enumerate() {
+            check_reply(reply).map_err(|problem| format!("reply {index}: {problem}"))?;
+            self.spend(body_bytes(reply)).map_err(|QuotaReached| {
+                format!("its replies, state writes and outputs are more than {TURN_EFFECT_BYTES_MAX} bytes together")
+            })?;
+        }
+        Ok(TurnEffects {
+            replies,
+            state: self.writes.into_iter().collect(),
+            outputs: self.outputs,
+            elapsed,
+        })
+    }
+
+    fn spend(&mut self, bytes: usize) -> Result<(), QuotaReached> {
+        let total = self.bytes + bytes;
+        if total > TURN_EFFECT_BYTES_MAX {
+            return Err(QuotaReached);
+        }
+        self.bytes = total;
+        Ok(())
+    }
+}
+
+/// Says which part of an envelope is too large, if any: texts of at most `TEXT_BYTES_MAX` bytes, and headers.
+pub(crate) fn check_envelope(texts: &[(&str, &str)], headers: &[(String, String)]) -> Result<(), String> {
+    for (name, text) in texts {
+        check_size(name, text.len(), TEXT_BYTES_MAX)?;
+    }
+    check_size("header count", headers.len(), HEADERS_MAX)?;
+    let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    check_size("headers", bytes, HEADER_BYTES_MAX)
+}
+
+fn check_reply(reply: &Reply) -> Result<(), String> {
+    let code = match &reply.outcome {
+        ReplyOutcome::None | ReplyOutcome::Ok(_) => "",
+        ReplyOutcome::Refused { code, .. } => code,
+    };
+    check_envelope(
+        &[("content type", &reply.content_type), ("code", code)],
+        &reply.headers,
+    )?;
+    check_size("body", body_bytes(reply), PAYLOAD_BYTES_MAX)
+}
+
+fn body_bytes(reply: &Reply) -> usize {
+    match &reply.outcome {
+        ReplyOutcome::None => 0,
+        ReplyOutcome::Ok(body) | ReplyOutcome::Refused { body, .. } => body.len(),
+    }
+}
+
+fn check_size(what: &str, size: usize, max: usize) -> Result<(), String> {
+    if size > max {
+        return Err(format!("its {what} is {size}, over the limit of {max}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,201 @@
+//! Raw peers: frames and greetings of ours, and nothing that keeps them to the rules.
+
+use godwit_core::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
+use iroh::endpoint::Connection;
+use iroh::{EndpointAddr, PublicKey};
+
+use super::*;
+use crate::handshake::{ALPN, Purpose};
+use crate::limits::CONNECTIONS_MAX;
+use crate::transfer::{BulkOpen, BulkResume, TransferId};
+use crate::wire::{self, Kind, Refusal, WireError};
+
+/// A peer that says what it likes. Its process never changes.
+struct Raw {
+    endpoint: Endpoint,
+    id: HostId,
+}
+
+impl Raw {
+    async fn start(seed: u8) -> Self {
+        let key = SecretKey::from_bytes(&[seed; 32]);
+        let id = HostId(*key.public().as_bytes());
+        let (endpoint, _) = endpoint::bind(key, ([127, 0, 0, 1], 0).into()).await.unwrap();
+        Self { endpoint, id }
+    }
+
+    async fn connect(&self, host: &Host) -> Connection {
+        let key = PublicKey::from_bytes(&host.id().0).unwrap();
+        let address = EndpointAddr::new(key).with_ip_addr(host.mesh.local_address());
+        self.endpoint.connect(address, ALPN).await.unwrap()
+    }
+
+    async fn greeted(&self, host: &Host) -> Connection {
+        let connection = self.connect(host).await;
+        let greeter = Greeter {
+            protocols: 1..=1,
+            instance: Instance([7; 16]),
+        };
+        greeter.greet(&connection, Purpose::Work).await.unwrap();
+        connection
+    }
+}
+
+async fn say(connection: &Connection, bytes: &[u8], expected: Kind) -> Result<Bytes, WireError> {
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(bytes).await.unwrap();
+    send.finish().unwrap();
+    within(SOON, wire::read_frame(&mut recv, 1, expected))
+        .await
+        .expect("it answers in time")
+}
+
+#[tokio::test]
+async fn damaged_and_foreign_frames_are_refused_and_never_reach_the_handler() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let connection = raw.greeted(&host).await;
+    let good = wire::encode(1, Kind::Request, Bytes::from_static(b"good")).concat();
+
+    let mut damaged = good.clone();
+    damaged[wire::HEADER_BYTES] ^= 1;
+    let refused = |refusal| Err(WireError::Refused(refusal));
+    assert_eq!(
+        say(&connection, &damaged, Kind::Answer).await,
+        refused(Refusal::Damaged)
+    );
+
+    let mut long = good.clone();
+    long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let too_large = Refusal::TooLarge {
+        size: u32::MAX.into(),
+        max: FRAME_BYTES_MAX as u64,
+    };
+    assert_eq!(say(&connection, &long, Kind::Answer).await, refused(too_large));
+
+    let newer = wire::encode(2, Kind::Request, Bytes::from_static(b"good")).concat();
+    assert_eq!(
+        say(&connection, &newer, Kind::Answer).await,
+        refused(Refusal::Malformed)
+    );
+    let chunk = wire::encode(1, Kind::BulkChunk, Bytes::from_static(b"good")).concat();
+    assert_eq!(
+        say(&connection, &chunk, Kind::Answer).await,
+        refused(Refusal::Malformed)
+    );
+    assert_eq!(
+        say(&connection, &[0; 100], Kind::Answer).await,
+        refused(Refusal::Malformed)
+    );
+    assert_eq!(
+        say(&connection, &good[..50.min(good.len() - 1)], Kind::Answer).await,
+        Err(WireError::Truncated)
+    );
+
+    assert_eq!(host.echo.requests.load(SeqCst), 0);
+    assert_eq!(say(&connection, &good, Kind::Answer).await.unwrap(), "good");
+}
+
+#[tokio::test]
+async fn an_unlisted_key_gets_no_stream_served() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    let connection = raw.connect(&host).await;
+    let closed = within(SOON, connection.closed()).await.unwrap();
+    assert_eq!(DialError::from(&closed), DialError::Unlisted);
+}
+
+#[tokio::test]
+async fn an_interrupted_transfer_is_resumed_over_another_connection() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let body: Vec<u8> = (0..3 * CHUNK_BYTES_MAX)
+        .map(|index| (index % 253) as u8)
+        .collect();
+    let open = BulkOpen {
+        transfer: TransferId::generate(),
+        bytes: body.len() as u64,
+        digest: Digest::of(&body),
+        header: Bytes::from_static(b"head"),
+        was_whole: false,
+    };
+    let opened = wire::encode_typed(1, Kind::BulkOpen, &open);
+    let chunks = body
+        .chunks(CHUNK_BYTES_MAX)
+        .map(|chunk| wire::encode(1, Kind::BulkChunk, Bytes::copy_from_slice(chunk)).concat());
+    let chunks: Vec<_> = chunks.collect();
+    let resume = |bytes: &[u8]| {
+        wire::decode_typed::<BulkResume>(Kind::BulkResume, bytes)
+            .unwrap()
+            .offset
+    };
+
+    let first = raw.greeted(&host).await;
+    let (mut send, mut recv) = first.open_bi().await.unwrap();
+    send.write_all(&opened.concat()).await.unwrap();
+    assert_eq!(
+        resume(&wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap()),
+        0
+    );
+    send.write_all(&chunks[0]).await.unwrap();
+    // Half a chunk is nothing.
+    send.write_all(&chunks[1][..1000]).await.unwrap();
+    until("the first chunk has arrived", || {
+        host.mesh.shared.arrivals.received_bytes() == CHUNK_BYTES_MAX
+    })
+    .await;
+    first.close(0u32.into(), b"broken by the test");
+
+    let second = raw.greeted(&host).await;
+    let (mut send, mut recv) = second.open_bi().await.unwrap();
+    send.write_all(&opened.concat()).await.unwrap();
+    let offset = resume(&wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap());
+    assert_eq!(offset, CHUNK_BYTES_MAX as u64);
+    send.write_all(&chunks[1..].concat()).await.unwrap();
+    let answer = wire::read_frame(&mut recv, 1, Kind::Answer).await.unwrap();
+    assert_eq!(answer, [b"head", &Digest::of(&body).0[..]].concat());
+    assert_eq!(host.echo.bulks.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_chunk_is_refused_and_what_came_before_is_kept() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let connection = raw.greeted(&host).await;
+    let open = BulkOpen {
+        transfer: TransferId::generate(),
+        bytes: 200,
+        digest: Digest::of(&[5; 200]),
+        header: Bytes::new(),
+        was_whole: false,
+    };
+    let mut bytes = wire::encode_typed(1, Kind::BulkOpen, &open).concat();
+    let chunk = wire::encode(1, Kind::BulkChunk, vec![5; 100].into()).concat();
+    bytes.extend_from_slice(&chunk);
+    bytes.extend_from_slice(&chunk);
+    *bytes.last_mut().unwrap() ^= 1;
+    let (mut send, mut recv) = connection.open_bi().await.unwrap();
+    send.write_all(&bytes).await.unwrap();
+    wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap();
+    let refused = wire::read_frame(&mut recv, 1, Kind::Answer).await;
+    assert_eq!(refused, Err(WireError::Refused(Refusal::Damaged)));
+    assert_eq!(host.mesh.shared.arrivals.received_bytes(), 100);
+    assert_eq!(host.echo.bulks.load(SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_opens_many_connections_keeps_the_newest() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS_MAX + 1 {
+        connections.push(raw.greeted(&host).await);
+    }
+    within(SOON, connections[0].closed())
+        .await
+        .expect("the oldest is closed");
+    assert!(
+        connections[1..]
+            .iter()
+            .all(|connection| connection.close_reason().is_none())
+    );
+}

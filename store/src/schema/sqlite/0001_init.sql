@@ -1,0 +1,230 @@
+-- Godwit's runtime store, schema 1.
+--
+-- Rows hang on `agent.key`, an integer; `agent.id` names it only while the row is bound (home below 4). Numbers that
+-- operators ask for are plain columns. Columns called `sealed` or `body` are sealed values (codec.rs): format, checksum,
+-- postcard. `change` is the agent's change number of the row's last write: unique and ascending per agent.
+--
+-- home:      0 here, 1 handing off, 2 prepared, 3 moved, 4 a copy that no id names yet
+-- lifecycle: 0 active, 1 broken
+-- state of inputs:  0 queued, 1 staged, 2 consumed, 3 dead-lettered, 4 replaced, 5 abandoned
+-- state of outputs: 0 pending, 1 undeliverable
+-- role:      0 source, 1 target
+
+CREATE TABLE meta (
+    one             INTEGER PRIMARY KEY CHECK (one = 1),
+    store           BLOB NOT NULL CHECK (length(store) = 16),
+    probes          INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+-- One row per join, kept for ever: an incarnation is never given twice.
+CREATE TABLE session (
+    incarnation     INTEGER PRIMARY KEY,
+    dead            INTEGER NOT NULL DEFAULT 0 CHECK (dead IN (0, 1)),
+    host            BLOB NOT NULL CHECK (length(host) = 32),
+    name            TEXT NOT NULL,
+    api             TEXT NOT NULL,
+    mesh            TEXT NOT NULL,
+    joined_at_ms    INTEGER NOT NULL,
+    -- Boot id and boot clock (nanoseconds) at which it expires; without them holding the lock file is the session.
+    boot            TEXT,
+    ttl_ns          INTEGER,
+    expires_ns      INTEGER
+) STRICT;
+CREATE INDEX session_living ON session (host) WHERE dead = 0;
+
+CREATE TABLE agent (
+    key             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL,
+    home            INTEGER NOT NULL CHECK (home BETWEEN 0 AND 4),
+    lifecycle       INTEGER NOT NULL CHECK (lifecycle IN (0, 1)),
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL CHECK (revision >= 0),
+    token           INTEGER NOT NULL CHECK (token >= 0),
+    holder          INTEGER,
+    -- Why the token was raised; NULL when it was acquired.
+    cause_migration BLOB,
+    cause_revision  INTEGER,
+    head            BLOB NOT NULL CHECK (length(head) = 32),
+    next_seq        INTEGER NOT NULL CHECK (next_seq > 0),
+    open_inputs     INTEGER NOT NULL CHECK (open_inputs >= 0),
+    pending_outputs INTEGER NOT NULL CHECK (pending_outputs >= 0),
+    next_output     INTEGER NOT NULL CHECK (next_output > 0),
+    time_ms         INTEGER NOT NULL,
+    -- The last change number given, and the one of this row.
+    change          INTEGER NOT NULL,
+    row_change      INTEGER NOT NULL CHECK (row_change <= change),
+    -- Whether deletes leave tombstones: a migration is open at its source.
+    tracked         INTEGER NOT NULL DEFAULT 0 CHECK (tracked IN (0, 1)),
+    spec_revision   INTEGER NOT NULL,
+    plugin          BLOB NOT NULL CHECK (length(plugin) = 32),
+    created_at_ms   INTEGER NOT NULL,
+    -- The migration that home 1..4 names.
+    migration       BLOB,
+    home_sealed     BLOB,
+    broken_sealed   BLOB,
+    labels_sealed   BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
+CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
+CREATE INDEX agent_runnable ON agent (key)
+    WHERE home = 0 AND lifecycle = 0 AND (open_inputs > 0 OR pending_outputs > 0);
+
+CREATE TABLE spec (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    revision        INTEGER NOT NULL,
+    change          INTEGER NOT NULL,
+    plugin          BLOB NOT NULL CHECK (length(plugin) = 32),
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, revision)
+) STRICT, WITHOUT ROWID;
+
+-- The authoritative state of an input is in plain columns. `body` is NULL when it lies in input_body, so that staging
+-- and ending an input never rewrites a large payload.
+CREATE TABLE input (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    seq             INTEGER NOT NULL CHECK (seq > 0),
+    change          INTEGER NOT NULL,
+    state           INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5),
+    attempts        INTEGER NOT NULL,
+    accepted_by     INTEGER NOT NULL,
+    revision        INTEGER,
+    token           INTEGER,
+    kind            TEXT NOT NULL,
+    id              BLOB NOT NULL CHECK (length(id) = 16),
+    key             TEXT,
+    digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    outcome_sealed  BLOB,
+    body            BLOB,
+    PRIMARY KEY (agent, seq),
+    CHECK ((state < 2) = (outcome_sealed IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX input_id ON input (agent, id);
+CREATE UNIQUE INDEX input_key ON input (agent, key) WHERE key IS NOT NULL;
+CREATE INDEX input_change ON input (agent, change);
+CREATE INDEX input_open ON input (agent, seq) WHERE state < 2;
+CREATE INDEX input_dead_letter ON input (agent, seq) WHERE state = 3;
+
+CREATE TABLE input_body (
+    agent           INTEGER NOT NULL,
+    seq             INTEGER NOT NULL,
+    body            BLOB NOT NULL,
+    PRIMARY KEY (agent, seq),
+    FOREIGN KEY (agent, seq) REFERENCES input (agent, seq) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+-- `body` holds the receipt's canonical bytes, `digest` their BLAKE3.
+CREATE TABLE receipt (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL CHECK (revision > 0),
+    change          INTEGER NOT NULL,
+    kind            INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    incarnation     INTEGER NOT NULL,
+    committed_at_ms INTEGER NOT NULL,
+    digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    body            BLOB NOT NULL,
+    PRIMARY KEY (agent, generation, revision)
+) STRICT, WITHOUT ROWID;
+
+-- The newest snapshot. `digest` covers the header columns and the digest of the unpacked state.
+CREATE TABLE snapshot (
+    agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
+    change          INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    plugin_version  TEXT NOT NULL,
+    digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    -- Size of the unpacked state, and whether `state` is zstd.
+    bytes           INTEGER NOT NULL,
+    packed          INTEGER NOT NULL CHECK (packed IN (0, 1)),
+    state           BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE state (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    key             TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, key)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX state_change ON state (agent, change);
+
+CREATE TABLE output (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    position        INTEGER NOT NULL,
+    change          INTEGER NOT NULL,
+    destination     TEXT NOT NULL,
+    generation      INTEGER NOT NULL,
+    number          INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    committed_at_ms INTEGER NOT NULL,
+    state           INTEGER NOT NULL CHECK (state IN (0, 1)),
+    reason          INTEGER,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, position),
+    CHECK ((state = 0) = (reason IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX output_number ON output (agent, destination, generation, number);
+
+CREATE TABLE destination (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    destination     TEXT NOT NULL,
+    generation      INTEGER NOT NULL,
+    change          INTEGER NOT NULL,
+    next_number     INTEGER NOT NULL,
+    PRIMARY KEY (agent, destination, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE receiver (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    origin          TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    next            INTEGER NOT NULL,
+    PRIMARY KEY (agent, origin)
+) STRICT, WITHOUT ROWID;
+
+-- Rows deleted while a migration is open (at the source), or known to be deleted (in a copy). `key` is the RowKey.
+CREATE TABLE tombstone (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    key             BLOB NOT NULL,
+    change          INTEGER NOT NULL,
+    PRIMARY KEY (agent, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE plugin (
+    digest          BLOB PRIMARY KEY CHECK (length(digest) = 32),
+    name            TEXT NOT NULL,
+    version         TEXT NOT NULL,
+    sealed          BLOB NOT NULL,
+    UNIQUE (name, version)
+) STRICT;
+
+CREATE TABLE component (
+    digest          BLOB PRIMARY KEY REFERENCES plugin (digest) ON DELETE CASCADE,
+    bytes           BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE event (
+    seq             INTEGER PRIMARY KEY,
+    agent           TEXT,
+    kind            INTEGER NOT NULL,
+    at_ms           INTEGER NOT NULL,
+    sealed          BLOB NOT NULL
+) STRICT;
+CREATE INDEX event_agent ON event (agent, seq) WHERE agent IS NOT NULL;
+
+CREATE TABLE migration (
+    id              BLOB NOT NULL CHECK (length(id) = 16),
+    role            INTEGER NOT NULL CHECK (role IN (0, 1)),
+    agent           TEXT NOT NULL,
+    is_open         INTEGER NOT NULL CHECK (is_open IN (0, 1)),
+    phase           INTEGER NOT NULL,
+    started_at_ms   INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (id, role)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX migration_open ON migration (agent, role) WHERE is_open = 1;
+CREATE INDEX migration_started ON migration (started_at_ms);

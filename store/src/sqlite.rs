@@ -1,0 +1,307 @@
+//! The runtime store on SQLite.
+//!
+//! ```text
+//! port.rs (RuntimeStore) --writes--> writer.rs: one thread, one transaction and one fsync per group of jobs
+//!                        --reads---> readers.rs: read-only connections, one transaction per read
+//! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
+//! ```
+//! One file per group of tables: `sessions leases agents inputs boundary state outbox plugins events handoff export
+//! migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use godwit_core::id::{Incarnation, StoreId};
+use godwit_core::store::StoreError;
+use godwit_core::time::Clock;
+use std::collections::HashMap;
+use tokio::sync::watch;
+
+use checkpoint::Checkpointer;
+use connection::PrivateCopy;
+use faults::Faults;
+use lock::{StoreLock, beside};
+use queue::Queue;
+use readers::Readers;
+use writer::{Job, Shared, Tx, WRITES_QUEUED_MAX, Work, WriteEnv, Writer};
+
+pub use error::OpenError;
+
+mod agents;
+mod boundary;
+mod checkpoint;
+mod codec;
+mod connection;
+mod error;
+mod events;
+mod export;
+mod faults;
+mod handoff;
+mod inputs;
+mod leases;
+mod lock;
+mod migrations;
+mod outbox;
+mod plugins;
+mod port;
+mod queue;
+mod readers;
+mod sessions;
+mod sql;
+mod state;
+mod writer;
+
+/// Where Linux tells which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// How many processes may have the file open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SqliteMode {
+    /// One: holding the lock file is its session, which never expires.
+    Exclusive,
+    /// Several on one machine: sessions expire without heartbeats.
+    Shared,
+}
+
+/// Why a store URL is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("store {url:?} is not sqlite:PATH or sqlite:PATH?shared")]
+pub struct UrlError {
+    /// What was given.
+    pub url: String,
+}
+
+/// Reads `sqlite:PATH` or `sqlite:PATH?shared`.
+///
+/// # Errors
+/// `UrlError` for anything else.
+pub fn parse_url(url: &str) -> Result<(PathBuf, SqliteMode), UrlError> {
+    let refused = || UrlError { url: url.to_owned() };
+    let rest = url.strip_prefix("sqlite:").ok_or_else(refused)?;
+    let (path, mode) = match rest.split_once('?') {
+        None => (rest, SqliteMode::Exclusive),
+        Some((path, "shared")) => (path, SqliteMode::Shared),
+        Some(_) => return Err(refused()),
+    };
+    if path.is_empty() { Err(refused()) } else { Ok((PathBuf::from(path), mode)) }
+}
+
+/// A runtime store in one SQLite file. Dropping it closes it.
+pub struct SqliteStore {
+    id: StoreId,
+    path: PathBuf,
+    env: Arc<WriteEnv>,
+    shared: Arc<Shared>,
+    /// Where `runnable` goes on, per session: the key of the agent it named last.
+    cursors: Mutex<HashMap<Incarnation, i64>>,
+    is_read_only: bool,
+    readers: Mutex<Option<Arc<Readers>>>,
+    /// What closing takes down, in this order.
+    parts: Mutex<Parts>,
+}
+
+#[derive(Default)]
+struct Parts {
+    writer: Option<JoinHandle<()>>,
+    lock: Option<StoreLock>,
+    copy: Option<PrivateCopy>,
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl SqliteStore {
+    /// Opens or creates a store.
+    ///
+    /// # Errors
+    /// `OpenError`; the file is as it was, but for what recovery does to it.
+    pub fn open(path: &Path, mode: SqliteMode, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
+        let boot = std::fs::read_to_string(BOOT_ID).map_err(lock::io("read", Path::new(BOOT_ID)))?;
+        Self::open_in_boot(path, mode, clock, boot.trim())
+    }
+
+    /// Opens a store as in a boot of that name.
+    fn open_in_boot(
+        path: &Path,
+        mode: SqliteMode,
+        clock: Arc<dyn Clock>,
+        boot: &str,
+    ) -> Result<Arc<Self>, OpenError> {
+        let new_id = StoreId::generate(clock.wall_ms(), clock.random());
+        let opened = connection::open(path, mode, new_id.0)?;
+        let env = Arc::new(WriteEnv {
+            clock,
+            mode,
+            boot: boot.to_owned(),
+            faults: Faults::from_environment(),
+        });
+        let shared = Arc::new(Shared {
+            writes: Queue::new(WRITES_QUEUED_MAX),
+            fatal: watch::Sender::new(None),
+            commits: AtomicU64::new(0),
+        });
+        let writer = Writer {
+            conn: opened.writer,
+            env: Arc::clone(&env),
+            shared: Arc::clone(&shared),
+            checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
+        };
+        let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;
+        let thread = std::thread::Builder::new()
+            .name("godwit-write".to_owned())
+            .spawn(move || writer.run())
+            .map_err(lock::io("start a thread for", path))?;
+        Ok(Arc::new(Self {
+            id: StoreId(opened.store),
+            path: path.to_owned(),
+            env,
+            shared,
+            cursors: Mutex::default(),
+            is_read_only: false,
+            readers: Mutex::new(Some(Arc::new(readers))),
+            parts: Mutex::new(Parts {
+                writer: Some(thread),
+                lock: Some(opened.lock),
+                copy: None,
+            }),
+        }))
+    }
+
+    /// Opens a store for reading and leaves its files as they are: for offline checks. Where an interrupted process has
+    /// left a log that must be recovered, a private copy in the temporary directory is read instead.
+    ///
+    /// # Errors
+    /// `OpenError`; `Locked` while a process has it open exclusively.
+    pub fn open_read_only(path: &Path) -> Result<Arc<Self>, OpenError> {
+        let opened = connection::open_read_only(path)?;
+        let readers = Readers::start(&opened.path, opened.flags)?;
+        let shared = Arc::new(Shared {
+            writes: Queue::new(1),
+            fatal: watch::Sender::new(None),
+            commits: AtomicU64::new(0),
+        });
+        Ok(Arc::new(Self {
+            id: StoreId(opened.store),
+            path: path.to_owned(),
+            env: Arc::new(WriteEnv {
+                clock: Arc::new(godwit_core::time::SystemClock),
+                mode: SqliteMode::Exclusive,
+                boot: String::new(),
+                faults: Faults::default(),
+            }),
+            shared,
+            cursors: Mutex::default(),
+            is_read_only: true,
+            readers: Mutex::new(Some(Arc::new(readers))),
+            parts: Mutex::new(Parts {
+                writer: None,
+                lock: opened.lock,
+                copy: opened.copy,
+            }),
+        }))
+    }
+
+    /// Becomes the reason when the store is lost to this process: an I/O error left open what is on the disk. Every call is
+    /// answered `Closed` from then on; the process must end (exit code 75), and the next start recovers.
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.shared.fatal.subscribe()
+    }
+
+    /// Transactions committed since it was opened.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Processes that share the file and are stopped: one of them may hold the write lock and so hold up everybody.
+    pub fn stopped_sharers(&self) -> Vec<u32> {
+        lock::stopped_signers(&beside(&self.path, ".lock"))
+    }
+
+    /// Finishes what has been queued, closes the file and releases the lock. Calls after it are answered `Closed`.
+    pub async fn close(self: &Arc<Self>) {
+        let store = Arc::clone(self);
+        let closed = tokio::task::spawn_blocking(move || store.shut_down()).await;
+        if let Err(error) = closed {
+            tracing::error!(%error, "closing the store failed");
+        }
+    }
+
+    fn shut_down(&self) {
+        self.shared.writes.close("the store is closed");
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(readers) = readers {
+            readers.stop();
+        }
+        if let Some(writer) = parts.writer.take() {
+            // A panic of that thread has been reported by the panic hook.
+            drop(writer.join());
+        }
+        parts.copy = None;
+        parts.lock = None;
+    }
+
+    // --- how the port's methods run
+
+    fn closed(&self) -> StoreError {
+        let reason = self.shared.failure().unwrap_or_else(|| "the store is closed".to_owned());
+        StoreError::Closed { reason }
+    }
+
+    async fn queue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        if self.is_read_only {
+            let what = "writing: it was opened for reading";
+            return Err(StoreError::Unsupported { what });
+        }
+        self.shared.writes.push(job).await
+    }
+
+    /// Runs a write in a transaction that others may share, and answers once it is durable.
+    async fn write<T: Send + 'static>(
+        &self,
+        body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (job, answer) = Work::boxed(body, false);
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// As `write`, before everything that waits.
+    async fn write_first<T: Send + 'static>(
+        &self,
+        body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        if self.is_read_only {
+            return self.write(body).await;
+        }
+        let (job, answer) = Work::boxed(body, false);
+        self.shared.writes.push_first(job)?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// Runs a read on one committed state.
+    async fn read<T: Send + 'static>(
+        &self,
+        body: impl FnOnce(&rusqlite::Connection) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let readers = readers.ok_or_else(|| self.closed())?;
+        let result = readers.read(body).await;
+        // After a failed fsync, reading back proves nothing.
+        if self.shared.failure().is_some() { Err(self.closed()) } else { result }
+    }
+}
+
+impl Drop for SqliteStore {
+    fn drop(&mut self) {
+        self.shut_down();
+    }
+}
+
+#[cfg(test)]
+mod tests;

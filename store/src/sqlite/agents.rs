@@ -1,0 +1,459 @@
+//! Agents: the row that every write of an agent begins with, and the image that an owner loads.
+
+use std::collections::BTreeMap;
+
+use godwit_core::digest::Digest;
+use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::id::{
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
+};
+use godwit_core::lease::{GrantCause, Holder};
+use godwit_core::spec::Spec;
+use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, Owner, StoreError};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, params};
+
+use super::codec::{Int, PackedSnapshot, agent_id, migration_id, seal, unseal};
+use super::error::{Fallible, conflict, corrupt};
+use super::events::append;
+use super::leases::{at_home, own};
+use super::sql::{all, execute, first};
+use super::writer::Tx;
+use super::{boundary, plugins};
+
+/// What a write needs to know of an agent, and what it changes. Loaded at its beginning, stored at its end.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) key: i64,
+    pub(super) agent: AgentId,
+    pub(super) home: Home,
+    pub(super) generation: Generation,
+    pub(super) revision: Revision,
+    pub(super) token: FencingToken,
+    /// Who holds the lease, when its session is not dead.
+    pub(super) holder: Option<Holder>,
+    /// Whether the lease was released, or never granted.
+    pub(super) is_released: bool,
+    pub(super) cause: GrantCause,
+    pub(super) digest: Digest,
+    pub(super) next_seq: Seq,
+    pub(super) open_inputs: u64,
+    pub(super) pending_outputs: u64,
+    pub(super) next_output: u64,
+    pub(super) time_ms: u64,
+    pub(super) change: u64,
+    /// Whether deletes leave tombstones.
+    pub(super) is_tracked: bool,
+}
+
+const HEAD: &str = "
+    SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
+           a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
+           s.host, a.home_sealed
+    FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+    WHERE a.id = ?1 AND a.home < 4";
+
+impl Head {
+    /// Loads the row that an id names.
+    pub(super) fn load(conn: &Connection, agent: &AgentId) -> Fallible<Option<Self>> {
+        first(conn, HEAD, params![agent.as_str()], |row| Self::read(row, agent))
+    }
+
+    fn read(row: &Row<'_>, agent: &AgentId) -> Fallible<Self> {
+        Ok(Self {
+            key: row.get(0)?,
+            agent: agent.clone(),
+            home: home(row, 1, 17, agent)?,
+            generation: Generation(row.get::<_, Int>(2)?.0),
+            revision: Revision(row.get::<_, Int>(3)?.0),
+            token: FencingToken(row.get::<_, Int>(4)?.0),
+            holder: holder(row, 5, 16)?,
+            is_released: row.get_ref(5)? == ValueRef::Null,
+            digest: Digest(row.get(6)?),
+            next_seq: Seq(row.get::<_, Int>(7)?.0),
+            open_inputs: row.get::<_, Int>(8)?.0,
+            pending_outputs: row.get::<_, Int>(9)?.0,
+            next_output: row.get::<_, Int>(10)?.0,
+            time_ms: row.get::<_, Int>(11)?.0,
+            change: row.get::<_, Int>(12)?.0,
+            is_tracked: row.get(13)?,
+            cause: cause(row, 14, 15)?,
+        })
+    }
+
+    /// The next change number, for a row that is about to be written.
+    pub(super) fn change(&mut self) -> Int {
+        self.change += 1;
+        Int(self.change)
+    }
+
+    /// Stores what the write changed. The agent's row gets the last change number.
+    pub(super) fn save(&mut self, tx: &Tx<'_>) -> Fallible<()> {
+        let change = self.change();
+        execute(
+            tx.conn,
+            "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
+                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9
+             WHERE key = ?1",
+            params![
+                self.key,
+                Int(self.revision.0),
+                self.digest.0,
+                Int(self.next_seq.0),
+                Int(self.open_inputs),
+                Int(self.pending_outputs),
+                Int(self.next_output),
+                Int(self.time_ms),
+                change,
+            ],
+        )
+        .map(drop)
+    }
+
+    pub(super) fn fenced(&self) -> StoreError {
+        StoreError::Fenced {
+            current: self.token,
+            holder: self.holder,
+        }
+    }
+
+    pub(super) fn stale(&self) -> StoreError {
+        StoreError::Stale {
+            generation: self.generation,
+            revision: self.revision,
+        }
+    }
+}
+
+fn holder(row: &Row<'_>, incarnation: usize, host: usize) -> Fallible<Option<Holder>> {
+    let host: Option<[u8; 32]> = row.get(host)?;
+    let incarnation: Option<Int> = row.get(incarnation)?;
+    Ok(host.zip(incarnation).map(|(host, incarnation)| Holder {
+        host: HostId(host),
+        incarnation: Incarnation(incarnation.0),
+    }))
+}
+
+fn cause(row: &Row<'_>, migration: usize, revision: usize) -> Fallible<GrantCause> {
+    let migration = migration_id(row.get(migration)?);
+    let revision: Option<Int> = row.get(revision)?;
+    Ok(match migration.zip(revision) {
+        Some((migration, revision)) => GrantCause::Transferred {
+            migration,
+            revision: Revision(revision.0),
+        },
+        None => GrantCause::Acquired,
+    })
+}
+
+/// Reads the home of a bound row: the code and the details must agree.
+fn home(row: &Row<'_>, code: usize, details: usize, agent: &AgentId) -> Fallible<Home> {
+    let code: i64 = row.get(code)?;
+    let home = match row.get::<_, Option<Vec<u8>>>(details)? {
+        None => Home::Here,
+        Some(sealed) => unseal(&sealed, || format!("home of agent {agent}"))?,
+    };
+    if home_code(&home) == code {
+        Ok(home)
+    } else {
+        Err(corrupt(format!("home of agent {agent}: {code} is not {home:?}")))
+    }
+}
+
+fn home_code(home: &Home) -> i64 {
+    match home {
+        Home::Here => 0,
+        Home::HandingOff { .. } => 1,
+        Home::Prepared { .. } => 2,
+        Home::Moved(_) => 3,
+    }
+}
+
+fn home_migration(home: &Home) -> Option<MigrationId> {
+    match home {
+        Home::Here => None,
+        Home::HandingOff { migration, .. } | Home::Prepared { migration, .. } => Some(*migration),
+        Home::Moved(tombstone) => Some(tombstone.migration),
+    }
+}
+
+/// Sets where an agent is, and who may act for it: what does not travel.
+pub(super) fn set_standing(
+    tx: &Tx<'_>,
+    key: i64,
+    home: &Home,
+    token: FencingToken,
+    holder: Option<Incarnation>,
+    cause: &GrantCause,
+) -> Fallible<()> {
+    let (migration, revision) = match cause {
+        GrantCause::Acquired => (None, None),
+        GrantCause::Transferred { migration, revision } => (Some(migration.0), Some(Int(revision.0))),
+    };
+    execute(
+        tx.conn,
+        "UPDATE agent SET home = ?2, home_sealed = ?3, migration = ?4, token = ?5, holder = ?6, cause_migration = ?7,
+             cause_revision = ?8
+         WHERE key = ?1",
+        params![
+            key,
+            home_code(home),
+            (*home != Home::Here).then(|| seal(home)),
+            home_migration(home).map(|migration| migration.0),
+            Int(token.0),
+            holder.map(|holder| Int(holder.0)),
+            migration,
+            revision,
+        ],
+    )
+    .map(drop)
+}
+
+/// Lifecycle as its columns.
+fn lifecycle_columns(lifecycle: &Lifecycle) -> (i64, Option<Vec<u8>>) {
+    match lifecycle {
+        Lifecycle::Active => (0, None),
+        Lifecycle::Broken(_) => (1, Some(seal(lifecycle))),
+    }
+}
+
+fn lifecycle(row: &Row<'_>, code: usize, details: usize) -> Fallible<Lifecycle> {
+    match (row.get(code)?, row.get::<_, Option<Vec<u8>>>(details)?) {
+        (0, None) => Ok(Lifecycle::Active),
+        (1, Some(sealed)) => unseal(&sealed, || "lifecycle of an agent".to_owned()),
+        (code, _) => Err(corrupt(format!("lifecycle {code} of an agent"))),
+    }
+}
+
+pub(super) fn write_lifecycle(tx: &Tx<'_>, key: i64, lifecycle: &Lifecycle) -> Fallible<()> {
+    let (code, details) = lifecycle_columns(lifecycle);
+    execute(
+        tx.conn,
+        "UPDATE agent SET lifecycle = ?2, broken_sealed = ?3 WHERE key = ?1",
+        params![key, code, details],
+    )
+    .map(drop)
+}
+
+/// An agent row about to be inserted: a new agent, a copy, or a tombstone.
+pub(super) struct NewRow<'a> {
+    pub(super) agent: &'a AgentId,
+    /// `None` makes a copy that no id names.
+    pub(super) home: Option<&'a Home>,
+    /// Of a copy; otherwise the home names it.
+    pub(super) migration: Option<MigrationId>,
+    pub(super) generation: Generation,
+    pub(super) token: FencingToken,
+    pub(super) spec_revision: SpecRevision,
+    pub(super) plugin: Digest,
+    pub(super) labels: &'a BTreeMap<String, String>,
+    pub(super) created_at_ms: u64,
+    /// Change numbers given so far, the last to this row.
+    pub(super) change: u64,
+}
+
+impl NewRow<'_> {
+    /// Inserts it and answers its key.
+    pub(super) fn insert(&self, tx: &Tx<'_>) -> Fallible<i64> {
+        execute(
+            tx.conn,
+            "INSERT INTO agent (id, home, home_sealed, migration, lifecycle, generation, revision, token, head, next_seq,
+                 open_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
+                 labels_sealed, created_at_ms)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12)",
+            params![
+                self.agent.as_str(),
+                self.home.map_or(4, home_code),
+                self.home.filter(|home| **home != Home::Here).map(seal),
+                self.home.and_then(home_migration).or(self.migration).map(|migration| migration.0),
+                Int(self.generation.0),
+                Int(self.token.0),
+                Digest::ZERO.0,
+                Int(self.change),
+                Int(self.spec_revision.0),
+                self.plugin.0,
+                seal(self.labels),
+                Int(self.created_at_ms),
+            ],
+        )?;
+        Ok(tx.conn.last_insert_rowid())
+    }
+}
+
+pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
+    if Head::load(tx.conn, &new.agent)?.is_some() {
+        at_home(tx, &new.agent)?;
+        let known = row(tx.conn, &new.agent)?.zip(spec(tx.conn, &new.agent)?);
+        return match known {
+            Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
+            _ => Err(conflict(format!("agent {} exists with another spec or other labels", new.agent))),
+        };
+    }
+    let plugin = new.spec.plugin;
+    if !plugins::is_stored(tx.conn, plugin)? {
+        return Err(StoreError::NoPlugin { plugin }.into());
+    }
+    let revision = SpecRevision(1);
+    let row = NewRow {
+        agent: &new.agent,
+        home: Some(&Home::Here),
+        migration: None,
+        generation: Generation(1),
+        token: FencingToken(0),
+        spec_revision: revision,
+        plugin,
+        labels: &new.labels,
+        created_at_ms: new.now_ms,
+        change: 2,
+    };
+    let key = row.insert(tx)?;
+    write_spec(tx, key, Int(1), revision, &new.spec)?;
+    let event = NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
+    append(tx, &[event])?;
+    Ok(true)
+}
+
+/// Writes a spec revision; of two under one number the one with the higher change number stays.
+pub(super) fn write_spec(tx: &Tx<'_>, key: i64, change: Int, revision: SpecRevision, spec: &Spec) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "INSERT INTO spec (agent, revision, change, plugin, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (agent, revision) DO UPDATE SET change = excluded.change, plugin = excluded.plugin,
+             sealed = excluded.sealed
+         WHERE excluded.change > spec.change",
+        params![key, Int(revision.0), change, spec.plugin.0, seal(spec)],
+    )
+    .map(drop)
+}
+
+/// Rows of bound agents between two ids, both included.
+const ROWS: &str = "
+    SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
+           a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
+           a.broken_sealed, a.labels_sealed
+    FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+    WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
+
+fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
+    let agent = agent_id(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+    let labels: Vec<u8> = row.get(18)?;
+    Ok(AgentRow {
+        home: home(row, 1, 16, &agent)?,
+        generation: Generation(row.get::<_, Int>(2)?.0),
+        revision: Revision(row.get::<_, Int>(3)?.0),
+        token: FencingToken(row.get::<_, Int>(4)?.0),
+        holder: holder(row, 5, 15)?,
+        head: Digest(row.get(6)?),
+        next_seq: Seq(row.get::<_, Int>(7)?.0),
+        open_inputs: row.get::<_, Int>(8)?.0,
+        time_ms: row.get::<_, Int>(9)?.0,
+        change: row.get::<_, Int>(10)?.0,
+        lifecycle: lifecycle(row, 11, 17)?,
+        spec_revision: SpecRevision(row.get::<_, Int>(12)?.0),
+        plugin: Digest(row.get(13)?),
+        created_at_ms: row.get::<_, Int>(14)?.0,
+        labels: unseal(&labels, || format!("labels of agent {agent}"))?,
+        agent,
+    })
+}
+
+pub(super) fn row(conn: &Connection, agent: &AgentId) -> Fallible<Option<AgentRow>> {
+    first(conn, ROWS, params![agent.as_str(), agent.as_str(), 1], agent_row)
+}
+
+pub(super) fn rows(conn: &Connection, after: Option<&AgentId>, limit: usize) -> Fallible<Vec<AgentRow>> {
+    // Below every character of an id: the first text behind `after`. And a text behind every id.
+    let from = after.map_or_else(String::new, |after| format!("{after}\u{1}"));
+    all(conn, ROWS, params![from, "~", limit as i64], agent_row)
+}
+
+pub(super) fn spec(conn: &Connection, agent: &AgentId) -> Fallible<Option<Spec>> {
+    first(
+        conn,
+        "SELECT s.sealed FROM agent a JOIN spec s ON s.agent = a.key AND s.revision = a.spec_revision
+         WHERE a.id = ?1 AND a.home < 4",
+        params![agent.as_str()],
+        |row| unseal(&row.get::<_, Vec<u8>>(0)?, || format!("spec of agent {agent}")),
+    )
+}
+
+/// Agents with work for an incarnation, by key behind `after`: (key, id).
+pub(super) fn runnable(
+    conn: &Connection,
+    incarnation: Incarnation,
+    after: i64,
+    limit: usize,
+) -> Fallible<Vec<(i64, AgentId)>> {
+    all(
+        conn,
+        "SELECT a.key, a.id FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+         WHERE a.key > ?2 AND a.home = 0 AND a.lifecycle = 0 AND (a.open_inputs > 0 OR a.pending_outputs > 0)
+             AND (s.incarnation IS NULL OR s.incarnation = ?1)
+         ORDER BY a.key LIMIT ?3",
+        params![Int(incarnation.0), after, limit as i64],
+        |row| Ok((row.get(0)?, agent_id(&row.get::<_, String>(1)?)?)),
+    )
+}
+
+pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<AgentImage>> {
+    let Some(row) = row(conn, agent)?.filter(|row| !matches!(row.home, Home::Moved(_))) else {
+        return Ok(None);
+    };
+    let Some(head) = Head::load(conn, agent)? else {
+        return Ok(None);
+    };
+    let Some(spec) = spec(conn, agent)? else {
+        return Err(corrupt(format!("spec {} of agent {agent}: it is missing", row.spec_revision)));
+    };
+    let snapshot = stored_snapshot(conn, head.key)?
+        .map(|(_, packed)| packed)
+        .filter(|packed| packed.generation == row.generation.0)
+        .map(|packed| packed.unpack(agent))
+        .transpose()?;
+    let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.revision.0.max(1));
+    let after = Revision(from - 1);
+    Ok(Some(AgentImage {
+        plugin: plugins::info(conn, spec.plugin)?,
+        spec,
+        snapshot,
+        receipts: boundary::receipts(conn, head.key, agent, row.generation, after, usize::MAX)?,
+        row,
+    }))
+}
+
+/// The newest snapshot with its change number.
+pub(super) fn stored_snapshot(conn: &Connection, key: i64) -> Fallible<Option<(u64, PackedSnapshot)>> {
+    first(
+        conn,
+        "SELECT change, generation, revision, plugin_version, digest, bytes, packed, state FROM snapshot WHERE agent = ?1",
+        params![key],
+        |row| {
+            let packed = PackedSnapshot {
+                generation: row.get::<_, Int>(1)?.0,
+                revision: row.get::<_, Int>(2)?.0,
+                plugin_version: row.get(3)?,
+                digest: Digest(row.get(4)?),
+                bytes: row.get::<_, Int>(5)?.0,
+                is_packed: row.get(6)?,
+                state: row.get::<_, Vec<u8>>(7)?.into(),
+            };
+            Ok((row.get::<_, Int>(0)?.0, packed))
+        },
+    )
+}
+
+pub(super) fn set_lifecycle(
+    tx: &Tx<'_>,
+    owner: &Owner,
+    lifecycle: &Lifecycle,
+    events: &[NewEvent],
+) -> Fallible<()> {
+    let mut head = own(tx, owner)?;
+    let is_so = row(tx.conn, &owner.agent)?.is_some_and(|row| row.lifecycle == *lifecycle);
+    if is_so {
+        return Ok(());
+    }
+    write_lifecycle(tx, head.key, lifecycle)?;
+    head.save(tx)?;
+    append(tx, events)
+}

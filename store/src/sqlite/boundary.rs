@@ -1,0 +1,524 @@
+//! Committing units: chains of steps of one agent.
+//!
+//! A unit is prepared by its caller's task (everything encoded, hashed and packed) and written by the writer thread. The
+//! agent's row is read once before the first step and stored once after the last; an input that is accepted and ended in
+//! the same unit is written once, as ended. Each step checks everything before it writes anything, and writes inside a
+//! savepoint of its own.
+
+use godwit_core::digest::Digest;
+use godwit_core::id::{AgentId, Generation, Revision, Seq};
+use godwit_core::input::{InputState, Outcome};
+use godwit_core::receipt::Receipt;
+use godwit_core::store::{
+    Attempt, Boundary, InputEnd, Owner, Step, StoreError, Unit, UnitFailure, UnitOutcome,
+};
+use rusqlite::{Connection, Row, params};
+
+use super::agents::{Head, stored_snapshot, write_lifecycle};
+use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
+use super::error::{Fail, Fallible, conflict, corrupt};
+use super::events::append;
+use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, open_id};
+use super::leases::{at_home, is_owner};
+use super::sql::{all, execute, first};
+use super::writer::{NestedError, Tx};
+use super::{outbox, state};
+
+/// A unit whose rows are encoded.
+pub(super) struct Prepared {
+    owner: Owner,
+    base: Revision,
+    steps: Vec<PreparedStep>,
+}
+
+enum PreparedStep {
+    Accept { arrival: Box<Arrival>, seq: Seq },
+    Attempts(Vec<Attempt>),
+    Boundary(Box<PreparedBoundary>),
+    Checkpoint(PackedSnapshot),
+}
+
+struct PreparedBoundary {
+    boundary: Boundary,
+    receipt: Vec<u8>,
+    digest: Digest,
+    state_digest: Option<Digest>,
+    snapshot: Option<PackedSnapshot>,
+    /// One per end.
+    outcomes: Vec<Vec<u8>>,
+    /// One per state write.
+    values: Vec<Option<Vec<u8>>>,
+    /// One per output.
+    outputs: Vec<Vec<u8>>,
+}
+
+impl Prepared {
+    /// Encodes a unit.
+    ///
+    /// # Errors
+    /// `Unsupported` when a snapshot is above its limit.
+    pub(super) fn new(unit: Unit) -> Result<Self, StoreError> {
+        let steps = unit.steps.into_iter().map(PreparedStep::new);
+        Ok(Self {
+            owner: unit.owner,
+            base: unit.base,
+            steps: steps.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Steps of the unit.
+    pub(super) fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Takes the unit as committed: what `ack-before-commit` answers.
+    pub(super) fn outcome_if_committed(&self) -> UnitOutcome {
+        outcome(self.len(), None)
+    }
+}
+
+impl PreparedStep {
+    fn new(step: Step) -> Result<Self, StoreError> {
+        Ok(match step {
+            Step::Accept { input, seq } => Self::Accept {
+                arrival: Box::new(Arrival::new(*input)),
+                seq,
+            },
+            Step::Attempts(attempts) => Self::Attempts(attempts),
+            Step::Checkpoint(snapshot) => {
+                Self::Checkpoint(PackedSnapshot::new(&snapshot, snapshot.state_digest())?)
+            }
+            Step::Boundary(boundary) => Self::Boundary(Box::new(PreparedBoundary::new(*boundary)?)),
+        })
+    }
+}
+
+impl PreparedBoundary {
+    fn new(boundary: Boundary) -> Result<Self, StoreError> {
+        let receipt = boundary.receipt.to_bytes();
+        let hashed = boundary
+            .snapshot
+            .as_ref()
+            .map(|snapshot| (snapshot, snapshot.state_digest()));
+        Ok(Self {
+            digest: Digest::of(&receipt),
+            receipt,
+            state_digest: hashed.map(|(_, digest)| digest),
+            snapshot: hashed
+                .map(|(snapshot, digest)| PackedSnapshot::new(snapshot, digest))
+                .transpose()?,
+            outcomes: boundary.ends.iter().map(|end| seal(&end.outcome)).collect(),
+            values: boundary
+                .state
+                .iter()
+                .map(|(_, value)| value.as_ref().map(|value| seal_bytes(value)))
+                .collect(),
+            outputs: boundary.outputs.iter().map(seal).collect(),
+            boundary,
+        })
+    }
+}
+
+/// Why a step was not written.
+enum StepError {
+    Failure(UnitFailure),
+    Fail(Fail),
+}
+
+impl<E: Into<Fail>> From<E> for StepError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            Fail::Store(error) => Self::Failure(UnitFailure::Store(error)),
+            engine => Self::Fail(engine),
+        }
+    }
+}
+
+impl NestedError for StepError {
+    fn spares_transaction(&self) -> bool {
+        match self {
+            Self::Failure(_) => true,
+            Self::Fail(fail) => fail.spares_transaction(),
+        }
+    }
+}
+
+/// Commits a prefix of a unit.
+pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
+    let head = match at_home(tx, &unit.owner.agent) {
+        Ok(head) => head,
+        Err(Fail::Store(error)) => return Ok(outcome(0, Some(error))),
+        Err(engine) => return Err(engine),
+    };
+    if !is_owner(&head, &unit.owner) && !tx.env.faults.no_token_check {
+        return Ok(outcome(0, Some(head.fenced())));
+    }
+    if head.revision != unit.base {
+        let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, &head, unit)?;
+        return Ok(if is_repeated { outcome(unit.len(), None) } else { outcome(0, Some(head.stale())) });
+    }
+    let mut chain = Chain {
+        owner: &unit.owner,
+        change: head.change,
+        head,
+        waiting: None,
+    };
+    let mut committed = 0;
+    let mut failure = None;
+    for step in &unit.steps {
+        match chain.step(tx, step)? {
+            Ok(()) => committed += 1,
+            Err(reason) => {
+                failure = Some(reason);
+                break;
+            }
+        }
+    }
+    chain.finish(tx)?;
+    Ok(UnitOutcome { committed, failure })
+}
+
+fn outcome(committed: usize, failure: Option<StoreError>) -> UnitOutcome {
+    UnitOutcome {
+        committed,
+        failure: failure.map(UnitFailure::Store),
+    }
+}
+
+/// Whether a unit that builds on an older revision has been committed before, whole.
+fn has_all_boundaries(conn: &Connection, head: &Head, unit: &Prepared) -> Fallible<bool> {
+    let mut boundaries = unit
+        .steps
+        .iter()
+        .filter_map(|step| match step {
+            PreparedStep::Boundary(boundary) => Some(boundary),
+            _ => None,
+        })
+        .peekable();
+    if boundaries.peek().is_none() {
+        return Ok(false);
+    }
+    for boundary in boundaries {
+        let receipt = &boundary.boundary.receipt;
+        let stored = first(
+            conn,
+            "SELECT digest FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3",
+            params![head.key, Int(receipt.generation.0), Int(receipt.revision.0)],
+            |row| Ok(Digest(row.get(0)?)),
+        )?;
+        if stored != Some(boundary.digest) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A unit on its way into the store.
+struct Chain<'a> {
+    owner: &'a Owner,
+    /// The agent's row after the steps so far.
+    head: Head,
+    /// Its change number before the unit.
+    change: u64,
+    /// An input that was accepted and not yet written: the next step may end it.
+    waiting: Option<(Seq, &'a Arrival)>,
+}
+
+impl<'a> Chain<'a> {
+    /// Takes one step, or leaves everything as it was.
+    fn step(&mut self, tx: &Tx<'_>, step: &'a PreparedStep) -> Fallible<Result<(), UnitFailure>> {
+        let before = (self.head.clone(), self.waiting);
+        let result = tx.nested(|| match step {
+            PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
+            PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
+            PreparedStep::Boundary(boundary) => self.boundary(tx, boundary),
+            PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
+        })?;
+        let failure = match result {
+            Ok(()) => return Ok(Ok(())),
+            Err(StepError::Failure(failure)) => failure,
+            Err(StepError::Fail(fail)) if fail.spares_transaction() => UnitFailure::Store(fail.into()),
+            Err(StepError::Fail(fail)) => return Err(fail),
+        };
+        (self.head, self.waiting) = before;
+        Ok(Err(failure))
+    }
+
+    /// Writes what is left: an accepted input that nothing ended, and the agent's row.
+    fn finish(mut self, tx: &Tx<'_>) -> Fallible<()> {
+        self.write_waiting(tx)?;
+        if self.head.change == self.change {
+            return Ok(());
+        }
+        self.head.save(tx)
+    }
+
+    fn write_waiting(&mut self, tx: &Tx<'_>) -> Fallible<()> {
+        let Some((seq, arrival)) = self.waiting.take() else {
+            return Ok(());
+        };
+        let fate = Fate {
+            state: InputState::Queued,
+            attempts: 0,
+            accepted_by: self.owner.incarnation,
+            end: None,
+        };
+        let place = (self.head.key, seq, self.head.change());
+        insert(tx, place, &arrival.content(), &fate)
+    }
+
+    fn accept(&mut self, tx: &Tx<'_>, arrival: &'a Arrival, expected: Seq) -> Result<(), StepError> {
+        if arrival.new.delivery.is_some() {
+            let what = "deliveries inside a unit";
+            return Err(StoreError::Unsupported { what }.into());
+        }
+        if arrival.new.agent != self.owner.agent {
+            return Err(conflict("the input is another agent's").into());
+        }
+        self.write_waiting(tx)?;
+        let is_checked = !tx.env.faults.no_dedup;
+        match is_checked.then(|| door(tx.conn, &self.head, arrival)).transpose()? {
+            Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
+            Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),
+            Some(Ok(None)) | None => {}
+        }
+        if self.head.next_seq != expected {
+            return Err(self.head.stale().into());
+        }
+        self.waiting = Some((expected, arrival));
+        self.head.next_seq = expected.next();
+        self.head.open_inputs += 1;
+        Ok(())
+    }
+
+    fn attempts(&mut self, tx: &Tx<'_>, attempts: &[Attempt]) -> Result<(), StepError> {
+        self.write_waiting(tx)?;
+        for attempt in attempts {
+            if !attempt.state.is_open() {
+                return Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq)).into());
+            }
+            let change = self.head.change();
+            let written = execute(
+                tx.conn,
+                "UPDATE input SET change = ?3, state = ?4, attempts = ?5
+                 WHERE agent = ?1 AND seq = ?2 AND state < 2",
+                params![
+                    self.head.key,
+                    Int(attempt.seq.0),
+                    change,
+                    input_state_code(attempt.state),
+                    attempt.attempts,
+                ],
+            )?;
+            if written == 0 {
+                return Err(conflict(format!("input {} is not open", attempt.seq)).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, tx: &Tx<'_>, snapshot: &PackedSnapshot) -> Result<(), StepError> {
+        let place = (self.head.generation.0, self.head.revision.0);
+        if (snapshot.generation, snapshot.revision) != place {
+            return Err(self.head.stale().into());
+        }
+        let stored = stored_snapshot(tx.conn, self.head.key)?;
+        match stored.filter(|(_, stored)| (stored.generation, stored.revision) == place) {
+            Some((_, stored)) if stored.digest == snapshot.digest => Ok(()),
+            Some(_) => {
+                Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
+            }
+            None => Ok(write_snapshot(tx, self.head.key, self.head.change(), snapshot)?),
+        }
+    }
+
+    fn boundary(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
+        self.check_boundary(tx, prepared)?;
+        let boundary = &prepared.boundary;
+        for (ended, sealed) in boundary.ends.iter().zip(&prepared.outcomes) {
+            self.end(tx, ended, sealed)?;
+        }
+        for ((key, _), value) in boundary.state.iter().zip(&prepared.values) {
+            state::write(tx, &mut self.head, key, value.as_deref())?;
+        }
+        for (output, sealed) in boundary.outputs.iter().zip(&prepared.outputs) {
+            outbox::append(tx, &mut self.head, &boundary.receipt, output, sealed)?;
+        }
+        if let Some(snapshot) = &prepared.snapshot {
+            write_snapshot(tx, self.head.key, self.head.change(), snapshot)?;
+        }
+        if let Some(lifecycle) = &boundary.lifecycle {
+            write_lifecycle(tx, self.head.key, lifecycle)?;
+        }
+        let place = (self.head.key, self.head.change());
+        write_receipt(tx, place, &boundary.receipt, prepared.digest, &prepared.receipt)?;
+        append(tx, &boundary.events)?;
+        self.head.revision = boundary.receipt.revision;
+        self.head.digest = prepared.digest;
+        self.head.time_ms = self.head.time_ms.max(boundary.receipt.committed_at_ms);
+        Ok(())
+    }
+
+    fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
+        let boundary = &prepared.boundary;
+        let receipt = &boundary.receipt;
+        if receipt.agent != self.owner.agent || receipt.generation != self.owner.generation {
+            return Err(conflict("the receipt is another agent's or generation's").into());
+        }
+        if receipt.revision != self.head.revision.next() {
+            return Err(self.head.stale().into());
+        }
+        if receipt.parent != self.head.digest {
+            let what = format!("receipt {} has another parent than the head", receipt.revision);
+            return Err(conflict(what).into());
+        }
+        if receipt.token != self.owner.token || receipt.incarnation != self.owner.incarnation {
+            return Err(conflict("the receipt names another token or incarnation than its owner's").into());
+        }
+        if boundary.ends.len() != receipt.inputs.len() {
+            return Err(conflict("the receipt names other inputs than those that end").into());
+        }
+        for (place, (ended, named)) in boundary.ends.iter().zip(&receipt.inputs).enumerate() {
+            let id = match self.waiting {
+                Some((seq, arrival)) if seq == ended.seq => Some(arrival.new.input.id),
+                _ => open_id(tx.conn, self.head.key, ended.seq)?,
+            };
+            let id = id.ok_or_else(|| conflict(format!("input {} is not open", ended.seq)))?;
+            if id != *named || receipt.inputs[..place].contains(named) {
+                return Err(conflict("the receipt names other inputs than those that end").into());
+            }
+            if !fits(&ended.outcome, receipt) {
+                let what = format!("the end of input {} is not of this boundary", ended.seq);
+                return Err(conflict(what).into());
+            }
+        }
+        let is_of_revision = boundary.snapshot.as_ref().is_none_or(|snapshot| {
+            (snapshot.generation, snapshot.revision) == (receipt.generation, receipt.revision)
+        });
+        if prepared.state_digest != receipt.state || !is_of_revision {
+            return Err(conflict("the receipt names another state than the snapshot").into());
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {
+        let place = (self.head.key, ended.seq, self.head.change());
+        let outcome = End {
+            outcome: &ended.outcome,
+            sealed,
+        };
+        self.head.open_inputs = self.head.open_inputs.saturating_sub(1);
+        match self.waiting.take_if(|(seq, _)| *seq == ended.seq) {
+            Some((_, arrival)) => {
+                let fate = Fate {
+                    state: ended_state(&ended.outcome),
+                    attempts: 0,
+                    accepted_by: self.owner.incarnation,
+                    end: Some(outcome),
+                };
+                insert(tx, place, &arrival.content(), &fate)
+            }
+            None => end(tx, place, &outcome),
+        }
+    }
+}
+
+fn fits(outcome: &Outcome, receipt: &Receipt) -> bool {
+    match outcome {
+        Outcome::Committed { revision, token, .. } => {
+            *revision == receipt.revision && *token == receipt.token
+        }
+        Outcome::DeadLettered { revision, .. } => *revision == receipt.revision,
+        Outcome::Replaced { .. } | Outcome::Abandoned { .. } => false,
+    }
+}
+
+/// Writes a receipt. Receipts are never changed: one that is here already must be the same.
+pub(super) fn write_receipt(
+    tx: &Tx<'_>,
+    (agent, change): (i64, Int),
+    receipt: &Receipt,
+    digest: Digest,
+    bytes: &[u8],
+) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "INSERT INTO receipt (agent, generation, revision, change, kind, token, incarnation, committed_at_ms, digest, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            agent,
+            Int(receipt.generation.0),
+            Int(receipt.revision.0),
+            change,
+            receipt.kind as i64,
+            Int(receipt.token.0),
+            Int(receipt.incarnation.0),
+            Int(receipt.committed_at_ms),
+            digest.0,
+            bytes,
+        ],
+    )
+    .map(drop)
+}
+
+/// Writes the newest snapshot, unless one with a higher change number is here.
+pub(super) fn write_snapshot(tx: &Tx<'_>, agent: i64, change: Int, snapshot: &PackedSnapshot) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "INSERT INTO snapshot (agent, change, generation, revision, plugin_version, digest, bytes, packed, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+         ON CONFLICT (agent) DO UPDATE SET change = excluded.change, generation = excluded.generation,
+             revision = excluded.revision, plugin_version = excluded.plugin_version, digest = excluded.digest,
+             bytes = excluded.bytes, packed = excluded.packed, state = excluded.state
+         WHERE excluded.change > snapshot.change",
+        params![
+            agent,
+            change,
+            Int(snapshot.generation),
+            Int(snapshot.revision),
+            snapshot.plugin_version,
+            snapshot.digest.0,
+            Int(snapshot.bytes),
+            snapshot.is_packed,
+            &snapshot.state[..],
+        ],
+    )
+    .map(drop)
+}
+
+/// Receipts of a generation after a revision, ascending.
+pub(super) fn receipts(
+    conn: &Connection,
+    key: i64,
+    agent: &AgentId,
+    generation: Generation,
+    after: Revision,
+    limit: usize,
+) -> Fallible<Vec<Receipt>> {
+    let after = Int(after.0.min(i64::MAX.unsigned_abs()));
+    let generation = Int(generation.0.min(i64::MAX.unsigned_abs()));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    all(
+        conn,
+        "SELECT generation, revision, digest, body FROM receipt
+         WHERE agent = ?1 AND generation = ?2 AND revision > ?3 ORDER BY revision LIMIT ?4",
+        params![key, generation, after, limit],
+        |row| receipt(row, agent),
+    )
+}
+
+/// Reads a receipt and checks it against its digest and its key.
+pub(super) fn receipt(row: &Row<'_>, agent: &AgentId) -> Fallible<Receipt> {
+    let generation = Generation(row.get::<_, Int>(0)?.0);
+    let revision = Revision(row.get::<_, Int>(1)?.0);
+    let digest = Digest(row.get(2)?);
+    let bytes: Vec<u8> = row.get(3)?;
+    let what = || format!("receipt {revision} of agent {agent} in generation {generation}");
+    if Digest::of(&bytes) != digest {
+        return Err(corrupt(format!("{}: its digest does not match", what())));
+    }
+    match Receipt::from_bytes(&bytes) {
+        Ok(receipt) if (receipt.generation, receipt.revision) == (generation, revision) => Ok(receipt),
+        _ => Err(corrupt(format!("{}: it holds something else", what()))),
+    }
+}

@@ -1,0 +1,266 @@
+//! Exporting an agent's rows in order of their change numbers.
+//!
+//! Each kind of row is asked for its next rows above `after`; what all of them together have told about completely is
+//! merged. Inputs and `state` rows have an index by change number. Receipts are never changed, so their change numbers
+//! ascend with their revisions and the first one is found by halving. The other tables are small.
+
+use godwit_core::id::{AgentId, Generation, Revision, Seq, SpecRevision};
+use godwit_core::store::rows::{AgentPortable, Receiver};
+use godwit_core::store::{Home, Row, RowFrame, RowKey, StoreError};
+use rusqlite::{Connection, params};
+
+use super::agents::{self, Head, stored_snapshot};
+use super::codec::{Int, agent_id, unseal};
+use super::error::{Fallible, corrupt};
+use super::sql::{all, first};
+use super::{boundary, inputs, outbox, state};
+
+/// Rows that one call looks at, of each kind.
+const ROWS_MAX: i64 = 512;
+
+/// A row by the shortest name that finds it.
+#[derive(Debug, Clone)]
+enum Name {
+    Agent,
+    Spec(Int),
+    Input(Int),
+    Receipt(Generation, Revision),
+    Snapshot,
+    State(String),
+    Output(Int),
+    Destination(String, Int),
+    Receiver(String),
+    Deleted(Vec<u8>),
+}
+
+pub(super) fn export(conn: &Connection, agent: &AgentId, after: u64, bytes_max: usize) -> Fallible<Vec<RowFrame>> {
+    let Some(head) = Head::load(conn, agent)? else {
+        return Ok(Vec::new());
+    };
+    if !matches!(head.home, Home::Here | Home::HandingOff { .. }) {
+        return Err(StoreError::NotHome { home: head.home }.into());
+    }
+    let after = Int(after.min(i64::MAX.unsigned_abs()));
+    let mut frames = Vec::new();
+    let mut bytes = 0;
+    for (change, name) in names_after(conn, head.key, after)? {
+        let frame = RowFrame {
+            change,
+            row: load(conn, &head, &name)?,
+        };
+        bytes += encoded_len(&frame);
+        if bytes > bytes_max && !frames.is_empty() {
+            break;
+        }
+        frames.push(frame);
+    }
+    Ok(frames)
+}
+
+/// About how many bytes a frame takes when it is sent.
+fn encoded_len(frame: &RowFrame) -> usize {
+    postcard::to_stdvec(frame).map_or(0, |bytes| bytes.len())
+}
+
+/// The next rows in order of change, without a gap. Empty when there is none.
+fn names_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64, Name)>> {
+    let mut names = Vec::new();
+    // Above this some kind of row may have more than was read.
+    let mut complete = u64::MAX;
+    let mut add = |kind: Vec<(u64, Name)>| {
+        if kind.len() as i64 >= ROWS_MAX {
+            complete = complete.min(kind.last().map_or(u64::MAX, |(change, _)| *change));
+        }
+        names.extend(kind);
+    };
+    for kind in KINDS {
+        add(all(conn, kind.sql, params![key, after, ROWS_MAX], |row| {
+            Ok((row.get::<_, Int>(0)?.0, (kind.name)(row)?))
+        })?);
+    }
+    add(receipts_after(conn, key, after)?);
+    names.retain(|(change, _)| *change <= complete);
+    names.sort_by_key(|(change, _)| *change);
+    Ok(names)
+}
+
+/// How one kind of row is found by change number.
+struct Kind {
+    sql: &'static str,
+    name: fn(&rusqlite::Row<'_>) -> rusqlite::Result<Name>,
+}
+
+const KINDS: [Kind; 9] = [
+    Kind {
+        sql: "SELECT row_change FROM agent WHERE key = ?1 AND row_change > ?2 LIMIT ?3",
+        name: |_| Ok(Name::Agent),
+    },
+    Kind {
+        sql: "SELECT change, revision FROM spec WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Spec(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, seq FROM input WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Input(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change FROM snapshot WHERE agent = ?1 AND change > ?2 LIMIT ?3",
+        name: |_| Ok(Name::Snapshot),
+    },
+    Kind {
+        sql: "SELECT change, key FROM state WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::State(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, position FROM output WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Output(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, destination, generation FROM destination WHERE agent = ?1 AND change > ?2
+              ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Destination(row.get(1)?, row.get(2)?)),
+    },
+    Kind {
+        sql: "SELECT change, origin FROM receiver WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Receiver(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, key FROM tombstone WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Deleted(row.get(1)?)),
+    },
+];
+
+/// The next receipts above a change number, generation by generation.
+fn receipts_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64, Name)>> {
+    let generations = all(
+        conn,
+        "WITH RECURSIVE g (generation) AS (
+             SELECT min(generation) FROM receipt WHERE agent = ?1
+             UNION ALL
+             SELECT (SELECT min(generation) FROM receipt WHERE agent = ?1 AND generation > g.generation) FROM g
+             WHERE g.generation IS NOT NULL)
+         SELECT generation FROM g WHERE generation IS NOT NULL",
+        params![key],
+        |row| Ok(row.get::<_, Int>(0)?),
+    )?;
+    let mut names = Vec::new();
+    for generation in generations {
+        let from = first_receipt_above(conn, (key, generation), after)?;
+        let room = ROWS_MAX - names.len() as i64;
+        names.extend(all(
+            conn,
+            "SELECT change, revision FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision >= ?3
+             ORDER BY revision LIMIT ?4",
+            params![key, generation, from, room],
+            |row| {
+                let revision = Revision(row.get::<_, Int>(1)?.0);
+                Ok((row.get::<_, Int>(0)?.0, Name::Receipt(Generation(generation.0), revision)))
+            },
+        )?);
+    }
+    Ok(names)
+}
+
+/// The lowest revision whose receipt has a change number above `after`, found by halving.
+fn first_receipt_above(conn: &Connection, (key, generation): (i64, Int), after: Int) -> Fallible<Int> {
+    let last = first(
+        conn,
+        "SELECT revision FROM receipt WHERE agent = ?1 AND generation = ?2 ORDER BY revision DESC LIMIT 1",
+        params![key, generation],
+        |row| Ok(row.get::<_, Int>(0)?),
+    )?;
+    let (mut low, mut high) = (0, last.map_or(0, |last| last.0 + 1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = first(
+            conn,
+            "SELECT revision, change FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision >= ?3
+             ORDER BY revision LIMIT 1",
+            params![key, generation, Int(middle)],
+            |row| Ok((row.get::<_, Int>(0)?.0, row.get::<_, Int>(1)?.0)),
+        )?;
+        match found {
+            Some((revision, change)) if change <= after.0 => low = revision + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(Int(low))
+}
+
+fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
+    let (key, agent) = (head.key, &head.agent);
+    let row = match name {
+        Name::Agent => portable(conn, head)?.map(Row::Agent),
+        Name::Spec(revision) => first(
+            conn,
+            "SELECT sealed FROM spec WHERE agent = ?1 AND revision = ?2",
+            params![key, revision],
+            |row| {
+                Ok(Row::Spec {
+                    revision: SpecRevision(revision.0),
+                    spec: unseal(&row.get::<_, Vec<u8>>(0)?, || format!("spec of agent {agent}"))?,
+                })
+            },
+        )?,
+        Name::Input(seq) => inputs::by_seq(conn, key, agent, Seq(seq.0))?.map(Row::Input),
+        Name::Receipt(generation, revision) => {
+            let before = Revision(revision.0.saturating_sub(1));
+            let mut receipts = boundary::receipts(conn, key, agent, *generation, before, 1)?;
+            receipts.pop().map(Row::Receipt)
+        }
+        Name::Snapshot => match stored_snapshot(conn, key)? {
+            Some((_, packed)) => Some(Row::Snapshot(packed.unpack(agent)?)),
+            None => None,
+        },
+        Name::State(name) => state::value(conn, agent, name)?.map(|value| Row::State {
+            key: name.clone(),
+            value,
+        }),
+        Name::Output(position) => first(
+            conn,
+            "SELECT position, change, destination, generation, number, revision, committed_at_ms, reason, sealed
+             FROM output WHERE agent = ?1 AND position = ?2",
+            params![key, position],
+            |row| outbox::stored(row, agent).map(Row::Output),
+        )?,
+        Name::Destination(destination, generation) => first(
+            conn,
+            "SELECT next_number FROM destination WHERE agent = ?1 AND destination = ?2 AND generation = ?3",
+            params![key, destination, generation],
+            |row| {
+                Ok(Row::Destination {
+                    destination: agent_id(destination)?,
+                    generation: Generation(generation.0),
+                    next_number: row.get::<_, Int>(0)?.0,
+                })
+            },
+        )?,
+        Name::Receiver(origin) => receiver(conn, key, origin)?.map(Row::Receiver),
+        Name::Deleted(sealed) => {
+            let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
+            Some(Row::Deleted(deleted))
+        }
+    };
+    row.ok_or_else(|| corrupt(format!("row {name:?} of agent {agent}: it is missing")))
+}
+
+fn receiver(conn: &Connection, key: i64, origin: &str) -> Fallible<Option<Receiver>> {
+    inputs::receiver(conn, key, &agent_id(origin)?)
+}
+
+fn portable(conn: &Connection, head: &Head) -> Fallible<Option<AgentPortable>> {
+    let row = agents::row(conn, &head.agent)?;
+    Ok(row.map(|row| AgentPortable {
+        agent: row.agent,
+        lifecycle: row.lifecycle,
+        generation: row.generation,
+        revision: row.revision,
+        head: row.head,
+        next_seq: row.next_seq,
+        spec_revision: row.spec_revision,
+        labels: row.labels,
+        time_ms: row.time_ms,
+        created_at_ms: row.created_at_ms,
+        next_output: head.next_output,
+    }))
+}

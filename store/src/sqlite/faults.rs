@@ -1,0 +1,45 @@
+//! Switches that break the store on purpose, so that checkers can be seen to notice. The product has none: without the
+//! feature `test-util` every switch is off and costs nothing.
+
+/// Which rules are broken.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Faults {
+    /// `no-token-check`: commits don't compare the owner.
+    pub(super) no_token_check: bool,
+    /// `no-dedup`: acceptance ignores keys and delivery numbers.
+    pub(super) no_dedup: bool,
+    /// `ack-before-commit`: inputs and units are answered when they are queued.
+    pub(super) ack_before_commit: bool,
+}
+
+/// How long a group waits under `ack-before-commit`, so that a kill finds answers that are not durable.
+#[cfg(feature = "test-util")]
+const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(50);
+
+impl Faults {
+    /// Reads `GODWIT_BREAK`, once, when a store is opened.
+    #[cfg(feature = "test-util")]
+    pub(super) fn from_environment() -> Self {
+        let broken = std::env::var("GODWIT_BREAK").unwrap_or_default();
+        let is_broken = |name: &str| broken.split(',').any(|part| part.trim() == name);
+        Self {
+            no_token_check: is_broken("no-token-check"),
+            no_dedup: is_broken("no-dedup"),
+            ack_before_commit: is_broken("ack-before-commit"),
+        }
+    }
+
+    /// Nothing is broken.
+    #[cfg(not(feature = "test-util"))]
+    pub(super) fn from_environment() -> Self {
+        Self::default()
+    }
+
+    /// Widens the gap between answer and commit.
+    pub(super) fn delay_commit(self) {
+        #[cfg(feature = "test-util")]
+        if self.ack_before_commit {
+            std::thread::sleep(COMMIT_DELAY);
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! The handoff between stores: giving a home away, receiving a copy, binding it, and backing out.
+
+use std::collections::BTreeMap;
+
+use godwit_core::digest::Digest;
+use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::id::{AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision};
+use godwit_core::lease::{GrantCause, Lease};
+use godwit_core::store::agent::Tombstone;
+use godwit_core::store::rows::AgentPortable;
+use godwit_core::store::{Handoff, Home, Owner, PrepareRequest, Row, RowFrame, RowKey, StoreError};
+use rusqlite::{Connection, params};
+
+use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
+use super::codec::{Int, PackedSnapshot, agent_id, seal, seal_bytes};
+use super::error::{Fallible, conflict, corrupt};
+use super::events::append;
+use super::leases::{grant, lease_held_by, own_at};
+use super::migrations::{close, settle_tracking};
+use super::sessions::check_living;
+use super::sql::{execute, exists, first};
+use super::writer::Tx;
+use super::{boundary, inputs, outbox, state};
+
+// --- the source's side
+
+pub(super) fn begin(
+    tx: &Tx<'_>,
+    owner: &Owner,
+    base: Revision,
+    migration: MigrationId,
+    target: HostId,
+) -> Fallible<Handoff> {
+    let granted = owner.token.next();
+    let home = Home::HandingOff {
+        migration,
+        target,
+        granted,
+    };
+    let head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
+    if head.home == home && head.generation == owner.generation {
+        let change = head.change;
+        return if head.revision == base { Ok(Handoff { granted, change }) } else { Err(head.stale().into()) };
+    }
+    let head = own_at(tx, owner, base)?;
+    set_standing(tx, head.key, &home, granted, None, &head.cause)?;
+    close(tx, &owner.agent, Some(migration))?;
+    let change = head.change;
+    Ok(Handoff { granted, change })
+}
+
+pub(super) fn finish(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
+    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    let (target, token) = match head.home {
+        Home::HandingOff {
+            migration: begun,
+            target,
+            granted,
+        } if begun == migration => (target, granted),
+        Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
+        _ => return Err(conflict(format!("migration {migration} does not hand agent {agent} off"))),
+    };
+    let home = Home::Moved(Tombstone {
+        migration,
+        target,
+        token,
+        generation: head.generation,
+    });
+    set_standing(tx, head.key, &home, token, None, &head.cause)?;
+    let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
+        .with("migration", migration)
+        .with("target", target)
+        .with("token", token);
+    append(tx, &[event])
+}
+
+pub(super) fn abort(
+    tx: &Tx<'_>,
+    agent: &AgentId,
+    migration: MigrationId,
+    incarnation: Incarnation,
+) -> Fallible<Lease> {
+    check_living(tx, incarnation)?;
+    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    match &head.home {
+        Home::HandingOff {
+            migration: begun,
+            granted,
+            ..
+        } if *begun == migration => {
+            let token = granted.next();
+            grant(tx, &head, token, incarnation, GrantCause::Acquired, Some(migration))
+        }
+        Home::Here => Ok(lease_held_by(&head, incarnation)?),
+        home => Err(StoreError::NotHome { home: home.clone() }.into()),
+    }
+}
+
+pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
+    match Head::load(tx.conn, agent)? {
+        Some(Head {
+            key,
+            home: Home::Moved(tombstone),
+            ..
+        }) if tombstone.migration == migration => replace_by_tombstone(tx, key, agent, tombstone),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes all rows of a key; a bare tombstone takes the agent's name.
+fn replace_by_tombstone(tx: &Tx<'_>, key: i64, agent: &AgentId, tombstone: Tombstone) -> Fallible<()> {
+    delete(tx, key)?;
+    let row = NewRow {
+        agent,
+        home: Some(&Home::Moved(tombstone)),
+        migration: None,
+        generation: tombstone.generation,
+        token: tombstone.token,
+        spec_revision: SpecRevision(0),
+        plugin: Digest::ZERO,
+        labels: &BTreeMap::new(),
+        created_at_ms: 0,
+        change: 0,
+    };
+    row.insert(tx).map(drop)
+}
+
+/// Deletes an agent's row and with it all rows that hang on it.
+fn delete(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+    execute(tx.conn, "DELETE FROM agent WHERE key = ?1", params![key]).map(drop)
+}
+
+// --- the target's side
+
+/// A copy being received: its key and whose it is.
+struct Copy {
+    key: i64,
+    agent: AgentId,
+}
+
+fn copy_of(conn: &Connection, migration: MigrationId) -> Fallible<Option<Copy>> {
+    first(
+        conn,
+        "SELECT key, id FROM agent WHERE migration = ?1 AND home = 4",
+        params![migration.0],
+        |row| {
+            Ok(Copy {
+                key: row.get(0)?,
+                agent: agent_id(&row.get::<_, String>(1)?)?,
+            })
+        },
+    )
+}
+
+/// Whether a migration's copy is bound: prepared, or adopted since.
+fn is_bound(head: &Head, migration: MigrationId) -> bool {
+    match &head.home {
+        Home::Prepared { migration: bound, .. } => *bound == migration,
+        _ => matches!(head.cause, GrantCause::Transferred { migration: cause, .. } if cause == migration),
+    }
+}
+
+pub(super) fn receive(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId, frames: &[RowFrame]) -> Fallible<()> {
+    if Head::load(tx.conn, agent)?.is_some_and(|head| is_bound(&head, migration)) {
+        return Ok(());
+    }
+    receive_into_copy(tx, migration, agent, frames).map(drop)
+}
+
+fn receive_into_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId, frames: &[RowFrame]) -> Fallible<Copy> {
+    let copy = match copy_of(tx.conn, migration)? {
+        Some(copy) if copy.agent == *agent => copy,
+        Some(_) => return Err(conflict(format!("migration {migration} moves another agent"))),
+        None => Copy {
+            key: new_copy(tx, migration, agent)?,
+            agent: agent.clone(),
+        },
+    };
+    let mut last = 0;
+    for frame in frames {
+        receive_row(tx, &copy, frame)?;
+        last = last.max(frame.change);
+    }
+    execute(
+        tx.conn,
+        "UPDATE agent SET change = max(change, ?2) WHERE key = ?1",
+        params![copy.key, Int(last)],
+    )?;
+    Ok(copy)
+}
+
+fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i64> {
+    let row = NewRow {
+        agent,
+        home: None,
+        migration: Some(migration),
+        generation: Generation(0),
+        token: FencingToken(0),
+        spec_revision: SpecRevision(0),
+        plugin: Digest::ZERO,
+        labels: &BTreeMap::new(),
+        created_at_ms: 0,
+        change: 0,
+    };
+    row.insert(tx)
+}
+
+fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
+    let (key, change) = (copy.key, Int(frame.change));
+    let check = |owner: &AgentId| {
+        if *owner == copy.agent { Ok(()) } else { Err(conflict(format!("a row is of agent {owner}"))) }
+    };
+    match &frame.row {
+        Row::Agent(portable) => {
+            check(&portable.agent)?;
+            receive_agent(tx, key, change, portable)
+        }
+        Row::Spec { revision, spec } => write_spec(tx, key, change, *revision, spec),
+        Row::Input(input) => inputs::receive(tx, key, change, input),
+        Row::Receipt(receipt) => {
+            check(&receipt.agent)?;
+            receive_receipt(tx, key, change, receipt)
+        }
+        Row::Snapshot(snapshot) => {
+            let packed = PackedSnapshot::new(snapshot, snapshot.state_digest())?;
+            boundary::write_snapshot(tx, key, change, &packed)
+        }
+        Row::State { key: name, value } => {
+            if is_deleted_since(tx, key, change, &RowKey::State(name.clone()))? {
+                return Ok(());
+            }
+            state::put(tx, key, change, name, &seal_bytes(value))
+        }
+        Row::Output(output) => {
+            check(&output.agent)?;
+            receive_output(tx, key, change, output)
+        }
+        Row::Destination {
+            destination,
+            generation,
+            next_number,
+        } => receive_destination(tx, (key, change), destination, *generation, *next_number),
+        Row::Receiver(receiver) => inputs::write_receiver(tx, key, change, receiver),
+        Row::Deleted(deleted) => receive_delete(tx, key, change, deleted),
+    }
+}
+
+fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -> Fallible<()> {
+    let written = execute(
+        tx.conn,
+        "UPDATE agent SET change = max(change, ?2), row_change = ?2, generation = ?3, revision = ?4, head = ?5,
+             next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11
+         WHERE key = ?1 AND row_change < ?2",
+        params![
+            key,
+            change,
+            Int(portable.generation.0),
+            Int(portable.revision.0),
+            portable.head.0,
+            Int(portable.next_seq.0),
+            Int(portable.spec_revision.0),
+            seal(&portable.labels),
+            Int(portable.time_ms),
+            Int(portable.created_at_ms),
+            Int(portable.next_output),
+        ],
+    )?;
+    if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }
+}
+
+fn receive_receipt(
+    tx: &Tx<'_>,
+    key: i64,
+    change: Int,
+    receipt: &godwit_core::receipt::Receipt,
+) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "DELETE FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3 AND change < ?4",
+        params![key, Int(receipt.generation.0), Int(receipt.revision.0), change],
+    )?;
+    let is_here = exists(
+        tx.conn,
+        "SELECT 1 FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3",
+        params![key, Int(receipt.generation.0), Int(receipt.revision.0)],
+    )?;
+    if is_here {
+        return Ok(());
+    }
+    let bytes = receipt.to_bytes();
+    boundary::write_receipt(tx, (key, change), receipt, Digest::of(&bytes), &bytes)
+}
+
+fn receive_output(
+    tx: &Tx<'_>,
+    key: i64,
+    change: Int,
+    stored: &godwit_core::output::StoredOutput,
+) -> Fallible<()> {
+    let row = RowKey::Output(stored.output.destination.clone(), stored.generation, stored.number);
+    if is_deleted_since(tx, key, change, &row)? {
+        return Ok(());
+    }
+    execute(
+        tx.conn,
+        "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4 AND change < ?5",
+        params![
+            key,
+            stored.output.destination.as_str(),
+            Int(stored.generation.0),
+            Int(stored.number),
+            change
+        ],
+    )?;
+    let is_here = exists(
+        tx.conn,
+        "SELECT 1 FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4",
+        params![
+            key,
+            stored.output.destination.as_str(),
+            Int(stored.generation.0),
+            Int(stored.number)
+        ],
+    )?;
+    if is_here {
+        return Ok(());
+    }
+    let columns = outbox::Columns {
+        position: stored.position,
+        generation: stored.generation,
+        number: stored.number,
+        revision: stored.revision,
+        committed_at_ms: stored.committed_at_ms,
+        state: &stored.state,
+    };
+    outbox::insert(tx, key, change, &stored.output, &seal(&stored.output), &columns)
+}
+
+fn receive_destination(
+    tx: &Tx<'_>,
+    (key, change): (i64, Int),
+    destination: &AgentId,
+    generation: Generation,
+    next_number: u64,
+) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "INSERT INTO destination (agent, destination, generation, change, next_number) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (agent, destination, generation) DO UPDATE SET change = excluded.change,
+             next_number = excluded.next_number
+         WHERE excluded.change > destination.change",
+        params![key, destination.as_str(), Int(generation.0), change, Int(next_number)],
+    )
+    .map(drop)
+}
+
+/// Whether a copy knows that a row was deleted after a change.
+fn is_deleted_since(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<bool> {
+    exists(
+        tx.conn,
+        "SELECT 1 FROM tombstone WHERE agent = ?1 AND key = ?2 AND change > ?3",
+        params![key, state::tombstone_key(row), change],
+    )
+}
+
+fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<()> {
+    match row {
+        RowKey::State(name) => execute(
+            tx.conn,
+            "DELETE FROM state WHERE agent = ?1 AND key = ?2 AND change < ?3",
+            params![key, name, change],
+        )?,
+        RowKey::Output(destination, generation, number) => execute(
+            tx.conn,
+            "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4
+                 AND change < ?5",
+            params![key, destination.as_str(), Int(generation.0), Int(*number), change],
+        )?,
+    };
+    state::bury(tx, key, change, row)
+}
+
+pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
+    let PrepareRequest {
+        migration,
+        agent,
+        source,
+        token,
+        generation,
+        revision,
+        frames,
+    } = request;
+    let known = Head::load(tx.conn, agent)?;
+    if known.as_ref().is_some_and(|head| is_prepared_so(head, request)) {
+        return Ok(());
+    }
+    let before = match known.as_ref().map(|head| &head.home) {
+        None => None,
+        Some(Home::Moved(tombstone)) if tombstone.token < *token && tombstone.generation <= *generation => {
+            Some(*tombstone)
+        }
+        Some(home) => return Err(conflict(format!("agent {agent} is here: {home:?}"))),
+    };
+    let copy = receive_into_copy(tx, *migration, agent, frames)?;
+    let arrived = first(
+        tx.conn,
+        "SELECT generation, revision FROM agent WHERE key = ?1 AND row_change > 0",
+        params![copy.key],
+        |row| Ok((row.get::<_, Int>(0)?.0, row.get::<_, Int>(1)?.0)),
+    )?;
+    if arrived != Some((generation.0, revision.0)) {
+        let what = format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
+        return Err(conflict(what));
+    }
+    if let Some(replaced) = known {
+        delete(tx, replaced.key)?;
+    }
+    settle_copy(tx, copy.key)?;
+    let home = Home::Prepared {
+        migration: *migration,
+        source: *source,
+        token: *token,
+        before,
+    };
+    set_standing(tx, copy.key, &home, *token, None, &GrantCause::Acquired)?;
+    settle_tracking(tx, agent)
+}
+
+/// Whether a repeated `prepare` finds its work done.
+fn is_prepared_so(head: &Head, request: &PrepareRequest) -> bool {
+    match &head.home {
+        Home::Prepared {
+            migration,
+            source,
+            token,
+            ..
+        } => (migration, source, token) == (&request.migration, &request.source, &request.token),
+        Home::Here => is_bound(head, request.migration) && head.token == request.token,
+        _ => false,
+    }
+}
+
+/// Brings what the agent's row says about its other rows up to date, once all have arrived.
+fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+    execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
+    execute(
+        tx.conn,
+        "UPDATE agent SET
+             open_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2),
+             pending_outputs = (SELECT count(*) FROM output WHERE agent = ?1 AND state = 0),
+             plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin)
+         WHERE key = ?1",
+        params![key],
+    )
+    .map(drop)
+}
+
+pub(super) fn adopt(
+    tx: &Tx<'_>,
+    agent: &AgentId,
+    migration: MigrationId,
+    incarnation: Incarnation,
+) -> Fallible<Lease> {
+    check_living(tx, incarnation)?;
+    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    let token = match &head.home {
+        Home::Prepared {
+            migration: bound,
+            token,
+            ..
+        } if *bound == migration => *token,
+        Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
+        Home::Here => return Err(conflict(format!("migration {migration} did not bring the agent here"))),
+        home => return Err(StoreError::NotHome { home: home.clone() }.into()),
+    };
+    let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
+        .with("migration", migration)
+        .with("token", token);
+    append(tx, &[event])?;
+    let cause = GrantCause::Transferred {
+        migration,
+        revision: head.revision,
+    };
+    grant(tx, &head, token, incarnation, cause, Some(migration))
+}
+
+pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> {
+    if let Some(copy) = copy_of(tx.conn, migration)? {
+        delete(tx, copy.key)?;
+    }
+    let bound = first(
+        tx.conn,
+        "SELECT id FROM agent WHERE migration = ?1 AND home = 2",
+        params![migration.0],
+        |row| agent_id(&row.get::<_, String>(0)?),
+    )?;
+    let Some(agent) = bound else {
+        return Ok(());
+    };
+    match agents::Head::load(tx.conn, &agent)? {
+        Some(Head {
+            key,
+            home: Home::Prepared { before, .. },
+            ..
+        }) => match before {
+            Some(tombstone) => replace_by_tombstone(tx, key, &agent, tombstone),
+            None => delete(tx, key),
+        },
+        _ => Err(corrupt(format!("home of agent {agent}: the copy of migration {migration} is not prepared"))),
+    }
+}

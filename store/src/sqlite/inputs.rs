@@ -1,0 +1,502 @@
+//! Inputs: the door, the rows, and what readers ask of them.
+
+use godwit_core::digest::Digest;
+use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
+use godwit_core::input::{DeliveryStamp, Input, InputEvent, InputState, NewInput, Outcome};
+use godwit_core::limits::INBOX_INPUTS_MAX;
+use godwit_core::store::rows::Receiver;
+use godwit_core::store::{AcceptError, Accepted, Page, StoredInput};
+use rusqlite::{Connection, Row, params};
+
+use super::agents::Head;
+use super::codec::{Int, input_state, input_state_code, seal, unseal};
+use super::error::{Fallible, conflict, corrupt};
+use super::leases::at_home;
+use super::sql::{all, execute, first};
+use super::writer::Tx;
+
+
+/// The session that no store gives: inputs received from another store carry it.
+const NO_INCARNATION: Incarnation = Incarnation(0);
+
+/// Sealed bodies above this size lie in a table of their own: states change, bodies don't.
+const BODY_INLINE_MAX: usize = 512;
+
+/// An input whose body is sealed, so that the writer thread need not.
+pub(super) struct Arrival {
+    pub(super) new: NewInput,
+    digest: Digest,
+    body: Vec<u8>,
+}
+
+impl Arrival {
+    /// Seals an input. `accepted_at_ms` of the body is what the caller has set.
+    pub(super) fn new(new: NewInput) -> Self {
+        Self {
+            digest: new.body_digest(),
+            body: seal(&new.input),
+            new,
+        }
+    }
+}
+
+/// What of an input never changes.
+pub(super) struct Content<'a> {
+    pub(super) input: &'a Input,
+    pub(super) digest: Digest,
+    /// `input`, sealed.
+    pub(super) body: &'a [u8],
+    pub(super) key: Option<&'a str>,
+}
+
+impl Arrival {
+    pub(super) fn content(&self) -> Content<'_> {
+        Content {
+            input: &self.new.input,
+            digest: self.digest,
+            body: &self.body,
+            key: self.new.idempotency_key.as_deref(),
+        }
+    }
+}
+
+/// What of an input's row changes.
+pub(super) struct Fate<'a> {
+    pub(super) state: InputState,
+    pub(super) attempts: u32,
+    pub(super) accepted_by: Incarnation,
+    pub(super) end: Option<End<'a>>,
+}
+
+/// The end of an input, with its outcome sealed.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) outcome: &'a Outcome,
+    pub(super) sealed: &'a [u8],
+}
+
+impl End<'_> {
+    fn revision(&self) -> Option<Int> {
+        match self.outcome {
+            Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. } => Some(Int(revision.0)),
+            Outcome::Replaced { .. } | Outcome::Abandoned { .. } => None,
+        }
+    }
+
+    fn token(&self) -> Option<Int> {
+        match self.outcome {
+            Outcome::Committed { token, .. } => Some(Int(token.0)),
+            _ => None,
+        }
+    }
+}
+
+/// Writes the row of an input that is not here yet.
+pub(super) fn insert(
+    tx: &Tx<'_>,
+    (agent, seq, change): (i64, Seq, Int),
+    content: &Content<'_>,
+    fate: &Fate<'_>,
+) -> Fallible<()> {
+    let is_inline = content.body.len() <= BODY_INLINE_MAX;
+    execute(
+        tx.conn,
+        "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, key, digest,
+             outcome_sealed, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            agent,
+            Int(seq.0),
+            change,
+            input_state_code(fate.state),
+            fate.attempts,
+            Int(fate.accepted_by.0),
+            fate.end.and_then(|end| end.revision()),
+            fate.end.and_then(|end| end.token()),
+            content.input.kind.name(),
+            content.input.id.0,
+            content.key,
+            content.digest.0,
+            fate.end.map(|end| end.sealed),
+            is_inline.then_some(content.body),
+        ],
+    )?;
+    if !is_inline {
+        execute(
+            tx.conn,
+            "INSERT INTO input_body (agent, seq, body) VALUES (?1, ?2, ?3)",
+            params![agent, Int(seq.0), content.body],
+        )?;
+    }
+    Ok(())
+}
+
+/// Ends an open input.
+pub(super) fn end(tx: &Tx<'_>, (agent, seq, change): (i64, Seq, Int), end: &End<'_>) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "UPDATE input SET change = ?3, state = ?4, revision = ?5, token = ?6, outcome_sealed = ?7
+         WHERE agent = ?1 AND seq = ?2",
+        params![
+            agent,
+            Int(seq.0),
+            change,
+            input_state_code(ended_state(end.outcome)),
+            end.revision(),
+            end.token(),
+            end.sealed,
+        ],
+    )
+    .map(drop)
+}
+
+/// The state that an outcome leaves an input in.
+pub(super) fn ended_state(outcome: &Outcome) -> InputState {
+    match outcome {
+        Outcome::Committed { .. } => InputState::Consumed,
+        Outcome::DeadLettered { .. } => InputState::DeadLettered,
+        Outcome::Replaced { .. } => InputState::Replaced,
+        Outcome::Abandoned { .. } => InputState::Abandoned,
+    }
+}
+
+/// The id of an input that is open.
+pub(super) fn open_id(conn: &Connection, agent: i64, seq: Seq) -> Fallible<Option<InputId>> {
+    first(
+        conn,
+        "SELECT id FROM input WHERE agent = ?1 AND seq = ?2 AND state < 2",
+        params![agent, Int(seq.0)],
+        |row| Ok(InputId(row.get(0)?)),
+    )
+}
+
+// --- acceptance
+
+/// What a door answers.
+pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
+
+/// Whether an input is here already; otherwise, whether there is room for it.
+pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
+    let known = match &arrival.new.idempotency_key {
+        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
+        None => None,
+    };
+    if let Some(known) = known {
+        let is_same = known.body_digest == arrival.digest;
+        return Ok(if is_same { Ok(Some(Box::new(known))) } else { Err(AcceptError::KeyReused) });
+    }
+    let id = arrival.new.input.id;
+    if let Some(known) = by_id(conn, head.key, &head.agent, id)? {
+        if known.body_digest == arrival.digest {
+            return Ok(Ok(Some(Box::new(known))));
+        }
+        return Err(conflict(format!("input {id} has another body")));
+    }
+    let depth = head.open_inputs;
+    Ok(if depth >= INBOX_INPUTS_MAX { Err(AcceptError::Busy { depth }) } else { Ok(None) })
+}
+
+pub(super) fn accept(tx: &Tx<'_>, arrival: &mut Arrival, by: Incarnation) -> Fallible<Result<Accepted, AcceptError>> {
+    let mut head = at_home(tx, &arrival.new.agent)?;
+    if tx.env.faults.no_dedup {
+        return accept_blindly(tx, &mut head, arrival, by).map(Ok);
+    }
+    let heard = match arrival.new.delivery.clone() {
+        None => None,
+        Some(stamp) => match judge(receiver(tx.conn, head.key, &stamp.origin)?, &stamp) {
+            Ok(heard) => Some(heard),
+            Err(refused) => return Ok(Err(refused)),
+        },
+    };
+    let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
+    let accepted = if is_due {
+        match door(tx.conn, &head, arrival)? {
+            Ok(Some(known)) => Accepted::Duplicate(known),
+            Ok(None) => Accepted::New {
+                seq: admit(tx, &mut head, arrival, by)?,
+            },
+            Err(refused) => return Ok(Err(refused)),
+        }
+    } else {
+        Accepted::AlreadyEnded
+    };
+    let hears_more = heard.filter(|heard| !heard.is_known);
+    if let Some(heard) = &hears_more {
+        let change = head.change();
+        write_receiver(tx, head.key, change, &heard.receiver)?;
+    }
+    if hears_more.is_some() || matches!(accepted, Accepted::New { .. }) {
+        head.save(tx)?;
+    }
+    Ok(Ok(accepted))
+}
+
+fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fallible<Seq> {
+    let seq = head.next_seq;
+    let fate = Fate {
+        state: InputState::Queued,
+        attempts: 0,
+        accepted_by: by,
+        end: None,
+    };
+    let place = (head.key, seq, head.change());
+    insert(tx, place, &arrival.content(), &fate)?;
+    head.next_seq = seq.next();
+    head.open_inputs += 1;
+    Ok(seq)
+}
+
+/// `no-dedup`: every arrival is new, under an id of its own where its own is taken.
+fn accept_blindly(tx: &Tx<'_>, head: &mut Head, arrival: &mut Arrival, by: Incarnation) -> Fallible<Accepted> {
+    if by_id(tx.conn, head.key, &head.agent, arrival.new.input.id)?.is_some() {
+        arrival.new.input.id = InputId(tx.env.clock.random());
+        arrival.body = seal(&arrival.new.input);
+    }
+    arrival.new.idempotency_key = None;
+    let seq = admit(tx, head, arrival, by)?;
+    head.save(tx)?;
+    Ok(Accepted::New { seq })
+}
+
+/// What a receiver makes of a delivery.
+struct Heard {
+    /// Its row afterwards.
+    receiver: Receiver,
+    /// Whether that is its row before.
+    is_known: bool,
+    /// Whether the delivery is the one that it waits for.
+    is_next: bool,
+}
+
+/// Decides about a delivery by what was heard from its origin before.
+fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, AcceptError> {
+    let mut receiver = known.clone().unwrap_or_else(|| Receiver {
+        origin: stamp.origin.clone(),
+        generation: stamp.generation,
+        token: FencingToken(0),
+        next: 1,
+    });
+    if stamp.token < receiver.token {
+        return Err(AcceptError::StalePublisher {
+            highest: receiver.token,
+        });
+    }
+    receiver.token = stamp.token;
+    let mut is_next = false;
+    if stamp.generation >= receiver.generation {
+        if stamp.generation > receiver.generation {
+            receiver.generation = stamp.generation;
+            receiver.next = 1;
+        }
+        receiver.next = receiver.next.max(stamp.lowest_open);
+        if stamp.number > receiver.next {
+            return Err(AcceptError::Gap { next: receiver.next });
+        }
+        is_next = stamp.number == receiver.next;
+        receiver.next += u64::from(is_next);
+    }
+    Ok(Heard {
+        is_known: known.as_ref() == Some(&receiver),
+        receiver,
+        is_next,
+    })
+}
+
+pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Fallible<Option<Receiver>> {
+    first(
+        conn,
+        "SELECT generation, token, next FROM receiver WHERE agent = ?1 AND origin = ?2",
+        params![agent, origin.as_str()],
+        |row| {
+            Ok(Receiver {
+                origin: origin.clone(),
+                generation: Generation(row.get::<_, Int>(0)?.0),
+                token: FencingToken(row.get::<_, Int>(1)?.0),
+                next: row.get::<_, Int>(2)?.0,
+            })
+        },
+    )
+}
+
+/// Writes what was heard; of two writes the one with the higher change number stays.
+pub(super) fn write_receiver(tx: &Tx<'_>, agent: i64, change: Int, receiver: &Receiver) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "INSERT INTO receiver (agent, origin, change, generation, token, next) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (agent, origin) DO UPDATE SET change = excluded.change, generation = excluded.generation,
+             token = excluded.token, next = excluded.next
+         WHERE excluded.change > receiver.change",
+        params![
+            agent,
+            receiver.origin.as_str(),
+            change,
+            Int(receiver.generation.0),
+            Int(receiver.token.0),
+            Int(receiver.next),
+        ],
+    )
+    .map(drop)
+}
+
+pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<()> {
+    let mut head = at_home(tx, agent)?;
+    let known = by_id(tx.conn, head.key, agent, input)?;
+    let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+    let state = known
+        .state
+        .on(InputEvent::Redrive)
+        .map_err(|error| conflict(error.to_string()))?;
+    let change = head.change();
+    execute(
+        tx.conn,
+        "UPDATE input SET change = ?3, state = ?4, attempts = 0, revision = NULL, token = NULL, outcome_sealed = NULL
+         WHERE agent = ?1 AND seq = ?2",
+        params![head.key, Int(known.seq.0), change, input_state_code(state)],
+    )?;
+    head.open_inputs += 1;
+    head.save(tx)
+}
+
+// --- reading
+
+/// Columns that `stored` reads.
+macro_rules! select_input {
+    ($rest:literal) => {
+        concat!(
+            "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
+                    coalesce(i.body, b.body), i.change, i.revision, i.token
+             FROM input i LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq ",
+            $rest
+        )
+    };
+}
+
+const BY_KEY: &str = select_input!("WHERE i.agent = ?1 AND i.key = ?2");
+const BY_ID: &str = select_input!("WHERE i.agent = ?1 AND i.id = ?2");
+const BY_SEQ: &str = select_input!("WHERE i.agent = ?1 AND i.seq = ?2");
+const OPEN: &str =
+    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3");
+const ANY: &str = select_input!("WHERE i.agent = ?1 AND i.seq > ?2 ORDER BY i.seq LIMIT ?3");
+const DEAD_LETTERS: &str =
+    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3");
+const OF_STATE: &str =
+    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state = ?4 ORDER BY i.seq LIMIT ?3");
+
+fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
+    let seq = Seq(row.get::<_, Int>(0)?.0);
+    let what = || format!("input {seq} of agent {agent}");
+    let body: Option<Vec<u8>> = row.get(8)?;
+    let input: Input = match body {
+        Some(body) => unseal(&body, what)?,
+        None => return Err(corrupt(format!("{}: its body is missing", what()))),
+    };
+    let outcome: Option<Vec<u8>> = row.get(7)?;
+    let stored = StoredInput {
+        seq,
+        state: input_state(row.get(1)?)?,
+        attempts: row.get(2)?,
+        accepted_by: Incarnation(row.get::<_, Int>(3)?.0),
+        idempotency_key: row.get(5)?,
+        body_digest: Digest(row.get(6)?),
+        outcome: outcome.map(|sealed| unseal(&sealed, what)).transpose()?,
+        input,
+    };
+    let columns = (
+        row.get::<_, Option<Int>>(10)?.map(|revision| Revision(revision.0)),
+        row.get::<_, Option<Int>>(11)?.map(|token| FencingToken(token.0)),
+    );
+    if stored.input.id.0 != row.get::<_, [u8; 16]>(4)? || columns != numbers(stored.outcome.as_ref()) {
+        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
+    }
+    Ok(stored)
+}
+
+/// Revision and token of an end, as the plain columns have them.
+fn numbers(outcome: Option<&Outcome>) -> (Option<Revision>, Option<FencingToken>) {
+    match outcome {
+        Some(Outcome::Committed { revision, token, .. }) => (Some(*revision), Some(*token)),
+        Some(Outcome::DeadLettered { revision, .. }) => (Some(*revision), None),
+        _ => (None, None),
+    }
+}
+
+pub(super) fn by_id(conn: &Connection, key: i64, agent: &AgentId, id: InputId) -> Fallible<Option<StoredInput>> {
+    first(conn, BY_ID, params![key, id.0], |row| stored(row, agent))
+}
+
+pub(super) fn by_seq(conn: &Connection, key: i64, agent: &AgentId, seq: Seq) -> Fallible<Option<StoredInput>> {
+    first(conn, BY_SEQ, params![key, Int(seq.0)], |row| stored(row, agent))
+}
+
+/// The key of an agent that an id names.
+pub(super) fn key_of(conn: &Connection, agent: &AgentId) -> Fallible<Option<i64>> {
+    first(
+        conn,
+        "SELECT key FROM agent WHERE id = ?1 AND home < 4",
+        params![agent.as_str()],
+        |row| Ok(row.get(0)?),
+    )
+}
+
+pub(super) fn input(conn: &Connection, agent: &AgentId, id: InputId) -> Fallible<Option<StoredInput>> {
+    match key_of(conn, agent)? {
+        Some(key) => by_id(conn, key, agent, id),
+        None => Ok(None),
+    }
+}
+
+/// Which inputs to list.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Listed {
+    Open,
+    Any,
+    Of(InputState),
+}
+
+pub(super) fn list(conn: &Connection, agent: &AgentId, listed: Listed, page: Page) -> Fallible<Vec<StoredInput>> {
+    let Some(key) = key_of(conn, agent)? else {
+        return Ok(Vec::new());
+    };
+    let after = Int(page.after.min(i64::MAX.unsigned_abs()));
+    let limit = page.limit as i64;
+    let read = |row: &Row<'_>| stored(row, agent);
+    match listed {
+        Listed::Open => all(conn, OPEN, params![key, after, limit], read),
+        Listed::Any => all(conn, ANY, params![key, after, limit], read),
+        Listed::Of(InputState::DeadLettered) => all(conn, DEAD_LETTERS, params![key, after, limit], read),
+        Listed::Of(state) => all(conn, OF_STATE, params![key, after, limit, input_state_code(state)], read),
+    }
+}
+
+/// Takes an input from another store; of two rows of one seq the one with the higher change number stays.
+pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput) -> Fallible<()> {
+    let known = first(
+        tx.conn,
+        "SELECT change FROM input WHERE agent = ?1 AND seq = ?2",
+        params![agent, Int(input.seq.0)],
+        |row| Ok(row.get::<_, Int>(0)?),
+    )?;
+    if known.is_some_and(|known| known.0 >= change.0) {
+        return Ok(());
+    }
+    execute(
+        tx.conn,
+        "DELETE FROM input WHERE agent = ?1 AND seq = ?2",
+        params![agent, Int(input.seq.0)],
+    )?;
+    let sealed = input.outcome.as_ref().map(seal);
+    let fate = Fate {
+        state: input.state,
+        attempts: input.attempts,
+        accepted_by: NO_INCARNATION,
+        end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End { outcome, sealed }),
+    };
+    let body = seal(&input.input);
+    let content = Content {
+        input: &input.input,
+        digest: input.body_digest,
+        body: &body,
+        key: input.idempotency_key.as_deref(),
+    };
+    insert(tx, (agent, input.seq, change), &content, &fate)
+}

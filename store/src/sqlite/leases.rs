@@ -1,0 +1,169 @@
+//! Leases: the fence that every owner's write passes, and the grants that raise tokens.
+
+use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
+use godwit_core::lease::{GrantCause, Lease};
+use godwit_core::store::{Home, Owner, StoreError};
+use rusqlite::Connection;
+
+use super::agents::{Head, set_standing};
+use super::error::{Fail, Fallible};
+use super::events::append;
+use super::migrations::close;
+use super::sessions::{check_living, live_session, living_host};
+use super::writer::Tx;
+
+/// The row of an agent that is at home here.
+///
+/// # Errors
+/// `NoAgent`, `NotHome`.
+pub(super) fn at_home(tx: &Tx<'_>, agent: &AgentId) -> Fallible<Head> {
+    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    match head.home {
+        Home::Here => Ok(head),
+        home => Err(StoreError::NotHome { home }.into()),
+    }
+}
+
+/// The row of an agent that is at home here, for its current owner and nobody else.
+///
+/// # Errors
+/// As `at_home`, and `Fenced`.
+pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
+    let head = at_home(tx, &owner.agent)?;
+    if is_owner(&head, owner) {
+        Ok(head)
+    } else {
+        Err(head.fenced().into())
+    }
+}
+
+/// As `own`, for what builds on a revision.
+///
+/// # Errors
+/// As `own`, and `Stale`.
+pub(super) fn own_at(tx: &Tx<'_>, owner: &Owner, base: Revision) -> Fallible<Head> {
+    let head = own(tx, owner)?;
+    if head.revision == base {
+        Ok(head)
+    } else {
+        Err(head.stale().into())
+    }
+}
+
+pub(super) fn is_owner(head: &Head, owner: &Owner) -> bool {
+    head.token == owner.token
+        && head.generation == owner.generation
+        && head.holder.is_some_and(|holder| holder.incarnation == owner.incarnation)
+}
+
+/// The lease of a row that somebody holds.
+pub(super) fn lease_of(head: &Head) -> Option<Lease> {
+    head.holder.map(|holder| Lease {
+        agent: head.agent.clone(),
+        generation: head.generation,
+        token: head.token,
+        incarnation: holder.incarnation,
+        cause: head.cause.clone(),
+    })
+}
+
+/// The lease of a row that a session holds.
+///
+/// # Errors
+/// `Fenced` when another one does, or nobody.
+pub(super) fn lease_held_by(head: &Head, incarnation: Incarnation) -> Result<Lease, StoreError> {
+    lease_of(head)
+        .filter(|lease| lease.incarnation == incarnation)
+        .ok_or_else(|| head.fenced())
+}
+
+/// Gives an agent to a session under a new token, at home here, and closes the migrations that this is not part of.
+pub(super) fn grant(
+    tx: &Tx<'_>,
+    head: &Head,
+    token: FencingToken,
+    incarnation: Incarnation,
+    cause: GrantCause,
+    own: Option<MigrationId>,
+) -> Fallible<Lease> {
+    set_standing(tx, head.key, &Home::Here, token, Some(incarnation), &cause)?;
+    let mut event = NewEvent::of_agent(&head.agent, EventKind::LeaseAcquired, tx.now_ms()).with("token", token);
+    if let Some(host) = living_host(tx.conn, incarnation)? {
+        event = event.with("host", host);
+    }
+    append(tx, &[event])?;
+    close(tx, &head.agent, own)?;
+    Ok(Lease {
+        agent: head.agent.clone(),
+        generation: head.generation,
+        token,
+        incarnation,
+        cause,
+    })
+}
+
+pub(super) fn acquire(
+    tx: &Tx<'_>,
+    incarnation: Incarnation,
+    agents: &[AgentId],
+) -> Fallible<Vec<Result<Lease, StoreError>>> {
+    check_living(tx, incarnation)?;
+    agents
+        .iter()
+        .map(|agent| match acquire_one(tx, incarnation, agent) {
+            Ok(lease) => Ok(Ok(lease)),
+            Err(Fail::Store(error)) => Ok(Err(error)),
+            Err(engine) => Err(engine),
+        })
+        .collect()
+}
+
+fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallible<Lease> {
+    let head = at_home(tx, agent)?;
+    match head.holder {
+        Some(_) => Ok(lease_held_by(&head, incarnation)?),
+        None => grant(tx, &head, head.token.next(), incarnation, GrantCause::Acquired, None),
+    }
+}
+
+pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
+    let head = at_home(tx, &owner.agent)?;
+    let is_released =
+        head.is_released && head.token == owner.token && head.generation == owner.generation;
+    if is_released {
+        return Ok(());
+    }
+    if !is_owner(&head, owner) {
+        return Err(head.fenced().into());
+    }
+    set_standing(tx, head.key, &head.home, head.token, None, &head.cause)
+}
+
+pub(super) fn lease(conn: &Connection, agent: &AgentId) -> Fallible<Option<Lease>> {
+    let head = Head::load(conn, agent)?;
+    Ok(head.filter(|head| head.home == Home::Here).as_ref().and_then(lease_of))
+}
+
+pub(super) fn transfer(
+    tx: &Tx<'_>,
+    owner: &Owner,
+    base: Revision,
+    migration: MigrationId,
+    target: HostId,
+) -> Fallible<Lease> {
+    let cause = GrantCause::Transferred {
+        migration,
+        revision: base,
+    };
+    let head = at_home(tx, &owner.agent)?;
+    let is_done = head.cause == cause
+        && head.token == owner.token.next()
+        && head.holder.is_some_and(|holder| holder.host == target);
+    if let Some(lease) = lease_of(&head).filter(|_| is_done) {
+        return Ok(lease);
+    }
+    let head = own_at(tx, owner, base)?;
+    let incarnation = live_session(tx, target)?.ok_or(StoreError::NoSession)?;
+    grant(tx, &head, head.token.next(), incarnation, cause, Some(migration))
+}

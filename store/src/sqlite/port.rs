@@ -1,0 +1,421 @@
+//! `RuntimeStore`: each method as one write or one read.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use godwit_core::digest::Digest;
+use godwit_core::event::{Event, EventKind, NewEvent};
+use godwit_core::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use godwit_core::input::{InputState, NewInput};
+use godwit_core::lease::Lease;
+use godwit_core::limits::PAGE_MAX;
+use godwit_core::output::StoredOutput;
+use godwit_core::receipt::Receipt;
+use godwit_core::spec::PluginInfo;
+use godwit_core::store::{
+    AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd, OutputKey,
+    Owner, Page, PrepareRequest, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Step, StoreError,
+    StoredInput, Unit, UnitFailure, UnitOutcome,
+};
+use std::sync::{Arc, PoisonError};
+
+use super::boundary::Prepared;
+use super::inputs::{Arrival, Listed, key_of};
+use super::sql::execute;
+use super::writer::Work;
+use super::{
+    SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox, plugins, sessions, state,
+};
+
+/// Units with more bytes than this are encoded on a thread for blocking work.
+const ENCODE_INLINE_MAX: usize = 64 * 1024;
+
+fn capped(page: Page) -> Page {
+    Page {
+        limit: page.limit.min(PAGE_MAX),
+        ..page
+    }
+}
+
+fn failed(error: StoreError) -> UnitOutcome {
+    UnitOutcome {
+        committed: 0,
+        failure: Some(UnitFailure::Store(error)),
+    }
+}
+
+/// About how many bytes encoding a unit has to go through.
+fn weight(unit: &Unit) -> usize {
+    let of_step = |step: &Step| match step {
+        Step::Accept { input, .. } => input.input.payload.len(),
+        Step::Attempts(_) => 0,
+        Step::Checkpoint(snapshot) => snapshot.state.len(),
+        Step::Boundary(boundary) => {
+            let snapshot = boundary.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+            let state = boundary.state.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len);
+            let outputs = boundary.outputs.iter().map(|output| output.payload.len());
+            snapshot + state.sum::<usize>() + outputs.sum::<usize>()
+        }
+    };
+    unit.steps.iter().map(of_step).sum()
+}
+
+impl SqliteStore {
+    async fn prepared(&self, unit: Unit) -> Result<Prepared, StoreError> {
+        if weight(&unit) <= ENCODE_INLINE_MAX {
+            return Prepared::new(unit);
+        }
+        tokio::task::spawn_blocking(move || Prepared::new(unit))
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Closed { reason: error.to_string() }))
+    }
+
+    /// `ack-before-commit`: answers with what is expected to become durable.
+    async fn accept_unsafely(&self, arrival: Arrival, by: Incarnation) -> Result<Accepted, AcceptError> {
+        let agent = arrival.new.agent.clone();
+        let row = self.agent(&agent).await?.ok_or(StoreError::NoAgent)?;
+        let mut arrival = arrival;
+        let (job, _) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
+        self.queue(job).await?;
+        Ok(Accepted::New { seq: row.next_seq })
+    }
+}
+
+#[async_trait]
+impl RuntimeStore for SqliteStore {
+    fn id(&self) -> StoreId {
+        self.id
+    }
+
+    async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {
+        self.write(move |tx| sessions::join(tx, &request)).await
+    }
+
+    async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.write_first(move |tx| sessions::heartbeat(tx, incarnation)).await
+    }
+
+    async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError> {
+        self.write(sessions::bury_expired).await
+    }
+
+    async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.write(move |tx| sessions::leave(tx, incarnation)).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        let env = Arc::clone(&self.env);
+        self.read(move |conn| sessions::sessions(conn, &env)).await
+    }
+
+    async fn acquire(
+        &self,
+        incarnation: Incarnation,
+        agents: &[AgentId],
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
+        let agents = agents.to_vec();
+        self.write(move |tx| leases::acquire(tx, incarnation, &agents)).await
+    }
+
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        let owner = owner.clone();
+        self.write(move |tx| leases::release(tx, &owner)).await
+    }
+
+    async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.write(move |tx| agents::create(tx, &agent)).await
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| agents::row(conn, &agent)).await
+    }
+
+    async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+        let after = after.cloned();
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| agents::rows(conn, after.as_ref(), limit)).await
+    }
+
+    async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        let cursors = || self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = cursors().get(&incarnation).copied().unwrap_or(0);
+        let found = self
+            .read(move |conn| {
+                let mut found = agents::runnable(conn, incarnation, after, limit)?;
+                if found.len() < limit && after > 0 {
+                    // Behind the last one comes the first again.
+                    let room = limit - found.len();
+                    let wrapped = agents::runnable(conn, incarnation, 0, room)?;
+                    found.extend(wrapped.into_iter().filter(|(key, _)| *key <= after));
+                }
+                Ok(found)
+            })
+            .await?;
+        if let Some((last, _)) = found.last() {
+            cursors().insert(incarnation, *last);
+        }
+        Ok(found.into_iter().map(|(_, agent)| agent).collect())
+    }
+
+    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| agents::image(conn, &agent)).await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        owner: &Owner,
+        lifecycle: Lifecycle,
+        events: Vec<NewEvent>,
+    ) -> Result<(), StoreError> {
+        let owner = owner.clone();
+        self.write(move |tx| agents::set_lifecycle(tx, &owner, &lifecycle, &events)).await
+    }
+
+    async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
+        input.input.accepted_at_ms = self.env.clock.wall_ms();
+        let mut arrival = Arrival::new(input);
+        if self.env.faults.ack_before_commit {
+            return self.accept_unsafely(arrival, by).await;
+        }
+        self.write(move |tx| inputs::accept(tx, &mut arrival, by)).await?
+    }
+
+    async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| inputs::input(conn, &agent, input)).await
+    }
+
+    async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| inputs::list(conn, &agent, Listed::Open, capped(page))).await
+    }
+
+    async fn inputs(
+        &self,
+        agent: &AgentId,
+        state: Option<InputState>,
+        page: Page,
+    ) -> Result<Vec<StoredInput>, StoreError> {
+        let agent = agent.clone();
+        let listed = state.map_or(Listed::Any, Listed::Of);
+        self.read(move |conn| inputs::list(conn, &agent, listed, capped(page))).await
+    }
+
+    async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| inputs::redrive(tx, &agent, input)).await
+    }
+
+    async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
+        let prepared = match self.prepared(unit).await {
+            Ok(prepared) => prepared,
+            Err(error) => return failed(error),
+        };
+        let unsafe_outcome = self.env.faults.ack_before_commit.then(|| prepared.outcome_if_committed());
+        let (job, answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        if let Err(error) = self.queue(job).await {
+            return failed(error);
+        }
+        if let Some(outcome) = unsafe_outcome {
+            return outcome;
+        }
+        match answer.await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => failed(error),
+            Err(_) => failed(self.closed()),
+        }
+    }
+
+    async fn receipts(
+        &self,
+        agent: &AgentId,
+        generation: Generation,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        let agent = agent.clone();
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| match key_of(conn, &agent)? {
+            Some(key) => boundary::receipts(conn, key, &agent, generation, after, limit),
+            None => Ok(Vec::new()),
+        })
+        .await
+    }
+
+    async fn state_value(&self, agent: &AgentId, key: &str) -> Result<Option<Bytes>, StoreError> {
+        let (agent, key) = (agent.clone(), key.to_owned());
+        self.read(move |conn| state::value(conn, &agent, &key)).await
+    }
+
+    async fn state_keys(
+        &self,
+        agent: &AgentId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        let (agent, prefix) = (agent.clone(), prefix.to_owned());
+        let after = after.map(str::to_owned);
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| state::keys(conn, &agent, &prefix, after.as_deref(), limit)).await
+    }
+
+    async fn pending_outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| outbox::list(conn, &agent, true, capped(page))).await
+    }
+
+    async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| outbox::list(conn, &agent, false, capped(page))).await
+    }
+
+    async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
+        let (owner, ends) = (owner.clone(), ends.to_vec());
+        self.write(move |tx| outbox::end(tx, &owner, &ends)).await
+    }
+
+    async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {
+        if Digest::of(&component) != plugin.digest {
+            let what = format!("component has another digest than {}", plugin.digest);
+            return Err(StoreError::Corrupt { what });
+        }
+        self.write(move |tx| plugins::put(tx, &plugin, &component)).await
+    }
+
+    async fn plugins(&self) -> Result<Vec<PluginInfo>, StoreError> {
+        self.read(plugins::infos).await
+    }
+
+    async fn component(&self, plugin: Digest) -> Result<Option<Bytes>, StoreError> {
+        self.read(move |conn| plugins::component(conn, plugin)).await
+    }
+
+    async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
+        self.write(move |tx| plugins::remove(tx, plugin)).await
+    }
+
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.write(move |tx| events::append(tx, &events)).await
+    }
+
+    async fn events(
+        &self,
+        after: u64,
+        agent: Option<&AgentId>,
+        kind: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (store, agent) = (self.id, agent.cloned());
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| events::events(conn, store, after, agent.as_ref(), kind, limit)).await
+    }
+
+    async fn event_range(&self) -> Result<(u64, u64), StoreError> {
+        self.read(events::range).await
+    }
+
+    async fn transfer(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Lease, StoreError> {
+        let owner = owner.clone();
+        self.write(move |tx| leases::transfer(tx, &owner, base, migration, target)).await
+    }
+
+    async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| leases::lease(conn, &agent)).await
+    }
+
+    async fn export_rows(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<RowFrame>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| export::export(conn, &agent, after, bytes_max)).await
+    }
+
+    async fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError> {
+        let owner = owner.clone();
+        self.write(move |tx| handoff::begin(tx, &owner, base, migration, target)).await
+    }
+
+    async fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| handoff::receive(tx, migration, &agent, &frames)).await
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
+        self.write(move |tx| handoff::prepare(tx, &request)).await
+    }
+
+    async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| handoff::finish(tx, &agent, migration)).await
+    }
+
+    async fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| handoff::adopt(tx, &agent, migration, incarnation)).await
+    }
+
+    async fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| handoff::abort(tx, &agent, migration, incarnation)).await
+    }
+
+    async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {
+        self.write(move |tx| handoff::discard_copy(tx, migration)).await
+    }
+
+    async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| handoff::forget_moved(tx, &agent, migration)).await
+    }
+
+    async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
+        self.write(move |tx| migrations::put(tx, &record)).await
+    }
+
+    async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
+        self.read(move |conn| migrations::migration(conn, migration)).await
+    }
+
+    async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| migrations::migrations(conn, limit)).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.write(|tx| execute(tx.conn, "UPDATE meta SET probes = probes + 1", []).map(drop)).await
+    }
+}

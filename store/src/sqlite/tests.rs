@@ -1,0 +1,9 @@
+//! The store on real files: opening, grouping, faults of the engine, damaged bytes, sharing.
+
+mod damage;
+mod fixture;
+mod grouping;
+mod opening;
+mod sharing;
+mod speed;
+mod units;

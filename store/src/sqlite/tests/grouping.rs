@@ -1,0 +1,108 @@
+//! Groups of one transaction, and what an error does to them.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use godwit_core::store::{RuntimeStore, StoreError, UnitFailure};
+
+use super::fixture::{Desk, Place, create, done, join, message};
+use crate::sqlite::{SqliteMode, SqliteStore};
+
+/// Limits the file to its size plus some pages, as a full disk would.
+async fn limit_pages(store: &SqliteStore, spare: Option<i64>) {
+    let limited = store.write(move |tx| {
+        let pages: i64 = tx.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        let limit = spare.map_or(i64::from(u32::MAX - 1), |spare| pages + spare);
+        tx.conn
+            .pragma_update_and_check(None, "max_page_count", limit, |row| row.get::<_, i64>(0))?;
+        Ok(())
+    });
+    limited.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_writes_share_transactions() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let incarnation = join(&store, 1).await;
+    let mut units = Vec::new();
+    for number in 0..200 {
+        let agent = create(&store, &format!("a{number}")).await;
+        let mut desk = Desk::take(&store, incarnation, &agent).await;
+        units.push(desk.ask(message(&agent, b"ask"), b"state"));
+    }
+    let before = store.commits();
+    let outcomes = join_all(units.into_iter().map(|unit| store.commit_turns(unit))).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == done(2)));
+    let commits = store.commits() - before;
+    assert!(commits < 50, "200 units took {commits} transactions");
+}
+
+#[tokio::test]
+async fn a_refused_write_does_not_disturb_its_group() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let incarnation = join(&store, 1).await;
+    let agent = create(&store, "a").await;
+    let good = message(&agent, b"one");
+    let mut reused = message(&agent, b"two");
+    reused.idempotency_key = good.idempotency_key.clone();
+    let unknown = message(&godwit_core::id::AgentId::parse("b").unwrap(), b"three");
+    let last = message(&agent, b"four");
+    let answers = join_all([good, reused, unknown, last].map(|input| store.accept(input, incarnation))).await;
+    let seqs: Vec<_> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(seqs, [true, false, false, true], "{answers:?}");
+    assert_eq!(store.agent(&agent).await.unwrap().unwrap().open_inputs, 2);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_full_and_passes() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    desk.asked(&store, b"before", b"state").await;
+    limit_pages(&store, Some(2)).await;
+
+    let large = vec![7_u8; 200_000];
+    let (revision, head, seq) = (desk.revision, desk.head, desk.next_seq);
+    let unit = desk.ask(message(&desk.owner.agent, &large), b"state");
+    let outcome = store.commit_turns(unit).await;
+    assert_eq!(outcome.failure, Some(UnitFailure::Store(StoreError::Full)));
+    assert_eq!(outcome.committed, 0);
+    (desk.revision, desk.head, desk.next_seq) = (revision, head, seq);
+    // A small write in the same group as a large one still fits.
+    let agent = desk.owner.agent.clone();
+    let incarnation = desk.owner.incarnation;
+    let (large, small) = tokio::join!(
+        store.accept(message(&agent, &large), incarnation),
+        store.accept(message(&agent, b"small"), incarnation),
+    );
+    assert_eq!(large, Err(StoreError::Full.into()));
+    assert!(small.is_ok(), "{small:?}");
+    assert_eq!(store.fatal().borrow().clone(), None);
+
+    limit_pages(&store, None).await;
+    let row = store.agent(&agent).await.unwrap().unwrap();
+    assert_eq!((row.revision, row.head, row.open_inputs), (revision, head, 1));
+    desk.next_seq = row.next_seq;
+    desk.asked(&store, b"after", b"state").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answered_write_is_seen_by_the_next_read() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let incarnation = join(&store, 1).await;
+    let agent = create(&store, "a").await;
+    let accepting = (0..100).map(|_| {
+        let store = Arc::clone(&store);
+        let agent = agent.clone();
+        async move {
+            let input = message(&agent, b"x");
+            let id = input.input.id;
+            store.accept(input, incarnation).await.unwrap();
+            assert!(store.input(&agent, id).await.unwrap().is_some());
+        }
+    });
+    join_all(accepting).await;
+}

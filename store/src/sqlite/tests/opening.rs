@@ -1,0 +1,136 @@
+//! Who may open a file, and what becomes of files that are not ours.
+
+use std::os::unix::fs::PermissionsExt;
+
+use godwit_core::store::{RuntimeStore, StoreError};
+
+use super::fixture::{Desk, Place};
+use crate::sqlite::lock::beside;
+use crate::sqlite::{OpenError, SqliteMode, SqliteStore, UrlError, parse_url};
+
+fn open_error(place: &Place, mode: SqliteMode) -> OpenError {
+    SqliteStore::open(&place.path(), mode, place.clock.clone()).unwrap_err()
+}
+
+#[test]
+fn urls_name_a_path_and_a_mode() {
+    let refused = |url: &str| Err(UrlError { url: url.to_owned() });
+    for (url, expected) in [
+        ("sqlite:a/b.db", Ok(("a/b.db".into(), SqliteMode::Exclusive))),
+        ("sqlite:/a.db?shared", Ok(("/a.db".into(), SqliteMode::Shared))),
+        ("sqlite:", refused("sqlite:")),
+        ("sqlite:?shared", refused("sqlite:?shared")),
+        ("sqlite:a.db?cache=shared", refused("sqlite:a.db?cache=shared")),
+        ("postgres://a", refused("postgres://a")),
+    ] {
+        assert_eq!(parse_url(url), expected);
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_store_is_opened_once_and_the_refusal_names_the_process() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    for mode in [SqliteMode::Exclusive] {
+        let error = open_error(&place, mode);
+        let own = std::process::id();
+        assert!(matches!(&error, OpenError::Locked { pids, .. } if *pids == [own]), "{error}");
+        assert!(error.to_string().contains(&format!("process {own}")), "{error}");
+    }
+    let error = SqliteStore::open_read_only(&place.path()).unwrap_err();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    store.close().await;
+    place.open(SqliteMode::Exclusive);
+}
+
+#[tokio::test]
+async fn a_closed_store_answers_closed_and_keeps_its_id() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let id = store.id();
+    store.close().await;
+    assert!(matches!(store.probe().await, Err(StoreError::Closed { .. })));
+    assert!(matches!(store.plugins().await, Err(StoreError::Closed { .. })));
+    for e in std::fs::read_dir("/proc/self/fd").unwrap() { let e=e.unwrap(); eprintln!("{:?}", std::fs::read_link(e.path())); }
+    eprintln!("{:?}", std::fs::metadata(beside(&place.path(), "-wal")));
+    assert!(!beside(&place.path(), "-wal").exists(), "the last one to close leaves no log");
+    assert_eq!(place.open(SqliteMode::Exclusive).id(), id);
+}
+
+#[test]
+fn files_are_their_owners_alone() {
+    let place = Place::new();
+    let _store = place.open(SqliteMode::Exclusive);
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        let path = beside(&place.path(), suffix);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+}
+
+#[test]
+fn files_of_others_are_refused_and_left_as_they_are() {
+    let place = Place::new();
+    let text = vec![b'x'; 8_192];
+    std::fs::write(place.path(), &text).unwrap();
+    assert!(matches!(open_error(&place, SqliteMode::Exclusive), OpenError::NotAStore { .. }));
+    assert_eq!(std::fs::read(place.path()).unwrap(), text);
+
+    let place = Place::new();
+    place.intruder().execute_batch("CREATE TABLE theirs (a)").unwrap();
+    let before = std::fs::read(place.path()).unwrap();
+    assert!(matches!(open_error(&place, SqliteMode::Exclusive), OpenError::NotAStore { .. }));
+    assert_eq!(std::fs::read(place.path()).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let place = Place::new();
+    drop(place.open(SqliteMode::Exclusive));
+    place.intruder().pragma_update(None, "user_version", 7).unwrap();
+    for mode in [SqliteMode::Exclusive, SqliteMode::Shared] {
+        let error = open_error(&place, mode);
+        assert!(matches!(error, OpenError::NewerSchema { found: 7, known: 1, .. }), "{error}");
+    }
+    let error = SqliteStore::open_read_only(&place.path()).unwrap_err();
+    assert!(matches!(error, OpenError::NewerSchema { .. }), "{error}");
+}
+
+/// All files of a store with their contents.
+fn files(place: &Place) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(place.directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| (path.clone(), std::fs::read(path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn reading_offline_changes_no_byte() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    let input = desk.asked(&store, b"ask", b"state").await;
+
+    // As a killed process leaves it: file, log, and nobody.
+    let killed = Place::new();
+    for suffix in ["", "-wal", "-shm", ".lock"] {
+        std::fs::copy(beside(&place.path(), suffix), beside(&killed.path(), suffix)).unwrap();
+    }
+    store.close().await;
+    for place in [place, killed] {
+        let before = files(&place);
+        let reader = SqliteStore::open_read_only(&place.path()).unwrap();
+        assert!(reader.input(&desk.owner.agent, input).await.unwrap().is_some());
+        let image = reader.image(&desk.owner.agent).await.unwrap().unwrap();
+        assert_eq!(image.check(), Ok(()));
+        assert!(matches!(reader.probe().await, Err(StoreError::Unsupported { .. })));
+        drop(reader);
+        assert_eq!(files(&place), before);
+        // And it can be opened afterwards.
+        let store = place.open(SqliteMode::Exclusive);
+        assert!(store.input(&desk.owner.agent, input).await.unwrap().is_some());
+    }
+}

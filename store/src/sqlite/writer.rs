@@ -1,0 +1,322 @@
+//! The writer thread: all writes of the process, in groups of one transaction and one fsync each.
+//!
+//! ```text
+//! callers --Queue--> take what waits --> BEGIN IMMEDIATE, each job in its savepoint, COMMIT --> answers
+//! ```
+//! A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
+//! COMMIT has returned. When an error has rolled back the whole transaction, nothing of the group is durable, and it is
+//! redone job by job. An I/O error in COMMIT is the one case that leaves the truth open: see `Verdict::Unknown`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use godwit_core::store::StoreError;
+use godwit_core::time::Clock;
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{oneshot, watch};
+
+use super::SqliteMode;
+use super::checkpoint::Checkpointer;
+use super::error::{Fail, Fallible, is_io, of_engine, spares_transaction};
+use super::faults::Faults;
+use super::queue::Queue;
+use super::sql::execute;
+
+/// Writes that wait; callers of more wait for room.
+pub(super) const WRITES_QUEUED_MAX: usize = 4_096;
+/// Jobs of one transaction: past this, answers come later and the transaction is no cheaper.
+const GROUP_JOBS_MAX: usize = 256;
+
+/// What every write may look at.
+pub(super) struct WriteEnv {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) mode: SqliteMode,
+    /// Names this boot of the machine: boot time of another one can't be compared.
+    pub(super) boot: String,
+    pub(super) faults: Faults,
+}
+
+/// An open transaction as a job sees it.
+pub(super) struct Tx<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) env: &'a WriteEnv,
+}
+
+impl Tx<'_> {
+    pub(super) fn now_ms(&self) -> u64 {
+        self.env.clock.wall_ms()
+    }
+
+    /// Boot time in nanoseconds.
+    pub(super) fn boot_ns(&self) -> u64 {
+        nanos(self.env.clock.boot())
+    }
+
+    /// Runs `work` so that its failure undoes what it wrote and nothing else. After an engine error that may have
+    /// hurt the transaction nothing is undone: the writer finds out what is left of it.
+    pub(super) fn nested<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, Fail>
+    where
+        E: NestedError,
+    {
+        execute(self.conn, "SAVEPOINT step", [])?;
+        let result = work();
+        match &result {
+            Ok(_) => {}
+            Err(error) if !error.spares_transaction() => return Ok(result),
+            Err(_) => {
+                execute(self.conn, "ROLLBACK TO step", [])?;
+            }
+        }
+        execute(self.conn, "RELEASE step", [])?;
+        Ok(result)
+    }
+}
+
+/// Errors that know whether the transaction is whole after them.
+pub(super) trait NestedError {
+    fn spares_transaction(&self) -> bool;
+}
+
+impl NestedError for Fail {
+    fn spares_transaction(&self) -> bool {
+        match self {
+            Self::Store(_) => true,
+            Self::Engine(error) => spares_transaction(error),
+        }
+    }
+}
+
+/// Boot time in nanoseconds, which reach for 292 years.
+pub(super) fn nanos(boot: Duration) -> u64 {
+    u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How a job's transaction ended.
+#[derive(Debug, Clone)]
+pub(super) enum Verdict {
+    /// It is durable: the job's own answer holds.
+    Durable,
+    /// Nothing of it was written.
+    Refused(StoreError),
+    /// The engine can't say.
+    Unknown(String),
+}
+
+/// A write that waits for its transaction. It may run more than once; only the last run counts.
+pub(super) trait Job: Send {
+    /// Runs inside a transaction.
+    ///
+    /// # Errors
+    /// An engine error: the transaction, or what is left of it, is rolled back.
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error>;
+    /// Tells the caller.
+    fn answer(self: Box<Self>, verdict: Verdict);
+}
+
+/// A job made of a closure.
+pub(super) struct Work<F, T> {
+    body: F,
+    /// Whether the body keeps its own savepoints.
+    has_savepoints: bool,
+    result: Option<Result<T, StoreError>>,
+    caller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Work<F, T>
+where
+    F: FnMut(&Tx<'_>) -> Fallible<T> + Send + 'static,
+    T: Send + 'static,
+{
+    /// A job and where its answer comes.
+    pub(super) fn boxed(
+        body: F,
+        has_savepoints: bool,
+    ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
+        let (caller, answer) = oneshot::channel();
+        let work = Self {
+            body,
+            has_savepoints,
+            result: None,
+            caller,
+        };
+        (Box::new(work), answer)
+    }
+}
+
+impl<F, T> Job for Work<F, T>
+where
+    F: FnMut(&Tx<'_>) -> Fallible<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
+        let body = &mut self.body;
+        let result = if self.has_savepoints {
+            body(tx)
+        } else {
+            tx.nested(|| body(tx)).and_then(|result| result)
+        };
+        self.result = match result {
+            Ok(value) => Some(Ok(value)),
+            Err(Fail::Store(error)) => Some(Err(error)),
+            Err(Fail::Engine(error)) if spares_transaction(&error) => Some(Err(of_engine(&error))),
+            Err(Fail::Engine(error)) => return Err(error),
+        };
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, verdict: Verdict) {
+        let result = match verdict {
+            Verdict::Durable => self.result.expect("a job has run before its transaction commits"),
+            Verdict::Refused(error) => Err(error),
+            Verdict::Unknown(reason) => Err(StoreError::Unknown { reason }),
+        };
+        // The caller may have gone away; what is durable stays.
+        drop(self.caller.send(result));
+    }
+}
+
+/// What the threads of a store share.
+pub(super) struct Shared {
+    pub(super) writes: Queue<Box<dyn Job>>,
+    /// Set for good when the engine can't be trusted any more: why.
+    pub(super) fatal: watch::Sender<Option<String>>,
+    /// Transactions committed.
+    pub(super) commits: AtomicU64,
+}
+
+impl Shared {
+    /// Ends the store: nothing it would say from here could be relied on.
+    pub(super) fn fail(&self, reason: &str) {
+        tracing::error!(error = reason, "store is lost to this process; restart it");
+        self.fatal.send_if_modified(|fatal| {
+            let is_first = fatal.is_none();
+            fatal.get_or_insert_with(|| reason.to_owned());
+            is_first
+        });
+        self.writes.close(reason);
+    }
+
+    /// Why the store ended, when it has.
+    pub(super) fn failure(&self) -> Option<String> {
+        self.fatal.borrow().clone()
+    }
+}
+
+/// The writer thread's own state.
+pub(super) struct Writer {
+    pub(super) conn: Connection,
+    pub(super) env: Arc<WriteEnv>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) checkpointer: Checkpointer,
+}
+
+enum Group {
+    Durable,
+    /// Rolled back because of this error.
+    RolledBack(rusqlite::Error),
+    /// COMMIT said that the disk is full, and the transaction is rolled back.
+    Full,
+    Unknown(String),
+}
+
+impl Writer {
+    /// Works until the queue is closed and drained.
+    pub(super) fn run(mut self) {
+        loop {
+            let jobs = self.shared.writes.take(GROUP_JOBS_MAX);
+            if jobs.is_empty() {
+                break;
+            }
+            self.env.faults.delay_commit();
+            self.commit(jobs);
+            if self.env.mode == SqliteMode::Shared {
+                // Others wait for the write lock in 1 ms steps: let them see it free.
+                std::thread::yield_now();
+            }
+        }
+        self.checkpointer.stop();
+        if self.shared.failure().is_some() {
+            // Closing the last connection writes the log back into the database: not after a failed fsync.
+            std::mem::forget(self.conn);
+        }
+    }
+
+    fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
+        if let Some(reason) = self.shared.failure() {
+            return answer_all(jobs, &Verdict::Refused(StoreError::Closed { reason }));
+        }
+        match self.try_commit(&mut jobs) {
+            Group::Durable => {
+                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                answer_all(jobs, &Verdict::Durable);
+                self.checkpointer.committed(&self.conn);
+            }
+            Group::RolledBack(_) if jobs.len() > 1 => {
+                for job in jobs {
+                    self.commit(vec![job]);
+                }
+            }
+            Group::RolledBack(error) if is_io(&error) => {
+                let reason = error.to_string();
+                self.shared.fail(&reason);
+                answer_all(jobs, &Verdict::Refused(StoreError::Closed { reason }));
+            }
+            Group::RolledBack(error) => answer_all(jobs, &Verdict::Refused(of_engine(&error))),
+            Group::Full => answer_all(jobs, &Verdict::Refused(StoreError::Full)),
+            Group::Unknown(reason) => {
+                self.shared.fail(&reason);
+                answer_all(jobs, &Verdict::Unknown(reason));
+            }
+        }
+    }
+
+    fn try_commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Group {
+        if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
+            return Group::RolledBack(error);
+        }
+        let tx = Tx {
+            conn: &self.conn,
+            env: &self.env,
+        };
+        for job in jobs {
+            if let Err(error) = job.run(&tx) {
+                return self.roll_back(error);
+            }
+        }
+        match run_cached(&self.conn, "COMMIT") {
+            Ok(()) => Group::Durable,
+            Err(error) => self.after_failed_commit(&error),
+        }
+    }
+
+    /// FULL, IOERR, NOMEM and INTERRUPT may have rolled back by themselves; then there is nothing left to roll back.
+    fn roll_back(&self, error: rusqlite::Error) -> Group {
+        if self.conn.is_autocommit() {
+            return Group::RolledBack(error);
+        }
+        match run_cached(&self.conn, "ROLLBACK") {
+            Ok(()) => Group::RolledBack(error),
+            Err(second) => Group::Unknown(format!("{error}; then rolling back failed: {second}")),
+        }
+    }
+
+    fn after_failed_commit(&self, error: &rusqlite::Error) -> Group {
+        let is_rolled_back = self.conn.is_autocommit() || run_cached(&self.conn, "ROLLBACK").is_ok();
+        match error.sqlite_error_code() {
+            // No page of the transaction carries the commit mark: it was the write that failed, not the sync.
+            Some(ErrorCode::DiskFull) if is_rolled_back => Group::Full,
+            _ => Group::Unknown(error.to_string()),
+        }
+    }
+}
+
+fn run_cached(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+fn answer_all(jobs: Vec<Box<dyn Job>>, verdict: &Verdict) {
+    for job in jobs {
+        job.answer(verdict.clone());
+    }
+}

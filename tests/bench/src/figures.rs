@@ -1,0 +1,67 @@
+//! The figures: each is one file that measures the product and its floor in turns.
+
+use std::pin::Pin;
+
+use anyhow::Result;
+
+use crate::bench::Bench;
+use crate::report::Findings;
+
+mod ask_many;
+mod ask_one;
+mod fence;
+mod migrate;
+mod parked;
+mod turn;
+mod wake;
+
+/// A figure.
+pub(crate) struct Figure {
+    /// What `--filter` looks at.
+    pub(crate) name: &'static str,
+    /// What is measured.
+    pub(crate) about: &'static str,
+    /// Measures it.
+    pub(crate) measure: for<'a> fn(&'a Bench) -> Measuring<'a>,
+}
+
+type Measuring<'a> = Pin<Box<dyn Future<Output = Result<Findings>> + 'a>>;
+
+/// All figures, in the order in which they are measured: those that a quiet machine matters to most come first.
+pub(crate) const FIGURES: &[Figure] = &[
+    Figure {
+        name: "turn",
+        about: "a guest's turn without its commit, against the same calls in bare wasmtime",
+        measure: |bench| Box::pin(async move { turn::measure(bench) }),
+    },
+    Figure {
+        name: "fence",
+        about: "the lease check, alone and as part of an import",
+        measure: |bench| Box::pin(async move { fence::measure(bench) }),
+    },
+    Figure {
+        name: "wake",
+        about: "from a parked agent to its reply, against the same calls in bare wasmtime",
+        measure: |bench| Box::pin(wake::measure(bench)),
+    },
+    Figure {
+        name: "ask-one",
+        about: "one client asks one agent over HTTP, against a plain SQLite commit of the same rows",
+        measure: |bench| Box::pin(ask_one::measure(bench)),
+    },
+    Figure {
+        name: "ask-many",
+        about: "64 clients ask 1,000 agents over HTTP, against plain SQLite in groups of 64",
+        measure: |bench| Box::pin(ask_many::measure(bench)),
+    },
+    Figure {
+        name: "migrate",
+        about: "an agent of 1 MiB goes back and forth between two hosts with stores of their own",
+        measure: |bench| Box::pin(migrate::measure(bench)),
+    },
+    Figure {
+        name: "parked",
+        about: "memory of a host per agent that is created and not running",
+        measure: |bench| Box::pin(parked::measure(bench)),
+    },
+];

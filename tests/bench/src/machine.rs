@@ -1,0 +1,62 @@
+//! What the figures were measured on: without it they mean little.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::report::nanos;
+use crate::samples::Samples;
+
+/// How often the disk is asked to make bytes durable.
+const SYNCS: u32 = 200;
+
+/// Prints the machine's facts, and what making a few bytes durable costs in `directory`.
+///
+/// # Errors
+/// When the directory can't be written.
+pub(crate) fn describe(directory: &Path) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    println!("machine    {cores} cores, {}, load {}", processor(), first_line("/proc/loadavg"));
+    println!("kernel     {}", first_line("/proc/sys/kernel/osrelease"));
+    println!("disk       {} ({})", directory.display(), file_system(directory));
+    let syncs = fdatasync(directory)?;
+    println!("fdatasync  4 KiB, p50 {}, p99 {}", nanos(syncs.p50()), nanos(syncs.p99()));
+    Ok(())
+}
+
+fn first_line(path: &str) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned())
+}
+
+/// The file system that holds a directory: that of the longest mount point above it.
+fn file_system(directory: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let above = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
+        directory.starts_with(point).then(|| (point.len(), format!("{kind} on {device}")))
+    });
+    above.max().map_or_else(|| "unknown".to_owned(), |(_, name)| name)
+}
+
+/// Appends and syncs, as a log does.
+fn fdatasync(directory: &Path) -> Result<Samples> {
+    let path = directory.join("fdatasync");
+    let mut file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    let block = [7_u8; 4096];
+    let mut samples = Samples::default();
+    for _ in 0..SYNCS {
+        samples.time(|| file.write_all(&block).and_then(|()| file.sync_data()))?;
+    }
+    fs::remove_file(&path)?;
+    Ok(samples)
+}

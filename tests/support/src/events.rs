@@ -1,0 +1,100 @@
+//! The event log, read as a client reads it: server-sent events after a cursor.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use crate::client::Client;
+
+/// One event.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Its JSON.
+    pub body: Value,
+}
+
+impl Event {
+    /// The kind's name.
+    pub fn kind(&self) -> &str {
+        self.body["kind"].as_str().unwrap_or_default()
+    }
+
+    /// The agent that it is about.
+    pub fn agent(&self) -> &str {
+        self.body["agent"].as_str().unwrap_or_default()
+    }
+
+    /// A detail.
+    pub fn detail(&self, name: &str) -> &str {
+        self.body["data"][name].as_str().unwrap_or_default()
+    }
+}
+
+/// Reads events from the oldest on until one is `wanted`, at most for `limit`.
+///
+/// # Errors
+/// When none comes: names what was waited for, and which kinds came.
+pub async fn find(
+    client: &Client,
+    what: &str,
+    limit: Duration,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Event> {
+    let began = Instant::now();
+    let mut seen = Vec::new();
+    while began.elapsed() < limit {
+        seen.clear();
+        let left = limit.saturating_sub(began.elapsed());
+        // A stream that breaks is opened again: the host may be coming back.
+        if let Ok(Ok(Some(event))) = tokio::time::timeout(left, search(client, left, &wanted, &mut seen)).await {
+            return Ok(event);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let seen: Vec<_> = seen.iter().map(|event| event.body.to_string()).collect();
+    bail!("waited {limit:?} in vain for {what}; the last events:\n{}", seen.join("\n"))
+}
+
+/// The event that says that an act of a stale owner was refused at `place`.
+///
+/// # Errors
+/// When none comes in time.
+pub async fn fenced(client: &Client, agent: &str, place: &str, limit: Duration) -> Result<Event> {
+    let what = format!("the event that {agent} was fenced at the {place}");
+    let wanted =
+        |event: &Event| event.kind() == "fenced" && event.agent() == agent && event.detail("place") == place;
+    find(client, &what, limit, wanted).await
+}
+
+/// Reads one stream. Ends with the wanted event, or with the stream.
+async fn search(
+    client: &Client,
+    limit: Duration,
+    wanted: &impl Fn(&Event) -> bool,
+    seen: &mut Vec<Event>,
+) -> Result<Option<Event>> {
+    let mut response = client.open("/v1/events?after=0", limit).await?;
+    let mut buffer = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        buffer.extend_from_slice(&chunk);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            let Some(event) = data(&line) else { continue };
+            if wanted(&event) {
+                return Ok(Some(event));
+            }
+            seen.push(event);
+            let excess = seen.len().saturating_sub(20);
+            seen.drain(..excess);
+        }
+    }
+    Ok(None)
+}
+
+/// The event of a `data:` line. The host writes each event's JSON on one line.
+fn data(line: &[u8]) -> Option<Event> {
+    let text = std::str::from_utf8(line).ok()?.trim_end();
+    let body = serde_json::from_str(text.strip_prefix("data:")?.trim_start()).ok()?;
+    Some(Event { body })
+}

@@ -1,0 +1,26 @@
+//! Tools for demo and suites: real `godwit` processes, their HTTP API and command line, and independent checkers.
+//!
+//! Nothing here links a crate of the product, so a mistake there can't hide itself here. Hosts are `host::Host`, two
+//! that know each other `cluster::Cluster`; clients talk through `client::Client`, whose answers are one of three
+//! fates; `journal` keeps what clients did, `load` makes them do it, and `check` compares both with what the hosts
+//! show afterwards.
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod binaries;
+pub mod check;
+pub mod cli;
+pub mod client;
+pub mod cluster;
+pub mod events;
+pub mod fate;
+pub mod host;
+pub mod journal;
+pub mod json;
+pub mod load;
+pub mod process;
+pub mod random;
+pub mod ready;
+pub mod signal;
+pub mod stats;
+pub mod wait;
