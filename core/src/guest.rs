@@ -33,10 +33,11 @@ pub trait GuestLoader: Send + Sync + 'static {
     /// Whether a plugin is compiled and ready without its bytes.
     fn is_loaded(&self, plugin: Digest) -> bool;
 
-    /// Starts a guest of a loaded plugin. Neither `init` nor `restore` has run.
+    /// Starts a guest of a loaded plugin. Neither `init` nor `restore` has run. The component may be instantiated by the first
+    /// call, which then ends in `FaultKind::Start` when the host has no room for it.
     ///
     /// # Errors
-    /// `GuestError::Fault` with `FaultKind::Start` when the plugin is not loaded or can't be instantiated.
+    /// `GuestError::Fault` with `FaultKind::Start` when the plugin is not loaded; `GuestError::Fenced`.
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError>;
 }
 

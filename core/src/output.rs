@@ -15,7 +15,7 @@ pub struct Output {
     pub kind: Kind,
     /// MIME type.
     pub content_type: String,
-    /// At most `PAYLOAD_BYTES_MAX` bytes.
+    /// At most `OUTPUT_BYTES_MAX` bytes.
     pub payload: Bytes,
     /// Header pairs.
     pub headers: Vec<(String, String)>,

@@ -1,5 +1,190 @@
-//! Command line.
-/// Runs.
-pub fn run() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+//! The command line: one program that is the host (`serve`) and talks to running hosts (everything else).
+//!
+//! Verbs live in `cli/`, one file per group. They know a running host by its public HTTP API only (`client.rs`), so that
+//! whatever they can do, a script can. Exit codes are in `error.rs`, the ways of printing in `output.rs`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::client::Client;
+use self::error::{CliError, Exit};
+use self::output::{Format, Output};
+
+mod agents;
+mod client;
+mod error;
+mod events;
+mod history;
+mod host;
+mod inputs;
+mod migrations;
+mod output;
+mod peers;
+mod plugins;
+
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused or fenced, 5 unreachable, \
+                          6 timed out or unknown.";
+
+/// Durable WebAssembly agents that survive crashes and move between hosts.
+#[derive(Debug, Parser)]
+#[command(name = "godwit", version, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(flatten)]
+    client: ClientFlags,
+    #[command(subcommand)]
+    verb: Verb,
 }
+
+/// How to reach the host and how to print.
+#[derive(Debug, Args)]
+struct ClientFlags {
+    /// Where the host's API listens.
+    #[arg(
+        long,
+        global = true,
+        env = "GODWIT_URL",
+        default_value = "http://127.0.0.1:7700",
+        help_heading = "Client"
+    )]
+    url: String,
+    /// The bearer token of a host that listens beyond loopback.
+    #[arg(
+        long,
+        global = true,
+        env = "GODWIT_API_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Client"
+    )]
+    api_token: Option<String>,
+    /// How to print.
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        help_heading = "Client"
+    )]
+    output: Format,
+    /// Print results only.
+    #[arg(long, global = true, help_heading = "Client")]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a host in the foreground.
+    Serve(host::Serve),
+    /// Print the host's key; makes it if it is missing.
+    Key(host::Key),
+    /// Print the version of this program.
+    Version,
+    /// Load plugins into the running host and look at them.
+    #[command(subcommand)]
+    Plugin(plugins::Plugin),
+    /// Create agents and look at them.
+    #[command(subcommand)]
+    Agent(agents::Agent),
+    /// Send an input and print the reply.
+    Ask(inputs::Ask),
+    /// Send an input and return once it is durable.
+    Send(inputs::Send),
+    /// List an agent's inputs.
+    Inputs(inputs::Inputs),
+    /// List inputs that were given up, or give them another chance.
+    DeadLetters(inputs::DeadLetters),
+    /// List an agent's receipts.
+    Receipts(history::History),
+    /// List outputs that wait or will never arrive.
+    Outputs(history::History),
+    /// Recompute the history of an agent, or of all agents of a store that no host uses.
+    Verify(history::Verify),
+    /// Move an agent to another host.
+    Migrate(migrations::Migrate),
+    /// List migrations.
+    Migrations,
+    /// Look at a migration, or end it.
+    #[command(subcommand)]
+    Migration(migrations::Migration),
+    /// List the hosts that this one knows.
+    Hosts,
+    /// Tell the running host whom to talk to.
+    #[command(subcommand)]
+    Peer(peers::Peer),
+    /// Print what happened.
+    Events(events::Events),
+}
+
+/// What a client verb works with.
+struct Session {
+    client: Client,
+    output: Output,
+}
+
+/// Runs the program with this process's arguments.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nobody is left to tell when the terminal is gone.
+            drop(error.print());
+            return if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let ended = match cli.verb {
+        Verb::Serve(serve) => serve.run(),
+        verb => run_verb(cli.client, verb).map(|()| ExitCode::SUCCESS),
+    };
+    ended.unwrap_or_else(|error| {
+        error.report();
+        error.exit().into()
+    })
+}
+
+fn run_verb(flags: ClientFlags, verb: Verb) -> Result<(), CliError> {
+    let output = Output::new(flags.output, flags.quiet);
+    match verb {
+        Verb::Key(key) => return key.run(&output),
+        Verb::Version => return host::version(&output),
+        _ => {}
+    }
+    let client = Client::new(&flags.url, flags.api_token)?;
+    let session = Session { client, output };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(session.run(verb))
+}
+
+impl Session {
+    async fn run(&self, verb: Verb) -> Result<(), CliError> {
+        match verb {
+            Verb::Serve(_) | Verb::Key(_) | Verb::Version => Ok(()),
+            Verb::Plugin(verb) => verb.run(self).await,
+            Verb::Agent(verb) => verb.run(self).await,
+            Verb::Ask(ask) => ask.run(self).await,
+            Verb::Send(send) => send.run(self).await,
+            Verb::Inputs(inputs) => inputs.run(self).await,
+            Verb::DeadLetters(verb) => verb.run(self).await,
+            Verb::Receipts(history) => history.receipts(self).await,
+            Verb::Outputs(history) => history.outputs(self).await,
+            Verb::Verify(verify) => verify.run(self).await,
+            Verb::Migrate(migrate) => migrate.run(self).await,
+            Verb::Migrations => migrations::list(self).await,
+            Verb::Migration(verb) => verb.run(self).await,
+            Verb::Hosts => peers::hosts(self).await,
+            Verb::Peer(verb) => verb.run(self).await,
+            Verb::Events(events) => events.run(self).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -205,12 +205,14 @@ impl HostConfig {
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
-            resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?
-                .unwrap_or(1000),
+            resident_max: scalar(layers, "limits.resident_max", |text| {
+                parse_count(text, 1, RESIDENT_MAX)
+            })?
+            .unwrap_or(1000),
             guest_threads: scalar(layers, "limits.guest_threads", |text| {
                 parse_count(text, 2, GUEST_THREADS_MAX)
             })?
-            .unwrap_or_else(cpus),
+            .unwrap_or_else(threads_default),
         })
     }
 }
@@ -225,7 +227,9 @@ fn from_file(path: &Path) -> Result<Layers, ConfigError> {
         reason,
     };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
+    let table: toml::Table = text
+        .parse()
+        .map_err(|error: toml::de::Error| failed(error.to_string()))?;
     let origin = path.display().to_string();
     let mut layer = Layers::new();
     for (section, content) in table {
@@ -295,8 +299,11 @@ fn has_section_prefix(name: &str) -> bool {
     let rest = name.strip_prefix("GODWIT_").and_then(|rest| rest.split_once('_'));
     rest.is_some_and(|(section, _)| {
         let section = section.to_ascii_lowercase();
-        KEYS.iter()
-            .any(|key| key.name.split_once('.').is_some_and(|(known, _)| known == section))
+        KEYS.iter().any(|key| {
+            key.name
+                .split_once('.')
+                .is_some_and(|(known, _)| known == section)
+        })
     })
 }
 
@@ -358,7 +365,9 @@ fn parse_name(text: &str) -> Result<String, String> {
     if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(alphabet) {
         Ok(text.to_owned())
     } else {
-        Err(format!("is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"))
+        Err(format!(
+            "is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"
+        ))
     }
 }
 
@@ -374,8 +383,11 @@ pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
     let Some((key, address)) = text.split_once('@') else {
         return Err("is not KEY@IP:PORT".into());
     };
-    let key = key.parse().map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
-    let address = parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
+    let key = key
+        .parse()
+        .map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
+    let address =
+        parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
     Ok((key, address))
 }
 
@@ -392,9 +404,10 @@ fn parse_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
     count.ok_or_else(|| format!("is not a number of {min}..={max}"))
 }
 
-fn cpus() -> usize {
+/// More threads than processors: a guest that loops to its deadline must not keep the others waiting.
+fn threads_default() -> usize {
     let cpus = std::thread::available_parallelism().map_or(2, usize::from);
-    cpus.clamp(2, GUEST_THREADS_MAX)
+    (cpus * 4).clamp(8, GUEST_THREADS_MAX)
 }
 
 /// Every key with its default and meaning, as a file that can be kept and edited.

@@ -50,7 +50,10 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     // Beside the residents each thread may prove a snapshot in a second guest, and migrations keep warm ones.
     let guests_max = config.resident_max + config.guest_threads + WARM_MAX;
     let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
-    let engine = Engine::new(EngineConfig { cache_dir: data.join("cache"), resident_max })?;
+    let engine = Engine::new(EngineConfig {
+        cache_dir: data.join("cache"),
+        resident_max,
+    })?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen at {} for the API", config.listen))?;

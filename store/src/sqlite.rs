@@ -8,6 +8,7 @@
 //! One file per group of tables: `sessions leases agents inputs boundary state outbox plugins events handoff export
 //! migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,6 @@ use std::thread::JoinHandle;
 use godwit_core::id::{Incarnation, StoreId};
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
-use std::collections::HashMap;
 use tokio::sync::watch;
 
 use checkpoint::Checkpointer;
@@ -85,7 +85,11 @@ pub fn parse_url(url: &str) -> Result<(PathBuf, SqliteMode), UrlError> {
         Some((path, "shared")) => (path, SqliteMode::Shared),
         Some(_) => return Err(refused()),
     };
-    if path.is_empty() { Err(refused()) } else { Ok((PathBuf::from(path), mode)) }
+    if path.is_empty() {
+        Err(refused())
+    } else {
+        Ok((PathBuf::from(path), mode))
+    }
 }
 
 /// A runtime store in one SQLite file. Dropping it closes it.
@@ -111,7 +115,9 @@ struct Parts {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -232,12 +238,13 @@ impl SqliteStore {
     }
 
     fn shut_down(&self) {
-        self.shared.writes.close("the store is closed");
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Readers first: the last connection to close moves the log back, and theirs can't.
         let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(readers) = readers {
             readers.stop();
         }
+        self.shared.writes.close("the store is closed");
         if let Some(writer) = parts.writer.take() {
             // A panic of that thread has been reported by the panic hook.
             drop(writer.join());
@@ -249,7 +256,10 @@ impl SqliteStore {
     // --- how the port's methods run
 
     fn closed(&self) -> StoreError {
-        let reason = self.shared.failure().unwrap_or_else(|| "the store is closed".to_owned());
+        let reason = self
+            .shared
+            .failure()
+            .unwrap_or_else(|| "the store is closed".to_owned());
         StoreError::Closed { reason }
     }
 
@@ -289,11 +299,19 @@ impl SqliteStore {
         &self,
         body: impl FnOnce(&rusqlite::Connection) -> error::Fallible<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let readers = self
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let readers = readers.ok_or_else(|| self.closed())?;
         let result = readers.read(body).await;
         // After a failed fsync, reading back proves nothing.
-        if self.shared.failure().is_some() { Err(self.closed()) } else { result }
+        if self.shared.failure().is_some() {
+            Err(self.closed())
+        } else {
+            result
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::agent::{
 use crate::event::{EventKind, NewEvent};
 use crate::guest::{GuestError, TurnContext};
 use crate::id::{AgentId, InputId, Revision, Seq};
-use crate::input::{Input, InputState};
+use crate::input::{FaultKind, Input, InputState};
 use crate::lease::{Lease, LeaseGuard, LeaseState};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
@@ -396,6 +396,12 @@ impl Driver {
     }
 
     async fn on_init_failure(&mut self, error: GuestError) -> Flow {
+        if matches!(&error, GuestError::Fault(fault) if fault.kind == FaultKind::Start) {
+            // The host has no room for another guest now.
+            self.loaded = None;
+            self.pause_longer();
+            return Ok(());
+        }
         self.failures += 1;
         match turn::after_failure(&error, self.failures) {
             turn::Verdict::Uncounted => {

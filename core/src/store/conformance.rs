@@ -34,6 +34,7 @@ mod commit;
 mod events;
 mod fence;
 mod fixture;
+pub mod flawed;
 mod handoff;
 mod handoff_rows;
 mod homes;
@@ -42,6 +43,7 @@ mod leases;
 mod migrations;
 mod outbox;
 mod plugins;
+mod random;
 mod sessions;
 mod transfer;
 
@@ -143,6 +145,7 @@ pub fn cases() -> Vec<Case> {
         handoff::cases(),
         handoff_rows::cases(),
         homes::cases(),
+        random::cases(),
     ]
     .into_iter()
     .flatten()
@@ -168,7 +171,12 @@ pub async fn run(factory: Arc<dyn StoreFactory>) {
         .iter()
         .map(|failure| format!("{}: {}", failure.case, failure.message))
         .collect();
-    assert!(report.is_empty(), "{} cases failed:\n{}", report.len(), report.join("\n"));
+    assert!(
+        report.is_empty(),
+        "{} cases failed:\n{}",
+        report.len(),
+        report.join("\n")
+    );
 }
 
 /// A clock that stands still until a case advances it. Its random bytes are a counter: unique, and the same in each run.

@@ -395,5 +395,5 @@ impl RuntimeStore for MemoryStore {
     }
 }
 
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ fn what_is_served_is_taken() {
     assert_eq!(inspection.imports, sorted);
     assert_eq!(inspection.name.as_deref(), Some("n"));
     assert_eq!(inspection.version.as_deref(), Some("1.2.3"));
-    assert_eq!(inspection.grants, [String::new(); 0]);
+    assert!(inspection.grants.is_empty());
 }
 
 #[test]

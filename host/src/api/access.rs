@@ -128,7 +128,10 @@ fn load_or_create(data: &Path) -> anyhow::Result<String> {
             }
             let token = dir.read_to_string(TOKEN_FILE)?.trim().to_owned();
             if token.is_empty() {
-                bail!("{} is empty: remove it, and the next start makes a new token", path.display());
+                bail!(
+                    "{} is empty: remove it, and the next start makes a new token",
+                    path.display()
+                );
             }
             Ok(token)
         }

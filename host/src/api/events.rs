@@ -76,7 +76,8 @@ impl Cursor {
             None => (None, text),
         };
         let seq = seq.parse();
-        let seq = seq.map_err(|_| Problem::malformed(format!("event id {text:?} is not STORE:SEQ or SEQ")))?;
+        let seq =
+            seq.map_err(|_| Problem::malformed(format!("event id {text:?} is not STORE:SEQ or SEQ")))?;
         Ok(Self { store, seq })
     }
 }
@@ -91,7 +92,10 @@ pub(super) async fn events(
     let last_id = last_id
         .transpose()
         .map_err(|_| Problem::malformed("header last-event-id is not text"))?;
-    let cursor = last_id.or(query.after.as_deref()).map(Cursor::parse).transpose()?;
+    let cursor = last_id
+        .or(query.after.as_deref())
+        .map(Cursor::parse)
+        .transpose()?;
     let kind = query.kind.as_deref().map(parse_kind).transpose()?;
     let limit = page_limit(query.limit)?;
     let follows = follows(query.follow, &headers)?;
@@ -147,7 +151,12 @@ struct Look {
 }
 
 impl Reader {
-    fn new(runtime: Runtime, cursor: Option<Cursor>, agent: Option<AgentId>, kind: Option<EventKind>) -> Self {
+    fn new(
+        runtime: Runtime,
+        cursor: Option<Cursor>,
+        agent: Option<AgentId>,
+        kind: Option<EventKind>,
+    ) -> Self {
         Self {
             runtime,
             agent,
@@ -203,10 +212,17 @@ impl Reader {
 
     /// One page: items, the cursor for more, and the gap before them.
     async fn page(mut self, limit: usize) -> Result<Value, Problem> {
-        let Look { store, gap, mut events } = self.look(limit + 1).await?;
+        let Look {
+            store,
+            gap,
+            mut events,
+        } = self.look(limit + 1).await?;
         let has_more = events.len() > limit;
         events.truncate(limit);
-        let next = events.last().filter(|_| has_more).map(|event| event_id(store, event.seq));
+        let next = events
+            .last()
+            .filter(|_| has_more)
+            .map(|event| event_id(store, event.seq));
         let items: Vec<_> = events.iter().map(event_json).collect();
         Ok(json!({"items": items, "next": next, "newest": event_id(store, self.newest), "gap": gap}))
     }

@@ -89,7 +89,7 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 /// The problem of a body that can't be read.
 pub(super) fn unread(status: StatusCode, text: String) -> Problem {
     if status == StatusCode::PAYLOAD_TOO_LARGE {
-        Problem::new(Code::TooLarge, text)
+        Problem::new(Code::TooLarge, "the body is over the limit of this path")
     } else {
         Problem::malformed(text)
     }
@@ -152,7 +152,10 @@ impl AgentDoor {
         let Some(holder) = holder else { return problem };
         // Where the holder's API listens is known once it has answered; without it the key has to do.
         let hosts = self.runtime.hosts().await.unwrap_or_default();
-        let api = hosts.into_iter().find(|host| host.id == holder).and_then(|host| host.api);
+        let api = hosts
+            .into_iter()
+            .find(|host| host.id == holder)
+            .and_then(|host| host.api);
         match api {
             Some(api) => {
                 let location = format!("http://{api}{}", self.path_and_query);

@@ -53,7 +53,9 @@ pub(super) async fn outputs(
     match door.call(call).await?.reply {
         AgentReply::Outputs(outputs) => {
             let cursor = |stored: &StoredOutput| stored.position.to_string();
-            Ok(Json(List::page(outputs, limit, cursor, |stored| output_json(&stored))))
+            Ok(Json(List::page(outputs, limit, cursor, |stored| {
+                output_json(&stored)
+            })))
         }
         _ => Err(Problem::wrong_reply()),
     }

@@ -16,20 +16,30 @@ use crate::config::parse_peer;
 use crate::runtime::Runtime;
 use crate::runtime::agents::HostView;
 
-/// A peer to list: either form.
+/// A peer to list: `{key, address}`, or `{peer}` with both.
 #[derive(Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub(super) enum NewPeerJson {
-    Parts {
-        /// 64 lower-case hex digits.
-        key: String,
-        /// `IP:PORT` of its mesh.
-        address: SocketAddr,
-    },
-    Text {
-        /// `KEY@IP:PORT`.
-        peer: String,
-    },
+#[serde(deny_unknown_fields)]
+pub(super) struct NewPeerJson {
+    /// 64 lower-case hex digits.
+    key: Option<String>,
+    /// `IP:PORT` of its mesh.
+    address: Option<SocketAddr>,
+    /// `KEY@IP:PORT`.
+    peer: Option<String>,
+}
+
+impl NewPeerJson {
+    fn parse(self) -> Result<(HostId, SocketAddr), Problem> {
+        match (self.key, self.address, self.peer) {
+            (Some(key), Some(address), None) => Ok((key.parse()?, address)),
+            (None, None, Some(peer)) => {
+                parse_peer(&peer).map_err(|reason| Problem::malformed(format!("peer {peer:?} {reason}")))
+            }
+            _ => Err(Problem::malformed(
+                "a peer is given as key and address, or as peer: KEY@IP:PORT",
+            )),
+        }
+    }
 }
 
 /// `GET /v1/hosts`
@@ -56,16 +66,17 @@ pub(super) async fn add_peer(
     State(runtime): State<Runtime>,
     JsonOf(new): JsonOf<NewPeerJson>,
 ) -> Result<Response, Problem> {
-    let (key, address) = match new {
-        NewPeerJson::Parts { key, address } => (key.parse()?, address),
-        NewPeerJson::Text { peer } => parse_peer(&peer).map_err(Problem::malformed)?,
-    };
+    let (key, address) = new.parse()?;
     if key == runtime.host() {
         return Err(Problem::malformed("a host is no peer of itself"));
     }
     let is_known = runtime.peers().iter().any(|peer| peer.host == key);
     runtime.add_peer(key, address);
-    let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if is_known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     let body = json!({"key": key.to_string(), "address": address.to_string()});
     Ok((status, Json(body)).into_response())
 }
@@ -94,3 +105,6 @@ fn host_json(host: &HostView) -> Value {
         "agents": host.agents,
     })
 }
+
+#[cfg(test)]
+mod tests;

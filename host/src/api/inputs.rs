@@ -183,7 +183,9 @@ async fn page(
     match door.call(call).await?.reply {
         AgentReply::Inputs(inputs) => {
             let cursor = |stored: &StoredInput| stored.seq.to_string();
-            Ok(Json(List::page(inputs, limit, cursor, |stored| json::input(&stored))))
+            Ok(Json(List::page(inputs, limit, cursor, |stored| {
+                json::input(&stored)
+            })))
         }
         _ => Err(Problem::wrong_reply()),
     }

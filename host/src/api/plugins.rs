@@ -40,7 +40,11 @@ pub(super) async fn load(
         manifest,
     };
     let (info, is_new) = runtime.load_plugin(component, label).await?;
-    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
     let location = [(header::LOCATION, format!("/v1/plugins/{}", info.digest))];
     Ok((status, location, Json(plugin_json(&info))).into_response())
 }

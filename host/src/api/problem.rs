@@ -120,7 +120,7 @@ impl Code {
             Self::InputReplaced => (409, "input_replaced", "a newer input took its place", false),
             Self::InputAbandoned => (409, "input_abandoned", "the input was ended by a verb", false),
             Self::TooLarge => (413, "too_large", "the body is too large", false),
-            Self::Misdirected => (421, "misdirected", "another host is the agent's home", true),
+            Self::Misdirected => (421, "misdirected", "another host is the agent's home", false),
             Self::AgentRefused => (422, "agent_refused", "the agent refused", false),
             Self::AgentError => (422, "agent_error", "the agent gave the input up", false),
             Self::IdempotencyKeyReused => (
@@ -274,7 +274,9 @@ impl From<CallError> for Problem {
                 .with("agent", agent.as_str())
                 .with("holder", host.to_string()),
             CallError::NoSuch { .. } => Self::new(Code::NotFound, detail),
-            CallError::Broken { reason } => Self::new(Code::AgentBroken, detail).with("reason", reason.name()),
+            CallError::Broken { reason } => {
+                Self::new(Code::AgentBroken, detail).with("reason", reason.name())
+            }
             CallError::KeyReused => Self::new(Code::IdempotencyKeyReused, detail),
             CallError::Busy { .. } => {
                 Self::new(Code::Busy, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
@@ -292,7 +294,9 @@ impl From<PluginError> for Problem {
     fn from(error: PluginError) -> Self {
         let detail = error.to_string();
         match error {
-            PluginError::Load(error) => Self::new(Code::PluginRefused, detail).with("problems", error.problems),
+            PluginError::Load(error) => {
+                Self::new(Code::PluginRefused, detail).with("problems", error.problems)
+            }
             PluginError::Unnamed | PluginError::Manifest { .. } | PluginError::Name { .. } => {
                 Self::new(Code::Malformed, detail)
             }

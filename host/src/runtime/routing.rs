@@ -147,12 +147,15 @@ impl Runtime {
         match self.locate(agent).await? {
             Place::Moving => {
                 sleep(MOVING_RECHECK).await;
-                Ok(Looked::Tried(Try::Again { may_be_durable: false }))
+                Ok(Looked::Tried(Try::Again {
+                    may_be_durable: false,
+                }))
             }
             Place::Here(row) => self.call_here(agent, &row, call).await.map(Looked::Tried),
-            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
-                Err(CallError::Misdirected { agent: agent.clone(), host })
-            }
+            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => Err(CallError::Misdirected {
+                agent: agent.clone(),
+                host,
+            }),
             Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
                 Ok(called) => Ok(Looked::Answered(called)),
                 Err(Unforwarded::Refused(error)) => Err(*error),
@@ -310,7 +313,9 @@ impl Runtime {
         self.inner().hints.forget(agent);
         match self.who_is_home(agent).await {
             // On its way back here, it may be a tombstone everywhere for a moment.
-            Err(CallError::NotFound { .. }) if matches!(self.inner().store.agent(agent).await, Ok(Some(_))) => {
+            Err(CallError::NotFound { .. })
+                if matches!(self.inner().store.agent(agent).await, Ok(Some(_))) =>
+            {
                 Err(Unforwarded::Again)
             }
             Err(error @ CallError::NotFound { .. }) => Err(Unforwarded::Refused(Box::new(error))),

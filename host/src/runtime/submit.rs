@@ -157,7 +157,11 @@ impl Runtime {
             Ok(input) => input,
             Err(error) => return Some(Err(error)),
         };
-        handle.ask(input).await.ok().map(|answer| answered(answer, submission))
+        handle
+            .ask(input)
+            .await
+            .ok()
+            .map(|answer| answered(answer, submission))
     }
 
     /// Accepts durably and waits for the owner, another process on this store, to end the input.

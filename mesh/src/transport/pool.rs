@@ -100,9 +100,11 @@ impl Shared {
         let is_alive = verdict.unwrap_or(false);
         if is_alive {
             link.touch();
-        } else {
-            info!(peer = %peer.host, "link to peer is dead");
+        } else if link.is_open() {
+            info!(peer = %peer.host, "peer's process is gone or silent");
             peer.bury(link.instance);
+        } else {
+            // It closed while it was asked. That says nothing of the peer's other links.
             peer.forget(link);
         }
         is_alive
@@ -131,6 +133,9 @@ impl Shared {
     }
 
     /// Connects and greets. The peer has accepted this host once this is `Ok`.
+    ///
+    /// While a link to the peer is open the transport dials where that leads, and for a minute after that also to addresses
+    /// the peer had before: a peer that moved is only found once its old links are closed.
     async fn greet(&self, peer: &Peer, purpose: Purpose) -> Result<(Connection, Agreement), DialError> {
         let key = PublicKey::from_bytes(&peer.host.0).map_err(|_| DialError::InvalidKey)?;
         let address = EndpointAddr::new(key).with_ip_addr(peer.address());

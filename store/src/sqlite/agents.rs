@@ -10,7 +10,6 @@ use godwit_core::id::{
 use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::spec::Spec;
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, Owner, StoreError};
-use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params};
 
 use super::codec::{Int, PackedSnapshot, agent_id, migration_id, seal, unseal};
@@ -32,8 +31,6 @@ pub(super) struct Head {
     pub(super) token: FencingToken,
     /// Who holds the lease, when its session is not dead.
     pub(super) holder: Option<Holder>,
-    /// Whether the lease was released, or never granted.
-    pub(super) is_released: bool,
     pub(super) cause: GrantCause,
     pub(super) digest: Digest,
     pub(super) next_seq: Seq,
@@ -68,7 +65,6 @@ impl Head {
             revision: Revision(row.get::<_, Int>(3)?.0),
             token: FencingToken(row.get::<_, Int>(4)?.0),
             holder: holder(row, 5, 16)?,
-            is_released: row.get_ref(5)? == ValueRef::Null,
             digest: Digest(row.get(6)?),
             next_seq: Seq(row.get::<_, Int>(7)?.0),
             open_inputs: row.get::<_, Int>(8)?.0,
@@ -286,7 +282,10 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
         let known = row(tx.conn, &new.agent)?.zip(spec(tx.conn, &new.agent)?);
         return match known {
             Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
-            _ => Err(conflict(format!("agent {} exists with another spec or other labels", new.agent))),
+            _ => Err(conflict(format!(
+                "agent {} exists with another spec or other labels",
+                new.agent
+            ))),
         };
     }
     let plugin = new.spec.plugin;
@@ -314,7 +313,13 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
 }
 
 /// Writes a spec revision; of two under one number the one with the higher change number stays.
-pub(super) fn write_spec(tx: &Tx<'_>, key: i64, change: Int, revision: SpecRevision, spec: &Spec) -> Fallible<()> {
+pub(super) fn write_spec(
+    tx: &Tx<'_>,
+    key: i64,
+    change: Int,
+    revision: SpecRevision,
+    spec: &Spec,
+) -> Fallible<()> {
     execute(
         tx.conn,
         "INSERT INTO spec (agent, revision, change, plugin, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
@@ -403,7 +408,10 @@ pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<Agent
         return Ok(None);
     };
     let Some(spec) = spec(conn, agent)? else {
-        return Err(corrupt(format!("spec {} of agent {agent}: it is missing", row.spec_revision)));
+        return Err(corrupt(format!(
+            "spec {} of agent {agent}: it is missing",
+            row.spec_revision
+        )));
     };
     let snapshot = stored_snapshot(conn, head.key)?
         .map(|(_, packed)| packed)

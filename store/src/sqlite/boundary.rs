@@ -155,7 +155,11 @@ pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
     }
     if head.revision != unit.base {
         let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, &head, unit)?;
-        return Ok(if is_repeated { outcome(unit.len(), None) } else { outcome(0, Some(head.stale())) });
+        return Ok(if is_repeated {
+            outcome(unit.len(), None)
+        } else {
+            outcome(0, Some(head.stale()))
+        });
     }
     let mut chain = Chain {
         owner: &unit.owner,
@@ -277,7 +281,10 @@ impl<'a> Chain<'a> {
         }
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.no_dedup;
-        match is_checked.then(|| door(tx.conn, &self.head, arrival)).transpose()? {
+        match is_checked
+            .then(|| door(tx.conn, &self.head, arrival))
+            .transpose()?
+        {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),
             Some(Ok(None)) | None => {}
@@ -325,9 +332,11 @@ impl<'a> Chain<'a> {
         let stored = stored_snapshot(tx.conn, self.head.key)?;
         match stored.filter(|(_, stored)| (stored.generation, stored.revision) == place) {
             Some((_, stored)) if stored.digest == snapshot.digest => Ok(()),
-            Some(_) => {
-                Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
-            }
+            Some(_) => Err(conflict(format!(
+                "another snapshot of revision {} is stored",
+                snapshot.revision
+            ))
+            .into()),
             None => Ok(write_snapshot(tx, self.head.key, self.head.change(), snapshot)?),
         }
     }
@@ -462,7 +471,12 @@ pub(super) fn write_receipt(
 }
 
 /// Writes the newest snapshot, unless one with a higher change number is here.
-pub(super) fn write_snapshot(tx: &Tx<'_>, agent: i64, change: Int, snapshot: &PackedSnapshot) -> Fallible<()> {
+pub(super) fn write_snapshot(
+    tx: &Tx<'_>,
+    agent: i64,
+    change: Int,
+    snapshot: &PackedSnapshot,
+) -> Fallible<()> {
     execute(
         tx.conn,
         "INSERT INTO snapshot (agent, change, generation, revision, plugin_version, digest, bytes, packed, state)

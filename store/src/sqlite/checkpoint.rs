@@ -104,7 +104,10 @@ fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared) {
         };
         match checkpoint(&conn, statement) {
             Ok((_, pages, _)) if pages > WARN_PAGES => {
-                tracing::warn!(pages, "write-ahead log does not shrink: a reader or a stopped process holds it");
+                tracing::warn!(
+                    pages,
+                    "write-ahead log does not shrink: a reader or a stopped process holds it"
+                );
             }
             Ok(_) => {}
             Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),

@@ -75,7 +75,9 @@ impl ToSql for Int {
 impl FromSql for Int {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let value = value.as_i64()?;
-        u64::try_from(value).map(Self).map_err(|_| FromSqlError::OutOfRange(value))
+        u64::try_from(value)
+            .map(Self)
+            .map_err(|_| FromSqlError::OutOfRange(value))
     }
 }
 
@@ -231,8 +233,8 @@ impl PackedSnapshot {
             plugin_version: self.plugin_version,
             state,
         };
-        let is_whole = snapshot.state.len() == size
-            && header_digest(&snapshot, snapshot.state_digest()) == self.digest;
+        let is_whole =
+            snapshot.state.len() == size && header_digest(&snapshot, snapshot.state_digest()) == self.digest;
         if is_whole {
             Ok(snapshot)
         } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-use rusqlite_migration::{M, Migrations, MigrationDefinitionError};
+use rusqlite_migration::{M, MigrationDefinitionError, Migrations};
 
 use super::SqliteMode;
 use super::error::OpenError;
@@ -105,7 +105,11 @@ fn sync_directory(path: &Path) -> Result<(), OpenError> {
 
 /// Creates the file for its owner alone; SQLite gives its side files the same mode.
 fn create_file(path: &Path) -> Result<(), OpenError> {
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
     match created {
         Ok(_) => sync_directory(path),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -183,8 +187,16 @@ fn configure(conn: &Connection, path: &Path, is_writer: bool) -> Result<(), Open
         Ok(())
     };
     set(conn).map_err(|error| not_a_store(path, "configure", error))?;
-    let always = [("foreign_keys", "1"), ("trusted_schema", "0"), ("cell_size_check", "1")];
-    let writing = [("journal_mode", "wal"), ("synchronous", "2"), ("wal_autocheckpoint", "0")];
+    let always = [
+        ("foreign_keys", "1"),
+        ("trusted_schema", "0"),
+        ("cell_size_check", "1"),
+    ];
+    let writing = [
+        ("journal_mode", "wal"),
+        ("synchronous", "2"),
+        ("wal_autocheckpoint", "0"),
+    ];
     for (name, needed) in always {
         check_setting(conn, path, name, needed)?;
     }
@@ -196,13 +208,20 @@ fn configure(conn: &Connection, path: &Path, is_writer: bool) -> Result<(), Open
 
 fn wait_while_busy(waits: i32) -> bool {
     if waits == BUSY_WAITS_WARNED {
-        tracing::warn!("waiting for the write lock of the store; a stopped process that shares it may hold it");
+        tracing::warn!(
+            "waiting for the write lock of the store; a stopped process that shares it may hold it"
+        );
     }
     std::thread::sleep(Duration::from_millis(1));
     waits < BUSY_WAITS_MAX
 }
 
-fn check_setting(conn: &Connection, path: &Path, name: &'static str, needed: &'static str) -> Result<(), OpenError> {
+fn check_setting(
+    conn: &Connection,
+    path: &Path,
+    name: &'static str,
+    needed: &'static str,
+) -> Result<(), OpenError> {
     let read = |row: &rusqlite::Row<'_>| {
         row.get::<_, rusqlite::types::Value>(0).map(|value| match value {
             rusqlite::types::Value::Integer(number) => number.to_string(),
@@ -210,7 +229,9 @@ fn check_setting(conn: &Connection, path: &Path, name: &'static str, needed: &'s
             other => format!("{other:?}"),
         })
     };
-    let found = conn.pragma_query_value(None, name, read).map_err(engine("configure", path))?;
+    let found = conn
+        .pragma_query_value(None, name, read)
+        .map_err(engine("configure", path))?;
     if found == needed {
         return Ok(());
     }
@@ -235,17 +256,19 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path, is_alone: bool) -> Resul
     }
     conn.pragma_update(None, "application_id", APPLICATION_ID)
         .map_err(engine("mark", path))?;
-    Migrations::from_slice(SCHEMA).to_latest(conn).map_err(|error| match error {
-        rusqlite_migration::Error::RusqliteError { err, .. } => engine("set up", path)(err),
-        rusqlite_migration::Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
-            let path = path.to_owned();
-            OpenError::NewerSchema { path, found, known }
-        }
-        other => OpenError::NotAStore {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    })
+    Migrations::from_slice(SCHEMA)
+        .to_latest(conn)
+        .map_err(|error| match error {
+            rusqlite_migration::Error::RusqliteError { err, .. } => engine("set up", path)(err),
+            rusqlite_migration::Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
+                let path = path.to_owned();
+                OpenError::NewerSchema { path, found, known }
+            }
+            other => OpenError::NotAStore {
+                path: path.to_owned(),
+                reason: other.to_string(),
+            },
+        })
 }
 
 /// The schema of a file of ours; 0 for an empty file.
@@ -273,7 +296,10 @@ fn schema_of(conn: &Connection, path: &Path) -> Result<u32, OpenError> {
 }
 
 fn identify(conn: &Connection, store: [u8; 16]) -> rusqlite::Result<[u8; 16]> {
-    conn.execute("INSERT INTO meta (one, store) VALUES (1, ?1) ON CONFLICT DO NOTHING", [store])?;
+    conn.execute(
+        "INSERT INTO meta (one, store) VALUES (1, ?1) ON CONFLICT DO NOTHING",
+        [store],
+    )?;
     stored_id(conn)
 }
 

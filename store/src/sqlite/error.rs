@@ -119,7 +119,9 @@ pub enum OpenError {
         known: u32,
     },
     /// Its schema must be brought up to date by a process that is alone on the file.
-    #[error("{path} has schema {found} and needs {known}: stop every process that has it open, then start one")]
+    #[error(
+        "{path} has schema {found} and needs {known}: stop every process that has it open, then start one"
+    )]
     OlderSchema {
         /// The database file.
         path: PathBuf,

@@ -33,7 +33,12 @@ enum Name {
     Deleted(Vec<u8>),
 }
 
-pub(super) fn export(conn: &Connection, agent: &AgentId, after: u64, bytes_max: usize) -> Fallible<Vec<RowFrame>> {
+pub(super) fn export(
+    conn: &Connection,
+    agent: &AgentId,
+    after: u64,
+    bytes_max: usize,
+) -> Fallible<Vec<RowFrame>> {
     let Some(head) = Head::load(conn, agent)? else {
         return Ok(Vec::new());
     };
@@ -154,7 +159,10 @@ fn receipts_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64,
             params![key, generation, from, room],
             |row| {
                 let revision = Revision(row.get::<_, Int>(1)?.0);
-                Ok((row.get::<_, Int>(0)?.0, Name::Receipt(Generation(generation.0), revision)))
+                Ok((
+                    row.get::<_, Int>(0)?.0,
+                    Name::Receipt(Generation(generation.0), revision),
+                ))
             },
         )?);
     }

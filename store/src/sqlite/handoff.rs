@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use godwit_core::digest::Digest;
 use godwit_core::event::{EventKind, NewEvent};
-use godwit_core::id::{AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision};
+use godwit_core::id::{
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision,
+};
 use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::store::agent::Tombstone;
 use godwit_core::store::rows::AgentPortable;
@@ -40,7 +42,11 @@ pub(super) fn begin(
     let head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
     if head.home == home && head.generation == owner.generation {
         let change = head.change;
-        return if head.revision == base { Ok(Handoff { granted, change }) } else { Err(head.stale().into()) };
+        return if head.revision == base {
+            Ok(Handoff { granted, change })
+        } else {
+            Err(head.stale().into())
+        };
     }
     let head = own_at(tx, owner, base)?;
     set_standing(tx, head.key, &home, granted, None, &head.cause)?;
@@ -58,7 +64,11 @@ pub(super) fn finish(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fa
             granted,
         } if begun == migration => (target, granted),
         Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
-        _ => return Err(conflict(format!("migration {migration} does not hand agent {agent} off"))),
+        _ => {
+            return Err(conflict(format!(
+                "migration {migration} does not hand agent {agent} off"
+            )));
+        }
     };
     let home = Home::Moved(Tombstone {
         migration,
@@ -89,7 +99,14 @@ pub(super) fn abort(
             ..
         } if *begun == migration => {
             let token = granted.next();
-            grant(tx, &head, token, incarnation, GrantCause::Acquired, Some(migration))
+            grant(
+                tx,
+                &head,
+                token,
+                incarnation,
+                GrantCause::Acquired,
+                Some(migration),
+            )
         }
         Home::Here => Ok(lease_held_by(&head, incarnation)?),
         home => Err(StoreError::NotHome { home: home.clone() }.into()),
@@ -160,14 +177,24 @@ fn is_bound(head: &Head, migration: MigrationId) -> bool {
     }
 }
 
-pub(super) fn receive(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId, frames: &[RowFrame]) -> Fallible<()> {
+pub(super) fn receive(
+    tx: &Tx<'_>,
+    migration: MigrationId,
+    agent: &AgentId,
+    frames: &[RowFrame],
+) -> Fallible<()> {
     if Head::load(tx.conn, agent)?.is_some_and(|head| is_bound(&head, migration)) {
         return Ok(());
     }
     receive_into_copy(tx, migration, agent, frames).map(drop)
 }
 
-fn receive_into_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId, frames: &[RowFrame]) -> Fallible<Copy> {
+fn receive_into_copy(
+    tx: &Tx<'_>,
+    migration: MigrationId,
+    agent: &AgentId,
+    frames: &[RowFrame],
+) -> Fallible<Copy> {
     let copy = match copy_of(tx.conn, migration)? {
         Some(copy) if copy.agent == *agent => copy,
         Some(_) => return Err(conflict(format!("migration {migration} moves another agent"))),
@@ -208,7 +235,11 @@ fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i6
 fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
     let (key, change) = (copy.key, Int(frame.change));
     let check = |owner: &AgentId| {
-        if *owner == copy.agent { Ok(()) } else { Err(conflict(format!("a row is of agent {owner}"))) }
+        if *owner == copy.agent {
+            Ok(())
+        } else {
+            Err(conflict(format!("a row is of agent {owner}")))
+        }
     };
     match &frame.row {
         Row::Agent(portable) => {
@@ -265,7 +296,11 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             Int(portable.next_output),
         ],
     )?;
-    if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }
+    if written > 0 {
+        write_lifecycle(tx, key, &portable.lifecycle)
+    } else {
+        Ok(())
+    }
 }
 
 fn receive_receipt(
@@ -297,7 +332,11 @@ fn receive_output(
     change: Int,
     stored: &godwit_core::output::StoredOutput,
 ) -> Fallible<()> {
-    let row = RowKey::Output(stored.output.destination.clone(), stored.generation, stored.number);
+    let row = RowKey::Output(
+        stored.output.destination.clone(),
+        stored.generation,
+        stored.number,
+    );
     if is_deleted_since(tx, key, change, &row)? {
         return Ok(());
     }
@@ -409,7 +448,8 @@ pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
         |row| Ok((row.get::<_, Int>(0)?.0, row.get::<_, Int>(1)?.0)),
     )?;
     if arrived != Some((generation.0, revision.0)) {
-        let what = format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
+        let what =
+            format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
         return Err(conflict(what));
     }
     if let Some(replaced) = known {
@@ -470,7 +510,11 @@ pub(super) fn adopt(
             ..
         } if *bound == migration => *token,
         Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
-        Home::Here => return Err(conflict(format!("migration {migration} did not bring the agent here"))),
+        Home::Here => {
+            return Err(conflict(format!(
+                "migration {migration} did not bring the agent here"
+            )));
+        }
         home => return Err(StoreError::NotHome { home: home.clone() }.into()),
     };
     let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
@@ -506,6 +550,8 @@ pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> 
             Some(tombstone) => replace_by_tombstone(tx, key, &agent, tombstone),
             None => delete(tx, key),
         },
-        _ => Err(corrupt(format!("home of agent {agent}: the copy of migration {migration} is not prepared"))),
+        _ => Err(corrupt(format!(
+            "home of agent {agent}: the copy of migration {migration} is not prepared"
+        ))),
     }
 }

@@ -15,7 +15,6 @@ use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 
-
 /// The session that no store gives: inputs received from another store carry it.
 const NO_INCARNATION: Incarnation = Incarnation(0);
 
@@ -78,7 +77,9 @@ pub(super) struct End<'a> {
 impl End<'_> {
     fn revision(&self) -> Option<Int> {
         match self.outcome {
-            Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. } => Some(Int(revision.0)),
+            Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. } => {
+                Some(Int(revision.0))
+            }
             Outcome::Replaced { .. } | Outcome::Abandoned { .. } => None,
         }
     }
@@ -178,12 +179,18 @@ pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
 /// Whether an input is here already; otherwise, whether there is room for it.
 pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     let known = match &arrival.new.idempotency_key {
-        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
+        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| {
+            stored(row, &head.agent)
+        })?,
         None => None,
     };
     if let Some(known) = known {
         let is_same = known.body_digest == arrival.digest;
-        return Ok(if is_same { Ok(Some(Box::new(known))) } else { Err(AcceptError::KeyReused) });
+        return Ok(if is_same {
+            Ok(Some(Box::new(known)))
+        } else {
+            Err(AcceptError::KeyReused)
+        });
     }
     let id = arrival.new.input.id;
     if let Some(known) = by_id(conn, head.key, &head.agent, id)? {
@@ -193,10 +200,18 @@ pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallibl
         return Err(conflict(format!("input {id} has another body")));
     }
     let depth = head.open_inputs;
-    Ok(if depth >= INBOX_INPUTS_MAX { Err(AcceptError::Busy { depth }) } else { Ok(None) })
+    Ok(if depth >= INBOX_INPUTS_MAX {
+        Err(AcceptError::Busy { depth })
+    } else {
+        Ok(None)
+    })
 }
 
-pub(super) fn accept(tx: &Tx<'_>, arrival: &mut Arrival, by: Incarnation) -> Fallible<Result<Accepted, AcceptError>> {
+pub(super) fn accept(
+    tx: &Tx<'_>,
+    arrival: &mut Arrival,
+    by: Incarnation,
+) -> Fallible<Result<Accepted, AcceptError>> {
     let mut head = at_home(tx, &arrival.new.agent)?;
     if tx.env.faults.no_dedup {
         return accept_blindly(tx, &mut head, arrival, by).map(Ok);
@@ -247,7 +262,12 @@ fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fa
 }
 
 /// `no-dedup`: every arrival is new, under an id of its own where its own is taken.
-fn accept_blindly(tx: &Tx<'_>, head: &mut Head, arrival: &mut Arrival, by: Incarnation) -> Fallible<Accepted> {
+fn accept_blindly(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    arrival: &mut Arrival,
+    by: Incarnation,
+) -> Fallible<Accepted> {
     if by_id(tx.conn, head.key, &head.agent, arrival.new.input.id)?.is_some() {
         arrival.new.input.id = InputId(tx.env.clock.random());
         arrival.body = seal(&arrival.new.input);
@@ -359,28 +379,33 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
 
 // --- reading
 
-/// Columns that `stored` reads.
+/// A query of what `stored` reads. The index is named where the planner can't know that few rows are in it.
 macro_rules! select_input {
-    ($rest:literal) => {
+    ($index:literal, $rest:literal) => {
         concat!(
             "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
                     coalesce(i.body, b.body), i.change, i.revision, i.token
-             FROM input i LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq ",
+             FROM input i ",
+            $index,
+            " LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq WHERE i.agent = ?1 AND ",
             $rest
         )
     };
 }
 
-const BY_KEY: &str = select_input!("WHERE i.agent = ?1 AND i.key = ?2");
-const BY_ID: &str = select_input!("WHERE i.agent = ?1 AND i.id = ?2");
-const BY_SEQ: &str = select_input!("WHERE i.agent = ?1 AND i.seq = ?2");
-const OPEN: &str =
-    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3");
-const ANY: &str = select_input!("WHERE i.agent = ?1 AND i.seq > ?2 ORDER BY i.seq LIMIT ?3");
-const DEAD_LETTERS: &str =
-    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3");
-const OF_STATE: &str =
-    select_input!("WHERE i.agent = ?1 AND i.seq > ?2 AND i.state = ?4 ORDER BY i.seq LIMIT ?3");
+const BY_KEY: &str = select_input!("", "i.key = ?2");
+const BY_ID: &str = select_input!("", "i.id = ?2");
+const BY_SEQ: &str = select_input!("", "i.seq = ?2");
+const ANY: &str = select_input!("", "i.seq > ?2 ORDER BY i.seq LIMIT ?3");
+pub(super) const OPEN: &str = select_input!(
+    "INDEXED BY input_open",
+    "i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3"
+);
+pub(super) const DEAD_LETTERS: &str = select_input!(
+    "INDEXED BY input_dead_letter",
+    "i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3"
+);
+const OF_STATE: &str = select_input!("", "i.seq > ?2 AND i.state = ?4 ORDER BY i.seq LIMIT ?3");
 
 fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
     let seq = Seq(row.get::<_, Int>(0)?.0);
@@ -402,11 +427,15 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
         input,
     };
     let columns = (
-        row.get::<_, Option<Int>>(10)?.map(|revision| Revision(revision.0)),
+        row.get::<_, Option<Int>>(10)?
+            .map(|revision| Revision(revision.0)),
         row.get::<_, Option<Int>>(11)?.map(|token| FencingToken(token.0)),
     );
     if stored.input.id.0 != row.get::<_, [u8; 16]>(4)? || columns != numbers(stored.outcome.as_ref()) {
-        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
+        return Err(corrupt(format!(
+            "{}: its columns say otherwise than its content",
+            what()
+        )));
     }
     Ok(stored)
 }
@@ -420,11 +449,21 @@ fn numbers(outcome: Option<&Outcome>) -> (Option<Revision>, Option<FencingToken>
     }
 }
 
-pub(super) fn by_id(conn: &Connection, key: i64, agent: &AgentId, id: InputId) -> Fallible<Option<StoredInput>> {
+pub(super) fn by_id(
+    conn: &Connection,
+    key: i64,
+    agent: &AgentId,
+    id: InputId,
+) -> Fallible<Option<StoredInput>> {
     first(conn, BY_ID, params![key, id.0], |row| stored(row, agent))
 }
 
-pub(super) fn by_seq(conn: &Connection, key: i64, agent: &AgentId, seq: Seq) -> Fallible<Option<StoredInput>> {
+pub(super) fn by_seq(
+    conn: &Connection,
+    key: i64,
+    agent: &AgentId,
+    seq: Seq,
+) -> Fallible<Option<StoredInput>> {
     first(conn, BY_SEQ, params![key, Int(seq.0)], |row| stored(row, agent))
 }
 
@@ -453,7 +492,12 @@ pub(super) enum Listed {
     Of(InputState),
 }
 
-pub(super) fn list(conn: &Connection, agent: &AgentId, listed: Listed, page: Page) -> Fallible<Vec<StoredInput>> {
+pub(super) fn list(
+    conn: &Connection,
+    agent: &AgentId,
+    listed: Listed,
+    page: Page,
+) -> Fallible<Vec<StoredInput>> {
     let Some(key) = key_of(conn, agent)? else {
         return Ok(Vec::new());
     };
@@ -464,7 +508,12 @@ pub(super) fn list(conn: &Connection, agent: &AgentId, listed: Listed, page: Pag
         Listed::Open => all(conn, OPEN, params![key, after, limit], read),
         Listed::Any => all(conn, ANY, params![key, after, limit], read),
         Listed::Of(InputState::DeadLettered) => all(conn, DEAD_LETTERS, params![key, after, limit], read),
-        Listed::Of(state) => all(conn, OF_STATE, params![key, after, limit, input_state_code(state)], read),
+        Listed::Of(state) => all(
+            conn,
+            OF_STATE,
+            params![key, after, limit, input_state_code(state)],
+            read,
+        ),
     }
 }
 
@@ -489,7 +538,11 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
         state: input.state,
         attempts: input.attempts,
         accepted_by: NO_INCARNATION,
-        end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End { outcome, sealed }),
+        end: input
+            .outcome
+            .as_ref()
+            .zip(sealed.as_deref())
+            .map(|(outcome, sealed)| End { outcome, sealed }),
     };
     let body = seal(&input.input);
     let content = Content {

@@ -54,7 +54,9 @@ pub(super) fn own_at(tx: &Tx<'_>, owner: &Owner, base: Revision) -> Fallible<Hea
 pub(super) fn is_owner(head: &Head, owner: &Owner) -> bool {
     head.token == owner.token
         && head.generation == owner.generation
-        && head.holder.is_some_and(|holder| holder.incarnation == owner.incarnation)
+        && head
+            .holder
+            .is_some_and(|holder| holder.incarnation == owner.incarnation)
 }
 
 /// The lease of a row that somebody holds.
@@ -88,7 +90,8 @@ pub(super) fn grant(
     own: Option<MigrationId>,
 ) -> Fallible<Lease> {
     set_standing(tx, head.key, &Home::Here, token, Some(incarnation), &cause)?;
-    let mut event = NewEvent::of_agent(&head.agent, EventKind::LeaseAcquired, tx.now_ms()).with("token", token);
+    let mut event =
+        NewEvent::of_agent(&head.agent, EventKind::LeaseAcquired, tx.now_ms()).with("token", token);
     if let Some(host) = living_host(tx.conn, incarnation)? {
         event = event.with("host", host);
     }
@@ -123,14 +126,21 @@ fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallib
     let head = at_home(tx, agent)?;
     match head.holder {
         Some(_) => Ok(lease_held_by(&head, incarnation)?),
-        None => grant(tx, &head, head.token.next(), incarnation, GrantCause::Acquired, None),
+        None => grant(
+            tx,
+            &head,
+            head.token.next(),
+            incarnation,
+            GrantCause::Acquired,
+            None,
+        ),
     }
 }
 
 pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
     let head = at_home(tx, &owner.agent)?;
     let is_released =
-        head.is_released && head.token == owner.token && head.generation == owner.generation;
+        head.holder.is_none() && head.token == owner.token && head.generation == owner.generation;
     if is_released {
         return Ok(());
     }
@@ -142,7 +152,10 @@ pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
 
 pub(super) fn lease(conn: &Connection, agent: &AgentId) -> Fallible<Option<Lease>> {
     let head = Head::load(conn, agent)?;
-    Ok(head.filter(|head| head.home == Home::Here).as_ref().and_then(lease_of))
+    Ok(head
+        .filter(|head| head.home == Home::Here)
+        .as_ref()
+        .and_then(lease_of))
 }
 
 pub(super) fn transfer(

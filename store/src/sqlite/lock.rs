@@ -85,7 +85,11 @@ impl StoreLock {
     /// # Errors
     /// `Locked` names who has it.
     pub(super) fn exclusive(&self) -> Result<(), OpenError> {
-        if self.try_exclusive()? { Ok(()) } else { Err(self.locked()) }
+        if self.try_exclusive()? {
+            Ok(())
+        } else {
+            Err(self.locked())
+        }
     }
 
     /// Takes the shared lock. Waits a while, because another shared opener is alone for as long as it starts.
@@ -113,7 +117,9 @@ impl StoreLock {
         if is_alone {
             self.file.set_len(0).map_err(io("write", &path))?;
         }
-        self.file.seek(std::io::SeekFrom::End(0)).map_err(io("write", &path))?;
+        self.file
+            .seek(std::io::SeekFrom::End(0))
+            .map_err(io("write", &path))?;
         let line = format!("{}\n", std::process::id());
         self.file.write_all(line.as_bytes()).map_err(io("write", &path))
     }
@@ -130,7 +136,10 @@ impl StoreLock {
 pub(super) fn living_signers(lock_path: &Path) -> Vec<u32> {
     let mut text = String::new();
     // Who holds the lock is only said to people: an unreadable list is an empty one.
-    if File::open(lock_path).and_then(|mut file| file.read_to_string(&mut text)).is_err() {
+    if File::open(lock_path)
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .is_err()
+    {
         return Vec::new();
     }
     let mut pids: Vec<u32> = text
@@ -147,7 +156,9 @@ pub(super) fn living_signers(lock_path: &Path) -> Vec<u32> {
 pub(super) fn stopped_signers(lock_path: &Path) -> Vec<u32> {
     let is_stopped = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+            let state = stat
+                .rsplit_once(')')
+                .and_then(|(_, rest)| rest.trim().chars().next());
             matches!(state, Some('T' | 't'))
         })
     };

@@ -77,7 +77,9 @@ fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
 
 /// Deletes leave tombstones while the agent has an open migration away from here.
 pub(super) fn settle_tracking(tx: &Tx<'_>, agent: &AgentId) -> Fallible<()> {
-    let is_tracked = open_of(tx.conn, agent)?.iter().any(|record| record.role == Role::Source);
+    let is_tracked = open_of(tx.conn, agent)?
+        .iter()
+        .any(|record| record.role == Role::Source);
     let changed = first(
         tx.conn,
         "UPDATE agent SET tracked = ?2 WHERE id = ?1 AND home < 4 AND tracked <> ?2 RETURNING key",

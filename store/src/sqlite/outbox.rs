@@ -10,12 +10,12 @@ use rusqlite::{Connection, Row, params};
 use super::agents::Head;
 use super::codec::{Int, agent_id, reason, reason_code, unseal};
 use super::error::{Fallible, corrupt};
+use super::events;
 use super::inputs::key_of;
 use super::leases::own;
 use super::sql::{all, execute, first};
 use super::state::bury;
 use super::writer::Tx;
-use super::events;
 
 /// Appends an output of a turn under the next number of its destination.
 pub(super) fn append(
@@ -112,7 +112,12 @@ fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fal
         tx.conn,
         "SELECT position, state FROM output
          WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4",
-        params![head.key, key.destination.as_str(), Int(key.generation.0), Int(key.number)],
+        params![
+            head.key,
+            key.destination.as_str(),
+            Int(key.generation.0),
+            Int(key.number)
+        ],
         |row| Ok((row.get::<_, Int>(0)?, row.get::<_, i64>(1)?)),
     )?;
     let Some((position, state)) = known else {
@@ -152,7 +157,12 @@ fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fal
 }
 
 /// Outputs in commit order: the pending ones, or all that have a row.
-pub(super) fn list(conn: &Connection, agent: &AgentId, is_pending: bool, page: Page) -> Fallible<Vec<StoredOutput>> {
+pub(super) fn list(
+    conn: &Connection,
+    agent: &AgentId,
+    is_pending: bool,
+    page: Page,
+) -> Fallible<Vec<StoredOutput>> {
     let Some(key) = key_of(conn, agent)? else {
         return Ok(Vec::new());
     };
@@ -172,7 +182,10 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
     let what = || format!("output {position} of agent {agent}");
     let output: Output = unseal(&row.get::<_, Vec<u8>>(8)?, what)?;
     if output.destination != agent_id(&row.get::<_, String>(2)?)? {
-        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
+        return Err(corrupt(format!(
+            "{}: its columns say otherwise than its content",
+            what()
+        )));
     }
     Ok(StoredOutput {
         agent: agent.clone(),
@@ -184,7 +197,9 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
         output,
         state: match row.get::<_, Option<i64>>(7)? {
             None => OutputState::Pending,
-            Some(code) => OutputState::Undeliverable { reason: reason(code)? },
+            Some(code) => OutputState::Undeliverable {
+                reason: reason(code)?,
+            },
         },
     })
 }

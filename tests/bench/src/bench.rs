@@ -85,7 +85,12 @@ pub(crate) fn component(name: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// When the host refuses one.
-pub(crate) async fn populate(api: &Client, plugin: &str, agents: &[String], first: Option<&str>) -> Result<()> {
+pub(crate) async fn populate(
+    api: &Client,
+    plugin: &str,
+    agents: &[String],
+    first: Option<&str>,
+) -> Result<()> {
     let lanes = agents.chunks(agents.len().div_ceil(POPULATE_LANES).max(1));
     let work = lanes.map(|lane| async move {
         for agent in lane {

@@ -182,7 +182,10 @@ fn check(
 /// Processor time of this process.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanos) = (time.tv_sec.max(0).unsigned_abs(), time.tv_nsec.max(0).unsigned_abs());
+    let (seconds, nanos) = (
+        time.tv_sec.max(0).unsigned_abs(),
+        time.tv_nsec.max(0).unsigned_abs(),
+    );
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
@@ -220,7 +223,10 @@ impl LoadClient {
     pub(crate) fn order(&mut self, order: &Order) -> Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
-        let orders = self.orders.as_mut().context("the client takes orders until it is dropped")?;
+        let orders = self
+            .orders
+            .as_mut()
+            .context("the client takes orders until it is dropped")?;
         orders.write_all(&line).context("the load client is gone")
     }
 

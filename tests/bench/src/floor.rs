@@ -96,7 +96,8 @@ impl PlainStore {
 }
 
 fn positions(connection: &Connection) -> Result<Vec<Position>> {
-    let mut statement = connection.prepare("SELECT key, generation, revision, change, next_seq FROM agent")?;
+    let mut statement =
+        connection.prepare("SELECT key, generation, revision, change, next_seq FROM agent")?;
     let rows = statement.query_map([], |row| {
         Ok(Position {
             key: row.get(0)?,

@@ -81,7 +81,8 @@ impl Head {
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let length = lines.find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+            name.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse().ok())?
         });
         let Some(status) = status else {
             bail!("not an HTTP answer: {text:?}");

@@ -251,7 +251,12 @@ impl StateRead for NoRows {
         Ok(None)
     }
 
-    fn list(&self, _prefix: &str, _after: Option<&str>, _limit: usize) -> Result<Vec<String>, StateReadError> {
+    fn list(
+        &self,
+        _prefix: &str,
+        _after: Option<&str>,
+        _limit: usize,
+    ) -> Result<Vec<String>, StateReadError> {
         Ok(Vec::new())
     }
 }

@@ -52,9 +52,20 @@ pub(crate) struct Findings {
 
 impl Findings {
     /// Adds a row.
-    pub(crate) fn row(&mut self, name: impl Into<String>, floor: Option<Measure>, product: Measure, target: Option<Target>) {
+    pub(crate) fn row(
+        &mut self,
+        name: impl Into<String>,
+        floor: Option<Measure>,
+        product: Measure,
+        target: Option<Target>,
+    ) {
         let name = name.into();
-        self.rows.push(Row { name, floor, product, target });
+        self.rows.push(Row {
+            name,
+            floor,
+            product,
+            target,
+        });
     }
 
     /// Adds a note.
@@ -128,7 +139,9 @@ impl Row {
             self.name.clone(),
             self.floor.as_ref().map(Measure::to_string).unwrap_or_default(),
             self.product.to_string(),
-            self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
+            self.ratio()
+                .map(|ratio| format!("{ratio:.2}"))
+                .unwrap_or_default(),
             self.target_text(),
             verdict.to_owned(),
         ]
@@ -139,9 +152,16 @@ impl Row {
 pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
     table
-        .load_preset(UTF8_FULL_CONDENSED)
+        .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["figure", "floor p50 / p99", "product p50 / p99", "ratio", "target", ""]);
+        .set_header([
+            "figure",
+            "floor p50 / p99",
+            "product p50 / p99",
+            "ratio",
+            "target",
+            "",
+        ]);
     for row in rows {
         table.add_row(row.cells());
     }

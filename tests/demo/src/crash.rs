@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use godwit_support::check::{self, History};
+use godwit_support::check;
 use godwit_support::cluster::Cluster;
 use godwit_support::journal::Summary;
 use godwit_support::load::{Load, Plan};
+use godwit_support::verdict;
 
 use crate::SOON;
 use crate::screen::{say, section};
@@ -32,26 +33,22 @@ pub(crate) async fn run(pair: &mut Cluster) -> Result<()> {
     let load = Load::start(&plan);
     load.progress(BEFORE, SOON).await?;
     pair.a.kill().await?;
-    say(format!("host a killed after {} acknowledged operations", load.acknowledged()));
+    say(format!(
+        "host a killed after {} acknowledged operations",
+        load.acknowledged()
+    ));
     let began = Instant::now();
     pair.a.start(&[]).await?;
-    say(format!("host a is back in {} ms, at the same addresses", began.elapsed().as_millis()));
+    say(format!(
+        "host a is back in {} ms, at the same addresses",
+        began.elapsed().as_millis()
+    ));
     load.progress(AFTER, SOON).await?;
     let operations = load.finish().await?;
-    let door = pair.a.client();
-    for agent in &agents {
-        door.settled(agent, SOON).await?;
-        let history = History::of(&door, agent).await?;
-        let count = door.reply(agent, "get").await?.parse()?;
-        let of_agent: Vec<_> = operations
-            .iter()
-            .filter(|operation| operation.agent == *agent)
-            .cloned()
-            .collect();
-        let mut violations = check::chain(&history);
-        violations.extend(check::counter(&of_agent, &history, count));
-        check::none(agent, &violations)?;
-    }
+    check::none(
+        "survivors",
+        &verdict::counters(&pair.a.client(), &agents, &operations).await?,
+    )?;
     say(format!("clients: {}", Summary::of(&operations)));
     say("every acknowledged key is applied exactly once, in each client's order");
     Ok(())

@@ -5,6 +5,7 @@ use godwit_support::check::{self, History, Sight};
 use godwit_support::cluster::{Cluster, Side};
 use godwit_support::journal::Summary;
 use godwit_support::load::{Load, Plan};
+use godwit_support::verdict;
 
 use crate::SOON;
 use crate::screen::{say, section};
@@ -33,7 +34,12 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
         let before = Sight::of(&source.client(), AGENT).await?;
         let migration = source.client().move_to(AGENT, target.name(), SOON).await?;
         let after = Sight::of(&target.client(), AGENT).await?;
-        ensure!(after.token > before.token, "token {} does not rise above {}", after.token, before.token);
+        ensure!(
+            after.token > before.token,
+            "token {} does not rise above {}",
+            after.token,
+            before.token
+        );
         say(format!(
             "{} -> {}: pause {:.1} ms, {} rounds, {} bytes; token {} -> {}",
             source.name(),
@@ -50,14 +56,13 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
     load.progress(BETWEEN, SOON).await?;
     let operations = load.finish().await?;
     let door = pair.host(side).client();
-    door.settled(AGENT, SOON).await?;
-    let history = History::of(&door, AGENT).await?;
-    let count = door.reply(AGENT, "get").await?.parse()?;
-    let mut violations = check::chain(&history);
-    violations.extend(check::tokens(&history, &sights));
-    violations.extend(check::counter(&operations, &history, count));
+    let mut violations = verdict::counters(&door, &plan.agents, &operations).await?;
+    violations.extend(check::tokens(&History::of(&door, AGENT).await?, &sights));
     check::none(AGENT, &violations)?;
+    let count = door.reply(AGENT, "get").await?;
     say(format!("clients: {}", Summary::of(&operations)));
-    say(format!("count {count}: nothing lost, nothing doubled, every client's order kept, tokens rise"));
+    say(format!(
+        "count {count}: nothing lost, nothing doubled, every client's order kept, tokens rise"
+    ));
     Ok(())
 }

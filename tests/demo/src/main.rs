@@ -12,6 +12,7 @@ mod search;
 mod stale;
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -25,7 +26,17 @@ use screen::{say, section};
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> ExitCode {
+    match tour().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nthe tour ends here: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn tour() -> Result<()> {
     let began = Instant::now();
     let program = binaries::product()?;
     let mut pair = meet(&program).await?;
@@ -36,7 +47,10 @@ async fn main() -> Result<()> {
     let mut shared = stale::run(&program).await.context("the stale owner")?;
     verify(&mut pair, &mut shared).await.context("the verification")?;
     next();
-    say(format!("\nEverything shown was checked, in {:.0} s.", began.elapsed().as_secs_f64()));
+    say(format!(
+        "\nEverything shown was checked, in {:.0} s.",
+        began.elapsed().as_secs_f64()
+    ));
     Ok(())
 }
 
@@ -46,7 +60,13 @@ async fn meet(program: &Path) -> Result<Cluster> {
     let pair = Cluster::separate(program, &[]).await?;
     for host in [&pair.a, &pair.b] {
         let ready = host.ready();
-        say(format!("host {} = {}..  api http://{}  mesh {}", ready.name, &ready.id[..8], ready.api, ready.mesh));
+        say(format!(
+            "host {} = {}..  api http://{}  mesh {}",
+            ready.name,
+            &ready.id[..8],
+            ready.api,
+            ready.mesh
+        ));
         say(format!("         {}", ready.store));
     }
     for name in ["counter", "ledger", "index"] {
@@ -71,13 +91,18 @@ async fn verify(pair: &mut Cluster, shared: &mut Cluster) -> Result<()> {
     for side in [Side::A, Side::B] {
         for cluster in [&*pair, &*shared] {
             let listed = cluster.host(side).client().list("/v1/agents").await?;
-            let ids: Result<Vec<String>> = listed.iter().map(|agent| Ok(text(agent, "id")?.to_owned())).collect();
+            let ids: Result<Vec<String>> = listed
+                .iter()
+                .map(|agent| Ok(text(agent, "id")?.to_owned()))
+                .collect();
             let ids = ids?;
             agents += ids.len();
             cluster.verify(side, &ids).await?;
         }
     }
-    say(format!("online, `godwit verify ID`: {agents} histories, no break"));
+    say(format!(
+        "online, `godwit verify ID`: {agents} histories, no break"
+    ));
     for cluster in [pair, shared] {
         cluster.end_and_verify().await?;
     }
@@ -92,5 +117,7 @@ fn next() {
     say("README.md, \"Five minutes\"     the same with your own hands");
     say("plugins/counter/src/lib.rs    an agent that fits one screen; guest-sdk/ to write your own");
     say("ARCHITECTURE.md               where things are, and why a stale owner can't act");
-    say("cargo xtask test cluster      the hard version: crashes between any two durable steps, 20 x kill -9, damage");
+    say(
+        "cargo xtask test cluster      the hard version: crashes between any two durable steps, 20 x kill -9, damage",
+    );
 }

@@ -22,15 +22,18 @@ const CLIENTS: u64 = 16;
 
 /// Plays the scene.
 pub(crate) async fn run(pair: &Cluster) -> Result<()> {
-    section("Twenty ledgers on both hosts pay each other: money is conserved only if no message is lost or doubled");
+    section(
+        "Twenty ledgers on both hosts pay each other: money is conserved only if no message is lost or doubled",
+    );
     let doors = pair.doors();
     for number in 0..LEDGERS {
         let home = &doors[number as usize % doors.len()];
         home.create(&ledger(number), "ledger").await?;
-        home.reply(&ledger(number), &json!({ "deposit": DEPOSIT }).to_string()).await?;
+        home.reply(&ledger(number), &json!({ "deposit": DEPOSIT }).to_string())
+            .await?;
     }
     let began = Instant::now();
-    let seed = Random::printed("transfers").next();
+    let seed = Random::printed("transfers").draw();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         clients.spawn(pay(doors.clone(), client, seed));
@@ -41,7 +44,10 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
         moved += more_moved;
         refused += more_refused;
     }
-    ensure!(moved + refused == TRANSFERS, "{moved} and {refused} transfers are not {TRANSFERS}");
+    ensure!(
+        moved + refused == TRANSFERS,
+        "{moved} and {refused} transfers are not {TRANSFERS}"
+    );
     let seconds = began.elapsed().as_secs_f64();
     say(format!(
         "{TRANSFERS} transfers in {seconds:.1} s ({:.0}/s): {moved} paid, {refused} refused for lack of money",
@@ -49,7 +55,11 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
     ));
     let balances = balances(&doors).await?;
     let total: u64 = balances.values().sum();
-    ensure!(total == LEDGERS * DEPOSIT, "{total} in all, but {} was deposited", LEDGERS * DEPOSIT);
+    ensure!(
+        total == LEDGERS * DEPOSIT,
+        "{total} in all, but {} was deposited",
+        LEDGERS * DEPOSIT
+    );
     say(format!(
         "all messages delivered; the total is {total}, as deposited; balances from {} to {}",
         balances.values().min().unwrap_or(&0),
@@ -95,7 +105,9 @@ async fn balances(doors: &[Client]) -> Result<BTreeMap<String, u64>> {
         doors[0].settled(&ledger(number), SOON).await?;
         let reply = doors[0].reply(&ledger(number), r#"{"balance": null}"#).await?;
         let reply: Value = serde_json::from_str(&reply)?;
-        let balance = reply["balance"].as_u64().with_context(|| format!("no balance in {reply}"))?;
+        let balance = reply["balance"]
+            .as_u64()
+            .with_context(|| format!("no balance in {reply}"))?;
         balances.insert(ledger(number), balance);
     }
     Ok(balances)

@@ -62,8 +62,14 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
         let reply = door.reply(AGENT, &json!({ "query": query }).to_string()).await?;
         let reply: Value = serde_json::from_str(&reply)?;
         let plain = plain_search(&documents, query);
-        ensure!(reply["docs"] == json!(plain), "{query:?}: the index says {reply}, a plain search {plain:?}");
-        say(format!("{query:<26} {:>3} files, as the plain search says", plain.len()));
+        ensure!(
+            reply["docs"] == json!(plain),
+            "{query:?}: the index says {reply}, a plain search {plain:?}"
+        );
+        say(format!(
+            "{query:<26} {:>3} files, as the plain search says",
+            plain.len()
+        ));
     }
     Ok(())
 }
@@ -101,7 +107,8 @@ fn documents(root: &Path) -> Result<Vec<Document>> {
     for path in paths {
         let is_small = path.metadata().is_ok_and(|meta| meta.len() <= FILE_BYTES_MAX);
         if is_small && documents.len() < FILES_MAX {
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             documents.push(Document { name, text });
         }

@@ -27,7 +27,9 @@ const TRIES: usize = 5;
 
 /// Plays the scene.
 pub(crate) async fn run(program: &Path) -> Result<Cluster> {
-    section("A stale owner: two hosts on one file, the owner stopped in mid-turn until another has taken over");
+    section(
+        "A stale owner: two hosts on one file, the owner stopped in mid-turn until another has taken over",
+    );
     let cluster = Cluster::shared(program, &[]).await?;
     let (a, b) = (cluster.a.client(), cluster.b.client());
     a.load_plugin(&binaries::test_guest("hostile")?).await?;
@@ -36,14 +38,21 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
     let before = Sight::of(&a, AGENT).await?;
     let input = stop_in_turn(&cluster, rounds).await?;
     let stopped = Instant::now();
-    say(format!("host a owns {AGENT} under token {}; SIGSTOP while its guest calls the host in a loop", before.token));
+    say(format!(
+        "host a owns {AGENT} under token {}; SIGSTOP while its guest calls the host in a loop",
+        before.token
+    ));
 
     let is_taken = || async {
         let shown = b.agent(AGENT).await?;
         Ok((shown.host.as_deref() == Some(cluster.b.key())).then_some(shown.token))
     };
     let token = until("host b to take over", SOON, is_taken).await?;
-    ensure!(token > before.token, "token {token} does not rise above {}", before.token);
+    ensure!(
+        token > before.token,
+        "token {token} does not rise above {}",
+        before.token
+    );
     say(format!(
         "host b took over {:.1} s later (leases of 3 s), token {token}",
         stopped.elapsed().as_secs_f64()
@@ -51,7 +60,11 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
 
     signal::send(cluster.a.pid()?, signal::Send::Continue)?;
     let event = events::fenced(&b, AGENT, "guest call", SOON).await?;
-    ensure!(event.detail("token") == before.token.to_string(), "fenced under another token: {}", event.body);
+    ensure!(
+        event.detail("token") == before.token.to_string(),
+        "fenced under another token: {}",
+        event.body
+    );
     say("SIGCONT: the guest on host a goes on, and its next import is refused. The event:");
     say(event.body.to_string());
     let look = || async { Ok(fenced_line(&cluster.a.log_text())) };
@@ -64,8 +77,13 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
         Ok((shown["state"] == "consumed").then(|| shown["outcome"]["token"].to_string()))
     };
     let committed = until("the turn to be done by its new owner", SOON, consumed).await?;
-    ensure!(committed.contains(&token.to_string()), "the turn committed under token {committed}");
-    say(format!("the input itself is applied once, by host b, under token {token}"));
+    ensure!(
+        committed.contains(&token.to_string()),
+        "the turn committed under token {committed}"
+    );
+    say(format!(
+        "the input itself is applied once, by host b, under token {token}"
+    ));
     Ok(cluster)
 }
 
@@ -94,7 +112,8 @@ async fn stop_in_turn(cluster: &Cluster, rounds: u64) -> Result<String> {
         let is_stopped = || async { Ok(signal::is_stopped(pid)?.then_some(())) };
         until("host a to stop", SOON, is_stopped).await?;
         // A process that was stopped with the write lock keeps everybody out: then it is no stale owner, only a slow one.
-        let write = b.create(&format!("probe-{number}"), "hostile");
+        let probe = format!("probe-{number}");
+        let write = b.create(&probe, "hostile");
         let can_write = tokio::time::timeout(Duration::from_secs(1), write).await;
         if matches!(can_write, Ok(Ok(()))) {
             return Ok(answer.input_id);

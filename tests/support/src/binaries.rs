@@ -55,11 +55,7 @@ pub fn test_guest(name: &str) -> Result<PathBuf> {
 /// The workspace's folder.
 pub fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest
-        .ancestors()
-        .nth(2)
-        .unwrap_or(manifest)
-        .to_path_buf()
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
 }
 
 fn guests() -> PathBuf {
@@ -67,10 +63,7 @@ fn guests() -> PathBuf {
 }
 
 fn from_variable(variable: &str, below_target: &str) -> PathBuf {
-    std::env::var_os(variable).map_or_else(
-        || workspace().join("target").join(below_target),
-        PathBuf::from,
-    )
+    std::env::var_os(variable).map_or_else(|| workspace().join("target").join(below_target), PathBuf::from)
 }
 
 fn existing(path: PathBuf, help: &str) -> Result<PathBuf> {

@@ -66,7 +66,11 @@ impl Sight {
 pub fn none(what: &str, violations: &[String]) -> Result<()> {
     if !violations.is_empty() {
         let shown = &violations[..violations.len().min(12)];
-        bail!("{what}: {} violations:\n  {}", violations.len(), shown.join("\n  "));
+        bail!(
+            "{what}: {} violations:\n  {}",
+            violations.len(),
+            shown.join("\n  ")
+        );
     }
     Ok(())
 }
@@ -86,14 +90,21 @@ pub fn chain(history: &History) -> Vec<String> {
             found.push(format!("receipt {revision} stands where {expected} should"));
         }
         if receipt.parent != parent {
-            found.push(format!("receipt {revision} names another parent than the receipt before it"));
+            found.push(format!(
+                "receipt {revision} names another parent than the receipt before it"
+            ));
         }
         if receipt.token < token {
-            found.push(format!("the token falls from {token} to {} at receipt {revision}", receipt.token));
+            found.push(format!(
+                "the token falls from {token} to {} at receipt {revision}",
+                receipt.token
+            ));
         }
         for input in &receipt.inputs {
             if let Some(other) = named.insert(input.clone(), revision) {
-                found.push(format!("input {input} is named by receipts {other} and {revision}"));
+                found.push(format!(
+                    "input {input} is named by receipts {other} and {revision}"
+                ));
             }
         }
         before = Some(receipt);
@@ -167,10 +178,15 @@ fn counted(operations: &[Operation], count: u64) -> Option<String> {
         .iter()
         .filter(|operation| operation.acknowledged().is_some())
         .count() as u64;
-    let unknown = operations.iter().filter(|operation| operation.is_unknown()).count() as u64;
+    let unknown = operations
+        .iter()
+        .filter(|operation| operation.is_unknown())
+        .count() as u64;
     let possible = acknowledged..=acknowledged + unknown;
     (!possible.contains(&count)).then(|| {
-        format!("the count is {count}, but {acknowledged} operations were acknowledged and {unknown} are unknown")
+        format!(
+            "the count is {count}, but {acknowledged} operations were acknowledged and {unknown} are unknown"
+        )
     })
 }
 
@@ -178,20 +194,28 @@ fn lost(operation: &Operation, by_id: &BTreeMap<&str, &Input>) -> Option<String>
     let key = &operation.key;
     let answer = operation.acknowledged()?;
     let Some(input) = by_id.get(answer.input_id.as_str()) else {
-        return Some(format!("acknowledged key {key}: its input {} is gone", answer.input_id));
+        return Some(format!(
+            "acknowledged key {key}: its input {} is gone",
+            answer.input_id
+        ));
     };
     if input.state != "consumed" {
         return Some(format!("acknowledged key {key}: its input is {}", input.state));
     }
     if input.key.as_ref() != Some(key) {
-        return Some(format!("acknowledged key {key}: its input has key {:?}", input.key));
+        return Some(format!(
+            "acknowledged key {key}: its input has key {:?}",
+            input.key
+        ));
     }
     match &answer.end {
         End::Reply(reply) if input.reply.as_deref().map(str::as_bytes) != Some(reply) => {
             Some(format!("key {key} was answered otherwise than its input says"))
         }
         End::Reply(_) | End::Queued { .. } => None,
-        other => Some(format!("key {key} ended in another way than a counter answers: {other:?}")),
+        other => Some(format!(
+            "key {key} ended in another way than a counter answers: {other:?}"
+        )),
     }
 }
 
@@ -210,11 +234,17 @@ fn doubled(inputs: &[Input], count: u64) -> Vec<String> {
         }
         let position = input.reply.as_deref().and_then(|reply| reply.parse::<u64>().ok());
         if !position.is_some_and(|position| positions.insert(position)) {
-            found.push(format!("input {} has reply {:?}, not one of its own", input.id, input.reply));
+            found.push(format!(
+                "input {} has reply {:?}, not one of its own",
+                input.id, input.reply
+            ));
         }
     }
     if positions.len() as u64 != count {
-        found.push(format!("the count is {count}, but {} inputs were consumed", positions.len()));
+        found.push(format!(
+            "the count is {count}, but {} inputs were consumed",
+            positions.len()
+        ));
     }
     found
 }
@@ -234,8 +264,13 @@ fn disordered(operations: &[Operation], by_id: &BTreeMap<&str, &Input>) -> Vec<S
     let mut found = Vec::new();
     for ((client, agent), inputs) in by_client {
         let places: Vec<_> = inputs.values().map(|input| place(input)).collect();
-        if let Some(pair) = places.windows(2).find(|pair| pair[0].0 >= pair[1].0 || pair[0].1 >= pair[1].1) {
-            found.push(format!("client {client}'s operations on {agent} are out of order: (seq, reply) {pair:?}"));
+        if let Some(pair) = places
+            .windows(2)
+            .find(|pair| pair[0].0 >= pair[1].0 || pair[0].1 >= pair[1].1)
+        {
+            found.push(format!(
+                "client {client}'s operations on {agent} are out of order: (seq, reply) {pair:?}"
+            ));
         }
     }
     found

@@ -39,7 +39,12 @@ impl Output {
     /// When it ended with another.
     pub fn expect_code(self, code: i32) -> Result<Self> {
         if self.code != code {
-            let Self { command, stdout, stderr, .. } = &self;
+            let Self {
+                command,
+                stdout,
+                stderr,
+                ..
+            } = &self;
             bail!(
                 "`{command}` ended with exit code {}, not {code}\n{stdout}{stderr}",
                 self.code

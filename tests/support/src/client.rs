@@ -69,22 +69,26 @@ impl Client {
     ) -> Fate {
         let path = format!("/v1/agents/{agent}/ask?timeout_ms={}", limit.as_millis());
         let request = self.request(Method::POST, &path).timeout(limit + PATIENCE);
-        submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_ask)
+        submit(request, payload.into(), key)
+            .await
+            .map_or_else(|fate| fate, of_ask)
     }
 
     /// Submits and waits for durable acceptance.
     pub async fn send(&self, agent: &str, payload: impl Into<Vec<u8>>, key: Option<&str>) -> Fate {
         let request = self.request(Method::POST, &format!("/v1/agents/{agent}/send"));
-        submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_send)
+        submit(request, payload.into(), key)
+            .await
+            .map_or_else(|fate| fate, of_send)
     }
 
     /// Asks the host itself, without forwarding: 421 says that it is not the agent's home.
     pub async fn ask_here(&self, agent: &str, payload: &str) -> Fate {
         let path = format!("/v1/agents/{agent}/ask?timeout_ms={}", ASK_MAX.as_millis());
-        let request = self
-            .request(Method::POST, &path)
-            .header("Godwit-No-Forward", "1");
-        submit(request, payload.into(), None).await.map_or_else(|fate| fate, of_ask)
+        let request = self.request(Method::POST, &path).header("Godwit-No-Forward", "1");
+        submit(request, payload.into(), None)
+            .await
+            .map_or_else(|fate| fate, of_ask)
     }
 
     /// Asks and takes the reply's text.
@@ -107,7 +111,10 @@ impl Client {
             Some(body) => request.json(&body),
             None => request,
         };
-        let response = request.send().await.with_context(|| format!("no answer to {path}"))?;
+        let response = request
+            .send()
+            .await
+            .with_context(|| format!("no answer to {path}"))?;
         let status = response.status().as_u16();
         let location = header(&response, "location");
         let bytes = response.bytes().await?;
@@ -187,8 +194,7 @@ impl Client {
     /// When the host refuses it.
     pub async fn load_plugin(&self, file: &Path) -> Result<Value> {
         let name = file.file_stem().and_then(|stem| stem.to_str());
-        let bytes = tokio::task::block_in_place(|| std::fs::read(file));
-        let bytes = bytes.with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         match self.upload(bytes, name).await? {
             Ok(plugin) => Ok(plugin),
             Err(problem) => bail!("{} was refused: {}", file.display(), problem.body),
@@ -201,7 +207,9 @@ impl Client {
     /// When the host refuses.
     pub async fn create(&self, agent: &str, plugin: &str) -> Result<()> {
         let path = format!("/v1/agents/{agent}");
-        let reply = self.call(Method::PUT, &path, Some(json!({ "plugin": plugin }))).await?;
+        let reply = self
+            .call(Method::PUT, &path, Some(json!({ "plugin": plugin })))
+            .await?;
         if !matches!(reply.status, 200 | 201) {
             bail!("agent {agent} was not created: {} {}", reply.status, reply.body);
         }

@@ -47,13 +47,18 @@ pub async fn find(
         seen.clear();
         let left = limit.saturating_sub(began.elapsed());
         // A stream that breaks is opened again: the host may be coming back.
-        if let Ok(Ok(Some(event))) = tokio::time::timeout(left, search(client, left, &wanted, &mut seen)).await {
+        if let Ok(Ok(Some(event))) =
+            tokio::time::timeout(left, search(client, left, &wanted, &mut seen)).await
+        {
             return Ok(event);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seen: Vec<_> = seen.iter().map(|event| event.body.to_string()).collect();
-    bail!("waited {limit:?} in vain for {what}; the last events:\n{}", seen.join("\n"))
+    bail!(
+        "waited {limit:?} in vain for {what}; the last events:\n{}",
+        seen.join("\n")
+    )
 }
 
 /// The event that says that an act of a stale owner was refused at `place`.

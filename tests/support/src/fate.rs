@@ -91,7 +91,9 @@ impl Fate {
         match self {
             Self::Refused(problem) => Some(problem),
             Self::Accepted(answer) => match &answer.end {
-                End::AgentRefused(problem) | End::AgentError(problem) | End::AgentFault(problem) => Some(problem),
+                End::AgentRefused(problem) | End::AgentError(problem) | End::AgentFault(problem) => {
+                    Some(problem)
+                }
                 End::Queued { .. } | End::Reply(_) | End::Silent => None,
             },
             Self::Unknown(_) => None,
@@ -122,9 +124,8 @@ pub(crate) struct Parts {
 
 impl Parts {
     fn problem(&self) -> Problem {
-        let body: Value = serde_json::from_slice(&self.body).unwrap_or_else(|_| {
-            Value::String(String::from_utf8_lossy(&self.body).into_owned())
-        });
+        let body: Value = serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&self.body).into_owned()));
         Problem {
             status: self.status,
             code: body["code"].as_str().unwrap_or_default().to_owned(),
@@ -182,3 +183,6 @@ fn of_error(problem: Problem) -> Fate {
         _ => Fate::Unknown(format!("status {}: {}", problem.status, problem.detail())),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,7 +107,9 @@ impl Host {
             arguments.extend([OsString::from("--peer"), OsString::from(peer)]);
         }
         let own = options.variables.iter().cloned();
-        let more = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let more = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let variables: Vec<_> = own.chain(more).collect();
         let (process, ready) = Process::start(&options.program, &arguments, &variables, &self.log)
             .await
@@ -122,7 +124,9 @@ impl Host {
     /// # Panics
     /// Never: a host exists only after its first ready line.
     pub fn ready(&self) -> &Ready {
-        self.ready.as_ref().expect("a host is made by a start that got ready")
+        self.ready
+            .as_ref()
+            .expect("a host is made by a start that got ready")
     }
 
     /// Its name.
@@ -239,7 +243,11 @@ impl Host {
     /// When the command can't be started.
     pub async fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let url = format!("http://{}", self.ready().api);
-        cli::run(&self.options.program, &[&["--url", url.as_str()], arguments].concat()).await
+        cli::run(
+            &self.options.program,
+            &[&["--url", url.as_str()], arguments].concat(),
+        )
+        .await
     }
 
     /// Its program.
@@ -252,7 +260,11 @@ impl Drop for Host {
     fn drop(&mut self) {
         let failed = std::thread::panicking() || std::env::var_os("GODWIT_SHOW_LOGS").is_some();
         if failed && let Some(process) = &self.process {
-            eprintln!("--- end of the log of host {}:\n{}", self.options.name, process.log_end(40));
+            eprintln!(
+                "--- end of the log of host {}:\n{}",
+                self.options.name,
+                process.log_end(40)
+            );
         }
     }
 }

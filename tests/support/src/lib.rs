@@ -2,8 +2,8 @@
 //!
 //! Nothing here links a crate of the product, so a mistake there can't hide itself here. Hosts are `host::Host`, two
 //! that know each other `cluster::Cluster`; clients talk through `client::Client`, whose answers are one of three
-//! fates; `journal` keeps what clients did, `load` makes them do it, and `check` compares both with what the hosts
-//! show afterwards.
+//! fates; `journal` keeps what clients did, `load` makes them do it, and `check` (pure) and `verdict` (which asks
+//! the hosts) compare both afterwards.
 #![forbid(unsafe_code)]
 
 pub mod api;
@@ -23,4 +23,5 @@ pub mod random;
 pub mod ready;
 pub mod signal;
 pub mod stats;
+pub mod verdict;
 pub mod wait;

@@ -14,14 +14,16 @@ impl Random {
 
     /// Numbers from `GODWIT_SEED`, or from a new seed; prints which.
     pub fn printed(what: &str) -> Self {
-        let given = std::env::var("GODWIT_SEED").ok().and_then(|text| text.parse().ok());
+        let given = std::env::var("GODWIT_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| RandomState::new().hash_one(what));
         println!("{what}: GODWIT_SEED={seed} replays it");
         Self(seed)
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,6 +33,6 @@ impl Random {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.draw() % bound
     }
 }

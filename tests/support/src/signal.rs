@@ -39,8 +39,8 @@ pub fn send(pid: u32, what: Send) -> Result<()> {
 /// # Errors
 /// When the process is gone.
 pub fn is_stopped(pid: u32) -> Result<bool> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
-        .with_context(|| format!("process {pid} is gone"))?;
+    let tasks =
+        std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} is gone"))?;
     for task in tasks {
         let stat = std::fs::read_to_string(task?.path().join("stat"));
         // A thread that ended between the listing and the look is not running.

@@ -30,7 +30,9 @@ async fn assert_all_fenced(desk: &Desk, owner: &Owner) {
 
     let mut chain = desk.chain().await;
     chain.owner = owner.clone();
-    let unit = chain.turn(Turn::ends([]).state("b", Some("stale")).snapshot("stale")).unit();
+    let unit = chain
+        .turn(Turn::ends([]).state("b", Some("stale")).snapshot("stale"))
+        .unit();
     assert_failed(&store.commit_turns(unit).await, 0, is_fenced);
     // Also when the receipt tells the truth and only the owner lies.
     let mut unit = desk.chain().await.turn(Turn::ends([])).unit();
@@ -72,7 +74,11 @@ async fn a_stale_token_changes_nothing(world: World) {
     let site = desk.site.clone();
     site.store.release(&desk.owner).await.unwrap();
     let desk = site.take(desk.agent()).await;
-    for token in [FencingToken(0), FencingToken(desk.owner.token.0 - 1), desk.owner.token.next()] {
+    for token in [
+        FencingToken(0),
+        FencingToken(desk.owner.token.0 - 1),
+        desk.owner.token.next(),
+    ] {
         let owner = Owner {
             token,
             ..desk.owner.clone()
@@ -115,8 +121,14 @@ async fn a_stale_revision_changes_nothing(world: World) {
     for base in [Revision(0), Revision(row.revision.0 - 1), row.revision.next()] {
         let mut chain = desk.chain().await;
         (chain.base, chain.revision) = (base, base);
-        let outcome = store.commit_turns(chain.turn(Turn::ends([]).state("b", None)).unit()).await;
-        assert_eq!(outcome.failure, Some(UnitFailure::Store(stale.clone())), "base {base}");
+        let outcome = store
+            .commit_turns(chain.turn(Turn::ends([]).state("b", None)).unit())
+            .await;
+        assert_eq!(
+            outcome.failure,
+            Some(UnitFailure::Store(stale.clone())),
+            "base {base}"
+        );
         assert_eq!(outcome.committed, 0);
         let target = host(1);
         let transferred = store.transfer(&desk.owner, base, migration(1), target).await;
@@ -159,7 +171,11 @@ async fn a_refused_owner_learns_who_holds_the_agent(world: World) {
 async fn a_taken_agent_refuses_the_former_owner(world: World) {
     let desk = furnished(&world).await;
     let other = desk.site.beside(2).await;
-    let prepared = desk.chain().await.turn(Turn::ends([]).state("b", Some("late"))).unit();
+    let prepared = desk
+        .chain()
+        .await
+        .turn(Turn::ends([]).state("b", Some("late")))
+        .unit();
     desk.store().leave(desk.owner.incarnation).await.unwrap();
     let taken = other.take(desk.agent()).await;
     let before = picture(taken.store(), taken.agent()).await;

@@ -126,14 +126,20 @@ impl Site {
 
     /// Takes the lease of an agent.
     pub(super) async fn take(&self, agent: &AgentId) -> Desk {
-        let leases = self.store.acquire(self.incarnation, std::slice::from_ref(agent)).await;
+        let leases = self
+            .store
+            .acquire(self.incarnation, std::slice::from_ref(agent))
+            .await;
         let lease = leases.unwrap().remove(0).unwrap();
         self.desk(lease)
     }
 
     /// Tries to take the lease of an agent.
     pub(super) async fn try_take(&self, agent: &AgentId) -> Result<Lease, StoreError> {
-        let leases = self.store.acquire(self.incarnation, std::slice::from_ref(agent)).await;
+        let leases = self
+            .store
+            .acquire(self.incarnation, std::slice::from_ref(agent))
+            .await;
         leases.unwrap().remove(0)
     }
 
@@ -214,7 +220,10 @@ impl Desk {
     pub(super) async fn furnish(&self) {
         let input = self.accept("furnish").await;
         let waiting = stamp_message(self.agent(), "origin", 1, 1, 1);
-        self.store().accept(waiting, self.owner.incarnation).await.unwrap();
+        self.store()
+            .accept(waiting, self.owner.incarnation)
+            .await
+            .unwrap();
         let other = id("somebody");
         let turn = Turn::of(BoundaryKind::Init)
             .state("a", Some("1"))
@@ -222,7 +231,10 @@ impl Desk {
             .output(&other, "first")
             .output(&other, "second");
         self.turn(turn).await;
-        let turn = Turn::ends([&input]).state("a", None).output(&other, "third").snapshot("s2");
+        let turn = Turn::ends([&input])
+            .state("a", None)
+            .output(&other, "third")
+            .snapshot("s2");
         self.turn(turn).await;
     }
 }
@@ -263,11 +275,7 @@ impl Chain {
     }
 
     pub(super) fn attempt(self, seq: Seq, state: InputState, attempts: u32) -> Self {
-        self.step(Step::Attempts(vec![Attempt {
-            seq,
-            state,
-            attempts,
-        }]))
+        self.step(Step::Attempts(vec![Attempt { seq, state, attempts }]))
     }
 
     /// A boundary on top of the chain.
@@ -555,8 +563,8 @@ pub(super) fn done(steps: usize) -> UnitOutcome {
 
 /// Asserts that a unit committed `steps` steps and then failed with a store error that `fits`.
 pub(super) fn assert_failed(outcome: &UnitOutcome, steps: usize, fits: impl Fn(&StoreError) -> bool) {
-    let is_right =
-        matches!(&outcome.failure, Some(UnitFailure::Store(error)) if fits(error)) && outcome.committed == steps;
+    let is_right = matches!(&outcome.failure, Some(UnitFailure::Store(error)) if fits(error))
+        && outcome.committed == steps;
     assert!(is_right, "after {steps} steps: {outcome:?}");
 }
 
@@ -614,7 +622,10 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
         outputs: store.outputs(agent, ALL).await.unwrap(),
         pending: pending.iter().map(|output| output.position).collect(),
         state,
-        receipts: store.receipts(agent, generation, Revision(0), PAGE_MAX).await.unwrap(),
+        receipts: store
+            .receipts(agent, generation, Revision(0), PAGE_MAX)
+            .await
+            .unwrap(),
         events: store.events(0, Some(agent), None, PAGE_MAX).await.unwrap(),
         frames: match can_export {
             true => store.export_rows(agent, 0, usize::MAX).await.unwrap(),

@@ -246,8 +246,9 @@ impl Tables {
     }
 
     pub(super) fn release(&mut self, owner: &Owner) -> Result<(), StoreError> {
-        let rows = self.at_home(&owner.agent)?;
-        let is_released = rows.standing.holder.is_none()
+        self.at_home(&owner.agent)?;
+        let rows = &self.agents[&owner.agent];
+        let is_released = self.holder(rows).is_none()
             && rows.standing.token == owner.token
             && rows.portable().generation == owner.generation;
         if !is_released {

@@ -25,7 +25,11 @@ pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem>
             reply,
         } => replied(reply)
             .map(|mut response| {
-                let headers = [(INPUT_ID, &input), (REVISION, &revision.to_string()), (TOKEN, &token.to_string())];
+                let headers = [
+                    (INPUT_ID, &input),
+                    (REVISION, &revision.to_string()),
+                    (TOKEN, &token.to_string()),
+                ];
                 for (name, value) in headers {
                     if let Ok(value) = HeaderValue::from_str(value) {
                         response.headers_mut().insert(name, value);
@@ -62,7 +66,10 @@ fn replied(reply: Reply) -> Result<Response, Problem> {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, content_type);
             // The guest chose the type; a browser must not guess a livelier one.
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(
+                header::X_CONTENT_TYPE_OPTIONS,
+                HeaderValue::from_static("nosniff"),
+            );
             Ok(response)
         }
         ReplyOutcome::Refused { code, body } => {

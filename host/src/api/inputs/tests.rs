@@ -3,9 +3,7 @@
 use axum::body::to_bytes;
 use axum::http::header;
 use godwit_core::id::{AgentId, FencingToken, Revision, Seq};
-use godwit_core::input::{
-    AbandonReason, DeadLetterReason, Fault, FaultKind, Outcome, Reply, ReplyOutcome,
-};
+use godwit_core::input::{AbandonReason, DeadLetterReason, Fault, FaultKind, Outcome, Reply, ReplyOutcome};
 
 use super::*;
 use crate::runtime::call::Asked;
@@ -54,7 +52,10 @@ async fn body_of(response: Response) -> Value {
 
 #[tokio::test]
 async fn a_reply_is_its_bytes_under_its_type() {
-    let response = respond(committed(ReplyOutcome::Ok(Bytes::from_static(b"\xff\x00")), "image/x-y"));
+    let response = respond(committed(
+        ReplyOutcome::Ok(Bytes::from_static(b"\xff\x00")),
+        "image/x-y",
+    ));
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()[header::CONTENT_TYPE], "image/x-y");
     assert_eq!(response.headers()["godwit-revision"], "7");
@@ -67,7 +68,10 @@ async fn a_reply_is_its_bytes_under_its_type() {
 fn a_type_that_is_no_header_becomes_bytes() {
     for bad in ["", "text/plain\r\nset-cookie: a=b"] {
         let response = respond(committed(ReplyOutcome::Ok(Bytes::new()), bad));
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/octet-stream");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/octet-stream"
+        );
         assert!(!response.headers().contains_key("set-cookie"));
     }
 }
@@ -112,9 +116,19 @@ async fn an_input_without_reply_says_how_it_ended() {
     };
     let by = InputId([2; 16]);
     let cases = [
-        (dead(DeadLetterReason::Fatal { message: message() }), 422, "agent_error", "fatal"),
+        (
+            dead(DeadLetterReason::Fatal { message: message() }),
+            422,
+            "agent_error",
+            "fatal",
+        ),
         (dead(exhausted), 422, "agent_error", "attempts_exhausted"),
-        (dead(DeadLetterReason::Fault { fault, attempts: 3 }), 500, "agent_fault", "fault"),
+        (
+            dead(DeadLetterReason::Fault { fault, attempts: 3 }),
+            500,
+            "agent_fault",
+            "fault",
+        ),
         (
             dead(DeadLetterReason::KilledHost { attempts: 2 }),
             500,
@@ -172,5 +186,8 @@ fn a_timeout_is_bounded() {
 fn states_are_given_by_name() {
     assert_eq!(parse_state("dead-lettered").unwrap(), InputState::DeadLettered);
     let problem = parse_state("gone").unwrap_err().to_json();
-    assert!(problem["detail"].as_str().unwrap().contains("queued, staged"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("queued, staged"),
+        "{problem}"
+    );
 }

@@ -38,7 +38,12 @@ fn check(problem: impl Into<Problem>, status: u16, code: &str, is_retryable: boo
 fn each_call_error_has_its_status_and_code() {
     let host = HostId([7; 32]);
     let cases = [
-        (CallError::NotFound { agent: agent() }, 404, "agent_not_found", false),
+        (
+            CallError::NotFound { agent: agent() },
+            404,
+            "agent_not_found",
+            false,
+        ),
         (
             CallError::PeersSilent {
                 agent: agent(),
@@ -52,7 +57,7 @@ fn each_call_error_has_its_status_and_code() {
             CallError::Misdirected { agent: agent(), host },
             421,
             "misdirected",
-            true,
+            false,
         ),
         (CallError::NoSuch { what: reason() }, 404, "not_found", false),
         (
@@ -111,7 +116,7 @@ fn a_misdirected_call_names_agent_and_holder() {
         CallError::Misdirected { agent: agent(), host },
         421,
         "misdirected",
-        true,
+        false,
     );
     assert_eq!(body["agent"], "a-1");
     assert_eq!(body["holder"], "ab".repeat(32));
@@ -136,6 +141,9 @@ fn codes_have_names_of_their_own() {
     let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
     assert_eq!(names.len(), Code::ALL.len());
     for code in Code::ALL {
-        assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
+        assert!(
+            code.status().is_client_error() || code.status().is_server_error(),
+            "{code:?}"
+        );
     }
 }

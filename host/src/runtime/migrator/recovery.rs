@@ -28,7 +28,10 @@ use super::{LISTED_MAX, MESSAGE_MAX, source};
 /// As the store's.
 pub(crate) async fn open_migrations(runtime: &Runtime) -> Result<Vec<MigrationRecord>, StoreError> {
     let records = runtime.inner().store.migrations(LISTED_MAX).await?;
-    Ok(records.into_iter().filter(|record| !record.phase.is_terminal()).collect())
+    Ok(records
+        .into_iter()
+        .filter(|record| !record.phase.is_terminal())
+        .collect())
 }
 
 /// Settles them.

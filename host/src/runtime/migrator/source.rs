@@ -138,7 +138,11 @@ impl Source {
         let frozen = approached.unwrap_or(Err(Failure::Timeout { phase }))?;
         // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
         self.enter(Phase::Cutover).await?;
-        if is_shared { self.transfer_lease(frozen).await } else { self.hand_off(frozen).await }
+        if is_shared {
+            self.transfer_lease(frozen).await
+        } else {
+            self.hand_off(frozen).await
+        }
     }
 
     /// Everything before the commit point; dropping it leaves the agent running here.

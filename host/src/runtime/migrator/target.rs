@@ -343,7 +343,9 @@ impl Runtime {
         // The row says that it is ours; the record may follow while the source ends the pause.
         if record.role == Role::Target {
             let runtime = self.clone();
-            self.inner().tasks.spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
+            self.inner()
+                .tasks
+                .spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
         }
         MigrationAnswer::Activated
     }

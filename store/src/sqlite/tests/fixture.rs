@@ -162,7 +162,10 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) async fn take(store: &SqliteStore, incarnation: Incarnation, agent: &AgentId) -> Self {
-        let leases = store.acquire(incarnation, std::slice::from_ref(agent)).await.unwrap();
+        let leases = store
+            .acquire(incarnation, std::slice::from_ref(agent))
+            .await
+            .unwrap();
         let lease = leases.into_iter().next().unwrap().unwrap();
         let row = store.agent(agent).await.unwrap().unwrap();
         Self {

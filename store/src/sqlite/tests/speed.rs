@@ -55,5 +55,7 @@ async fn asks_commit_one_by_one_and_in_groups() {
     }
     let together = f64::from(asks) / (SystemClock.boot() - begun).as_secs_f64();
     let per_commit = f64::from(asks) / (store.commits() - commits) as f64;
-    println!("asks/s: {alone:.0} one by one, {together:.0} from {AGENTS} tasks ({per_commit:.1} per transaction)");
+    println!(
+        "asks/s: {alone:.0} one by one, {together:.0} from {AGENTS} tasks ({per_commit:.1} per transaction)"
+    );
 }

@@ -51,7 +51,10 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let busy_cpu = host_cpu(&mut host)?.saturating_sub(idle_cpu);
     let asked = bench.scaled(WARM_UP) + rounds * ASKS_PER_BATCH;
     let turns = api.reply(AGENT, "turns").await?;
-    ensure!(turns == (asked + 2).to_string(), "{turns} turns after {asked} asks");
+    ensure!(
+        turns == (asked + 2).to_string(),
+        "{turns} turns after {asked} asks"
+    );
     host.terminate().await?;
 
     let mut findings = Findings::default();

@@ -48,7 +48,10 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
         let started = Instant::now();
         let effects = guest.handle(&context, &inputs)?;
         engine.push_each(started.elapsed(), IMPORTS);
-        ensure!(product::text(&effects.replies[0])? == "spun", "the guest did not spin");
+        ensure!(
+            product::text(&effects.replies[0])? == "spun",
+            "the guest did not spin"
+        );
     }
     let mut findings = Findings::default();
     findings.note(format!(
@@ -59,8 +62,18 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
     ));
     let target = Some(Target::Max(CHECK_NANOS_MAX));
     findings.row("fence check, alone", None, Measure::Time(check), target);
-    findings.row("fence check, added to an import", None, Measure::Time(added), target);
-    findings.row("import, as a whole", Some(Measure::Time(bare)), Measure::Time(engine), None);
+    findings.row(
+        "fence check, added to an import",
+        None,
+        Measure::Time(added),
+        target,
+    );
+    findings.row(
+        "import, as a whole",
+        Some(Measure::Time(bare)),
+        Measure::Time(engine),
+        None,
+    );
     Ok(findings)
 }
 

@@ -64,7 +64,10 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     b.terminate().await?;
 
     let mut findings = Findings::default();
-    findings.note(format!("state {state_bytes} B, {bytes:.0} B sent per move, {} documents", documents.len()));
+    findings.note(format!(
+        "state {state_bytes} B, {bytes:.0} B sent per move, {} documents",
+        documents.len()
+    ));
     findings.note(format!(
         "light load: {} asks, p50 {}, p99 {}",
         asks.count(),
@@ -72,8 +75,18 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         nanos(asks.p99())
     ));
     let target = Some(Target::Max(PAUSE_NANOS_MAX));
-    findings.row("pause of a migration, 1 MiB, idle", Some(Measure::Time(floor_times)), Measure::Time(idle), target);
-    findings.row("pause of a migration, 1 MiB, light load", None, Measure::Time(busy), target);
+    findings.row(
+        "pause of a migration, 1 MiB, idle",
+        Some(Measure::Time(floor_times)),
+        Measure::Time(idle),
+        target,
+    );
+    findings.row(
+        "pause of a migration, 1 MiB, light load",
+        None,
+        Measure::Time(busy),
+        target,
+    );
     Ok(findings)
 }
 
@@ -83,12 +96,13 @@ async fn feed(host: &Host) -> Result<Vec<String>> {
     populate(&api, "index", &[AGENT.to_owned()], None).await?;
     let mut random = Random::from_seed(7);
     let mut documents = Vec::new();
-    while documents.len() < DOCUMENTS_MAX {
-        let doc = format!("doc-{:02}", documents.len());
-        let text = text(&mut random);
-        let reply = api.reply(AGENT, &json!({ "put": { "doc": doc, "text": text } }).to_string()).await?;
+    for number in 1..=DOCUMENTS_MAX {
+        let doc = format!("doc-{number:02}");
+        let put = json!({ "put": { "doc": doc, "text": text(&mut random) } });
+        let reply = api.reply(AGENT, &put.to_string()).await?;
+        let expected = json!({ "docs": number }).to_string();
+        ensure!(reply == expected, "the index answered {reply}, not {expected}");
         documents.push(doc);
-        ensure!(reply == json!({ "docs": documents.len() }).to_string(), "the index answered {reply}");
         if state_bytes(&host.ready().store_path())? >= STATE_BYTES_MIN {
             return Ok(documents);
         }
@@ -111,7 +125,9 @@ fn text(random: &mut Random) -> String {
 fn state_bytes(database: &Path) -> Result<i64> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let sql = "SELECT s.bytes FROM snapshot s JOIN agent a ON a.key = s.agent WHERE a.id = ?1";
-    connection.query_row(sql, [AGENT], |row| row.get(0)).context("the agent has no snapshot")
+    connection
+        .query_row(sql, [AGENT], |row| row.get(0))
+        .context("the agent has no snapshot")
 }
 
 /// Moves the agent back and forth, an even number of times. Answers the bytes that one move sent.
@@ -229,6 +245,8 @@ fn handover_database(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.execute_batch("CREATE TABLE home (step INTEGER NOT NULL, state BLOB); INSERT INTO home VALUES (0, NULL)")?;
+    connection.execute_batch(
+        "CREATE TABLE home (step INTEGER NOT NULL, state BLOB); INSERT INTO home VALUES (0, NULL)",
+    )?;
     Ok(connection)
 }

@@ -19,7 +19,13 @@ const RATIO_MAX: f64 = 3.0;
 pub(super) fn measure(bench: &Bench) -> Result<Findings> {
     let mut findings = Findings::default();
     pair(bench, &mut findings, ("counter", "turn, counter"), "get", "add 1")?;
-    pair(bench, &mut findings, ("hostile", "turn, 1 KiB state"), &note(), "turns")?;
+    pair(
+        bench,
+        &mut findings,
+        ("hostile", "turn, 1 KiB state"),
+        &note(),
+        "turns",
+    )?;
     Ok(findings)
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use godwit_core::agent::{outside_context, state_reader};
-use godwit_core::guest::{GuestLoader, GuestRequest, Interrupt};
+use godwit_core::guest::{GuestRequest, Interrupt};
 use godwit_core::store::RuntimeStore;
 use godwit_core::store::memory::MemoryStore;
 use godwit_core::time::{Clock, SystemClock};
@@ -35,7 +35,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let in_memory = prepared(&product, memory).await?;
     let on_disk = prepared(&product, sqlite.clone()).await?;
     let image = in_memory.env.store.image(&product::agent()).await?;
-    let snapshot = image.and_then(|image| image.snapshot).context("the agent has a snapshot")?;
+    let snapshot = image
+        .and_then(|image| image.snapshot)
+        .context("the agent has a snapshot")?;
 
     let [mut bare, mut memory, mut sqlite_times, mut driver] = [const { Samples::new() }; 4];
     for round in 0..bench.scaled(ROUNDS) {
@@ -53,19 +55,32 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         let handle = in_memory.wake();
         let turns = in_memory.ask(&handle, "turns").await?;
         driver.push(started.elapsed());
-        ensure!(turns == (round + 2).to_string(), "{turns} turns after {round} wakes");
+        ensure!(
+            turns == (round + 2).to_string(),
+            "{turns} turns after {round} wakes"
+        );
         handle.park().await;
     }
     in_memory.close().await;
     on_disk.close().await;
-    sqlite.close();
+    sqlite.close().await;
 
     let mut findings = Findings::default();
     let target = Some(Target::Max(WAKE_NANOS_MAX));
     let floor = Some(Measure::Time(bare));
     findings.row("wake, from memory", floor.clone(), Measure::Time(memory), target);
-    findings.row("wake, from SQLite", floor.clone(), Measure::Time(sqlite_times), target);
-    findings.row("wake, whole driver, from memory", floor, Measure::Time(driver), target);
+    findings.row(
+        "wake, from SQLite",
+        floor.clone(),
+        Measure::Time(sqlite_times),
+        target,
+    );
+    findings.row(
+        "wake, whole driver, from memory",
+        floor,
+        Measure::Time(driver),
+        target,
+    );
     Ok(findings)
 }
 

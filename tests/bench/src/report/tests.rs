@@ -28,7 +28,11 @@ fn a_target_is_met_up_to_its_bound() {
         (100, 51, Target::Max(50.0), false),
     ];
     for (floor, product, target, is_met) in cases {
-        assert_eq!(row(floor, product, target).is_met(), Some(is_met), "{target:?} {product}");
+        assert_eq!(
+            row(floor, product, target).is_met(),
+            Some(is_met),
+            "{target:?} {product}"
+        );
     }
 }
 
@@ -43,7 +47,13 @@ fn without_a_floor_no_ratio_is_met() {
 
 #[test]
 fn times_show_the_digits_that_matter() {
-    let cases = [(27.44, "27.4 ns"), (5.0, "5.00 ns"), (131_400.0, "131 us"), (2_140_000.0, "2.14 ms"), (3.2e9, "3.20 s")];
+    let cases = [
+        (27.44, "27.4 ns"),
+        (5.0, "5.00 ns"),
+        (131_400.0, "131 us"),
+        (2_140_000.0, "2.14 ms"),
+        (3.2e9, "3.20 s"),
+    ];
     for (value, shown) in cases {
         assert_eq!(nanos(value), shown);
     }

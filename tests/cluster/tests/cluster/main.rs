@@ -1,1 +1,15 @@
-//! x
+//! Several real hosts, and everything that can go wrong between them. Each module asks one question; all of them look at
+//! the hosts from outside only.
+#![forbid(unsafe_code)]
+
+mod commands;
+mod components;
+mod crash;
+mod damage;
+mod doors;
+mod failpoints;
+mod hostile;
+mod migrate;
+mod planted;
+mod room;
+mod stale;

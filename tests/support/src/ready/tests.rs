@@ -6,7 +6,9 @@ const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abc
 
 #[test]
 fn a_ready_line_is_read() {
-    let line = format!("godwit ready name=a id={KEY} api=http://127.0.0.1:1 mesh=127.0.0.1:2 store=sqlite:/x/y.db?shared\n");
+    let line = format!(
+        "godwit ready name=a id={KEY} api=http://127.0.0.1:1 mesh=127.0.0.1:2 store=sqlite:/x/y.db?shared\n"
+    );
     let ready = Ready::parse(&line).unwrap();
     assert_eq!(ready.name, "a");
     assert_eq!(ready.id, KEY);

@@ -1,0 +1,557 @@
+//! The negative control: a store that keeps every rule but one.
+//!
+//! `FlawedFactory` wraps the stores of another factory. A test runs the suite on it and asserts that the cases named by
+//! `Flaw::noticed_by` fail: a suite that passes a flawed store proves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::event::{Event, EventKind, NewEvent};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::input::{InputState, NewInput, Outcome};
+use crate::lease::Lease;
+use crate::limits::PAGE_MAX;
+use crate::output::StoredOutput;
+use crate::receipt::Receipt;
+use crate::spec::PluginInfo;
+use crate::store::conformance::StoreFactory;
+use crate::store::{
+    AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd,
+    OutputKey, Owner, Page, PrepareRequest, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
+    Sharing, Step, StoreError, StoredInput, Unit, UnitOutcome,
+};
+use crate::time::Clock;
+
+/// The rule that a flawed store breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// Writes go through whatever token and incarnation they carry.
+    TokenUnchecked,
+    /// Commits go through whatever revision they build on.
+    RevisionUnchecked,
+    /// Idempotency keys are dropped.
+    KeysForgotten,
+    /// Deliveries are accepted whatever their stamp says.
+    StampsForgotten,
+    /// Inputs are acknowledged and not written.
+    AcknowledgedUnwritten,
+    /// A step that fails does not end its chain.
+    FailuresSkipped,
+    /// Expired sessions are never buried.
+    ExpiryIgnored,
+    /// An input is found under any agent.
+    AgentsMixed,
+    /// Deletes don't travel.
+    DeletesForgotten,
+    /// A copy is never discarded.
+    CopiesKept,
+    /// Event filters are ignored.
+    EventsUnfiltered,
+    /// Ended outputs stay in the outbox.
+    OutputsKept,
+    /// A store that is opened again is empty.
+    NotDurable,
+}
+
+impl Flaw {
+    /// All flaws.
+    pub const ALL: [Self; 13] = [
+        Self::TokenUnchecked,
+        Self::RevisionUnchecked,
+        Self::KeysForgotten,
+        Self::StampsForgotten,
+        Self::AcknowledgedUnwritten,
+        Self::FailuresSkipped,
+        Self::ExpiryIgnored,
+        Self::AgentsMixed,
+        Self::DeletesForgotten,
+        Self::CopiesKept,
+        Self::EventsUnfiltered,
+        Self::OutputsKept,
+        Self::NotDurable,
+    ];
+
+    /// Names of cases that must fail on a store with this flaw; others may.
+    pub fn noticed_by(self) -> &'static [&'static str] {
+        match self {
+            Self::TokenUnchecked => &[
+                "fence::a_stale_token_changes_nothing",
+                "fence::another_incarnation_changes_nothing",
+                "fence::a_taken_agent_refuses_the_former_owner",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::RevisionUnchecked => &[
+                "fence::a_stale_revision_changes_nothing",
+                "commit::another_unit_on_an_old_revision_is_stale",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::KeysForgotten => &[
+                "accept::the_same_key_and_body_answers_what_is_stored",
+                "accept::another_body_under_a_key_is_refused",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::StampsForgotten => &[
+                "accept::deliveries_follow_the_table",
+                "accept::a_refused_delivery_changes_nothing",
+                "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
+            ],
+            Self::AcknowledgedUnwritten => &[
+                "accept::an_accepted_input_is_stored_whole",
+                "accept::seqs_are_admission_order_without_gaps",
+            ],
+            Self::FailuresSkipped => &["chain::the_first_failure_ends_the_chain"],
+            Self::ExpiryIgnored => &[
+                "sessions::a_buried_session_is_dead_for_ever",
+                "leases::an_expired_session_holds_until_it_is_buried",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::AgentsMixed => &["agents::nothing_of_one_agent_shows_under_another"],
+            Self::DeletesForgotten => &[
+                "handoff_rows::deletes_travel_while_a_migration_is_open",
+                "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
+            ],
+            Self::CopiesKept => &[
+                "handoff::a_discarded_copy_leaves_nothing",
+                "handoff::a_discarded_copy_puts_its_tombstone_back",
+            ],
+            Self::EventsUnfiltered => &["events::events_are_read_after_a_cursor_by_agent_and_kind"],
+            Self::OutputsKept => &[
+                "outbox::an_acknowledged_output_is_gone",
+                "outbox::an_undeliverable_output_is_kept_with_its_reason",
+            ],
+            Self::NotDurable => &[
+                "commit::what_was_answered_is_there_after_reopening",
+                "leases::tokens_rise_across_releases_expiry_and_restarts",
+                "handoff::each_home_survives_reopening",
+            ],
+        }
+    }
+}
+
+/// Opens another factory's stores with a flaw.
+pub struct FlawedFactory {
+    inner: Arc<dyn StoreFactory>,
+    flaw: Flaw,
+    opened: AtomicU64,
+}
+
+impl FlawedFactory {
+    /// Wraps all stores of `inner`, which must need nothing but dropping to close a store.
+    pub fn new(inner: Arc<dyn StoreFactory>, flaw: Flaw) -> Self {
+        Self {
+            inner,
+            flaw,
+            opened: AtomicU64::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl StoreFactory for FlawedFactory {
+    async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
+        let name = match self.flaw {
+            Flaw::NotDurable => format!("{name}-{}", self.opened.fetch_add(1, Ordering::Relaxed)),
+            _ => name.to_owned(),
+        };
+        Arc::new(Flawed {
+            inner: self.inner.open(&name, sharing, clock).await,
+            flaw: self.flaw,
+        })
+    }
+
+    fn seeds(&self) -> std::ops::Range<u64> {
+        self.inner.seeds()
+    }
+}
+
+struct Flawed {
+    inner: Arc<dyn RuntimeStore>,
+    flaw: Flaw,
+}
+
+impl Flawed {
+    /// The owner as it pretends to be.
+    async fn pass(&self, owner: &Owner) -> Owner {
+        let mut owner = owner.clone();
+        if self.flaw == Flaw::TokenUnchecked
+            && let Ok(Some(row)) = self.inner.agent(&owner.agent).await
+        {
+            owner.token = row.token;
+            owner.incarnation = row.holder.map_or(owner.incarnation, |holder| holder.incarnation);
+        }
+        owner
+    }
+
+    /// The unit as if it built on the head.
+    async fn rebase(&self, mut unit: Unit) -> Unit {
+        let Ok(Some(row)) = self.inner.agent(&unit.owner.agent).await else {
+            return unit;
+        };
+        let (mut revision, mut head) = (row.revision, row.head);
+        unit.base = revision;
+        for step in &mut unit.steps {
+            let Step::Boundary(boundary) = step else { continue };
+            revision = revision.next();
+            boundary.receipt.revision = revision;
+            boundary.receipt.parent = head;
+            head = boundary.receipt.digest();
+            if let Some(snapshot) = &mut boundary.snapshot {
+                snapshot.revision = revision;
+            }
+            for end in &mut boundary.ends {
+                match &mut end.outcome {
+                    Outcome::Committed { revision: at, .. } | Outcome::DeadLettered { revision: at, .. } => {
+                        *at = revision;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        unit
+    }
+
+    /// The unit as if its receipts named its owner.
+    fn sign(mut unit: Unit) -> Unit {
+        let mut head = None;
+        for step in &mut unit.steps {
+            let Step::Boundary(boundary) = step else { continue };
+            boundary.receipt.token = unit.owner.token;
+            boundary.receipt.incarnation = unit.owner.incarnation;
+            boundary.receipt.parent = head.unwrap_or(boundary.receipt.parent);
+            head = Some(boundary.receipt.digest());
+            for end in &mut boundary.ends {
+                if let Outcome::Committed { token, .. } = &mut end.outcome {
+                    *token = unit.owner.token;
+                }
+            }
+        }
+        unit
+    }
+
+    /// Commits each step by itself, and goes on after failures.
+    async fn commit_each(&self, unit: Unit) -> UnitOutcome {
+        let mut outcome = UnitOutcome {
+            committed: 0,
+            failure: None,
+        };
+        for step in unit.steps {
+            let row = self.inner.agent(&unit.owner.agent).await.ok().flatten();
+            let one = Unit {
+                owner: unit.owner.clone(),
+                base: row.map_or(unit.base, |row| row.revision),
+                steps: vec![step],
+            };
+            let answered = self.inner.commit_turns(one).await;
+            outcome.committed += answered.committed;
+            outcome.failure = outcome.failure.or(answered.failure);
+        }
+        outcome
+    }
+}
+
+#[async_trait]
+impl RuntimeStore for Flawed {
+    fn id(&self) -> StoreId {
+        self.inner.id()
+    }
+
+    async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {
+        self.inner.join(request).await
+    }
+
+    async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.inner.heartbeat(incarnation).await
+    }
+
+    async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError> {
+        match self.flaw {
+            Flaw::ExpiryIgnored => Ok(Vec::new()),
+            _ => self.inner.bury_expired().await,
+        }
+    }
+
+    async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
+        self.inner.leave(incarnation).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRow>, StoreError> {
+        self.inner.sessions().await
+    }
+
+    async fn acquire(
+        &self,
+        incarnation: Incarnation,
+        agents: &[AgentId],
+    ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
+        self.inner.acquire(incarnation, agents).await
+    }
+
+    async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
+        self.inner.release(&self.pass(owner).await).await
+    }
+
+    async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.inner.create(agent).await
+    }
+
+    async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+        self.inner.agent(agent).await
+    }
+
+    async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+        self.inner.agents(after, limit).await
+    }
+
+    async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError> {
+        self.inner.runnable(incarnation, limit).await
+    }
+
+    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
+        self.inner.image(agent).await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        owner: &Owner,
+        lifecycle: Lifecycle,
+        events: Vec<NewEvent>,
+    ) -> Result<(), StoreError> {
+        let owner = self.pass(owner).await;
+        self.inner.set_lifecycle(&owner, lifecycle, events).await
+    }
+
+    async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
+        match self.flaw {
+            Flaw::KeysForgotten => input.idempotency_key = None,
+            Flaw::StampsForgotten => input.delivery = None,
+            Flaw::AcknowledgedUnwritten => {
+                let row = self.inner.agent(&input.agent).await?;
+                let seq = row.ok_or(StoreError::NoAgent)?.next_seq;
+                return Ok(Accepted::New { seq });
+            }
+            _ => {}
+        }
+        self.inner.accept(input, by).await
+    }
+
+    async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
+        if self.flaw == Flaw::AgentsMixed {
+            for row in self.inner.agents(None, PAGE_MAX).await? {
+                if let Some(found) = self.inner.input(&row.agent, input).await? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+        self.inner.input(agent, input).await
+    }
+
+    async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
+        self.inner.open_inputs(agent, page).await
+    }
+
+    async fn inputs(
+        &self,
+        agent: &AgentId,
+        state: Option<InputState>,
+        page: Page,
+    ) -> Result<Vec<StoredInput>, StoreError> {
+        self.inner.inputs(agent, state, page).await
+    }
+
+    async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
+        self.inner.redrive(agent, input).await
+    }
+
+    async fn commit_turns(&self, mut unit: Unit) -> UnitOutcome {
+        match self.flaw {
+            Flaw::FailuresSkipped => return self.commit_each(unit).await,
+            Flaw::RevisionUnchecked => unit = self.rebase(unit).await,
+            Flaw::TokenUnchecked => {
+                unit.owner = self.pass(&unit.owner).await;
+                unit = Self::sign(unit);
+            }
+            _ => {}
+        }
+        self.inner.commit_turns(unit).await
+    }
+
+    async fn receipts(
+        &self,
+        agent: &AgentId,
+        generation: Generation,
+        after: Revision,
+        limit: usize,
+    ) -> Result<Vec<Receipt>, StoreError> {
+        self.inner.receipts(agent, generation, after, limit).await
+    }
+
+    async fn state_value(&self, agent: &AgentId, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.inner.state_value(agent, key).await
+    }
+
+    async fn state_keys(
+        &self,
+        agent: &AgentId,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<String>, StoreError> {
+        self.inner.state_keys(agent, prefix, after, limit).await
+    }
+
+    async fn pending_outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        self.inner.pending_outputs(agent, page).await
+    }
+
+    async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
+        self.inner.outputs(agent, page).await
+    }
+
+    async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
+        let owner = self.pass(owner).await;
+        let ends = if self.flaw == Flaw::OutputsKept { &[] } else { ends };
+        self.inner.end_outputs(&owner, ends).await
+    }
+
+    async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {
+        self.inner.put_plugin(plugin, component).await
+    }
+
+    async fn plugins(&self) -> Result<Vec<PluginInfo>, StoreError> {
+        self.inner.plugins().await
+    }
+
+    async fn component(&self, plugin: Digest) -> Result<Option<Bytes>, StoreError> {
+        self.inner.component(plugin).await
+    }
+
+    async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
+        self.inner.remove_plugin(plugin).await
+    }
+
+    async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.inner.append_events(events).await
+    }
+
+    async fn events(
+        &self,
+        after: u64,
+        agent: Option<&AgentId>,
+        kind: Option<EventKind>,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        match self.flaw {
+            Flaw::EventsUnfiltered => self.inner.events(after, None, None, limit).await,
+            _ => self.inner.events(after, agent, kind, limit).await,
+        }
+    }
+
+    async fn event_range(&self) -> Result<(u64, u64), StoreError> {
+        self.inner.event_range().await
+    }
+
+    async fn transfer(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Lease, StoreError> {
+        let owner = self.pass(owner).await;
+        self.inner.transfer(&owner, base, migration, target).await
+    }
+
+    async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError> {
+        self.inner.lease(agent).await
+    }
+
+    async fn export_rows(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<RowFrame>, StoreError> {
+        let mut frames = self.inner.export_rows(agent, after, bytes_max).await?;
+        if self.flaw == Flaw::DeletesForgotten {
+            frames.retain(|frame| !matches!(frame.row, Row::Deleted(_)));
+        }
+        Ok(frames)
+    }
+
+    async fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError> {
+        let owner = self.pass(owner).await;
+        self.inner.begin_handoff(&owner, base, migration, target).await
+    }
+
+    async fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        self.inner.receive_rows(migration, agent, frames).await
+    }
+
+    async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
+        self.inner.prepare(request).await
+    }
+
+    async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        self.inner.finish_handoff(agent, migration).await
+    }
+
+    async fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        self.inner.adopt(agent, migration, incarnation).await
+    }
+
+    async fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        self.inner.abort_handoff(agent, migration, incarnation).await
+    }
+
+    async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {
+        match self.flaw {
+            Flaw::CopiesKept => Ok(()),
+            _ => self.inner.discard_copy(migration).await,
+        }
+    }
+
+    async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        self.inner.forget_moved(agent, migration).await
+    }
+
+    async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
+        self.inner.put_migration(record).await
+    }
+
+    async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
+        self.inner.migration(migration).await
+    }
+
+    async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError> {
+        self.inner.migrations(limit).await
+    }
+
+    async fn probe(&self) -> Result<(), StoreError> {
+        self.inner.probe().await
+    }
+}

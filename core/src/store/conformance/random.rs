@@ -1,0 +1,516 @@
+//! Random sequences against a model that shares no code with any store: tokens, numbers, revisions, fates of inputs.
+//!
+//! Three hosts share a store with two agents. They acquire, commit, lose and return; every grant that was ever given is
+//! tried again later. After each step everything that the store shows must equal the model.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::id::{AgentId, FencingToken, Generation, InputId, MigrationId, Revision, Seq};
+use crate::input::InputState;
+use crate::limits::PAGE_MAX;
+use crate::receipt::BoundaryKind;
+use crate::store::conformance::Case;
+use crate::store::conformance::fixture::{
+    ALL, Desk, Site, Store, TTL, Turn, World, done, host, id, is_conflict, is_fenced, is_stale, keyed,
+    message,
+};
+use crate::store::{AcceptError, Accepted, OutputEnd, OutputKey, Owner, Sharing, StoreError, UnitFailure};
+
+const STEPS: u64 = 120;
+const HOSTS: u64 = 3;
+const AGENTS: [&str; 2] = ["one", "two"];
+const DESTINATIONS: [&str; 2] = ["x", "y"];
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![Case::of(random_sequences_equal_the_model)]
+}
+
+async fn random_sequences_equal_the_model(world: World) {
+    for seed in world.factory.seeds() {
+        let world = World::new(world.factory.clone(), &format!("random-{seed}"));
+        let mut run = Run::start(world, seed).await;
+        for step in 0..STEPS {
+            run.at = format!("seed {seed} step {step}");
+            run.step().await;
+            run.compare().await;
+        }
+    }
+}
+
+/// SplitMix64: small, seeded, good enough to choose steps.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        usize::try_from(mixed % end as u64).unwrap()
+    }
+
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Waiting,
+    Applied,
+    GivenUp,
+}
+
+#[derive(Debug)]
+struct ModelInput {
+    id: InputId,
+    key: Option<String>,
+    body: String,
+    fate: Fate,
+}
+
+/// One agent as it must be.
+#[derive(Debug, Default)]
+struct Model {
+    token: u64,
+    /// Number of the holding host.
+    holder: Option<usize>,
+    revision: u64,
+    inputs: Vec<ModelInput>,
+    state: BTreeMap<String, String>,
+    sent: BTreeMap<&'static str, u64>,
+    pending: Vec<(&'static str, u64)>,
+}
+
+/// What a store answered, as far as the model knows answers.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Done,
+    Fenced,
+    Stale,
+    Conflict,
+}
+
+fn answer<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Answer {
+    match result {
+        Ok(_) => Answer::Done,
+        Err(error) if is_fenced(&error) => Answer::Fenced,
+        Err(error) if is_stale(&error) => Answer::Stale,
+        Err(error) if is_conflict(&error) => Answer::Conflict,
+        Err(error) => panic!("not in the model: {error:?}"),
+    }
+}
+
+struct Run {
+    world: World,
+    random: Random,
+    at: String,
+    sites: Vec<Site>,
+    models: Vec<Model>,
+    /// Every grant ever given: host number and owner.
+    grants: Vec<Vec<(usize, Owner)>>,
+    migrations: u8,
+}
+
+impl Run {
+    async fn start(world: World, seed: u64) -> Self {
+        let store = world.open("a", Sharing::Shared).await;
+        let mut sites = Vec::new();
+        for number in 0..HOSTS {
+            sites.push(Site::join(store.clone(), host(number)).await);
+        }
+        for agent in AGENTS {
+            sites[0].create(agent).await;
+        }
+        Self {
+            world,
+            random: Random(seed),
+            at: String::new(),
+            sites,
+            models: AGENTS.iter().map(|_| Model::default()).collect(),
+            grants: AGENTS.iter().map(|_| Vec::new()).collect(),
+            migrations: 0,
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.sites[0].store
+    }
+
+    async fn step(&mut self) {
+        let agent = self.random.below(AGENTS.len());
+        match self.random.below(100) {
+            0..18 => self.acquire(agent).await,
+            18..40 => self.accept(agent).await,
+            40..74 => self.commit(agent).await,
+            74..78 => self.release(agent).await,
+            78..83 => self.redrive(agent).await,
+            83..88 => self.acknowledge(agent).await,
+            88..92 => self.transfer(agent).await,
+            92..95 => self.leave().await,
+            95..98 => self.expire().await,
+            _ => self.reopen().await,
+        }
+    }
+
+    /// A grant of the past, more often the last one; `None` before the first.
+    fn grant(&mut self, agent: usize) -> Option<Desk> {
+        let count = self.grants[agent].len();
+        if count == 0 {
+            return None;
+        }
+        let is_last = self.random.chance(80);
+        let chosen = if is_last {
+            count - 1
+        } else {
+            self.random.below(count)
+        };
+        let (number, owner) = self.grants[agent][chosen].clone();
+        let site = Site {
+            incarnation: owner.incarnation,
+            ..self.sites[number].clone()
+        };
+        Some(Desk { site, owner })
+    }
+
+    fn is_current(&self, agent: usize, owner: &Owner) -> bool {
+        let model = &self.models[agent];
+        let holder = model.holder.map(|number| self.sites[number].incarnation);
+        owner.token.0 == model.token && holder == Some(owner.incarnation)
+    }
+
+    async fn acquire(&mut self, agent: usize) {
+        let number = self.random.below(self.sites.len());
+        let site = self.sites[number].clone();
+        let answered = site.try_take(&id(AGENTS[agent])).await;
+        let model = &mut self.models[agent];
+        match model.holder {
+            Some(holder) if holder != number => {
+                assert_eq!(answer(answered), Answer::Fenced, "{}", self.at);
+                return;
+            }
+            Some(_) => {}
+            None => {
+                model.token += 1;
+                model.holder = Some(number);
+            }
+        }
+        let lease = answered.unwrap();
+        assert_eq!(lease.token, FencingToken(model.token), "{}", self.at);
+        self.grants[agent].push((number, site.desk(lease).owner));
+    }
+
+    async fn accept(&mut self, agent: usize) {
+        let key = self
+            .random
+            .chance(60)
+            .then(|| format!("key {}", self.random.below(5)));
+        let body = format!("body {}", self.random.below(2));
+        let name: AgentId = id(AGENTS[agent]);
+        let new = match &key {
+            Some(key) => keyed(&name, key, &body),
+            None => message(&name, &body),
+        };
+        let input = new.input.id;
+        let by = self.sites[0].incarnation;
+        let answered = self.store().accept(new, by).await;
+        let model = &mut self.models[agent];
+        let known = model
+            .inputs
+            .iter()
+            .position(|input| key.is_some() && input.key == key);
+        match (known, answered) {
+            (None, Ok(Accepted::New { seq })) => {
+                model.inputs.push(ModelInput {
+                    id: input,
+                    key,
+                    body,
+                    fate: Fate::Waiting,
+                });
+                assert_eq!(seq, Seq(model.inputs.len() as u64), "{}", self.at);
+            }
+            (Some(known), Ok(Accepted::Duplicate(stored))) => {
+                let known = &model.inputs[known];
+                assert_eq!((stored.input.id, &body), (known.id, &known.body), "{}", self.at);
+            }
+            (Some(known), Err(AcceptError::KeyReused)) => {
+                assert_ne!(model.inputs[known].body, body, "{}", self.at);
+            }
+            (known, answered) => panic!("{}: {known:?} {answered:?}", self.at),
+        }
+    }
+
+    async fn commit(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let kind = match self.random.chance(25) {
+            true => BoundaryKind::DeadLetter,
+            false => BoundaryKind::Turn,
+        };
+        let is_wrong_base = self.models[agent].revision > 0 && self.random.chance(15);
+        let mut turn = Turn::of(kind);
+        let mut ended = Vec::new();
+        for index in 0..self.models[agent].inputs.len() {
+            let input = &self.models[agent].inputs[index];
+            if input.fate == Fate::Waiting && self.random.chance(40) {
+                turn = turn.end(Seq(index as u64 + 1), input.id);
+                ended.push(index);
+            }
+        }
+        let key = format!("state {}", self.random.below(3));
+        let value = self
+            .random
+            .chance(70)
+            .then(|| format!("value {}", self.random.below(9)));
+        turn = turn
+            .state(&key, value.as_deref())
+            .snapshot(&format!("snapshot {}", self.random.below(99)));
+        let destination = self.random.chance(50).then(|| DESTINATIONS[self.random.below(2)]);
+        if let Some(destination) = destination {
+            turn = turn.output(&id(destination), "hello");
+        }
+        let mut chain = desk.chain().await;
+        if is_wrong_base {
+            chain.base = Revision(chain.base.0 - 1);
+            chain.revision = chain.base;
+        }
+        let unit = chain.turn(turn).unit();
+        let outcome = desk.commit(unit.clone()).await;
+        if !self.is_current(agent, &desk.owner) || is_wrong_base {
+            let expected = match self.is_current(agent, &desk.owner) {
+                false => Answer::Fenced,
+                true => Answer::Stale,
+            };
+            let Some(UnitFailure::Store(error)) = outcome.failure else {
+                panic!("{}: {outcome:?}", self.at);
+            };
+            assert_eq!(
+                (answer::<()>(Err(error)), outcome.committed),
+                (expected, 0),
+                "{}",
+                self.at
+            );
+            return;
+        }
+        assert_eq!(outcome, done(1), "{}", self.at);
+        if self.random.chance(20) {
+            assert_eq!(desk.commit(unit).await, done(1), "{}: repeated", self.at);
+        }
+        let model = &mut self.models[agent];
+        model.revision += 1;
+        for index in ended {
+            model.inputs[index].fate = match kind {
+                BoundaryKind::DeadLetter => Fate::GivenUp,
+                _ => Fate::Applied,
+            };
+        }
+        match value {
+            Some(value) => model.state.insert(key, value),
+            None => model.state.remove(&key),
+        };
+        if let Some(destination) = destination {
+            let number = model.sent.entry(destination).or_default();
+            *number += 1;
+            model.pending.push((destination, *number));
+        }
+    }
+
+    async fn release(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let is_free = self.models[agent].holder.is_none() && desk.owner.token.0 == self.models[agent].token;
+        let expected = match self.is_current(agent, &desk.owner) || is_free {
+            true => Answer::Done,
+            false => Answer::Fenced,
+        };
+        assert_eq!(
+            answer(self.store().release(&desk.owner).await),
+            expected,
+            "{}",
+            self.at
+        );
+        if expected == Answer::Done {
+            self.models[agent].holder = None;
+        }
+    }
+
+    async fn redrive(&mut self, agent: usize) {
+        let count = self.models[agent].inputs.len();
+        if count == 0 {
+            return;
+        }
+        let chosen = self.random.below(count);
+        let (input, fate) = {
+            let input = &self.models[agent].inputs[chosen];
+            (input.id, input.fate)
+        };
+        let expected = match fate {
+            Fate::GivenUp => Answer::Done,
+            _ => Answer::Conflict,
+        };
+        let answered = self.store().redrive(&id(AGENTS[agent]), input).await;
+        assert_eq!(answer(answered), expected, "{}", self.at);
+        if expected == Answer::Done {
+            self.models[agent].inputs[chosen].fate = Fate::Waiting;
+        }
+    }
+
+    async fn acknowledge(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let count = self.models[agent].pending.len();
+        if count == 0 {
+            return;
+        }
+        let chosen = self.random.below(count);
+        let (destination, number) = self.models[agent].pending[chosen];
+        let key = OutputKey {
+            destination: id(destination),
+            generation: Generation(1),
+            number,
+        };
+        let expected = match self.is_current(agent, &desk.owner) {
+            true => Answer::Done,
+            false => Answer::Fenced,
+        };
+        let answered = self
+            .store()
+            .end_outputs(&desk.owner, &[(key, OutputEnd::Acknowledged)])
+            .await;
+        assert_eq!(answer(answered), expected, "{}", self.at);
+        if expected == Answer::Done {
+            self.models[agent].pending.remove(chosen);
+        }
+    }
+
+    async fn transfer(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let number = self.random.below(self.sites.len());
+        let target = self.sites[number].clone();
+        self.migrations += 1;
+        let migration = MigrationId([self.migrations; 16]);
+        let base = Revision(self.models[agent].revision);
+        let answered = self
+            .store()
+            .transfer(&desk.owner, base, migration, target.host)
+            .await;
+        if !self.is_current(agent, &desk.owner) {
+            assert_eq!(answer(answered), Answer::Fenced, "{}", self.at);
+            return;
+        }
+        let lease = answered.unwrap();
+        let model = &mut self.models[agent];
+        model.token += 1;
+        model.holder = Some(number);
+        assert_eq!(lease.token, FencingToken(model.token), "{}", self.at);
+        self.grants[agent].push((number, target.desk(lease).owner));
+    }
+
+    /// A session ends, and its host joins again.
+    async fn rejoin(&mut self, number: usize) {
+        self.sites[number] = Site::join(self.store().clone(), host(number as u64)).await;
+        for model in &mut self.models {
+            model.holder = model.holder.filter(|holder| *holder != number);
+        }
+    }
+
+    async fn leave(&mut self) {
+        let number = self.random.below(self.sites.len());
+        self.store().leave(self.sites[number].incarnation).await.unwrap();
+        self.rejoin(number).await;
+    }
+
+    async fn expire(&mut self) {
+        let number = self.random.below(self.sites.len());
+        self.world.clock.advance(TTL + Duration::from_secs(1));
+        for (other, site) in self.sites.iter().enumerate() {
+            if other != number {
+                site.store.heartbeat(site.incarnation).await.unwrap();
+            }
+        }
+        let buried = self.store().bury_expired().await;
+        assert_eq!(buried, Ok(vec![self.sites[number].incarnation]), "{}", self.at);
+        self.rejoin(number).await;
+    }
+
+    async fn reopen(&mut self) {
+        let mut names = Vec::new();
+        let mut last = None;
+        for site in self.sites.drain(..) {
+            names.push((site.host, site.incarnation));
+            last = Some(site.store);
+        }
+        let store = self.world.reopen("a", Sharing::Shared, last.unwrap()).await;
+        self.sites
+            .extend(names.into_iter().map(|(host, incarnation)| Site {
+                store: store.clone(),
+                host,
+                incarnation,
+            }));
+    }
+
+    async fn compare(&self) {
+        for (agent, model) in AGENTS.iter().zip(&self.models) {
+            self.compare_agent(&id(agent), model).await;
+        }
+    }
+
+    async fn compare_agent(&self, agent: &AgentId, model: &Model) {
+        let (store, at) = (self.store(), &self.at);
+        let row = store.agent(agent).await.unwrap().unwrap();
+        let holder = model.holder.map(|number| self.sites[number].incarnation);
+        assert_eq!(row.token, FencingToken(model.token), "{at}");
+        assert_eq!(row.holder.map(|holder| holder.incarnation), holder, "{at}");
+        assert_eq!(row.revision, Revision(model.revision), "{at}");
+        assert_eq!(row.next_seq, Seq(model.inputs.len() as u64 + 1), "{at}");
+
+        let inputs = store.inputs(agent, None, ALL).await.unwrap();
+        let stored: Vec<(u64, InputId, Fate)> = inputs
+            .iter()
+            .map(|input| (input.seq.0, input.input.id, fate(input.state)))
+            .collect();
+        let expected: Vec<(u64, InputId, Fate)> = (1..)
+            .zip(&model.inputs)
+            .map(|(seq, input)| (seq, input.id, input.fate))
+            .collect();
+        assert_eq!(stored, expected, "{at}");
+        let open = store.open_inputs(agent, ALL).await.unwrap();
+        let waiting = model.inputs.iter().filter(|input| input.fate == Fate::Waiting);
+        assert_eq!(
+            (open.len(), row.open_inputs),
+            (waiting.count(), open.len() as u64),
+            "{at}"
+        );
+
+        let mut state = BTreeMap::new();
+        for key in store.state_keys(agent, "", None, PAGE_MAX).await.unwrap() {
+            let value = store.state_value(agent, &key).await.unwrap().unwrap();
+            state.insert(key, String::from_utf8(value.to_vec()).unwrap());
+        }
+        assert_eq!(state, model.state, "{at}");
+
+        let pending = store.pending_outputs(agent, ALL).await.unwrap();
+        let pending: Vec<(&str, u64)> = pending
+            .iter()
+            .map(|output| (output.output.destination.as_str(), output.number))
+            .collect();
+        assert_eq!(pending, model.pending, "{at}");
+
+        let image = store.image(agent).await.unwrap().unwrap();
+        assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
+        let receipts = store
+            .receipts(agent, Generation(1), Revision(0), PAGE_MAX)
+            .await
+            .unwrap();
+        assert_eq!(receipts.len() as u64, model.revision, "{at}");
+        assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");
+    }
+}
+
+fn fate(state: InputState) -> Fate {
+    match state {
+        InputState::Queued | InputState::Staged => Fate::Waiting,
+        InputState::Consumed => Fate::Applied,
+        InputState::DeadLettered => Fate::GivenUp,
+        other => panic!("nobody asked for {other:?}"),
+    }
+}

@@ -1,0 +1,124 @@
+//! `godwit agent`: create, list, show, checkpoint.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use godwit_core::id::AgentId;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::Session;
+use super::client::REQUEST_MAX;
+use super::error::CliError;
+use super::output::Column;
+
+const COLUMNS: [Column; 8] = [
+    Column::text("ID", "/id"),
+    Column::text("STATE", "/state"),
+    Column::text("PLUGIN", "/plugin/name"),
+    Column::text("VERSION", "/plugin/version"),
+    Column::short("HOST", "/host"),
+    Column::text("TOKEN", "/token"),
+    Column::text("REVISION", "/revision"),
+    Column::text("QUEUED", "/queue_depth"),
+];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Agent {
+    /// Create an agent at home on this host. The same again is no error.
+    Create(Create),
+    /// List the agents at home on this host.
+    List(List),
+    /// Show one agent, wherever it is at home.
+    Show {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Store a snapshot now.
+    Checkpoint {
+        /// Which agent.
+        id: AgentId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// Its name: letters a-z, digits, and ._:-
+    id: AgentId,
+    /// NAME, NAME@VERSION, or a digest.
+    #[arg(long)]
+    plugin: String,
+    /// What the guest reads as its configuration; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    config: Vec<(String, String)>,
+    /// For people and selections; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    label: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct List {
+    /// Only those with this label.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Option<String>,
+    /// Only those in this state.
+    #[arg(long)]
+    state: Option<String>,
+}
+
+impl Agent {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let (client, output) = (&session.client, &session.output);
+        match self {
+            Self::Create(create) => create.run(session).await,
+            Self::List(list) => {
+                let filters = [("label", &list.label), ("state", &list.state)];
+                let query: Vec<_> = filters
+                    .iter()
+                    .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+                    .collect();
+                output.list(client.pages("/v1/agents", &query).await?, &COLUMNS, "/id")
+            }
+            Self::Show { id } => output.one(&client.get(&format!("/v1/agents/{id}")).await?, "/id"),
+            Self::Checkpoint { id } => {
+                let answer = client.post(&format!("/v1/agents/{id}/checkpoint"), None).await?;
+                let revision = answer["revision"].as_str().unwrap_or_default();
+                let sentence = format!("agent {id} stored at revision {revision}");
+                output.done(&answer, "/revision", &sentence)
+            }
+        }
+    }
+}
+
+impl Create {
+    async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
+        let body = json!({
+            "plugin": self.plugin,
+            "config": map(&self.config),
+            "labels": map(&self.label),
+        });
+        let client = &session.client;
+        let request = client
+            .request(Method::PUT, &format!("/v1/agents/{}", self.id))
+            .json(&body);
+        let answer = client.send(request.timeout(REQUEST_MAX)).await?;
+        let did = if answer.status() == StatusCode::CREATED {
+            "created"
+        } else {
+            "is there already"
+        };
+        let agent: Value = answer.json().await.context("the host's answer can't be read")?;
+        session
+            .output
+            .done(&agent, "/id", &format!("agent {} {did}", self.id))
+    }
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("is not KEY=VALUE".into()),
+    }
+}

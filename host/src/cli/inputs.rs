@@ -1,0 +1,232 @@
+//! `godwit ask`, `send`, `inputs`, `dead-letters`.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use godwit_core::id::{AgentId, InputId};
+use godwit_core::input::InputState;
+use godwit_core::limits::ASK_TIMEOUT_DEFAULT;
+use reqwest::{Method, RequestBuilder, Response, header};
+use serde_json::{Value, json};
+
+use super::Session;
+use super::client::REQUEST_MAX;
+use super::error::CliError;
+use super::output::{Column, Format};
+
+/// How much longer than the host's own bound the client waits for the answer.
+const ANSWER_SLACK: Duration = Duration::from_secs(10);
+
+const COLUMNS: [Column; 6] = [
+    Column::text("SEQ", "/seq"),
+    Column::text("ID", "/id"),
+    Column::text("KIND", "/kind"),
+    Column::text("STATE", "/state"),
+    Column::text("ATTEMPTS", "/attempts"),
+    Column::time("ACCEPTED", "/accepted_at_ms"),
+];
+
+const DEAD_COLUMNS: [Column; 6] = [
+    Column::text("SEQ", "/seq"),
+    Column::text("ID", "/id"),
+    Column::text("REASON", "/outcome/reason"),
+    Column::text("ATTEMPTS", "/attempts"),
+    Column::time("ACCEPTED", "/accepted_at_ms"),
+    Column::text("MESSAGE", "/outcome/message"),
+];
+
+/// What to send.
+#[derive(Debug, Args)]
+struct What {
+    /// Which agent.
+    id: AgentId,
+    /// The payload; `-` reads it from stdin.
+    #[arg(conflicts_with = "file")]
+    payload: Option<String>,
+    /// Send under this key: the same key never runs twice.
+    #[arg(long)]
+    key: Option<String>,
+    /// Read the payload from a file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// MIME type of the payload [default: text/plain, or application/octet-stream when it is no text].
+    #[arg(long = "type", value_name = "MIME")]
+    content_type: Option<String>,
+}
+
+impl What {
+    fn request(&self, session: &Session, verb: &str) -> Result<RequestBuilder, CliError> {
+        let payload = match (&self.file, self.payload.as_deref()) {
+            (Some(file), _) => {
+                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
+            }
+            (None, Some("-")) => {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut bytes)?;
+                bytes
+            }
+            (None, text) => text.unwrap_or_default().into(),
+        };
+        let guessed = match std::str::from_utf8(&payload) {
+            Ok(_) => "text/plain; charset=utf-8",
+            Err(_) => "application/octet-stream",
+        };
+        let content_type = self.content_type.as_deref().unwrap_or(guessed);
+        let path = format!("/v1/agents/{}/{verb}", self.id);
+        let request = session.client.request(Method::POST, &path);
+        let request = request.header(header::CONTENT_TYPE, content_type).body(payload);
+        Ok(match &self.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        })
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Ask {
+    #[command(flatten)]
+    what: What,
+    /// How long to wait for the reply, in milliseconds [default: 30000].
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u64>,
+}
+
+impl Ask {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let bound = self.timeout_ms.map_or(ASK_TIMEOUT_DEFAULT, Duration::from_millis);
+        let request = self.what.request(session, "ask")?;
+        let request = match self.timeout_ms {
+            Some(millis) => request.query(&[("timeout_ms", millis)]),
+            None => request,
+        };
+        let answer = session
+            .client
+            .send(request.timeout(bound.saturating_add(ANSWER_SLACK)))
+            .await?;
+        let about = about(&answer);
+        let reply = answer
+            .bytes()
+            .await
+            .context("the reply broke off; ask again with the same --key")?;
+        match session.output.format {
+            Format::Table => session.output.raw(&reply),
+            _ => session.output.done(&with_reply(about, &reply), "/input_id", ""),
+        }
+    }
+}
+
+/// What an answer's headers say about the input.
+fn about(answer: &Response) -> Value {
+    let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+    json!({
+        "input_id": text("godwit-input-id"),
+        "revision": text("godwit-revision"),
+        "token": text("godwit-token"),
+        "content_type": text("content-type"),
+    })
+}
+
+fn with_reply(mut about: Value, reply: &[u8]) -> Value {
+    about["bytes"] = reply.len().into();
+    about["reply"] = String::from_utf8_lossy(reply).into();
+    about
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Send {
+    #[command(flatten)]
+    what: What,
+}
+
+impl Send {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let request = self.what.request(session, "send")?.timeout(REQUEST_MAX);
+        let answer = session.client.json(request).await?;
+        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+        let did = if answer["deduplicated"] == true {
+            "was accepted before"
+        } else {
+            "accepted"
+        };
+        let sentence = format!("input {} {did} as number {}", text("input_id"), text("seq"));
+        session.output.done(&answer, "/input_id", &sentence)
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Inputs {
+    /// Which agent.
+    id: AgentId,
+    /// Show this one only, with payload and reply.
+    input: Option<InputId>,
+    /// Only those in this state.
+    #[arg(long, value_parser = InputState::ALL.map(InputState::name))]
+    state: Option<String>,
+    /// Only those after this number.
+    #[arg(long, value_name = "SEQ")]
+    after: Option<u64>,
+}
+
+impl Inputs {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/inputs", self.id);
+        if let Some(input) = self.input {
+            let input = session.client.get(&format!("{path}/{input}")).await?;
+            return session.output.one(&input, "/id");
+        }
+        let after = self.after.unwrap_or(0).to_string();
+        let mut query = vec![("after", after.as_str())];
+        query.extend(self.state.as_deref().map(|state| ("state", state)));
+        session
+            .output
+            .list(session.client.pages(&path, &query).await?, &COLUMNS, "/id")
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub(super) struct DeadLetters {
+    #[command(subcommand)]
+    verb: Option<DeadLetter>,
+    /// Which agent: the same as `list`.
+    id: Option<AgentId>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetter {
+    /// List an agent's dead letters.
+    List {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Give a dead letter another chance.
+    Retry {
+        /// Which agent.
+        id: AgentId,
+        /// Which input.
+        input: InputId,
+    },
+}
+
+impl DeadLetters {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        match (&self.verb, &self.id) {
+            (Some(DeadLetter::List { id }), _) | (None, Some(id)) => {
+                let path = format!("/v1/agents/{id}/dead-letters");
+                let items = session.client.pages(&path, &[]).await?;
+                session.output.list(items, &DEAD_COLUMNS, "/id")
+            }
+            (Some(DeadLetter::Retry { id, input }), _) => {
+                let path = format!("/v1/agents/{id}/dead-letters/{input}/retry");
+                let answer = session.client.post(&path, None).await?;
+                session
+                    .output
+                    .done(&answer, "/input_id", &format!("input {input} is queued again"))
+            }
+            (None, None) => Err(CliError::Usage("which agent?".into())),
+        }
+    }
+}
