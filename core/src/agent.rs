@@ -79,16 +79,16 @@ pub struct Grant {
     pub lease: Lease,
     /// The guard of that lease; a warm guest was started with it.
     pub guard: LeaseGuard,
-    /// A guest that already is at a revision: used only if the store's row is at that revision too.
+    /// A guest that is warm already: used only if the store's newest snapshot is the one that it was restored from.
     pub warm: Option<WarmGuest>,
 }
 
-/// A started guest that holds the state of a revision.
+/// A started guest that holds the state of a snapshot.
 pub struct WarmGuest {
     /// The guest.
     pub guest: Box<dyn Guest>,
-    /// Whose state it holds.
-    pub revision: Revision,
+    /// Revision of the snapshot that it was restored from, whatever the sender of the snapshot called it.
+    pub snapshot_revision: Revision,
 }
 
 /// How an ask ended, as far as this host can know.

@@ -444,8 +444,9 @@ impl Incoming {
                 }
             }
         }
-        let is_warm = self.warm.as_ref().is_some_and(|warm| warm.revision == revision);
-        if revision == Revision(0) || is_warm {
+        let newest = self.snapshot.as_ref().map(|snapshot| snapshot.revision);
+        let built_from = self.warm.as_ref().map(|warm| warm.snapshot_revision);
+        if revision == Revision(0) || (newest.is_some() && built_from == newest) {
             return MigrationAnswer::Restored { revision };
         }
         let Some(snapshot) = self.snapshot.clone() else {
@@ -453,10 +454,10 @@ impl Incoming {
                 reason: "no snapshot has arrived".into(),
             };
         };
+        let snapshot_revision = snapshot.revision;
         match self.build_guest(runtime, snapshot).await {
             Ok(guest) => {
-                // Boundaries after the snapshot were dead letters, which leave the state.
-                self.warm = Some(WarmGuest { guest, revision });
+                self.warm = Some(WarmGuest { guest, snapshot_revision });
                 failpoint::hit("migration.target.after-restore");
                 MigrationAnswer::Restored { revision }
             }
