@@ -1,5 +1,6 @@
 //! `godwit serve`: builds every part from the configuration, runs until a signal, takes it down in order.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use cap_std::fs::{Dir, File};
 use godwit_core::guest::GuestLoader;
+use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
 use godwit_mesh::{IrohMesh, MeshConfig};
@@ -69,19 +71,8 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))?;
     let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
 
-    let name = config
-        .name
-        .clone()
-        .unwrap_or_else(|| key.id().to_string()[..8].to_owned());
-    let runtime_config = RuntimeConfig {
-        host: key.id(),
-        name: name.clone(),
-        api,
-        lease_profile: config.lease_profile,
-        resident_max: config.resident_max,
-        guest_threads: config.guest_threads,
-        park_after: PARK_AFTER,
-    };
+    let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
+    let runtime_config = runtime_config(&config, &name, key.id(), api);
     let loader: Arc<dyn GuestLoader> = Arc::new(engine);
     let parts = Parts {
         store: store.clone(),
@@ -103,6 +94,18 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let exit = run_until_end(&runtime, &store, listener, &config).await?;
     store.close().await;
     Ok(exit)
+}
+
+fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr) -> RuntimeConfig {
+    RuntimeConfig {
+        host,
+        name: name.to_owned(),
+        api,
+        lease_profile: config.lease_profile,
+        resident_max: config.resident_max,
+        guest_threads: config.guest_threads,
+        park_after: PARK_AFTER,
+    }
 }
 
 /// Serves until a signal or a failure; a second signal ends the process at once.

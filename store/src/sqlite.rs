@@ -128,24 +128,25 @@ impl SqliteStore {
     /// `OpenError`; the file is as it was, but for what recovery does to it.
     pub fn open(path: &Path, mode: SqliteMode, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
         let boot = std::fs::read_to_string(BOOT_ID).map_err(lock::io("read", Path::new(BOOT_ID)))?;
-        Self::open_in_boot(path, mode, clock, boot.trim())
+        let boot = boot.trim().to_owned();
+        let faults = Faults::from_environment();
+        Self::open_in(
+            path,
+            WriteEnv {
+                clock,
+                mode,
+                boot,
+                faults,
+            },
+        )
     }
 
-    /// Opens a store as in a boot of that name.
-    fn open_in_boot(
-        path: &Path,
-        mode: SqliteMode,
-        clock: Arc<dyn Clock>,
-        boot: &str,
-    ) -> Result<Arc<Self>, OpenError> {
+    /// Opens a store in an environment.
+    fn open_in(path: &Path, env: WriteEnv) -> Result<Arc<Self>, OpenError> {
+        let clock = &env.clock;
         let new_id = StoreId::generate(clock.wall_ms(), clock.random());
-        let opened = connection::open(path, mode, new_id.0)?;
-        let env = Arc::new(WriteEnv {
-            clock,
-            mode,
-            boot: boot.to_owned(),
-            faults: Faults::from_environment(),
-        });
+        let opened = connection::open(path, env.mode, new_id.0)?;
+        let env = Arc::new(env);
         let shared = Arc::new(Shared {
             writes: Queue::new(WRITES_QUEUED_MAX),
             fatal: watch::Sender::new(None),

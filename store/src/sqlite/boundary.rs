@@ -232,12 +232,16 @@ impl<'a> Chain<'a> {
     /// Takes one step, or leaves everything as it was.
     fn step(&mut self, tx: &Tx<'_>, step: &'a PreparedStep) -> Fallible<Result<(), UnitFailure>> {
         let before = (self.head.clone(), self.waiting);
-        let result = tx.nested(|| match step {
-            PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
-            PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
-            PreparedStep::Boundary(boundary) => self.boundary(tx, boundary),
-            PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
-        })?;
+        let result = match step {
+            // Accepting writes nothing yet.
+            PreparedStep::Accept { arrival, seq } if self.waiting.is_none() => self.accept(tx, arrival, *seq),
+            _ => tx.nested(|| match step {
+                PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
+                PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
+                PreparedStep::Boundary(boundary) => self.boundary(tx, boundary),
+                PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
+            })?,
+        };
         let failure = match result {
             Ok(()) => return Ok(Ok(())),
             Err(StepError::Failure(failure)) => failure,

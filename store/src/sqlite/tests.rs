@@ -1,9 +1,9 @@
 //! The store on real files: opening, grouping, faults of the engine, damaged bytes, sharing.
 
+mod broken;
 mod conformance;
 mod damage;
 mod fixture;
-mod floor;
 mod grouping;
 mod opening;
 mod sharing;

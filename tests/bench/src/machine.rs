@@ -65,7 +65,7 @@ fn fdatasync(directory: &Path) -> Result<Samples> {
     let path = directory.join("fdatasync");
     let mut file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let block = [7_u8; 4096];
-    let mut samples = Samples::default();
+    let mut samples = Samples::new();
     for _ in 0..SYNCS {
         samples.time(|| file.write_all(&block).and_then(|()| file.sync_data()))?;
     }

@@ -120,12 +120,16 @@ impl Cluster {
         // One after the other: the first makes the file.
         let a = options("a").start().await?;
         let b = options("b").start().await?;
-        Ok(Self {
+        let mut c = Self {
             a,
             b,
             is_shared: true,
             folder,
-        })
+        };
+        let (a, b) = (c.a.peer(), c.b.peer());
+        c.a.add_peer(b).await?;
+        c.b.add_peer(a).await?;
+        Ok(c)
     }
 
     /// Its folder.

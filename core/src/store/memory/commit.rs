@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::event::{EventKind, NewEvent};
-use crate::id::{Incarnation, InputId, Revision, Seq};
-use crate::input::{DeliveryStamp, InputState, NewInput, Outcome};
+use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
+use crate::input::{DeliveryStamp, InputEvent, InputState, NewInput, Outcome};
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::snapshot::Snapshot;
-use crate::store::OutputEnd;
-use crate::store::OutputKey;
 use crate::store::agent::StoredInput;
 use crate::store::commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
@@ -18,6 +16,7 @@ use crate::store::error::StoreError;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
 use crate::store::rows::{Receiver, Row, RowKey};
+use crate::store::{OutputEnd, OutputKey};
 
 impl Tables {
     pub(super) fn accept(
@@ -53,13 +52,13 @@ impl Tables {
         Ok(accepted)
     }
 
-    pub(super) fn redrive(&mut self, agent: &crate::id::AgentId, input: InputId) -> Result<(), StoreError> {
+    pub(super) fn redrive(&mut self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         let rows = self.at_home(agent)?;
         let known = rows.input_by_id(input).cloned();
         let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
         input.state = input
             .state
-            .on(crate::input::InputEvent::Redrive)
+            .on(InputEvent::Redrive)
             .map_err(|error| conflict(error.to_string()))?;
         input.attempts = 0;
         input.outcome = None;

@@ -133,7 +133,7 @@ impl Tables {
     }
 
     /// The newest session of a host that is neither dead nor expired.
-    pub(super) fn live_session(&self, host: crate::id::HostId, boot: Duration) -> Option<Incarnation> {
+    pub(super) fn live_session(&self, host: HostId, boot: Duration) -> Option<Incarnation> {
         let mut sessions = self.sessions.iter().rev();
         sessions
             .find(|(_, session)| {

@@ -13,14 +13,25 @@ use crate::sqlite::{SqliteMode, SqliteStore};
 /// Opens stores as files of one directory.
 struct Files {
     directory: TempDir,
+    /// Whether cases that open exclusive stores get shared ones.
+    is_always_shared: bool,
+}
+
+impl Files {
+    fn new(is_always_shared: bool) -> Arc<Self> {
+        Arc::new(Self {
+            directory: TempDir::new().unwrap(),
+            is_always_shared,
+        })
+    }
 }
 
 #[async_trait]
 impl StoreFactory for Files {
     async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
         let mode = match sharing {
-            Sharing::Exclusive => SqliteMode::Exclusive,
-            Sharing::Shared => SqliteMode::Shared,
+            Sharing::Exclusive if !self.is_always_shared => SqliteMode::Exclusive,
+            Sharing::Exclusive | Sharing::Shared => SqliteMode::Shared,
         };
         let path = self.directory.path().join(format!("{name}.db"));
         SqliteStore::open(&path, mode, clock).unwrap()
@@ -29,6 +40,17 @@ impl StoreFactory for Files {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn honours_the_contract() {
-    let directory = TempDir::new().unwrap();
-    conformance::run(Arc::new(Files { directory })).await;
+    conformance::run(Files::new(false)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn honours_the_contract_when_every_store_is_shared() {
+    let failures = conformance::failures(Files::new(true)).await;
+    let failed: Vec<&str> = failures.iter().map(|failure| failure.case).collect();
+    // Exactly what only an exclusive store promises.
+    let expected = [
+        "sessions::an_exclusive_session_never_expires",
+        "sessions::joining_an_exclusive_store_ends_all_other_sessions",
+    ];
+    assert_eq!(failed, expected, "{failures:?}");
 }

@@ -20,6 +20,8 @@ use godwit_core::store::{
 use godwit_core::time::Clock;
 use tempfile::TempDir;
 
+use crate::sqlite::faults::Faults;
+use crate::sqlite::writer::WriteEnv;
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 pub(super) const TTL: Duration = Duration::from_secs(15);
@@ -74,6 +76,16 @@ impl Place {
 
     pub(super) fn open(&self, mode: SqliteMode) -> Arc<SqliteStore> {
         SqliteStore::open(&self.path(), mode, self.clock.clone()).unwrap()
+    }
+
+    /// What a store of this place is opened with.
+    pub(super) fn env(&self, mode: SqliteMode) -> WriteEnv {
+        WriteEnv {
+            clock: self.clock.clone(),
+            mode,
+            boot: "boot".to_owned(),
+            faults: Faults::default(),
+        }
     }
 
     /// A connection of another program, for looking at rows and damaging them.

@@ -54,7 +54,9 @@ async fn a_second_store_takes_over_after_expiry_and_the_first_is_fenced() {
 async fn a_session_of_another_boot_has_expired() {
     let place = Place::new();
     let open = |boot: &str| {
-        SqliteStore::open_in_boot(&place.path(), SqliteMode::Shared, place.clock.clone(), boot).unwrap()
+        let mut env = place.env(SqliteMode::Shared);
+        env.boot = boot.to_owned();
+        SqliteStore::open_in(&place.path(), env).unwrap()
     };
     let before = open("before");
     let incarnation = join(&before, 1).await;

@@ -37,7 +37,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let mut floor = PlainStore::copy_of(&host.ready().store_path(), &scratch.path().join("floor.db"))?;
 
     order.until = Until::Asks(ASKS_PER_BATCH);
-    let (mut floor_times, mut times) = (Samples::default(), Samples::default());
+    let (mut floor_times, mut times) = (Samples::new(), Samples::new());
     let (mut client_cpu, idle_cpu) = (Duration::ZERO, host_cpu(&mut host)?);
     let rounds = bench.scaled(ROUNDS);
     for _ in 0..rounds {

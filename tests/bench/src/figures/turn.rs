@@ -47,7 +47,7 @@ fn pair(
     guest.handle(&context, &[product::input(first)])?;
 
     let (bare_inputs, inputs) = ([bare::input(payload)], [product::input(payload)]);
-    let (mut floor_times, mut times) = (Samples::default(), Samples::default());
+    let (mut floor_times, mut times) = (Samples::new(), Samples::new());
     for _ in 0..bench.scaled(ROUNDS) {
         let started = Instant::now();
         for _ in 0..TURNS_PER_BATCH {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn times(nanos: u64) -> Measure {
-    let mut samples = Samples::default();
+    let mut samples = Samples::new();
     samples.extend([nanos]);
     Measure::Time(samples)
 }

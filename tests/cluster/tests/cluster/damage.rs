@@ -5,7 +5,9 @@ use godwit_support::binaries;
 use godwit_support::cli;
 use godwit_support::cluster::Folder;
 use godwit_support::host::{Host, HostOptions};
+use godwit_support::json;
 use rusqlite::Connection;
+use serde_json::Value;
 
 use crate::room::{SOON, shared};
 
@@ -97,21 +99,29 @@ async fn offline_verification_names_every_flipped_byte() -> Result<()> {
     let folder = Folder::new()?;
     let host = damaged(&folder).await?;
     let store = host.ready().store.clone();
-    let found = cli::run(host.program(), &["verify", "--store", &store])
+    let found = cli::run(host.program(), &["verify", "--store", &store, "-o", "json"])
         .await?
         .expect_code(1)?;
-    let text = format!("{}{}", found.stdout, found.stderr);
-    for agent in [SNAPSHOT, NEW_RECEIPT, OLD_RECEIPT] {
-        ensure!(text.contains(agent), "{agent} is not named in:\n{text}");
+    println!("{}", found.stdout);
+    let reports = found.json()?;
+    for agent in [SNAPSHOT, NEW_RECEIPT, OLD_RECEIPT, HEALTHY] {
+        let breaks = breaks(&reports, agent)?;
+        ensure!(breaks.is_empty() == (agent == HEALTHY), "{agent}: {breaks:?}");
     }
-    ensure!(
-        names_the_break(&found.stdout, &found.stderr),
-        "the old receipt is not named in:\n{text}"
-    );
+    let of_old = breaks(&reports, OLD_RECEIPT)?;
+    ensure!(names_the_break(&of_old.join("\n")), "the old receipt is not named in {of_old:?}");
     Ok(())
 }
 
-fn names_the_break(stdout: &str, stderr: &str) -> bool {
-    let wanted = format!("receipt {OLD_REVISION}");
-    stdout.contains(&wanted) || stderr.contains(&wanted)
+/// What a verification says about an agent; empty when all is well.
+fn breaks(reports: &Value, agent: &str) -> Result<Vec<String>> {
+    let mut reports = json::items(reports)?.iter();
+    let report = reports.find(|report| report["agent"] == agent);
+    let breaks = report.and_then(|report| report["breaks"].as_array());
+    let breaks = breaks.with_context(|| format!("no report on {agent}"))?;
+    Ok(breaks.iter().map(Value::to_string).collect())
+}
+
+fn names_the_break(text: &str) -> bool {
+    text.contains(&format!("receipt {OLD_REVISION}"))
 }
