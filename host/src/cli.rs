@@ -22,6 +22,7 @@ mod migrations;
 mod output;
 mod peers;
 mod plugins;
+mod verify;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused or fenced, 5 unreachable, \
                           6 timed out or unknown.";
@@ -101,7 +102,7 @@ enum Verb {
     /// List outputs that wait or will never arrive.
     Outputs(history::History),
     /// Recompute the history of an agent, or of all agents of a store that no host uses.
-    Verify(history::Verify),
+    Verify(verify::Verify),
     /// Move an agent to another host.
     Migrate(migrations::Migrate),
     /// List migrations.

@@ -71,7 +71,10 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))?;
     let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
 
-    let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
+    let name = config
+        .name
+        .clone()
+        .unwrap_or_else(|| key.id().to_string()[..8].to_owned());
     let runtime_config = runtime_config(&config, &name, key.id(), api);
     let loader: Arc<dyn GuestLoader> = Arc::new(engine);
     let parts = Parts {

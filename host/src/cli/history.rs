@@ -1,13 +1,11 @@
-//! `godwit receipts`, `outputs`, `verify`.
+//! `godwit receipts`, `outputs`.
 
 use clap::Args;
 use godwit_core::id::AgentId;
-use serde_json::Value;
 
 use super::Session;
-use super::error::{CliError, Exit};
+use super::error::CliError;
 use super::output::Column;
-use crate::api::agents::verify_json;
 
 const RECEIPT_COLUMNS: [Column; 7] = [
     Column::text("REVISION", "/revision"),
@@ -26,14 +24,6 @@ const OUTPUT_COLUMNS: [Column; 6] = [
     Column::text("STATE", "/state"),
     Column::text("REASON", "/reason"),
     Column::time("COMMITTED", "/committed_at_ms"),
-];
-
-const VERIFY_COLUMNS: [Column; 5] = [
-    Column::text("AGENT", "/agent"),
-    Column::text("OK", "/ok"),
-    Column::text("RECEIPTS", "/receipts"),
-    Column::text("REVISION", "/revision"),
-    Column::text("TOKEN", "/token"),
 ];
 
 #[derive(Debug, Args)]
@@ -68,61 +58,3 @@ impl History {
         session.output.list(items, columns, name)
     }
 }
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(super) struct Verify {
-    /// Which agent, on a running host.
-    id: Option<AgentId>,
-    /// All agents of this store, without a host: sqlite:PATH.
-    #[arg(long, value_name = "URL")]
-    store: Option<String>,
-}
-
-impl Verify {
-    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
-        let reports: Vec<Value> = match (&self.id, &self.store) {
-            (Some(id), _) => vec![
-                session
-                    .client
-                    .post(&format!("/v1/agents/{id}/verify"), None)
-                    .await?,
-            ],
-            (None, Some(url)) => crate::offline::verify(url)
-                .await?
-                .iter()
-                .map(verify_json)
-                .collect(),
-            (None, None) => Vec::new(),
-        };
-        let broken = first_break(&reports);
-        session.output.list(reports, &VERIFY_COLUMNS, "/agent")?;
-        broken.map_or(Ok(()), |text| {
-            Err(CliError::Ended {
-                exit: Exit::Failed,
-                text,
-            })
-        })
-    }
-}
-
-/// The first thing that does not fit, and how many more there are.
-fn first_break(reports: &[Value]) -> Option<String> {
-    let breaks = reports.iter().flat_map(|report| {
-        let agent = report["agent"].as_str().unwrap_or_default();
-        let breaks = report["breaks"].as_array().map(Vec::as_slice).unwrap_or_default();
-        breaks
-            .iter()
-            .filter_map(Value::as_str)
-            .map(move |text| (agent, text))
-    });
-    let breaks: Vec<_> = breaks.collect();
-    let (agent, text) = breaks.first()?;
-    Some(match breaks.len() - 1 {
-        0 => format!("agent {agent}: {text}"),
-        more => format!("agent {agent}: {text} (and {more} more)"),
-    })
-}
-
-#[cfg(test)]
-mod tests;

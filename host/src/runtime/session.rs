@@ -59,6 +59,7 @@ pub(crate) async fn keep(runtime: Runtime) {
     };
     let mut pause = profile.heartbeat;
     loop {
+        know_each_other(&runtime).await;
         // Cancel safe: nothing is held while waiting.
         tokio::select! {
             biased;
@@ -127,6 +128,19 @@ async fn rejoin(runtime: &Runtime) -> bool {
                 }
             }
         }
+    }
+}
+
+/// Hosts of one store trust each other, and the store says where they listen.
+async fn know_each_other(runtime: &Runtime) {
+    let own = runtime.inner().host;
+    match runtime.inner().store.sessions().await {
+        Ok(sessions) => {
+            for session in sessions.into_iter().filter(|session| session.host != own) {
+                runtime.add_peer(session.host, session.mesh);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "other hosts of the store can't be read"),
     }
 }
 

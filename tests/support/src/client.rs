@@ -8,6 +8,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::fate::{Fate, Parts, Problem, of_ask, of_send};
+use crate::wait::until;
 
 /// How long an ask waits at the host, unless the caller says.
 pub const ASK_MAX: Duration = Duration::from_secs(10);
@@ -201,16 +202,24 @@ impl Client {
         }
     }
 
-    /// Creates an agent.
+    /// Creates an agent. Repeats what is worth repeating: a peer that just came back may not have answered.
     ///
     /// # Errors
     /// When the host refuses.
     pub async fn create(&self, agent: &str, plugin: &str) -> Result<()> {
         let path = format!("/v1/agents/{agent}");
-        let reply = self
-            .call(Method::PUT, &path, Some(json!({ "plugin": plugin })))
-            .await?;
-        if !matches!(reply.status, 200 | 201) {
+        let look = || async {
+            let reply = self
+                .call(Method::PUT, &path, Some(json!({ "plugin": plugin })))
+                .await?;
+            let is_created = matches!(reply.status, 200 | 201);
+            if !is_created && reply.body["retryable"] == true {
+                bail!("{} {}", reply.status, reply.body);
+            }
+            Ok(Some((is_created, reply)))
+        };
+        let (is_created, reply) = until(&format!("agent {agent} to be created"), CALL_MAX, look).await?;
+        if !is_created {
             bail!("agent {agent} was not created: {} {}", reply.status, reply.body);
         }
         Ok(())

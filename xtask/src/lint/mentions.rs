@@ -30,7 +30,10 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/spec.rs", "what an agent should be"),
     ("core/src/edge.rs", "who may send to whom"),
     ("core/src/lease/rules.rs", "when a lease is valid, renewed, lost"),
-    ("core/src/agent/turn.rs", "may a turn start, what does its failure mean"),
+    (
+        "core/src/agent/turn.rs",
+        "may a turn start, what does its failure mean",
+    ),
     ("core/src/store/rows.rs", "the portable form of rows"),
     ("core/src/migration.rs", "phases and failures"),
     ("host/src/runtime/verify.rs", "what a history must look like"),

@@ -104,6 +104,9 @@ fn unreplied(outcome: &Outcome) -> Problem {
 
 fn dead_lettered(reason: &DeadLetterReason) -> (Code, String) {
     match reason {
+        DeadLetterReason::Fatal { message } if message.is_empty() => {
+            (Code::AgentError, "given up without a reason".into())
+        }
         DeadLetterReason::Fatal { message } => (Code::AgentError, message.clone()),
         DeadLetterReason::AttemptsExhausted { message, attempts } => (
             Code::AgentError,

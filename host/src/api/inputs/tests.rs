@@ -117,6 +117,14 @@ async fn an_input_without_reply_says_how_it_ended() {
     let by = InputId([2; 16]);
     let cases = [
         (
+            dead(DeadLetterReason::Fatal {
+                message: String::new(),
+            }),
+            422,
+            "agent_error",
+            "fatal",
+        ),
+        (
             dead(DeadLetterReason::Fatal { message: message() }),
             422,
             "agent_error",
@@ -152,6 +160,7 @@ async fn an_input_without_reply_says_how_it_ended() {
         assert_eq!(body["code"], code);
         assert_eq!(body["reason"].as_str().unwrap_or_default(), reason);
         assert_eq!(body["retryable"], false);
+        assert_ne!(body["detail"], "");
         let fault = match reason {
             "fault" => Some("deadline"),
             "killed_host" => Some("killed_host"),

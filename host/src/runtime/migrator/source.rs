@@ -219,7 +219,7 @@ impl Source {
         let Some(session) = sessions.iter().find(|session| session.host == self.target()) else {
             return Ok(false);
         };
-        // Hosts of one store trust each other, and the store says where they listen.
+        // It may have joined since the last heartbeat.
         self.runtime.add_peer(session.host, session.mesh);
         Ok(true)
     }

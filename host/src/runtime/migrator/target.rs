@@ -457,7 +457,10 @@ impl Incoming {
         let snapshot_revision = snapshot.revision;
         match self.build_guest(runtime, snapshot).await {
             Ok(guest) => {
-                self.warm = Some(WarmGuest { guest, snapshot_revision });
+                self.warm = Some(WarmGuest {
+                    guest,
+                    snapshot_revision,
+                });
                 failpoint::hit("migration.target.after-restore");
                 MigrationAnswer::Restored { revision }
             }

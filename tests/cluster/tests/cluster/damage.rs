@@ -87,7 +87,7 @@ async fn flipped_bytes_break_their_agent_and_no_other() -> Result<()> {
     host.cli(&["verify", HEALTHY]).await?.ok()?;
     let found = host.cli(&["verify", OLD_RECEIPT]).await?.expect_code(1)?;
     ensure!(
-        names_the_break(&found.stdout, &found.stderr),
+        names_the_break(&format!("{}{}", found.stdout, found.stderr)),
         "the break is not named: {found:?}"
     );
     Ok(())
@@ -109,7 +109,10 @@ async fn offline_verification_names_every_flipped_byte() -> Result<()> {
         ensure!(breaks.is_empty() == (agent == HEALTHY), "{agent}: {breaks:?}");
     }
     let of_old = breaks(&reports, OLD_RECEIPT)?;
-    ensure!(names_the_break(&of_old.join("\n")), "the old receipt is not named in {of_old:?}");
+    ensure!(
+        names_the_break(&of_old.join("\n")),
+        "the old receipt is not named in {of_old:?}"
+    );
     Ok(())
 }
 
