@@ -525,11 +525,11 @@ impl Driver {
         let mut after = loaded.context_outside(chain.head.revision.next());
         after.now_ms = now_ms;
         let inputs: Vec<Input> = origin.input().cloned().into_iter().collect();
-        let proof = loading::restore_proof(&self.env, loaded, &after);
+        let prove = loading::restore_proof(&self.env, loaded, &after);
         let job = move || {
             let ran = guest.handle(&context, &inputs).and_then(|effects| {
                 let state = guest.snapshot(&after)?;
-                proof.map_or(Ok(()), |prove| prove(&state))?;
+                prove(&state)?;
                 Ok(RanTurn {
                     effects,
                     state,

@@ -18,7 +18,9 @@ use crate::time::within;
 
 /// Longest wait of a guest for one state read.
 const STATE_READ_MAX: Duration = Duration::from_millis(250);
-/// A snapshot is proved restorable at most this often per agent.
+/// A snapshot of at most this many bytes is proved restorable at each turn: a few tens of microseconds.
+const PROOF_ALWAYS_BYTES: usize = 64 * 1024;
+/// A larger one is proved at most this often per agent.
 const PROOF_EVERY: Duration = Duration::from_secs(1);
 
 /// Where an agent's history ends: what the next boundary builds on.
@@ -171,24 +173,26 @@ async fn restore_guest(
 }
 
 /// Proves that a snapshot can be taken back, in a fresh guest on the thread that took it: before the commit, so that a
-/// guest that returns garbage gets a fault and keeps its last good state. `None` when the last proof is less than
-/// `PROOF_EVERY` old: a hot agent pays for one proof in that time.
+/// guest that returns garbage gets a fault and keeps its last good state. A large snapshot is proved only when the last
+/// proof is `PROOF_EVERY` old, so that a hot agent does not pay for its size at each turn.
 pub(crate) fn restore_proof(
     env: &AgentEnv,
     loaded: &mut Loaded,
     context: &TurnContext,
-) -> Option<impl FnOnce(&Bytes) -> Result<(), GuestError> + Send + 'static> {
+) -> impl FnOnce(&Bytes) -> Result<(), GuestError> + Send + 'static {
     let now = env.clock.boot();
-    if loaded
+    let is_due = loaded
         .proved_at
-        .is_some_and(|proved_at| now.saturating_sub(proved_at) < PROOF_EVERY)
-    {
-        return None;
+        .is_none_or(|proved_at| now.saturating_sub(proved_at) >= PROOF_EVERY);
+    if is_due {
+        loaded.proved_at = Some(now);
     }
-    loaded.proved_at = Some(now);
     let (request, loader, context) = (guest_request(env, loaded), env.loader.clone(), context.clone());
     let version = loaded.plugin_version.clone();
-    Some(move |state: &Bytes| {
+    move |state: &Bytes| {
+        if !is_due && state.len() > PROOF_ALWAYS_BYTES {
+            return Ok(());
+        }
         let restored = loader
             .start(request)
             .and_then(|mut guest| guest.restore(&context, state, &version));
@@ -207,7 +211,7 @@ pub(crate) fn restore_proof(
             }
             uncounted => uncounted,
         })
-    })
+    }
 }
 
 /// What a guest of a loaded agent is started with.

@@ -1,11 +1,10 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `send AGENT TEXT`, `sleep MS`. State is the sum, as text.
+//! `send AGENT TEXT`. State is the sum, as text.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -139,7 +138,6 @@ impl ScriptedGuest {
                 });
             }
             "retry-until" => {}
-            "sleep" => std::thread::sleep(Duration::from_millis(rest.parse().unwrap_or(0))),
             "send" => effects.outputs.push(output(rest)?),
             _ => return Err(trap("unknown verb")),
         }

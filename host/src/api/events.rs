@@ -75,9 +75,10 @@ impl Cursor {
             Some((store, seq)) => (Some(store.parse()?), seq),
             None => (None, text),
         };
-        let seq = seq.parse();
+        // The highest number can't be an event's: nothing could follow it.
+        let seq = seq.parse().ok().filter(|seq| *seq < u64::MAX);
         let seq =
-            seq.map_err(|_| Problem::malformed(format!("event id {text:?} is not STORE:SEQ or SEQ")))?;
+            seq.ok_or_else(|| Problem::malformed(format!("event id {text:?} is not STORE:SEQ or SEQ")))?;
         Ok(Self { store, seq })
     }
 }

@@ -24,6 +24,12 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(url: &str, token: Option<String>) -> Result<Self, CliError> {
+        let is_http = reqwest::Url::parse(url).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
+        if !is_http {
+            return Err(CliError::Usage(format!(
+                "{url:?} is not the url of a host, like http://127.0.0.1:7700"
+            )));
+        }
         // Without a provider the builder panics, even for plain http. One that is there already is as good.
         drop(rustls::crypto::ring::default_provider().install_default());
         let mut builder = reqwest::Client::builder()

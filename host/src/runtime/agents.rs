@@ -98,7 +98,7 @@ impl Runtime {
         };
         let is_new = self.inner().store.create(new).await.map_err(store_error)?;
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
-        let row = row.ok_or_else(|| CallError::NotFound { agent })?;
+        let row = row.ok_or(CallError::NotFound { agent })?;
         Ok((self.view(&row).await?, is_new))
     }
 

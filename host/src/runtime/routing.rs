@@ -2,11 +2,13 @@
 //!
 //! What a host believes about other hosts is a hint. A wrong hint costs one more hop; it never decides anything.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, FORWARD_HOPS_MAX};
-use godwit_core::mesh::MeshError;
+use godwit_core::mesh::{MeshError, Peer};
 use godwit_core::store::{AgentRow, Home, StoreError};
 use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
@@ -192,7 +194,15 @@ impl Runtime {
     /// # Errors
     /// `NotFound` when all said no, `PeersSilent` when some did not answer.
     pub(crate) async fn who_is_home(&self, agent: &AgentId) -> Result<HostId, CallError> {
-        let peers = self.inner().mesh.peers();
+        // Hosts of the same store know no more about it than this one.
+        let is_mate = |peer: &Peer| self.inner().hints.is_store_mate(peer.host);
+        let peers: Vec<_> = self
+            .inner()
+            .mesh
+            .peers()
+            .into_iter()
+            .filter(|peer| !is_mate(peer))
+            .collect();
         let asked = peers.iter().map(|peer| async move {
             let request = PeerRequest::WhoIsHome { agent: agent.clone() };
             (
@@ -349,16 +359,31 @@ enum Unforwarded {
     Again,
 }
 
-/// Hints about where agents are: bounded, forgotten at will.
+/// What this host believes about others: bounded, forgotten at will.
 #[derive(Default)]
-pub(crate) struct Hints(std::sync::Mutex<std::collections::HashMap<AgentId, HostId>>);
+pub(crate) struct Hints {
+    homes: Mutex<HashMap<AgentId, HostId>>,
+    /// Hosts with a session on this host's store.
+    store_mates: Mutex<BTreeSet<HostId>>,
+}
 
 /// Hints kept at most; beyond it all are dropped, and asking the peers again costs one round trip each.
 const HINTS_MAX: usize = 100_000;
 
 impl Hints {
-    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashMap<AgentId, HostId>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, HostId>> {
+        self.homes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_store_mates(&self, hosts: BTreeSet<HostId>) {
+        *self.store_mates.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
+    }
+
+    fn is_store_mate(&self, host: HostId) -> bool {
+        self.store_mates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&host)
     }
 
     pub(crate) fn get(&self, agent: &AgentId) -> Option<HostId> {

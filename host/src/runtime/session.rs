@@ -136,7 +136,15 @@ async fn know_each_other(runtime: &Runtime) {
     let own = runtime.inner().host;
     match runtime.inner().store.sessions().await {
         Ok(sessions) => {
-            for session in sessions.into_iter().filter(|session| session.host != own) {
+            let others: Vec<_> = sessions
+                .into_iter()
+                .filter(|session| session.host != own)
+                .collect();
+            runtime
+                .inner()
+                .hints
+                .set_store_mates(others.iter().map(|session| session.host).collect());
+            for session in others {
                 runtime.add_peer(session.host, session.mesh);
             }
         }

@@ -150,7 +150,7 @@ pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
         Err(Fail::Store(error)) => return Ok(outcome(0, Some(error))),
         Err(engine) => return Err(engine),
     };
-    if !is_owner(&head, &unit.owner) && !tx.env.faults.no_token_check {
+    if !is_owner(&head, &unit.owner) && !tx.env.faults.skips_token_check() {
         return Ok(outcome(0, Some(head.fenced())));
     }
     if head.revision != unit.base {
@@ -284,7 +284,7 @@ impl<'a> Chain<'a> {
             return Err(conflict("the input is another agent's").into());
         }
         self.write_waiting(tx)?;
-        let is_checked = !tx.env.faults.no_dedup;
+        let is_checked = !tx.env.faults.skips_dedup();
         match is_checked
             .then(|| door(tx.conn, &self.head, arrival))
             .transpose()?

@@ -1,20 +1,19 @@
 //! Switches that break the store on purpose, so that checkers can be seen to notice. The product has none: without the
-//! feature `test-util` every switch is off and costs nothing.
+//! feature `test-util` every switch is constantly off.
+
+/// Whether this build can be broken at all.
+const IS_BREAKABLE: bool = cfg!(any(test, feature = "test-util"));
+
+/// How long a group waits under `ack-before-commit`, so that a kill finds answers that are not durable.
+const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Which rules are broken.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Faults {
-    /// `no-token-check`: commits don't compare the owner.
     pub(super) no_token_check: bool,
-    /// `no-dedup`: acceptance ignores keys and delivery numbers.
     pub(super) no_dedup: bool,
-    /// `ack-before-commit`: inputs and units are answered when they are queued.
     pub(super) ack_before_commit: bool,
 }
-
-/// How long a group waits under `ack-before-commit`, so that a kill finds answers that are not durable.
-#[cfg(feature = "test-util")]
-const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(50);
 
 impl Faults {
     /// Reads `GODWIT_BREAK`, once, when a store is opened.
@@ -35,10 +34,24 @@ impl Faults {
         Self::default()
     }
 
+    /// `no-token-check`: commits don't compare the owner.
+    pub(super) fn skips_token_check(self) -> bool {
+        IS_BREAKABLE && self.no_token_check
+    }
+
+    /// `no-dedup`: acceptance ignores keys and delivery numbers.
+    pub(super) fn skips_dedup(self) -> bool {
+        IS_BREAKABLE && self.no_dedup
+    }
+
+    /// `ack-before-commit`: inputs and units are answered when they are queued.
+    pub(super) fn acks_before_commit(self) -> bool {
+        IS_BREAKABLE && self.ack_before_commit
+    }
+
     /// Widens the gap between answer and commit.
     pub(super) fn delay_commit(self) {
-        #[cfg(feature = "test-util")]
-        if self.ack_before_commit {
+        if self.acks_before_commit() {
             std::thread::sleep(COMMIT_DELAY);
         }
     }

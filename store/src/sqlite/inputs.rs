@@ -213,7 +213,7 @@ pub(super) fn accept(
     by: Incarnation,
 ) -> Fallible<Result<Accepted, AcceptError>> {
     let mut head = at_home(tx, &arrival.new.agent)?;
-    if tx.env.faults.no_dedup {
+    if tx.env.faults.skips_dedup() {
         return accept_blindly(tx, &mut head, arrival, by).map(Ok);
     }
     let heard = match arrival.new.delivery.clone() {

@@ -193,7 +193,7 @@ impl RuntimeStore for SqliteStore {
     async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
         input.input.accepted_at_ms = self.env.clock.wall_ms();
         let mut arrival = Arrival::new(input);
-        if self.env.faults.ack_before_commit {
+        if self.env.faults.acks_before_commit() {
             return self.accept_unsafely(arrival, by).await;
         }
         self.write(move |tx| inputs::accept(tx, &mut arrival, by)).await?

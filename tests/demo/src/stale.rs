@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::check::Sight;
 use godwit_support::client::Client;
-use godwit_support::cluster::Cluster;
+use godwit_support::cluster::{Cluster, Side};
 use godwit_support::events;
 use godwit_support::fate::Fate;
 use godwit_support::signal;
@@ -18,6 +18,8 @@ use crate::SOON;
 use crate::screen::{say, section};
 
 const AGENT: &str = "hermit";
+/// Takes the writes that show whether the file can be written.
+const PROBE: &str = "probe";
 /// Length of the turn in which the owner is stopped; a turn may take 2 s.
 const TURN: Duration = Duration::from_millis(1_200);
 /// Processor time that shows that the guest is at it.
@@ -34,6 +36,7 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
     let (a, b) = (cluster.a.client(), cluster.b.client());
     a.load_plugin(&binaries::test_guest("hostile")?).await?;
     a.create(AGENT, "hostile").await?;
+    a.create(PROBE, "hostile").await?;
     let rounds = rounds(&a).await?;
     let before = Sight::of(&a, AGENT).await?;
     let input = stop_in_turn(&cluster, rounds).await?;
@@ -99,8 +102,8 @@ async fn rounds(door: &Client) -> Result<u64> {
 
 /// Gives host a a long turn and stops it in the middle, not holding the file's write lock. Answers the input's id.
 async fn stop_in_turn(cluster: &Cluster, rounds: u64) -> Result<String> {
-    let (a, b, pid) = (cluster.a.client(), cluster.b.client(), cluster.a.pid()?);
-    for number in 0..TRIES {
+    let (a, pid) = (cluster.a.client(), cluster.a.pid()?);
+    for _ in 0..TRIES {
         a.settled(AGENT, SOON).await?;
         let idle = signal::cpu_time(pid)?;
         let Fate::Accepted(answer) = a.send(AGENT, format!("spin-import {rounds}"), None).await else {
@@ -112,10 +115,7 @@ async fn stop_in_turn(cluster: &Cluster, rounds: u64) -> Result<String> {
         let is_stopped = || async { Ok(signal::is_stopped(pid)?.then_some(())) };
         until("host a to stop", SOON, is_stopped).await?;
         // A process that was stopped with the write lock keeps everybody out: then it is no stale owner, only a slow one.
-        let probe = format!("probe-{number}");
-        let write = b.create(&probe, "hostile");
-        let can_write = tokio::time::timeout(Duration::from_secs(1), write).await;
-        if matches!(can_write, Ok(Ok(()))) {
+        if cluster.can_write(Side::B, PROBE).await {
             return Ok(answer.input_id);
         }
         signal::send(pid, signal::Send::Continue)?;

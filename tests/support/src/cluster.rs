@@ -12,6 +12,9 @@ use crate::client::Client;
 use crate::host::{Host, HostOptions};
 use crate::wait::until;
 
+/// A store that nobody blocks takes a write in this time.
+const WRITE_MAX: Duration = Duration::from_secs(1);
+
 /// A folder that is deleted at the end; kept, and named, when `GODWIT_KEEP` is set.
 #[derive(Debug)]
 pub struct Folder(Option<TempDir>);
@@ -120,16 +123,12 @@ impl Cluster {
         // One after the other: the first makes the file.
         let a = options("a").start().await?;
         let b = options("b").start().await?;
-        let mut c = Self {
+        Ok(Self {
             a,
             b,
             is_shared: true,
             folder,
-        };
-        let (a, b) = (c.a.peer(), c.b.peer());
-        c.a.add_peer(b).await?;
-        c.b.add_peer(a).await?;
-        Ok(c)
+        })
     }
 
     /// Its folder.
@@ -204,6 +203,15 @@ impl Cluster {
             })
         };
         until(&format!("both hosts to agree on who runs {agent}"), limit, look).await
+    }
+
+    /// Whether a host can write to its store now. On a shared file it can't while another process, stopped perhaps, holds
+    /// the write lock. `agent` is one that takes any text.
+    pub async fn can_write(&self, side: Side, agent: &str) -> bool {
+        let door = self.host(side).client();
+        let write = door.send(agent, "get", None);
+        let fate = tokio::time::timeout(WRITE_MAX, write).await;
+        fate.is_ok_and(|fate| fate.answer().is_some())
     }
 
     /// `godwit verify ID` through a host that runs.

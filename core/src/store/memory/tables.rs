@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, FencingToken, Generation, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
 };
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::limits::EVENTS_KEPT_MAX;

@@ -24,6 +24,7 @@ fn a_cursor_is_a_seq_with_or_without_its_store() {
         "x:1",
         ":1",
         &format!("{store}:"),
+        "18446744073709551615",
         "18446744073709551616",
     ] {
         assert!(Cursor::parse(bad).is_err(), "{bad:?}");

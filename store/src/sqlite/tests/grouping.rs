@@ -106,3 +106,22 @@ async fn an_answered_write_is_seen_by_the_next_read() {
     });
     join_all(accepting).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_stays_bounded_while_commits_go_on() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let incarnation = join(&store, 1).await;
+    let agent = create(&store, "a").await;
+    let payload = vec![9_u8; 400_000];
+    let mut highest = 0;
+    // 160 MB in all, while a reader comes and goes.
+    for _ in 0..100 {
+        let answers = join_all((0..4).map(|_| store.accept(message(&agent, &payload), incarnation))).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+        assert!(store.agent(&agent).await.unwrap().is_some());
+        let log = crate::sqlite::lock::beside(&place.path(), "-wal");
+        highest = std::fs::metadata(log).unwrap().len().max(highest);
+    }
+    assert!(highest < 120 << 20, "the log grew to {highest} bytes");
+}

@@ -31,15 +31,13 @@ fn urls_name_a_path_and_a_mode() {
 async fn an_exclusive_store_is_opened_once_and_the_refusal_names_the_process() {
     let place = Place::new();
     let store = place.open(SqliteMode::Exclusive);
-    for mode in [SqliteMode::Exclusive] {
-        let error = open_error(&place, mode);
-        let own = std::process::id();
-        assert!(
-            matches!(&error, OpenError::Locked { pids, .. } if *pids == [own]),
-            "{error}"
-        );
-        assert!(error.to_string().contains(&format!("process {own}")), "{error}");
-    }
+    let error = open_error(&place, SqliteMode::Exclusive);
+    let own = std::process::id();
+    assert!(
+        matches!(&error, OpenError::Locked { pids, .. } if *pids == [own]),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&format!("process {own}")), "{error}");
     let error = SqliteStore::open_read_only(&place.path()).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     store.close().await;

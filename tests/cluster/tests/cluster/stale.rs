@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::check::{self, History, Sight};
-use godwit_support::cluster::Cluster;
+use godwit_support::cluster::{Cluster, Side};
 use godwit_support::events;
 use godwit_support::host::HostOptions;
 use godwit_support::journal::Operation;
@@ -17,6 +17,8 @@ use serde_json::json;
 use crate::room::{SOON, shared};
 
 const AGENT: &str = "owned";
+/// Takes the writes that show whether the file can be written.
+const PROBE: &str = "probe";
 /// The pause may hit the moment of a heartbeat's write: then nobody can write, and the test begins anew.
 const TRIES: usize = 4;
 
@@ -41,6 +43,7 @@ async fn try_held_commit(variables: &[(&str, &str)]) -> Result<Option<Held>> {
     cluster.load(&["counter"]).await?;
     let (a, b) = (cluster.a.client(), cluster.b.client());
     a.create(AGENT, "counter").await?;
+    a.create(PROBE, "counter").await?;
     a.reply(AGENT, "get").await?;
     cluster.a.terminate().await?;
     cluster
@@ -50,7 +53,7 @@ async fn try_held_commit(variables: &[(&str, &str)]) -> Result<Option<Held>> {
     let asker = a.clone();
     let asked = tokio::spawn(async move { asker.ask_within(AGENT, "add 1", Some("held"), SOON).await });
     cluster.a.process()?.stopped(SOON).await?;
-    if !can_write(&cluster).await {
+    if !cluster.can_write(Side::B, PROBE).await {
         return Ok(None);
     }
     // A checkpoint takes the lease and commits no turn, so the held commit still builds on the newest revision.
@@ -69,16 +72,6 @@ async fn try_held_commit(variables: &[(&str, &str)]) -> Result<Option<Held>> {
     let mut violations = verdict::counters(&b, &[AGENT.into()], &[operation]).await?;
     violations.extend(check::tokens(&History::of(&b, AGENT).await?, &[sight]));
     Ok(Some(Held { cluster, violations }))
-}
-
-/// Whether host b can write to the file that it shares with the stopped host a.
-async fn can_write(cluster: &Cluster) -> bool {
-    let door = cluster.b.client();
-    let write = door.create("probe", "counter");
-    matches!(
-        tokio::time::timeout(Duration::from_secs(1), write).await,
-        Ok(Ok(()))
-    )
 }
 
 #[tokio::test]
@@ -118,6 +111,7 @@ async fn held_message() -> Result<bool> {
     c.load_plugin(&binaries::plugin("counter")?).await?;
     c.create("sink", "counter").await?;
     a.create(AGENT, "relay").await?;
+    a.create(PROBE, "counter").await?;
     let message = json!({ "to": "sink", "payload": "add 1" }).to_string();
     let counts = |number: &'static str| {
         let c = c.clone();
@@ -137,7 +131,7 @@ async fn held_message() -> Result<bool> {
     let asker = a.clone();
     let asked = tokio::spawn(async move { asker.ask_within(AGENT, message, Some("held"), SOON).await });
     cluster.a.process()?.stopped(SOON).await?;
-    if !can_write(&cluster).await {
+    if !cluster.can_write(Side::B, PROBE).await {
         return Ok(false);
     }
     until("host b to deliver the message", SOON, counts("2")).await?;
