@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
-use crate::runtime::call::{AgentCall, CallError};
+use crate::runtime::call::{AgentCall, CallError, Rows};
 use crate::runtime::routing::{Called, Forward};
 
 /// Items in a list when the caller does not say.
@@ -204,11 +204,6 @@ pub(super) fn page_limit(limit: Option<usize>) -> Result<usize, Problem> {
     }
 }
 
-/// How many rows to read for a list: one more than it shows.
-pub(super) fn read_limit(limit: usize) -> u32 {
-    u32::try_from(limit + 1).unwrap_or(u32::MAX)
-}
-
 /// A list and the cursor that `?after=` takes for the rest.
 #[derive(Debug, Serialize)]
 pub(super) struct List<T> {
@@ -220,6 +215,15 @@ impl<T> List<T> {
     /// All there is.
     pub(super) fn whole(items: Vec<T>) -> Self {
         Self { items, next: None }
+    }
+
+    /// What a home host gave of a list.
+    pub(super) fn rows<R>(rows: Rows<R>, cursor: impl Fn(&R) -> String, item: impl Fn(R) -> T) -> Self {
+        let next = rows.items.last().filter(|_| rows.has_more).map(cursor);
+        Self {
+            items: rows.items.into_iter().map(item).collect(),
+            next,
+        }
     }
 
     /// The first `limit` of `rows`, of which one more was read if there are more.

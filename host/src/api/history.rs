@@ -7,7 +7,7 @@ use godwit_core::receipt::Receipt;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, List, QueryOf, page_limit, read_limit};
+use super::extract::{AgentDoor, List, QueryOf, page_limit};
 use super::payload::member;
 use super::problem::Problem;
 use crate::runtime::call::{AgentCall, AgentReply};
@@ -27,12 +27,12 @@ pub(super) async fn receipts(
     let limit = page_limit(query.limit)?;
     let call = AgentCall::Receipts {
         after: query.after.unwrap_or(0),
-        limit: read_limit(limit),
+        limit,
     };
     match door.call(call).await?.reply {
         AgentReply::Receipts(receipts) => {
             let cursor = |(receipt, _): &(Receipt, Digest)| receipt.revision.to_string();
-            Ok(Json(List::page(receipts, limit, cursor, |(receipt, digest)| {
+            Ok(Json(List::rows(receipts, cursor, |(receipt, digest)| {
                 receipt_json(&receipt, digest)
             })))
         }
@@ -48,14 +48,12 @@ pub(super) async fn outputs(
     let limit = page_limit(query.limit)?;
     let call = AgentCall::Outputs {
         after: query.after.unwrap_or(0),
-        limit: read_limit(limit),
+        limit,
     };
     match door.call(call).await?.reply {
         AgentReply::Outputs(outputs) => {
             let cursor = |stored: &StoredOutput| stored.position.to_string();
-            Ok(Json(List::page(outputs, limit, cursor, |stored| {
-                output_json(&stored)
-            })))
+            Ok(Json(List::rows(outputs, cursor, |stored| output_json(&stored))))
         }
         _ => Err(Problem::wrong_reply()),
     }

@@ -12,9 +12,7 @@ use godwit_core::store::StoredInput;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{
-    AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit, read_limit,
-};
+use super::extract::{AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply, Submission};
@@ -178,14 +176,12 @@ async fn page(
     let call = AgentCall::Inputs {
         state,
         after: after.unwrap_or(0),
-        limit: read_limit(limit),
+        limit,
     };
     match door.call(call).await?.reply {
         AgentReply::Inputs(inputs) => {
             let cursor = |stored: &StoredInput| stored.seq.to_string();
-            Ok(Json(List::page(inputs, limit, cursor, |stored| {
-                json::input(&stored)
-            })))
+            Ok(Json(List::rows(inputs, cursor, |stored| json::input(&stored))))
         }
         _ => Err(Problem::wrong_reply()),
     }

@@ -107,17 +107,22 @@ impl Runtime {
     /// # Errors
     /// As the store's.
     pub async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentView>, CallError> {
-        let rows = self
-            .inner()
-            .store
-            .agents(after, limit)
-            .await
-            .map_err(store_error)?;
-        let here = rows.iter().filter(|row| !matches!(row.home, Home::Moved(_)));
         let mut views = Vec::new();
-        for row in here {
-            views.push(self.view(row).await?);
+        let mut after = after.cloned();
+        while views.len() < limit {
+            let rows = self
+                .inner()
+                .store
+                .agents(after.as_ref(), limit)
+                .await
+                .map_err(store_error)?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.agent.clone());
+            for row in rows.iter().filter(|row| !matches!(row.home, Home::Moved(_))) {
+                views.push(self.view(row).await?);
+            }
         }
+        views.truncate(limit);
         Ok(views)
     }
 

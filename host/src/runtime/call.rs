@@ -43,7 +43,7 @@ pub enum AgentCall {
         /// After this seq.
         after: u64,
         /// At most this many.
-        limit: u32,
+        limit: usize,
     },
     /// One input.
     Input {
@@ -60,14 +60,14 @@ pub enum AgentCall {
         /// After this revision.
         after: u64,
         /// At most this many.
-        limit: u32,
+        limit: usize,
     },
     /// Outputs that still have a row, after a position.
     Outputs {
         /// After this position.
         after: u64,
         /// At most this many.
-        limit: u32,
+        limit: usize,
     },
     /// Recompute the whole history.
     Verify,
@@ -109,13 +109,13 @@ pub enum AgentReply {
     /// To `Show`.
     Agent(Box<AgentView>),
     /// To `Inputs`.
-    Inputs(Vec<StoredInput>),
+    Inputs(Rows<StoredInput>),
     /// To `Input`.
     Input(Option<Box<StoredInput>>),
     /// To `Receipts`: each with its digest.
-    Receipts(Vec<(Receipt, Digest)>),
+    Receipts(Rows<(Receipt, Digest)>),
     /// To `Outputs`.
-    Outputs(Vec<StoredOutput>),
+    Outputs(Rows<StoredOutput>),
     /// To `Verify`.
     Verified(VerifyReport),
     /// To `Checkpoint`: the revision that is stored.
@@ -124,6 +124,38 @@ pub enum AgentReply {
     Migrating(MigrationId),
     /// To `Redrive`.
     Done,
+}
+
+/// Part of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows<T> {
+    /// In the list's order.
+    pub items: Vec<T>,
+    /// Whether the list goes on behind them.
+    pub has_more: bool,
+}
+
+impl<T: Serialize> Rows<T> {
+    /// Encoded bytes after which a page ends, so that it fits a mesh frame. One row is always there.
+    const BYTES_MAX: usize = 512 * 1024;
+
+    /// A page of at most `limit` rows, of which one more was read if there are more.
+    pub(crate) fn page(mut read: Vec<T>, limit: usize) -> Self {
+        let mut bytes = 0;
+        let size = |row: &T| postcard::to_stdvec(row).map_or(Self::BYTES_MAX, |row| row.len());
+        let fits = read.iter().take(limit).take_while(|row| {
+            let is_first = bytes == 0;
+            bytes += size(row);
+            is_first || bytes <= Self::BYTES_MAX
+        });
+        let kept = fits.count();
+        let has_more = read.len() > kept;
+        read.truncate(kept);
+        Self {
+            items: read,
+            has_more,
+        }
+    }
 }
 
 /// The end of an asked input.

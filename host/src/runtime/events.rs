@@ -39,7 +39,7 @@ impl Runtime {
             .map_err(store_error)?;
         // The range is read after the events: what was pruned in between can't hide behind it.
         let (oldest, newest) = store.event_range().await.map_err(store_error)?;
-        let gap = (oldest > after + 1).then_some((after + 1, oldest));
+        let gap = (oldest > after.saturating_add(1)).then_some((after.saturating_add(1), oldest));
         Ok(EventPage {
             store: store.id(),
             events,

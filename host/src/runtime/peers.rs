@@ -5,9 +5,11 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
+use godwit_core::limits::FRAME_BYTES_MAX;
 use godwit_core::mesh::MeshHandler;
 
 use super::Runtime;
+use super::call::CallError;
 use super::wire::{self, BulkHeader, MigrationAnswer, PeerAnswer, PeerRequest};
 
 /// Opened once the runtime has started; until then peers hear "not yet".
@@ -33,7 +35,15 @@ impl MeshHandler for PeerDoor {
             (_, Err(reason)) => PeerAnswer::Malformed { reason },
             (Some(runtime), Ok(request)) => runtime.answer_peer(from, request).await,
         };
-        wire::encode(&answer)
+        let bytes = wire::encode(&answer);
+        if bytes.len() <= FRAME_BYTES_MAX {
+            return bytes;
+        }
+        let reason = format!(
+            "the answer of {} bytes does not fit a frame: ask the home host itself",
+            bytes.len()
+        );
+        wire::encode(&PeerAnswer::Called(Box::new(Err(CallError::Invalid { reason }))))
     }
 
     async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use godwit_core::agent::{Answer, CommandError, NotAccepted};
-use godwit_core::id::{AgentId, Seq};
+use godwit_core::id::{AgentId, Revision, Seq};
 use godwit_core::input::{Input, NewInput};
 use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
 use godwit_core::time::sleep;
 
 use super::Runtime;
-use super::call::{AgentCall, AgentReply, Asked, CallError, Sent, Submission};
+use super::call::{AgentCall, AgentReply, Asked, CallError, Rows, Sent, Submission};
 use super::routing::{Try, store_error};
 
 /// Pause between looks at an input that another host on this store runs.
@@ -33,11 +33,8 @@ impl Runtime {
             AgentCall::Migrate { to } => AgentReply::Migrating(self.migrate_from_here(agent, to).await?),
             AgentCall::Show => AgentReply::Agent(Box::new(self.view(row).await?)),
             AgentCall::Inputs { state, after, limit } => {
-                let page = Page {
-                    after: *after,
-                    limit: *limit as usize,
-                };
-                AgentReply::Inputs(store.inputs(agent, *state, page).await.map_err(store_error)?)
+                let read = store.inputs(agent, *state, one_more(*after, *limit)).await;
+                AgentReply::Inputs(Rows::page(read.map_err(store_error)?, *limit))
             }
             AgentCall::Input { input } => {
                 let stored = store.input(agent, *input).await.map_err(store_error)?;
@@ -49,22 +46,19 @@ impl Runtime {
                 AgentReply::Done
             }
             AgentCall::Receipts { after, limit } => {
-                let after = godwit_core::id::Revision(*after);
-                let receipts = store
-                    .receipts(agent, row.generation, after, *limit as usize)
+                let page = one_more(*after, *limit);
+                let read = store
+                    .receipts(agent, row.generation, Revision(page.after), page.limit)
                     .await;
-                let with_digest = receipts.map_err(store_error)?.into_iter().map(|receipt| {
+                let with_digest = read.map_err(store_error)?.into_iter().map(|receipt| {
                     let digest = receipt.digest();
                     (receipt, digest)
                 });
-                AgentReply::Receipts(with_digest.collect())
+                AgentReply::Receipts(Rows::page(with_digest.collect(), *limit))
             }
             AgentCall::Outputs { after, limit } => {
-                let page = Page {
-                    after: *after,
-                    limit: *limit as usize,
-                };
-                AgentReply::Outputs(store.outputs(agent, page).await.map_err(store_error)?)
+                let read = store.outputs(agent, one_more(*after, *limit)).await;
+                AgentReply::Outputs(Rows::page(read.map_err(store_error)?, *limit))
             }
             AgentCall::Verify => {
                 let report = super::audit::audit(store.as_ref(), agent)
@@ -274,6 +268,14 @@ impl Runtime {
             }
             Err(CommandError::Failed { reason }) => Err(CallError::Unavailable { reason }),
         }
+    }
+}
+
+/// One row more than is shown, so that the reader learns whether the list goes on.
+fn one_more(after: u64, limit: usize) -> Page {
+    Page {
+        after,
+        limit: limit.saturating_add(1),
     }
 }
 

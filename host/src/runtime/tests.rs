@@ -237,7 +237,7 @@ async fn messages_between_agents_arrive_once_and_in_order_across_hosts() {
         .await
         .expect("all messages arrive");
     let emptied = async {
-        while !matches!(call(&hosts[0], "a", AgentCall::Outputs { after: 0, limit: 100 }).await, Ok(AgentReply::Outputs(rest)) if rest.is_empty())
+        while !matches!(call(&hosts[0], "a", AgentCall::Outputs { after: 0, limit: 100 }).await, Ok(AgentReply::Outputs(rest)) if rest.items.is_empty())
         {
             sleep(Duration::from_millis(5)).await;
         }
@@ -250,7 +250,7 @@ async fn messages_between_agents_arrive_once_and_in_order_across_hosts() {
         loop {
             if let Ok(AgentReply::Outputs(rest)) =
                 call(&hosts[0], "a", AgentCall::Outputs { after: 0, limit: 9 }).await
-                && rest.iter().any(|output| {
+                && rest.items.iter().any(|output| {
                     matches!(
                         output.state,
                         godwit_core::output::OutputState::Undeliverable { .. }

@@ -321,9 +321,11 @@ impl Runtime {
         };
         failpoint::hit("migration.target.after-adopted");
         let incoming = self.inner().migrator.incoming().remove(&id);
+        let mut record = record;
         let (guard, warm) = match incoming {
             Some(incoming) => {
                 let mut incoming = incoming.lock().await;
+                (record.rounds, record.bytes) = (incoming.record.rounds, incoming.record.bytes);
                 (incoming.guard.clone(), incoming.warm.take())
             }
             None => (LeaseGuard::new(self.session().lease.clone(), lease.token), None),
