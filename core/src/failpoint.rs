@@ -83,10 +83,20 @@ mod armed {
             None => {}
             Some(Action::Abort) => std::process::abort(),
             Some(Action::Stop) => {
-                let stopped =
-                    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+                let own = rustix::process::getpid();
+                let stopped = rustix::process::kill_process(own, rustix::process::Signal::STOP);
                 debug_assert!(stopped.is_ok(), "a process may always stop itself");
+                linger();
             }
         }
+    }
+
+    /// The signal may be taken by another thread: this one must not run on before the whole process has stopped.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this thread must stand still, whatever runs it"
+    )]
+    fn linger() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }

@@ -43,7 +43,7 @@ impl Verify {
                 .collect(),
             (None, None) => Vec::new(),
         };
-        let broken = first_break(&reports);
+        let broken = broken_agents(&reports);
         session.output.list(reports, &COLUMNS, "/agent")?;
         broken.map_or(Ok(()), |text| {
             Err(CliError::Ended {
@@ -54,22 +54,19 @@ impl Verify {
     }
 }
 
-/// The first thing that does not fit, and how many more there are.
-fn first_break(reports: &[Value]) -> Option<String> {
-    let breaks = reports.iter().flat_map(|report| {
+/// A line for each agent that does not verify: its first break, and how many more there are.
+fn broken_agents(reports: &[Value]) -> Option<String> {
+    let lines = reports.iter().filter_map(|report| {
         let agent = report["agent"].as_str().unwrap_or_default();
         let breaks = report["breaks"].as_array().map(Vec::as_slice).unwrap_or_default();
-        breaks
-            .iter()
-            .filter_map(Value::as_str)
-            .map(move |text| (agent, text))
+        let first = breaks.first()?.as_str().unwrap_or_default();
+        Some(match breaks.len() - 1 {
+            0 => format!("agent {agent}: {first}"),
+            more => format!("agent {agent}: {first} (and {more} more)"),
+        })
     });
-    let breaks: Vec<_> = breaks.collect();
-    let (agent, text) = breaks.first()?;
-    Some(match breaks.len() - 1 {
-        0 => format!("agent {agent}: {text}"),
-        more => format!("agent {agent}: {text} (and {more} more)"),
-    })
+    let lines: Vec<_> = lines.collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 #[cfg(test)]

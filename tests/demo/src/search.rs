@@ -22,7 +22,7 @@ const QUERIES: [&str; 10] = [
     "lease guard deadline",
     "snapshot restore",
     "async fn",
-    "component model wasm32",
+    "wasm component",
     "Idempotency key",
     "pub struct Counter",
     "zebra xylophone",

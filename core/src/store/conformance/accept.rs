@@ -278,7 +278,9 @@ async fn deliveries_follow_the_table(world: World) {
         ),
         ("anew", (2, 8), 1, 1, Heard::New),
         ("a lower generation has ended", (1, 8), 8, 8, Heard::Ended),
-        ("the higher goes on", (2, 8), 2, 1, Heard::New),
+        ("and teaches its token", (1, 9), 8, 8, Heard::Ended),
+        ("as it is stale", (2, 8), 2, 1, Heard::Stale { highest: 9 }),
+        ("the higher goes on", (2, 9), 2, 1, Heard::New),
         ("and may start later", (3, 9), 4, 4, Heard::New),
         ("from there", (3, 9), 5, 4, Heard::New),
     ];

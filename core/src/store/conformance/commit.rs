@@ -138,6 +138,10 @@ async fn a_boundary_that_does_not_fit_changes_nothing(world: World) {
         ("incarnation", |b, _| {
             b.receipt.incarnation = b.receipt.incarnation.next()
         }),
+        ("a whole turn of another token", |b, _| {
+            b.receipt.token = b.receipt.token.next();
+            b.ends[0].outcome = end(BoundaryKind::Turn, b.receipt.revision, b.receipt.token);
+        }),
         ("no inputs named", |b, _| b.receipt.inputs.clear()),
         ("another input named", |b, _| {
             b.receipt.inputs = vec![InputId([9; 16])]

@@ -1,6 +1,7 @@
 //! The event log: numbered in one order, read after a cursor, filtered.
 
 use crate::event::{Event, EventKind, NewEvent};
+use crate::limits::PAGE_MAX;
 use crate::store::conformance::fixture::{World, id};
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{RuntimeStore, Sharing};
@@ -10,6 +11,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(an_empty_log_has_no_range),
         Case::of(events_are_numbered_in_the_order_of_appending),
         Case::of(events_are_read_after_a_cursor_by_agent_and_kind),
+        Case::of(a_list_call_answers_one_page_at_most),
     ]
 }
 
@@ -78,4 +80,14 @@ async fn events_are_read_after_a_cursor_by_agent_and_kind(world: World) {
     assert_eq!(read(all[0].seq, Some(&one), fenced, 10).await, "d");
     assert_eq!(read(all[3].seq, None, None, 10).await, "");
     assert_eq!(read(0, Some(&id("nobody")), None, 10).await, "");
+}
+
+async fn a_list_call_answers_one_page_at_most(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    let many = (0..=PAGE_MAX).map(|number| event("one", EventKind::Fenced, &number.to_string()));
+    store.append_events(many.collect()).await.unwrap();
+    let page = store.events(0, None, None, usize::MAX).await.unwrap();
+    assert_eq!(page.len(), PAGE_MAX);
+    let rest = store.events(page[PAGE_MAX - 1].seq, None, None, usize::MAX);
+    assert_eq!(details(&rest.await.unwrap()), [PAGE_MAX.to_string()]);
 }

@@ -7,7 +7,7 @@ use crate::limits::PAGE_MAX;
 use crate::migration::{Phase, Role};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
-    Desk, Site, Turn, World, assert_failed, is_conflict, is_not_home, migration, picture,
+    Desk, Site, Turn, World, assert_failed, is_conflict, is_not_home, is_stale, migration, picture,
 };
 use crate::store::conformance::journey::Journey;
 use crate::store::{Home, Sharing, StoreError};
@@ -46,7 +46,7 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
     let (agent, source) = (journey.agent().clone(), &journey.from);
     let before = picture(source.store(), &agent).await;
     let row = source.row().await;
-    let begun = journey.begin().await;
+    let begun = journey.begin(base).await;
     assert_eq!(
         (begun.granted, begun.change),
         (source.owner.token.next(), row.change)
@@ -104,7 +104,7 @@ async fn each_step_may_be_repeated(world: World) {
     let journey = Journey::furnished(&world).await;
     let agent = journey.agent().clone();
     let base = journey.from.row().await.revision;
-    let begin = async || {
+    let begin = async |base| {
         let target = journey.to.host;
         journey
             .from
@@ -112,9 +112,14 @@ async fn each_step_may_be_repeated(world: World) {
             .begin_handoff(&journey.from.owner, base, journey.migration, target)
             .await
     };
-    let begun = begin().await.unwrap();
+    let begun = begin(base).await.unwrap();
     let before = picture(journey.from.store(), &agent).await;
-    assert_eq!(begin().await, Ok(begun));
+    assert_eq!(begin(base).await, Ok(begun));
+    let other = begin(base.next()).await;
+    assert!(
+        matches!(&other, Err(error) if is_stale(error)),
+        "not the same arguments: {other:?}"
+    );
     assert_eq!(picture(journey.from.store(), &agent).await, before);
 
     let request = journey.request(begun.granted, 0).await;
@@ -145,7 +150,7 @@ async fn each_step_may_be_repeated(world: World) {
 async fn each_home_survives_reopening(world: World) {
     let mut journey = Journey::furnished(&world).await;
     let agent = journey.agent().clone();
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     let (before, owner) = (
         picture(journey.from.store(), &agent).await,
         journey.from.owner.clone(),
@@ -185,7 +190,7 @@ async fn an_aborted_handoff_burns_the_granted_token(world: World) {
         let journey = Journey::furnished(&world).await;
         let agent = journey.agent().clone();
         let before = picture(journey.from.store(), &agent).await;
-        let granted = journey.begin().await.granted;
+        let granted = journey.begin(base).await.granted;
         if is_prepared {
             journey.prepare(granted).await;
         }
@@ -222,7 +227,7 @@ async fn an_aborted_handoff_burns_the_granted_token(world: World) {
 
 async fn a_handoff_is_aborted_by_a_later_session(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     let (old, agent) = (&journey.from.site, journey.agent());
     let new = old.beside(1).await;
     let refused = new
@@ -251,7 +256,7 @@ async fn after_an_abort_nothing_finishes(world: World) {
         matches!(&early, Err(error) if is_conflict(error)),
         "never begun: {early:?}"
     );
-    journey.begin().await;
+    journey.begin(base).await;
     let other = store.finish_handoff(agent, migration(2)).await;
     assert!(
         matches!(&other, Err(error) if is_conflict(error)),
@@ -279,7 +284,7 @@ async fn after_an_abort_nothing_finishes(world: World) {
 async fn after_the_commit_point_nothing_aborts(world: World) {
     let journey = Journey::furnished(&world).await;
     let (store, agent) = (journey.from.store(), journey.agent());
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     journey.prepare(granted).await;
     journey.finish().await;
     let before = store.agent(agent).await;
@@ -299,7 +304,7 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
     for _ in 0..2 {
         assert_eq!(store.discard_copy(journey.migration).await, Ok(()));
     }
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     let mut request = journey.request(granted, 0).await;
     let all = std::mem::take(&mut request.frames);
     let refused = store.prepare(request.clone()).await;
@@ -338,7 +343,7 @@ async fn a_discarded_copy_puts_its_tombstone_back(world: World) {
     let journey = coming_back(&world).await;
     let (store, agent) = (&journey.to.store, journey.agent());
     let there = store.agent(agent).await.unwrap().unwrap();
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     journey.prepare(granted).await;
     let row = store.agent(agent).await.unwrap().unwrap();
     let Home::Prepared { before, .. } = row.home else {
@@ -404,7 +409,7 @@ async fn no_token_is_ever_valid_twice(world: World) {
         };
         if number % 3 == 0 {
             let (site, agent) = (journey.from.site.clone(), journey.agent().clone());
-            let granted = journey.begin().await.granted;
+            let granted = journey.begin(base).await.granted;
             journey.prepare(granted).await;
             let lease = site
                 .store
@@ -426,7 +431,7 @@ async fn no_token_is_ever_valid_twice(world: World) {
 
 async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     let request = journey.request(granted, 0).await;
     let living = journey.to.create("agent").await;
     let before = picture(journey.to.store.as_ref(), &living).await;
@@ -440,7 +445,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     let world = World::new(world.factory.clone(), "in-the-way");
     let back = coming_back(&world).await;
     let before = back.to.store.agent(back.agent()).await;
-    let granted = back.begin().await.granted;
+    let granted = back.begin(base).await.granted;
     let held = back.from.owner.token;
     for token in [FencingToken(1), held] {
         let mut request = back.request(granted, 0).await;
@@ -469,7 +474,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
 
 async fn a_copy_must_be_what_was_announced(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     let request = journey.request(granted, 0).await;
     let mut revision = request.clone();
     revision.revision = revision.revision.next();
@@ -498,7 +503,7 @@ async fn adoption_needs_a_prepared_copy_and_a_session(world: World) {
         .adopt(agent, journey.migration, journey.to.incarnation)
         .await;
     assert_eq!(unbound, Err(StoreError::NoAgent), "a copy is invisible");
-    let granted = journey.begin().await.granted;
+    let granted = journey.begin(base).await.granted;
     journey.prepare(granted).await;
     let incarnation = Incarnation(99);
     let refused = store.adopt(agent, journey.migration, incarnation).await;
@@ -540,6 +545,11 @@ async fn forgetting_leaves_the_tombstone(world: World) {
     journey.record_at_source(Phase::Cutover).await;
     journey.complete().await;
     let before = store.agent(agent).await.unwrap().unwrap();
+    assert_eq!(
+        store.remove_plugin(before.plugin).await,
+        Ok(true),
+        "who moved away pins no plugin"
+    );
     for _ in 0..2 {
         assert_eq!(store.forget_moved(agent, journey.migration).await, Ok(()));
         let row = store.agent(agent).await.unwrap().unwrap();
@@ -565,11 +575,6 @@ async fn forgetting_leaves_the_tombstone(world: World) {
         .map(|row| row.agent)
         .collect();
     assert_eq!(lists, std::slice::from_ref(agent), "the tombstone is listed");
-    assert_eq!(
-        store.remove_plugin(before.plugin).await,
-        Ok(true),
-        "and pins no plugin"
-    );
 }
 
 async fn a_late_forget_harms_nobody(world: World) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::{Incarnation, Revision, Seq};
 use crate::input::InputState;
-use crate::migration::Phase;
+use crate::migration::{Phase, Role};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     ALL, Desk, Turn, World, delivery, id, is_conflict, keyed, message, migration, picture,
@@ -169,11 +169,19 @@ async fn deletes_travel_while_a_migration_is_open(world: World) {
         BTreeSet::new(),
         "nobody asks for them yet"
     );
+    let arriving = journey.record(Role::Target, Phase::Transfer);
+    assert_eq!(journey.from.store().put_migration(arriving).await, Ok(()));
+    acknowledge(&journey.from, 2).await;
+    assert_eq!(
+        deleted(&journey.export(0).await),
+        BTreeSet::new(),
+        "nor who receives"
+    );
     journey.record_at_source(Phase::Transfer).await;
     let first = journey.export(0).await;
     let sent = first.last().unwrap().change;
     journey.receive(first).await;
-    acknowledge(&journey.from, 2).await;
+    acknowledge(&journey.from, 3).await;
     journey
         .from
         .turn(Turn::ends([]).state("b", None).state("c", Some("3")))
@@ -183,7 +191,7 @@ async fn deletes_travel_while_a_migration_is_open(world: World) {
         .turn(Turn::ends([]).state("c", None).state("d", Some("4")))
         .await;
     let frames = journey.export(sent).await;
-    let expected = ["output somebody 1 2", "state b", "state c"].map(str::to_owned);
+    let expected = ["output somebody 1 3", "state b", "state c"].map(str::to_owned);
     assert_eq!(deleted(&frames), BTreeSet::from(expected));
 
     let granted = journey.begin().await.granted;
@@ -194,9 +202,12 @@ async fn deletes_travel_while_a_migration_is_open(world: World) {
     let keys = desk.store().state_keys(desk.agent(), "", None, 9).await.unwrap();
     assert_eq!(keys, ["d"]);
     let outputs = desk.store().outputs(desk.agent(), ALL).await.unwrap();
+    assert_eq!(outputs, []);
+    let onward = desk.store().export_rows(desk.agent(), 0, usize::MAX);
     assert_eq!(
-        outputs.iter().map(|output| output.number).collect::<Vec<_>>(),
-        [3]
+        deleted(&onward.await.unwrap()),
+        BTreeSet::new(),
+        "they end with their migration"
     );
 }
 
@@ -217,9 +228,9 @@ async fn rows_may_arrive_twice_and_in_any_order(world: World) {
         .await;
     let second = journey.export(first.last().unwrap().change).await;
     journey.receive(second.clone()).await;
+    journey.receive(second.into_iter().rev().collect()).await;
     journey.receive(first.clone()).await;
     journey.receive(first.into_iter().rev().collect()).await;
-    journey.receive(second).await;
     let granted = journey.begin().await.granted;
     let mut request = journey.request(granted, 0).await;
     request.frames.clear();

@@ -86,6 +86,8 @@ async fn a_second_open_migration_of_a_side_is_a_conflict(world: World) {
     put(&store, record(1, "one", Role::Source, Phase::Transfer)).await;
     refuse(&store, record(2, "one", Role::Source, Phase::Reserve)).await;
     put(&store, record(2, "two", Role::Source, Phase::Reserve)).await;
+    put(&store, record(4, "one", Role::Target, Phase::Reserve)).await;
+    put(&store, record(5, "one", Role::Source, Phase::Failed)).await;
     put(&store, record(1, "one", Role::Source, Phase::Failed)).await;
     put(&store, record(3, "one", Role::Source, Phase::Reserve)).await;
 }
@@ -174,12 +176,23 @@ async fn a_migrations_own_grant_leaves_its_record(world: World) {
     let kept = site.store.migration(migration(1)).await.unwrap().unwrap();
     assert_eq!((kept.phase, kept.failure), (Phase::Cutover, None));
 
-    let desk = site.own("second").await;
-    put(&site.store, record(2, "second", Role::Source, Phase::Transfer)).await;
-    site.store
-        .transfer(&desk.owner, Revision(0), migration(3), other.host)
-        .await
-        .unwrap();
-    let closed = site.store.migration(migration(2)).await.unwrap().unwrap();
-    assert_eq!(closed.phase, Phase::Aborted, "another migration took the agent");
+    for (number, agent) in [(2, "second"), (4, "third")] {
+        let desk = site.own(agent).await;
+        put(&site.store, record(number, agent, Role::Source, Phase::Transfer)).await;
+        let (base, other_migration) = (Revision(0), migration(number + 1));
+        let owner = &desk.owner;
+        if agent == "second" {
+            let given = site.store.transfer(owner, base, other_migration, other.host);
+            given.await.unwrap();
+        } else {
+            let begun = site.store.begin_handoff(owner, base, other_migration, other.host);
+            begun.await.unwrap();
+        }
+        let closed = site.store.migration(migration(number)).await.unwrap().unwrap();
+        assert_eq!(
+            (closed.phase, closed.failure),
+            (Phase::Aborted, Some(Failure::Fenced)),
+            "another migration took {agent}"
+        );
+    }
 }

@@ -125,7 +125,6 @@ impl Tables {
         if copy.portable().agent != *agent {
             return Err(conflict(format!("migration {migration} moves another agent")));
         }
-        copy.is_travelling = true;
         for frame in frames {
             copy.receive(frame).map_err(conflict)?;
         }
@@ -178,7 +177,6 @@ impl Tables {
             before,
         };
         copy.standing.token = token;
-        copy.is_travelling = false;
         copy.forget_deletes();
         self.copies.remove(&migration);
         self.agents.insert(agent, copy);

@@ -5,13 +5,14 @@ use serde_json::json;
 use super::*;
 
 #[test]
-fn the_first_break_is_named() {
+fn each_broken_agent_is_named_with_its_first_break() {
     let good = json!({"agent": "a", "breaks": []});
     let bad = json!({"agent": "b", "breaks": ["receipt 3 is damaged", "input 4 is missing"]});
-    assert_eq!(first_break(&[]), None);
-    assert_eq!(first_break(std::slice::from_ref(&good)), None);
+    let worse = json!({"agent": "c", "breaks": ["the snapshot is missing"]});
+    assert_eq!(broken_agents(&[]), None);
+    assert_eq!(broken_agents(std::slice::from_ref(&good)), None);
     assert_eq!(
-        first_break(&[good, bad]).as_deref(),
-        Some("agent b: receipt 3 is damaged (and 1 more)")
+        broken_agents(&[good, bad, worse]).as_deref(),
+        Some("agent b: receipt 3 is damaged (and 1 more)\nagent c: the snapshot is missing")
     );
 }

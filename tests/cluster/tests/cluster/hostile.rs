@@ -1,5 +1,6 @@
 //! Guests that misbehave: a typed fault for whoever sent the input, and nobody else notices.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -91,26 +92,26 @@ async fn hostile_guests_get_typed_faults_and_their_neighbours_go_on() -> Result<
     for number in 0..MISDEEDS.len() {
         misdeeds.spawn(misbehave(door.clone(), number));
     }
-    let handle = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let is_over = handle.clone();
-    let ask = async { neighbour(&door, |_| !is_over.load(std::sync::atomic::Ordering::Relaxed)).await };
+    let is_over = AtomicBool::new(false);
+    let ask = neighbour(&door, |_| !is_over.load(Ordering::Relaxed));
     let watch = async {
         let mut failures = Vec::new();
         while let Some(ended) = misdeeds.join_next().await {
             failures.extend(ended.context("a client panicked").and_then(|ended| ended).err());
         }
-        handle.store(true, std::sync::atomic::Ordering::Relaxed);
+        is_over.store(true, Ordering::Relaxed);
         failures
     };
     let (during, failures) = tokio::join!(ask, watch);
     let during = during?;
+    let after = neighbour(&door, |asks| asks < BASELINE_ASKS).await?;
+    println!("neighbour before: {before}\nneighbour during: {during}\nneighbour after: {after}");
     let failures: Vec<_> = failures.iter().map(|failure| format!("{failure:#}")).collect();
     ensure!(failures.is_empty(), "{}", failures.join("\n"));
-    println!("neighbour before: {before}\nneighbour during: {during}");
-    let limit = before.percentile(99).max(FLOOR) * SLOWDOWN_MAX;
+    let undisturbed = before.percentile(99).max(after.percentile(99)).max(FLOOR);
     ensure!(
-        during.percentile(99) < limit,
-        "a neighbour is slower than {limit:?}: {during}, before {before}"
+        during.percentile(99) < undisturbed * SLOWDOWN_MAX,
+        "a neighbour is slower than {SLOWDOWN_MAX} x {undisturbed:?}: {during}"
     );
     let count: usize = door.reply(NEIGHBOUR, "get").await?.parse()?;
     ensure!(
