@@ -12,6 +12,11 @@ impl Random {
         Self(seed)
     }
 
+    /// Numbers that nobody needs again.
+    pub fn unprinted() -> Self {
+        Self(RandomState::new().hash_one(0))
+    }
+
     /// Numbers from `GODWIT_SEED`, or from a new seed; prints which.
     pub fn printed(what: &str) -> Self {
         let given = std::env::var("GODWIT_SEED")

@@ -46,7 +46,7 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
     let (agent, source) = (journey.agent().clone(), &journey.from);
     let before = picture(source.store(), &agent).await;
     let row = source.row().await;
-    let begun = journey.begin(base).await;
+    let begun = journey.begin().await;
     assert_eq!(
         (begun.granted, begun.change),
         (source.owner.token.next(), row.change)
@@ -150,7 +150,7 @@ async fn each_step_may_be_repeated(world: World) {
 async fn each_home_survives_reopening(world: World) {
     let mut journey = Journey::furnished(&world).await;
     let agent = journey.agent().clone();
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     let (before, owner) = (
         picture(journey.from.store(), &agent).await,
         journey.from.owner.clone(),
@@ -190,7 +190,7 @@ async fn an_aborted_handoff_burns_the_granted_token(world: World) {
         let journey = Journey::furnished(&world).await;
         let agent = journey.agent().clone();
         let before = picture(journey.from.store(), &agent).await;
-        let granted = journey.begin(base).await.granted;
+        let granted = journey.begin().await.granted;
         if is_prepared {
             journey.prepare(granted).await;
         }
@@ -227,7 +227,7 @@ async fn an_aborted_handoff_burns_the_granted_token(world: World) {
 
 async fn a_handoff_is_aborted_by_a_later_session(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     let (old, agent) = (&journey.from.site, journey.agent());
     let new = old.beside(1).await;
     let refused = new
@@ -256,7 +256,7 @@ async fn after_an_abort_nothing_finishes(world: World) {
         matches!(&early, Err(error) if is_conflict(error)),
         "never begun: {early:?}"
     );
-    journey.begin(base).await;
+    journey.begin().await;
     let other = store.finish_handoff(agent, migration(2)).await;
     assert!(
         matches!(&other, Err(error) if is_conflict(error)),
@@ -284,7 +284,7 @@ async fn after_an_abort_nothing_finishes(world: World) {
 async fn after_the_commit_point_nothing_aborts(world: World) {
     let journey = Journey::furnished(&world).await;
     let (store, agent) = (journey.from.store(), journey.agent());
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     journey.prepare(granted).await;
     journey.finish().await;
     let before = store.agent(agent).await;
@@ -304,7 +304,7 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
     for _ in 0..2 {
         assert_eq!(store.discard_copy(journey.migration).await, Ok(()));
     }
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     let mut request = journey.request(granted, 0).await;
     let all = std::mem::take(&mut request.frames);
     let refused = store.prepare(request.clone()).await;
@@ -343,7 +343,7 @@ async fn a_discarded_copy_puts_its_tombstone_back(world: World) {
     let journey = coming_back(&world).await;
     let (store, agent) = (&journey.to.store, journey.agent());
     let there = store.agent(agent).await.unwrap().unwrap();
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     journey.prepare(granted).await;
     let row = store.agent(agent).await.unwrap().unwrap();
     let Home::Prepared { before, .. } = row.home else {
@@ -409,7 +409,7 @@ async fn no_token_is_ever_valid_twice(world: World) {
         };
         if number % 3 == 0 {
             let (site, agent) = (journey.from.site.clone(), journey.agent().clone());
-            let granted = journey.begin(base).await.granted;
+            let granted = journey.begin().await.granted;
             journey.prepare(granted).await;
             let lease = site
                 .store
@@ -431,7 +431,7 @@ async fn no_token_is_ever_valid_twice(world: World) {
 
 async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     let request = journey.request(granted, 0).await;
     let living = journey.to.create("agent").await;
     let before = picture(journey.to.store.as_ref(), &living).await;
@@ -445,7 +445,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     let world = World::new(world.factory.clone(), "in-the-way");
     let back = coming_back(&world).await;
     let before = back.to.store.agent(back.agent()).await;
-    let granted = back.begin(base).await.granted;
+    let granted = back.begin().await.granted;
     let held = back.from.owner.token;
     for token in [FencingToken(1), held] {
         let mut request = back.request(granted, 0).await;
@@ -474,7 +474,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
 
 async fn a_copy_must_be_what_was_announced(world: World) {
     let journey = Journey::furnished(&world).await;
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     let request = journey.request(granted, 0).await;
     let mut revision = request.clone();
     revision.revision = revision.revision.next();
@@ -503,7 +503,7 @@ async fn adoption_needs_a_prepared_copy_and_a_session(world: World) {
         .adopt(agent, journey.migration, journey.to.incarnation)
         .await;
     assert_eq!(unbound, Err(StoreError::NoAgent), "a copy is invisible");
-    let granted = journey.begin(base).await.granted;
+    let granted = journey.begin().await.granted;
     journey.prepare(granted).await;
     let incarnation = Incarnation(99);
     let refused = store.adopt(agent, journey.migration, incarnation).await;

@@ -177,7 +177,6 @@ impl Tables {
             before,
         };
         copy.standing.token = token;
-        copy.forget_deletes();
         self.copies.remove(&migration);
         self.agents.insert(agent, copy);
         Ok(())

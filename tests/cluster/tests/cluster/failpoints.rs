@@ -1,9 +1,10 @@
-//! A host dies in each gap between two durable steps of a migration, on either side, with both commit points. Afterwards
-//! exactly one host runs the agent, nothing is lost, and every caller has been answered.
+//! A host dies in each gap between two durable steps: of a turn, of a delivery, and of a migration, there on either side and
+//! with both commit points. Afterwards exactly one host runs the agent, nothing is lost, and every caller was answered.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
+use godwit_support::bank::Bank;
 use godwit_support::binaries;
 use godwit_support::check;
 use godwit_support::cluster::{Cluster, Side};
@@ -115,8 +116,41 @@ async fn a_death_in_any_gap_on_one_file_leaves_one_agent() -> Result<()> {
     all(Cluster::shared(&binaries::failpoints()?, &[]).await?, SHARED).await
 }
 
+/// Gaps of a turn and of a delivery. Host a dies at each, in the middle of transfers between both hosts.
+const TURNS: &[&str] = &[
+    "turn.before-commit-queued",
+    "turn.after-commit",
+    "outbox.before-send",
+    "outbox.after-send",
+];
+/// The hit at which it dies: not the first, so that there is something to lose.
+const HIT: u32 = 25;
+
 #[tokio::test]
-async fn every_failpoint_of_migrations_is_tried() -> Result<()> {
+async fn a_death_in_any_gap_of_a_turn_or_a_delivery_conserves_money() -> Result<()> {
+    let _room = shared().await;
+    let mut pair = Cluster::separate(&binaries::failpoints()?, &[]).await?;
+    pair.load(&["ledger"]).await?;
+    let bank = Bank::open(pair.doors(), 6, 1_000).await?;
+    for (round, failpoint) in TURNS.iter().enumerate() {
+        println!("{failpoint}");
+        pair.a.terminate().await?;
+        let armed = format!("{failpoint}=abort:{HIT}");
+        pair.a.start(&[("GODWIT_FAILPOINTS", &armed)]).await?;
+        let paying = bank.clone();
+        let payments = tokio::spawn(async move { paying.pay(150, 8, round as u64).await });
+        pair.a.died(SOON).await.with_context(|| (*failpoint).to_owned())?;
+        pair.a.start(&[]).await?;
+        payments.await?.with_context(|| (*failpoint).to_owned())?;
+        bank.check(SOON).await.with_context(|| (*failpoint).to_owned())?;
+    }
+    pair.verify(Side::B, &bank.agents()).await?;
+    pair.end_and_verify().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_failpoint_is_tried() -> Result<()> {
     let _room = shared().await;
     let pair = Cluster::separate(&binaries::failpoints()?, &[]).await?;
     let version = pair.a.client().get("/version").await?;
@@ -124,12 +158,8 @@ async fn every_failpoint_of_migrations_is_tried() -> Result<()> {
     let names = version["failpoints"]
         .as_array()
         .context("this build names its failpoints")?;
-    let known: BTreeSet<_> = names
-        .iter()
-        .filter_map(|name| name.as_str())
-        .filter(|name| name.starts_with("migration."))
-        .collect();
-    let tried: BTreeSet<_> = SEPARATE.iter().chain(SHARED).copied().collect();
+    let known: BTreeSet<_> = names.iter().filter_map(|name| name.as_str()).collect();
+    let tried: BTreeSet<_> = SEPARATE.iter().chain(SHARED).chain(TURNS).copied().collect();
     ensure!(
         known == tried,
         "failpoints without a test, or the reverse: {known:?} and {tried:?}"
