@@ -210,6 +210,7 @@ pub(crate) enum Command {
         answer: oneshot::Sender<Answer>,
     },
     Wake,
+    Reload,
     Checkpoint {
         done: oneshot::Sender<Result<Revision, CommandError>>,
     },
@@ -281,6 +282,12 @@ impl Handle {
     pub fn wake(&self) {
         // A full mailbox means that the driver is awake and will look at the inbox anyway.
         let _ = self.mailbox.try_send(Command::Wake);
+    }
+
+    /// Hints that an input at an old place is open again: the inbox must be read from its start.
+    pub async fn reload(&self) {
+        // A driver that is gone reads everything when it starts again.
+        let _ = self.send(Command::Reload).await;
     }
 
     /// Stores a snapshot of the current revision.

@@ -198,7 +198,7 @@ impl Runtime {
                 None => return,
                 Some(Notice::Outputs(agent)) => self.publish(&agent),
                 Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
-                    self.inner.directory.lose(&agent);
+                    self.inner.directory.forget_lost(&agent);
                     self.inner.rescan.notify_one();
                 }
                 Some(Notice::Ended(agent, end @ (End::Parked | End::Broken))) => {

@@ -206,6 +206,7 @@ impl Driver {
             Command::Ask(request) => self.direct.push_back(request),
             Command::Join { input, seq, answer } => self.join(input, seq, answer).await,
             Command::Wake => self.is_inbox_stale = true,
+            Command::Reload => self.forget_queue(),
             Command::Checkpoint { done } => {
                 // The caller may be gone; the checkpoint is then simply there.
                 let _ = done.send(self.checkpoint().await);
@@ -617,6 +618,7 @@ impl Driver {
                 }
                 Some(Command::Ask(request)) => self.direct.push_back(request),
                 Some(Command::Wake) => self.is_inbox_stale = true,
+                Some(Command::Reload) => self.forget_queue(),
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
                 Some(Command::Checkpoint { done }) => {
                     let busy = CommandError::Failed {
@@ -642,7 +644,7 @@ impl Driver {
                 Command::Ask(request) => self.direct.push_back(request),
                 Command::Join { input, answer, .. } => self.answer(answer, Answer::Follow { input }),
                 Command::Stop { done, .. } => self.finish_stop(done),
-                Command::Wake | Command::Checkpoint { .. } | Command::Freeze { .. } => {}
+                Command::Wake | Command::Reload | Command::Checkpoint { .. } | Command::Freeze { .. } => {}
             }
         }
         for request in std::mem::take(&mut self.direct) {

@@ -14,7 +14,7 @@ use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
 use godwit_core::store::{AcceptError, Accepted, Home, OutputEnd, OutputKey, Page, StoreError};
-use godwit_core::time::within;
+use godwit_core::time::{sleep, within};
 
 use super::Runtime;
 use super::call::CallError;
@@ -23,11 +23,61 @@ use super::wire::{Delivered, PeerAnswer, PeerRequest};
 
 /// Outputs read at once.
 const PUBLISH_PAGE: usize = 256;
+/// Pages that one look at the outbox reads at most.
+const PUBLISH_PAGES_MAX: usize = 64;
+/// Outputs to one destination in one round.
+const LANE_MAX: usize = 128;
+/// Destinations that are enough for one round.
+const LANES_ENOUGH: usize = 32;
 /// How long one delivery may take.
 const DELIVER_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause of a destination that did not take its output.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Outputs by destination.
+type Lanes = BTreeMap<AgentId, Vec<StoredOutput>>;
+
+/// Destinations that did not take their outputs, each with its own back-off.
+#[derive(Default)]
+struct Resting(BTreeMap<AgentId, Rest>);
+
+struct Rest {
+    backoff: Backoff,
+    /// Boot time of the next try; `None` while it is being tried.
+    until: Option<Duration>,
+}
+
+impl Resting {
+    fn holds(&self, destination: &AgentId) -> bool {
+        self.0.get(destination).is_some_and(|rest| rest.until.is_some())
+    }
+
+    fn wake(&mut self, now: Duration) {
+        for rest in self.0.values_mut() {
+            rest.until = rest.until.filter(|until| *until > now);
+        }
+    }
+
+    fn rest(&mut self, destination: AgentId, now: Duration, random: u8) {
+        let new = || Rest {
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
+            until: None,
+        };
+        let rest = self.0.entry(destination).or_insert_with(new);
+        rest.until = Some(now + rest.backoff.delay(random));
+    }
+
+    fn forget(&mut self, destination: &AgentId) {
+        self.0.remove(destination);
+    }
+
+    /// Time until the first of them is tried again.
+    fn pause(&self, now: Duration) -> Option<Duration> {
+        let first = self.0.values().filter_map(|rest| rest.until).min()?;
+        Some(first.saturating_sub(now).max(Duration::from_millis(1)))
+    }
+}
 
 /// How a round over one destination went.
 enum Round {
@@ -61,66 +111,90 @@ impl Runtime {
     }
 
     async fn publish_all(&self, owned: &Owned) {
-        let agent = &owned.lease.agent;
         let shutdown = self.inner().tasks.shutdown();
-        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+        let mut resting = Resting::default();
         while owned.guard.is_held() && !shutdown.is_cancelled() {
-            let page = Page {
-                after: 0,
-                limit: PUBLISH_PAGE,
-            };
-            let outputs = match self.inner().store.pending_outputs(agent, page).await {
-                Ok(outputs) if outputs.is_empty() => return,
-                Ok(outputs) => outputs,
+            resting.wake(self.inner().clock.boot());
+            let lanes = match self.read_lanes(&owned.lease.agent, &resting).await {
+                Ok(lanes) => lanes,
                 Err(error) => {
-                    tracing::warn!(%agent, %error, "outbox can't be read");
+                    tracing::warn!(agent = %owned.lease.agent, %error, "outbox can't be read");
                     return;
                 }
             };
-            match self.publish_round(owned, outputs).await {
-                Round::Done => backoff = Backoff::new(RETRY_FIRST, RETRY_MAX),
-                Round::Stale => return,
-                Round::Later => {
-                    let [random] = self.inner().clock.random();
-                    // The pause ends early at shutdown.
-                    let _ = within(backoff.delay(random), shutdown.cancelled()).await;
-                }
+            if lanes.is_empty() {
+                let Some(pause) = resting.pause(self.inner().clock.boot()) else {
+                    return;
+                };
+                // The pause ends early at shutdown.
+                let _ = within(pause, shutdown.cancelled()).await;
+            } else if let Round::Stale = self.publish_round(owned, lanes, &mut resting).await {
+                return;
             }
         }
     }
 
-    /// Sends what was read: destinations side by side, each in order.
-    async fn publish_round(&self, owned: &Owned, outputs: Vec<StoredOutput>) -> Round {
-        let mut lanes: BTreeMap<AgentId, Vec<StoredOutput>> = BTreeMap::new();
-        for output in outputs {
-            lanes
-                .entry(output.output.destination.clone())
-                .or_default()
-                .push(output);
-        }
-        let rounds = lanes.into_values().map(|lane| self.publish_lane(owned, lane));
-        let results = futures::future::join_all(rounds).await;
-        let mut ends = Vec::new();
-        let mut round = Round::Done;
-        for (ended, lane_round) in results {
-            ends.extend(ended);
-            round = match (round, lane_round) {
-                (Round::Stale, _) | (_, Round::Stale) => Round::Stale,
-                (Round::Later, _) | (_, Round::Later) => Round::Later,
-                (Round::Done, Round::Done) => Round::Done,
+    /// Pending outputs by destination, in order. Destinations that rest are passed by, so that one that does not answer
+    /// hides no other.
+    async fn read_lanes(&self, agent: &AgentId, resting: &Resting) -> Result<Lanes, StoreError> {
+        let mut lanes = Lanes::new();
+        let mut after = 0;
+        for _ in 0..PUBLISH_PAGES_MAX {
+            let page = Page {
+                after,
+                limit: PUBLISH_PAGE,
             };
-        }
-        if ends.is_empty() {
-            return round;
-        }
-        match self.inner().store.end_outputs(&owned.owner(), &ends).await {
-            Ok(()) => round,
-            Err(StoreError::Fenced { .. }) => Round::Stale,
-            Err(error) => {
-                tracing::warn!(agent = %owned.lease.agent, %error, "outputs can't be ended");
-                Round::Later
+            let outputs = self.inner().store.pending_outputs(agent, page).await?;
+            let Some(last) = outputs.last() else { break };
+            after = last.position;
+            let is_last = outputs.len() < PUBLISH_PAGE;
+            for output in outputs {
+                let destination = output.output.destination.clone();
+                if !resting.holds(&destination) {
+                    let lane = lanes.entry(destination).or_default();
+                    if lane.len() < LANE_MAX {
+                        lane.push(output);
+                    }
+                }
+            }
+            if is_last || lanes.len() >= LANES_ENOUGH {
+                break;
             }
         }
+        Ok(lanes)
+    }
+
+    /// Sends what was read: destinations side by side, each in order.
+    async fn publish_round(&self, owned: &Owned, lanes: Lanes, resting: &mut Resting) -> Round {
+        let rounds = lanes.into_iter().map(|(destination, lane)| async move {
+            let (ends, round) = self.publish_lane(owned, lane).await;
+            (destination, ends, round)
+        });
+        let mut ends = Vec::new();
+        let mut is_stale = false;
+        for (destination, ended, round) in futures::future::join_all(rounds).await {
+            ends.extend(ended);
+            match round {
+                Round::Done => resting.forget(&destination),
+                Round::Stale => is_stale = true,
+                Round::Later => {
+                    let [random] = self.inner().clock.random();
+                    resting.rest(destination, self.inner().clock.boot(), random);
+                }
+            }
+        }
+        if !ends.is_empty() {
+            match self.inner().store.end_outputs(&owned.owner(), &ends).await {
+                Ok(()) => {}
+                Err(StoreError::Fenced { .. }) => is_stale = true,
+                Err(error) => {
+                    tracing::warn!(agent = %owned.lease.agent, %error, "outputs can't be ended");
+                    // Sent again in the next round; the receivers know them.
+                    sleep(RETRY_FIRST).await;
+                }
+            }
+        }
+        if is_stale { Round::Stale } else { Round::Done }
     }
 
     async fn publish_lane(

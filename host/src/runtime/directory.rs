@@ -110,6 +110,17 @@ impl Directory {
         }
     }
 
+    /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.
+    pub(crate) fn forget_lost(&self, agent: &AgentId) {
+        let mut entries = self.lock();
+        if entries
+            .get(agent)
+            .is_some_and(|entry| entry.guard.state() == LeaseState::Lost)
+        {
+            entries.remove(agent);
+        }
+    }
+
     /// Forgets everything: the session is dead.
     pub(crate) fn lose_all(&self) {
         for (_, entry) in self.lock().drain() {

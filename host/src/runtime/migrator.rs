@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId, MigrationId};
+use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::mesh::MeshError;
 use godwit_core::migration::{Failure, Phase};
 use godwit_core::store::{MigrationRecord, StoreError};
@@ -154,4 +155,9 @@ fn refused_by_store(error: &StoreError) -> Failure {
             reason: other.to_string(),
         },
     }
+}
+
+/// Whether a lease was given by this migration's commit point.
+fn is_of(lease: &Lease, id: MigrationId) -> bool {
+    matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == id)
 }

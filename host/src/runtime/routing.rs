@@ -117,8 +117,12 @@ impl Runtime {
                 _ => None,
             };
             let tried = match resident {
-                Some(tried) => tried?,
-                None => match self.look_and_try(agent, call, hops).await? {
+                Some(tried) => tried.map_err(|error| unless_durable(error, may_be_durable))?,
+                None => match self
+                    .look_and_try(agent, call, hops)
+                    .await
+                    .map_err(|error| unless_durable(error, may_be_durable))?
+                {
                     Looked::Tried(tried) => tried,
                     Looked::Answered(called) => return Ok(called),
                 },
@@ -345,6 +349,26 @@ impl Runtime {
             .request(peer, wire::encode(request), timeout)
             .await?;
         wire::decode(&answer).map_err(|reason| MeshError::NoAnswer { peer, reason })
+    }
+}
+
+/// A definite refusal is one only if no earlier try may have left the input somewhere, durably.
+fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
+    let says_not_accepted = matches!(
+        error,
+        CallError::NotFound { .. }
+            | CallError::PeersSilent { .. }
+            | CallError::Misdirected { .. }
+            | CallError::Busy { .. }
+            | CallError::Broken { .. }
+            | CallError::Unavailable { .. }
+    );
+    if may_be_durable && says_not_accepted {
+        CallError::Unknown {
+            reason: error.to_string(),
+        }
+    } else {
+        error
     }
 }
 

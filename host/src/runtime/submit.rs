@@ -43,6 +43,9 @@ impl Runtime {
             AgentCall::Redrive { input } => {
                 store.redrive(agent, *input).await.map_err(store_error)?;
                 self.look_at(agent).await;
+                if let Some(handle) = self.inner().directory.handle(agent) {
+                    handle.reload().await;
+                }
                 AgentReply::Done
             }
             AgentCall::Receipts { after, limit } => {

@@ -1,5 +1,6 @@
 //! The floor of a guest call: the same component in bare wasmtime, with the engine's settings that cost anything and
-//! without all that the engine does round a call. Of the imports only `turn` is served; the others trap.
+//! without all that the engine does round a call. Of the imports only `turn` and an empty configuration are served; the
+//! others trap.
 
 use anyhow::{Context, Result, bail};
 use godwit_core::lease::LeaseGuard;
@@ -8,6 +9,7 @@ use wasmtime::{CallHook, Config, Engine, InstanceAllocationStrategy, PoolingAllo
 
 use bindings::godwit::agent::turn::{self, TurnInfo};
 pub(crate) use bindings::godwit::agent::types;
+use bindings::wasi::config::store;
 use bindings::{Agent, AgentPre};
 
 mod bindings {
@@ -44,6 +46,16 @@ impl turn::Host for Data {
     }
 }
 
+impl store::Host for Data {
+    fn get(&mut self, _key: String) -> Result<Option<String>, store::Error> {
+        Ok(None)
+    }
+
+    fn get_all(&mut self) -> Result<Vec<(String, String)>, store::Error> {
+        Ok(Vec::new())
+    }
+}
+
 impl types::Host for Data {}
 
 impl BarePlugin {
@@ -56,6 +68,7 @@ impl BarePlugin {
         let component = Component::new(&engine, component).map_err(plain)?;
         let mut linker = Linker::new(&engine);
         turn::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).map_err(plain)?;
+        store::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).map_err(plain)?;
         linker
             .define_unknown_imports_as_traps(&component)
             .map_err(plain)?;

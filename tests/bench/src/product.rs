@@ -24,7 +24,7 @@ use godwit_engine::{Engine, EngineConfig};
 /// The name that all agents in this process have.
 pub(crate) const AGENT: &str = "bench";
 /// The plugin version under which components are stored here.
-const VERSION: &str = "0.1.0";
+pub(crate) const VERSION: &str = "0.1.0";
 const GUESTS_MAX: u32 = 16;
 const GUEST_THREADS: usize = 4;
 /// No agent parks by itself while it is measured.

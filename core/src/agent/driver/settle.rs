@@ -340,8 +340,8 @@ impl Driver {
             let stored = self.env.store.input(&self.agent, input).await;
             match stored.map(|stored| stored.and_then(|stored| stored.outcome)) {
                 Ok(Some(outcome)) => self.answer_waiters(seq, &outcome),
-                // Open again: a dead letter that was given another chance. It is read with the next look.
-                Ok(None) => self.is_inbox_stale = true,
+                // Open again, at its old place: a dead letter that was given another chance.
+                Ok(None) => self.forget_queue(),
                 Err(error) => tracing::warn!(agent = %self.agent, %error, "ended input can't be read"),
             }
         }

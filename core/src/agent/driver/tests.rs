@@ -317,3 +317,38 @@ async fn outputs_are_announced_with_their_commit() {
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0].number, 1);
 }
+
+#[tokio::test]
+async fn a_dead_letter_that_is_tried_again_runs_at_its_old_place() {
+    let world = world().await;
+    let handle = world.drive().await;
+    let input = world.input("fatal", Some("k"));
+    let id = input.input.id;
+    handle.ask(input).await.unwrap();
+    assert_eq!(reply(&world.ask(&handle, "add 1").await), "1");
+    world.env.store.redrive(&world.agent, id).await.unwrap();
+    let joined = handle.join(id, Seq(1));
+    let again = within(Duration::from_secs(20), joined)
+        .await
+        .expect("it ends again");
+    assert!(
+        matches!(
+            again,
+            Answer::Ended {
+                outcome: Outcome::DeadLettered { .. },
+                ..
+            }
+        ),
+        "{again:?}"
+    );
+    world.env.store.redrive(&world.agent, id).await.unwrap();
+    handle.reload().await;
+    assert_eq!(reply(&world.ask(&handle, "add 1").await), "2");
+    let open = world
+        .env
+        .store
+        .open_inputs(&world.agent, Page { after: 0, limit: 10 })
+        .await
+        .unwrap();
+    assert!(open.is_empty(), "{open:?}");
+}

@@ -249,15 +249,7 @@ impl Run {
             false => BoundaryKind::Turn,
         };
         let is_wrong_base = self.models[agent].revision > 0 && self.random.chance(15);
-        let mut turn = Turn::of(kind);
-        let mut ended = Vec::new();
-        for index in 0..self.models[agent].inputs.len() {
-            let input = &self.models[agent].inputs[index];
-            if input.fate == Fate::Waiting && self.random.chance(40) {
-                turn = turn.end(Seq(index as u64 + 1), input.id);
-                ended.push(index);
-            }
-        }
+        let (ended, mut turn) = self.some_waiting(agent, Turn::of(kind));
         let key = format!("state {}", self.random.below(3));
         let value = self
             .random
@@ -314,6 +306,18 @@ impl Run {
             *number += 1;
             model.pending.push((destination, *number));
         }
+    }
+
+    /// Ends some of the inputs that wait.
+    fn some_waiting(&mut self, agent: usize, mut turn: Turn) -> (Vec<usize>, Turn) {
+        let mut ended = Vec::new();
+        for (index, input) in self.models[agent].inputs.iter().enumerate() {
+            if input.fate == Fate::Waiting && self.random.chance(40) {
+                turn = turn.end(Seq(index as u64 + 1), input.id);
+                ended.push(index);
+            }
+        }
+        (ended, turn)
     }
 
     async fn release(&mut self, agent: usize) {

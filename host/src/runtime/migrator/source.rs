@@ -17,7 +17,7 @@ use super::super::Runtime;
 use super::super::call::CallError;
 use super::super::routing::store_error;
 use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
-use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, refused_by_store, unreachable};
+use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
 
 /// Bytes of rows in one bulk transfer.
 const BUNDLE_BYTES: usize = 2 << 20;
@@ -29,6 +29,8 @@ const ROUNDS_MAX: u32 = 8;
 const ROUND_BYTES_SMALL: u64 = 64 * 1024;
 /// Longest wait for a turn boundary.
 const FREEZE_MAX: Duration = Duration::from_secs(5);
+/// Pause between tries of a store that does not answer.
+const STORE_RETRY: Duration = Duration::from_millis(100);
 /// Longest single transfer of rows or of a component.
 const BULK_MAX: Duration = Duration::from_secs(30);
 
@@ -97,6 +99,20 @@ impl Runtime {
     }
 }
 
+/// Why a migration did not reach its commit point, or why that is not known.
+enum Stopped {
+    /// The agent is still this host's.
+    Failed(Failure),
+    /// The row could not be read before the host stopped.
+    InDoubt,
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// One migration at its source.
 struct Source {
     runtime: Runtime,
@@ -118,7 +134,7 @@ impl Source {
                 runtime.inner().hints.learn(&agent, target);
                 self.complete(token).await;
             }
-            Err(failure) => {
+            Err(Stopped::Failed(failure)) => {
                 tracing::warn!(migration = %id, %agent, %failure, "migration failed");
                 // Best effort: a target that does not hear this asks by itself.
                 drop(runtime.tell(target, id, &agent, MigrationMessage::Abort).await);
@@ -126,12 +142,16 @@ impl Source {
                 let phase = if is_abort { Phase::Aborted } else { Phase::Failed };
                 runtime.end_record(self.record, phase, Some(failure)).await;
             }
+            // Nobody is told anything: the record stays open, and the next start reads the row.
+            Err(Stopped::InDoubt) => {
+                tracing::warn!(migration = %id, %agent, "migration is in doubt until the next start");
+            }
         }
         runtime.inner().migrator.outgoing().remove(&agent);
     }
 
     /// Everything up to and with the commit point. Answers the token that the target holds.
-    async fn run(&mut self) -> Result<FencingToken, Failure> {
+    async fn run(&mut self) -> Result<FencingToken, Stopped> {
         let is_shared = self.is_shared().await?;
         let approached = within(MIGRATION_MAX, self.approach(is_shared)).await;
         let phase = self.record.phase;
@@ -367,50 +387,112 @@ impl Source {
     }
 
     /// The commit point of hosts that share the store: one transaction.
-    async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Failure> {
-        let store = &self.runtime.inner().store;
+    async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
+        let store = self.runtime.inner().store.clone();
         let transferred = store
             .transfer(&frozen.owner, frozen.revision, self.record.id, self.target())
             .await;
         failpoint::hit("migration.source.after-transferred");
-        let lease = transferred.map_err(|error| refused_by_store(&error))?;
-        self.runtime.inner().directory.lose(&self.record.agent);
-        frozen.moved().await;
-        Ok(lease.token)
+        let failure = match transferred {
+            Ok(lease) => {
+                self.let_go(frozen).await;
+                return Ok(lease.token);
+            }
+            Err(error) => refused_by_store(&error),
+        };
+        // Whatever the write said, the row knows.
+        let lease = self.until_read(|| store.lease(&self.record.agent)).await?;
+        match lease.filter(|lease| is_of(lease, self.record.id)) {
+            Some(lease) => {
+                self.let_go(frozen).await;
+                Ok(lease.token)
+            }
+            None => Err(Stopped::Failed(failure)),
+        }
     }
 
     /// The commit point of hosts with stores of their own: see `RuntimeStore`'s handoff.
-    async fn hand_off(&mut self, frozen: Frozen) -> Result<FencingToken, Failure> {
+    async fn hand_off(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
         let agent = self.record.agent.clone();
         let store = self.runtime.inner().store.clone();
         let begun = store
             .begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target())
             .await;
         failpoint::hit("migration.source.after-handing-off");
-        let granted = begun.map_err(|error| refused_by_store(&error))?.granted;
+        let granted = match begun {
+            Ok(handoff) => handoff.granted,
+            Err(error) => return self.back_out(frozen, refused_by_store(&error)).await,
+        };
         let prepared = self.prepare(&frozen, granted).await;
         failpoint::hit("migration.source.after-prepared");
-        let moved = match prepared {
-            Ok(()) => store.finish_handoff(&agent, self.record.id).await,
-            Err(failure) => {
-                self.take_back(frozen).await;
-                return Err(failure);
-            }
-        };
+        if let Err(failure) = prepared {
+            return self.back_out(frozen, failure).await;
+        }
+        let moved = store.finish_handoff(&agent, self.record.id).await;
         failpoint::hit("migration.source.after-moved");
-        // Whatever the write said, the row knows.
-        let row = store.agent(&agent).await.ok().flatten();
-        let is_moved = row.is_some_and(|row| matches!(row.home, Home::Moved(_)));
         match moved {
-            Err(error) if !is_moved => {
-                self.take_back(frozen).await;
-                Err(refused_by_store(&error))
-            }
-            Ok(()) | Err(_) => {
-                self.runtime.inner().directory.lose(&agent);
-                frozen.moved().await;
+            Ok(()) => {
+                self.let_go(frozen).await;
                 Ok(granted)
             }
+            Err(error) => self.back_out(frozen, refused_by_store(&error)).await,
+        }
+    }
+
+    /// The agent is the target's: its driver here ends, and waiting callers are routed there.
+    async fn let_go(&self, frozen: Frozen) {
+        self.runtime.inner().directory.lose(&self.record.agent);
+        frozen.moved().await;
+    }
+
+    /// Backs out of a handoff, unless the row says that it has moved: then it has. A row in `HandingOff` is taken back under
+    /// a token above the granted one, however often that must be tried; until the row is known nobody is told anything.
+    async fn back_out(&self, frozen: Frozen, failure: Failure) -> Result<FencingToken, Stopped> {
+        let store = self.runtime.inner().store.clone();
+        let (agent, id) = (&self.record.agent, self.record.id);
+        loop {
+            let row = self.until_read(|| store.agent(agent)).await?;
+            match row.map(|row| row.home) {
+                Some(Home::Moved(tombstone)) if tombstone.migration == id => {
+                    self.let_go(frozen).await;
+                    return Ok(tombstone.token);
+                }
+                Some(Home::HandingOff { migration, .. }) if migration == id => {
+                    let incarnation = self.runtime.session().incarnation;
+                    if let Err(error) = store.abort_handoff(agent, id, incarnation).await {
+                        tracing::error!(%agent, %error, "migration can't be backed out now");
+                        self.pause().await?;
+                        continue;
+                    }
+                    tracing::info!(%agent, "migration backed out");
+                }
+                _ => {}
+            }
+            self.let_go(frozen).await;
+            self.runtime.inner().rescan.notify_one();
+            return Err(Stopped::Failed(failure));
+        }
+    }
+
+    /// Reads until the store answers, or the host stops.
+    async fn until_read<T, F>(&self, read: impl Fn() -> F) -> Result<T, Stopped>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match read().await {
+                Ok(value) => return Ok(value),
+                Err(error) => tracing::error!(agent = %self.record.agent, %error, "row can't be read now"),
+            }
+            self.pause().await?;
+        }
+    }
+
+    async fn pause(&self) -> Result<(), Stopped> {
+        let shutdown = self.runtime.inner().tasks.shutdown();
+        match within(STORE_RETRY, shutdown.cancelled()).await {
+            Some(()) => Err(Stopped::InDoubt),
+            None => Ok(()),
         }
     }
 
@@ -444,25 +526,6 @@ impl Source {
                 reason: format!("the target answered {other:?}"),
             }),
         }
-    }
-
-    /// Backs out before the commit point: the agent goes on here under a token above the granted one.
-    async fn take_back(&self, frozen: Frozen) {
-        let inner = self.runtime.inner();
-        let incarnation = self.runtime.session().incarnation;
-        match inner
-            .store
-            .abort_handoff(&self.record.agent, self.record.id, incarnation)
-            .await
-        {
-            Ok(lease) => tracing::info!(agent = %lease.agent, token = %lease.token, "migration backed out"),
-            Err(error) => {
-                tracing::error!(agent = %self.record.agent, %error, "migration can't be backed out now")
-            }
-        }
-        inner.directory.lose(&self.record.agent);
-        frozen.moved().await;
-        inner.rescan.notify_one();
     }
 
     /// After the commit point it always finishes: the target is told until it has heard.

@@ -9,7 +9,7 @@ use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
-use godwit_core::lease::{GrantCause, Lease, LeaseGuard};
+use godwit_core::lease::LeaseGuard;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
@@ -19,7 +19,7 @@ use godwit_core::time::{sleep, within};
 
 use super::super::Runtime;
 use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
-use super::recovery;
+use super::{is_of, recovery};
 
 /// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
 const ACTIVATE_MAX: Duration = Duration::from_secs(3);
@@ -34,6 +34,8 @@ pub(super) struct Incoming {
     time_ms: u64,
     guard: LeaseGuard,
     warm: Option<WarmGuest>,
+    /// The copy was dropped: nothing may bind it any more.
+    is_closed: bool,
 }
 
 fn refused(reason: impl Into<String>) -> MigrationAnswer {
@@ -126,6 +128,7 @@ impl Runtime {
             snapshot: None,
             time_ms: 0,
             warm: None,
+            is_closed: false,
         };
         let incoming = Arc::new(tokio::sync::Mutex::new(incoming));
         self.inner().migrator.incoming().insert(id, incoming);
@@ -179,12 +182,36 @@ impl Runtime {
                 && record.id != new.id
                 && !record.phase.is_terminal();
             if is_older_try {
-                self.discard(record, "a newer migration").await;
+                self.discard_unbound(record, "a newer migration").await;
             }
         }
     }
 
-    /// Forgets a copy that is not bound, or that the source has given up.
+    /// Forgets a copy, unless it is bound: that needs the source's word. The lock that `Prepare` needs is held meanwhile.
+    async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
+        let incoming = self.inner().migrator.incoming().get(&record.id).cloned();
+        let mut held = match &incoming {
+            Some(incoming) => Some(incoming.lock().await),
+            None => None,
+        };
+        let id = record.id;
+        match self.inner().store.agent(&record.agent).await {
+            Ok(Some(row)) if matches!(row.home, Home::Prepared { migration, .. } if migration == id) => {
+                return;
+            }
+            Err(error) => {
+                tracing::warn!(migration = %id, %error, "copy stays: its row can't be read");
+                return;
+            }
+            Ok(_) => {}
+        }
+        if let Some(incoming) = held.as_mut() {
+            incoming.is_closed = true;
+        }
+        self.discard(record, by).await;
+    }
+
+    /// Forgets a copy that the source has given up, bound or not.
     pub(super) async fn discard(&self, record: MigrationRecord, by: &str) {
         self.inner().migrator.incoming().remove(&record.id);
         if let Err(error) = self.inner().store.discard_copy(record.id).await {
@@ -209,16 +236,13 @@ impl Runtime {
             {
                 return;
             }
-            runtime.inner().migrator.incoming().remove(&id);
-            let Ok(Some(record)) = runtime.inner().store.migration(id).await else {
-                return;
-            };
-            let row = runtime.inner().store.agent(&record.agent).await.ok().flatten();
-            let is_bound = row
-                .is_some_and(|row| matches!(row.home, Home::Prepared { migration, .. } if migration == id));
-            if record.role == Role::Target && !record.phase.is_terminal() && !is_bound {
-                runtime.discard(record, "deadline").await;
+            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
+                && record.role == Role::Target
+                && !record.phase.is_terminal()
+            {
+                runtime.discard_unbound(record, "deadline").await;
             }
+            runtime.inner().migrator.incoming().remove(&id);
         });
     }
 
@@ -288,6 +312,9 @@ impl Runtime {
         if record.source != from || record.agent != *agent {
             return refused("this migration has another source or agent");
         }
+        if record.phase == Phase::Complete {
+            return MigrationAnswer::Activated;
+        }
         self.activate_here(record, token).await
     }
 
@@ -315,8 +342,11 @@ impl Runtime {
             // Activated before, or transferred within the shared store.
             Home::Here => match store.lease(&agent).await {
                 Ok(Some(lease)) if is_of(&lease, id) && lease.token == token => lease,
-                _ => return MigrationAnswer::Activated,
+                _ if row.token >= token => return MigrationAnswer::Activated,
+                _ => return refused("the agent here is another, under a lower token"),
             },
+            // It ran here, and has moved on since.
+            Home::Moved(tombstone) if tombstone.token > token => return MigrationAnswer::Activated,
             _ => return refused("the copy is not bound for this migration"),
         };
         failpoint::hit("migration.target.after-adopted");
@@ -395,10 +425,6 @@ impl Runtime {
             Err(_) => MigrationAnswer::Pending,
         }
     }
-}
-
-fn is_of(lease: &Lease, id: MigrationId) -> bool {
-    matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == id)
 }
 
 impl Incoming {
@@ -517,6 +543,9 @@ impl Incoming {
 
     /// Step 2: the last rows, and the copy is bound, in one transaction.
     async fn on_prepare(&mut self, runtime: &Runtime, preparation: Preparation) -> MigrationAnswer {
+        if self.is_closed {
+            return refused("this migration has been dropped here");
+        }
         self.look_at(&preparation.frames);
         self.record.phase = Phase::Cutover;
         let request = PrepareRequest {

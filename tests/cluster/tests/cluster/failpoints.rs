@@ -2,8 +2,9 @@
 //! with both commit points. Afterwards exactly one host runs the agent, nothing is lost, and every caller was answered.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_support::bank::Bank;
 use godwit_support::binaries;
 use godwit_support::check;
@@ -65,9 +66,7 @@ async fn die_at(pair: &mut Cluster, failpoint: &str, agent: &str) -> Result<()> 
     };
     let load = Load::start(&plan);
     load.progress(10, SOON).await?;
-    // The answer may die with the host.
-    drop(door.migrate(agent, "b").await);
-    pair.host_mut(mortal).died(SOON).await?;
+    move_until_death(pair, mortal, agent).await?;
     pair.host_mut(mortal).start(&[]).await?;
     load.progress(20, SOON).await?;
     let runner = pair.runner(agent, SOON).await?;
@@ -80,6 +79,28 @@ async fn die_at(pair: &mut Cluster, failpoint: &str, agent: &str) -> Result<()> 
     // Settled means settled: it stays where both hosts said that it is.
     ensure!(pair.runner(agent, SOON).await? == runner, "it moved once more");
     pair.verify(runner, &plan.agents).await
+}
+
+/// Starts the move, and starts it again when it fails before its failpoint: the source may find out late that the target's
+/// process is a new one.
+async fn move_until_death(pair: &mut Cluster, mortal: Side, agent: &str) -> Result<()> {
+    let door = pair.a.client();
+    let began = Instant::now();
+    let mut migration = None;
+    while pair.host_mut(mortal).is_running() {
+        ensure!(began.elapsed() < SOON, "host {mortal:?} does not die");
+        migration = match migration {
+            // The answer may die with the host.
+            None => door.migrate(agent, "b").await.ok(),
+            Some(id) => match door.migration(&id).await {
+                Ok(over) if matches!(over.phase.as_str(), "failed" | "aborted") => None,
+                Ok(over) if over.phase == "complete" => bail!("it moved, and host {mortal:?} lives"),
+                Ok(_) | Err(_) => Some(id),
+            },
+        };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 async fn all(mut pair: Cluster, failpoints: &[&str]) -> Result<()> {
