@@ -203,6 +203,9 @@ impl Driver {
 
     async fn on_command(&mut self, command: Command) -> Flow {
         match command {
+            Command::Ask(request) if self.direct.len() >= MAILBOX_MAX => {
+                self.answer(request.answer, Answer::NotAccepted(NotAccepted::Busy));
+            }
             Command::Ask(request) => self.direct.push_back(request),
             Command::Join { input, seq, answer } => self.join(input, seq, answer).await,
             Command::Wake => self.is_inbox_stale = true,
@@ -553,6 +556,10 @@ impl Driver {
         let Some(loaded) = self.loaded.as_mut() else {
             return Err(CommandError::Loading);
         };
+        // Before `init` there is nothing to keep.
+        if loaded.head.revision == Revision(0) {
+            return Err(CommandError::Loading);
+        }
         let Some(mut guest) = loaded.guest.take() else {
             return Err(CommandError::Loading);
         };

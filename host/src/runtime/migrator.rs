@@ -23,7 +23,7 @@ mod source;
 mod target;
 
 pub(crate) use recovery::{open_migrations, recover};
-use target::Incoming;
+use target::Arrival;
 
 /// Longest a migration may take before its commit point.
 const MIGRATION_MAX: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ const LISTED_MAX: usize = 1_000;
 #[derive(Default)]
 pub(crate) struct Migrator {
     outgoing: Mutex<HashMap<AgentId, Outgoing>>,
-    incoming: Mutex<HashMap<MigrationId, Arc<tokio::sync::Mutex<Incoming>>>>,
+    incoming: Mutex<HashMap<MigrationId, Arc<Arrival>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl Migrator {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn incoming(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<tokio::sync::Mutex<Incoming>>>> {
+    fn incoming(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Arrival>>> {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -63,9 +63,29 @@ impl Driver {
             }
             Some(failure) => {
                 self.loaded = None;
+                let rest = self.wait_for_accepted(rest, outcome.committed);
                 self.on_refused(rest, failure).await
             }
         }
+    }
+
+    /// A direct ask whose acceptance committed without what should have followed it is durable: it waits in the queue.
+    fn wait_for_accepted(&mut self, rest: Vec<Pending>, committed: usize) -> Vec<Pending> {
+        let mut unaccepted = Vec::with_capacity(rest.len());
+        for pending in rest {
+            match pending {
+                Pending {
+                    origin: Origin::Direct(request),
+                    seq,
+                    steps_end,
+                    ..
+                } if steps_end == committed + 1 => {
+                    self.add_waiter(seq, request.input.input.id, request.answer);
+                }
+                other => unaccepted.push(other),
+            }
+        }
+        unaccepted
     }
 
     /// Tells whoever waits for a durable step.

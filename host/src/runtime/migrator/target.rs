@@ -24,8 +24,14 @@ use super::{is_of, recovery};
 /// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
 const ACTIVATE_MAX: Duration = Duration::from_secs(3);
 
+/// An open migration at its target, and whose messages about it count.
+pub(super) struct Arrival {
+    source: HostId,
+    state: tokio::sync::Mutex<Incoming>,
+}
+
 /// One migration at its target.
-pub(super) struct Incoming {
+struct Incoming {
     record: MigrationRecord,
     reservation: Reservation,
     digest: BundleDigest,
@@ -60,12 +66,12 @@ impl Runtime {
             MigrationMessage::WhatBecame => self.on_what_became(id, &agent).await,
             MigrationMessage::Abort => self.on_abort(from, id).await,
             MigrationMessage::Restore { revision } => match self.incoming(from, id) {
-                Some(incoming) => incoming.lock().await.on_restore(self, revision).await,
+                Some(incoming) => incoming.state.lock().await.on_restore(self, revision).await,
                 None => refused("no such migration is open here"),
             },
             MigrationMessage::Prepare(preparation) => match self.incoming(from, id) {
                 Some(incoming) => {
-                    let answer = incoming.lock().await.on_prepare(self, *preparation).await;
+                    let answer = incoming.state.lock().await.on_prepare(self, *preparation).await;
                     self.watch_prepared(id);
                     answer
                 }
@@ -75,12 +81,9 @@ impl Runtime {
     }
 
     /// The open migration, if it is this source's.
-    fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<tokio::sync::Mutex<Incoming>>> {
-        let incoming = self.inner().migrator.incoming().get(&id).cloned()?;
-        let is_source = incoming
-            .try_lock()
-            .map_or(true, |incoming| incoming.record.source == from);
-        is_source.then_some(incoming)
+    fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<Arrival>> {
+        let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
+        (arrival.source == from).then_some(arrival)
     }
 
     async fn on_reserve(
@@ -130,8 +133,11 @@ impl Runtime {
             warm: None,
             is_closed: false,
         };
-        let incoming = Arc::new(tokio::sync::Mutex::new(incoming));
-        self.inner().migrator.incoming().insert(id, incoming);
+        let arrival = Arrival {
+            source: from,
+            state: tokio::sync::Mutex::new(incoming),
+        };
+        self.inner().migrator.incoming().insert(id, Arc::new(arrival));
         self.watch_deadline(id);
         failpoint::hit("migration.target.after-reserve");
         if has_plugin {
@@ -191,7 +197,7 @@ impl Runtime {
     async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
         let incoming = self.inner().migrator.incoming().get(&record.id).cloned();
         let mut held = match &incoming {
-            Some(incoming) => Some(incoming.lock().await),
+            Some(incoming) => Some(incoming.state.lock().await),
             None => None,
         };
         let id = record.id;
@@ -268,7 +274,7 @@ impl Runtime {
             },
             BulkHeader::Rows { id, agent } => match self.incoming(from, id) {
                 Some(incoming) => {
-                    let mut incoming = incoming.lock().await;
+                    let mut incoming = incoming.state.lock().await;
                     if incoming.record.agent != agent {
                         return refused("the rows are of another agent than was reserved");
                     }
@@ -354,7 +360,7 @@ impl Runtime {
         let mut record = record;
         let (guard, warm) = match incoming {
             Some(incoming) => {
-                let mut incoming = incoming.lock().await;
+                let mut incoming = incoming.state.lock().await;
                 (record.rounds, record.bytes) = (incoming.record.rounds, incoming.record.bytes);
                 (incoming.guard.clone(), incoming.warm.take())
             }

@@ -115,7 +115,7 @@ async fn hostile_guests_get_typed_faults_and_their_neighbours_go_on() -> Result<
     );
     let count: usize = door.reply(NEIGHBOUR, "get").await?.parse()?;
     ensure!(
-        count == before.count() + during.count(),
+        count == before.count() + during.count() + after.count(),
         "the neighbour counts {count}"
     );
     Ok(())
