@@ -16,6 +16,9 @@ use crate::limits::{Limiter, effective};
 use crate::log::GuestLog;
 use crate::random::Random;
 
+/// Nice value of a thread whose call takes long: about a tenth of the processor time beside an ordinary thread.
+const LONG_CALL_NICE: i32 = 10;
+
 /// The host's side of one guest.
 pub(crate) struct GuestContext {
     pub(crate) agent: AgentId,
@@ -39,6 +42,8 @@ pub(crate) struct Call {
     pub(crate) random: Random,
     /// Whether the guest is in an import.
     pub(crate) is_in_host: bool,
+    /// Ticks that found the call running.
+    ticks: u32,
 }
 
 /// What the guest is called for.
@@ -115,6 +120,17 @@ impl GuestContext {
         }
     }
 
+    /// A call that is found running a second time takes longer than a tick: its thread makes way for the others. The owner of
+    /// the thread replaces it afterwards, because an ordinary user can't raise a priority again.
+    pub(crate) fn make_way(&mut self) {
+        self.call.ticks += 1;
+        if self.call.ticks == 2
+            && let Err(error) = rustix::process::setpriority_process(None, LONG_CALL_NICE)
+        {
+            tracing::debug!(%error, "a long call keeps its priority");
+        }
+    }
+
     /// Whether the call may go on: asked at each tick.
     pub(crate) fn check_running(&self) -> Result<(), Stop> {
         self.check_fence()?;
@@ -143,6 +159,7 @@ impl Call {
             deadline: boot_now() + Duration::from_millis(limits.turn_ms_max),
             random,
             is_in_host: false,
+            ticks: 0,
         }
     }
 }

@@ -168,7 +168,8 @@ impl Unborn {
         store.limiter(|context| &mut context.limiter);
         store.set_max_component_handles(HANDLES_MAX);
         store.call_hook(|mut store, hook| on_crossing(store.data_mut(), hook));
-        store.epoch_deadline_callback(|store| {
+        store.epoch_deadline_callback(|mut store| {
+            store.data_mut().make_way();
             store.data().check_running()?;
             Ok(UpdateDeadline::Continue(1))
         });

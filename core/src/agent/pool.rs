@@ -1,27 +1,34 @@
 //! The bounded set of threads that guests run on.
 //!
 //! Guest calls are synchronous and may use their whole deadline, so they get plain threads instead of async workers. One
-//! plugin may hold at most half of the threads; the others' jobs pass it by, in turn.
+//! plugin may hold at most half of the threads; the others' jobs pass it by, in turn. A thread that comes back from a job with
+//! a lower priority than it had (the engine lowers that of a long call) is replaced by a fresh one.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use crate::digest::Digest;
+
+/// Pause before another try to start a thread.
+const STAFF_RETRY: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads for guest calls.
 pub struct GuestPool {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Wakes the foreman.
+    shortage: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -30,6 +37,8 @@ struct Queue {
     turn: VecDeque<Digest>,
     lanes: BTreeMap<Digest, Lane>,
     per_plugin_max: usize,
+    /// Threads to be started.
+    missing: usize,
     is_closed: bool,
 }
 
@@ -50,24 +59,19 @@ impl GuestPool {
         let threads = threads.max(2);
         let queue = Queue {
             per_plugin_max: threads / 2,
+            missing: threads,
             ..Queue::default()
         };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
+            shortage: Condvar::new(),
+            threads: Mutex::default(),
         });
-        let spawn = |index: usize| {
-            let shared = shared.clone();
-            std::thread::Builder::new()
-                .name(format!("guest-{index}"))
-                .spawn(move || shared.work())
-                .expect("the process may start a handful of threads at start-up")
-        };
-        let threads = (0..threads).map(spawn).collect();
-        Arc::new(Self {
-            shared,
-            threads: Mutex::new(threads),
-        })
+        let foreman = shared.clone();
+        let started = shared.add_thread("guests", move || foreman.keep_staffed());
+        started.expect("the process may start a thread at start-up");
+        Arc::new(Self { shared })
     }
 
     /// Runs `job` on one of the threads, after earlier jobs of the same plugin.
@@ -104,10 +108,16 @@ impl GuestPool {
             queue.turn.clear();
         }
         self.shared.wake.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!("a guest thread panicked");
+        self.shared.shortage.notify_all();
+        loop {
+            let threads = std::mem::take(&mut *self.shared.threads());
+            if threads.is_empty() {
+                return;
+            }
+            for thread in threads {
+                if thread.join().is_err() {
+                    tracing::error!("a guest thread panicked");
+                }
             }
         }
     }
@@ -118,7 +128,43 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add_thread(&self, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(work)?;
+        let mut threads = self.threads();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(thread);
+        Ok(())
+    }
+
+    /// The foreman: starts threads at its own priority, which they inherit.
+    fn keep_staffed(self: &Arc<Self>) {
+        let mut queue = self.lock();
+        while !queue.is_closed {
+            if queue.missing == 0 {
+                queue = self.shortage.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(queue);
+            let shared = self.clone();
+            let started = self.add_thread("guest", move || shared.work());
+            queue = self.lock();
+            match started {
+                Ok(()) => queue.missing -= 1,
+                Err(error) => {
+                    tracing::error!(%error, "a guest thread can't be started now");
+                    let waited = self.shortage.wait_timeout(queue, STAFF_RETRY);
+                    queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+                }
+            }
+        }
+    }
+
+    fn work(self: &Arc<Self>) {
+        let priority = own_priority();
         let mut queue = self.lock();
         while !queue.is_closed {
             let Some((plugin, job)) = queue.pop() else {
@@ -133,8 +179,18 @@ impl Shared {
             if queue.finished(plugin) {
                 self.wake.notify_one();
             }
+            if own_priority() > priority && !queue.is_closed {
+                queue.missing += 1;
+                self.shortage.notify_one();
+                return;
+            }
         }
     }
+}
+
+/// The nice value of this thread; higher is less.
+fn own_priority() -> i32 {
+    rustix::process::getpriority_process(None).unwrap_or(0)
 }
 
 impl Queue {

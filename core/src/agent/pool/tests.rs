@@ -48,3 +48,16 @@ async fn a_panicking_job_is_reported_and_the_thread_lives() {
     pool.close();
     assert_eq!(pool.run(plugin, || 1).await, Err(PoolClosed));
 }
+
+#[tokio::test]
+async fn a_thread_that_was_slowed_down_is_replaced() {
+    let pool = GuestPool::start(2);
+    let plugin = Digest([1; 32]);
+    let slow_down = || rustix::process::setpriority_process(None, 5).is_ok();
+    for _ in 0..8 {
+        assert_eq!(pool.run(plugin, slow_down).await, Ok(true));
+    }
+    assert_eq!(pool.run(plugin, own_priority).await, Ok(own_priority()));
+    assert!(pool.shared.threads().len() <= 6, "finished threads are forgotten");
+    pool.close();
+}
