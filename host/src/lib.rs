@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod offline;
+pub mod peer_book;
 pub mod runtime;
 pub mod serve;
 pub mod telemetry;

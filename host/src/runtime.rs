@@ -26,10 +26,12 @@ use godwit_core::time::{Clock, within};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::call::CallError;
 use self::directory::Directory;
 use self::migrator::Migrator;
 use self::routing::Hints;
 use self::session::Current;
+use crate::peer_book::PeerBook;
 
 pub mod agents;
 pub mod audit;
@@ -66,6 +68,8 @@ pub struct Parts {
     pub mesh: Arc<dyn Mesh>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
+    /// Remembers peers over a restart; without one they are forgotten.
+    pub peer_book: Option<PeerBook>,
 }
 
 /// How a runtime behaves.
@@ -101,6 +105,7 @@ pub(crate) struct Inner {
     pub(crate) host: HostId,
     pub(crate) name: String,
     pub(crate) api: SocketAddr,
+    peer_book: Option<PeerBook>,
     pub(crate) lease_profile: LeaseProfile,
     pub(crate) resident_max: usize,
     pub(crate) tasks: TaskGroup,
@@ -141,6 +146,7 @@ impl Runtime {
             host: config.host,
             name: config.name,
             api: config.api,
+            peer_book: parts.peer_book,
             lease_profile: config.lease_profile,
             resident_max: config.resident_max,
             tasks: TaskGroup::default(),
@@ -294,14 +300,33 @@ impl Runtime {
         self.inner.mesh.peers()
     }
 
-    /// Lists a peer.
-    pub fn add_peer(&self, key: HostId, address: SocketAddr) {
+    /// Lists a peer, also for after a restart.
+    ///
+    /// # Errors
+    /// `Internal` when the list can't be written; the peer is then not listed.
+    pub fn add_peer(&self, key: HostId, address: SocketAddr) -> Result<(), CallError> {
+        if let Some(book) = &self.inner.peer_book {
+            book.insert(key, address).map_err(unwritable)?;
+        }
         self.inner.mesh.add_peer(key, address);
+        Ok(())
     }
 
     /// Forgets a peer. Answers whether it was listed.
-    pub fn remove_peer(&self, key: HostId) -> bool {
-        self.inner.mesh.remove_peer(key)
+    ///
+    /// # Errors
+    /// `Internal` when the list can't be written; the peer is then still listed.
+    pub fn remove_peer(&self, key: HostId) -> Result<bool, CallError> {
+        if let Some(book) = &self.inner.peer_book {
+            book.remove(key).map_err(unwritable)?;
+        }
+        Ok(self.inner.mesh.remove_peer(key))
+    }
+}
+
+fn unwritable(error: std::io::Error) -> CallError {
+    CallError::Internal {
+        reason: format!("the list of peers can't be written: {error}"),
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::HostConfig;
 use crate::identity::{HostKey, open_data_dir};
+use crate::peer_book::PeerBook;
 use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
 
 /// The store can't say whether a write happened: start again, and it reads the truth from the disk.
@@ -60,11 +61,17 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         .await
         .with_context(|| format!("cannot listen at {} for the API", config.listen))?;
     let api = listener.local_addr()?;
+    let peer_book = PeerBook::open(dir.try_clone()?)?;
+    let peers = peer_book
+        .entries()
+        .into_iter()
+        .chain(config.peers.iter().copied())
+        .collect();
     let door = PeerDoor::default();
     let mesh_config = MeshConfig {
         secret_key: key.secret(),
         listen: config.mesh,
-        peers: config.peers.clone(),
+        peers,
     };
     let mesh = IrohMesh::start(mesh_config, Arc::new(door.clone()))
         .await
@@ -82,6 +89,7 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         loader,
         mesh,
         clock,
+        peer_book: Some(peer_book),
     };
     let runtime = Runtime::start(runtime_config, parts, &door)
         .await

@@ -71,7 +71,7 @@ pub(super) async fn add_peer(
         return Err(Problem::malformed("a host is no peer of itself"));
     }
     let is_known = runtime.peers().iter().any(|peer| peer.host == key);
-    runtime.add_peer(key, address);
+    runtime.add_peer(key, address)?;
     let status = if is_known {
         StatusCode::OK
     } else {
@@ -87,7 +87,7 @@ pub(super) async fn remove_peer(
     path: PathText,
 ) -> Result<StatusCode, Problem> {
     let key: HostId = path.parse("key")?;
-    if runtime.remove_peer(key) {
+    if runtime.remove_peer(key)? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::new(Code::NotFound, format!("no such peer {key}")))

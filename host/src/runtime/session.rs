@@ -145,7 +145,7 @@ async fn know_each_other(runtime: &Runtime) {
                 .hints
                 .set_store_mates(others.iter().map(|session| session.host).collect());
             for session in others {
-                runtime.add_peer(session.host, session.mesh);
+                runtime.inner().mesh.add_peer(session.host, session.mesh);
             }
         }
         Err(error) => tracing::warn!(%error, "other hosts of the store can't be read"),

@@ -43,6 +43,7 @@ async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) ->
         loader: Arc::new(ScriptedLoader::default()),
         mesh,
         clock,
+        peer_book: None,
     };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
     let (plugin, component) = script_plugin();

@@ -14,12 +14,15 @@ use std::time::Duration;
 use godwit_core::lease::GrantCause;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::Backoff;
-use godwit_core::store::{Home, MigrationRecord, StoreError};
+use godwit_core::store::{AgentRow, Home, MigrationRecord, StoreError};
 use godwit_core::time::within;
 
 use super::super::Runtime;
 use super::super::wire::{MigrationAnswer, MigrationMessage};
 use super::{LISTED_MAX, MESSAGE_MAX, source};
+
+/// Pause between tries of a store that does not answer.
+const READ_RETRY: Duration = Duration::from_millis(100);
 
 /// The migrations that were open when the host stopped. Read before the host serves anybody, so that none that begins now is
 /// among them.
@@ -54,7 +57,7 @@ pub(crate) async fn recover(runtime: Runtime, open: Vec<MigrationRecord>) {
 
 async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
     let (store, agent, id) = (&runtime.inner().store, record.agent.clone(), record.id);
-    let Ok(Some(row)) = store.agent(&agent).await else {
+    let Some(row) = read_row(runtime, &record).await else {
         return;
     };
     let by_restart = || Some(Failure::Aborted { by: "restart".into() });
@@ -116,14 +119,34 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
     }
 }
 
+/// Reads the agent's row until the store answers; `None` when there is none, or the host stops.
+async fn read_row(runtime: &Runtime, record: &MigrationRecord) -> Option<AgentRow> {
+    let shutdown = runtime.inner().tasks.shutdown();
+    while !shutdown.is_cancelled() {
+        match runtime.inner().store.agent(&record.agent).await {
+            Ok(row) => return row,
+            Err(error) => tracing::error!(migration = %record.id, %error, "row can't be read now"),
+        }
+        // The pause ends early at shutdown.
+        let _ = within(READ_RETRY, shutdown.cancelled()).await;
+    }
+    None
+}
+
 /// Settles a migration at its target; for a bound copy this waits for the source's word, however long that takes.
 pub(super) async fn settle_target(runtime: &Runtime, record: MigrationRecord) {
     let shutdown = runtime.inner().tasks.shutdown();
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
     let (id, agent) = (record.id, record.agent.clone());
     while !shutdown.is_cancelled() {
-        let Ok(row) = runtime.inner().store.agent(&agent).await else {
-            return;
+        let row = match runtime.inner().store.agent(&agent).await {
+            Ok(row) => row,
+            Err(error) => {
+                tracing::error!(migration = %id, %agent, %error, "row can't be read now");
+                // The pause ends early at shutdown.
+                let _ = within(READ_RETRY, shutdown.cancelled()).await;
+                continue;
+            }
         };
         let token = match row.map(|row| row.home) {
             Some(Home::Prepared { migration, token, .. }) if migration == id => token,

@@ -240,7 +240,7 @@ impl Source {
             return Ok(false);
         };
         // It may have joined since the last heartbeat.
-        self.runtime.add_peer(session.host, session.mesh);
+        self.runtime.inner().mesh.add_peer(session.host, session.mesh);
         Ok(true)
     }
 

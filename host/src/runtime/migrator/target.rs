@@ -27,6 +27,7 @@ const ACTIVATE_MAX: Duration = Duration::from_secs(3);
 /// An open migration at its target, and whose messages about it count.
 pub(super) struct Arrival {
     source: HostId,
+    plugin: Digest,
     state: tokio::sync::Mutex<Incoming>,
 }
 
@@ -122,6 +123,7 @@ impl Runtime {
         {
             return refused(error.to_string());
         }
+        let plugin = reservation.plugin.digest;
         let granted = FencingToken(reservation.token.0 + 1);
         let incoming = Incoming {
             guard: LeaseGuard::new(self.session().lease.clone(), granted),
@@ -135,6 +137,7 @@ impl Runtime {
         };
         let arrival = Arrival {
             source: from,
+            plugin,
             state: tokio::sync::Mutex::new(incoming),
         };
         self.inner().migrator.incoming().insert(id, Arc::new(arrival));
@@ -269,6 +272,9 @@ impl Runtime {
     pub(crate) async fn take_bulk(&self, from: HostId, header: BulkHeader, body: Bytes) -> MigrationAnswer {
         match header {
             BulkHeader::Plugin { id, plugin } => match self.incoming(from, id) {
+                Some(arrival) if arrival.plugin != plugin.digest => {
+                    refused("the component is another than was reserved")
+                }
                 Some(_) => self.take_plugin(plugin, body).await,
                 None => refused("no such migration is open here"),
             },
