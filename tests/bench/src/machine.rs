@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -12,7 +14,13 @@ use crate::samples::Samples;
 /// How often the disk is asked to make bytes durable.
 const SYNCS: u32 = 200;
 
-/// Prints the machine's facts, and what making a few bytes durable costs in `directory`.
+/// How often threads wake each other.
+const HANDOVERS: u32 = 500;
+/// What a thread does before it hands over, so that the other one sleeps as it does when it waits for a disk.
+const HANDOVER_WORK: Duration = Duration::from_micros(100);
+
+/// Prints the machine's facts, and what two things cost that no ask can do without: making a few bytes durable in
+/// `directory`, and waking another thread, which an ask does several times between client, host, guest and disk.
 ///
 /// # Errors
 /// When the directory can't be written.
@@ -30,6 +38,12 @@ pub(crate) fn describe(directory: &Path) -> Result<()> {
         "fdatasync  4 KiB, p50 {}, p99 {}",
         nanos(syncs.p50()),
         nanos(syncs.p99())
+    );
+    let wakes = handovers()?;
+    println!(
+        "hand-over  from thread to sleeping thread, p50 {}, p99 {}",
+        nanos(wakes.p50()),
+        nanos(wakes.p99())
     );
     Ok(())
 }
@@ -70,5 +84,31 @@ fn fdatasync(directory: &Path) -> Result<Samples> {
         samples.time(|| file.write_all(&block).and_then(|()| file.sync_data()))?;
     }
     fs::remove_file(&path)?;
+    Ok(samples)
+}
+
+/// Wakes a thread that sleeps, and takes the time until it runs.
+fn handovers() -> Result<Samples> {
+    let (wake, woken) = sync_channel::<Instant>(1);
+    let (answer, answers) = sync_channel::<Duration>(1);
+    let sleeper = std::thread::spawn(move || {
+        while let Ok(sent) = woken.recv() {
+            if answer.send(sent.elapsed()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut samples = Samples::new();
+    for _ in 0..HANDOVERS {
+        let started = Instant::now();
+        while started.elapsed() < HANDOVER_WORK {
+            std::hint::spin_loop();
+        }
+        wake.send(Instant::now()).context("the sleeping thread is gone")?;
+        samples.push(answers.recv()?);
+    }
+    drop(wake);
+    // It has nothing left to do but to end.
+    let _ = sleeper.join();
     Ok(samples)
 }
