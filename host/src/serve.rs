@@ -62,20 +62,8 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot listen at {} for the API", config.listen))?;
     let api = listener.local_addr()?;
     let peer_book = PeerBook::open(dir.try_clone()?)?;
-    let peers = peer_book
-        .entries()
-        .into_iter()
-        .chain(config.peers.iter().copied())
-        .collect();
     let door = PeerDoor::default();
-    let mesh_config = MeshConfig {
-        secret_key: key.secret(),
-        listen: config.mesh,
-        peers,
-    };
-    let mesh = IrohMesh::start(mesh_config, Arc::new(door.clone()))
-        .await
-        .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))?;
+    let mesh = start_mesh(&config, &key, &peer_book, &door).await?;
     let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
 
     let name = config
@@ -105,6 +93,28 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let exit = run_until_end(&runtime, &store, listener, &config).await?;
     store.close().await;
     Ok(exit)
+}
+
+/// The mesh knows the peers of the book and those of the configuration, which win.
+async fn start_mesh(
+    config: &HostConfig,
+    key: &HostKey,
+    book: &PeerBook,
+    door: &PeerDoor,
+) -> anyhow::Result<Arc<IrohMesh>> {
+    let peers = book
+        .entries()
+        .into_iter()
+        .chain(config.peers.iter().copied())
+        .collect();
+    let mesh_config = MeshConfig {
+        secret_key: key.secret(),
+        listen: config.mesh,
+        peers,
+    };
+    IrohMesh::start(mesh_config, Arc::new(door.clone()))
+        .await
+        .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))
 }
 
 fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr) -> RuntimeConfig {

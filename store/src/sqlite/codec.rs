@@ -23,7 +23,7 @@ use super::error::{Fallible, corrupt};
 const FORMAT: u8 = 1;
 const CHECK_BYTES: usize = 8;
 /// States below this size are not worth packing.
-const PACK_BYTES_MIN: usize = 128;
+const PACK_BYTES_MIN: usize = 4096;
 const PACK_LEVEL: i32 = 1;
 
 /// Writes a sealed value.
