@@ -203,6 +203,7 @@ impl Runtime {
             match notice {
                 None => return,
                 Some(Notice::Outputs(agent)) => self.publish(&agent),
+                Some(Notice::NoRoom(agent)) => self.make_room(&agent),
                 Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
                     self.inner.directory.forget_lost(&agent);
                     self.inner.rescan.notify_one();

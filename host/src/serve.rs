@@ -51,7 +51,8 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let store = SqliteStore::open(&store_path, mode, clock.clone())
         .with_context(|| format!("cannot open the store {store_url}"))?;
     // Beside the residents each thread may prove a snapshot in a second guest, and migrations keep warm ones.
-    let guests_max = config.resident_max + config.guest_threads + WARM_MAX;
+    // Parking takes a moment, in which newcomers need room too.
+    let guests_max = config.resident_max + config.resident_max / 4 + config.guest_threads + WARM_MAX;
     let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
     let engine = Engine::new(EngineConfig {
         cache_dir: data.join("cache"),

@@ -34,7 +34,9 @@ use crate::lease::{Lease, LeaseGuard, LeaseState};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
 use crate::snapshot::Snapshot;
-use crate::store::{Accepted, Attempt, BrokenReason, Lifecycle, Owner, Page, Step, StoredInput, Unit};
+use crate::store::{
+    Accepted, Attempt, BrokenReason, Lifecycle, Owner, Page, Step, StoreError, StoredInput, Unit,
+};
 use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
@@ -126,7 +128,7 @@ impl Driver {
                 break end;
             }
         };
-        self.finish(end);
+        self.finish(end).await;
     }
 
     /// One round: commands, then lease, then loading, then work, else waiting.
@@ -248,6 +250,9 @@ impl Driver {
             }
             Err(LoadFailure::Lost) => self.lose("load").await,
             Err(LoadFailure::Store(error)) => {
+                if error == StoreError::Busy {
+                    (self.env.notify)(Notice::NoRoom(self.agent.clone()));
+                }
                 tracing::warn!(agent = %self.agent, %error, "agent can't be loaded now");
                 self.pause_longer();
                 Ok(())
@@ -401,7 +406,7 @@ impl Driver {
 
     async fn on_init_failure(&mut self, error: GuestError) -> Flow {
         if matches!(&error, GuestError::Fault(fault) if fault.kind == FaultKind::Start) {
-            // The host has no room for another guest now.
+            (self.env.notify)(Notice::NoRoom(self.agent.clone()));
             self.loaded = None;
             self.pause_longer();
             return Ok(());
@@ -644,9 +649,10 @@ impl Driver {
     }
 
     /// Answers everybody who still waits, and tells the host.
-    fn finish(mut self, end: End) {
+    async fn finish(mut self, end: End) {
         self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
+        // Waits for senders that were about to deliver when the mailbox closed.
+        while let Some(command) = self.commands.recv().await {
             match command {
                 Command::Ask(request) => self.direct.push_back(request),
                 Command::Join { input, answer, .. } => self.answer(answer, Answer::Follow { input }),

@@ -224,10 +224,17 @@ impl Runtime {
         let handle = agent::spawn(inner.env.clone(), &inner.tasks, grant);
         entry.handle = Some(handle.clone());
         drop(entries);
-        if is_full && let Some(idle) = inner.directory.least_recent(agent) {
-            inner.tasks.spawn(async move { idle.park().await });
+        if is_full {
+            self.make_room(agent);
         }
         handle
+    }
+
+    /// Parks whoever was used longest ago, for the sake of `agent`.
+    pub(crate) fn make_room(&self, agent: &AgentId) {
+        if let Some(idle) = self.inner().directory.least_recent(agent) {
+            self.inner().tasks.spawn(async move { idle.park().await });
+        }
     }
 }
 

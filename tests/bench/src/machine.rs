@@ -31,6 +31,9 @@ pub(crate) fn describe(directory: &Path) -> Result<()> {
         processor(),
         first_line("/proc/loadavg")
     );
+    if load() * 4.0 > cores as f64 {
+        println!("           NOT QUIET: other work runs here, and either side may wait for a processor");
+    }
     println!("kernel     {}", first_line("/proc/sys/kernel/osrelease"));
     println!("disk       {} ({})", directory.display(), file_system(directory));
     let syncs = fdatasync(directory)?;
@@ -51,6 +54,13 @@ pub(crate) fn describe(directory: &Path) -> Result<()> {
 fn first_line(path: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().next().unwrap_or("unknown").to_owned()
+}
+
+/// Threads that ran or wanted to run in the last minute, on average.
+fn load() -> f64 {
+    let line = first_line("/proc/loadavg");
+    let first = line.split(' ').next().and_then(|word| word.parse().ok());
+    first.unwrap_or_default()
 }
 
 fn processor() -> String {

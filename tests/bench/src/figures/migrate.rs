@@ -1,7 +1,9 @@
 //! The pause of a migration: from the last turn on the source to the first possible one on the target, as the record says.
 //!
 //! The floor is what has to happen in between with the simplest parts: the state goes over a loopback connection and is
-//! committed at the other side, and three small commits hand the home over.
+//! committed at the other side, and three small commits hand the home over. An idle agent's state has gone ahead, so its
+//! pause may be shorter than that. Under load the state has changed by the time the agent is frozen: the floor then also
+//! restores it, in bare wasmtime.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,15 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_support::client::Client;
 use godwit_support::host::Host;
 use godwit_support::random::Random;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
-use crate::bench::{Bench, guest_file, populate};
+use crate::bare::{self, BarePlugin};
+use crate::bench::{Bench, component, guest_file, populate};
 use crate::client::{Expected, LoadClient, Order, Until};
+use crate::product;
 use crate::report::{Findings, Measure, Target, nanos};
 use crate::samples::Samples;
 
@@ -49,9 +53,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         host.client().load_plugin(&guest_file("index")?).await?;
     }
     let documents = feed(&a).await?;
+    let mut floor = Floor::new(scratch.path(), &documents)?;
     let state_bytes = state_bytes(&a.ready().store_path())?;
+    ensure!(
+        floor.state.len() as i64 == state_bytes,
+        "the bare guest has another state"
+    );
     let moves = bench.scaled(MOVES).next_multiple_of(2);
-    let mut floor = Floor::new(scratch.path(), usize::try_from(state_bytes)?)?;
     // The first move carries the whole history and compiles the plugin at the target.
     go_round(&a, &b, 2, &mut Samples::new(), None).await?;
 
@@ -77,37 +85,44 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let target = Some(Target::Max(PAUSE_NANOS_MAX));
     findings.row(
         "pause of a migration, 1 MiB, idle",
-        Some(Measure::Time(floor_times)),
+        Some(Measure::Time(idle_floor)),
         Measure::Time(idle),
         target,
     );
     findings.row(
         "pause of a migration, 1 MiB, light load",
-        None,
+        Some(Measure::Time(busy_floor)),
         Measure::Time(busy),
         target,
     );
     Ok(findings)
 }
 
-/// Feeds the agent until its state is large enough. Answers the documents that hold the word `gap`: all of them.
-async fn feed(host: &Host) -> Result<Vec<String>> {
+/// A document that the agent was given.
+struct Document {
+    name: String,
+    /// The payload that puts it into the index.
+    put: String,
+}
+
+/// Feeds the agent until its state is large enough. All documents hold the word `gap`.
+async fn feed(host: &Host) -> Result<Vec<Document>> {
     let api = host.client();
     populate(&api, "index", &[AGENT.to_owned()], None).await?;
     let mut random = Random::from_seed(7);
     let mut documents = Vec::new();
     for number in 1..=DOCUMENTS_MAX {
-        let doc = format!("doc-{number:02}");
-        let put = json!({ "put": { "doc": doc, "text": text(&mut random) } });
-        let reply = api.reply(AGENT, &put.to_string()).await?;
+        let name = format!("doc-{number:02}");
+        let put = json!({ "put": { "doc": name, "text": text(&mut random) } }).to_string();
+        let reply = api.reply(AGENT, &put).await?;
         let expected = json!({ "docs": number }).to_string();
         ensure!(reply == expected, "the index answered {reply}, not {expected}");
-        documents.push(doc);
+        documents.push(Document { name, put });
         if state_bytes(&host.ready().store_path())? >= STATE_BYTES_MIN {
             return Ok(documents);
         }
     }
-    anyhow::bail!("{DOCUMENTS_MAX} documents did not make {STATE_BYTES_MIN} bytes of state")
+    bail!("{DOCUMENTS_MAX} documents did not make {STATE_BYTES_MIN} bytes of state")
 }
 
 /// Words that no two documents are likely to share, and one that all do.
@@ -136,13 +151,13 @@ async fn go_round(
     b: &Host,
     moves: u64,
     pauses: &mut Samples,
-    mut floor: Option<(&mut Floor, &mut Samples)>,
+    mut floor: Option<&mut dyn FnMut() -> Result<()>>,
 ) -> Result<f64> {
     let mut bytes = 0;
     for number in 0..moves {
         let (source, target) = if number % 2 == 0 { (a, b) } else { (b, a) };
-        if let Some((floor, times)) = &mut floor {
-            times.time(|| floor.hand_over())?;
+        if let Some(hand_over) = &mut floor {
+            hand_over()?;
         }
         let api: Client = source.client();
         let migration = api.move_to(AGENT, target.key(), MOVE_MAX).await?;
@@ -160,12 +175,13 @@ struct Load {
 }
 
 impl Load {
-    fn start(door: &Host, documents: &[String]) -> Result<Self> {
+    fn start(door: &Host, documents: &[Document]) -> Result<Self> {
         let mut client = LoadClient::start(door.ready().api)?;
+        let names: Vec<_> = documents.iter().map(|document| &document.name).collect();
         let order = Order {
             lanes: vec![vec![AGENT.into()]],
             payload: json!({ "query": "gap" }).to_string(),
-            expected: Expected::Text(json!({ "docs": documents }).to_string()),
+            expected: Expected::Text(json!({ "docs": names }).to_string()),
             until: Until::Asks(LOAD_BATCH),
             pause_ms: LOAD_PAUSE_MS,
         };
@@ -192,13 +208,23 @@ impl Load {
 struct Floor {
     source: Connection,
     stream: TcpStream,
+    plugin: BarePlugin,
     state: Vec<u8>,
     /// Ends when the stream does.
     _target: JoinHandle<Result<()>>,
 }
 
 impl Floor {
-    fn new(directory: &Path, state_bytes: usize) -> Result<Self> {
+    /// Databases in `directory`, and the state that the documents lead to.
+    fn new(directory: &Path, documents: &[Document]) -> Result<Self> {
+        let plugin = BarePlugin::compile(&component("index")?)?;
+        let mut guest = plugin.start(AGENT, None)?;
+        guest.init()?;
+        for document in documents {
+            guest.handle(&[bare::input(&document.put)])?;
+        }
+        let state = guest.snapshot()?;
+        let state_bytes = state.len();
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let stream = TcpStream::connect(listener.local_addr()?)?;
         stream.set_nodelay(true)?;
@@ -208,9 +234,17 @@ impl Floor {
         Ok(Self {
             source: handover_database(&directory.join("floor-source.db"))?,
             stream,
-            state: vec![0x5a; state_bytes],
+            plugin,
+            state,
             _target: std::thread::spawn(move || take_over(peer, &target, state_bytes)),
         })
+    }
+
+    /// Builds a guest from the state.
+    fn restore(&self) -> Result<()> {
+        self.plugin
+            .start(AGENT, None)?
+            .restore(&self.state, product::VERSION)
     }
 
     /// Lets go at the source, sends the state, moves the home, and hears that the target has taken it up.
