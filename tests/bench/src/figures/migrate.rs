@@ -63,10 +63,12 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     // The first move carries the whole history and compiles the plugin at the target.
     go_round(&a, &b, 2, &mut Samples::new(), None).await?;
 
-    let [mut idle, mut busy, mut floor_times] = [const { Samples::new() }; 3];
-    let bytes = go_round(&a, &b, moves, &mut idle, Some((&mut floor, &mut floor_times))).await?;
+    let [mut idle, mut idle_floor, mut busy, mut busy_floor] = [const { Samples::new() }; 4];
+    let mut hand_over = || idle_floor.time(|| floor.hand_over());
+    let bytes = go_round(&a, &b, moves, &mut idle, Some(&mut hand_over)).await?;
     let load = Load::start(&a, &documents)?;
-    go_round(&a, &b, moves, &mut busy, None).await?;
+    let mut hand_over = || busy_floor.time(|| floor.hand_over().and_then(|()| floor.restore()));
+    go_round(&a, &b, moves, &mut busy, Some(&mut hand_over)).await?;
     let asks = load.end().await?;
     a.terminate().await?;
     b.terminate().await?;
