@@ -11,7 +11,7 @@ use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::Backoff;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Home, MigrationRecord, RowFrame, StoreError};
-use godwit_core::time::within;
+use godwit_core::time::{sleep, within};
 
 use super::super::Runtime;
 use super::super::call::CallError;
@@ -379,6 +379,8 @@ impl Source {
                 if let Ok(frozen) = handle.freeze().await {
                     return Ok(frozen);
                 }
+                // It ended meanwhile, or can't be loaded now.
+                sleep(STORE_RETRY).await;
             }
         };
         let frozen = within(FREEZE_MAX, freezing).await.unwrap_or(Err(timeout))?;
