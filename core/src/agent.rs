@@ -176,15 +176,7 @@ impl Frozen {
     pub async fn moved(mut self) {
         self.is_armed = false;
         let (done, ended) = oneshot::channel();
-        if self
-            .handle
-            .send(Command::Stop {
-                end: End::Moved,
-                done,
-            })
-            .await
-            .is_ok()
-        {
+        if self.handle.send(Command::Stop { end: End::Moved, done }).await.is_ok() {
             // An error means that the driver is gone, which is what was wanted.
             let _ = ended.await;
         }
@@ -206,23 +198,12 @@ pub(crate) struct AskRequest {
 
 pub(crate) enum Command {
     Ask(Box<AskRequest>),
-    Join {
-        input: InputId,
-        seq: Seq,
-        answer: oneshot::Sender<Answer>,
-    },
+    Join { input: InputId, seq: Seq, answer: oneshot::Sender<Answer> },
     Wake,
     Reload,
-    Checkpoint {
-        done: oneshot::Sender<Result<Revision, CommandError>>,
-    },
-    Freeze {
-        done: oneshot::Sender<Frozen>,
-    },
-    Stop {
-        end: End,
-        done: oneshot::Sender<()>,
-    },
+    Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Freeze { done: oneshot::Sender<Frozen> },
+    Stop { end: End, done: oneshot::Sender<()> },
 }
 
 /// Reaches a resident agent's driver. Cheap to clone.
@@ -260,10 +241,7 @@ impl Handle {
     pub async fn ask(&self, input: NewInput) -> Result<Answer, Box<NewInput>> {
         let id = input.input.id;
         let (answer, answered) = oneshot::channel();
-        match self
-            .mailbox
-            .try_send(Command::Ask(Box::new(AskRequest { input, answer })))
-        {
+        match self.mailbox.try_send(Command::Ask(Box::new(AskRequest { input, answer }))) {
             Ok(()) => Ok(answered.await.unwrap_or(Answer::Unknown { input: id })),
             Err(mpsc::error::TrySendError::Full(_)) => Ok(Answer::NotAccepted(NotAccepted::Busy)),
             Err(mpsc::error::TrySendError::Closed(Command::Ask(request))) => Err(Box::new(request.input)),
@@ -315,14 +293,7 @@ impl Handle {
     /// Ends the driver at the next turn boundary; the agent is parked.
     pub async fn park(&self) {
         let (done, ended) = oneshot::channel();
-        if self
-            .send(Command::Stop {
-                end: End::Parked,
-                done,
-            })
-            .await
-            .is_ok()
-        {
+        if self.send(Command::Stop { end: End::Parked, done }).await.is_ok() {
             // An error means that the driver is gone, which is what was wanted.
             let _ = ended.await;
         }
@@ -335,11 +306,6 @@ impl Handle {
 
 impl Frozen {
     pub(crate) fn new(owner: Owner, revision: Revision, handle: Handle) -> Self {
-        Self {
-            owner,
-            revision,
-            handle,
-            is_armed: true,
-        }
+        Self { owner, revision, handle, is_armed: true }
     }
 }

@@ -47,16 +47,11 @@ impl fmt::Debug for Digest {
 impl FromStr for Digest {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let is_lower_hex = text.len() == 64
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_lower_hex =
+            text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         let parsed = is_lower_hex.then(|| blake3::Hash::from_hex(text).ok()).flatten();
         parsed
             .map(|hash| Self(*hash.as_bytes()))
-            .ok_or_else(|| IdError::Hex {
-                what: "digest",
-                text: text.chars().take(160).collect(),
-            })
+            .ok_or_else(|| IdError::Hex { what: "digest", text: text.chars().take(160).collect() })
     }
 }

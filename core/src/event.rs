@@ -82,12 +82,7 @@ impl EventKind {
 impl NewEvent {
     /// An event about an agent.
     pub fn of_agent(agent: &AgentId, kind: EventKind, at_ms: u64) -> Self {
-        Self {
-            agent: Some(agent.clone()),
-            kind,
-            at_ms,
-            data: Vec::new(),
-        }
+        Self { agent: Some(agent.clone()), kind, at_ms, data: Vec::new() }
     }
 
     /// Adds a detail.

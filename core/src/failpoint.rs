@@ -60,10 +60,7 @@ mod armed {
 
     /// Acts when the failpoint is armed and this is the hit it waits for.
     pub fn hit(name: &str) {
-        debug_assert!(
-            super::NAMES.contains(&name),
-            "failpoint {name} is not in the list"
-        );
+        debug_assert!(super::NAMES.contains(&name), "failpoint {name} is not in the list");
         let due = {
             let mut armed = ARMED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match armed.get_mut(name) {
@@ -92,10 +89,7 @@ mod armed {
     }
 
     /// The signal may be taken by another thread: this one must not run on before the whole process has stopped.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this thread must stand still, whatever runs it"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this thread must stand still, whatever runs it")]
     fn linger() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }

@@ -58,16 +58,11 @@ impl AgentId {
     /// `IdError::Agent` when a byte or the length is outside the alphabet.
     pub fn parse(text: &str) -> Result<Self, IdError> {
         let alphabet = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._:-".contains(&b);
-        let starts_well = text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         if starts_well && text.len() <= AGENT_ID_BYTES_MAX && text.bytes().all(alphabet) {
             Ok(Self(text.into()))
         } else {
-            Err(IdError::Agent {
-                text: shortened(text),
-            })
+            Err(IdError::Agent { text: shortened(text) })
         }
     }
 
@@ -130,10 +125,7 @@ impl FromStr for HostId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         Digest::from_str(text)
             .map(|digest| Self(digest.0))
-            .map_err(|_| IdError::Hex {
-                what: "host id",
-                text: shortened(text),
-            })
+            .map_err(|_| IdError::Hex { what: "host id", text: shortened(text) })
     }
 }
 
@@ -253,11 +245,7 @@ impl InputId {
     /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
     pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("godwit 2026 input id of a delivery");
-        for part in [
-            origin.as_str().as_bytes(),
-            &generation.0.to_be_bytes(),
-            target.as_str().as_bytes(),
-        ] {
+        for part in [origin.as_str().as_bytes(), &generation.0.to_be_bytes(), target.as_str().as_bytes()] {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part);
         }

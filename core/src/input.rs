@@ -276,12 +276,7 @@ pub struct NewInput {
 impl NewInput {
     /// Digest of what must be equal under one idempotency key: kind, content type, payload.
     pub fn body_digest(&self) -> Digest {
-        let Input {
-            kind,
-            content_type,
-            payload,
-            ..
-        } = &self.input;
+        let Input { kind, content_type, payload, .. } = &self.input;
         Digest::of_parts([kind.name().as_bytes(), content_type.as_bytes(), payload.as_ref()])
     }
 
@@ -290,28 +285,15 @@ impl NewInput {
     /// # Errors
     /// Names the part that is too large, with its limit.
     pub fn check_limits(&self) -> Result<(), InputTooLarge> {
-        let Input {
-            content_type,
-            payload,
-            headers,
-            correlation,
-            ..
-        } = &self.input;
-        let header_bytes = headers
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum::<usize>();
+        let Input { content_type, payload, headers, correlation, .. } = &self.input;
+        let header_bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         let key_bytes = self.idempotency_key.as_ref().map_or(0, String::len);
         let checks = [
             ("payload bytes", payload.len(), PAYLOAD_BYTES_MAX),
             ("headers", headers.len(), HEADERS_MAX),
             ("header bytes", header_bytes, HEADER_BYTES_MAX),
             ("content type bytes", content_type.len(), TEXT_BYTES_MAX),
-            (
-                "correlation bytes",
-                correlation.as_ref().map_or(0, String::len),
-                TEXT_BYTES_MAX,
-            ),
+            ("correlation bytes", correlation.as_ref().map_or(0, String::len), TEXT_BYTES_MAX),
             ("idempotency key bytes", key_bytes, TEXT_BYTES_MAX),
         ];
         match checks.into_iter().find(|(_, size, max)| size > max) {

@@ -105,10 +105,7 @@ pub struct SessionLease {
 impl SessionLease {
     /// A session that never expires: the process holds the store's lock, and that is the session.
     pub fn unlimited() -> Arc<Self> {
-        Arc::new(Self {
-            deadline_boot_ns: AtomicU64::new(u64::MAX),
-            lost: AtomicBool::new(false),
-        })
+        Arc::new(Self { deadline_boot_ns: AtomicU64::new(u64::MAX), lost: AtomicBool::new(false) })
     }
 
     /// A session valid for `profile` after a join that was sent at boot time `sent`.
@@ -157,11 +154,7 @@ pub struct LeaseGuard {
 impl LeaseGuard {
     /// A guard for one grant under a session.
     pub fn new(session: Arc<SessionLease>, token: FencingToken) -> Self {
-        Self {
-            session,
-            lost: Arc::new(AtomicBool::new(false)),
-            token,
-        }
+        Self { session, lost: Arc::new(AtomicBool::new(false)), token }
     }
 
     /// The token of the grant.
@@ -176,11 +169,7 @@ impl LeaseGuard {
 
     /// What the holder may believe now.
     pub fn state(&self) -> LeaseState {
-        if self.lost.load(Ordering::Acquire) {
-            LeaseState::Lost
-        } else {
-            self.session.state()
-        }
+        if self.lost.load(Ordering::Acquire) { LeaseState::Lost } else { self.session.state() }
     }
 
     /// Whether the holder may act now.

@@ -79,10 +79,6 @@ pub struct GuestLimits {
 
 impl Default for GuestLimits {
     fn default() -> Self {
-        Self {
-            turn_ms_max: 2_000,
-            memory_bytes_max: 64 << 20,
-            snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64,
-        }
+        Self { turn_ms_max: 2_000, memory_bytes_max: 64 << 20, snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64 }
     }
 }

@@ -115,9 +115,6 @@ impl Failure {
 
     /// Whether starting it again can help.
     pub fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Timeout { .. } | Self::PeerUnreachable { .. } | Self::Aborted { .. }
-        )
+        matches!(self, Self::Timeout { .. } | Self::PeerUnreachable { .. } | Self::Aborted { .. })
     }
 }

@@ -29,10 +29,7 @@ pub struct Backoff {
 impl Backoff {
     /// A back-off starting at `first` and never above `cap`.
     pub fn new(first: Duration, cap: Duration) -> Self {
-        Self {
-            next: first.min(cap),
-            cap,
-        }
+        Self { next: first.min(cap), cap }
     }
 
     /// The delay before the next try; `random` spreads it.

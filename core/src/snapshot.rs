@@ -79,10 +79,7 @@ impl Snapshot {
     /// `EnvelopeError`; nothing is served from bytes that fail any check.
     pub fn from_envelope(bytes: &[u8], bytes_max: usize) -> Result<Self, EnvelopeError> {
         if bytes.len() > bytes_max {
-            return Err(EnvelopeError::TooLarge {
-                size: bytes.len(),
-                max: bytes_max,
-            });
+            return Err(EnvelopeError::TooLarge { size: bytes.len(), max: bytes_max });
         }
         let rest = bytes.strip_prefix(&MAGIC).ok_or(EnvelopeError::Magic)?;
         let (format, rest) = rest.split_first().ok_or(EnvelopeError::Magic)?;

@@ -3,10 +3,7 @@
 //! Two clocks with different duties: **wall** time (Unix milliseconds) is shown and recorded, never compared for
 //! safety; **boot** time (CLOCK_BOOTTIME, which counts suspend) drives leases and deadlines.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this file is the port that the others use instead"
-)]
+#![expect(clippy::disallowed_methods, reason = "this file is the port that the others use instead")]
 
 use std::time::Duration;
 
@@ -38,10 +35,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn wall_ms(&self) -> u64 {
         let now = clock_gettime(ClockId::Realtime);
-        let (seconds, nanos) = (
-            now.tv_sec.max(0).unsigned_abs(),
-            now.tv_nsec.max(0).unsigned_abs(),
-        );
+        let (seconds, nanos) = (now.tv_sec.max(0).unsigned_abs(), now.tv_nsec.max(0).unsigned_abs());
         seconds * 1_000 + nanos / 1_000_000
     }
 

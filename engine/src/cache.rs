@@ -94,8 +94,7 @@ impl Cache {
 
     /// The file of a component.
     pub(crate) fn path(&self, component: Digest) -> PathBuf {
-        self.directory
-            .join(format!("{component}.{}.{EXTENSION}", self.engine))
+        self.directory.join(format!("{component}.{}.{EXTENSION}", self.engine))
     }
 
     fn read(&self, path: &Path, component: Digest) -> io::Result<Option<Vec<u8>>> {
@@ -124,11 +123,7 @@ impl Cache {
     }
 
     fn write(&self, path: &Path, component: Digest, code: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(MAGIC)?;
         file.write_all(&self.checksum(component, code).0)?;
         file.write_all(code)?;
@@ -150,10 +145,7 @@ impl Cache {
         let current = format!(".{}.{EXTENSION}", self.engine);
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_ours = name.ends_with(&format!(".{EXTENSION}")) || name.ends_with(&format!(".{PARTIAL}"));
             if is_ours && !name.ends_with(&current) {
                 std::fs::remove_file(&path)?;
@@ -163,10 +155,7 @@ impl Cache {
     }
 }
 
-#[expect(
-    unsafe_code,
-    reason = "the one place where compiled code comes back from disk"
-)]
+#[expect(unsafe_code, reason = "the one place where compiled code comes back from disk")]
 fn deserialize(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: the bytes must be what `Component::serialize` gave. The only caller has compared them with a checksum
     // that `store` made from such bytes, for this component and kind of engine; they are in our memory, where nobody
@@ -192,10 +181,7 @@ impl Hasher for StableHasher {
     /// Not used: all of the digest is.
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
-        hash.as_bytes()
-            .iter()
-            .take(8)
-            .fold(0, |number, byte| (number << 8) | u64::from(*byte))
+        hash.as_bytes().iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
     }
 }
 

@@ -36,10 +36,7 @@ impl EngineConfig {
 
     /// The default configuration with a cache directory.
     pub fn new(cache_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            cache_dir: cache_dir.into(),
-            resident_max: Self::RESIDENT_MAX_DEFAULT,
-        }
+        Self { cache_dir: cache_dir.into(), resident_max: Self::RESIDENT_MAX_DEFAULT }
     }
 }
 
@@ -82,9 +79,7 @@ pub enum EngineError {
 
 /// Checks that the system allows as many memory maps as the guests need. Systems that don't say are believed.
 pub(crate) fn check_map_count(resident_max: u32) -> Result<(), EngineError> {
-    let allowed = std::fs::read_to_string(MAP_COUNT_FILE)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let allowed = std::fs::read_to_string(MAP_COUNT_FILE).ok().and_then(|text| text.trim().parse().ok());
     match allowed {
         Some(allowed) => check_map_count_of(resident_max, allowed),
         None => Ok(()),
@@ -96,11 +91,7 @@ fn check_map_count_of(resident_max: u32, allowed: u64) -> Result<(), EngineError
     if needed <= allowed {
         return Ok(());
     }
-    Err(EngineError::MapCount {
-        resident_max,
-        needed,
-        allowed,
-    })
+    Err(EngineError::MapCount { resident_max, needed, allowed })
 }
 
 /// The settings of the one `wasmtime::Engine`.

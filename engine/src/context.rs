@@ -80,13 +80,7 @@ impl Phase {
 impl GuestContext {
     /// The host's side of a guest that is about to be instantiated.
     pub(crate) fn new(request: GuestRequest, turn: &TurnContext) -> Self {
-        let GuestRequest {
-            agent,
-            spec,
-            guard,
-            state,
-            interrupt,
-        } = request;
+        let GuestRequest { agent, spec, guard, state, interrupt } = request;
         let limits = effective(&spec.limits);
         Self {
             call: Call::new(Phase::Start, &agent, turn, &limits),
@@ -113,11 +107,7 @@ impl GuestContext {
     /// The fence: asked before the guest is entered, before each import does anything, and when the call returns.
     #[inline]
     pub(crate) fn check_fence(&self) -> Result<(), Stop> {
-        if self.guard.is_held() {
-            Ok(())
-        } else {
-            Err(Stop::Fenced)
-        }
+        if self.guard.is_held() { Ok(()) } else { Err(Stop::Fenced) }
     }
 
     /// A call that is found running a second time takes longer than a tick: its thread makes way for the others. The owner of
@@ -138,9 +128,7 @@ impl GuestContext {
             return Err(Stop::Interrupted);
         }
         if boot_now() >= self.call.deadline {
-            return Err(Stop::Deadline {
-                limit_ms: self.limits.turn_ms_max,
-            });
+            return Err(Stop::Deadline { limit_ms: self.limits.turn_ms_max });
         }
         Ok(())
     }
@@ -148,11 +136,8 @@ impl GuestContext {
 
 impl Call {
     fn new(phase: Phase, agent: &AgentId, turn: &TurnContext, limits: &GuestLimits) -> Self {
-        let random = if phase.is_turn() {
-            Random::of_turn(turn)
-        } else {
-            Random::outside(agent, turn, phase.name())
-        };
+        let random =
+            if phase.is_turn() { Random::of_turn(turn) } else { Random::outside(agent, turn, phase.name()) };
         Self {
             phase,
             turn: turn.clone(),

@@ -9,16 +9,7 @@ use crate::fault::shortened;
 
 /// An input as the guest sees it.
 pub(crate) fn input(input: &Input) -> wit::Input {
-    let Input {
-        id,
-        kind,
-        source,
-        content_type,
-        payload,
-        headers,
-        correlation,
-        accepted_at_ms,
-    } = input;
+    let Input { id, kind, source, content_type, payload, headers, correlation, accepted_at_ms } = input;
     wit::Input {
         id: halves(id.0),
         kind: kind_to_guest(kind),
@@ -43,19 +34,14 @@ pub(crate) fn kind_of_output(kind: wit::PeerKind) -> Kind {
 
 /// A reply as the guest gave it.
 pub(crate) fn reply(reply: wit::Reply) -> Reply {
-    let wit::Reply {
-        outcome,
-        content_type,
-        headers,
-    } = reply;
+    let wit::Reply { outcome, content_type, headers } = reply;
     Reply {
         outcome: match outcome {
             wit::Outcome::None => ReplyOutcome::None,
             wit::Outcome::Ok(body) => ReplyOutcome::Ok(Bytes::from(body)),
-            wit::Outcome::Refused(wit::Refusal { code, body }) => ReplyOutcome::Refused {
-                code,
-                body: Bytes::from(body),
-            },
+            wit::Outcome::Refused(wit::Refusal { code, body }) => {
+                ReplyOutcome::Refused { code, body: Bytes::from(body) }
+            }
         },
         content_type,
         headers,
@@ -65,12 +51,8 @@ pub(crate) fn reply(reply: wit::Reply) -> Reply {
 /// What the agent says of a call that must not count.
 pub(crate) fn agent_error(error: &wit::AgentError) -> GuestError {
     match error {
-        wit::AgentError::Retryable(message) => GuestError::Retryable {
-            message: shortened(message),
-        },
-        wit::AgentError::Fatal(message) => GuestError::Fatal {
-            message: shortened(message),
-        },
+        wit::AgentError::Retryable(message) => GuestError::Retryable { message: shortened(message) },
+        wit::AgentError::Fatal(message) => GuestError::Fatal { message: shortened(message) },
     }
 }
 
@@ -96,10 +78,9 @@ fn source_to_guest(source: &Source) -> wit::Source {
             agent: agent.as_str().to_owned(),
             expects_reply: *expects_reply,
         }),
-        Source::Flow { id, step } => wit::Source::Flow(wit::FlowSource {
-            id: id.clone(),
-            step: step.clone(),
-        }),
+        Source::Flow { id, step } => {
+            wit::Source::Flow(wit::FlowSource { id: id.clone(), step: step.clone() })
+        }
         Source::System => wit::Source::System,
         Source::External { name } => wit::Source::External(name.clone()),
     }
@@ -110,10 +91,7 @@ fn halves(bytes: [u8; 16]) -> (u64, u64) {
     let number = u128::from_be_bytes(bytes);
     let low = number & u128::from(u64::MAX);
     let fits = "half of 128 bits is 64 bits";
-    (
-        u64::try_from(number >> 64).expect(fits),
-        u64::try_from(low).expect(fits),
-    )
+    (u64::try_from(number >> 64).expect(fits), u64::try_from(low).expect(fits))
 }
 
 #[cfg(test)]

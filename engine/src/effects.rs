@@ -81,12 +81,7 @@ impl Effects {
                 format!("its replies, state writes and outputs are more than {TURN_EFFECT_BYTES_MAX} bytes together")
             })?;
         }
-        Ok(TurnEffects {
-            replies,
-            state: self.writes.into_iter().collect(),
-            outputs: self.outputs,
-            elapsed,
-        })
+        Ok(TurnEffects { replies, state: self.writes.into_iter().collect(), outputs: self.outputs, elapsed })
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), QuotaReached> {
@@ -114,10 +109,7 @@ fn check_reply(reply: &Reply) -> Result<(), String> {
         ReplyOutcome::None | ReplyOutcome::Ok(_) => "",
         ReplyOutcome::Refused { code, .. } => code,
     };
-    check_envelope(
-        &[("content type", &reply.content_type), ("code", code)],
-        &reply.headers,
-    )?;
+    check_envelope(&[("content type", &reply.content_type), ("code", code)], &reply.headers)?;
     check_size("body", body_bytes(reply), PAYLOAD_BYTES_MAX)
 }
 

@@ -41,21 +41,14 @@ impl Engine {
     /// # Errors
     /// `EngineError` when the machine can't hold as many guests, or the cache directory can't be used.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        let EngineConfig {
-            cache_dir,
-            resident_max,
-        } = config;
+        let EngineConfig { cache_dir, resident_max } = config;
         check_map_count(resident_max)?;
-        let refused = |error: wasmtime::Error| EngineError::Wasmtime {
-            resident_max,
-            reason: format!("{error:#}"),
-        };
+        let refused =
+            |error: wasmtime::Error| EngineError::Wasmtime { resident_max, reason: format!("{error:#}") };
         let wasmtime = wasmtime::Engine::new(&wasmtime_config(resident_max)).map_err(refused)?;
         let linker = imports::linker(&wasmtime).map_err(refused)?;
-        let cache = Cache::open(&cache_dir, &wasmtime).map_err(|source| EngineError::Cache {
-            path: cache_dir,
-            source,
-        })?;
+        let cache = Cache::open(&cache_dir, &wasmtime)
+            .map_err(|source| EngineError::Cache { path: cache_dir, source })?;
         Ok(Self {
             _ticker: Ticker::start(wasmtime.clone()).map_err(EngineError::Ticker)?,
             wasmtime,
@@ -97,10 +90,7 @@ impl Engine {
             other => {
                 // Nothing was made: the map keeps only what is ready. Others who wait for the lock try for themselves.
                 let mut plugins = lock(&self.plugins);
-                if plugins
-                    .get(&digest)
-                    .is_some_and(|current| Arc::ptr_eq(current, &slot))
-                {
+                if plugins.get(&digest).is_some_and(|current| Arc::ptr_eq(current, &slot)) {
                     plugins.remove(&digest);
                 }
                 other
@@ -140,21 +130,10 @@ impl Engine {
 
 impl GuestLoader for Engine {
     fn load(&self, component: &[u8]) -> Result<LoadedPlugin, LoadError> {
-        let Inspection {
-            name,
-            version,
-            imports,
-            grants,
-        } = inspect(component)?;
+        let Inspection { name, version, imports, grants } = inspect(component)?;
         let digest = Digest::of(component);
         self.make(digest, || self.compile(digest, component).map(Some))?;
-        Ok(LoadedPlugin {
-            digest,
-            name,
-            version,
-            imports,
-            grants,
-        })
+        Ok(LoadedPlugin { digest, name, version, imports, grants })
     }
 
     fn is_loaded(&self, plugin: Digest) -> bool {
@@ -170,10 +149,7 @@ impl GuestLoader for Engine {
         let digest = request.spec.plugin;
         match self.ready(digest) {
             Some(plugin) => Ok(Box::new(WasmGuest::new(plugin, request))),
-            None => Err(fault(
-                FaultKind::Start,
-                format!("plugin {digest} is not loaded on this host"),
-            )),
+            None => Err(fault(FaultKind::Start, format!("plugin {digest} is not loaded on this host"))),
         }
     }
 }

@@ -55,10 +55,7 @@ impl Stop {
 
 /// A fault as the guest's error.
 pub(crate) fn fault(kind: FaultKind, message: impl AsRef<str>) -> GuestError {
-    GuestError::Fault(Fault {
-        kind,
-        message: shortened(message.as_ref()),
-    })
+    GuestError::Fault(Fault { kind, message: shortened(message.as_ref()) })
 }
 
 /// What a guest says of itself, made fit for people and logs.
@@ -95,18 +92,12 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> GuestError {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     tracing::error!(panic = text, "the engine panicked in a guest call");
-    fault(
-        FaultKind::Trap,
-        format!("the host panicked while it served the guest: {text}"),
-    )
+    fault(FaultKind::Trap, format!("the host panicked while it served the guest: {text}"))
 }
 
 fn too_much_copied(context: &GuestContext) -> GuestError {
     if context.call.is_in_host {
-        return fault(
-            FaultKind::Memory,
-            "it gave an import more bytes than one call may move",
-        );
+        return fault(FaultKind::Memory, "it gave an import more bytes than one call may move");
     }
     match context.call.phase {
         Phase::Snapshot => fault(
@@ -116,10 +107,9 @@ fn too_much_copied(context: &GuestContext) -> GuestError {
                 context.limits.snapshot_bytes_max
             ),
         ),
-        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore => fault(
-            FaultKind::Effects,
-            "its replies are longer than one turn may have",
-        ),
+        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore => {
+            fault(FaultKind::Effects, "its replies are longer than one turn may have")
+        }
     }
 }
 

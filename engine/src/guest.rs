@@ -45,9 +45,7 @@ type Answer<T> = wasmtime::Result<Result<T, AgentError>>;
 impl WasmGuest {
     /// A guest that is instantiated by its first call.
     pub(crate) fn new(plugin: Arc<AgentPre<GuestContext>>, request: GuestRequest) -> Self {
-        Self {
-            life: Life::New(Box::new(Unborn { plugin, request })),
-        }
+        Self { life: Life::New(Box::new(Unborn { plugin, request })) }
     }
 
     /// Makes a call, and lets `finish` judge what it gave. After anything but `Ok` the instance is gone.
@@ -86,9 +84,7 @@ impl Guest for WasmGuest {
             |context, ()| {
                 let effects = std::mem::take(&mut context.effects);
                 let elapsed = boot_now().saturating_sub(started);
-                effects
-                    .finish(Vec::new(), elapsed)
-                    .map_err(|problem| fault(FaultKind::Effects, problem))
+                effects.finish(Vec::new(), elapsed).map_err(|problem| fault(FaultKind::Effects, problem))
             },
         )
     }
@@ -110,9 +106,7 @@ impl Guest for WasmGuest {
                 let effects = std::mem::take(&mut context.effects);
                 let replies = replies.into_iter().map(convert::reply).collect();
                 let elapsed = boot_now().saturating_sub(started);
-                effects
-                    .finish(replies, elapsed)
-                    .map_err(|problem| fault(FaultKind::Effects, problem))
+                effects.finish(replies, elapsed).map_err(|problem| fault(FaultKind::Effects, problem))
             },
         )
     }
@@ -137,11 +131,7 @@ impl Guest for WasmGuest {
         self.run(
             Phase::Restore,
             context,
-            |agent, store| {
-                agent
-                    .godwit_agent_guest()
-                    .call_restore(store, state, from_version)
-            },
+            |agent, store| agent.godwit_agent_guest().call_restore(store, state, from_version),
             |_, ()| Ok(()),
         )
     }
@@ -153,10 +143,7 @@ impl Life {
         match self {
             Self::Running(running) => Ok(running),
             Self::New(unborn) => unborn.instantiate(turn).map(Box::new),
-            Self::Dead => Err(fault(
-                FaultKind::Trap,
-                "the guest is dead: an earlier call has failed",
-            )),
+            Self::Dead => Err(fault(FaultKind::Trap, "the guest is dead: an earlier call has failed")),
         }
     }
 }

@@ -67,11 +67,7 @@ pub(crate) const HOST_MAX: GuestLimits = GuestLimits {
 
 /// What a guest gets: what its spec asks for, up to what the host gives.
 pub(crate) fn effective(asked: &GuestLimits) -> GuestLimits {
-    let GuestLimits {
-        turn_ms_max,
-        memory_bytes_max,
-        snapshot_bytes_max,
-    } = asked;
+    let GuestLimits { turn_ms_max, memory_bytes_max, snapshot_bytes_max } = asked;
     GuestLimits {
         turn_ms_max: HOST_MAX.turn_ms_max.min(*turn_ms_max),
         memory_bytes_max: HOST_MAX.memory_bytes_max.min(*memory_bytes_max),

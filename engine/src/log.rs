@@ -60,11 +60,7 @@ impl GuestLog {
 
     /// The last lines that the call wrote to standard error: what it said before it trapped.
     pub(crate) fn last_words(&self) -> String {
-        self.last_words
-            .iter()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" / ")
+        self.last_words.iter().map(String::as_str).collect::<Vec<_>>().join(" / ")
     }
 
     /// Writes one line.
@@ -115,8 +111,7 @@ impl GuestLog {
             if self.last_words.len() == LAST_WORDS_LINES {
                 self.last_words.pop_front();
             }
-            self.last_words
-                .push_back(escaped(line.trim(), LAST_WORDS_BYTES_MAX));
+            self.last_words.push_back(escaped(line.trim(), LAST_WORDS_BYTES_MAX));
         }
     }
 
@@ -156,11 +151,7 @@ impl Budget {
         }
         self.spent += bytes.min(LOG_LINE_BYTES_MAX) + LINE_OVERHEAD_BYTES;
         self.is_full = self.spent > LOG_TURN_BYTES_MAX;
-        if self.is_full {
-            Admission::LastNote
-        } else {
-            Admission::Line
-        }
+        if self.is_full { Admission::LastNote } else { Admission::Line }
     }
 }
 

@@ -42,9 +42,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
     let outline = match Outline::read(bytes) {
         Ok(outline) => outline,
         Err(problem) => {
-            return Err(LoadError {
-                problems: vec![problem],
-            });
+            return Err(LoadError { problems: vec![problem] });
         }
     };
     if !outline.is_agent() {
@@ -54,17 +52,12 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Inspection, LoadError> {
         [] => Manifest::default(),
         [section] => Manifest::parse(section, &mut problems),
         more => {
-            problems.push(format!(
-                "it has {} manifests (custom sections `{SECTION}`): keep one",
-                more.len()
-            ));
+            problems.push(format!("it has {} manifests (custom sections `{SECTION}`): keep one", more.len()));
             Manifest::default()
         }
     };
     for import in &outline.odd_imports {
-        problems.push(format!(
-            "it imports `{import}`, which is no interface: {HOW_TO_BUILD}"
-        ));
+        problems.push(format!("it imports `{import}`, which is no interface: {HOW_TO_BUILD}"));
     }
     for import in &outline.imports {
         problems.extend(imports::problem(import, manifest.grants.as_deref()));
@@ -164,19 +157,10 @@ impl<'a> Outline<'a> {
     fn not_an_agent(&self) -> String {
         let exports = match self.exports.len() {
             0 => "nothing".to_string(),
-            _ => self
-                .exports
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
+            _ => self.exports.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
         };
         let is_command = self.exports.iter().any(|name| name.starts_with("wasi:cli/run"));
-        let hint = if is_command {
-            " (it is a program with a `main`; an agent is a library)"
-        } else {
-            ""
-        };
+        let hint = if is_command { " (it is a program with a `main`; an agent is a library)" } else { "" };
         format!(
             "it is for another world: it exports {exports}{hint}, and an agent exports `{GUEST_EXPORT}`: {HOW_TO_BUILD}"
         )

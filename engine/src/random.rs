@@ -20,10 +20,7 @@ impl Random {
     pub(crate) fn outside(agent: &AgentId, context: &TurnContext, call: &str) -> Self {
         let generation = context.generation.0.to_be_bytes();
         let revision = context.revision.0.to_be_bytes();
-        Self::derive(
-            OUTSIDE_DOMAIN,
-            &[agent.as_str().as_bytes(), &generation, &revision, call.as_bytes()],
-        )
+        Self::derive(OUTSIDE_DOMAIN, &[agent.as_str().as_bytes(), &generation, &revision, call.as_bytes()])
     }
 
     fn derive(domain: &str, parts: &[&[u8]]) -> Self {

@@ -33,10 +33,7 @@ pub(crate) struct TestEngine {
 impl TestEngine {
     pub(crate) fn new() -> Self {
         let cache = tempfile::tempdir().expect("a temporary directory");
-        Self {
-            engine: Engine::new(test_config(&cache)).expect("an engine"),
-            cache,
-        }
+        Self { engine: Engine::new(test_config(&cache)).expect("an engine"), cache }
     }
 
     /// Loads a built component: `counter`, `test/hostile`.
@@ -55,18 +52,13 @@ impl TestEngine {
 
 /// The configuration of a test's engine: room for a few guests only.
 pub(crate) fn test_config(cache: &TempDir) -> EngineConfig {
-    EngineConfig {
-        cache_dir: cache.path().join("code"),
-        resident_max: 8,
-    }
+    EngineConfig { cache_dir: cache.path().join("code"), resident_max: 8 }
 }
 
 /// The bytes of a built component.
 pub(crate) fn component(name: &str) -> Vec<u8> {
-    let directory = std::env::var_os(GUESTS).map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/guests"),
-        PathBuf::from,
-    );
+    let directory = std::env::var_os(GUESTS)
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/guests"), PathBuf::from);
     let path = directory.join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| {
         panic!(
@@ -153,20 +145,13 @@ pub(crate) struct Rows {
 
 impl Rows {
     pub(crate) fn of(keys: &[&str]) -> Self {
-        let rows = keys
-            .iter()
-            .map(|key| (key.to_string(), Bytes::from(format!("committed {key}"))));
-        Self {
-            rows: rows.collect(),
-            is_broken: false,
-        }
+        let rows = keys.iter().map(|key| (key.to_string(), Bytes::from(format!("committed {key}"))));
+        Self { rows: rows.collect(), is_broken: false }
     }
 
     fn check(&self) -> Result<(), StateReadError> {
         if self.is_broken {
-            return Err(StateReadError {
-                reason: "no answer".into(),
-            });
+            return Err(StateReadError { reason: "no answer".into() });
         }
         Ok(())
     }
@@ -215,13 +200,8 @@ pub(crate) fn section(id: u8, content: &[u8]) -> Vec<u8> {
 }
 
 fn names(id: u8, names: &[&str], kind: &[u8]) -> Vec<u8> {
-    let items = names
-        .iter()
-        .map(|name| [vec![0], text(name), kind.to_vec()].concat());
-    section(
-        id,
-        &[number(names.len()), items.collect::<Vec<_>>().concat()].concat(),
-    )
+    let items = names.iter().map(|name| [vec![0], text(name), kind.to_vec()].concat());
+    section(id, &[number(names.len()), items.collect::<Vec<_>>().concat()].concat())
 }
 
 /// A component by hand: one empty instance type, imports of it, exports of the first import, more sections behind.
@@ -229,29 +209,13 @@ pub(crate) fn encode(imports: &[&str], exports: &[&str], more: &[Vec<u8>]) -> Ve
     // One type: an instance without anything in it.
     let types = section(7, &[1, 0x42, 0]);
     // Imports of instances of type 0; exports of instance 0 without a type.
-    [
-        PREAMBLE.to_vec(),
-        types,
-        names(10, imports, &[5, 0]),
-        names(11, exports, &[5, 0, 0]),
-        more.concat(),
-    ]
-    .concat()
+    [PREAMBLE.to_vec(), types, names(10, imports, &[5, 0]), names(11, exports, &[5, 0, 0]), more.concat()]
+        .concat()
 }
 
 /// A component by hand that imports one function of an interface, without parameters and result.
 pub(crate) fn encode_function_import(interface: &str, function: &str) -> Vec<u8> {
     // One type: an instance with a function type in it, and an export of that type.
-    let instance = [
-        &[1, 0x42, 2, 1, 0x40, 0, 1, 0, 4, 0],
-        text(function).as_slice(),
-        &[1, 0],
-    ]
-    .concat();
-    [
-        PREAMBLE.to_vec(),
-        section(7, &instance),
-        names(10, &[interface], &[5, 0]),
-    ]
-    .concat()
+    let instance = [&[1, 0x42, 2, 1, 0x40, 0, 1, 0, 4, 0], text(function).as_slice(), &[1, 0]].concat();
+    [PREAMBLE.to_vec(), section(7, &instance), names(10, &[interface], &[5, 0])].concat()
 }

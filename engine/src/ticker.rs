@@ -21,17 +21,12 @@ impl Ticker {
     /// When the system gives no thread.
     pub(crate) fn start(engine: wasmtime::Engine) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("godwit-epoch".into())
-            .spawn(move || {
-                while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                    engine.increment_epoch();
-                }
-            })?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        let thread = std::thread::Builder::new().name("godwit-epoch".into()).spawn(move || {
+            while stopped.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                engine.increment_epoch();
+            }
+        })?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 

@@ -56,10 +56,7 @@ impl Input {
 
     /// A message of another agent, as tests send it.
     pub fn from_peer(agent: &str, payload: impl AsRef<[u8]>) -> Self {
-        let source = Source::Peer {
-            agent: agent.into(),
-            expects_reply: false,
-        };
+        let source = Source::Peer { agent: agent.into(), expects_reply: false };
         Self::new(Kind::Peer(PeerKind::Message), source, payload.as_ref())
     }
 
@@ -210,18 +207,11 @@ impl Reply {
 
     /// No, and why: a short code for programs.
     pub fn refused(code: impl Into<String>) -> Self {
-        let outcome = Outcome::Refused {
-            code: code.into(),
-            body: Vec::new(),
-        };
+        let outcome = Outcome::Refused { code: code.into(), body: Vec::new() };
         Self::new(outcome, "")
     }
 
     fn new(outcome: Outcome, content_type: &str) -> Self {
-        Self {
-            outcome,
-            content_type: content_type.into(),
-            headers: Headers::new(),
-        }
+        Self { outcome, content_type: content_type.into(), headers: Headers::new() }
     }
 }

@@ -24,13 +24,7 @@ macro_rules! export {
     ($agent:ty, name = $name:literal) => {
         $crate::export!(
             $agent,
-            manifest = concat!(
-                "name = \"",
-                $name,
-                "\"\nversion = \"",
-                env!("CARGO_PKG_VERSION"),
-                "\"\n"
-            )
+            manifest = concat!("name = \"", $name, "\"\nversion = \"", env!("CARGO_PKG_VERSION"), "\"\n")
         );
     };
     ($agent:ty, manifest = $manifest:expr) => {

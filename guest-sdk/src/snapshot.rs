@@ -17,9 +17,7 @@ pub(crate) fn encode<S: Serialize>(state: &S) -> Result<Vec<u8>, AgentError> {
 /// Reads a state, all of the bytes.
 pub(crate) fn decode<S: DeserializeOwned>(bytes: &[u8], from_version: &str) -> Result<S, AgentError> {
     let refuse = |reason: &str| {
-        AgentError::fatal(format!(
-            "cannot read the state written by version {from_version}: {reason}"
-        ))
+        AgentError::fatal(format!("cannot read the state written by version {from_version}: {reason}"))
     };
     let Some((&FORMAT_POSTCARD, body)) = bytes.split_first() else {
         return Err(refuse("unknown format"));

@@ -43,11 +43,7 @@ impl<A: Agent> Harness<A> {
     /// # Errors
     /// That of `init`.
     pub fn create(id: &str, config: &[(&str, &str)]) -> Result<Self, AgentError> {
-        let mut harness = Self {
-            agent: A::default(),
-            host: TestHost::new(id, config),
-            snapshot: Vec::new(),
-        };
+        let mut harness = Self { agent: A::default(), host: TestHost::new(id, config), snapshot: Vec::new() };
         harness.host.begin();
         harness.agent.init(&mut harness.host)?;
         harness.commit();
@@ -137,15 +133,9 @@ impl<A: Agent> Harness<A> {
         self.host.commit();
         let first = taken(&self.agent);
         assert!(first.len() <= SNAPSHOT_BYTES_MAX, "a snapshot is 16 MiB at most");
-        assert!(
-            first == taken(&self.agent),
-            "two snapshots of one state are the same"
-        );
+        assert!(first == taken(&self.agent), "two snapshots of one state are the same");
         self.agent = restored(&first);
-        assert!(
-            first == taken(&self.agent),
-            "a restored agent has the same snapshot"
-        );
+        assert!(first == taken(&self.agent), "a restored agent has the same snapshot");
         self.snapshot = first;
     }
 }

@@ -66,10 +66,7 @@ fn routes() -> Router<Runtime> {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/version", get(health::version))
-        .route(
-            "/v1/plugins",
-            post(plugins::load).layer(upload).get(plugins::list),
-        )
+        .route("/v1/plugins", post(plugins::load).layer(upload).get(plugins::list))
         .route("/v1/plugins/{digest}", get(plugins::show).delete(plugins::remove))
         .route("/v1/agents", get(agents::list))
         .route("/v1/agents/{id}", put(agents::create).get(agents::show))

@@ -132,11 +132,7 @@ pub fn run() -> ExitCode {
         Err(error) => {
             // Nobody is left to tell when the terminal is gone.
             drop(error.print());
-            return if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                ExitCode::SUCCESS
-            };
+            return if error.use_stderr() { Exit::Usage.into() } else { ExitCode::SUCCESS };
         }
     };
     let ended = match cli.verb {
@@ -158,9 +154,7 @@ fn run_verb(flags: ClientFlags, verb: Verb) -> Result<(), CliError> {
     }
     let client = Client::new(&flags.url, flags.api_token)?;
     let session = Session { client, output };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(session.run(verb))
 }
 

@@ -205,10 +205,8 @@ impl HostConfig {
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
-            resident_max: scalar(layers, "limits.resident_max", |text| {
-                parse_count(text, 1, RESIDENT_MAX)
-            })?
-            .unwrap_or(1000),
+            resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?
+                .unwrap_or(1000),
             guest_threads: scalar(layers, "limits.guest_threads", |text| {
                 parse_count(text, 2, GUEST_THREADS_MAX)
             })?
@@ -222,14 +220,9 @@ fn key_named(name: &str) -> Option<&'static Key> {
 }
 
 fn from_file(path: &Path) -> Result<Layers, ConfigError> {
-    let failed = |reason: String| ConfigError::File {
-        path: path.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| failed(error.to_string()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
     let origin = path.display().to_string();
     let mut layer = Layers::new();
     for (section, content) in table {
@@ -299,11 +292,7 @@ fn has_section_prefix(name: &str) -> bool {
     let rest = name.strip_prefix("GODWIT_").and_then(|rest| rest.split_once('_'));
     rest.is_some_and(|(section, _)| {
         let section = section.to_ascii_lowercase();
-        KEYS.iter().any(|key| {
-            key.name
-                .split_once('.')
-                .is_some_and(|(known, _)| known == section)
-        })
+        KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(known, _)| known == section))
     })
 }
 
@@ -312,15 +301,9 @@ fn from_flags(flags: &Flags) -> Result<Layers, ConfigError> {
     for (flag, texts) in &flags.values {
         let Some(key) = KEYS.iter().find(|key| key.flag == Some(flag)) else {
             let origin = String::from("command line");
-            return Err(ConfigError::UnknownKey {
-                key: (*flag).to_owned(),
-                origin,
-            });
+            return Err(ConfigError::UnknownKey { key: (*flag).to_owned(), origin });
         };
-        let given = Given {
-            texts: texts.clone(),
-            origin: (*flag).to_owned(),
-        };
+        let given = Given { texts: texts.clone(), origin: (*flag).to_owned() };
         layer.insert(key.name, given);
     }
     Ok(layer)
@@ -365,9 +348,7 @@ fn parse_name(text: &str) -> Result<String, String> {
     if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(alphabet) {
         Ok(text.to_owned())
     } else {
-        Err(format!(
-            "is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"
-        ))
+        Err(format!("is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"))
     }
 }
 
@@ -383,9 +364,7 @@ pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
     let Some((key, address)) = text.split_once('@') else {
         return Err("is not KEY@IP:PORT".into());
     };
-    let key = key
-        .parse()
-        .map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
+    let key = key.parse().map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
     let address =
         parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
     Ok((key, address))

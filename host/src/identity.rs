@@ -88,9 +88,7 @@ impl HostKey {
 pub fn open_data_dir(data: &Path) -> anyhow::Result<Dir> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-    builder
-        .create(data)
-        .with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    builder.create(data).with_context(|| format!("cannot make the data directory {}", data.display()))?;
     Dir::open_ambient_dir(data, ambient_authority())
         .with_context(|| format!("cannot open the data directory {}", data.display()))
 }

@@ -27,11 +27,7 @@ mod failpoints {
                 other => panic!("failpoint action {other:?} is not abort or stop"),
             };
             assert!(NAMES.contains(&name), "failpoint {name:?} is not in the list");
-            arm_one(
-                name,
-                action,
-                count.parse().expect("a failpoint's hit is a number"),
-            );
+            arm_one(name, action, count.parse().expect("a failpoint's hit is a number"));
         }
     }
 }

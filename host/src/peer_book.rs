@@ -35,15 +35,8 @@ impl PeerBook {
         };
         let parse =
             |line: &str| parse_peer(line).map_err(|reason| anyhow::anyhow!("peers: {line:?}: {reason}"));
-        let entries = text
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(parse)
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            dir,
-            entries: Mutex::new(entries),
-        })
+        let entries = text.lines().filter(|line| !line.is_empty()).map(parse).collect::<Result<_, _>>()?;
+        Ok(Self { dir, entries: Mutex::new(entries) })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<HostId, SocketAddr>> {
@@ -52,10 +45,7 @@ impl PeerBook {
 
     /// All entries, by key.
     pub fn entries(&self) -> Vec<(HostId, SocketAddr)> {
-        self.lock()
-            .iter()
-            .map(|(key, address)| (*key, *address))
-            .collect()
+        self.lock().iter().map(|(key, address)| (*key, *address)).collect()
     }
 
     /// Adds a peer, or gives it another address. Durable when it returns.

@@ -157,9 +157,7 @@ impl Runtime {
             session: OnceLock::new(),
             failed: watch::Sender::new(None),
         };
-        let runtime = Self {
-            inner: Arc::new(inner),
-        };
+        let runtime = Self { inner: Arc::new(inner) };
         let current = session::join(&runtime).await?;
         drop(runtime.inner.session.set(RwLock::new(Arc::new(current))));
         let open = migrator::open_migrations(&runtime).await?;
@@ -220,20 +218,12 @@ impl Runtime {
     }
 
     pub(crate) fn session(&self) -> Arc<Current> {
-        let lock = self
-            .inner
-            .session
-            .get()
-            .expect("`start` joins before anything else can hold a runtime");
+        let lock = self.inner.session.get().expect("`start` joins before anything else can hold a runtime");
         lock.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_session(&self, current: Current) {
-        let lock = self
-            .inner
-            .session
-            .get()
-            .expect("`start` joins before anything else can hold a runtime");
+        let lock = self.inner.session.get().expect("`start` joins before anything else can hold a runtime");
         *lock.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(current);
     }
 
@@ -247,10 +237,7 @@ impl Runtime {
     pub async fn failed(&self) -> String {
         let mut failed = self.inner.failed.subscribe();
         let reason = failed.wait_for(Option::is_some).await;
-        reason
-            .ok()
-            .and_then(|reason| reason.clone())
-            .unwrap_or_else(|| "the runtime is gone".into())
+        reason.ok().and_then(|reason| reason.clone()).unwrap_or_else(|| "the runtime is gone".into())
     }
 
     /// This host's key.
@@ -326,9 +313,7 @@ impl Runtime {
 }
 
 fn unwritable(error: std::io::Error) -> CallError {
-    CallError::Internal {
-        reason: format!("the list of peers can't be written: {error}"),
-    }
+    CallError::Internal { reason: format!("the list of peers can't be written: {error}") }
 }
 
 #[cfg(test)]

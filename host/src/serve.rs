@@ -37,16 +37,11 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let dir = open_data_dir(&config.data)?;
     let _lock = lock_data_dir(&dir, &config.data)?;
     let key = HostKey::load_or_create(&config.data)?;
-    let data = config
-        .data
-        .canonicalize()
-        .context("cannot resolve the data directory")?;
+    let data = config.data.canonicalize().context("cannot resolve the data directory")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
 
-    let store_url = config
-        .store_url
-        .clone()
-        .unwrap_or_else(|| format!("sqlite:{}", data.join("godwit.db").display()));
+    let store_url =
+        config.store_url.clone().unwrap_or_else(|| format!("sqlite:{}", data.join("godwit.db").display()));
     let (store_path, mode) = godwit_store::parse_url(&store_url)?;
     let store = SqliteStore::open(&store_path, mode, clock.clone())
         .with_context(|| format!("cannot open the store {store_url}"))?;
@@ -54,10 +49,7 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     // Parking takes a moment, in which newcomers need room too.
     let guests_max = config.resident_max + config.resident_max / 4 + config.guest_threads + WARM_MAX;
     let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
-    let engine = Engine::new(EngineConfig {
-        cache_dir: data.join("cache"),
-        resident_max,
-    })?;
+    let engine = Engine::new(EngineConfig { cache_dir: data.join("cache"), resident_max })?;
     let listener = tokio::net::TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("cannot listen at {} for the API", config.listen))?;
@@ -67,22 +59,11 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let mesh = start_mesh(&config, &key, &peer_book, &door).await?;
     let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
 
-    let name = config
-        .name
-        .clone()
-        .unwrap_or_else(|| key.id().to_string()[..8].to_owned());
+    let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
     let runtime_config = runtime_config(&config, &name, key.id(), api);
     let loader: Arc<dyn GuestLoader> = Arc::new(engine);
-    let parts = Parts {
-        store: store.clone(),
-        loader,
-        mesh,
-        clock,
-        peer_book: Some(peer_book),
-    };
-    let runtime = Runtime::start(runtime_config, parts, &door)
-        .await
-        .context("cannot join the store")?;
+    let parts = Parts { store: store.clone(), loader, mesh, clock, peer_book: Some(peer_book) };
+    let runtime = Runtime::start(runtime_config, parts, &door).await.context("cannot join the store")?;
 
     let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
     let absolute = store_path.canonicalize().unwrap_or(store_path);
@@ -103,16 +84,8 @@ async fn start_mesh(
     book: &PeerBook,
     door: &PeerDoor,
 ) -> anyhow::Result<Arc<IrohMesh>> {
-    let peers = book
-        .entries()
-        .into_iter()
-        .chain(config.peers.iter().copied())
-        .collect();
-    let mesh_config = MeshConfig {
-        secret_key: key.secret(),
-        listen: config.mesh,
-        peers,
-    };
+    let peers = book.entries().into_iter().chain(config.peers.iter().copied()).collect();
+    let mesh_config = MeshConfig { secret_key: key.secret(), listen: config.mesh, peers };
     IrohMesh::start(mesh_config, Arc::new(door.clone()))
         .await
         .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))

@@ -129,25 +129,20 @@ impl Greeter {
         let exchange = async {
             let (mut send, mut recv) = connection.open_bi().await.map_err(std::io::Error::from)?;
             let mut frame = wire::encode_typed(GREETING_VERSION, Kind::Hello, &hello);
-            send.write_all_chunks(&mut frame)
-                .await
-                .map_err(std::io::Error::from)?;
+            send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from)?;
             let body = wire::read_frame(&mut recv, GREETING_VERSION, Kind::Welcome).await?;
             wire::decode_typed::<Welcome>(Kind::Welcome, &body)
         };
         match exchange.await {
-            Ok(welcome) if self.protocols.contains(&welcome.protocol) => Ok(Agreement {
-                protocol: welcome.protocol,
-                instance: welcome.instance,
-            }),
+            Ok(welcome) if self.protocols.contains(&welcome.protocol) => {
+                Ok(Agreement { protocol: welcome.protocol, instance: welcome.instance })
+            }
             Ok(welcome) => Err(self.no_common(welcome.protocol, welcome.protocol)),
             Err(WireError::Refused(Refusal::Protocol { min, max })) => Err(self.no_common(min, max)),
             // The connection's own end says more than the stream's.
             Err(err) => Err(match connection.close_reason() {
                 Some(reason) => DialError::from(&reason),
-                None => DialError::Transport {
-                    reason: err.to_string(),
-                },
+                None => DialError::Transport { reason: err.to_string() },
             }),
         }
     }
@@ -159,42 +154,21 @@ impl Greeter {
         let hello: Hello = wire::decode_typed(Kind::Hello, &body)?;
         let theirs = hello.protocol_min..=hello.protocol_max;
         let Some(protocol) = newest_common(&self.protocols, &theirs) else {
-            let refusal = Refusal::Protocol {
-                min: *self.protocols.start(),
-                max: *self.protocols.end(),
-            };
+            let refusal = Refusal::Protocol { min: *self.protocols.start(), max: *self.protocols.end() };
             let mut frame = wire::encode_typed(GREETING_VERSION, Kind::Refused, &refusal);
-            send.write_all_chunks(&mut frame)
-                .await
-                .map_err(std::io::Error::from)?;
+            send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from)?;
             // The dialler closes once it has read why; closing first could overtake the reason.
             connection.closed().await;
             return Err(WireError::Refused(refusal));
         };
-        let welcome = Welcome {
-            protocol,
-            instance: self.instance,
-        };
+        let welcome = Welcome { protocol, instance: self.instance };
         let mut frame = wire::encode_typed(GREETING_VERSION, Kind::Welcome, &welcome);
-        send.write_all_chunks(&mut frame)
-            .await
-            .map_err(std::io::Error::from)?;
-        Ok((
-            Agreement {
-                protocol,
-                instance: hello.instance,
-            },
-            hello.purpose,
-        ))
+        send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from)?;
+        Ok((Agreement { protocol, instance: hello.instance }, hello.purpose))
     }
 
     fn no_common(&self, min: u8, max: u8) -> DialError {
-        DialError::Protocol {
-            min,
-            max,
-            own_min: *self.protocols.start(),
-            own_max: *self.protocols.end(),
-        }
+        DialError::Protocol { min, max, own_min: *self.protocols.start(), own_max: *self.protocols.end() }
     }
 }
 
@@ -217,12 +191,7 @@ pub(crate) enum DialError {
     #[error("it was taken off the list, or this host's mesh closed, meanwhile")]
     Removed,
     #[error("it speaks protocol {min} to {max}, this host {own_min} to {own_max}")]
-    Protocol {
-        min: u8,
-        max: u8,
-        own_min: u8,
-        own_max: u8,
-    },
+    Protocol { min: u8, max: u8, own_min: u8, own_max: u8 },
     #[error("it did not answer within {} s", HANDSHAKE_MAX.as_secs())]
     Silent,
     #[error("this host's mesh is closed")]
@@ -243,9 +212,7 @@ impl From<&ConnectionError> for DialError {
                 Self::OtherProtocol
             }
             ConnectionError::TimedOut => Self::Silent,
-            other => Self::Transport {
-                reason: other.to_string(),
-            },
+            other => Self::Transport { reason: other.to_string() },
         }
     }
 }
@@ -254,13 +221,10 @@ impl From<ConnectError> for DialError {
     fn from(err: ConnectError) -> Self {
         match &err {
             ConnectError::Connection { source, .. }
-            | ConnectError::Connecting {
-                source: ConnectingError::ConnectionError { source, .. },
-                ..
-            } => Self::from(source),
-            other => Self::Transport {
-                reason: format!("{other:#}"),
-            },
+            | ConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. } => {
+                Self::from(source)
+            }
+            other => Self::Transport { reason: format!("{other:#}") },
         }
     }
 }

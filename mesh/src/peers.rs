@@ -96,12 +96,7 @@ impl Peer {
     fn new(host: HostId, address: SocketAddr) -> Self {
         Self {
             host,
-            state: Mutex::new(PeerState {
-                address,
-                links: Vec::new(),
-                retired: None,
-                failure: None,
-            }),
+            state: Mutex::new(PeerState { address, links: Vec::new(), retired: None, failure: None }),
             turn: tokio::sync::Mutex::new(()),
             requests_out: Semaphore::new(STREAMS_MAX),
             requests_in: Semaphore::new(STREAMS_MAX),
@@ -181,11 +176,7 @@ impl Peer {
     /// Why the last dial failed, if that was after `since`.
     pub(crate) fn failure_since(&self, since: Instant) -> Option<DialError> {
         let state = lock(&self.state);
-        state
-            .failure
-            .as_ref()
-            .filter(|(at, _)| *at >= since)
-            .map(|(_, failure)| failure.clone())
+        state.failure.as_ref().filter(|(at, _)| *at >= since).map(|(_, failure)| failure.clone())
     }
 
     fn retire(&self, code: CloseCode) {

@@ -79,10 +79,7 @@ pub(crate) struct Arrivals {
 
 impl Default for Arrivals {
     fn default() -> Self {
-        Self {
-            kept: TRANSFER_KEPT,
-            table: Mutex::default(),
-        }
+        Self { kept: TRANSFER_KEPT, table: Mutex::default() }
     }
 }
 
@@ -92,10 +89,7 @@ impl Arrivals {
     /// # Errors
     /// `TooLarge`, `Busy`, `Malformed` when it contradicts what was announced before, `Forgotten`.
     pub(crate) fn open(&self, from: HostId, open: BulkOpen) -> Result<Arc<Arrival>, Refusal> {
-        let too_large = |size: u64, max: usize| Refusal::TooLarge {
-            size,
-            max: max as u64,
-        };
+        let too_large = |size: u64, max: usize| Refusal::TooLarge { size, max: max as u64 };
         let bytes = match usize::try_from(open.bytes) {
             Ok(bytes) if bytes <= BULK_BYTES_MAX => bytes,
             _ => return Err(too_large(open.bytes, BULK_BYTES_MAX)),
@@ -107,11 +101,7 @@ impl Arrivals {
         let key = (from, open.transfer);
         if let Some(known) = table.get(&key) {
             let is_same = known.header == open.header && known.bytes == bytes && known.digest == open.digest;
-            return if is_same {
-                Ok(known.clone())
-            } else {
-                Err(Refusal::Malformed)
-            };
+            return if is_same { Ok(known.clone()) } else { Err(Refusal::Malformed) };
         }
         if open.was_whole {
             return Err(Refusal::Forgotten);
@@ -127,12 +117,10 @@ impl Arrivals {
     #[cfg(test)]
     pub(crate) fn received_bytes(&self) -> usize {
         let table = lock(&self.table);
-        let received = table
-            .values()
-            .map(|arrival| match &lock(&arrival.progress).stage {
-                Stage::Receiving { body, .. } => body.len(),
-                Stage::Whole(_) => 0,
-            });
+        let received = table.values().map(|arrival| match &lock(&arrival.progress).stage {
+            Stage::Receiving { body, .. } => body.len(),
+            Stage::Whole(_) => 0,
+        });
         received.sum()
     }
 
@@ -180,19 +168,13 @@ struct Progress {
 
 #[derive(Debug)]
 enum Stage {
-    Receiving {
-        body: Vec<u8>,
-        hasher: Box<blake3::Hasher>,
-    },
+    Receiving { body: Vec<u8>, hasher: Box<blake3::Hasher> },
     Whole(watch::Receiver<Handled>),
 }
 
 impl Stage {
     fn start() -> Self {
-        Self::Receiving {
-            body: Vec::new(),
-            hasher: Box::default(),
-        }
+        Self::Receiving { body: Vec::new(), hasher: Box::default() }
     }
 }
 
@@ -216,18 +198,9 @@ pub(crate) struct WholeBody {
 
 impl Arrival {
     fn new(bytes: usize, digest: Digest, header: Bytes) -> Self {
-        let progress = Progress {
-            attachment: 0,
-            is_attached: false,
-            touched: Instant::now(),
-            stage: Stage::start(),
-        };
-        Self {
-            bytes,
-            digest,
-            header,
-            progress: Mutex::new(progress),
-        }
+        let progress =
+            Progress { attachment: 0, is_attached: false, touched: Instant::now(), stage: Stage::start() };
+        Self { bytes, digest, header, progress: Mutex::new(progress) }
     }
 
     /// Lets a stream append, displacing an older one.
@@ -236,10 +209,7 @@ impl Arrival {
         progress.attachment += 1;
         progress.is_attached = true;
         progress.touched = Instant::now();
-        Attachment {
-            arrival: self.clone(),
-            number: progress.attachment,
-        }
+        Attachment { arrival: self.clone(), number: progress.attachment }
     }
 
     /// Waits until the handler is done with the whole body. `None` while it has not arrived.
@@ -306,11 +276,7 @@ impl Attachment {
         }
         progress.touched = Instant::now();
         let Stage::Receiving { body, hasher } = &mut progress.stage else {
-            return if chunk.is_empty() {
-                Ok(None)
-            } else {
-                Err(Refusal::Malformed)
-            };
+            return if chunk.is_empty() { Ok(None) } else { Err(Refusal::Malformed) };
         };
         if chunk.len() > self.arrival.bytes - body.len() {
             return Err(Refusal::Malformed);

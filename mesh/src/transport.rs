@@ -83,10 +83,7 @@ impl IrohMesh {
         config: MeshConfig,
         handler: Arc<dyn MeshHandler>,
     ) -> Result<Arc<Self>, MeshStartError> {
-        let greeter = Greeter {
-            protocols: PROTOCOLS,
-            instance: Instance::generate(),
-        };
+        let greeter = Greeter { protocols: PROTOCOLS, instance: Instance::generate() };
         Self::start_as(greeter, config, handler).await
     }
 

@@ -116,9 +116,7 @@ impl From<std::io::Error> for WireError {
     fn from(err: std::io::Error) -> Self {
         match err.kind() {
             std::io::ErrorKind::UnexpectedEof => Self::Truncated,
-            _ => Self::Broken {
-                reason: err.to_string(),
-            },
+            _ => Self::Broken { reason: err.to_string() },
         }
     }
 }
@@ -166,10 +164,7 @@ impl Header {
             return Err(WireError::Magic);
         }
         if found != version {
-            return Err(WireError::Version {
-                found,
-                expected: version,
-            });
+            return Err(WireError::Version { found, expected: version });
         }
         let kind = Kind::from_byte(kind).ok_or(WireError::Kind { found: kind })?;
         if [r0, r1] != [0, 0] {
@@ -178,35 +173,19 @@ impl Header {
         let length = u32::from_le_bytes([l0, l1, l2, l3]);
         let max = kind.body_bytes_max();
         match usize::try_from(length) {
-            Ok(length) if length <= max => Ok(Self {
-                kind,
-                length,
-                checked: fields,
-                digest,
-            }),
-            _ => Err(WireError::Length {
-                length: length.into(),
-                max,
-            }),
+            Ok(length) if length <= max => Ok(Self { kind, length, checked: fields, digest }),
+            _ => Err(WireError::Length { length: length.into(), max }),
         }
     }
 
     /// Judges the body that belongs to this header.
     pub(crate) fn check(&self, body: &[u8]) -> Result<(), WireError> {
-        if digest(&self.checked, body) == self.digest {
-            Ok(())
-        } else {
-            Err(WireError::Digest)
-        }
+        if digest(&self.checked, body) == self.digest { Ok(()) } else { Err(WireError::Digest) }
     }
 }
 
 fn digest(checked: &[u8; CHECKED_BYTES], body: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new()
-        .update(checked)
-        .update(body)
-        .finalize()
-        .as_bytes()
+    *blake3::Hasher::new().update(checked).update(body).finalize().as_bytes()
 }
 
 /// Makes a frame, as the pieces to write one after the other.
@@ -214,10 +193,7 @@ fn digest(checked: &[u8; CHECKED_BYTES], body: &[u8]) -> [u8; 32] {
 /// # Panics
 /// When the body is over the kind's limit: the caller has judged it.
 pub(crate) fn encode(version: u8, kind: Kind, body: Bytes) -> [Bytes; 2] {
-    assert!(
-        body.len() <= kind.body_bytes_max(),
-        "a body is judged before it is framed"
-    );
+    assert!(body.len() <= kind.body_bytes_max(), "a body is judged before it is framed");
     let length = u32::try_from(body.len()).expect("every kind's limit is below 4 GiB");
     let mut checked = [0; CHECKED_BYTES];
     checked[..4].copy_from_slice(&MAGIC);
@@ -277,11 +253,7 @@ pub(crate) async fn read_frame(
         return Err(WireError::OutOfPlace { found: header.kind });
     }
     let body = read_body(from, &header).await?;
-    if is_refusal {
-        Err(WireError::Refused(decode_typed(Kind::Refused, &body)?))
-    } else {
-        Ok(body)
-    }
+    if is_refusal { Err(WireError::Refused(decode_typed(Kind::Refused, &body)?)) } else { Ok(body) }
 }
 
 #[cfg(test)]

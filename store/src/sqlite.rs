@@ -85,11 +85,7 @@ pub fn parse_url(url: &str) -> Result<(PathBuf, SqliteMode), UrlError> {
         Some((path, "shared")) => (path, SqliteMode::Shared),
         Some(_) => return Err(refused()),
     };
-    if path.is_empty() {
-        Err(refused())
-    } else {
-        Ok((PathBuf::from(path), mode))
-    }
+    if path.is_empty() { Err(refused()) } else { Ok((PathBuf::from(path), mode)) }
 }
 
 /// A runtime store in one SQLite file. Dropping it closes it.
@@ -115,9 +111,7 @@ struct Parts {
 
 impl std::fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SqliteStore")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -130,15 +124,7 @@ impl SqliteStore {
         let boot = std::fs::read_to_string(BOOT_ID).map_err(lock::io("read", Path::new(BOOT_ID)))?;
         let boot = boot.trim().to_owned();
         let faults = Faults::from_environment();
-        Self::open_in(
-            path,
-            WriteEnv {
-                clock,
-                mode,
-                boot,
-                faults,
-            },
-        )
+        Self::open_in(path, WriteEnv { clock, mode, boot, faults })
     }
 
     /// Opens a store in an environment.
@@ -171,11 +157,7 @@ impl SqliteStore {
             cursors: Mutex::default(),
             is_read_only: false,
             readers: Mutex::new(Some(Arc::new(readers))),
-            parts: Mutex::new(Parts {
-                writer: Some(thread),
-                lock: Some(opened.lock),
-                copy: None,
-            }),
+            parts: Mutex::new(Parts { writer: Some(thread), lock: Some(opened.lock), copy: None }),
         }))
     }
 
@@ -205,11 +187,7 @@ impl SqliteStore {
             cursors: Mutex::default(),
             is_read_only: true,
             readers: Mutex::new(Some(Arc::new(readers))),
-            parts: Mutex::new(Parts {
-                writer: None,
-                lock: opened.lock,
-                copy: opened.copy,
-            }),
+            parts: Mutex::new(Parts { writer: None, lock: opened.lock, copy: opened.copy }),
         }))
     }
 
@@ -257,10 +235,7 @@ impl SqliteStore {
     // --- how the port's methods run
 
     fn closed(&self) -> StoreError {
-        let reason = self
-            .shared
-            .failure()
-            .unwrap_or_else(|| "the store is closed".to_owned());
+        let reason = self.shared.failure().unwrap_or_else(|| "the store is closed".to_owned());
         StoreError::Closed { reason }
     }
 
@@ -300,19 +275,11 @@ impl SqliteStore {
         &self,
         body: impl FnOnce(&rusqlite::Connection) -> error::Fallible<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let readers = self
-            .readers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let readers = readers.ok_or_else(|| self.closed())?;
         let result = readers.read(body).await;
         // After a failed fsync, reading back proves nothing.
-        if self.shared.failure().is_some() {
-            Err(self.closed())
-        } else {
-            result
-        }
+        if self.shared.failure().is_some() { Err(self.closed()) } else { result }
     }
 }
 

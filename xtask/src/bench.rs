@@ -25,9 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     guests::build(&workspace, Which::All)?;
     let host = hosts::build_release(&workspace)?;
     // Built before it is run, so that no compiler shares the machine with the first measurement.
-    Process::cargo(["build", "--release", "-p", PACKAGE])
-        .directory(&workspace.root)
-        .run()?;
+    Process::cargo(["build", "--release", "-p", PACKAGE]).directory(&workspace.root).run()?;
     Process::cargo(["run", "--release", "--quiet", "-p", PACKAGE, "--"])
         .arguments(&arguments.rest)
         .directory(&workspace.root)

@@ -21,9 +21,7 @@ pub(crate) fn run() -> Result<()> {
     );
     hosts::build_product(&workspace)?;
     eprintln!("demo, step 3 of 3: the tour");
-    Process::cargo(["build", "-p", PACKAGE])
-        .directory(&workspace.root)
-        .run()?;
+    Process::cargo(["build", "-p", PACKAGE]).directory(&workspace.root).run()?;
     Process::cargo(["run", "--quiet", "-p", PACKAGE])
         .directory(&workspace.root)
         .variables(&hosts::demo_variables(&workspace))

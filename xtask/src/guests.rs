@@ -57,33 +57,21 @@ pub(crate) fn build(workspace: &Workspace, which: Which) -> Result<()> {
         bail!("no component in the workspace: no package below plugins/ has the crate type cdylib");
     }
     ensure_tools()?;
-    let names = wanted
-        .iter()
-        .map(|(package, _)| package.folder_name())
-        .collect::<Vec<_>>()
-        .join(", ");
+    let names = wanted.iter().map(|(package, _)| package.folder_name()).collect::<Vec<_>>().join(", ");
     eprintln!("building {} guests for {TARGET}: {names}", wanted.len());
 
-    let packages = wanted
-        .iter()
-        .flat_map(|(package, _)| ["-p", package.name.as_str()]);
+    let packages = wanted.iter().flat_map(|(package, _)| ["-p", package.name.as_str()]);
     let messages = Process::cargo(["build", "--profile", "guest"])
         .arguments(packages)
-        .arguments([
-            "--target",
-            TARGET,
-            "--message-format=json-render-diagnostics",
-            "--target-dir",
-        ])
+        .arguments(["--target", TARGET, "--message-format=json-render-diagnostics", "--target-dir"])
         .arguments([workspace.target.join("guests-build")])
         .directory(&workspace.root)
         .run_for_output()?;
 
     let built = artifacts(&messages)?;
     for (package, copy) in &wanted {
-        let file = built
-            .get(&package.id)
-            .with_context(|| format!("cargo built no .wasm for {}", package.name))?;
+        let file =
+            built.get(&package.id).with_context(|| format!("cargo built no .wasm for {}", package.name))?;
         install(file, copy)?;
     }
     eprintln!("guests are in {}", workspace.guests().display());
@@ -122,9 +110,7 @@ fn artifacts(messages: &str) -> Result<HashMap<String, PathBuf>> {
 
 /// Puts a copy of `from` at `to` at once: a program that has `to` open or runs it keeps what it has.
 pub(crate) fn install(from: &Path, to: &Path) -> Result<()> {
-    let folder = to
-        .parent()
-        .with_context(|| format!("{} has no folder", to.display()))?;
+    let folder = to.parent().with_context(|| format!("{} has no folder", to.display()))?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let partial = to.with_added_extension("partial");
     fs::copy(from, &partial)
@@ -142,12 +128,7 @@ pub(crate) fn ensure_tools() -> Result<()> {
     }
     // The standard library of a target is a folder of the toolchain; asking for it needs neither rustup nor network.
     let sysroot = Process::new("rustc", ["--print", "sysroot"]).output()?;
-    if Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(TARGET)
-        .join("lib")
-        .is_dir()
-    {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(TARGET).join("lib").is_dir() {
         return Ok(());
     }
     eprintln!("the toolchain lacks the target {TARGET}: adding it");

@@ -36,19 +36,14 @@ pub(crate) fn build_failpoints(workspace: &Workspace) -> Result<()> {
 }
 
 fn build_dev(workspace: &Workspace, features: &[&str], copy: PathBuf) -> Result<()> {
-    Process::cargo(["build", "-p", PACKAGE])
-        .arguments(features)
-        .directory(&workspace.root)
-        .run()?;
+    Process::cargo(["build", "-p", PACKAGE]).arguments(features).directory(&workspace.root).run()?;
     install(&workspace.target.join("debug").join(PROGRAM), &copy)
 }
 
 /// Builds the product in release and returns where it is.
 pub(crate) fn build_release(workspace: &Workspace) -> Result<PathBuf> {
     eprintln!("building the host for release");
-    Process::cargo(["build", "--release", "-p", PACKAGE])
-        .directory(&workspace.root)
-        .run()?;
+    Process::cargo(["build", "--release", "-p", PACKAGE]).directory(&workspace.root).run()?;
     Ok(workspace.target.join("release").join(PROGRAM))
 }
 

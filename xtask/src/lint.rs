@@ -44,12 +44,7 @@ struct Check {
 
 impl Check {
     const fn new(name: &'static str, about: &'static str, run: fn(&Tree) -> Result<Vec<String>>) -> Self {
-        Self {
-            name,
-            about,
-            compiles: false,
-            run,
-        }
+        Self { name, about, compiles: false, run }
     }
 }
 
@@ -57,50 +52,19 @@ const CHECKS: &[Check] = &[
     Check::new("format", "cargo fmt changes nothing", tools::format),
     Check::new("headers", "every .rs file opens with `//!`", files::headers),
     Check::new("file-length", "no .rs file over 700 lines", files::length),
-    Check::new(
-        "function-length",
-        "no function over 70 lines",
-        files::function_length,
-    ),
-    Check::new(
-        "mod-rs",
-        "`foo.rs` beside `foo/`, never `mod.rs`",
-        files::no_mod_rs,
-    ),
-    Check::new(
-        "allow",
-        "`#[expect(lint, reason)]`, never `#[allow]`",
-        files::no_allow,
-    ),
-    Check::new(
-        "unfinished",
-        "nothing left open, no test switched off",
-        files::no_unfinished,
-    ),
+    Check::new("function-length", "no function over 70 lines", files::function_length),
+    Check::new("mod-rs", "`foo.rs` beside `foo/`, never `mod.rs`", files::no_mod_rs),
+    Check::new("allow", "`#[expect(lint, reason)]`, never `#[allow]`", files::no_allow),
+    Check::new("unfinished", "nothing left open, no test switched off", files::no_unfinished),
     Check::new("text", "no open marks, machine paths or registries", text::check),
     Check::new("layers", "crates depend downwards only", layers::check),
-    Check::new(
-        "pure",
-        "state machines know no IO, clock, lock or task",
-        mentions::pure,
-    ),
+    Check::new("pure", "state machines know no IO, clock, lock or task", mentions::pure),
     Check::new("api", "HTTP calls Runtime, not the store", mentions::api),
     Check::new("cli", "verbs use the public HTTP API only", mentions::cli),
-    Check::new(
-        "licences",
-        "dependencies are permissively licensed",
-        dependencies::licences,
-    ),
-    Check::new(
-        "bans",
-        "one version of what must not be there twice",
-        dependencies::bans,
-    ),
+    Check::new("licences", "dependencies are permissively licensed", dependencies::licences),
+    Check::new("bans", "one version of what must not be there twice", dependencies::bans),
     Check::new("suites", "every package is tested by some suite", tested),
-    Check {
-        compiles: true,
-        ..Check::new("clippy", "no warning in any code or test", tools::clippy)
-    },
+    Check { compiles: true, ..Check::new("clippy", "no warning in any code or test", tools::clippy) },
 ];
 
 /// Runs the verb.
@@ -129,10 +93,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn chosen(arguments: &Arguments) -> Result<Vec<&'static Check>> {
     let named = &arguments.checks;
-    if let Some(unknown) = named
-        .iter()
-        .find(|name| !CHECKS.iter().any(|check| check.name == **name))
-    {
+    if let Some(unknown) = named.iter().find(|name| !CHECKS.iter().any(|check| check.name == **name)) {
         let known: Vec<_> = CHECKS.iter().map(|check| check.name).collect();
         bail!("no check `{unknown}`; there are: {}", known.join(", "));
     }
@@ -145,13 +106,7 @@ fn chosen(arguments: &Arguments) -> Result<Vec<&'static Check>> {
 
 fn tested(tree: &Tree) -> Result<Vec<String>> {
     let finding = |package: &crate::workspace::Package| {
-        format!(
-            "{}: package {} is in no suite; see xtask/src/suites.rs",
-            package.folder, package.name
-        )
+        format!("{}: package {} is in no suite; see xtask/src/suites.rs", package.folder, package.name)
     };
-    Ok(suites::forgotten(&tree.workspace)
-        .into_iter()
-        .map(finding)
-        .collect())
+    Ok(suites::forgotten(&tree.workspace).into_iter().map(finding).collect())
 }

@@ -13,12 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 
 /// Variables that `cargo run` sets for the program it starts, besides those with one of `CARGO_RUN_PREFIXES`.
-const CARGO_RUN_NAMES: &[&str] = &[
-    "CARGO_BIN_NAME",
-    "CARGO_CRATE_NAME",
-    "CARGO_PRIMARY_PACKAGE",
-    "OUT_DIR",
-];
+const CARGO_RUN_NAMES: &[&str] = &["CARGO_BIN_NAME", "CARGO_CRATE_NAME", "CARGO_PRIMARY_PACKAGE", "OUT_DIR"];
 const CARGO_RUN_PREFIXES: &[&str] = &["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// One command to run in the workspace's root, or where `directory` says.
@@ -59,8 +54,7 @@ impl Process {
 
     /// Sets environment variables; they are part of what is printed.
     pub(crate) fn variables(mut self, variables: &[(&str, OsString)]) -> Self {
-        self.command
-            .envs(variables.iter().map(|(name, value)| (name, value)));
+        self.command.envs(variables.iter().map(|(name, value)| (name, value)));
         self
     }
 
@@ -72,10 +66,7 @@ impl Process {
         let line = self.line();
         eprintln!("$ {line}");
         let began = Instant::now();
-        let status = self
-            .command
-            .status()
-            .with_context(|| format!("cannot start `{line}`"))?;
+        let status = self.command.status().with_context(|| format!("cannot start `{line}`"))?;
         eprintln!("  ({:.1} s)", began.elapsed().as_secs_f64());
         if !status.success() {
             bail!("`{line}` ended with {status}");
@@ -102,10 +93,7 @@ impl Process {
     pub(crate) fn output(mut self) -> Result<String> {
         let line = self.line();
         self.command.stderr(Stdio::inherit());
-        let output = self
-            .command
-            .output()
-            .with_context(|| format!("cannot start `{line}`"))?;
+        let output = self.command.output().with_context(|| format!("cannot start `{line}`"))?;
         if !output.status.success() {
             bail!("`{line}` ended with {}", output.status);
         }
@@ -120,17 +108,12 @@ impl Process {
 
     /// The command as one would type it in the workspace's root.
     fn line(&self) -> String {
-        let set = self
-            .command
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?)));
+        let set = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
         let variables = set.map(|(name, value)| format!("{}={}", name.display(), quoted(value)));
         // Cargo's full path says nothing that its name doesn't.
         let program = Path::new(self.command.get_program());
         let program = program.file_name().unwrap_or(program.as_os_str());
-        let words = std::iter::once(program)
-            .chain(self.command.get_args())
-            .map(quoted);
+        let words = std::iter::once(program).chain(self.command.get_args()).map(quoted);
         variables.chain(words).collect::<Vec<_>>().join(" ")
     }
 }

@@ -68,25 +68,15 @@ pub(crate) const SUITES: &[Suite] = &[
 
 /// Packages that no suite tests, with the reason.
 const UNTESTED: &[(&str, &str)] = &[
-    (
-        "tests/guests",
-        "components that misbehave on purpose; `it` and `cluster` run them",
-    ),
+    ("tests/guests", "components that misbehave on purpose; `it` and `cluster` run them"),
     ("tests/bench", "measures; `cargo xtask bench` runs it"),
-    (
-        "tests/demo",
-        "is itself a check of the whole; `cargo xtask demo` runs it",
-    ),
+    ("tests/demo", "is itself a check of the whole; `cargo xtask demo` runs it"),
 ];
 
 impl Suite {
     /// The packages it tests; empty if the workspace has none of them.
     pub(crate) fn packages<'a>(&self, workspace: &'a Workspace) -> Vec<&'a Package> {
-        workspace
-            .packages
-            .iter()
-            .filter(|package| self.tests(package))
-            .collect()
+        workspace.packages.iter().filter(|package| self.tests(package)).collect()
     }
 
     /// What it looks for, for the message that nothing is there.
@@ -116,11 +106,7 @@ pub(crate) fn forgotten(workspace: &Workspace) -> Vec<&Package> {
         SUITES.iter().any(|suite| suite.tests(package))
             || UNTESTED.iter().any(|(folder, _)| package.is_in(&[folder]))
     };
-    workspace
-        .packages
-        .iter()
-        .filter(|package| !is_known(package))
-        .collect()
+    workspace.packages.iter().filter(|package| !is_known(package)).collect()
 }
 
 #[cfg(test)]

@@ -34,17 +34,12 @@ struct Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let workspace = Workspace::load()?;
     let chosen = chosen(&arguments.suites)?;
-    let (suites, absent): (Vec<_>, Vec<_>) = chosen
-        .into_iter()
-        .partition(|suite| !suite.packages(&workspace).is_empty());
+    let (suites, absent): (Vec<_>, Vec<_>) =
+        chosen.into_iter().partition(|suite| !suite.packages(&workspace).is_empty());
     if let Some(suite) = absent.first()
         && !arguments.suites.is_empty()
     {
-        bail!(
-            "cannot run suite {}: no {} in the workspace",
-            suite.name,
-            suite.looks_for()
-        );
+        bail!("cannot run suite {}: no {} in the workspace", suite.name, suite.looks_for());
     }
 
     let mut rows = vec![set_up(&workspace, &suites)?];
@@ -66,11 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     rows.extend(absent.into_iter().map(|suite| {
         let verdict = format!("not run: no {} in the workspace", suite.looks_for());
-        Row {
-            name: suite.name,
-            verdict,
-            seconds: 0.0,
-        }
+        Row { name: suite.name, verdict, seconds: 0.0 }
     }));
     print_table(&rows);
     if !failed.is_empty() {
@@ -81,10 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// The suites with these names, in the order of `SUITES`; all if there are no names.
 fn chosen(names: &[String]) -> Result<Vec<&'static Suite>> {
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !SUITES.iter().any(|suite| suite.name == **name))
-    {
+    if let Some(unknown) = names.iter().find(|name| !SUITES.iter().any(|suite| suite.name == **name)) {
         let known: Vec<_> = SUITES.iter().map(|suite| suite.name).collect();
         bail!("no suite `{unknown}`; there are: {}", known.join(", "));
     }
@@ -101,19 +89,12 @@ fn set_up(workspace: &Workspace, suites: &[&Suite]) -> Result<Row> {
         hosts::build_failpoints(workspace)?;
         hosts::build_product(workspace)?;
     }
-    Ok(Row {
-        name: "set-up",
-        verdict: "ok".to_owned(),
-        seconds: began.elapsed().as_secs_f64(),
-    })
+    Ok(Row { name: "set-up", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() })
 }
 
 fn run_suite(workspace: &Workspace, suite: &Suite, only: Option<&str>) -> Result<()> {
-    let variables = if suite.needs_hosts {
-        hosts::suite_variables(workspace)
-    } else {
-        hosts::guest_variables(workspace)
-    };
+    let variables =
+        if suite.needs_hosts { hosts::suite_variables(workspace) } else { hosts::guest_variables(workspace) };
     let packages = suite.packages(workspace);
     Process::cargo(["test"])
         .arguments(packages.iter().flat_map(|package| ["-p", package.name.as_str()]))
@@ -128,12 +109,7 @@ fn run_suite(workspace: &Workspace, suite: &Suite, only: Option<&str>) -> Result
 
 fn print_table(rows: &[Row]) {
     eprintln!("\n{:<10} {:>8}  result", "suite", "seconds");
-    for Row {
-        name,
-        verdict,
-        seconds,
-    } in rows
-    {
+    for Row { name, verdict, seconds } in rows {
         eprintln!("{name:<10} {seconds:>8.1}  {verdict}");
     }
     let total: f64 = rows.iter().map(|row| row.seconds).sum();

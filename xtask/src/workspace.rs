@@ -102,21 +102,14 @@ impl Workspace {
                 .with_context(|| format!("package {} is outside the workspace's root", package.name))?;
             packages.push(Package {
                 folder: slashed(folder),
-                is_component: package
-                    .targets
-                    .iter()
-                    .any(|t| t.crate_types.iter().any(|c| c == "cdylib")),
+                is_component: package.targets.iter().any(|t| t.crate_types.iter().any(|c| c == "cdylib")),
                 is_default_member: metadata.workspace_default_members.contains(&package.id),
                 id: package.id,
                 name: package.name,
                 dependencies: package.dependencies,
             });
         }
-        Ok(Self {
-            root,
-            target: metadata.target_directory,
-            packages,
-        })
+        Ok(Self { root, target: metadata.target_directory, packages })
     }
 
     /// The package of this name.
@@ -130,10 +123,7 @@ impl Workspace {
 
     /// The components below `folder`, such as `plugins`.
     pub(crate) fn components_below(&self, folder: &str) -> Vec<&Package> {
-        self.packages
-            .iter()
-            .filter(|package| package.is_component && package.is_below(folder))
-            .collect()
+        self.packages.iter().filter(|package| package.is_component && package.is_below(folder)).collect()
     }
 
     /// Where the built components are: `NAME.wasm`, and `test/NAME.wasm` for those of the tests.
@@ -162,16 +152,12 @@ impl Workspace {
 impl Package {
     /// Whether the package is one of these folders or below one.
     pub(crate) fn is_in(&self, folders: &[&str]) -> bool {
-        folders
-            .iter()
-            .any(|folder| self.folder == *folder || self.is_below(folder))
+        folders.iter().any(|folder| self.folder == *folder || self.is_below(folder))
     }
 
     /// Whether the package's folder is somewhere below `folder`.
     pub(crate) fn is_below(&self, folder: &str) -> bool {
-        self.folder
-            .strip_prefix(folder)
-            .is_some_and(|rest| rest.starts_with('/'))
+        self.folder.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
     }
 
     /// The last part of its folder: what a component is called.

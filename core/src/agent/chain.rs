@@ -64,13 +64,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) fn new(head: &Head) -> Self {
-        Self {
-            head: head.clone(),
-            base: head.clone(),
-            pending: Vec::new(),
-            steps: Vec::new(),
-            bytes: 0,
-        }
+        Self { head: head.clone(), base: head.clone(), pending: Vec::new(), steps: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -83,11 +77,7 @@ impl Chain {
 
     /// The unit to commit.
     pub(crate) fn unit(&mut self, loaded: &Loaded) -> Unit {
-        Unit {
-            owner: loaded.owner.clone(),
-            base: self.base.revision,
-            steps: std::mem::take(&mut self.steps),
-        }
+        Unit { owner: loaded.owner.clone(), base: self.base.revision, steps: std::mem::take(&mut self.steps) }
     }
 
     /// The seq of an origin: its own when it is durable, otherwise the next.
@@ -102,28 +92,17 @@ impl Chain {
     fn accept(&mut self, origin: &Origin) {
         if let Origin::Direct(request) = origin {
             let seq = self.head.next_seq;
-            self.steps.push(Step::Accept {
-                input: Box::new(request.input.clone()),
-                seq,
-            });
+            self.steps.push(Step::Accept { input: Box::new(request.input.clone()), seq });
             self.head.next_seq = seq.next();
         }
     }
 
     /// Adds a turn that the guest has run.
     pub(crate) fn push_turn(&mut self, env: &AgentEnv, loaded: &Loaded, origin: Origin, turn: RanTurn) {
-        let RanTurn {
-            effects,
-            state,
-            now_ms,
-        } = turn;
+        let RanTurn { effects, state, now_ms } = turn;
         let seq = self.seq_of(&origin);
         self.accept(&origin);
-        let kind = if matches!(origin, Origin::Init) {
-            BoundaryKind::Init
-        } else {
-            BoundaryKind::Turn
-        };
+        let kind = if matches!(origin, Origin::Init) { BoundaryKind::Init } else { BoundaryKind::Turn };
         let snapshot = Snapshot {
             generation: loaded.owner.generation,
             revision: self.head.revision.next(),
@@ -135,24 +114,14 @@ impl Chain {
         receipt.effects = effects.digest();
         receipt.state = Some(snapshot.state_digest());
         receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
-        let outcome = effects
-            .replies
-            .into_iter()
-            .next()
-            .map(|reply| Outcome::Committed {
-                revision: receipt.revision,
-                token: receipt.token,
-                reply,
-            });
+        let outcome = effects.replies.into_iter().next().map(|reply| Outcome::Committed {
+            revision: receipt.revision,
+            token: receipt.token,
+            reply,
+        });
         self.bytes += snapshot.state.len() + origin.input().map_or(0, |input| input.payload.len());
         let boundary = Boundary {
-            ends: outcome
-                .iter()
-                .map(|outcome| InputEnd {
-                    seq,
-                    outcome: outcome.clone(),
-                })
-                .collect(),
+            ends: outcome.iter().map(|outcome| InputEnd { seq, outcome: outcome.clone() }).collect(),
             snapshot: Some(snapshot),
             state: effects.state,
             outputs: effects.outputs,
@@ -161,16 +130,7 @@ impl Chain {
             receipt,
         };
         let has_outputs = !boundary.outputs.is_empty();
-        self.push_boundary(
-            boundary,
-            Pending {
-                origin,
-                seq,
-                steps_end: 0,
-                outcome,
-                has_outputs,
-            },
-        );
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs });
     }
 
     /// Adds the end of an input that is given up.
@@ -189,23 +149,11 @@ impl Chain {
         if let Some(id) = id {
             event = event.with("input", id);
         }
-        let receipt = self.receipt(
-            env,
-            loaded,
-            BoundaryKind::DeadLetter,
-            id.into_iter().collect(),
-            now_ms,
-        );
-        let outcome = Outcome::DeadLettered {
-            revision: receipt.revision,
-            reason,
-        };
+        let receipt = self.receipt(env, loaded, BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
+        let outcome = Outcome::DeadLettered { revision: receipt.revision, reason };
         let boundary = Boundary {
             receipt,
-            ends: vec![InputEnd {
-                seq,
-                outcome: outcome.clone(),
-            }],
+            ends: vec![InputEnd { seq, outcome: outcome.clone() }],
             snapshot: None,
             state: Vec::new(),
             outputs: Vec::new(),
@@ -213,16 +161,7 @@ impl Chain {
             events: vec![event],
         };
         let outcome = Some(outcome);
-        self.push_boundary(
-            boundary,
-            Pending {
-                origin,
-                seq,
-                steps_end: 0,
-                outcome,
-                has_outputs: false,
-            },
-        );
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs: false });
     }
 
     /// Adds an attempt: the input goes on waiting.
@@ -230,13 +169,7 @@ impl Chain {
         self.accept(&origin);
         self.steps.push(Step::Attempts(vec![attempt]));
         let steps_end = self.steps.len();
-        self.pending.push(Pending {
-            origin,
-            seq: attempt.seq,
-            steps_end,
-            outcome: None,
-            has_outputs: false,
-        });
+        self.pending.push(Pending { origin, seq: attempt.seq, steps_end, outcome: None, has_outputs: false });
     }
 
     /// The seq that a direct input would get.
@@ -249,10 +182,7 @@ impl Chain {
         self.head.digest = boundary.receipt.digest();
         self.head.time_ms = boundary.receipt.committed_at_ms;
         self.steps.push(Step::Boundary(Box::new(boundary)));
-        self.pending.push(Pending {
-            steps_end: self.steps.len(),
-            ..pending
-        });
+        self.pending.push(Pending { steps_end: self.steps.len(), ..pending });
     }
 
     fn receipt(

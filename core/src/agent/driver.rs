@@ -154,11 +154,7 @@ impl Driver {
         if self.is_inbox_stale {
             return self.read_inbox().await;
         }
-        if self
-            .loaded
-            .as_ref()
-            .is_some_and(|loaded| loaded.head.revision == Revision(0))
-        {
+        if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
             return self.run_init().await;
         }
         if !self.queue.is_empty() && !self.direct.is_empty() {
@@ -289,12 +285,7 @@ impl Driver {
             .with("message", reason.message());
         tracing::error!(agent = %self.agent, reason = reason.name(), error = reason.message(), "agent is broken");
         let lifecycle = Lifecycle::Broken(reason.clone());
-        match self
-            .env
-            .store
-            .set_lifecycle(&self.owner(), lifecycle, vec![event])
-            .await
-        {
+        match self.env.store.set_lifecycle(&self.owner(), lifecycle, vec![event]).await {
             Ok(()) => {
                 self.broken = Some(reason);
                 Err(End::Broken)
@@ -313,10 +304,7 @@ impl Driver {
     }
 
     async fn read_inbox(&mut self) -> Flow {
-        let page = Page {
-            after: self.known.0,
-            limit: PAGE_MAX,
-        };
+        let page = Page { after: self.known.0, limit: PAGE_MAX };
         match self.env.store.open_inputs(&self.agent, page).await {
             Ok(inputs) => {
                 self.is_inbox_stale = inputs.len() == PAGE_MAX;
@@ -336,16 +324,10 @@ impl Driver {
 
     /// Accepts asks into the queue, behind the durable inputs that wait.
     async fn admit_direct(&mut self) {
-        let requests: Vec<_> = self
-            .direct
-            .drain(..)
-            .filter(|request| !request.answer.is_closed())
-            .collect();
+        let requests: Vec<_> = self.direct.drain(..).filter(|request| !request.answer.is_closed()).collect();
         let store = self.env.store.clone();
         let incarnation = self.lease.incarnation;
-        let accepting = requests
-            .iter()
-            .map(|request| store.accept(request.input.clone(), incarnation));
+        let accepting = requests.iter().map(|request| store.accept(request.input.clone(), incarnation));
         let accepted = join_all(accepting).await;
         for (request, accepted) in requests.into_iter().zip(accepted) {
             let AskRequest { input, answer } = *request;
@@ -376,9 +358,7 @@ impl Driver {
         let after = loaded.context_outside(Revision(1));
         let now_ms = context.now_ms;
         let job = move || {
-            let ran = guest
-                .init(&context)
-                .and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
+            let ran = guest.init(&context).and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
             (guest, ran)
         };
         let Ok((guest, ran)) = self.env.pool.run(loaded.spec.plugin, job).await else {
@@ -387,16 +367,7 @@ impl Driver {
         match ran {
             Ok((effects, state)) => {
                 loaded.guest = Some(guest);
-                chain.push_turn(
-                    &self.env,
-                    loaded,
-                    Origin::Init,
-                    RanTurn {
-                        effects,
-                        state,
-                        now_ms,
-                    },
-                );
+                chain.push_turn(&self.env, loaded, Origin::Init, RanTurn { effects, state, now_ms });
                 self.failures = 0;
                 self.commit(chain).await
             }
@@ -422,10 +393,7 @@ impl Driver {
                 Ok(())
             }
             turn::Verdict::DeadLetter(_) => {
-                self.break_down(BrokenReason::Init {
-                    message: error.to_string(),
-                })
-                .await
+                self.break_down(BrokenReason::Init { message: error.to_string() }).await
             }
         }
     }
@@ -476,11 +444,7 @@ impl Driver {
                     return Ok(None);
                 }
                 Start::Stage { attempts } => {
-                    let staged = StoredInput {
-                        state: InputState::Staged,
-                        attempts,
-                        ..input
-                    };
+                    let staged = StoredInput { state: InputState::Staged, attempts, ..input };
                     self.stage(&staged).await?;
                     if self.loaded.is_none() {
                         return Ok(None);
@@ -507,11 +471,7 @@ impl Driver {
     async fn stage(&mut self, input: &StoredInput) -> Flow {
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let mut chain = Chain::new(&loaded.head);
-        let attempt = Attempt {
-            seq: input.seq,
-            state: InputState::Staged,
-            attempts: input.attempts,
-        };
+        let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
         chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
         self.commit(chain).await
     }
@@ -539,11 +499,7 @@ impl Driver {
             let ran = guest.handle(&context, &inputs).and_then(|effects| {
                 let state = guest.snapshot(&after)?;
                 prove(&state)?;
-                Ok(RanTurn {
-                    effects,
-                    state,
-                    now_ms,
-                })
+                Ok(RanTurn { effects, state, now_ms })
             });
             (guest, ran)
         };
@@ -633,9 +589,7 @@ impl Driver {
                 Some(Command::Reload) => self.forget_queue(),
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
                 Some(Command::Checkpoint { done }) => {
-                    let busy = CommandError::Failed {
-                        reason: "agent is migrating".into(),
-                    };
+                    let busy = CommandError::Failed { reason: "agent is migrating".into() };
                     // The caller may be gone.
                     let _ = done.send(Err(busy));
                 }

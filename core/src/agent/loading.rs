@@ -72,19 +72,14 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let Grant { lease, guard, warm } = grant;
     let agent = lease.agent.clone();
     let image = env.store.image(&agent).await?.ok_or(LoadFailure::Lost)?;
-    let holds = image
-        .row
-        .holder
-        .is_some_and(|holder| holder.incarnation == lease.incarnation);
+    let holds = image.row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
     if image.row.token != lease.token || !holds {
         return Err(LoadFailure::Lost);
     }
     if let Lifecycle::Broken(reason) = &image.row.lifecycle {
         return Err(LoadFailure::Broken(reason.clone()));
     }
-    image
-        .check()
-        .map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
+    image.check().map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
     let plugin_version = ensure_plugin(env, &image).await?;
     let row = &image.row;
     let mut loaded = Loaded {
@@ -98,12 +93,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         spec: Arc::new(image.spec.clone()),
         spec_revision: row.spec_revision,
         plugin_version,
-        head: Head {
-            revision: row.revision,
-            digest: row.head,
-            next_seq: row.next_seq,
-            time_ms: row.time_ms,
-        },
+        head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
         guest: None,
         interrupt: Interrupt::default(),
         proved_at: None,
@@ -125,10 +115,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
 async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, LoadFailure> {
     let digest = image.spec.plugin;
     let missing = |message: String| LoadFailure::Broken(BrokenReason::Plugin { message });
-    let info = image
-        .plugin
-        .as_ref()
-        .ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
+    let info = image.plugin.as_ref().ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
     if !env.loader.is_loaded(digest) {
         let component = env.store.component(digest).await?;
         let component =
@@ -156,19 +143,13 @@ async fn restore_guest(
         }
         Ok(guest)
     };
-    let restored = env
-        .pool
-        .run(plugin, job)
-        .await
-        .map_err(|_| LoadFailure::Store(closing()))?;
+    let restored = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
     restored.map_err(|error| match error {
         GuestError::Fenced | GuestError::Interrupted => LoadFailure::Lost,
         // The host has no room for another guest now.
         GuestError::Fault(fault) if fault.kind == FaultKind::Start => LoadFailure::Store(StoreError::Busy),
         GuestError::StateRead(error) => LoadFailure::Store(StoreError::Closed { reason: error.reason }),
-        other => LoadFailure::Broken(BrokenReason::Restore {
-            message: other.to_string(),
-        }),
+        other => LoadFailure::Broken(BrokenReason::Restore { message: other.to_string() }),
     })
 }
 
@@ -181,9 +162,7 @@ pub(crate) fn restore_proof(
     context: &TurnContext,
 ) -> impl FnOnce(&Bytes) -> Result<(), GuestError> + Send + 'static {
     let now = env.clock.boot();
-    let is_due = loaded
-        .proved_at
-        .is_none_or(|proved_at| now.saturating_sub(proved_at) >= PROOF_EVERY);
+    let is_due = loaded.proved_at.is_none_or(|proved_at| now.saturating_sub(proved_at) >= PROOF_EVERY);
     if is_due {
         loaded.proved_at = Some(now);
     }
@@ -193,9 +172,7 @@ pub(crate) fn restore_proof(
         if !is_due && state.len() > PROOF_ALWAYS_BYTES {
             return Ok(());
         }
-        let restored = loader
-            .start(request)
-            .and_then(|mut guest| guest.restore(&context, state, &version));
+        let restored = loader.start(request).and_then(|mut guest| guest.restore(&context, state, &version));
         restored.map_err(|error| match error {
             GuestError::Fault(fault) if fault.kind == FaultKind::Start => {
                 GuestError::StateRead(StateReadError {
@@ -204,10 +181,7 @@ pub(crate) fn restore_proof(
             }
             GuestError::Retryable { .. } | GuestError::Fatal { .. } | GuestError::Fault(_) => {
                 let message = format!("the snapshot can't be restored: {error}");
-                GuestError::Fault(Fault {
-                    kind: FaultKind::Snapshot,
-                    message,
-                })
+                GuestError::Fault(Fault { kind: FaultKind::Snapshot, message })
             }
             uncounted => uncounted,
         })
@@ -226,9 +200,7 @@ fn guest_request(env: &AgentEnv, loaded: &Loaded) -> GuestRequest {
 }
 
 fn closing() -> StoreError {
-    StoreError::Closed {
-        reason: "the host is stopping".into(),
-    }
+    StoreError::Closed { reason: "the host is stopping".into() }
 }
 
 impl Loaded {
@@ -258,23 +230,12 @@ pub fn outside_context(
         &generation.0.to_be_bytes(),
         &revision.0.to_be_bytes(),
     ];
-    TurnContext {
-        generation,
-        token,
-        revision,
-        attempt: 1,
-        now_ms: time_ms,
-        seed: Digest::of_parts(parts).0,
-    }
+    TurnContext { generation, token, revision, attempt: 1, now_ms: time_ms, seed: Digest::of_parts(parts).0 }
 }
 
 /// Serves a guest's `state` reads from the store. Must be made inside a tokio runtime; reads block the calling thread.
 pub fn state_reader(store: Arc<dyn RuntimeStore>, agent: AgentId) -> Arc<dyn StateRead> {
-    Arc::new(StoreReader {
-        store,
-        agent,
-        runtime: tokio::runtime::Handle::current(),
-    })
+    Arc::new(StoreReader { store, agent, runtime: tokio::runtime::Handle::current() })
 }
 
 struct StoreReader {
@@ -285,17 +246,10 @@ struct StoreReader {
 
 impl StoreReader {
     fn wait<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StateReadError> {
-        match self
-            .runtime
-            .block_on(async { within(STATE_READ_MAX, read).await })
-        {
+        match self.runtime.block_on(async { within(STATE_READ_MAX, read).await }) {
             Some(Ok(value)) => Ok(value),
-            Some(Err(error)) => Err(StateReadError {
-                reason: error.to_string(),
-            }),
-            None => Err(StateReadError {
-                reason: "no answer within 250 ms".into(),
-            }),
+            Some(Err(error)) => Err(StateReadError { reason: error.to_string() }),
+            None => Err(StateReadError { reason: "no answer within 250 ms".into() }),
         }
     }
 }

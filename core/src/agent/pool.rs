@@ -57,11 +57,7 @@ impl GuestPool {
     /// Starts `threads` threads (at least 2).
     pub fn start(threads: usize) -> Arc<Self> {
         let threads = threads.max(2);
-        let queue = Queue {
-            per_plugin_max: threads / 2,
-            missing: threads,
-            ..Queue::default()
-        };
+        let queue = Queue { per_plugin_max: threads / 2, missing: threads, ..Queue::default() };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
@@ -206,10 +202,8 @@ impl Queue {
     fn pop(&mut self) -> Option<(Digest, Job)> {
         let max = self.per_plugin_max;
         let lanes = &self.lanes;
-        let index = self
-            .turn
-            .iter()
-            .position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
+        let index =
+            self.turn.iter().position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
         let plugin = self.turn.remove(index)?;
         let lane = self.lanes.get_mut(&plugin)?;
         let job = lane.waiting.pop_front()?;

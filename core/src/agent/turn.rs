@@ -39,12 +39,10 @@ pub fn start(input: &StoredInput, incarnation: Incarnation) -> Start {
     let is_first_here = input.accepted_by == incarnation && input.attempts == 0;
     match input.state {
         InputState::Queued if is_first_here => Start::Now,
-        InputState::Staged if input.attempts >= ATTEMPTS_MAX => Start::GiveUp(DeadLetterReason::KilledHost {
-            attempts: input.attempts,
-        }),
-        _ => Start::Stage {
-            attempts: input.attempts + 1,
-        },
+        InputState::Staged if input.attempts >= ATTEMPTS_MAX => {
+            Start::GiveUp(DeadLetterReason::KilledHost { attempts: input.attempts })
+        }
+        _ => Start::Stage { attempts: input.attempts + 1 },
     }
 }
 
@@ -53,19 +51,15 @@ pub fn after_failure(error: &GuestError, attempts: u32) -> Verdict {
     let exhausted = attempts >= ATTEMPTS_MAX;
     match error {
         GuestError::Fenced | GuestError::Interrupted | GuestError::StateRead(_) => Verdict::Uncounted,
-        GuestError::Fatal { message } => Verdict::DeadLetter(DeadLetterReason::Fatal {
-            message: message.clone(),
-        }),
-        GuestError::Retryable { message } if exhausted => {
-            Verdict::DeadLetter(DeadLetterReason::AttemptsExhausted {
-                message: message.clone(),
-                attempts,
-            })
+        GuestError::Fatal { message } => {
+            Verdict::DeadLetter(DeadLetterReason::Fatal { message: message.clone() })
         }
-        GuestError::Fault(fault) if exhausted => Verdict::DeadLetter(DeadLetterReason::Fault {
-            fault: fault.clone(),
-            attempts,
-        }),
+        GuestError::Retryable { message } if exhausted => {
+            Verdict::DeadLetter(DeadLetterReason::AttemptsExhausted { message: message.clone(), attempts })
+        }
+        GuestError::Fault(fault) if exhausted => {
+            Verdict::DeadLetter(DeadLetterReason::Fault { fault: fault.clone(), attempts })
+        }
         GuestError::Retryable { .. } | GuestError::Fault(_) => Verdict::Again { attempts },
     }
 }

@@ -59,14 +59,8 @@ pub struct TransitionError {
 
 impl InputState {
     /// All states, for tables and listings.
-    pub const ALL: [Self; 6] = [
-        Self::Queued,
-        Self::Staged,
-        Self::Consumed,
-        Self::DeadLettered,
-        Self::Replaced,
-        Self::Abandoned,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Staged, Self::Consumed, Self::DeadLettered, Self::Replaced, Self::Abandoned];
 
     /// Whether the input still waits for an end.
     pub fn is_open(self) -> bool {

@@ -13,10 +13,7 @@ fn snapshot() -> Snapshot {
 
 #[test]
 fn an_envelope_round_trips() {
-    assert_eq!(
-        Snapshot::from_envelope(&snapshot().to_envelope(), 1 << 20),
-        Ok(snapshot())
-    );
+    assert_eq!(Snapshot::from_envelope(&snapshot().to_envelope(), 1 << 20), Ok(snapshot()));
 }
 
 #[test]
@@ -41,9 +38,6 @@ fn each_kind_of_damage_has_its_error() {
     }
     assert_eq!(
         Snapshot::from_envelope(&good, 10),
-        Err(EnvelopeError::TooLarge {
-            size: good.len(),
-            max: 10
-        })
+        Err(EnvelopeError::TooLarge { size: good.len(), max: 10 })
     );
 }

@@ -208,10 +208,7 @@ impl AgentImage {
     /// Which row does not fit.
     pub fn check(&self) -> Result<(), String> {
         let row = &self.row;
-        let snapshot_revision = self
-            .snapshot
-            .as_ref()
-            .map_or(Revision(0), |snapshot| snapshot.revision);
+        let snapshot_revision = self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
         if snapshot_revision > row.revision {
             return Err(format!(
                 "snapshot of revision {snapshot_revision} is ahead of the head {}",
@@ -228,16 +225,11 @@ impl AgentImage {
                 return Err(format!("receipt {revision} is missing or another agent's"));
             }
             if parent.is_some_and(|parent| parent != receipt.parent) {
-                return Err(format!(
-                    "receipt {revision} does not name the digest of the receipt before"
-                ));
+                return Err(format!("receipt {revision} does not name the digest of the receipt before"));
             }
             parent = Some(receipt.digest());
         }
-        let last = self
-            .receipts
-            .last()
-            .map_or(Revision(0), |receipt| receipt.revision);
+        let last = self.receipts.last().map_or(Revision(0), |receipt| receipt.revision);
         if last != row.revision || parent.unwrap_or(Digest::ZERO) != row.head {
             return Err(format!(
                 "receipt {} is damaged or missing: the head names another digest",

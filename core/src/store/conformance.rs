@@ -120,10 +120,7 @@ impl Case {
                 .downcast_ref::<&str>()
                 .map_or_else(|| "panicked".to_owned(), |message| (*message).to_owned()),
         };
-        Some(CaseFailure {
-            case: self.name,
-            message,
-        })
+        Some(CaseFailure { case: self.name, message })
     }
 }
 
@@ -167,16 +164,9 @@ pub async fn failures(factory: Arc<dyn StoreFactory>) -> Vec<CaseFailure> {
 /// Names every case that failed, with its message.
 pub async fn run(factory: Arc<dyn StoreFactory>) {
     let failures = failures(factory).await;
-    let report: Vec<String> = failures
-        .iter()
-        .map(|failure| format!("{}: {}", failure.case, failure.message))
-        .collect();
-    assert!(
-        report.is_empty(),
-        "{} cases failed:\n{}",
-        report.len(),
-        report.join("\n")
-    );
+    let report: Vec<String> =
+        failures.iter().map(|failure| format!("{}: {}", failure.case, failure.message)).collect();
+    assert!(report.is_empty(), "{} cases failed:\n{}", report.len(), report.join("\n"));
 }
 
 /// A clock that stands still until a case advances it. Its random bytes are a counter: unique, and the same in each run.
@@ -193,10 +183,7 @@ const START_BOOT: Duration = Duration::from_secs(1_000);
 
 impl Default for ManualClock {
     fn default() -> Self {
-        Self {
-            elapsed_ms: AtomicU64::new(0),
-            randoms: AtomicU64::new(1),
-        }
+        Self { elapsed_ms: AtomicU64::new(0), randoms: AtomicU64::new(1) }
     }
 }
 

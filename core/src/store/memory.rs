@@ -56,10 +56,7 @@ impl MemoryStore {
 
     fn new(sharing: Sharing, clock: Arc<dyn Clock>) -> Self {
         let id = StoreId::generate(clock.wall_ms(), clock.random());
-        Self {
-            tables: Arc::new(Mutex::new(Tables::new(id, sharing))),
-            clock,
-        }
+        Self { tables: Arc::new(Mutex::new(Tables::new(id, sharing))), clock }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -94,9 +91,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError> {
-        Ok(self
-            .tables()
-            .bury_expired(self.clock.boot(), self.clock.wall_ms()))
+        Ok(self.tables().bury_expired(self.clock.boot(), self.clock.wall_ms()))
     }
 
     async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {
@@ -116,9 +111,7 @@ impl RuntimeStore for MemoryStore {
         let mut tables = self.tables();
         tables.check_session(incarnation)?;
         let now_ms = self.clock.wall_ms();
-        let leases = agents
-            .iter()
-            .map(|agent| tables.acquire(incarnation, agent, now_ms));
+        let leases = agents.iter().map(|agent| tables.acquire(incarnation, agent, now_ms));
         Ok(leases.collect())
     }
 
@@ -171,9 +164,7 @@ impl RuntimeStore for MemoryStore {
 
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         Ok(self.read(agent, |rows| {
-            let open = rows
-                .inputs_after(page.after)
-                .filter(|input| input.state.is_open());
+            let open = rows.inputs_after(page.after).filter(|input| input.state.is_open());
             open.take(page.limit.min(PAGE_MAX)).cloned().collect()
         }))
     }
@@ -185,9 +176,8 @@ impl RuntimeStore for MemoryStore {
         page: Page,
     ) -> Result<Vec<StoredInput>, StoreError> {
         Ok(self.read(agent, |rows| {
-            let inputs = rows
-                .inputs_after(page.after)
-                .filter(|input| state.is_none_or(|state| input.state == state));
+            let inputs =
+                rows.inputs_after(page.after).filter(|input| state.is_none_or(|state| input.state == state));
             inputs.take(page.limit.min(PAGE_MAX)).cloned().collect()
         }))
     }
@@ -326,8 +316,7 @@ impl RuntimeStore for MemoryStore {
         target: HostId,
     ) -> Result<Handoff, StoreError> {
         let now_ms = self.clock.wall_ms();
-        self.tables()
-            .begin_handoff(owner, base, migration, target, now_ms)
+        self.tables().begin_handoff(owner, base, migration, target, now_ms)
     }
 
     async fn receive_rows(
@@ -344,8 +333,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
-        self.tables()
-            .finish_handoff(agent, migration, self.clock.wall_ms())
+        self.tables().finish_handoff(agent, migration, self.clock.wall_ms())
     }
 
     async fn adopt(

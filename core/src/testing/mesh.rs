@@ -31,10 +31,7 @@ impl SimNetwork {
     /// Adds a host that knows all others.
     pub fn host(&self, host: HostId, handler: Arc<dyn MeshHandler>) -> Arc<SimMesh> {
         self.lock().handlers.insert(host, handler);
-        Arc::new(SimMesh {
-            network: self.clone(),
-            host,
-        })
+        Arc::new(SimMesh { network: self.clone(), host })
     }
 
     /// Cuts a host off, or joins it again.
@@ -50,19 +47,8 @@ impl SimNetwork {
     fn reach(&self, from: HostId, to: HostId) -> Result<Arc<dyn MeshHandler>, MeshError> {
         let table = self.lock();
         let is_cut = table.cut.contains(&from) || table.cut.contains(&to);
-        let handler = table
-            .handlers
-            .get(&to)
-            .cloned()
-            .ok_or(MeshError::UnknownPeer { peer: to })?;
-        if is_cut {
-            Err(MeshError::Unreachable {
-                peer: to,
-                reason: "cut off".into(),
-            })
-        } else {
-            Ok(handler)
-        }
+        let handler = table.handlers.get(&to).cloned().ok_or(MeshError::UnknownPeer { peer: to })?;
+        if is_cut { Err(MeshError::Unreachable { peer: to, reason: "cut off".into() }) } else { Ok(handler) }
     }
 }
 
@@ -79,10 +65,7 @@ impl SimMesh {
         timeout: Duration,
         work: impl Future<Output = Bytes>,
     ) -> Result<Bytes, MeshError> {
-        within(timeout, work).await.ok_or(MeshError::NoAnswer {
-            peer,
-            reason: "time is over".into(),
-        })
+        within(timeout, work).await.ok_or(MeshError::NoAnswer { peer, reason: "time is over".into() })
     }
 }
 
@@ -105,19 +88,12 @@ impl Mesh for SimMesh {
     fn peers(&self) -> Vec<Peer> {
         let table = self.network.lock();
         let others = table.handlers.keys().filter(|host| **host != self.host);
-        others
-            .map(|host| Peer {
-                host: *host,
-                address: self.local_address(),
-                is_connected: true,
-            })
-            .collect()
+        others.map(|host| Peer { host: *host, address: self.local_address(), is_connected: true }).collect()
     }
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
-        self.bounded(peer, timeout, handler.on_request(self.host, body))
-            .await
+        self.bounded(peer, timeout, handler.on_request(self.host, body)).await
     }
 
     async fn send_bulk(
@@ -128,8 +104,7 @@ impl Mesh for SimMesh {
         timeout: Duration,
     ) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
-        self.bounded(peer, timeout, handler.on_bulk(self.host, header, body))
-            .await
+        self.bounded(peer, timeout, handler.on_bulk(self.host, header, body)).await
     }
 
     async fn close(&self) {

@@ -42,31 +42,16 @@ pub fn script_plugin() -> (PluginInfo, Bytes) {
 impl GuestLoader for ScriptedLoader {
     fn load(&self, component: &[u8]) -> Result<LoadedPlugin, LoadError> {
         let digest = Digest::of(component);
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(digest);
-        Ok(LoadedPlugin {
-            digest,
-            name: None,
-            version: None,
-            imports: Vec::new(),
-            grants: Vec::new(),
-        })
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(digest);
+        Ok(LoadedPlugin { digest, name: None, version: None, imports: Vec::new(), grants: Vec::new() })
     }
 
     fn is_loaded(&self, plugin: Digest) -> bool {
-        self.loaded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&plugin)
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains(&plugin)
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
-        Ok(Box::new(ScriptedGuest {
-            sum: 0,
-            guard: request.guard,
-        }))
+        Ok(Box::new(ScriptedGuest { sum: 0, guard: request.guard }))
     }
 }
 
@@ -77,27 +62,16 @@ struct ScriptedGuest {
 
 fn ok(text: String) -> Reply {
     let outcome = ReplyOutcome::Ok(Bytes::from(text));
-    Reply {
-        outcome,
-        content_type: "text/plain".into(),
-        headers: Vec::new(),
-    }
+    Reply { outcome, content_type: "text/plain".into(), headers: Vec::new() }
 }
 
 fn trap(message: &str) -> GuestError {
-    GuestError::Fault(Fault {
-        kind: FaultKind::Trap,
-        message: message.into(),
-    })
+    GuestError::Fault(Fault { kind: FaultKind::Trap, message: message.into() })
 }
 
 impl ScriptedGuest {
     fn check(&self) -> Result<(), GuestError> {
-        if self.guard.is_held() {
-            Ok(())
-        } else {
-            Err(GuestError::Fenced)
-        }
+        if self.guard.is_held() { Ok(()) } else { Err(GuestError::Fenced) }
     }
 
     fn handle_one(
@@ -112,30 +86,17 @@ impl ScriptedGuest {
             "add" => self.sum += rest.parse::<i64>().map_err(|_| trap("not a number"))?,
             "get" => {}
             "refuse" => {
-                let outcome = ReplyOutcome::Refused {
-                    code: "no".into(),
-                    body: Bytes::new(),
-                };
-                return Ok(Reply {
-                    outcome,
-                    content_type: String::new(),
-                    headers: Vec::new(),
-                });
+                let outcome = ReplyOutcome::Refused { code: "no".into(), body: Bytes::new() };
+                return Ok(Reply { outcome, content_type: String::new(), headers: Vec::new() });
             }
             "fatal" => {
-                return Err(GuestError::Fatal {
-                    message: "never".into(),
-                });
+                return Err(GuestError::Fatal { message: "never".into() });
             }
             "retry" => {
-                return Err(GuestError::Retryable {
-                    message: "later".into(),
-                });
+                return Err(GuestError::Retryable { message: "later".into() });
             }
             "retry-until" if context.attempt < rest.parse().unwrap_or(0) => {
-                return Err(GuestError::Retryable {
-                    message: "not yet".into(),
-                });
+                return Err(GuestError::Retryable { message: "not yet".into() });
             }
             "retry-until" => {}
             "send" => effects.outputs.push(output(rest)?),
@@ -181,9 +142,7 @@ impl Guest for ScriptedGuest {
 
     fn restore(&mut self, _context: &TurnContext, state: &[u8], _from: &str) -> Result<(), GuestError> {
         self.check()?;
-        self.sum = String::from_utf8_lossy(state)
-            .parse()
-            .map_err(|_| trap("garbage state"))?;
+        self.sum = String::from_utf8_lossy(state).parse().map_err(|_| trap("garbage state"))?;
         Ok(())
     }
 }

@@ -80,20 +80,14 @@ fn opening_sweeps_what_nobody_will_read() {
     let (digest, code) = compiled(&engine);
     let cache = Cache::open(directory.path(), &engine).expect("it opens");
     cache.store(digest, &code).expect("it is written");
-    let stale = [
-        "00.0123456789abcdef.cwasm",
-        "00.0123456789abcdef.cwasm.1-0.partial",
-    ];
+    let stale = ["00.0123456789abcdef.cwasm", "00.0123456789abcdef.cwasm.1-0.partial"];
     for name in stale.iter().chain(&["note.txt"]) {
         std::fs::write(directory.path().join(name), b"x").expect("it is written");
     }
     let cache = Cache::open(directory.path(), &engine).expect("it opens");
     assert!(cache.load(&engine, digest).is_some());
     assert!(stale.iter().all(|name| !directory.path().join(name).exists()));
-    assert!(
-        directory.path().join("note.txt").exists(),
-        "what is not ours stays"
-    );
+    assert!(directory.path().join("note.txt").exists(), "what is not ours stays");
 }
 
 #[test]

@@ -12,21 +12,14 @@ fn as_many_guests_as_the_system_has_maps_for() {
         (u32::MAX, u64::MAX, true),
     ] {
         let checked = check_map_count_of(resident_max, allowed);
-        assert_eq!(
-            checked.is_ok(),
-            is_enough,
-            "{resident_max} guests, {allowed} maps"
-        );
+        assert_eq!(checked.is_ok(), is_enough, "{resident_max} guests, {allowed} maps");
     }
 }
 
 #[test]
 fn too_few_maps_are_refused_with_the_line_that_helps() {
     let error = check_map_count_of(20_000, 65_530).expect_err("80,000 maps are needed");
-    assert!(
-        error.to_string().contains("`sysctl -w vm.max_map_count=84096`"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("`sysctl -w vm.max_map_count=84096`"), "{error}");
 }
 
 /// Core modules of one section each, and whether the engine takes them.

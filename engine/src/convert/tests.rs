@@ -18,13 +18,8 @@ fn an_id_becomes_two_big_endian_halves() {
 fn an_input_keeps_all_its_parts() {
     let given = Input {
         id: InputId([0xff; 16]),
-        kind: Kind::PeerRequest {
-            intent: "quote".into(),
-        },
-        source: Source::Peer {
-            agent: AgentId::parse("a").expect("an agent id"),
-            expects_reply: true,
-        },
+        kind: Kind::PeerRequest { intent: "quote".into() },
+        source: Source::Peer { agent: AgentId::parse("a").expect("an agent id"), expects_reply: true },
         content_type: "text/plain".into(),
         payload: Bytes::from_static(b"body"),
         headers: vec![("name".into(), "value".into())],
@@ -48,8 +43,5 @@ fn what_an_agent_says_of_an_error_is_made_fit_for_people() {
     let GuestError::Fatal { message } = error else {
         panic!("{error:?}");
     };
-    assert!(
-        message.starts_with("bell \\u{7}bell") && message.ends_with(" [cut]"),
-        "{message}"
-    );
+    assert!(message.starts_with("bell \\u{7}bell") && message.ends_with(" [cut]"), "{message}");
 }

@@ -62,9 +62,7 @@ fn loads_of_one_component_at_the_same_time_compile_it_once() {
             });
         }
     });
-    let written = std::fs::read_dir(test.cache.path().join("code"))
-        .expect("the cache")
-        .count();
+    let written = std::fs::read_dir(test.cache.path().join("code")).expect("the cache").count();
     assert_eq!(written, 1, "one file and nothing partial");
     assert_eq!(lock(&test.engine.plugins).len(), 1);
 }
@@ -79,12 +77,7 @@ fn what_can_not_be_loaded_leaves_nothing() {
         assert!(!test.engine.is_loaded(Digest::of(&bytes)));
     }
     assert!(lock(&test.engine.plugins).is_empty());
-    assert_eq!(
-        std::fs::read_dir(test.cache.path().join("code"))
-            .expect("the cache")
-            .count(),
-        0
-    );
+    assert_eq!(std::fs::read_dir(test.cache.path().join("code")).expect("the cache").count(), 0);
 }
 
 /// What the names on the outside don't tell, compiling or linking does.
@@ -112,10 +105,7 @@ fn nobody_starts_without_a_lease_or_a_plugin() {
     assert!(text.contains("not loaded"), "{text}");
     let guard = LeaseGuard::new(SessionLease::unlimited(), Default::default());
     guard.lose();
-    let fenced = test.engine.start(GuestRequest {
-        guard,
-        ..request(digest)
-    });
+    let fenced = test.engine.start(GuestRequest { guard, ..request(digest) });
     assert_eq!(fenced.map(drop), Err(GuestError::Fenced));
 }
 
@@ -124,10 +114,7 @@ fn a_pool_that_is_full_refuses_and_recovers() {
     let test = TestEngine::new();
     let digest = test.load("test/bare");
     let mut guests: Vec<_> = (0..8).map(|_| test.start(request(digest))).collect();
-    let mut ninth = test
-        .engine
-        .start(request(digest))
-        .expect("instantiation waits for the first call");
+    let mut ninth = test.engine.start(request(digest)).expect("instantiation waits for the first call");
     let (kind, text) = fault_of(ninth.init(&turn(0)));
     assert_eq!(kind, FaultKind::Start);
     assert!(text.contains("no room"), "{text}");

@@ -4,19 +4,14 @@ use super::*;
 
 #[test]
 fn each_stop_has_its_error() {
-    let read = StateReadError {
-        reason: "late".into(),
-    };
+    let read = StateReadError { reason: "late".into() };
     let kind = |stop: Stop| match stop.into_guest_error() {
         GuestError::Fault(fault) => fault.kind,
         other => panic!("{other:?}"),
     };
     assert_eq!(Stop::Fenced.into_guest_error(), GuestError::Fenced);
     assert_eq!(Stop::Interrupted.into_guest_error(), GuestError::Interrupted);
-    assert_eq!(
-        Stop::StateRead(read.clone()).into_guest_error(),
-        GuestError::StateRead(read)
-    );
+    assert_eq!(Stop::StateRead(read.clone()).into_guest_error(), GuestError::StateRead(read));
     assert_eq!(kind(Stop::Deadline { limit_ms: 1 }), FaultKind::Deadline);
     assert_eq!(kind(Stop::Exited { code: 0 }), FaultKind::Exited);
     assert_eq!(kind(Stop::Blocked { what: "poll" }), FaultKind::Blocked);

@@ -60,9 +60,7 @@ fn an_agent_lives_through_snapshot_and_restore() {
     assert_eq!(guest.snapshot(&turn(3)).expect("the same snapshot"), bytes);
 
     let mut restored = test.engine.start(request(plugin)).expect("a fresh guest");
-    restored
-        .restore(&turn(3), &bytes, "0.1.0")
-        .expect("it takes the state");
+    restored.restore(&turn(3), &bytes, "0.1.0").expect("it takes the state");
     assert_eq!(restored.snapshot(&turn(3)).expect("the same state"), bytes);
     assert_eq!(ask(restored.as_mut(), "noted").as_deref(), Ok("remember"));
     assert_eq!(ask(restored.as_mut(), "turns").as_deref(), Ok("5"));
@@ -87,15 +85,8 @@ fn what_the_agent_says_is_told_apart() {
     assert_eq!(say("echo hello").as_deref(), Ok("hello"));
     assert_eq!(say("none").as_deref(), Ok("none"));
     assert_eq!(say("refuse poor").as_deref(), Ok("refused: poor"));
-    assert_eq!(
-        say("fatal broken"),
-        Err(GuestError::Fatal {
-            message: "broken".into()
-        })
-    );
-    let retry = GuestError::Retryable {
-        message: "attempt 1 of 2".into(),
-    };
+    assert_eq!(say("fatal broken"), Err(GuestError::Fatal { message: "broken".into() }));
+    let retry = GuestError::Retryable { message: "attempt 1 of 2".into() };
     assert_eq!(say("retry 2"), Err(retry));
     assert_eq!(say("config greeting").as_deref(), Ok("hello"));
     assert_eq!(say("config farewell").as_deref(), Ok("none"));
@@ -135,11 +126,7 @@ fn each_misdeed_has_its_fault() {
         ("replies 0", FaultKind::ReplyCount, "0 replies to 1 inputs"),
         ("replies 3", FaultKind::ReplyCount, "3 replies to 1 inputs"),
         ("reply-bytes 600000", FaultKind::Effects, "body is 600000"),
-        (
-            "reply-bytes 12000000",
-            FaultKind::Effects,
-            "longer than one turn may have",
-        ),
+        ("reply-bytes 12000000", FaultKind::Effects, "longer than one turn may have"),
         ("reply-bytes 100000000", FaultKind::Memory, "bytes of memory"),
     ] {
         // Time is short only for those who are to run out of it: the machine may be busy with other tests.
@@ -199,10 +186,7 @@ fn init_is_a_turn_and_may_fail_like_one() {
 fn effects_are_collected_and_dropped_with_the_turn() {
     let test = TestEngine::new();
     let rows = Arc::new(Rows::of(&["a", "b"]));
-    let mut guest = test.start(GuestRequest {
-        state: rows,
-        ..request(test.load("test/hostile"))
-    });
+    let mut guest = test.start(GuestRequest { state: rows, ..request(test.load("test/hostile")) });
     let batch = ["get a", "set a new", "get a", "delete b", "keys ", "send sink hi"].map(message);
     let effects = guest.handle(&turn(1), &batch).expect("a batch");
     let texts: Vec<_> = effects
@@ -215,30 +199,15 @@ fn effects_are_collected_and_dropped_with_the_turn() {
         .collect();
     assert_eq!(texts[..5], ["committed a", "ok", "new", "ok", "a"]);
     assert_eq!(texts[5].len(), 32, "an output's id: {}", texts[5]);
-    assert_eq!(
-        effects.state,
-        [
-            ("a".to_string(), Some(Bytes::from_static(b"new"))),
-            ("b".to_string(), None)
-        ]
-    );
+    assert_eq!(effects.state, [("a".to_string(), Some(Bytes::from_static(b"new"))), ("b".to_string(), None)]);
     let [output] = effects.outputs.as_slice() else {
         panic!("{:?}", effects.outputs);
     };
-    assert_eq!(
-        (output.destination.as_str(), &output.kind),
-        ("sink", &Kind::PeerMessage)
-    );
+    assert_eq!((output.destination.as_str(), &output.kind), ("sink", &Kind::PeerMessage));
     assert_eq!(output.payload.as_ref(), b"hi");
 
-    let next = guest
-        .handle(&turn(2), &[message("get a")])
-        .expect("the next turn");
-    assert_eq!(
-        next.replies[0].outcome,
-        ReplyOutcome::Ok("committed a".into()),
-        "nothing was committed"
-    );
+    let next = guest.handle(&turn(2), &[message("get a")]).expect("the next turn");
+    assert_eq!(next.replies[0].outcome, ReplyOutcome::Ok("committed a".into()), "nothing was committed");
     assert!(next.state.is_empty() && next.outputs.is_empty());
 }
 
@@ -259,10 +228,7 @@ fn floods_end_at_the_quota() {
         assert!(answer.starts_with(good), "{line}: {answer}");
     }
     // 16 outputs fill the turn to the last byte, and its reply has no room.
-    assert_eq!(
-        fault_of(ask(guest.as_mut(), "flood-outputs 16 262144")).0,
-        FaultKind::Effects
-    );
+    assert_eq!(fault_of(ask(guest.as_mut(), "flood-outputs 16 262144")).0, FaultKind::Effects);
 }
 
 #[test]
@@ -287,10 +253,7 @@ fn snapshots_are_held_to_their_limit_and_have_no_effects() {
 
     let short = |limits: &mut GuestLimits| limits.turn_ms_max = 500;
     assert_eq!(fault_of(snapshot("trap-in-snapshot", short)).0, FaultKind::Trap);
-    assert_eq!(
-        fault_of(snapshot("loop-in-snapshot", short)).0,
-        FaultKind::Deadline
-    );
+    assert_eq!(fault_of(snapshot("loop-in-snapshot", short)).0, FaultKind::Deadline);
     let failed = snapshot("fail-in-snapshot", short);
     assert!(matches!(failed, Err(GuestError::Fatal { .. })), "{failed:?}");
     let bytes = snapshot("effect-in-snapshot", short).expect("refused effects are answers");
@@ -322,9 +285,7 @@ fn time_stands_still_and_random_numbers_follow_the_seed() {
     // Rust seeds its hasher once per instance: each line gets an instance of its own.
     let say = |line: &str, context: &TurnContext| {
         let mut guest = test.engine.start(request(plugin)).expect("it is loaded");
-        guest
-            .restore(&turn(0), b"0\n\n", "0.1.0")
-            .expect("an empty state");
+        guest.restore(&turn(0), b"0\n\n", "0.1.0").expect("an empty state");
         let effects = guest.handle(context, &[message(line)]).expect(line);
         effects.replies[0].outcome.clone()
     };
@@ -332,17 +293,10 @@ fn time_stands_still_and_random_numbers_follow_the_seed() {
     assert_eq!(say("clock", &turn(1)), clock);
     let first = say("random", &turn(1));
     assert_eq!(say("random", &turn(1)), first);
-    let reseeded = TurnContext {
-        seed: [1; 32],
-        ..turn(1)
-    };
+    let reseeded = TurnContext { seed: [1; 32], ..turn(1) };
     assert_ne!(say("random", &reseeded), first);
     let sent = say("send sink x", &turn(1));
-    assert_eq!(
-        say("send sink x", &reseeded),
-        sent,
-        "ids come from the revision, not from the seed"
-    );
+    assert_eq!(say("send sink x", &reseeded), sent, "ids come from the revision, not from the seed");
     assert_ne!(say("send sink x", &turn(2)), sent);
 }
 
@@ -366,10 +320,7 @@ fn a_lease_that_ran_out_fences_before_anything_else() {
     let plugin = test.load("test/hostile");
     let session = SessionLease::started(boot_now(), &LeaseProfile::NORMAL);
     let guard = LeaseGuard::new(Arc::clone(&session), FencingToken(7));
-    let mut guest = test.start(GuestRequest {
-        guard,
-        ..request(plugin)
-    });
+    let mut guest = test.start(GuestRequest { guard, ..request(plugin) });
     assert_eq!(ask(guest.as_mut(), "echo held").as_deref(), Ok("held"));
     session.lose();
     assert_eq!(ask(guest.as_mut(), "trap"), Err(GuestError::Fenced));
@@ -403,32 +354,17 @@ fn an_interrupt_ends_a_call_and_counts_for_nothing() {
 
     let interrupt = Interrupt::default();
     interrupt.interrupt();
-    let mut guest = test
-        .engine
-        .start(GuestRequest {
-            interrupt,
-            ..crate::testing::request(plugin)
-        })
-        .expect("loaded");
-    assert_eq!(
-        guest.init(&turn(0)),
-        Err(GuestError::Interrupted),
-        "not even entered"
-    );
+    let mut guest =
+        test.engine.start(GuestRequest { interrupt, ..crate::testing::request(plugin) }).expect("loaded");
+    assert_eq!(guest.init(&turn(0)), Err(GuestError::Interrupted), "not even entered");
 }
 
 #[test]
 fn a_store_that_does_not_answer_is_not_the_guests_fault() {
     let test = TestEngine::new();
     let plugin = test.load("test/hostile");
-    let state = Arc::new(Rows {
-        is_broken: true,
-        ..Rows::default()
-    });
-    let mut guest = test.start(GuestRequest {
-        state,
-        ..request(plugin)
-    });
+    let state = Arc::new(Rows { is_broken: true, ..Rows::default() });
+    let mut guest = test.start(GuestRequest { state, ..request(plugin) });
     let result = ask(guest.as_mut(), "get x");
     assert!(matches!(result, Err(GuestError::StateRead(_))), "{result:?}");
 }

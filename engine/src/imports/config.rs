@@ -10,8 +10,6 @@ impl store::Host for GuestContext {
 
     fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, Error>> {
         let pairs = self.spec.config.iter();
-        Ok(Ok(pairs
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()))
+        Ok(Ok(pairs.map(|(key, value)| (key.clone(), value.clone())).collect()))
     }
 }

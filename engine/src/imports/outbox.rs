@@ -40,9 +40,7 @@ impl GuestContext {
         }
         let id = self.output_id(self.effects.outputs_len());
         let output = output(destination, payload, options, &id)?;
-        self.effects
-            .send(output)
-            .map_err(|QuotaReached| SendError::Quota)?;
+        self.effects.send(output).map_err(|QuotaReached| SendError::Quota)?;
         Ok(id)
     }
 
@@ -68,13 +66,7 @@ fn output(
     options: SendOptions,
     id: &str,
 ) -> Result<Output, SendError> {
-    let SendOptions {
-        kind,
-        content_type,
-        headers,
-        correlation,
-        expects_reply: _,
-    } = options;
+    let SendOptions { kind, content_type, headers, correlation, expects_reply: _ } = options;
     let kind = kind_of_output(kind);
     // A request carries its own id, so that who answers it can say what the answer is to.
     let (intent, correlation) = match &kind {
@@ -90,12 +82,5 @@ fn output(
     if is_too_large {
         return Err(SendError::TooLarge);
     }
-    Ok(Output {
-        destination,
-        kind,
-        content_type,
-        payload: Bytes::from(payload),
-        headers,
-        correlation,
-    })
+    Ok(Output { destination, kind, content_type, payload: Bytes::from(payload), headers, correlation })
 }

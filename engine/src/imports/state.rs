@@ -39,11 +39,7 @@ impl state::Host for GuestContext {
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<String>, StateError>> {
-        let checked = if prefix.is_empty() {
-            self.check_turn()
-        } else {
-            self.check_key(&prefix)
-        };
+        let checked = if prefix.is_empty() { self.check_turn() } else { self.check_key(&prefix) };
         if let Err(error) = checked {
             return Ok(Err(error));
         }
@@ -56,10 +52,7 @@ impl state::Host for GuestContext {
 impl GuestContext {
     fn write(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), StateError> {
         self.check_key(&key)?;
-        if value
-            .as_ref()
-            .is_some_and(|value| value.len() > STATE_VALUE_BYTES_MAX)
-        {
+        if value.as_ref().is_some_and(|value| value.len() > STATE_VALUE_BYTES_MAX) {
             return Err(StateError::TooLarge);
         }
         let written = self.effects.write(key, value.map(Bytes::from));
@@ -67,22 +60,14 @@ impl GuestContext {
     }
 
     fn check_turn(&self) -> Result<(), StateError> {
-        if self.call.phase.is_turn() {
-            Ok(())
-        } else {
-            Err(StateError::NotInTurn)
-        }
+        if self.call.phase.is_turn() { Ok(()) } else { Err(StateError::NotInTurn) }
     }
 
     fn check_key(&self, key: &str) -> Result<(), StateError> {
         self.check_turn()?;
         let is_valid = (1..=STATE_KEY_BYTES_MAX).contains(&key.len())
             && !key.bytes().any(|byte| byte.is_ascii_control());
-        if is_valid {
-            Ok(())
-        } else {
-            Err(StateError::InvalidKey)
-        }
+        if is_valid { Ok(()) } else { Err(StateError::InvalidKey) }
     }
 
     /// Lists keys: page by page of the committed ones, each page laid under the turn's writes in its range.
@@ -95,11 +80,7 @@ impl GuestContext {
         let mut after = after;
         while keys.len() < limit {
             let page = self.state.list(prefix, after.as_deref(), page_max)?;
-            let end = if page.len() < page_max {
-                None
-            } else {
-                page.last().cloned()
-            };
+            let end = if page.len() < page_max { None } else { page.last().cloned() };
             let mut merged: BTreeSet<String> = page.into_iter().collect();
             let from = match &after {
                 Some(after) => Bound::Excluded(after.as_str()),

@@ -59,19 +59,16 @@ pub(super) fn add_to_linker(linker: &mut Linker<GuestContext>) -> wasmtime::Resu
 fn add_error(linker: &mut Linker<GuestContext>) -> wasmtime::Result<()> {
     let mut interface = linker.instance(IO_ERROR)?;
     interface.resource("error", ResourceType::host::<IoError>(), |_, _| Ok(()))?;
-    interface.func_wrap(
-        "[method]error.to-debug-string",
-        |_, (_,): (Resource<IoError>,)| Ok(("stream error".to_string(),)),
-    )
+    interface.func_wrap("[method]error.to-debug-string", |_, (_,): (Resource<IoError>,)| {
+        Ok(("stream error".to_string(),))
+    })
 }
 
 impl sync_io::poll::Host for GuestContext {
     fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
         let numbered = (0_u32..).zip(&pollables);
-        let ready: Vec<_> = numbered
-            .filter(|(_, pollable)| pollable.rep() == READY)
-            .map(|(index, _)| index)
-            .collect();
+        let ready: Vec<_> =
+            numbered.filter(|(_, pollable)| pollable.rep() == READY).map(|(index, _)| index).collect();
         if ready.is_empty() {
             return Err(Stop::Blocked { what: "poll" }.into());
         }
@@ -88,10 +85,7 @@ impl sync_io::poll::HostPollable for GuestContext {
         if pollable.rep() == READY {
             return Ok(());
         }
-        Err(Stop::Blocked {
-            what: "pollable.block",
-        }
-        .into())
+        Err(Stop::Blocked { what: "pollable.block" }.into())
     }
 
     fn drop(&mut self, _: Resource<DynPollable>) -> wasmtime::Result<()> {
@@ -141,17 +135,11 @@ impl clocks::wall_clock::Host for GuestContext {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
         let now_ms = self.call.turn.now_ms;
         let subsecond_ms = u32::try_from(now_ms % 1_000).expect("less than 1,000");
-        Ok(clocks::wall_clock::Datetime {
-            seconds: now_ms / 1_000,
-            nanoseconds: subsecond_ms * 1_000_000,
-        })
+        Ok(clocks::wall_clock::Datetime { seconds: now_ms / 1_000, nanoseconds: subsecond_ms * 1_000_000 })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
-        Ok(clocks::wall_clock::Datetime {
-            seconds: 0,
-            nanoseconds: 1_000_000,
-        })
+        Ok(clocks::wall_clock::Datetime { seconds: 0, nanoseconds: 1_000_000 })
     }
 }
 

@@ -42,23 +42,11 @@ pub(crate) const GRANTS: [&str; 4] = ["config", "log", "outbox", "state"];
 const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/types", Verdict::Served(Versions::Godwit)),
     ("godwit:agent/turn", Verdict::Served(Versions::Godwit)),
-    (
-        "godwit:agent/state",
-        Verdict::NeedsGrant("state", Versions::Godwit),
-    ),
-    (
-        "godwit:agent/outbox",
-        Verdict::NeedsGrant("outbox", Versions::Godwit),
-    ),
+    ("godwit:agent/state", Verdict::NeedsGrant("state", Versions::Godwit)),
+    ("godwit:agent/outbox", Verdict::NeedsGrant("outbox", Versions::Godwit)),
     ("godwit:agent/", Verdict::Never(LATER)),
-    (
-        "wasi:logging/logging",
-        Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""])),
-    ),
-    (
-        "wasi:config/store",
-        Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"])),
-    ),
+    ("wasi:logging/logging", Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""]))),
+    ("wasi:config/store", Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"]))),
     ("wasi:io/error", Verdict::Served(Versions::Wasi)),
     ("wasi:io/poll", Verdict::Served(Versions::Wasi)),
     ("wasi:io/streams", Verdict::Served(Versions::Wasi)),

@@ -39,10 +39,8 @@ impl Manifest {
     /// Reads a manifest and adds what is wrong with it to `problems`.
     pub(crate) fn parse(section: &[u8], problems: &mut Vec<String>) -> Self {
         if section.len() > MANIFEST_BYTES_MAX {
-            problems.push(format!(
-                "its manifest has {} bytes, and may have {MANIFEST_BYTES_MAX}",
-                section.len()
-            ));
+            problems
+                .push(format!("its manifest has {} bytes, and may have {MANIFEST_BYTES_MAX}", section.len()));
             return Self::default();
         }
         let parsed = std::str::from_utf8(section)
@@ -74,31 +72,18 @@ impl Manifest {
                 ));
             }
         }
-        for grant in self
-            .grants
-            .iter()
-            .flatten()
-            .filter(|grant| !GRANTS.contains(&grant.as_str()))
-        {
+        for grant in self.grants.iter().flatten().filter(|grant| !GRANTS.contains(&grant.as_str())) {
             problems.push(format!(
                 "its manifest asks for the grant `{}`, which this host does not have; it has {}",
                 grant.escape_debug(),
                 GRANTS.join(", ")
             ));
         }
-        let GuestLimits {
-            turn_ms_max,
-            memory_bytes_max,
-            snapshot_bytes_max,
-        } = HOST_MAX;
+        let GuestLimits { turn_ms_max, memory_bytes_max, snapshot_bytes_max } = HOST_MAX;
         let asked = [
             ("turn-ms-max", self.limits.turn_ms_max, turn_ms_max),
             ("memory-bytes-max", self.limits.memory_bytes_max, memory_bytes_max),
-            (
-                "snapshot-bytes-max",
-                self.limits.snapshot_bytes_max,
-                snapshot_bytes_max,
-            ),
+            ("snapshot-bytes-max", self.limits.snapshot_bytes_max, snapshot_bytes_max),
         ];
         for (name, asked, most) in asked {
             if let Some(asked) = asked.filter(|asked| *asked > most) {

@@ -25,11 +25,7 @@ fn what_is_served_is_taken() {
         "wasi:logging/logging@0.1.0-draft",
         "wasi:config/store@0.2.0-rc.1",
     ];
-    let bytes = encode(
-        &imports,
-        &[GUEST],
-        &[manifest("name = \"n\"\nversion = \"1.2.3\"\n")],
-    );
+    let bytes = encode(&imports, &[GUEST], &[manifest("name = \"n\"\nversion = \"1.2.3\"\n")]);
     let inspection = inspect(&bytes).expect("all is served");
     let mut sorted = imports.to_vec();
     sorted.sort_unstable();
@@ -50,10 +46,7 @@ fn each_import_that_is_not_served_says_why() {
         ("wasi:cli/exit@0.2.13", "0.2.0 to 0.2.12"),
         ("wasi:cli/exit@0.3.0", "0.2.0 to 0.2.12"),
         ("wasi:cli/exit", "0.2.0 to 0.2.12"),
-        (
-            "wasi:logging/logging@0.2.0",
-            "version 0.1.0-draft and the one without a version",
-        ),
+        ("wasi:logging/logging@0.2.0", "version 0.1.0-draft and the one without a version"),
         ("wasi:config/store@0.2.0-draft", "version 0.2.0-rc.1"),
         ("godwit:agent/state@0.2.0", "version 0.1"),
         ("godwit:agent/timers@0.1.0", "does not serve it"),
@@ -70,47 +63,24 @@ fn each_import_that_is_not_served_says_why() {
 
 #[test]
 fn all_problems_come_at_once() {
-    let imports = [
-        "wasi:filesystem/types@0.2.6",
-        "wasi:sockets/udp@0.2.6",
-        "wasi:io/poll@0.2.6",
-    ];
+    let imports = ["wasi:filesystem/types@0.2.6", "wasi:sockets/udp@0.2.6", "wasi:io/poll@0.2.6"];
     let bytes = encode(&imports, &["wasi:cli/run@0.2.6"], &[manifest("name = 7\n")]);
     let found = problems(&bytes);
     assert_eq!(found.len(), 4, "{found:?}");
-    assert!(
-        found[0].contains("`wasi:cli/run@0.2.6`") && found[0].contains("`main`"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].contains("`wasi:cli/run@0.2.6`") && found[0].contains("`main`"), "{}", found[0]);
     assert!(found[1].contains("manifest"), "{}", found[1]);
 }
 
 #[test]
 fn grants_open_what_the_manifest_lists_and_nothing_else() {
-    let imports = [
-        "godwit:agent/state@0.1.0",
-        "godwit:agent/outbox@0.1.0",
-        "godwit:agent/turn@0.1.0",
-    ];
+    let imports = ["godwit:agent/state@0.1.0", "godwit:agent/outbox@0.1.0", "godwit:agent/turn@0.1.0"];
     let bytes = encode(&imports, &[GUEST], &[manifest("grants = [\"state\"]\n")]);
     let found = problems(&bytes);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(
-        found[0].contains("outbox@0.1.0") && found[0].contains("grant `outbox`"),
-        "{}",
-        found[0]
-    );
+    assert!(found[0].contains("outbox@0.1.0") && found[0].contains("grant `outbox`"), "{}", found[0]);
 
-    let bytes = encode(
-        &imports,
-        &[GUEST],
-        &[manifest("grants = [\"state\", \"outbox\"]\n")],
-    );
-    assert_eq!(
-        inspect(&bytes).expect("both are granted").grants,
-        ["outbox", "state"]
-    );
+    let bytes = encode(&imports, &[GUEST], &[manifest("grants = [\"state\", \"outbox\"]\n")]);
+    assert_eq!(inspect(&bytes).expect("both are granted").grants, ["outbox", "state"]);
 }
 
 #[test]
@@ -123,30 +93,17 @@ fn bad_manifests_are_refused() {
         ("[limits]\nmemory-bytes-max = 1000000000\n", "memory-bytes-max"),
     ] {
         let found = problems(&encode(&[], &[], &[manifest(toml)]));
-        assert!(
-            found.iter().any(|problem| problem.contains(says)),
-            "{toml}: {found:?}"
-        );
+        assert!(found.iter().any(|problem| problem.contains(says)), "{toml}: {found:?}");
     }
-    let found = problems(&encode(
-        &[],
-        &[],
-        &[manifest("name = \"a\""), manifest("name = \"b\"")],
-    ));
-    assert!(
-        found.iter().any(|problem| problem.contains("2 manifests")),
-        "{found:?}"
-    );
+    let found = problems(&encode(&[], &[], &[manifest("name = \"a\""), manifest("name = \"b\"")]));
+    assert!(found.iter().any(|problem| problem.contains("2 manifests")), "{found:?}");
 }
 
 #[test]
 fn a_manifest_is_found_inside_the_core_module() {
     let module = [MODULE.to_vec(), manifest("name = \"inner\"\n")].concat();
     let bytes = encode(&["wasi:io/poll@0.2.0"], &[GUEST], &[section(1, &module)]);
-    assert_eq!(
-        inspect(&bytes).expect("it is whole").name.as_deref(),
-        Some("inner")
-    );
+    assert_eq!(inspect(&bytes).expect("it is whole").name.as_deref(), Some("inner"));
 }
 
 #[test]
@@ -159,10 +116,7 @@ fn what_is_no_component_is_told_apart() {
         (PREAMBLE[..6].to_vec(), "truncated"),
         (whole[..whole.len() - 3].to_vec(), "truncated"),
         (PREAMBLE.to_vec(), "it exports nothing"),
-        (
-            encode(&["wasi:io/poll@0.2.0"], &["godwit:agent/guest@0.2.0"], &[]),
-            "another world",
-        ),
+        (encode(&["wasi:io/poll@0.2.0"], &["godwit:agent/guest@0.2.0"], &[]), "another world"),
     ] {
         let found = problems(&bytes);
         assert_eq!(found.len(), 1, "{found:?}");
@@ -176,10 +130,7 @@ fn real_components_are_judged_right() {
     assert_eq!(counter.name.as_deref(), Some("counter"));
     assert!(counter.version.is_some());
     let found = problems(&component("test/fs"));
-    assert!(
-        found.iter().all(|problem| problem.contains("wasi:filesystem/")),
-        "{found:?}"
-    );
+    assert!(found.iter().all(|problem| problem.contains("wasi:filesystem/")), "{found:?}");
     assert_eq!(found.len(), 2, "types and preopens");
     let found = problems(&component("test/other-world"));
     assert!(found[0].contains("`example:greeting/greet@1.0.0`"), "{found:?}");

@@ -7,15 +7,8 @@ use crate::testing::turn;
 fn a_stream_depends_on_what_names_it_and_nothing_else() {
     let agent = AgentId::parse("a").expect("an agent id");
     let other = AgentId::parse("b").expect("an agent id");
-    let reseeded = TurnContext {
-        seed: [1; 32],
-        ..turn(3)
-    };
-    let retried = TurnContext {
-        attempt: 2,
-        now_ms: 5,
-        ..turn(3)
-    };
+    let reseeded = TurnContext { seed: [1; 32], ..turn(3) };
+    let retried = TurnContext { attempt: 2, now_ms: 5, ..turn(3) };
     let streams = [
         Random::of_turn(&turn(3)),
         Random::of_turn(&reseeded),
@@ -26,10 +19,7 @@ fn a_stream_depends_on_what_names_it_and_nothing_else() {
     ];
     let mut numbers: Vec<_> = streams.into_iter().map(|mut stream| stream.next_u64()).collect();
     assert_eq!(Random::of_turn(&retried).next_u64(), numbers[0]);
-    assert_eq!(
-        Random::outside(&agent, &reseeded, "snapshot").next_u64(),
-        numbers[2]
-    );
+    assert_eq!(Random::outside(&agent, &reseeded, "snapshot").next_u64(), numbers[2]);
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), 6, "six streams, six numbers");

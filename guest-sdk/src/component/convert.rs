@@ -62,14 +62,8 @@ impl From<types::Source> for Source {
     fn from(source: types::Source) -> Self {
         match source {
             types::Source::Operator => Self::Operator,
-            types::Source::Peer(peer) => Self::Peer {
-                agent: peer.agent,
-                expects_reply: peer.expects_reply,
-            },
-            types::Source::Flow(flow) => Self::Flow {
-                id: flow.id,
-                step: flow.step,
-            },
+            types::Source::Peer(peer) => Self::Peer { agent: peer.agent, expects_reply: peer.expects_reply },
+            types::Source::Flow(flow) => Self::Flow { id: flow.id, step: flow.step },
             types::Source::System => Self::System,
             types::Source::External(name) => Self::External(name),
         }
@@ -83,11 +77,7 @@ impl From<Reply> for types::Reply {
             Outcome::Ok(body) => types::Outcome::Ok(body),
             Outcome::Refused { code, body } => types::Outcome::Refused(types::Refusal { code, body }),
         };
-        Self {
-            outcome,
-            content_type: reply.content_type,
-            headers: reply.headers,
-        }
+        Self { outcome, content_type: reply.content_type, headers: reply.headers }
     }
 }
 
@@ -115,9 +105,7 @@ impl From<types::TurnInfo> for TurnInfo {
 
 impl From<SendOptions> for types::SendOptions {
     fn from(options: SendOptions) -> Self {
-        let expects_reply = options
-            .expects_reply_ms
-            .map(|timeout_ms| types::ReplyExpectation { timeout_ms });
+        let expects_reply = options.expects_reply_ms.map(|timeout_ms| types::ReplyExpectation { timeout_ms });
         Self {
             kind: options.kind.into(),
             content_type: options.content_type,

@@ -27,10 +27,7 @@ impl Sent {
         let expects_reply = self.options.expects_reply_ms.is_some();
         Input {
             kind: Kind::Peer(self.options.kind),
-            source: Source::Peer {
-                agent: from.into(),
-                expects_reply,
-            },
+            source: Source::Peer { agent: from.into(), expects_reply },
             content_type: self.options.content_type,
             headers: self.options.headers,
             correlation: self.options.correlation.or(expects_reply.then_some(self.id)),
@@ -200,12 +197,7 @@ impl Host for TestHost {
         }
         effects.bytes += payload.len();
         let id = format!("{:016x}{:016x}", self.turn.revision, effects.sent.len());
-        effects.sent.push(Sent {
-            id: id.clone(),
-            to: to_agent.into(),
-            payload: payload.to_vec(),
-            options,
-        });
+        effects.sent.push(Sent { id: id.clone(), to: to_agent.into(), payload: payload.to_vec(), options });
         Ok(id)
     }
 }
@@ -213,11 +205,7 @@ impl Host for TestHost {
 fn check_key(key: &str) -> Result<(), StateError> {
     let is_valid =
         (1..=STATE_KEY_BYTES_MAX).contains(&key.len()) && !key.bytes().any(|b| b.is_ascii_control());
-    if is_valid {
-        Ok(())
-    } else {
-        Err(StateError::InvalidKey)
-    }
+    if is_valid { Ok(()) } else { Err(StateError::InvalidKey) }
 }
 
 fn is_agent_id(text: &str) -> bool {

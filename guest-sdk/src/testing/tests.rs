@@ -105,18 +105,12 @@ fn the_test_host_has_the_limits_of_a_real_one() {
     for key in ["", "a\nb", long.as_str()] {
         assert_eq!(host.state_set(key, b""), Err(StateError::InvalidKey));
     }
-    assert_eq!(
-        host.state_set("k", &vec![0; 256 * 1024 + 1]),
-        Err(StateError::TooLarge)
-    );
+    assert_eq!(host.state_set("k", &vec![0; 256 * 1024 + 1]), Err(StateError::TooLarge));
     for index in 0..1000 {
         host.state_set(&format!("{index:04}"), b"").unwrap();
     }
     assert_eq!(host.state_set("one more", b""), Err(StateError::Quota));
-    assert_eq!(
-        host.state_keys("099", Some("0997"), 10).unwrap(),
-        ["0998", "0999"]
-    );
+    assert_eq!(host.state_keys("099", Some("0997"), 10).unwrap(), ["0998", "0999"]);
     assert_eq!(host.state_keys("", None, 2).unwrap(), ["0000", "0001"]);
     for id in ["", "Upper", "-x", "a b"] {
         assert!(host.send_message(id, b"").is_err());

@@ -120,18 +120,11 @@ fn load_or_create(data: &Path) -> anyhow::Result<String> {
         Ok(file) => {
             let mode = file.metadata()?.permissions().mode();
             if mode & 0o077 != 0 {
-                bail!(
-                    "{} is readable by others (mode {:o}): chmod 600 it",
-                    path.display(),
-                    mode & 0o777
-                );
+                bail!("{} is readable by others (mode {:o}): chmod 600 it", path.display(), mode & 0o777);
             }
             let token = dir.read_to_string(TOKEN_FILE)?.trim().to_owned();
             if token.is_empty() {
-                bail!(
-                    "{} is empty: remove it, and the next start makes a new token",
-                    path.display()
-                );
+                bail!("{} is empty: remove it, and the next start makes a new token", path.display());
             }
             Ok(token)
         }

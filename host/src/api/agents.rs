@@ -60,9 +60,7 @@ pub(super) struct AgentJson {
 
 impl From<AgentView> for AgentJson {
     fn from(view: AgentView) -> Self {
-        let broken = view
-            .broken
-            .map(|reason| json!({"reason": reason.name(), "message": reason.message()}));
+        let broken = view.broken.map(|reason| json!({"reason": reason.name(), "message": reason.message()}));
         Self {
             id: view.id.to_string(),
             state: view.state,
@@ -96,17 +94,8 @@ pub(super) async fn create(
     let agent: AgentId = path.parse("id")?;
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
-    let NewAgentJson {
-        plugin,
-        config,
-        labels,
-    } = new;
-    let request = CreateAgent {
-        agent,
-        plugin,
-        config,
-        labels,
-    };
+    let NewAgentJson { plugin, config, labels } = new;
+    let request = CreateAgent { agent, plugin, config, labels };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));

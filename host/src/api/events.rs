@@ -90,13 +90,8 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let last_id = headers.get("last-event-id").map(HeaderValue::to_str);
-    let last_id = last_id
-        .transpose()
-        .map_err(|_| Problem::malformed("header last-event-id is not text"))?;
-    let cursor = last_id
-        .or(query.after.as_deref())
-        .map(Cursor::parse)
-        .transpose()?;
+    let last_id = last_id.transpose().map_err(|_| Problem::malformed("header last-event-id is not text"))?;
+    let cursor = last_id.or(query.after.as_deref()).map(Cursor::parse).transpose()?;
     let kind = query.kind.as_deref().map(parse_kind).transpose()?;
     let limit = page_limit(query.limit)?;
     let follows = follows(query.follow, &headers)?;
@@ -158,14 +153,7 @@ impl Reader {
         agent: Option<AgentId>,
         kind: Option<EventKind>,
     ) -> Self {
-        Self {
-            runtime,
-            agent,
-            kind,
-            cursor,
-            after: cursor.map_or(0, |cursor| cursor.seq),
-            newest: 0,
-        }
+        Self { runtime, agent, kind, cursor, after: cursor.map_or(0, |cursor| cursor.seq), newest: 0 }
     }
 
     /// Reads up to `limit` events and moves on.
@@ -183,17 +171,11 @@ impl Reader {
             gap = Some(gap_json("not-kept", missing.saturating_sub(1), first));
         }
         self.moved_past(&page, limit);
-        Ok(Look {
-            store: page.store,
-            gap,
-            events: page.events,
-        })
+        Ok(Look { store: page.store, gap, events: page.events })
     }
 
     async fn read(&self, limit: usize) -> Result<EventPage, CallError> {
-        self.runtime
-            .events(self.after, self.agent.as_ref(), self.kind, limit)
-            .await
+        self.runtime.events(self.after, self.agent.as_ref(), self.kind, limit).await
     }
 
     /// Moves the cursor behind what was read. What the look before already saw as newest has been filtered by now, so
@@ -213,17 +195,10 @@ impl Reader {
 
     /// One page: items, the cursor for more, and the gap before them.
     async fn page(mut self, limit: usize) -> Result<Value, Problem> {
-        let Look {
-            store,
-            gap,
-            mut events,
-        } = self.look(limit + 1).await?;
+        let Look { store, gap, mut events } = self.look(limit + 1).await?;
         let has_more = events.len() > limit;
         events.truncate(limit);
-        let next = events
-            .last()
-            .filter(|_| has_more)
-            .map(|event| event_id(store, event.seq));
+        let next = events.last().filter(|_| has_more).map(|event| event_id(store, event.seq));
         let items: Vec<_> = events.iter().map(event_json).collect();
         Ok(json!({"items": items, "next": next, "newest": event_id(store, self.newest), "gap": gap}))
     }
@@ -287,12 +262,8 @@ fn event_id(store: StoreId, seq: u64) -> String {
 }
 
 fn event_json(event: &Event) -> Value {
-    let data: Map<_, _> = event
-        .event
-        .data
-        .iter()
-        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
-        .collect();
+    let data: Map<_, _> =
+        event.event.data.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
         "id": event_id(event.store, event.seq),
         "seq": event.seq.to_string(),
@@ -304,19 +275,14 @@ fn event_json(event: &Event) -> Value {
 }
 
 fn sse_event(event: &Event) -> SseEvent {
-    SseEvent::default()
-        .id(event_id(event.store, event.seq))
-        .data(event_json(event).to_string())
+    SseEvent::default().id(event_id(event.store, event.seq)).data(event_json(event).to_string())
 }
 
 /// Its id lets a client that comes back begin with the first event that is kept.
 fn gap_event(store: StoreId, gap: Value) -> SseEvent {
     let first = gap["first"].as_str().and_then(|first| first.parse::<u64>().ok());
     let before = first.unwrap_or(1).saturating_sub(1);
-    SseEvent::default()
-        .event("gap")
-        .id(event_id(store, before))
-        .data(gap.to_string())
+    SseEvent::default().event("gap").id(event_id(store, before)).data(gap.to_string())
 }
 
 #[cfg(test)]

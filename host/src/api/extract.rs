@@ -51,9 +51,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let params = RawPathParams::from_request_parts(parts, state).await;
-        params
-            .map(Self)
-            .map_err(|rejection| Problem::malformed(rejection.to_string()))
+        params.map(Self).map_err(|rejection| Problem::malformed(rejection.to_string()))
     }
 }
 
@@ -65,9 +63,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = Query::<T>::from_request_parts(parts, state).await;
-        query
-            .map(|Query(query)| Self(query))
-            .map_err(|rejection| Problem::malformed(rejection.body_text()))
+        query.map(|Query(query)| Self(query)).map_err(|rejection| Problem::malformed(rejection.body_text()))
     }
 }
 
@@ -152,10 +148,7 @@ impl AgentDoor {
         let Some(holder) = holder else { return problem };
         // Where the holder's API listens is known once it has answered; without it the key has to do.
         let hosts = self.runtime.hosts().await.unwrap_or_default();
-        let api = hosts
-            .into_iter()
-            .find(|host| host.id == holder)
-            .and_then(|host| host.api);
+        let api = hosts.into_iter().find(|host| host.id == holder).and_then(|host| host.api);
         match api {
             Some(api) => {
                 let location = format!("http://{api}{}", self.path_and_query);
@@ -220,10 +213,7 @@ impl<T> List<T> {
     /// What a home host gave of a list.
     pub(super) fn rows<R>(rows: Rows<R>, cursor: impl Fn(&R) -> String, item: impl Fn(R) -> T) -> Self {
         let next = rows.items.last().filter(|_| rows.has_more).map(cursor);
-        Self {
-            items: rows.items.into_iter().map(item).collect(),
-            next,
-        }
+        Self { items: rows.items.into_iter().map(item).collect(), next }
     }
 
     /// The first `limit` of `rows`, of which one more was read if there are more.
@@ -236,10 +226,7 @@ impl<T> List<T> {
         let has_more = rows.len() > limit;
         rows.truncate(limit);
         let next = rows.last().filter(|_| has_more).map(cursor);
-        Self {
-            items: rows.into_iter().map(item).collect(),
-            next,
-        }
+        Self { items: rows.into_iter().map(item).collect(), next }
     }
 }
 

@@ -25,16 +25,11 @@ pub(super) async fn receipts(
     QueryOf(query): QueryOf<HistoryQuery>,
 ) -> Result<Json<List<Value>>, Problem> {
     let limit = page_limit(query.limit)?;
-    let call = AgentCall::Receipts {
-        after: query.after.unwrap_or(0),
-        limit,
-    };
+    let call = AgentCall::Receipts { after: query.after.unwrap_or(0), limit };
     match door.call(call).await?.reply {
         AgentReply::Receipts(receipts) => {
             let cursor = |(receipt, _): &(Receipt, Digest)| receipt.revision.to_string();
-            Ok(Json(List::rows(receipts, cursor, |(receipt, digest)| {
-                receipt_json(&receipt, digest)
-            })))
+            Ok(Json(List::rows(receipts, cursor, |(receipt, digest)| receipt_json(&receipt, digest))))
         }
         _ => Err(Problem::wrong_reply()),
     }
@@ -46,10 +41,7 @@ pub(super) async fn outputs(
     QueryOf(query): QueryOf<HistoryQuery>,
 ) -> Result<Json<List<Value>>, Problem> {
     let limit = page_limit(query.limit)?;
-    let call = AgentCall::Outputs {
-        after: query.after.unwrap_or(0),
-        limit,
-    };
+    let call = AgentCall::Outputs { after: query.after.unwrap_or(0), limit };
     match door.call(call).await?.reply {
         AgentReply::Outputs(outputs) => {
             let cursor = |stored: &StoredOutput| stored.position.to_string();

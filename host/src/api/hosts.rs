@@ -35,9 +35,7 @@ impl NewPeerJson {
             (None, None, Some(peer)) => {
                 parse_peer(&peer).map_err(|reason| Problem::malformed(format!("peer {peer:?} {reason}")))
             }
-            _ => Err(Problem::malformed(
-                "a peer is given as key and address, or as peer: KEY@IP:PORT",
-            )),
+            _ => Err(Problem::malformed("a peer is given as key and address, or as peer: KEY@IP:PORT")),
         }
     }
 }
@@ -72,11 +70,7 @@ pub(super) async fn add_peer(
     }
     let is_known = runtime.peers().iter().any(|peer| peer.host == key);
     runtime.add_peer(key, address)?;
-    let status = if is_known {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
+    let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
     let body = json!({"key": key.to_string(), "address": address.to_string()});
     Ok((status, Json(body)).into_response())
 }

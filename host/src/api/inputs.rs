@@ -54,10 +54,7 @@ pub(super) async fn ask(
     let timeout_ms = timeout_ms(query.timeout_ms)?;
     let submission = submission(&runtime, &headers, payload)?;
     let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
-    let call = AgentCall::Ask {
-        submission,
-        timeout_ms,
-    };
+    let call = AgentCall::Ask { submission, timeout_ms };
     match door.call(call).await {
         Ok(called) => match called.reply {
             AgentReply::Asked(asked) => answer::answer(&door.agent, asked),
@@ -173,11 +170,7 @@ async fn page(
     limit: Option<usize>,
 ) -> Result<Json<List<Value>>, Problem> {
     let limit = page_limit(limit)?;
-    let call = AgentCall::Inputs {
-        state,
-        after: after.unwrap_or(0),
-        limit,
-    };
+    let call = AgentCall::Inputs { state, after: after.unwrap_or(0), limit };
     match door.call(call).await?.reply {
         AgentReply::Inputs(inputs) => {
             let cursor = |stored: &StoredInput| stored.seq.to_string();

@@ -34,17 +34,9 @@ pub(super) async fn load(
         let Body(component) = request.extract().await?;
         (component, None)
     };
-    let label = PluginLabel {
-        name: query.name,
-        version: query.version,
-        manifest,
-    };
+    let label = PluginLabel { name: query.name, version: query.version, manifest };
     let (info, is_new) = runtime.load_plugin(component, label).await?;
-    let status = if is_new {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
     let location = [(header::LOCATION, format!("/v1/plugins/{}", info.digest))];
     Ok((status, location, Json(plugin_json(&info))).into_response())
 }
@@ -66,9 +58,7 @@ async fn parts(request: Request) -> Result<(Bytes, Option<String>), Problem> {
             Some("manifest") => manifest = Some(field.text().await.map_err(torn)?),
             other => {
                 let name = other.unwrap_or_default();
-                return Err(Problem::malformed(format!(
-                    "part {name:?} is not component or manifest"
-                )));
+                return Err(Problem::malformed(format!("part {name:?} is not component or manifest")));
             }
         }
     }

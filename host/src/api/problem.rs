@@ -123,12 +123,9 @@ impl Code {
             Self::Misdirected => (421, "misdirected", "another host is the agent's home", false),
             Self::AgentRefused => (422, "agent_refused", "the agent refused", false),
             Self::AgentError => (422, "agent_error", "the agent gave the input up", false),
-            Self::IdempotencyKeyReused => (
-                422,
-                "idempotency_key_reused",
-                "the idempotency key was used for another body",
-                false,
-            ),
+            Self::IdempotencyKeyReused => {
+                (422, "idempotency_key_reused", "the idempotency key was used for another body", false)
+            }
             Self::PluginRefused => (422, "plugin_refused", "the component can't run here", false),
             Self::Busy => (429, "busy", "the agent's inbox is full", true),
             Self::Internal => (500, "internal", "the host is at fault", false),
@@ -140,12 +137,7 @@ impl Code {
             Self::Unknown => (504, "unknown", "the outcome is unknown", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Row {
-            status,
-            name,
-            title,
-            is_retryable,
-        }
+        Row { status, name, title, is_retryable }
     }
 
     /// The name in the member `code`.
@@ -252,10 +244,9 @@ impl IntoResponse for Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.0.code.status();
         *response.headers_mut() = self.0.headers;
-        response.headers_mut().insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
 }
@@ -267,9 +258,9 @@ impl From<CallError> for Problem {
             CallError::NotFound { agent } => {
                 Self::new(Code::AgentNotFound, detail).with("agent", agent.as_str())
             }
-            CallError::PeersSilent { agent, silent } => Self::new(Code::PeersSilent, detail)
-                .with("agent", agent.as_str())
-                .with("silent", silent),
+            CallError::PeersSilent { agent, silent } => {
+                Self::new(Code::PeersSilent, detail).with("agent", agent.as_str()).with("silent", silent)
+            }
             CallError::Misdirected { agent, host } => Self::new(Code::Misdirected, detail)
                 .with("agent", agent.as_str())
                 .with("holder", host.to_string()),

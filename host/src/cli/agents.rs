@@ -74,10 +74,8 @@ impl Agent {
             Self::Create(create) => create.run(session).await,
             Self::List(list) => {
                 let filters = [("label", &list.label), ("state", &list.state)];
-                let query: Vec<_> = filters
-                    .iter()
-                    .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
-                    .collect();
+                let query: Vec<_> =
+                    filters.iter().filter_map(|(name, value)| Some((*name, value.as_deref()?))).collect();
                 output.list(client.pages("/v1/agents", &query).await?, &COLUMNS, "/id")
             }
             Self::Show { id } => output.one(&client.get(&format!("/v1/agents/{id}")).await?, "/id"),
@@ -100,19 +98,11 @@ impl Create {
             "labels": map(&self.label),
         });
         let client = &session.client;
-        let request = client
-            .request(Method::PUT, &format!("/v1/agents/{}", self.id))
-            .json(&body);
+        let request = client.request(Method::PUT, &format!("/v1/agents/{}", self.id)).json(&body);
         let answer = client.send(request.timeout(REQUEST_MAX)).await?;
-        let did = if answer.status() == StatusCode::CREATED {
-            "created"
-        } else {
-            "is there already"
-        };
+        let did = if answer.status() == StatusCode::CREATED { "created" } else { "is there already" };
         let agent: Value = answer.json().await.context("the host's answer can't be read")?;
-        session
-            .output
-            .done(&agent, "/id", &format!("agent {} {did}", self.id))
+        session.output.done(&agent, "/id", &format!("agent {} {did}", self.id))
     }
 }
 

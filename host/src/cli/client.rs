@@ -41,20 +41,14 @@ impl Client {
             // Reading the system's certificates takes longer than most requests do, and fails where there are none.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder
-            .build()
-            .map_err(|error| CliError::of_transport(&error, url, false))?;
+        let http = builder.build().map_err(|error| CliError::of_transport(&error, url, false))?;
         let url = url.trim_end_matches('/').to_owned();
         Ok(Self { http, url, token })
     }
 
     /// A client of another host. Tokens belong to one host and are not shown to others.
     pub(super) fn at(&self, url: &str) -> Self {
-        Self {
-            http: self.http.clone(),
-            url: url.trim_end_matches('/').to_owned(),
-            token: None,
-        }
+        Self { http: self.http.clone(), url: url.trim_end_matches('/').to_owned(), token: None }
     }
 
     /// A request to a path. The caller may add to it, and sends it with `send`.
@@ -71,11 +65,7 @@ impl Client {
         let failed = |error, changes| CliError::of_transport(&error, &self.url, changes);
         let request = request.build().map_err(|error| failed(error, false))?;
         let changes = request.method() != Method::GET;
-        let answer = self
-            .http
-            .execute(request)
-            .await
-            .map_err(|error| failed(error, changes))?;
+        let answer = self.http.execute(request).await.map_err(|error| failed(error, changes))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
@@ -98,8 +88,7 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Value, CliError> {
-        self.json(self.request(Method::GET, path).timeout(REQUEST_MAX))
-            .await
+        self.json(self.request(Method::GET, path).timeout(REQUEST_MAX)).await
     }
 
     pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
@@ -112,8 +101,7 @@ impl Client {
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<Value, CliError> {
-        self.json(self.request(Method::DELETE, path).timeout(REQUEST_MAX))
-            .await
+        self.json(self.request(Method::DELETE, path).timeout(REQUEST_MAX)).await
     }
 
     /// All items of a list that comes in pages.

@@ -28,11 +28,7 @@ impl From<Exit> for ExitCode {
 pub(super) enum CliError {
     /// The host answered with a problem.
     #[error("{code}: {detail}")]
-    Problem {
-        status: StatusCode,
-        code: String,
-        detail: String,
-    },
+    Problem { status: StatusCode, code: String, detail: String },
     /// The arguments can't be used.
     #[error("{0}")]
     Usage(String),

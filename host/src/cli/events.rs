@@ -66,13 +66,8 @@ impl Events {
         let mut last = self.after.clone();
         let mut tries = 0;
         loop {
-            let request = session
-                .client
-                .request(Method::GET, "/v1/events")
-                .query(&self.query());
-            let request = request
-                .query(&[("follow", "1")])
-                .header(header::ACCEPT, "text/event-stream");
+            let request = session.client.request(Method::GET, "/v1/events").query(&self.query());
+            let request = request.query(&[("follow", "1")]).header(header::ACCEPT, "text/event-stream");
             let request = match &last {
                 Some(id) => request.header("last-event-id", id),
                 None => request,
@@ -115,9 +110,7 @@ async fn print_stream(
 fn print(session: &Session, message: &Message) -> Result<(), CliError> {
     let value: Value = serde_json::from_str(&message.data).unwrap_or_else(|_| json!(message.data));
     if message.event == "gap" {
-        return session
-            .output
-            .note(&format!("gap: events are missing: {}", message.data));
+        return session.output.note(&format!("gap: events are missing: {}", message.data));
     }
     match session.output.format {
         Format::Json => session.output.line(&value.to_string()),
@@ -156,7 +149,7 @@ impl Parser {
                 self.line.push(byte);
                 if self.line.len() > LINE_BYTES_MAX {
                     return Err(
-                        anyhow::anyhow!("the stream has a line of more than {LINE_BYTES_MAX} bytes").into(),
+                        anyhow::anyhow!("the stream has a line of more than {LINE_BYTES_MAX} bytes").into()
                     );
                 }
                 continue;

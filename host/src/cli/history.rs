@@ -37,8 +37,7 @@ pub(super) struct History {
 
 impl History {
     pub(super) async fn receipts(&self, session: &Session) -> Result<(), CliError> {
-        self.list(session, "receipts", &RECEIPT_COLUMNS, "/revision")
-            .await
+        self.list(session, "receipts", &RECEIPT_COLUMNS, "/revision").await
     }
 
     pub(super) async fn outputs(&self, session: &Session) -> Result<(), CliError> {

@@ -69,17 +69,12 @@ impl Serve {
             ("--name", self.name),
             ("--lease-profile", self.lease_profile),
         ];
-        let given = scalars
-            .into_iter()
-            .filter_map(|(flag, value)| Some((flag, vec![value?])));
+        let given = scalars.into_iter().filter_map(|(flag, value)| Some((flag, vec![value?])));
         let mut values: Vec<_> = given.collect();
         if !self.peer.is_empty() {
             values.push(("--peer", self.peer));
         }
-        Flags {
-            config: self.config,
-            values,
-        }
+        Flags { config: self.config, values }
     }
 }
 
@@ -87,12 +82,7 @@ impl Serve {
 #[derive(Debug, Args)]
 pub(super) struct Key {
     /// The data directory.
-    #[arg(
-        long,
-        value_name = "DIR",
-        default_value = "./godwit-data",
-        env = "GODWIT_HOST_DATA"
-    )]
+    #[arg(long, value_name = "DIR", default_value = "./godwit-data", env = "GODWIT_HOST_DATA")]
     data: PathBuf,
 }
 

@@ -102,15 +102,9 @@ impl Ask {
             Some(millis) => request.query(&[("timeout_ms", millis)]),
             None => request,
         };
-        let answer = session
-            .client
-            .send(request.timeout(bound.saturating_add(ANSWER_SLACK)))
-            .await?;
+        let answer = session.client.send(request.timeout(bound.saturating_add(ANSWER_SLACK))).await?;
         let about = about(&answer);
-        let reply = answer
-            .bytes()
-            .await
-            .context("the reply broke off; ask again with the same --key")?;
+        let reply = answer.bytes().await.context("the reply broke off; ask again with the same --key")?;
         match session.output.format {
             Format::Table => session.output.raw(&reply),
             _ => session.output.done(&with_reply(about, &reply), "/input_id", ""),
@@ -146,11 +140,7 @@ impl Send {
         let request = self.what.request(session, "send")?.timeout(REQUEST_MAX);
         let answer = session.client.json(request).await?;
         let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-        let did = if answer["deduplicated"] == true {
-            "was accepted before"
-        } else {
-            "accepted"
-        };
+        let did = if answer["deduplicated"] == true { "was accepted before" } else { "accepted" };
         let sentence = format!("input {} {did} as number {}", text("input_id"), text("seq"));
         session.output.done(&answer, "/input_id", &sentence)
     }
@@ -180,9 +170,7 @@ impl Inputs {
         let after = self.after.unwrap_or(0).to_string();
         let mut query = vec![("after", after.as_str())];
         query.extend(self.state.as_deref().map(|state| ("state", state)));
-        session
-            .output
-            .list(session.client.pages(&path, &query).await?, &COLUMNS, "/id")
+        session.output.list(session.client.pages(&path, &query).await?, &COLUMNS, "/id")
     }
 }
 
@@ -222,9 +210,7 @@ impl DeadLetters {
             (Some(DeadLetter::Retry { id, input }), _) => {
                 let path = format!("/v1/agents/{id}/dead-letters/{input}/retry");
                 let answer = session.client.post(&path, None).await?;
-                session
-                    .output
-                    .done(&answer, "/input_id", &format!("input {input} is queued again"))
+                session.output.done(&answer, "/input_id", &format!("input {input} is queued again"))
             }
             (None, None) => Err(CliError::Usage("which agent?".into())),
         }

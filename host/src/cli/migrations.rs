@@ -63,13 +63,8 @@ impl Migration {
                 session.output.one(&migration, "/id")
             }
             Self::Abort { id } => {
-                let migration = session
-                    .client
-                    .post(&format!("/v1/migrations/{id}/abort"), None)
-                    .await?;
-                session
-                    .output
-                    .done(&migration, "/id", &format!("migration {id} is told to end"))
+                let migration = session.client.post(&format!("/v1/migrations/{id}/abort"), None).await?;
+                session.output.done(&migration, "/id", &format!("migration {id} is told to end"))
             }
         }
     }
@@ -129,18 +124,14 @@ async fn wait(session: &Session, source: &Client, id: &str) -> Result<Value, Cli
         let migration = source.get(&format!("/v1/migrations/{id}")).await?;
         let phase = migration["phase"].as_str().unwrap_or_default();
         if phase != shown && session.output.format == Format::Table {
-            session
-                .output
-                .note(&format!("{phase}: {}", progress(&migration)))?;
+            session.output.note(&format!("{phase}: {}", progress(&migration)))?;
             phase.clone_into(&mut shown);
         }
         if ["complete", "failed", "aborted"].contains(&phase) {
             return Ok(migration);
         }
         if Instant::now() >= until {
-            return Err(CliError::NoAnswer(format!(
-                "migration {id} is still in phase {phase}"
-            )));
+            return Err(CliError::NoAnswer(format!("migration {id} is still in phase {phase}")));
         }
         sleep(POLL).await;
     }
@@ -154,25 +145,14 @@ fn progress(migration: &Value) -> String {
 }
 
 fn summary(migration: &Value) -> String {
-    let text = |pointer: &str| {
-        migration
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let text = |pointer: &str| migration.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (agent, phase, progress) = (text("/agent"), text("/phase"), progress(migration));
     match (phase, migration["pause_ms"].as_f64()) {
         ("complete", Some(pause_ms)) => {
-            format!(
-                "agent {agent} moved to host {}: {progress}, paused {pause_ms:.1} ms",
-                text("/target")
-            )
+            format!("agent {agent} moved to host {}: {progress}, paused {pause_ms:.1} ms", text("/target"))
         }
         ("complete", None) => format!("agent {agent} moved to host {}: {progress}", text("/target")),
-        _ => format!(
-            "agent {agent} did not move: {phase}: {}",
-            text("/failure/message")
-        ),
+        _ => format!("agent {agent} did not move: {phase}: {}", text("/failure/message")),
     }
 }
 

@@ -194,11 +194,7 @@ fn flatten(prefix: &str, value: &Value, rows: &mut Vec<(String, String)>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (name, value) in members {
-                let name = if prefix.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{prefix}.{name}")
-                };
+                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
                 flatten(&name, value, rows);
             }
         }
@@ -220,9 +216,7 @@ fn plain(value: &Value) -> String {
         Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         Value::Object(members) if members.is_empty() => "-".to_owned(),
         Value::Object(members) => {
-            let pairs = members
-                .iter()
-                .map(|(name, value)| format!("{name}={}", plain(value)));
+            let pairs = members.iter().map(|(name, value)| format!("{name}={}", plain(value)));
             pairs.collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
@@ -240,11 +234,7 @@ pub(super) fn size(bytes: u64) -> String {
         amount /= 1024.0;
         unit = larger;
     }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{amount:.1} {unit}")
-    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{amount:.1} {unit}") }
 }
 
 /// Unix milliseconds as `2026-03-01T12:00:00.250Z`.
@@ -252,10 +242,7 @@ pub(super) fn time(unix_ms: u64) -> String {
     let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
     let (year, month, day) = date(days);
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        ms % 1000
-    )
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1000)
 }
 
 /// Year, month and day of a count of days since 1970-01-01, in the Gregorian calendar.

@@ -46,13 +46,8 @@ impl Peer {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
         match self {
             Self::Add { peer } => {
-                let answer = session
-                    .client
-                    .post("/v1/peers", Some(&json!({"peer": peer})))
-                    .await?;
-                session
-                    .output
-                    .done(&answer, "/key", &format!("peer {peer} added"))
+                let answer = session.client.post("/v1/peers", Some(&json!({"peer": peer}))).await?;
+                session.output.done(&answer, "/key", &format!("peer {peer} added"))
             }
             Self::List => {
                 let items = session.client.list("/v1/peers").await?;
@@ -61,9 +56,7 @@ impl Peer {
             Self::Remove { key } => {
                 session.client.delete(&format!("/v1/peers/{key}")).await?;
                 let answer = json!({"key": key.to_string()});
-                session
-                    .output
-                    .done(&answer, "/key", &format!("peer {key} removed"))
+                session.output.done(&answer, "/key", &format!("peer {key} removed"))
             }
         }
     }

@@ -81,19 +81,10 @@ impl Load {
     async fn run(&self, session: &Session) -> Result<(), CliError> {
         let component = read(&self.file)?;
         let named = [("name", &self.name), ("version", &self.plugin_version)];
-        let query: Vec<_> = named
-            .iter()
-            .filter_map(|(name, value)| Some((name, value.as_ref()?)))
-            .collect();
-        let request = session
-            .client
-            .request(Method::POST, "/v1/plugins")
-            .query(&query)
-            .timeout(LOAD_MAX);
+        let query: Vec<_> = named.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
+        let request = session.client.request(Method::POST, "/v1/plugins").query(&query).timeout(LOAD_MAX);
         let request = match &self.manifest {
-            None => request
-                .header(header::CONTENT_TYPE, "application/wasm")
-                .body(component),
+            None => request.header(header::CONTENT_TYPE, "application/wasm").body(component),
             Some(manifest) => with_parts(request, &component, &read(manifest)?),
         };
         let answer = session.client.send(request).await?;
@@ -109,9 +100,7 @@ impl Load {
 async fn find(session: &Session, plugin: &str) -> Result<Value, CliError> {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"._+-@".contains(&b);
     if plugin.is_empty() || !plugin.bytes().all(is_plain) {
-        return Err(CliError::Usage(format!(
-            "{plugin:?} is not a digest, NAME or NAME@VERSION"
-        )));
+        return Err(CliError::Usage(format!("{plugin:?} is not a digest, NAME or NAME@VERSION")));
     }
     session.client.get(&format!("/v1/plugins/{plugin}")).await
 }

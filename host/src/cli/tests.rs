@@ -103,8 +103,5 @@ fn what_can_not_be_meant_is_a_usage_error() {
 #[test]
 fn a_host_is_named_by_flag_or_default() {
     let flags = parse("hosts --url http://h:1 -o yaml").unwrap().client;
-    assert_eq!(
-        (flags.url.as_str(), flags.output, flags.quiet),
-        ("http://h:1", Format::Yaml, false)
-    );
+    assert_eq!((flags.url.as_str(), flags.output, flags.quiet), ("http://h:1", Format::Yaml, false));
 }

@@ -30,27 +30,13 @@ pub(super) struct Verify {
 impl Verify {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
         let reports: Vec<Value> = match (&self.id, &self.store) {
-            (Some(id), _) => vec![
-                session
-                    .client
-                    .post(&format!("/v1/agents/{id}/verify"), None)
-                    .await?,
-            ],
-            (None, Some(url)) => crate::offline::verify(url)
-                .await?
-                .iter()
-                .map(verify_json)
-                .collect(),
+            (Some(id), _) => vec![session.client.post(&format!("/v1/agents/{id}/verify"), None).await?],
+            (None, Some(url)) => crate::offline::verify(url).await?.iter().map(verify_json).collect(),
             (None, None) => Vec::new(),
         };
         let broken = broken_agents(&reports);
         session.output.list(reports, &COLUMNS, "/agent")?;
-        broken.map_or(Ok(()), |text| {
-            Err(CliError::Ended {
-                exit: Exit::Failed,
-                text,
-            })
-        })
+        broken.map_or(Ok(()), |text| Err(CliError::Ended { exit: Exit::Failed, text }))
     }
 }
 

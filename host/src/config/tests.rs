@@ -23,16 +23,9 @@ fn load(
         std::fs::write(&path, text).expect("a file");
         path
     });
-    let values = flags
-        .iter()
-        .map(|(flag, value)| (*flag, vec![(*value).to_owned()]));
-    let flags = Flags {
-        config,
-        values: values.collect(),
-    };
-    let environment = environment
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let values = flags.iter().map(|(flag, value)| (*flag, vec![(*value).to_owned()]));
+    let flags = Flags { config, values: values.collect() };
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     HostConfig::load(&flags, environment)
 }
 
@@ -81,39 +74,14 @@ fn a_bad_value_names_its_key_and_origin() {
             &[],
             &["lease.profile", "GODWIT_LEASE_PROFILE", "normal or fast"],
         ),
-        (
-            None,
-            &[],
-            &[("--listen", "localhost")],
-            &["api.listen", "--listen", "IP:PORT"],
-        ),
-        (
-            None,
-            &[],
-            &[("--peer", "x@127.0.0.1:1")],
-            &["mesh.peers", "--peer", "64 lower-case hex"],
-        ),
+        (None, &[], &[("--listen", "localhost")], &["api.listen", "--listen", "IP:PORT"]),
+        (None, &[], &[("--peer", "x@127.0.0.1:1")], &["mesh.peers", "--peer", "64 lower-case hex"]),
         (None, &[], &[("--peer", KEY)], &["mesh.peers", "KEY@IP:PORT"]),
         (None, &[], &[("--name", "two words")], &["host.name", "two words"]),
         (None, &[], &[("--data", "")], &["host.data"]),
-        (
-            Some("[limits]\nresident_max = 0\n"),
-            &[],
-            &[],
-            &["limits.resident_max", "godwit.toml", "1..="],
-        ),
-        (
-            Some("[limits]\nresident_max = true\n"),
-            &[],
-            &[],
-            &["limits.resident_max", "true", "like 1000"],
-        ),
-        (
-            Some("[mesh]\npeers = \"x\"\n"),
-            &[],
-            &[],
-            &["mesh.peers", "like []"],
-        ),
+        (Some("[limits]\nresident_max = 0\n"), &[], &[], &["limits.resident_max", "godwit.toml", "1..="]),
+        (Some("[limits]\nresident_max = true\n"), &[], &[], &["limits.resident_max", "true", "like 1000"]),
+        (Some("[mesh]\npeers = \"x\"\n"), &[], &[], &["mesh.peers", "like []"]),
     ];
     for (file, environment, flags, parts) in cases {
         let error = load(file, environment, flags).unwrap_err().to_string();
@@ -125,30 +93,15 @@ fn a_bad_value_names_its_key_and_origin() {
 
 #[test]
 fn unknown_keys_are_refused() {
-    for file in [
-        "[host]\nnmae = \"a\"\n",
-        "[hsot]\nname = \"a\"\n",
-        "name = \"a\"\n",
-    ] {
+    for file in ["[host]\nnmae = \"a\"\n", "[hsot]\nname = \"a\"\n", "name = \"a\"\n"] {
         let error = load(Some(file), &[], &[]).unwrap_err();
-        assert!(
-            matches!(error, ConfigError::UnknownKey { .. }),
-            "{file:?}: {error}"
-        );
+        assert!(matches!(error, ConfigError::UnknownKey { .. }), "{file:?}: {error}");
     }
     let typo = load(None, &[("GODWIT_STORE_ULR", "x")], &[]).unwrap_err();
     assert!(typo.to_string().contains("GODWIT_STORE_ULR"), "{typo}");
-    let others = [
-        ("GODWIT_API_TOKEN", "x"),
-        ("GODWIT_URL", "x"),
-        ("GODWIT_LOG", "x"),
-        ("PATH", "x"),
-    ];
+    let others = [("GODWIT_API_TOKEN", "x"), ("GODWIT_URL", "x"), ("GODWIT_LOG", "x"), ("PATH", "x")];
     load(None, &others, &[]).unwrap();
-    assert!(matches!(
-        load(Some("not toml"), &[], &[]),
-        Err(ConfigError::File { .. })
-    ));
+    assert!(matches!(load(Some("not toml"), &[], &[]), Err(ConfigError::File { .. })));
 }
 
 #[test]
@@ -160,14 +113,6 @@ fn the_help_is_a_file_that_changes_nothing() {
         assert!(key.flag.is_none_or(|flag| text.contains(flag)));
     }
     let uncommented = text.replace("# name =", "name =").replace("# url =", "url =");
-    let config = load(
-        Some(&uncommented.replace("# guest_threads =", "guest_threads =")),
-        &[],
-        &[],
-    )
-    .unwrap();
-    assert_eq!(
-        (config.name.as_deref(), config.guest_threads),
-        (Some("host-a"), 4)
-    );
+    let config = load(Some(&uncommented.replace("# guest_threads =", "guest_threads =")), &[], &[]).unwrap();
+    assert_eq!((config.name.as_deref(), config.guest_threads), (Some("host-a"), 4));
 }

@@ -58,44 +58,26 @@ impl Runtime {
     /// might have it does not answer, `Invalid` when the config or labels are too large.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
         check_sizes(&request)?;
-        let CreateAgent {
-            agent,
-            plugin,
-            config,
-            labels,
-        } = request;
+        let CreateAgent { agent, plugin, config, labels } = request;
         let plugin = self.plugin(&plugin).await?.digest;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
             Some(Home::Moved(tombstone)) => {
                 let host = tombstone.target;
-                return Err(CallError::Conflict {
-                    what: format!("agent {agent} has moved to host {host}"),
-                });
+                return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
             }
             Some(_) => {}
             // One id, one agent per mesh: whoever has it must be asked.
             None => match self.who_is_home(&agent).await {
                 Err(CallError::NotFound { .. }) => {}
                 Ok(host) => {
-                    return Err(CallError::Conflict {
-                        what: format!("agent {agent} exists on host {host}"),
-                    });
+                    return Err(CallError::Conflict { what: format!("agent {agent} exists on host {host}") });
                 }
                 Err(error) => return Err(error),
             },
         }
-        let spec = Spec {
-            plugin,
-            config,
-            limits: GuestLimits::default(),
-        };
-        let new = NewAgent {
-            agent: agent.clone(),
-            spec,
-            labels,
-            now_ms: self.now_ms(),
-        };
+        let spec = Spec { plugin, config, limits: GuestLimits::default() };
+        let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
         let is_new = self.inner().store.create(new).await.map_err(store_error)?;
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
         let row = row.ok_or(CallError::NotFound { agent })?;
@@ -110,12 +92,7 @@ impl Runtime {
         let mut views = Vec::new();
         let mut after = after.cloned();
         while views.len() < limit {
-            let rows = self
-                .inner()
-                .store
-                .agents(after.as_ref(), limit)
-                .await
-                .map_err(store_error)?;
+            let rows = self.inner().store.agents(after.as_ref(), limit).await.map_err(store_error)?;
             let Some(last) = rows.last() else { break };
             after = Some(last.agent.clone());
             for row in rows.iter().filter(|row| !matches!(row.home, Home::Moved(_))) {
@@ -157,9 +134,7 @@ impl Runtime {
             revision: row.revision,
             spec_revision: row.spec_revision,
             plugin: row.plugin,
-            plugin_name: plugin
-                .as_ref()
-                .map_or_else(String::new, |plugin| plugin.name.clone()),
+            plugin_name: plugin.as_ref().map_or_else(String::new, |plugin| plugin.name.clone()),
             plugin_version: plugin.map_or_else(String::new, |plugin| plugin.version),
             labels: row.labels.clone(),
             queue_depth: row.open_inputs,
@@ -179,11 +154,8 @@ impl Runtime {
         for session in inner.store.sessions().await.map_err(store_error)? {
             views.insert(session.host, session_view(&session, inner.host));
         }
-        let unknown: Vec<_> = self
-            .peers()
-            .into_iter()
-            .filter(|peer| !views.contains_key(&peer.host))
-            .collect();
+        let unknown: Vec<_> =
+            self.peers().into_iter().filter(|peer| !views.contains_key(&peer.host)).collect();
         let asked = unknown.into_iter().map(|peer| async move {
             let hello = self.ask_peer(peer.host, &PeerRequest::Hello, HELLO_MAX).await;
             let (name, api, state) = match hello {
@@ -191,15 +163,7 @@ impl Runtime {
                 _ => (String::new(), None, "unreachable"),
             };
             let state = state.to_owned();
-            HostView {
-                id: peer.host,
-                name,
-                is_self: false,
-                api,
-                mesh: peer.address,
-                state,
-                agents: None,
-            }
+            HostView { id: peer.host, name, is_self: false, api, mesh: peer.address, state, agents: None }
         });
         for view in futures::future::join_all(asked).await {
             views.insert(view.id, view);
@@ -214,11 +178,7 @@ impl Runtime {
         let mut count = 0;
         let mut after = None;
         loop {
-            let rows = self
-                .inner()
-                .store
-                .agents(after.as_ref(), godwit_core::limits::PAGE_MAX)
-                .await;
+            let rows = self.inner().store.agents(after.as_ref(), godwit_core::limits::PAGE_MAX).await;
             let rows = rows.map_err(store_error)?;
             let Some(last) = rows.last() else { return Ok(count) };
             after = Some(last.agent.clone());
@@ -234,15 +194,13 @@ impl Runtime {
         let hosts = self.hosts().await?;
         let by_name: Vec<_> = hosts.iter().filter(|host| host.name == text).collect();
         let is_hex = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-        let by_key: Vec<_> = hosts
-            .iter()
-            .filter(|host| is_hex && host.id.to_string().starts_with(text))
-            .collect();
+        let by_key: Vec<_> =
+            hosts.iter().filter(|host| is_hex && host.id.to_string().starts_with(text)).collect();
         match (by_name.as_slice(), by_key.as_slice()) {
             ([host], _) | ([], [host]) => Ok(host.id),
-            ([], []) => Err(CallError::NoSuch {
-                what: format!("host {text}: it is no name or key of a peer"),
-            }),
+            ([], []) => {
+                Err(CallError::NoSuch { what: format!("host {text}: it is no name or key of a peer") })
+            }
             _ => Err(CallError::NoSuch {
                 what: format!("single host {text}: several fit, give the whole key"),
             }),

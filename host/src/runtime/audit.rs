@@ -87,10 +87,7 @@ async fn check_inputs(
     let mut after = 0;
     let mut ended = 0;
     loop {
-        let page = Page {
-            after,
-            limit: PAGE_MAX,
-        };
+        let page = Page { after, limit: PAGE_MAX };
         let inputs = match store.inputs(&row.agent, None, page).await {
             Ok(inputs) => inputs,
             Err(StoreError::Corrupt { what }) => {
@@ -120,10 +117,7 @@ async fn check_inputs(
         }
     }
     if ended < check.inputs_named() {
-        check.note(format!(
-            "receipts name {} inputs, only {ended} have ended",
-            check.inputs_named()
-        ));
+        check.note(format!("receipts name {} inputs, only {ended} have ended", check.inputs_named()));
     }
     Ok(())
 }

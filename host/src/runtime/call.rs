@@ -151,10 +151,7 @@ impl<T: Serialize> Rows<T> {
         let kept = fits.count();
         let has_more = read.len() > kept;
         read.truncate(kept);
-        Self {
-            items: read,
-            has_more,
-        }
+        Self { items: read, has_more }
     }
 }
 

@@ -60,10 +60,7 @@ impl Resting {
     }
 
     fn rest(&mut self, destination: AgentId, now: Duration, random: u8) {
-        let new = || Rest {
-            backoff: Backoff::new(RETRY_FIRST, RETRY_MAX),
-            until: None,
-        };
+        let new = || Rest { backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), until: None };
         let rest = self.0.entry(destination).or_insert_with(new);
         rest.until = Some(now + rest.backoff.delay(random));
     }
@@ -140,10 +137,7 @@ impl Runtime {
         let mut lanes = Lanes::new();
         let mut after = 0;
         for _ in 0..PUBLISH_PAGES_MAX {
-            let page = Page {
-                after,
-                limit: PUBLISH_PAGE,
-            };
+            let page = Page { after, limit: PUBLISH_PAGE };
             let outputs = self.inner().store.pending_outputs(agent, page).await?;
             let Some(last) = outputs.last() else { break };
             after = last.position;
@@ -262,9 +256,7 @@ impl Runtime {
         let input = delivery_of(stored, owned, self.inner().host, self.now_ms());
         match within(DELIVER_MAX, self.deliver(input)).await {
             Some(delivered) => delivered,
-            None => Delivered::Later {
-                reason: "no answer in time".into(),
-            },
+            None => Delivered::Later { reason: "no answer in time".into() },
         }
     }
 
@@ -281,32 +273,22 @@ impl Runtime {
                 Ok(host) => host,
                 Err(CallError::NotFound { .. }) => return Delivered::Never(UndeliverableReason::NotFound),
                 Err(error) => {
-                    return Delivered::Later {
-                        reason: error.to_string(),
-                    };
+                    return Delivered::Later { reason: error.to_string() };
                 }
             },
         };
-        let request = PeerRequest::Deliver {
-            input: Box::new(input),
-        };
+        let request = PeerRequest::Deliver { input: Box::new(input) };
         match self.ask_peer(host, &request, DELIVER_MAX).await {
             Ok(PeerAnswer::Delivered(Delivered::NotHere)) => {
                 self.inner().hints.forget(&agent);
-                Delivered::Later {
-                    reason: "not there any more".into(),
-                }
+                Delivered::Later { reason: "not there any more".into() }
             }
             Ok(PeerAnswer::Delivered(delivered)) => delivered,
             Ok(PeerAnswer::Malformed { reason }) => Delivered::Later { reason },
-            Ok(_) => Delivered::Later {
-                reason: "a peer gave another kind of answer".into(),
-            },
+            Ok(_) => Delivered::Later { reason: "a peer gave another kind of answer".into() },
             Err(error) => {
                 self.inner().hints.forget(&agent);
-                Delivered::Later {
-                    reason: error.to_string(),
-                }
+                Delivered::Later { reason: error.to_string() }
             }
         }
     }
@@ -317,12 +299,7 @@ impl Runtime {
         if input.check_limits().is_err() {
             return Delivered::Never(UndeliverableReason::Rejected);
         }
-        match self
-            .inner()
-            .store
-            .accept(input.clone(), self.session().incarnation)
-            .await
-        {
+        match self.inner().store.accept(input.clone(), self.session().incarnation).await {
             Ok(Accepted::New { .. }) => {
                 self.look_at(agent).await;
                 Delivered::Acknowledged
@@ -334,16 +311,12 @@ impl Runtime {
                 match home {
                     Home::Moved(tombstone) => self.inner().hints.learn(agent, tombstone.target),
                     Home::Here | Home::HandingOff { .. } | Home::Prepared { .. } => {
-                        return Delivered::Later {
-                            reason: "the agent is moving".into(),
-                        };
+                        return Delivered::Later { reason: "the agent is moving".into() };
                     }
                 }
                 Delivered::NotHere
             }
-            Err(error) => Delivered::Later {
-                reason: error.to_string(),
-            },
+            Err(error) => Delivered::Later { reason: error.to_string() },
         }
     }
 }
@@ -351,22 +324,13 @@ impl Runtime {
 /// The input that an output becomes. Every lower number to the same destination has ended, because outputs are read and
 /// sent in order: so its own number is the lowest open one.
 fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) -> NewInput {
-    let StoredOutput {
-        agent,
-        generation,
-        number,
-        output,
-        ..
-    } = stored;
+    let StoredOutput { agent, generation, number, output, .. } = stored;
     NewInput {
         agent: output.destination.clone(),
         input: Input {
             id: InputId::of_delivery(agent, *generation, &output.destination, *number),
             kind: output.kind.clone(),
-            source: Source::Peer {
-                agent: agent.clone(),
-                expects_reply: false,
-            },
+            source: Source::Peer { agent: agent.clone(), expects_reply: false },
             content_type: output.content_type.clone(),
             payload: output.payload.clone(),
             headers: output.headers.clone(),

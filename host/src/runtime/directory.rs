@@ -57,10 +57,7 @@ impl Directory {
         let entries = self.lock();
         let entry = entries.get(agent)?;
         let is_lost = entry.guard.state() == LeaseState::Lost;
-        (!is_lost).then(|| Owned {
-            lease: entry.lease.clone(),
-            guard: entry.guard.clone(),
-        })
+        (!is_lost).then(|| Owned { lease: entry.lease.clone(), guard: entry.guard.clone() })
     }
 
     /// The driver, when there is one that takes commands.
@@ -70,10 +67,7 @@ impl Directory {
 
     /// How many drivers there are.
     pub(crate) fn residents(&self) -> usize {
-        self.lock()
-            .values()
-            .filter(|entry| entry.handle.as_ref().is_some_and(Handle::is_alive))
-            .count()
+        self.lock().values().filter(|entry| entry.handle.as_ref().is_some_and(Handle::is_alive)).count()
     }
 
     /// Enters a lease that the store granted. An entry with the same token stays as it is; an older one is lost.
@@ -81,24 +75,12 @@ impl Directory {
         let mut entries = self.lock();
         if let Some(entry) = entries.get(&lease.agent) {
             if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {
-                return Owned {
-                    lease: entry.lease.clone(),
-                    guard: entry.guard.clone(),
-                };
+                return Owned { lease: entry.lease.clone(), guard: entry.guard.clone() };
             }
             entry.guard.lose();
         }
-        let owned = Owned {
-            lease: lease.clone(),
-            guard: guard.clone(),
-        };
-        let entry = Entry {
-            lease: lease.clone(),
-            guard,
-            handle: None,
-            used: now,
-            is_publishing: false,
-        };
+        let owned = Owned { lease: lease.clone(), guard: guard.clone() };
+        let entry = Entry { lease: lease.clone(), guard, handle: None, used: now, is_publishing: false };
         entries.insert(lease.agent, entry);
         owned
     }
@@ -113,10 +95,7 @@ impl Directory {
     /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.
     pub(crate) fn forget_lost(&self, agent: &AgentId) {
         let mut entries = self.lock();
-        if entries
-            .get(agent)
-            .is_some_and(|entry| entry.guard.state() == LeaseState::Lost)
-        {
+        if entries.get(agent).is_some_and(|entry| entry.guard.state() == LeaseState::Lost) {
             entries.remove(agent);
         }
     }
@@ -152,9 +131,7 @@ impl Directory {
         let residents = entries
             .iter()
             .filter(|(agent, entry)| *agent != except && entry.handle.as_ref().is_some_and(Handle::is_alive));
-        residents
-            .min_by_key(|(_, entry)| entry.used)
-            .and_then(|(_, entry)| entry.handle.clone())
+        residents.min_by_key(|(_, entry)| entry.used).and_then(|(_, entry)| entry.handle.clone())
     }
 }
 
@@ -168,26 +145,17 @@ impl Runtime {
             return Ok(owned);
         }
         let current = self.session();
-        let mut granted = self
-            .inner()
-            .store
-            .acquire(current.incarnation, std::slice::from_ref(agent))
-            .await?;
+        let mut granted =
+            self.inner().store.acquire(current.incarnation, std::slice::from_ref(agent)).await?;
         let lease = granted.pop().unwrap_or(Err(StoreError::NoAgent))?;
         let guard = LeaseGuard::new(current.lease.clone(), lease.token);
-        Ok(self
-            .inner()
-            .directory
-            .enter(lease, guard, self.inner().clock.boot()))
+        Ok(self.inner().directory.enter(lease, guard, self.inner().clock.boot()))
     }
 
     /// Enters a lease that a migration's commit point gave, with a guest that may be warm, and starts the driver.
     pub(crate) fn take_up(&self, lease: Lease, guard: LeaseGuard, warm: Option<WarmGuest>) -> Handle {
         let agent = lease.agent.clone();
-        let owned = self
-            .inner()
-            .directory
-            .enter(lease, guard, self.inner().clock.boot());
+        let owned = self.inner().directory.enter(lease, guard, self.inner().clock.boot());
         self.drive(&agent, owned, warm)
     }
 
@@ -216,11 +184,7 @@ impl Runtime {
         if let Some(handle) = entry.handle.clone().filter(Handle::is_alive) {
             return handle;
         }
-        let grant = Grant {
-            lease: entry.lease.clone(),
-            guard: entry.guard.clone(),
-            warm,
-        };
+        let grant = Grant { lease: entry.lease.clone(), guard: entry.guard.clone(), warm };
         let handle = agent::spawn(inner.env.clone(), &inner.tasks, grant);
         entry.handle = Some(handle.clone());
         drop(entries);

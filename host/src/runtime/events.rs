@@ -33,18 +33,10 @@ impl Runtime {
         limit: usize,
     ) -> Result<EventPage, CallError> {
         let store = &self.inner().store;
-        let events = store
-            .events(after, agent, kind, limit)
-            .await
-            .map_err(store_error)?;
+        let events = store.events(after, agent, kind, limit).await.map_err(store_error)?;
         // The range is read after the events: what was pruned in between can't hide behind it.
         let (oldest, newest) = store.event_range().await.map_err(store_error)?;
         let gap = (oldest > after.saturating_add(1)).then_some((after.saturating_add(1), oldest));
-        Ok(EventPage {
-            store: store.id(),
-            events,
-            gap,
-            newest,
-        })
+        Ok(EventPage { store: store.id(), events, gap, newest })
     }
 }

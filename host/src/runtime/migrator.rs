@@ -63,11 +63,7 @@ impl Runtime {
     /// # Errors
     /// As the store's.
     pub async fn migrations(&self) -> Result<Vec<MigrationRecord>, CallError> {
-        self.inner()
-            .store
-            .migrations(LISTED_MAX)
-            .await
-            .map_err(store_error)
+        self.inner().store.migrations(LISTED_MAX).await.map_err(store_error)
     }
 
     /// One migration.
@@ -76,9 +72,7 @@ impl Runtime {
     /// `NoSuch`.
     pub async fn migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
         let record = self.inner().store.migration(id).await.map_err(store_error)?;
-        record.ok_or_else(|| CallError::NoSuch {
-            what: format!("migration {id}"),
-        })
+        record.ok_or_else(|| CallError::NoSuch { what: format!("migration {id}") })
     }
 
     /// Ends a migration that has not passed its commit point. Asked at the source.
@@ -87,21 +81,13 @@ impl Runtime {
     /// `Conflict` when it is over, or this host is not its source.
     pub async fn abort_migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
         let record = self.migration(id).await?;
-        let running = self
-            .inner()
-            .migrator
-            .outgoing()
-            .get(&record.agent)
-            .filter(|out| out.id == id)
-            .cloned();
+        let running = self.inner().migrator.outgoing().get(&record.agent).filter(|out| out.id == id).cloned();
         let Some(running) = running else {
             let what =
                 format!("migration {id} is not running here: it is over, or its source is another host");
             return Err(CallError::Conflict { what });
         };
-        running
-            .is_aborted
-            .store(true, std::sync::atomic::Ordering::Release);
+        running.is_aborted.store(true, std::sync::atomic::Ordering::Release);
         Ok(record)
     }
 
@@ -113,18 +99,11 @@ impl Runtime {
         agent: &AgentId,
         message: MigrationMessage,
     ) -> Result<MigrationAnswer, MeshError> {
-        let request = PeerRequest::Migration {
-            id,
-            agent: agent.clone(),
-            message,
-        };
+        let request = PeerRequest::Migration { id, agent: agent.clone(), message };
         match self.ask_peer(peer, &request, MESSAGE_MAX).await? {
             PeerAnswer::Migration(answer) => Ok(answer),
             PeerAnswer::Malformed { reason } => Err(MeshError::NoAnswer { peer, reason }),
-            _ => Err(MeshError::NoAnswer {
-                peer,
-                reason: "another kind of answer".into(),
-            }),
+            _ => Err(MeshError::NoAnswer { peer, reason: "another kind of answer".into() }),
         }
     }
 
@@ -143,17 +122,13 @@ impl Runtime {
 }
 
 fn unreachable(error: &MeshError) -> Failure {
-    Failure::PeerUnreachable {
-        reason: error.to_string(),
-    }
+    Failure::PeerUnreachable { reason: error.to_string() }
 }
 
 fn refused_by_store(error: &StoreError) -> Failure {
     match error {
         StoreError::Fenced { .. } | StoreError::Stale { .. } | StoreError::NotHome { .. } => Failure::Fenced,
-        other => Failure::StateFailed {
-            reason: other.to_string(),
-        },
+        other => Failure::StateFailed { reason: other.to_string() },
     }
 }
 

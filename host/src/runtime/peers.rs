@@ -29,9 +29,7 @@ impl PeerDoor {
 impl MeshHandler for PeerDoor {
     async fn on_request(&self, from: HostId, body: Bytes) -> Bytes {
         let answer = match (self.runtime.get(), wire::decode::<PeerRequest>(&body)) {
-            (None, _) => PeerAnswer::Malformed {
-                reason: "the host is starting".into(),
-            },
+            (None, _) => PeerAnswer::Malformed { reason: "the host is starting".into() },
             (_, Err(reason)) => PeerAnswer::Malformed { reason },
             (Some(runtime), Ok(request)) => runtime.answer_peer(from, request).await,
         };
@@ -39,10 +37,8 @@ impl MeshHandler for PeerDoor {
         if bytes.len() <= FRAME_BYTES_MAX {
             return bytes;
         }
-        let reason = format!(
-            "the answer of {} bytes does not fit a frame: ask the home host itself",
-            bytes.len()
-        );
+        let reason =
+            format!("the answer of {} bytes does not fit a frame: ask the home host itself", bytes.len());
         wire::encode(&PeerAnswer::Called(Box::new(Err(CallError::Invalid { reason }))))
     }
 
@@ -60,10 +56,7 @@ impl MeshHandler for PeerDoor {
 impl Runtime {
     async fn answer_peer(&self, from: HostId, request: PeerRequest) -> PeerAnswer {
         match request {
-            PeerRequest::Hello => PeerAnswer::Hello {
-                name: self.name().to_owned(),
-                api: self.inner().api,
-            },
+            PeerRequest::Hello => PeerAnswer::Hello { name: self.name().to_owned(), api: self.inner().api },
             PeerRequest::WhoIsHome { agent } => PeerAnswer::Home(self.home_of(&agent).await),
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, call, hops).await))
@@ -73,9 +66,7 @@ impl Runtime {
                 match &mut input.delivery {
                     Some(stamp) => stamp.host = from,
                     None => {
-                        return PeerAnswer::Malformed {
-                            reason: "a delivery has no stamp".into(),
-                        };
+                        return PeerAnswer::Malformed { reason: "a delivery has no stamp".into() };
                     }
                 }
                 PeerAnswer::Delivered(self.deliver_here(&input).await)

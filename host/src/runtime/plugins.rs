@@ -72,9 +72,7 @@ impl Runtime {
         label: PluginLabel,
     ) -> Result<(PluginInfo, bool), PluginError> {
         if component.len() > PLUGIN_BYTES_MAX {
-            return Err(PluginError::TooLarge {
-                size: component.len(),
-            });
+            return Err(PluginError::TooLarge { size: component.len() });
         }
         let loaded = self.compile(component.clone()).await?;
         let info = named(loaded, label, component.len() as u64, self.now_ms())?;
@@ -83,12 +81,7 @@ impl Runtime {
         {
             return Ok((known, false));
         }
-        let is_new = self
-            .inner()
-            .store
-            .put_plugin(info.clone(), component)
-            .await
-            .map_err(store_error)?;
+        let is_new = self.inner().store.put_plugin(info.clone(), component).await.map_err(store_error)?;
         Ok((info, is_new))
     }
 
@@ -96,18 +89,10 @@ impl Runtime {
     pub(crate) async fn compile(&self, component: Bytes) -> Result<LoadedPlugin, PluginError> {
         let loader = self.inner().env.loader.clone();
         let digest = Digest::of(&component);
-        let compiled = self
-            .inner()
-            .env
-            .pool
-            .run(digest, move || loader.load(&component))
-            .await;
+        let compiled = self.inner().env.pool.run(digest, move || loader.load(&component)).await;
         match compiled {
             Ok(loaded) => Ok(loaded?),
-            Err(error) => Err(CallError::Unavailable {
-                reason: error.to_string(),
-            }
-            .into()),
+            Err(error) => Err(CallError::Unavailable { reason: error.to_string() }.into()),
         }
     }
 
@@ -120,11 +105,7 @@ impl Runtime {
     }
 
     pub(crate) async fn plugin_info(&self, digest: Digest) -> Result<Option<PluginInfo>, CallError> {
-        Ok(self
-            .plugins()
-            .await?
-            .into_iter()
-            .find(|plugin| plugin.digest == digest))
+        Ok(self.plugins().await?.into_iter().find(|plugin| plugin.digest == digest))
     }
 
     /// Finds a plugin by digest, `NAME@VERSION`, or `NAME` (then the one loaded last).
@@ -135,16 +116,14 @@ impl Runtime {
         let plugins = self.plugins().await?.into_iter();
         let found = match (selector.parse::<Digest>(), selector.split_once('@')) {
             (Ok(digest), _) => plugins.into_iter().find(|plugin| plugin.digest == digest),
-            (Err(_), Some((name, version))) => plugins
-                .into_iter()
-                .find(|plugin| plugin.name == name && plugin.version == version),
-            (Err(_), None) => plugins
-                .filter(|plugin| plugin.name == selector)
-                .max_by_key(|plugin| plugin.loaded_at_ms),
+            (Err(_), Some((name, version))) => {
+                plugins.into_iter().find(|plugin| plugin.name == name && plugin.version == version)
+            }
+            (Err(_), None) => {
+                plugins.filter(|plugin| plugin.name == selector).max_by_key(|plugin| plugin.loaded_at_ms)
+            }
         };
-        found.ok_or_else(|| CallError::NoSuch {
-            what: format!("plugin {selector}"),
-        })
+        found.ok_or_else(|| CallError::NoSuch { what: format!("plugin {selector}") })
     }
 
     /// Removes a plugin that no agent names. Answers whether it was there.
@@ -152,11 +131,7 @@ impl Runtime {
     /// # Errors
     /// `Conflict` while an agent names it.
     pub async fn remove_plugin(&self, digest: Digest) -> Result<bool, CallError> {
-        self.inner()
-            .store
-            .remove_plugin(digest)
-            .await
-            .map_err(store_error)
+        self.inner().store.remove_plugin(digest).await.map_err(store_error)
     }
 }
 
@@ -167,46 +142,19 @@ fn named(
     now_ms: u64,
 ) -> Result<PluginInfo, PluginError> {
     let manifest = match &label.manifest {
-        None => ManifestNames {
-            name: None,
-            version: None,
-        },
-        Some(text) => toml::from_str(text).map_err(|error| PluginError::Manifest {
-            reason: error.to_string(),
-        })?,
+        None => ManifestNames { name: None, version: None },
+        Some(text) => {
+            toml::from_str(text).map_err(|error| PluginError::Manifest { reason: error.to_string() })?
+        }
     };
-    let name = label
-        .name
-        .or(manifest.name)
-        .or(loaded.name)
-        .ok_or(PluginError::Unnamed)?;
-    let version = label
-        .version
-        .or(manifest.version)
-        .or(loaded.version)
-        .unwrap_or_else(|| "0.0.0".into());
+    let name = label.name.or(manifest.name).or(loaded.name).ok_or(PluginError::Unnamed)?;
+    let version = label.version.or(manifest.version).or(loaded.version).unwrap_or_else(|| "0.0.0".into());
     for (what, text) in [("name", &name), ("version", &version)] {
         let alphabet = |b: u8| b.is_ascii_alphanumeric() || b"._+-".contains(&b);
         if text.is_empty() || text.len() > TEXT_BYTES_MAX || !text.bytes().all(alphabet) {
-            return Err(PluginError::Name {
-                what,
-                text: text.clone(),
-            });
+            return Err(PluginError::Name { what, text: text.clone() });
         }
     }
-    let LoadedPlugin {
-        digest,
-        imports,
-        grants,
-        ..
-    } = loaded;
-    Ok(PluginInfo {
-        digest,
-        name,
-        version,
-        imports,
-        grants,
-        size,
-        loaded_at_ms: now_ms,
-    })
+    let LoadedPlugin { digest, imports, grants, .. } = loaded;
+    Ok(PluginInfo { digest, name, version, imports, grants, size, loaded_at_ms: now_ms })
 }

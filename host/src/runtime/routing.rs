@@ -74,11 +74,7 @@ impl Runtime {
         call: AgentCall,
         forward: Forward,
     ) -> Result<Called, CallError> {
-        let hops = if forward == Forward::Yes {
-            0
-        } else {
-            FORWARD_HOPS_MAX
-        };
+        let hops = if forward == Forward::Yes { 0 } else { FORWARD_HOPS_MAX };
         self.call_with_hops(agent, call, hops).await
     }
 
@@ -95,12 +91,8 @@ impl Runtime {
         let is_submission = matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
         match within(bound, self.call_until_done(agent, &call, hops)).await {
             Some(answer) => answer,
-            None if is_submission => Err(CallError::Unknown {
-                reason: "no answer in time".into(),
-            }),
-            None => Err(CallError::Unavailable {
-                reason: "no answer in time".into(),
-            }),
+            None if is_submission => Err(CallError::Unknown { reason: "no answer in time".into() }),
+            None => Err(CallError::Unavailable { reason: "no answer in time".into() }),
         }
     }
 
@@ -129,10 +121,7 @@ impl Runtime {
             };
             match tried {
                 Try::Done(reply) => {
-                    return Ok(Called {
-                        reply,
-                        host: self.inner().host,
-                    });
+                    return Ok(Called { reply, host: self.inner().host });
                 }
                 Try::Again { may_be_durable: now } => may_be_durable |= now,
             }
@@ -153,15 +142,12 @@ impl Runtime {
         match self.locate(agent).await? {
             Place::Moving => {
                 sleep(MOVING_RECHECK).await;
-                Ok(Looked::Tried(Try::Again {
-                    may_be_durable: false,
-                }))
+                Ok(Looked::Tried(Try::Again { may_be_durable: false }))
             }
             Place::Here(row) => self.call_here(agent, &row, call).await.map(Looked::Tried),
-            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => Err(CallError::Misdirected {
-                agent: agent.clone(),
-                host,
-            }),
+            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
+                Err(CallError::Misdirected { agent: agent.clone(), host })
+            }
             Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
                 Ok(called) => Ok(Looked::Answered(called)),
                 Err(Unforwarded::Refused(error)) => Err(*error),
@@ -181,9 +167,7 @@ impl Runtime {
                 Home::HandingOff { .. } | Home::Prepared { .. } => Ok(Place::Moving),
                 Home::Moved(tombstone) => {
                     // The agent may have moved on from there; the hint knows if somebody told us.
-                    Ok(Place::Remote(
-                        self.inner().hints.get(agent).unwrap_or(tombstone.target),
-                    ))
+                    Ok(Place::Remote(self.inner().hints.get(agent).unwrap_or(tombstone.target)))
                 }
             },
             None => match self.inner().hints.get(agent) {
@@ -200,19 +184,10 @@ impl Runtime {
     pub(crate) async fn who_is_home(&self, agent: &AgentId) -> Result<HostId, CallError> {
         // Hosts of the same store know no more about it than this one.
         let is_mate = |peer: &Peer| self.inner().hints.is_store_mate(peer.host);
-        let peers: Vec<_> = self
-            .inner()
-            .mesh
-            .peers()
-            .into_iter()
-            .filter(|peer| !is_mate(peer))
-            .collect();
+        let peers: Vec<_> = self.inner().mesh.peers().into_iter().filter(|peer| !is_mate(peer)).collect();
         let asked = peers.iter().map(|peer| async move {
             let request = PeerRequest::WhoIsHome { agent: agent.clone() };
-            (
-                peer.host,
-                self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await,
-            )
+            (peer.host, self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await)
         });
         let mut silent = 0;
         let mut best = None;
@@ -235,10 +210,7 @@ impl Runtime {
                 self.inner().hints.learn(agent, host);
                 Ok(host)
             }
-            None if silent > 0 => Err(CallError::PeersSilent {
-                agent: agent.clone(),
-                silent,
-            }),
+            None if silent > 0 => Err(CallError::PeersSilent { agent: agent.clone(), silent }),
             None => Err(CallError::NotFound { agent: agent.clone() }),
         }
     }
@@ -246,21 +218,13 @@ impl Runtime {
     /// What this host says when a peer asks where an agent is.
     pub(crate) async fn home_of(&self, agent: &AgentId) -> HomeAnswer {
         match self.inner().store.agent(agent).await {
-            Ok(Some(AgentRow {
-                home: Home::Moved(tombstone),
-                ..
-            })) => HomeAnswer::Moved {
-                target: tombstone.target,
-                token: tombstone.token,
-            },
+            Ok(Some(AgentRow { home: Home::Moved(tombstone), .. })) => {
+                HomeAnswer::Moved { target: tombstone.target, token: tombstone.token }
+            }
             // A copy that is not bound yet is not here: its source still is.
-            Ok(Some(AgentRow {
-                home: Home::Prepared { source, token, .. },
-                ..
-            })) => HomeAnswer::Moved {
-                target: source,
-                token,
-            },
+            Ok(Some(AgentRow { home: Home::Prepared { source, token, .. }, .. })) => {
+                HomeAnswer::Moved { target: source, token }
+            }
             Ok(Some(row)) => HomeAnswer::Here { token: row.token },
             Ok(None) | Err(_) => HomeAnswer::Unknown,
         }
@@ -277,11 +241,7 @@ impl Runtime {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms) + Duration::from_secs(1),
             _ => CALL_MAX,
         };
-        let request = PeerRequest::Call {
-            agent: agent.clone(),
-            call: call.clone(),
-            hops,
-        };
+        let request = PeerRequest::Call { agent: agent.clone(), call: call.clone(), hops };
         let answer = self.ask_peer(host, &request, bound).await;
         let is_repeatable = matches!(
             call,
@@ -316,9 +276,9 @@ impl Runtime {
                 tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
                 self.look_again(agent).await
             }
-            Err(error) => Err(Unforwarded::Refused(Box::new(CallError::Unavailable {
-                reason: error.to_string(),
-            }))),
+            Err(error) => {
+                Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason: error.to_string() })))
+            }
         }
     }
 
@@ -343,11 +303,7 @@ impl Runtime {
         request: &PeerRequest,
         timeout: Duration,
     ) -> Result<PeerAnswer, MeshError> {
-        let answer = self
-            .inner()
-            .mesh
-            .request(peer, wire::encode(request), timeout)
-            .await?;
+        let answer = self.inner().mesh.request(peer, wire::encode(request), timeout).await?;
         wire::decode(&answer).map_err(|reason| MeshError::NoAnswer { peer, reason })
     }
 }
@@ -363,13 +319,7 @@ fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
             | CallError::Broken { .. }
             | CallError::Unavailable { .. }
     );
-    if may_be_durable && says_not_accepted {
-        CallError::Unknown {
-            reason: error.to_string(),
-        }
-    } else {
-        error
-    }
+    if may_be_durable && says_not_accepted { CallError::Unknown { reason: error.to_string() } } else { error }
 }
 
 /// What one look gave.
@@ -404,10 +354,7 @@ impl Hints {
     }
 
     fn is_store_mate(&self, host: HostId) -> bool {
-        self.store_mates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&host)
+        self.store_mates.lock().unwrap_or_else(PoisonError::into_inner).contains(&host)
     }
 
     pub(crate) fn get(&self, agent: &AgentId) -> Option<HostId> {
@@ -431,15 +378,11 @@ impl Hints {
 pub(crate) fn store_error(error: StoreError) -> CallError {
     match error {
         StoreError::Conflict { what } => CallError::Conflict { what },
-        StoreError::NoPlugin { plugin } => CallError::NoSuch {
-            what: format!("plugin {plugin}"),
-        },
-        StoreError::Corrupt { what } => CallError::Internal {
-            reason: format!("stored bytes are damaged: {what}"),
-        },
+        StoreError::NoPlugin { plugin } => CallError::NoSuch { what: format!("plugin {plugin}") },
+        StoreError::Corrupt { what } => {
+            CallError::Internal { reason: format!("stored bytes are damaged: {what}") }
+        }
         StoreError::Unknown { reason } => CallError::Unknown { reason },
-        other => CallError::Unavailable {
-            reason: other.to_string(),
-        },
+        other => CallError::Unavailable { reason: other.to_string() },
     }
 }

@@ -18,11 +18,7 @@ pub(crate) async fn run(runtime: Runtime) {
     let shutdown = runtime.inner().tasks.shutdown();
     loop {
         look(&runtime).await;
-        let pause = if runtime.session().profile.is_some() {
-            SHARED_PAUSE
-        } else {
-            EXCLUSIVE_PAUSE
-        };
+        let pause = if runtime.session().profile.is_some() { SHARED_PAUSE } else { EXCLUSIVE_PAUSE };
         // Cancel safe: nothing is held while waiting.
         tokio::select! {
             biased;
@@ -35,11 +31,7 @@ pub(crate) async fn run(runtime: Runtime) {
 
 async fn look(runtime: &Runtime) {
     let inner = runtime.inner();
-    let runnable = match inner
-        .store
-        .runnable(runtime.session().incarnation, SCAN_MAX)
-        .await
-    {
+    let runnable = match inner.store.runnable(runtime.session().incarnation, SCAN_MAX).await {
         Ok(runnable) => runnable,
         Err(error) => {
             tracing::warn!(%error, "can't scan for work");

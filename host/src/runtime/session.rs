@@ -38,11 +38,7 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
     let session = inner.store.join(request).await?;
     tracing::info!(incarnation = %session.incarnation, shared = session.ttl.is_some(), "joined the store");
     Ok(match session.ttl {
-        None => Current {
-            incarnation: session.incarnation,
-            lease: SessionLease::unlimited(),
-            profile: None,
-        },
+        None => Current { incarnation: session.incarnation, lease: SessionLease::unlimited(), profile: None },
         Some(_) => Current {
             incarnation: session.incarnation,
             lease: SessionLease::started(sent, &profile),
@@ -104,10 +100,7 @@ async fn rejoin(runtime: &Runtime) -> bool {
     dead.lease.lose();
     runtime.inner().directory.lose_all();
     let sessions = runtime.inner().store.sessions().await.unwrap_or_default();
-    if sessions
-        .iter()
-        .any(|session| session.host == runtime.inner().host)
-    {
+    if sessions.iter().any(|session| session.host == runtime.inner().host) {
         runtime.fail("a newer process uses this host's key: this one stops");
         return false;
     }
@@ -120,10 +113,7 @@ async fn rejoin(runtime: &Runtime) -> bool {
             Err(error) => {
                 tracing::warn!(%error, "can't join the store");
                 let shutdown = runtime.inner().tasks.shutdown();
-                if within(Duration::from_millis(500), shutdown.cancelled())
-                    .await
-                    .is_some()
-                {
+                if within(Duration::from_millis(500), shutdown.cancelled()).await.is_some() {
                     return false;
                 }
             }
@@ -136,14 +126,8 @@ async fn know_each_other(runtime: &Runtime) {
     let own = runtime.inner().host;
     match runtime.inner().store.sessions().await {
         Ok(sessions) => {
-            let others: Vec<_> = sessions
-                .into_iter()
-                .filter(|session| session.host != own)
-                .collect();
-            runtime
-                .inner()
-                .hints
-                .set_store_mates(others.iter().map(|session| session.host).collect());
+            let others: Vec<_> = sessions.into_iter().filter(|session| session.host != own).collect();
+            runtime.inner().hints.set_store_mates(others.iter().map(|session| session.host).collect());
             for session in others {
                 runtime.inner().mesh.add_peer(session.host, session.mesh);
             }

@@ -50,9 +50,7 @@ impl Runtime {
             }
             AgentCall::Receipts { after, limit } => {
                 let page = one_more(*after, *limit);
-                let read = store
-                    .receipts(agent, row.generation, Revision(page.after), page.limit)
-                    .await;
+                let read = store.receipts(agent, row.generation, Revision(page.after), page.limit).await;
                 let with_digest = read.map_err(store_error)?.into_iter().map(|receipt| {
                     let digest = receipt.digest();
                     (receipt, digest)
@@ -64,9 +62,7 @@ impl Runtime {
                 AgentReply::Outputs(Rows::page(read.map_err(store_error)?, *limit))
             }
             AgentCall::Verify => {
-                let report = super::audit::audit(store.as_ref(), agent)
-                    .await
-                    .map_err(store_error)?;
+                let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)
             }
         };
@@ -74,35 +70,13 @@ impl Runtime {
     }
 
     fn new_input(&self, agent: &AgentId, submission: &Submission) -> Result<NewInput, CallError> {
-        let Submission {
-            id,
-            kind,
-            source,
-            content_type,
-            payload,
-            headers,
-            idempotency_key,
-        } = submission.clone();
+        let Submission { id, kind, source, content_type, payload, headers, idempotency_key } =
+            submission.clone();
         let accepted_at_ms = self.now_ms();
-        let input = Input {
-            id,
-            kind,
-            source,
-            content_type,
-            payload,
-            headers,
-            correlation: None,
-            accepted_at_ms,
-        };
-        let new = NewInput {
-            agent: agent.clone(),
-            input,
-            idempotency_key,
-            delivery: None,
-        };
-        new.check_limits().map_err(|error| CallError::Invalid {
-            reason: error.to_string(),
-        })?;
+        let input =
+            Input { id, kind, source, content_type, payload, headers, correlation: None, accepted_at_ms };
+        let new = NewInput { agent: agent.clone(), input, idempotency_key, delivery: None };
+        new.check_limits().map_err(|error| CallError::Invalid { reason: error.to_string() })?;
         Ok(new)
     }
 
@@ -113,9 +87,7 @@ impl Runtime {
         submission: &Submission,
     ) -> Result<Try, CallError> {
         if let Lifecycle::Broken(reason) = &row.lifecycle {
-            return Err(CallError::Broken {
-                reason: reason.clone(),
-            });
+            return Err(CallError::Broken { reason: reason.clone() });
         }
         let mut input = self.new_input(agent, submission)?;
         loop {
@@ -124,15 +96,11 @@ impl Runtime {
                 // Another live host on this store owns it: it finds the row.
                 Err(StoreError::Fenced { .. }) => return self.ask_through_store(agent, submission).await,
                 Err(StoreError::NotHome { .. } | StoreError::NoAgent) => {
-                    return Ok(Try::Again {
-                        may_be_durable: false,
-                    });
+                    return Ok(Try::Again { may_be_durable: false });
                 }
                 Err(StoreError::SessionDead { .. }) => {
                     sleep(OUTCOME_POLL).await;
-                    return Ok(Try::Again {
-                        may_be_durable: false,
-                    });
+                    return Ok(Try::Again { may_be_durable: false });
                 }
                 Err(error) => return Err(store_error(error)),
             };
@@ -154,41 +122,19 @@ impl Runtime {
             Ok(input) => input,
             Err(error) => return Some(Err(error)),
         };
-        handle
-            .ask(input)
-            .await
-            .ok()
-            .map(|answer| answered(answer, submission))
+        handle.ask(input).await.ok().map(|answer| answered(answer, submission))
     }
 
     /// Accepts durably and waits for the owner, another process on this store, to end the input.
     async fn ask_through_store(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
         let Some(sent) = self.accept_here(agent, submission).await? else {
-            return Ok(Try::Again {
-                may_be_durable: false,
-            });
+            return Ok(Try::Again { may_be_durable: false });
         };
         for _ in 0..OUTCOME_POLLS {
-            let stored = self
-                .inner()
-                .store
-                .input(agent, sent.input)
-                .await
-                .map_err(store_error)?;
-            if let Some(StoredInput {
-                outcome: Some(outcome),
-                seq,
-                input,
-                ..
-            }) = stored
-            {
+            let stored = self.inner().store.input(agent, sent.input).await.map_err(store_error)?;
+            if let Some(StoredInput { outcome: Some(outcome), seq, input, .. }) = stored {
                 let is_duplicate = sent.is_duplicate && input.id != submission.id;
-                let asked = Asked {
-                    input: input.id,
-                    seq,
-                    outcome,
-                    is_duplicate,
-                };
+                let asked = Asked { input: input.id, seq, outcome, is_duplicate };
                 return Ok(Try::Done(AgentReply::Asked(asked)));
             }
             sleep(OUTCOME_POLL).await;
@@ -199,9 +145,7 @@ impl Runtime {
 
     async fn send_here(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
         let Some(sent) = self.accept_here(agent, submission).await? else {
-            return Ok(Try::Again {
-                may_be_durable: false,
-            });
+            return Ok(Try::Again { may_be_durable: false });
         };
         self.look_at(agent).await;
         Ok(Try::Done(AgentReply::Sent(sent)))
@@ -212,24 +156,12 @@ impl Runtime {
         let input = self.new_input(agent, submission)?;
         let id = input.input.id;
         match self.inner().store.accept(input, self.session().incarnation).await {
-            Ok(Accepted::New { seq }) => Ok(Some(Sent {
-                input: id,
-                seq,
-                is_duplicate: false,
-            })),
+            Ok(Accepted::New { seq }) => Ok(Some(Sent { input: id, seq, is_duplicate: false })),
             Ok(Accepted::Duplicate(stored)) => {
                 let is_duplicate = stored.input.id != id;
-                Ok(Some(Sent {
-                    input: stored.input.id,
-                    seq: stored.seq,
-                    is_duplicate,
-                }))
+                Ok(Some(Sent { input: stored.input.id, seq: stored.seq, is_duplicate }))
             }
-            Ok(Accepted::AlreadyEnded) => Ok(Some(Sent {
-                input: id,
-                seq: Seq(0),
-                is_duplicate: true,
-            })),
+            Ok(Accepted::AlreadyEnded) => Ok(Some(Sent { input: id, seq: Seq(0), is_duplicate: true })),
             Err(AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent)) => Ok(None),
             Err(error) => Err(refused(error)),
         }
@@ -252,22 +184,16 @@ impl Runtime {
         let handle = match self.resident(agent).await {
             Ok(handle) => handle,
             Err(StoreError::NotHome { .. } | StoreError::NoAgent) => {
-                return Ok(Try::Again {
-                    may_be_durable: false,
-                });
+                return Ok(Try::Again { may_be_durable: false });
             }
             Err(error) => return Err(store_error(error)),
         };
         match handle.checkpoint().await {
             Ok(revision) => Ok(Try::Done(AgentReply::Checkpointed(revision))),
-            Err(CommandError::Gone) => Ok(Try::Again {
-                may_be_durable: false,
-            }),
+            Err(CommandError::Gone) => Ok(Try::Again { may_be_durable: false }),
             Err(CommandError::Loading) => {
                 sleep(OUTCOME_POLL).await;
-                Ok(Try::Again {
-                    may_be_durable: false,
-                })
+                Ok(Try::Again { may_be_durable: false })
             }
             Err(CommandError::Failed { reason }) => Err(CallError::Unavailable { reason }),
         }
@@ -276,39 +202,25 @@ impl Runtime {
 
 /// One row more than is shown, so that the reader learns whether the list goes on.
 fn one_more(after: u64, limit: usize) -> Page {
-    Page {
-        after,
-        limit: limit.saturating_add(1),
-    }
+    Page { after, limit: limit.saturating_add(1) }
 }
 
 fn answered(answer: Answer, submission: &Submission) -> Result<Try, CallError> {
     match answer {
-        Answer::Ended {
-            input, seq, outcome, ..
-        } => {
+        Answer::Ended { input, seq, outcome, .. } => {
             // A host that forwards may have asked before under the same id: that is no repeated key of the client's.
             let is_duplicate = input != submission.id;
-            Ok(Try::Done(AgentReply::Asked(Asked {
-                input,
-                seq,
-                outcome,
-                is_duplicate,
-            })))
+            Ok(Try::Done(AgentReply::Asked(Asked { input, seq, outcome, is_duplicate })))
         }
-        Answer::Elsewhere => Ok(Try::Again {
-            may_be_durable: false,
-        }),
+        Answer::Elsewhere => Ok(Try::Again { may_be_durable: false }),
         // Asking again joins it by its id, wherever the agent is now.
         Answer::Follow { .. } => Ok(Try::Again { may_be_durable: true }),
-        Answer::Unknown { .. } => Err(CallError::Unknown {
-            reason: "the store did not say".into(),
-        }),
+        Answer::Unknown { .. } => Err(CallError::Unknown { reason: "the store did not say".into() }),
         Answer::NotAccepted(NotAccepted::Refused(error)) => Err(refused(error)),
         Answer::NotAccepted(NotAccepted::Broken(reason)) => Err(CallError::Broken { reason }),
-        Answer::NotAccepted(NotAccepted::Busy) => Err(CallError::Busy {
-            depth: godwit_core::agent::MAILBOX_MAX as u64,
-        }),
+        Answer::NotAccepted(NotAccepted::Busy) => {
+            Err(CallError::Busy { depth: godwit_core::agent::MAILBOX_MAX as u64 })
+        }
         Answer::NotAccepted(NotAccepted::Unavailable { reason }) => Err(CallError::Unavailable { reason }),
     }
 }
@@ -319,8 +231,8 @@ fn refused(error: AcceptError) -> CallError {
         AcceptError::KeyReused => CallError::KeyReused,
         AcceptError::Busy { depth } => CallError::Busy { depth },
         AcceptError::Store(error) => store_error(error),
-        other @ (AcceptError::StalePublisher { .. } | AcceptError::Gap { .. }) => CallError::Conflict {
-            what: other.to_string(),
-        },
+        other @ (AcceptError::StalePublisher { .. } | AcceptError::Gap { .. }) => {
+            CallError::Conflict { what: other.to_string() }
+        }
     }
 }

@@ -38,13 +38,7 @@ async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) ->
         guest_threads: 2,
         park_after: Duration::from_secs(60),
     };
-    let parts = Parts {
-        store,
-        loader: Arc::new(ScriptedLoader::default()),
-        mesh,
-        clock,
-        peer_book: None,
-    };
+    let parts = Parts { store, loader: Arc::new(ScriptedLoader::default()), mesh, clock, peer_book: None };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
     let (plugin, component) = script_plugin();
     drop(runtime.inner().store.put_plugin(plugin, component).await);
@@ -57,20 +51,14 @@ fn separate_store() -> Arc<dyn RuntimeStore> {
 
 async fn two_hosts() -> World {
     let network = SimNetwork::default();
-    let hosts = vec![
-        host(&network, 1, separate_store()).await,
-        host(&network, 2, separate_store()).await,
-    ];
+    let hosts = vec![host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];
     World { network, hosts }
 }
 
 async fn two_hosts_on_one_store() -> World {
     let network = SimNetwork::default();
     let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::shared(Arc::new(SystemClock)));
-    let hosts = vec![
-        host(&network, 1, store.clone()).await,
-        host(&network, 2, store).await,
-    ];
+    let hosts = vec![host(&network, 1, store.clone()).await, host(&network, 2, store).await];
     World { network, hosts }
 }
 
@@ -97,17 +85,11 @@ fn submission(runtime: &Runtime, text: &str) -> Submission {
 }
 
 async fn call(runtime: &Runtime, agent: &str, call: AgentCall) -> Result<AgentReply, CallError> {
-    runtime
-        .call(&id(agent), call, Forward::Yes)
-        .await
-        .map(|called| called.reply)
+    runtime.call(&id(agent), call, Forward::Yes).await.map(|called| called.reply)
 }
 
 async fn ask(runtime: &Runtime, agent: &str, text: &str) -> String {
-    let ask = AgentCall::Ask {
-        submission: submission(runtime, text),
-        timeout_ms: 10_000,
-    };
+    let ask = AgentCall::Ask { submission: submission(runtime, text), timeout_ms: 10_000 };
     match call(runtime, agent, ask).await {
         Ok(AgentReply::Asked(asked)) => match asked.outcome {
             Outcome::Committed { reply, .. } => match reply.outcome {
@@ -121,29 +103,13 @@ async fn ask(runtime: &Runtime, agent: &str, text: &str) -> String {
 }
 
 async fn send(runtime: &Runtime, agent: &str, text: &str) {
-    let sent = call(
-        runtime,
-        agent,
-        AgentCall::Send {
-            submission: submission(runtime, text),
-        },
-    )
-    .await;
+    let sent = call(runtime, agent, AgentCall::Send { submission: submission(runtime, text) }).await;
     assert!(matches!(sent, Ok(AgentReply::Sent(_))), "{sent:?}");
 }
 
 async fn migrate(from: &Runtime, agent: &str, to: &Runtime) {
-    let asked = call(
-        from,
-        agent,
-        AgentCall::Migrate {
-            to: to.name().to_owned(),
-        },
-    )
-    .await;
-    let Ok(AgentReply::Migrating(id)) = asked else {
-        panic!("{asked:?}")
-    };
+    let asked = call(from, agent, AgentCall::Migrate { to: to.name().to_owned() }).await;
+    let Ok(AgentReply::Migrating(id)) = asked else { panic!("{asked:?}") };
     let done = async {
         loop {
             let record = from.migration(id).await.unwrap();
@@ -153,14 +119,8 @@ async fn migrate(from: &Runtime, agent: &str, to: &Runtime) {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    let record = within(Duration::from_secs(10), done)
-        .await
-        .expect("the migration ends");
-    assert_eq!(
-        (record.phase, &record.failure),
-        (Phase::Complete, &None),
-        "{record:?}"
-    );
+    let record = within(Duration::from_secs(10), done).await.expect("the migration ends");
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
     assert!(record.pause_us.is_some());
 }
 
@@ -172,10 +132,7 @@ async fn a_call_on_another_host_s_agent_is_forwarded() {
     send(&hosts[1], "a", "add 1").await;
     assert_eq!(ask(&hosts[0], "a", "get").await, "5");
     let refused = hosts[1].call(&id("a"), AgentCall::Show, Forward::No).await;
-    assert!(
-        matches!(refused, Err(CallError::Misdirected { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(CallError::Misdirected { .. })), "{refused:?}");
     let unknown = call(&hosts[1], "nobody", AgentCall::Show).await;
     assert!(matches!(unknown, Err(CallError::NotFound { .. })), "{unknown:?}");
 }
@@ -202,9 +159,7 @@ async fn an_agent_moves_there_and_back_and_there_under_load() {
         client.await.unwrap();
     }
     assert_eq!(ask(&hosts[0], "a", "get").await, "200");
-    let Ok(AgentReply::Verified(report)) = call(&hosts[0], "a", AgentCall::Verify).await else {
-        panic!()
-    };
+    let Ok(AgentReply::Verified(report)) = call(&hosts[0], "a", AgentCall::Verify).await else { panic!() };
     assert_eq!(report.breaks, Vec::<String>::new());
     assert_eq!(report.receipts, 202, "init, 200 turns, get");
 }
@@ -234,28 +189,21 @@ async fn messages_between_agents_arrive_once_and_in_order_across_hosts() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within(Duration::from_secs(10), arrived)
-        .await
-        .expect("all messages arrive");
+    within(Duration::from_secs(10), arrived).await.expect("all messages arrive");
     let emptied = async {
         while !matches!(call(&hosts[0], "a", AgentCall::Outputs { after: 0, limit: 100 }).await, Ok(AgentReply::Outputs(rest)) if rest.items.is_empty())
         {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within(Duration::from_secs(10), emptied)
-        .await
-        .expect("acknowledged outputs leave the outbox");
+    within(Duration::from_secs(10), emptied).await.expect("acknowledged outputs leave the outbox");
     assert_eq!(ask(&hosts[0], "a", "send nobody hello").await, "0");
     let ended = async {
         loop {
             if let Ok(AgentReply::Outputs(rest)) =
                 call(&hosts[0], "a", AgentCall::Outputs { after: 0, limit: 9 }).await
                 && rest.items.iter().any(|output| {
-                    matches!(
-                        output.state,
-                        godwit_core::output::OutputState::Undeliverable { .. }
-                    )
+                    matches!(output.state, godwit_core::output::OutputState::Undeliverable { .. })
                 })
             {
                 return;
@@ -263,9 +211,7 @@ async fn messages_between_agents_arrive_once_and_in_order_across_hosts() {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within(Duration::from_secs(10), ended)
-        .await
-        .expect("an output to nobody ends visibly");
+    within(Duration::from_secs(10), ended).await.expect("an output to nobody ends visibly");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,14 +229,9 @@ async fn a_migration_to_an_unreachable_host_leaves_the_agent_running() {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    within(Duration::from_secs(10), failed)
-        .await
-        .expect("the migration ends");
+    within(Duration::from_secs(10), failed).await.expect("the migration ends");
     assert_eq!(hosts[0].migration(id).await.unwrap().phase, Phase::Failed);
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "2");
     let silent = call(&hosts[0], "b", AgentCall::Show).await;
-    assert!(
-        matches!(silent, Err(CallError::PeersSilent { silent: 1, .. })),
-        "{silent:?}"
-    );
+    assert!(matches!(silent, Err(CallError::PeersSilent { silent: 1, .. })), "{silent:?}");
 }

@@ -66,10 +66,7 @@ impl ChainCheck {
             ));
         }
         if receipt.agent != self.agent || receipt.generation != self.generation {
-            self.note(format!(
-                "receipt {revision} belongs to {} of another history",
-                receipt.agent
-            ));
+            self.note(format!("receipt {revision} belongs to {} of another history", receipt.agent));
         }
         if receipt.token < self.token {
             self.note(format!(
@@ -79,9 +76,7 @@ impl ChainCheck {
         }
         for input in &receipt.inputs {
             if let Some(first) = self.inputs.insert(*input, revision) {
-                self.note(format!(
-                    "input {input} is named by receipts {first} and {revision}"
-                ));
+                self.note(format!("input {input} is named by receipts {first} and {revision}"));
             }
         }
         self.token = self.token.max(receipt.token);
@@ -116,34 +111,15 @@ impl ChainCheck {
     pub fn finish(mut self, revision: Revision, head: Digest, token: FencingToken) -> VerifyReport {
         let last = Revision(self.next.0 - 1);
         if last != revision {
-            self.note(format!(
-                "the row is at revision {revision}, the last receipt at {last}"
-            ));
+            self.note(format!("the row is at revision {revision}, the last receipt at {last}"));
         } else if self.parent != head {
-            self.note(format!(
-                "receipt {last} is damaged: the row names another digest as its head"
-            ));
+            self.note(format!("receipt {last} is damaged: the row names another digest as its head"));
         }
         if self.token > token {
-            self.note(format!(
-                "a receipt has token {}, the row only {token}",
-                self.token
-            ));
+            self.note(format!("a receipt has token {}, the row only {token}", self.token));
         }
-        let Self {
-            agent,
-            token,
-            receipts,
-            breaks,
-            ..
-        } = self;
-        VerifyReport {
-            agent,
-            receipts,
-            revision: last,
-            token,
-            breaks,
-        }
+        let Self { agent, token, receipts, breaks, .. } = self;
+        VerifyReport { agent, receipts, revision: last, token, breaks }
     }
 }
 

@@ -28,19 +28,11 @@ pub(crate) enum PeerRequest {
     /// Where is this agent?
     WhoIsHome { agent: AgentId },
     /// Do this where the agent is at home; `hops` hosts have passed it on.
-    Call {
-        agent: AgentId,
-        call: AgentCall,
-        hops: u8,
-    },
+    Call { agent: AgentId, call: AgentCall, hops: u8 },
     /// Accept an output of another agent.
     Deliver { input: Box<NewInput> },
     /// Moving an agent.
-    Migration {
-        id: MigrationId,
-        agent: AgentId,
-        message: MigrationMessage,
-    },
+    Migration { id: MigrationId, agent: AgentId, message: MigrationMessage },
 }
 
 /// The source's questions to the target of a migration, and one the other way.

@@ -18,9 +18,7 @@ fn open_of(body: &[u8]) -> BulkOpen {
 }
 
 fn body() -> Vec<u8> {
-    (0..3 * CHUNK_BYTES_MAX + 17)
-        .map(|index| (index % 251) as u8)
-        .collect()
+    (0..3 * CHUNK_BYTES_MAX + 17).map(|index| (index % 251) as u8).collect()
 }
 
 #[tokio::test]
@@ -39,32 +37,16 @@ async fn a_broken_transfer_goes_on_from_its_offset_and_is_given_out_once() {
     let resumed = arrival.attach();
     assert_eq!(resumed.offset(), first.len() as u64);
     assert!(arrival.handled().is_none());
-    let whole = resumed
-        .append(rest)
-        .unwrap()
-        .expect("the last byte makes it whole");
+    let whole = resumed.append(rest).unwrap().expect("the last byte makes it whole");
     assert_eq!(whole.body, body);
 
     // The answer is lost with the connection: whoever comes back hears it, and the body is not given out again.
-    whole
-        .handled
-        .send_replace(Handled::Answer(Bytes::from_static(b"done")));
-    let again = arrivals
-        .open(
-            PEER,
-            BulkOpen {
-                was_whole: true,
-                ..open
-            },
-        )
-        .unwrap();
+    whole.handled.send_replace(Handled::Answer(Bytes::from_static(b"done")));
+    let again = arrivals.open(PEER, BulkOpen { was_whole: true, ..open }).unwrap();
     let attachment = again.attach();
     assert_eq!(attachment.offset(), body.len() as u64);
     assert!(attachment.append(b"").unwrap().is_none());
-    assert_eq!(
-        *again.handled().unwrap().borrow(),
-        Handled::Answer(Bytes::from_static(b"done"))
-    );
+    assert_eq!(*again.handled().unwrap().borrow(), Handled::Answer(Bytes::from_static(b"done")));
 }
 
 #[tokio::test]
@@ -83,15 +65,7 @@ async fn a_new_stream_displaces_the_one_before() {
 #[tokio::test]
 async fn a_body_with_another_digest_starts_again() {
     let (arrivals, body) = (Arrivals::default(), body());
-    let arrival = arrivals
-        .open(
-            PEER,
-            BulkOpen {
-                digest: Digest::of(b"other"),
-                ..open_of(&body)
-            },
-        )
-        .unwrap();
+    let arrival = arrivals.open(PEER, BulkOpen { digest: Digest::of(b"other"), ..open_of(&body) }).unwrap();
     let attachment = arrival.attach();
     assert_eq!(attachment.append(&body).unwrap_err(), Refusal::Damaged);
     assert_eq!(attachment.offset(), 0);
@@ -117,73 +91,37 @@ async fn a_body_of_no_bytes_is_whole_from_the_start() {
 async fn what_is_announced_is_judged() {
     let arrivals = Arrivals::default();
     let open = open_of(b"body");
-    let too_large = BulkOpen {
-        bytes: BULK_BYTES_MAX as u64 + 1,
-        ..open.clone()
-    };
-    let expected = Refusal::TooLarge {
-        size: BULK_BYTES_MAX as u64 + 1,
-        max: BULK_BYTES_MAX as u64,
-    };
+    let too_large = BulkOpen { bytes: BULK_BYTES_MAX as u64 + 1, ..open.clone() };
+    let expected = Refusal::TooLarge { size: BULK_BYTES_MAX as u64 + 1, max: BULK_BYTES_MAX as u64 };
     assert_eq!(arrivals.open(PEER, too_large).unwrap_err(), expected);
     let header = Bytes::from(vec![0; BULK_HEADER_BYTES_MAX + 1]);
     assert!(matches!(
-        arrivals.open(
-            PEER,
-            BulkOpen {
-                header,
-                ..open.clone()
-            }
-        ),
+        arrivals.open(PEER, BulkOpen { header, ..open.clone() }),
         Err(Refusal::TooLarge { .. })
     ));
-    let whole = BulkOpen {
-        was_whole: true,
-        ..open.clone()
-    };
+    let whole = BulkOpen { was_whole: true, ..open.clone() };
     assert_eq!(arrivals.open(PEER, whole).unwrap_err(), Refusal::Forgotten);
 
     arrivals.open(PEER, open.clone()).unwrap();
-    let contradicting = BulkOpen {
-        header: Bytes::from_static(b"another"),
-        ..open.clone()
-    };
-    assert_eq!(
-        arrivals.open(PEER, contradicting).unwrap_err(),
-        Refusal::Malformed
-    );
+    let contradicting = BulkOpen { header: Bytes::from_static(b"another"), ..open.clone() };
+    assert_eq!(arrivals.open(PEER, contradicting).unwrap_err(), Refusal::Malformed);
     // Another peer's transfer of the same id is another transfer.
-    arrivals
-        .open(PEER, open.clone())
-        .unwrap()
-        .attach()
-        .append(b"bo")
-        .unwrap();
+    arrivals.open(PEER, open.clone()).unwrap().attach().append(b"bo").unwrap();
     assert_eq!(arrivals.open(OTHER, open).unwrap().attach().offset(), 0);
 }
 
 #[tokio::test]
 async fn a_peer_holds_no_more_than_its_share() {
     let arrivals = Arrivals::default();
-    let large = || BulkOpen {
-        bytes: BULK_BYTES_MAX as u64,
-        ..open_of(b"")
-    };
-    let held: Vec<_> = (0..2)
-        .map(|_| arrivals.open(PEER, large()).unwrap().attach())
-        .collect();
+    let large = || BulkOpen { bytes: BULK_BYTES_MAX as u64, ..open_of(b"") };
+    let held: Vec<_> = (0..2).map(|_| arrivals.open(PEER, large()).unwrap().attach()).collect();
     assert_eq!(arrivals.open(PEER, open_of(b"x")).unwrap_err(), Refusal::Busy);
-    arrivals
-        .open(OTHER, large())
-        .expect("another peer has its own share");
+    arrivals.open(OTHER, large()).expect("another peer has its own share");
     drop(held);
-    arrivals
-        .open(PEER, large())
-        .expect("interrupted transfers make room");
+    arrivals.open(PEER, large()).expect("interrupted transfers make room");
 
-    let many: Vec<_> = (0..TRANSFERS_MAX)
-        .map(|_| arrivals.open(PEER, open_of(b"x")).unwrap().attach())
-        .collect();
+    let many: Vec<_> =
+        (0..TRANSFERS_MAX).map(|_| arrivals.open(PEER, open_of(b"x")).unwrap().attach()).collect();
     assert_eq!(arrivals.open(PEER, open_of(b"x")).unwrap_err(), Refusal::Busy);
     drop(many);
     assert!(lock(&arrivals.table).len() <= TRANSFERS_MAX + 1);
@@ -191,26 +129,13 @@ async fn a_peer_holds_no_more_than_its_share() {
 
 #[tokio::test]
 async fn only_what_nobody_works_on_expires() {
-    let arrivals = Arrivals {
-        kept: Duration::ZERO,
-        table: Mutex::default(),
-    };
+    let arrivals = Arrivals { kept: Duration::ZERO, table: Mutex::default() };
     let body = body();
     let interrupted = arrivals.open(PEER, open_of(&body)).unwrap().attach();
     interrupted.append(&body[..10]).unwrap();
-    let handled = arrivals
-        .open(PEER, open_of(b"x"))
-        .unwrap()
-        .attach()
-        .append(b"x")
-        .unwrap()
-        .unwrap();
+    let handled = arrivals.open(PEER, open_of(b"x")).unwrap().attach().append(b"x").unwrap().unwrap();
     arrivals.sweep();
-    assert_eq!(
-        lock(&arrivals.table).len(),
-        2,
-        "a stream works on one, the handler on the other"
-    );
+    assert_eq!(lock(&arrivals.table).len(), 2, "a stream works on one, the handler on the other");
 
     drop(interrupted);
     arrivals.sweep();

@@ -101,9 +101,7 @@ impl Course {
             Some(outcome) => outcome.map_err(|err| self.error(peer, err.to_string())),
             None => {
                 let setback = lock(&self.setback).take();
-                let detail = setback
-                    .map(|reason| format!("; before that: {reason}"))
-                    .unwrap_or_default();
+                let detail = setback.map(|reason| format!("; before that: {reason}")).unwrap_or_default();
                 Err(self.error(peer, format!("nothing within {} ms{detail}", timeout.as_millis())))
             }
         }
@@ -118,10 +116,7 @@ impl Shared {
         timeout: Duration,
     ) -> Result<Bytes, MeshError> {
         bounded(body.len(), FRAME_BYTES_MAX)?;
-        let peer = self
-            .peers
-            .find(host)
-            .ok_or(MeshError::UnknownPeer { peer: host })?;
+        let peer = self.peers.find(host).ok_or(MeshError::UnknownPeer { peer: host })?;
         let course = Course::default();
         let work = async {
             // The semaphore is never closed.
@@ -141,9 +136,7 @@ impl Shared {
         let mut is_second = false;
         loop {
             let link = self.link(peer).await?;
-            let asked = self
-                .watched(peer, &link, ask_over(&link, body.clone(), course))
-                .await;
+            let asked = self.watched(peer, &link, ask_over(&link, body.clone(), course)).await;
             match asked {
                 Err(err) if !course.is_sent() && !link.is_open() && !is_second => {
                     course.set_back(peer.host, &err);
@@ -163,10 +156,7 @@ impl Shared {
     ) -> Result<Bytes, MeshError> {
         bounded(header.len(), BULK_HEADER_BYTES_MAX)?;
         bounded(body.len(), BULK_BYTES_MAX)?;
-        let peer = self
-            .peers
-            .find(host)
-            .ok_or(MeshError::UnknownPeer { peer: host })?;
+        let peer = self.peers.find(host).ok_or(MeshError::UnknownPeer { peer: host })?;
         let course = Course::default();
         let work = async {
             // The semaphore is never closed.
@@ -195,10 +185,7 @@ impl Shared {
         let mut link = self.link(peer).await?;
         loop {
             open.was_whole = course.is_sent();
-            let err = match self
-                .watched(peer, &link, send_over(&link, &open, body, course))
-                .await
-            {
+            let err = match self.watched(peer, &link, send_over(&link, &open, body, course)).await {
                 Err(err) if err.is_passing() => err,
                 done => return done,
             };
@@ -236,9 +223,7 @@ impl Shared {
 async fn ask_over(link: &Link, body: Bytes, course: &Course) -> Result<Bytes, CallError> {
     let (mut send, mut recv) = link.connection.open_bi().await.map_err(CallError::broken)?;
     let mut frame = wire::encode(link.protocol, Kind::Request, body);
-    send.write_all_chunks(&mut frame)
-        .await
-        .map_err(CallError::broken)?;
+    send.write_all_chunks(&mut frame).await.map_err(CallError::broken)?;
     course.set_sent();
     answer(link, &mut recv).await
 }
@@ -249,21 +234,15 @@ async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) 
     // Fails only on a stream that is closed, which the next write notices.
     drop(send.set_priority(BULK_PRIORITY));
     let mut frame = wire::encode_typed(link.protocol, Kind::BulkOpen, open);
-    send.write_all_chunks(&mut frame)
-        .await
-        .map_err(CallError::broken)?;
+    send.write_all_chunks(&mut frame).await.map_err(CallError::broken)?;
     if body.is_empty() {
         course.set_sent();
     }
     let resume = wire::read_frame(&mut recv, link.protocol, Kind::BulkResume).await?;
     link.touch();
     let BulkResume { offset } = wire::decode_typed(Kind::BulkResume, &resume)?;
-    let offset = usize::try_from(offset)
-        .ok()
-        .filter(|offset| *offset <= body.len());
-    let offset = offset.ok_or(WireError::Body {
-        kind: Kind::BulkResume,
-    })?;
+    let offset = usize::try_from(offset).ok().filter(|offset| *offset <= body.len());
+    let offset = offset.ok_or(WireError::Body { kind: Kind::BulkResume })?;
     debug!(offset, bytes = body.len(), "transfer goes on");
     match write_chunks(&mut send, link.protocol, body.slice(offset..)).await {
         Ok(()) => course.set_sent(),
@@ -290,9 +269,5 @@ async fn answer(link: &Link, recv: &mut RecvStream) -> Result<Bytes, CallError> 
 }
 
 fn bounded(size: usize, max: usize) -> Result<(), MeshError> {
-    if size <= max {
-        Ok(())
-    } else {
-        Err(MeshError::TooLarge { size, max })
-    }
+    if size <= max { Ok(()) } else { Err(MeshError::TooLarge { size, max }) }
 }

@@ -20,10 +20,7 @@ pub(super) async fn bind(
     secret_key: SecretKey,
     listen: SocketAddr,
 ) -> Result<(Endpoint, SocketAddr), MeshStartError> {
-    let failed = |reason: String| MeshStartError::Bind {
-        address: listen,
-        reason,
-    };
+    let failed = |reason: String| MeshStartError::Bind { address: listen, reason };
     let endpoint = Endpoint::builder(presets::Minimal)
         .secret_key(secret_key)
         .relay_mode(RelayMode::Disabled)

@@ -83,11 +83,7 @@ impl Shared {
         let mut pinged = pin!(ping(link));
         let mut verdict = within(PING_ALONE, &mut pinged).await;
         if verdict.is_none() {
-            let patience = if link.address == peer.address() {
-                SILENCE_MAX
-            } else {
-                SILENCE_MOVED_MAX
-            };
+            let patience = if link.address == peer.address() { SILENCE_MAX } else { SILENCE_MOVED_MAX };
             verdict = within(patience - PING_ALONE, async {
                 tokio::select! {
                     biased;
@@ -127,8 +123,7 @@ impl Shared {
         let link = peer.adopt(connection, agreement, true)?;
         debug!(peer = %peer.host, "connected");
         // The peer may use this connection for its own requests.
-        self.tasks
-            .spawn(self.clone().serve_link(peer.clone(), link.clone()));
+        self.tasks.spawn(self.clone().serve_link(peer.clone(), link.clone()));
         Ok(link)
     }
 
@@ -151,9 +146,7 @@ async fn ping(link: &Link) -> bool {
     let exchange = async {
         let (mut send, mut recv) = link.connection.open_bi().await.map_err(std::io::Error::from)?;
         let mut frame = wire::encode(link.protocol, Kind::Ping, bytes::Bytes::new());
-        send.write_all_chunks(&mut frame)
-            .await
-            .map_err(std::io::Error::from)?;
+        send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from)?;
         wire::read_frame(&mut recv, link.protocol, Kind::Pong).await
     };
     let answered: Result<_, WireError> = exchange.await;

@@ -72,10 +72,7 @@ impl Shared {
 
     /// Completes the handshakes. `None` when the other side is no peer, or only asked who is here.
     async fn accept(&self, incoming: Incoming) -> Option<(Arc<Peer>, Arc<Link>)> {
-        let connection = incoming
-            .await
-            .inspect_err(|err| debug!(error = %err, "handshake failed"))
-            .ok()?;
+        let connection = incoming.await.inspect_err(|err| debug!(error = %err, "handshake failed")).ok()?;
         let host = HostId(*connection.remote_id().as_bytes());
         let Some(peer) = self.peers.find(host) else {
             // Not louder: anyone can make this happen, as often as they like.
@@ -111,11 +108,7 @@ impl Shared {
                 break;
             }
             link.touch();
-            let stream = Stream {
-                send,
-                recv,
-                protocol: link.protocol,
-            };
+            let stream = Stream { send, recv, protocol: link.protocol };
             self.tasks.spawn(self.clone().serve_stream(peer.clone(), stream));
         }
         peer.forget(&link);
@@ -130,10 +123,7 @@ impl Shared {
         let refusal = match err {
             WireError::Refused(refusal) => refusal,
             WireError::Digest => Refusal::Damaged,
-            WireError::Length { length, max } => Refusal::TooLarge {
-                size: length,
-                max: max as u64,
-            },
+            WireError::Length { length, max } => Refusal::TooLarge { size: length, max: max as u64 },
             // Nobody is there to read it.
             WireError::Broken { .. } | WireError::Truncated => return,
             _ => Refusal::Malformed,
@@ -144,23 +134,16 @@ impl Shared {
     }
 
     async fn serve_frame(&self, peer: &Arc<Peer>, stream: &mut Stream) -> Result<(), WireError> {
-        let header = in_time(
-            FRAME_TIME_MAX,
-            wire::read_header(&mut stream.recv, stream.protocol),
-        )
-        .await?;
+        let header = in_time(FRAME_TIME_MAX, wire::read_header(&mut stream.recv, stream.protocol)).await?;
         match header.kind {
             Kind::Ping => {
                 stream.read_body(&header).await?;
-                stream
-                    .write(wire::encode(stream.protocol, Kind::Pong, Bytes::new()))
-                    .await
+                stream.write(wire::encode(stream.protocol, Kind::Pong, Bytes::new())).await
             }
             Kind::Request => self.serve_request(peer, stream, &header).await,
             Kind::BulkOpen => {
                 let body = stream.read_body(&header).await?;
-                self.serve_bulk(peer.host, stream, wire::decode_typed(header.kind, &body)?)
-                    .await
+                self.serve_bulk(peer.host, stream, wire::decode_typed(header.kind, &body)?).await
             }
             found => Err(WireError::OutOfPlace { found }),
         }
@@ -187,18 +170,11 @@ impl Shared {
     }
 
     async fn serve_bulk(&self, from: HostId, stream: &mut Stream, open: BulkOpen) -> Result<(), WireError> {
-        let _slot = self
-            .bulks_in
-            .try_acquire()
-            .map_err(|_| WireError::Refused(Refusal::Busy))?;
+        let _slot = self.bulks_in.try_acquire().map_err(|_| WireError::Refused(Refusal::Busy))?;
         let arrival = self.arrivals.open(from, open).map_err(WireError::Refused)?;
         let attachment = arrival.attach();
-        let resume = BulkResume {
-            offset: attachment.offset(),
-        };
-        stream
-            .write(wire::encode_typed(stream.protocol, Kind::BulkResume, &resume))
-            .await?;
+        let resume = BulkResume { offset: attachment.offset() };
+        stream.write(wire::encode_typed(stream.protocol, Kind::BulkResume, &resume)).await?;
         let handled = self.receive(from, stream, &arrival, &attachment).await?;
         let shutdown = self.tasks.shutdown();
         match shutdown.run_until_cancelled(outcome(handled)).await {
@@ -238,9 +214,7 @@ impl Shared {
         let handler = self.handler.clone();
         let shutdown = self.tasks.shutdown();
         self.tasks.spawn(async move {
-            let answer = shutdown
-                .run_until_cancelled(handler.on_bulk(from, header, body))
-                .await;
+            let answer = shutdown.run_until_cancelled(handler.on_bulk(from, header, body)).await;
             let outcome = match answer {
                 Some(answer) if answer.len() <= FRAME_BYTES_MAX => Handled::Answer(answer),
                 _ => Handled::Failed,
@@ -256,12 +230,7 @@ impl Stream {
     }
 
     async fn write(&mut self, mut frame: [Bytes; 2]) -> Result<(), WireError> {
-        let written = async {
-            self.send
-                .write_all_chunks(&mut frame)
-                .await
-                .map_err(std::io::Error::from)
-        };
+        let written = async { self.send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from) };
         in_time(FRAME_TIME_MAX, async { Ok(written.await?) }).await
     }
 
@@ -269,8 +238,7 @@ impl Stream {
         if answer.len() > FRAME_BYTES_MAX {
             return Err(WireError::Refused(Refusal::Failed));
         }
-        self.write(wire::encode(self.protocol, Kind::Answer, answer))
-            .await
+        self.write(wire::encode(self.protocol, Kind::Answer, answer)).await
     }
 }
 
@@ -286,8 +254,6 @@ async fn in_time<T>(
     limit: std::time::Duration,
     work: impl Future<Output = Result<T, WireError>>,
 ) -> Result<T, WireError> {
-    let slow = || WireError::Broken {
-        reason: format!("nothing whole within {} s", limit.as_secs()),
-    };
+    let slow = || WireError::Broken { reason: format!("nothing whole within {} s", limit.as_secs()) };
     within(limit, work).await.unwrap_or_else(|| Err(slow()))
 }

@@ -66,15 +66,8 @@ impl Host {
 
     async fn start_at(seed: u8, listen: SocketAddr, protocols: std::ops::RangeInclusive<u8>) -> Self {
         let echo = Arc::new(Echo::default());
-        let config = MeshConfig {
-            secret_key: [seed; 32],
-            listen,
-            peers: Vec::new(),
-        };
-        let greeter = Greeter {
-            protocols,
-            instance: Instance::generate(),
-        };
+        let config = MeshConfig { secret_key: [seed; 32], listen, peers: Vec::new() };
+        let greeter = Greeter { protocols, instance: Instance::generate() };
         let start = async || IrohMesh::start_as(greeter.clone(), config.clone(), echo.clone()).await;
         let started = async {
             loop {
@@ -85,10 +78,7 @@ impl Host {
                 }
             }
         };
-        Self {
-            mesh: within(SOON, started).await.expect("the port is free soon"),
-            echo,
-        }
+        Self { mesh: within(SOON, started).await.expect("the port is free soon"), echo }
     }
 
     fn id(&self) -> HostId {
@@ -100,26 +90,15 @@ impl Host {
     }
 
     async fn ask(&self, peer: HostId, text: &'static str) -> Result<Bytes, MeshError> {
-        self.mesh
-            .request(peer, Bytes::from_static(text.as_bytes()), SOON)
-            .await
+        self.mesh.request(peer, Bytes::from_static(text.as_bytes()), SOON).await
     }
 
     fn link(&self, peer: HostId) -> Arc<Link> {
-        self.mesh
-            .shared
-            .peers
-            .find(peer)
-            .unwrap()
-            .best()
-            .expect("there is a link")
+        self.mesh.shared.peers.find(peer).unwrap().best().expect("there is a link")
     }
 
     fn is_connected(&self, peer: HostId) -> bool {
-        self.mesh
-            .peers()
-            .iter()
-            .any(|listed| listed.host == peer && listed.is_connected)
+        self.mesh.peers().iter().any(|listed| listed.host == peer && listed.is_connected)
     }
 }
 
@@ -136,9 +115,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    within(SOON, waited)
-        .await
-        .unwrap_or_else(|| panic!("never: {what}"));
+    within(SOON, waited).await.unwrap_or_else(|| panic!("never: {what}"));
 }
 
 fn unreachable_reason(outcome: Result<Bytes, MeshError>) -> String {
@@ -164,10 +141,7 @@ async fn a_request_is_answered_and_the_sender_is_the_key_that_was_proven() {
     // Over the connection that was accepted.
     assert_eq!(b.ask(a.id(), "who am I").await.unwrap(), &b.id().0[..]);
     let largest = Bytes::from(vec![3; FRAME_BYTES_MAX]);
-    assert_eq!(
-        a.mesh.request(b.id(), largest.clone(), SOON).await.unwrap(),
-        largest
-    );
+    assert_eq!(a.mesh.request(b.id(), largest.clone(), SOON).await.unwrap(), largest);
     a.mesh.close().await;
     b.mesh.close().await;
 }
@@ -177,10 +151,7 @@ async fn hosts_that_dial_each_other_at_once_both_get_answers() {
     let (a, b) = two().await;
     for _ in 0..50 {
         let (there, back) = tokio::join!(a.ask(b.id(), "there"), b.ask(a.id(), "back"));
-        assert_eq!(
-            (there.unwrap(), back.unwrap()),
-            (Bytes::from("there"), Bytes::from("back"))
-        );
+        assert_eq!((there.unwrap(), back.unwrap()), (Bytes::from("there"), Bytes::from("back")));
     }
 }
 
@@ -222,11 +193,7 @@ async fn a_bulk_transfer_arrives_whole() {
     for length in [0, 1, CHUNK_BYTES_MAX, 5 << 20, BULK_BYTES_MAX] {
         let body = Bytes::from((0..length).map(|index| (index % 249) as u8).collect::<Vec<_>>());
         let expected = [b"head", &Digest::of(&body).0[..]].concat();
-        let answer = a
-            .mesh
-            .send_bulk(b.id(), Bytes::from_static(b"head"), body, SOON)
-            .await
-            .unwrap();
+        let answer = a.mesh.send_bulk(b.id(), Bytes::from_static(b"head"), body, SOON).await.unwrap();
         assert_eq!(answer, expected, "{length} bytes");
     }
     assert_eq!(b.echo.bulks.load(SeqCst), 5);
@@ -237,8 +204,7 @@ async fn requests_do_not_queue_behind_a_transfer() {
     let (a, b) = two().await;
     let (mesh, peer) = (a.mesh.clone(), b.id());
     let bulk = tokio::spawn(async move {
-        mesh.send_bulk(peer, Bytes::new(), vec![1; BULK_BYTES_MAX].into(), SOON)
-            .await
+        mesh.send_bulk(peer, Bytes::new(), vec![1; BULK_BYTES_MAX].into(), SOON).await
     });
     let mut answered = 0;
     while !bulk.is_finished() {
@@ -252,15 +218,9 @@ async fn requests_do_not_queue_behind_a_transfer() {
 #[tokio::test]
 async fn only_listed_peers_are_dialled_and_heard() {
     let (a, b) = (Host::start(1).await, Host::start(2).await);
-    assert_eq!(
-        a.ask(b.id(), "x").await,
-        Err(MeshError::UnknownPeer { peer: b.id() })
-    );
+    assert_eq!(a.ask(b.id(), "x").await, Err(MeshError::UnknownPeer { peer: b.id() }));
     a.lists(&b);
-    assert_eq!(
-        unreachable_reason(a.ask(b.id(), "x").await),
-        "it does not list this host"
-    );
+    assert_eq!(unreachable_reason(a.ask(b.id(), "x").await), "it does not list this host");
     assert_eq!(b.echo.requests.load(SeqCst), 0);
     b.lists(&a);
     assert_eq!(a.ask(b.id(), "x").await.unwrap(), "x");
@@ -272,18 +232,12 @@ async fn another_key_at_the_address_is_refused() {
     b.lists(&a);
     c.lists(&a);
     a.mesh.add_peer(c.id(), b.mesh.local_address());
-    assert_eq!(
-        unreachable_reason(a.ask(c.id(), "x").await),
-        "another key answers at its address"
-    );
+    assert_eq!(unreachable_reason(a.ask(c.id(), "x").await), "another key answers at its address");
     // Bytes that are no key at all.
     let is_no_key = |bytes: &[u8; 32]| PublicKey::from_bytes(bytes).is_err();
     let nonsense = HostId((0..=255).map(|byte| [byte; 32]).find(is_no_key).unwrap());
     a.mesh.add_peer(nonsense, b.mesh.local_address());
-    assert_eq!(
-        unreachable_reason(a.ask(nonsense, "x").await),
-        "its key is not an ed25519 public key"
-    );
+    assert_eq!(unreachable_reason(a.ask(nonsense, "x").await), "its key is not an ed25519 public key");
     assert_eq!(b.echo.requests.load(SeqCst) + c.echo.requests.load(SeqCst), 0);
 }
 
@@ -302,39 +256,12 @@ async fn hosts_without_a_common_protocol_say_so() {
 #[tokio::test]
 async fn nothing_over_the_limits_is_sent() {
     let (a, b) = two().await;
-    let outcome = a
-        .mesh
-        .request(b.id(), vec![0; FRAME_BYTES_MAX + 1].into(), SOON)
-        .await;
-    assert_eq!(
-        outcome,
-        Err(MeshError::TooLarge {
-            size: FRAME_BYTES_MAX + 1,
-            max: FRAME_BYTES_MAX
-        })
-    );
-    let outcome = a
-        .mesh
-        .send_bulk(b.id(), Bytes::new(), vec![0; BULK_BYTES_MAX + 1].into(), SOON)
-        .await;
-    assert_eq!(
-        outcome,
-        Err(MeshError::TooLarge {
-            size: BULK_BYTES_MAX + 1,
-            max: BULK_BYTES_MAX
-        })
-    );
-    let outcome = a
-        .mesh
-        .send_bulk(b.id(), vec![0; (64 << 10) + 1].into(), Bytes::new(), SOON)
-        .await;
-    assert_eq!(
-        outcome,
-        Err(MeshError::TooLarge {
-            size: (64 << 10) + 1,
-            max: 64 << 10
-        })
-    );
+    let outcome = a.mesh.request(b.id(), vec![0; FRAME_BYTES_MAX + 1].into(), SOON).await;
+    assert_eq!(outcome, Err(MeshError::TooLarge { size: FRAME_BYTES_MAX + 1, max: FRAME_BYTES_MAX }));
+    let outcome = a.mesh.send_bulk(b.id(), Bytes::new(), vec![0; BULK_BYTES_MAX + 1].into(), SOON).await;
+    assert_eq!(outcome, Err(MeshError::TooLarge { size: BULK_BYTES_MAX + 1, max: BULK_BYTES_MAX }));
+    let outcome = a.mesh.send_bulk(b.id(), vec![0; (64 << 10) + 1].into(), Bytes::new(), SOON).await;
+    assert_eq!(outcome, Err(MeshError::TooLarge { size: (64 << 10) + 1, max: 64 << 10 }));
     assert!(!a.is_connected(b.id()));
 }
 
@@ -343,20 +270,14 @@ async fn a_slow_handler_ends_in_no_answer_and_does_not_cost_the_connection() {
     let (a, b) = two().await;
     a.ask(b.id(), "x").await.unwrap();
     let link = a.link(b.id());
-    let outcome = a
-        .mesh
-        .request(b.id(), Bytes::from_static(b"wait"), Duration::from_millis(300))
-        .await;
+    let outcome = a.mesh.request(b.id(), Bytes::from_static(b"wait"), Duration::from_millis(300)).await;
     assert_eq!(no_answer_reason(outcome), "nothing within 300 ms");
     assert_eq!(a.ask(b.id(), "x").await.unwrap(), "x");
     // Longer than a link counts as fresh: the watch sees that the peer lives.
     let began = Instant::now();
     let (mesh, peer) = (a.mesh.clone(), b.id());
     let waiting = tokio::spawn(async move { mesh.request(peer, Bytes::from_static(b"wait"), SOON).await });
-    until("it was pinged again and again", || {
-        began.elapsed() > link.silence() + 2 * FRESH_MAX
-    })
-    .await;
+    until("it was pinged again and again", || began.elapsed() > link.silence() + 2 * FRESH_MAX).await;
     b.echo.release.notify_waiters();
     assert_eq!(waiting.await.unwrap().unwrap(), "waited");
     assert!(link.is_open());
@@ -365,14 +286,8 @@ async fn a_slow_handler_ends_in_no_answer_and_does_not_cost_the_connection() {
 #[tokio::test]
 async fn a_handler_that_fails_ends_in_no_answer() {
     let (a, b) = two().await;
-    assert_eq!(
-        no_answer_reason(a.ask(b.id(), "panic").await),
-        "the stream ended inside a frame"
-    );
-    assert_eq!(
-        no_answer_reason(a.ask(b.id(), "too much").await),
-        "the peer refused: its handler failed"
-    );
+    assert_eq!(no_answer_reason(a.ask(b.id(), "panic").await), "the stream ended inside a frame");
+    assert_eq!(no_answer_reason(a.ask(b.id(), "too much").await), "the peer refused: its handler failed");
     assert_eq!(a.ask(b.id(), "x").await.unwrap(), "x");
 }
 
@@ -386,21 +301,12 @@ async fn slow_handlers_hold_up_neither_pings_nor_each_other_beyond_the_limit() {
         })
         .collect();
     let began = Instant::now();
-    until("all are being handled", || {
-        b.echo.requests.load(SeqCst) == waiting.len()
-    })
-    .await;
+    until("all are being handled", || b.echo.requests.load(SeqCst) == waiting.len()).await;
     let link = a.link(b.id());
-    until("pings got through", || {
-        began.elapsed() > link.silence() + 2 * FRESH_MAX
-    })
-    .await;
+    until("pings got through", || began.elapsed() > link.silence() + 2 * FRESH_MAX).await;
     assert!(link.is_open());
     // One more waits for its turn, and nothing of it was sent.
-    let outcome = a
-        .mesh
-        .request(b.id(), Bytes::from_static(b"x"), Duration::from_millis(50))
-        .await;
+    let outcome = a.mesh.request(b.id(), Bytes::from_static(b"x"), Duration::from_millis(50)).await;
     assert_eq!(unreachable_reason(outcome), "nothing within 50 ms");
     b.echo.release.notify_waiters();
     for request in waiting {
@@ -418,14 +324,8 @@ async fn removing_a_peer_closes_its_connections() {
     assert!(!b.mesh.remove_peer(a.id()));
     no_answer_reason(waiting.await.unwrap());
     until("the connection is gone", || !a.is_connected(b.id())).await;
-    assert_eq!(
-        unreachable_reason(a.ask(b.id(), "x").await),
-        "it does not list this host"
-    );
-    assert_eq!(
-        b.ask(a.id(), "x").await,
-        Err(MeshError::UnknownPeer { peer: a.id() })
-    );
+    assert_eq!(unreachable_reason(a.ask(b.id(), "x").await), "it does not list this host");
+    assert_eq!(b.ask(a.id(), "x").await, Err(MeshError::UnknownPeer { peer: a.id() }));
 }
 
 #[tokio::test]
@@ -438,10 +338,7 @@ async fn closing_ends_waiting_requests_and_frees_the_port() {
     b.mesh.close().await;
     b.mesh.close().await;
     no_answer_reason(waiting.await.unwrap());
-    assert_eq!(
-        unreachable_reason(b.ask(a.id(), "x").await),
-        "this host's mesh is closed"
-    );
+    assert_eq!(unreachable_reason(b.ask(a.id(), "x").await), "this host's mesh is closed");
 
     let again = Host::start_at(2, address, 1..=1).await;
     again.lists(&a);
@@ -462,10 +359,7 @@ async fn a_peer_that_is_not_there_is_unreachable_in_time() {
     let (a, b) = two().await;
     b.mesh.close().await;
     let began = Instant::now();
-    let outcome = a
-        .mesh
-        .request(b.id(), Bytes::from_static(b"x"), Duration::from_millis(400))
-        .await;
+    let outcome = a.mesh.request(b.id(), Bytes::from_static(b"x"), Duration::from_millis(400)).await;
     assert_eq!(unreachable_reason(outcome), "nothing within 400 ms");
     assert!(began.elapsed() < Duration::from_secs(2));
 }
@@ -485,29 +379,14 @@ async fn a_peer_at_a_new_address_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_goes_on_when_its_connection_breaks() {
     let (a, b) = two().await;
-    let body = Bytes::from(
-        (0..BULK_BYTES_MAX)
-            .map(|index| (index % 247) as u8)
-            .collect::<Vec<_>>(),
-    );
+    let body = Bytes::from((0..BULK_BYTES_MAX).map(|index| (index % 247) as u8).collect::<Vec<_>>());
     let (mesh, peer, sent) = (a.mesh.clone(), b.id(), body.clone());
     let bulk = tokio::spawn(async move { mesh.send_bulk(peer, Bytes::new(), sent, SOON).await });
     let arrived = || b.mesh.shared.arrivals.received_bytes();
     let mut breaks = 0;
     for share in [8, 4, 2] {
-        until("a share of it has arrived", || {
-            arrived() > BULK_BYTES_MAX / share || bulk.is_finished()
-        })
-        .await;
-        if let Some(link) = a
-            .mesh
-            .shared
-            .peers
-            .find(b.id())
-            .unwrap()
-            .best()
-            .filter(|_| !bulk.is_finished())
-        {
+        until("a share of it has arrived", || arrived() > BULK_BYTES_MAX / share || bulk.is_finished()).await;
+        if let Some(link) = a.mesh.shared.peers.find(b.id()).unwrap().best().filter(|_| !bulk.is_finished()) {
             link.connection.close(0u32.into(), b"broken by the test");
             breaks += 1;
         }
@@ -533,19 +412,13 @@ async fn round_trips_and_transfers_are_fast() {
     let mut transfers = Vec::new();
     for _ in 0..20 {
         let began = Instant::now();
-        a.mesh
-            .send_bulk(b.id(), Bytes::new(), body.clone(), SOON)
-            .await
-            .unwrap();
+        a.mesh.send_bulk(b.id(), Bytes::new(), body.clone(), SOON).await.unwrap();
         transfers.push(began.elapsed());
     }
     transfers.sort();
     println!("1 MiB p50 {:?} worst {:?}", transfers[10], transfers[19]);
     let began = Instant::now();
-    a.mesh
-        .send_bulk(b.id(), Bytes::new(), vec![1; BULK_BYTES_MAX].into(), SOON)
-        .await
-        .unwrap();
+    a.mesh.send_bulk(b.id(), Bytes::new(), vec![1; BULK_BYTES_MAX].into(), SOON).await.unwrap();
     println!("64 MiB {:?}", began.elapsed());
     // Far above what is expected: it must also hold on a machine that is busy with other things.
     assert!(times[1_000] < Duration::from_millis(20), "{:?}", times[1_000]);

@@ -32,10 +32,7 @@ async fn every_kind_of_frame_is_read_as_it_was_written() {
 fn the_bytes_of_a_frame_are_fixed() {
     let bytes = request(b"hello");
     assert_eq!(bytes[..12], *b"gdwm\x01\x06\x00\x00\x05\x00\x00\x00");
-    assert_eq!(
-        bytes[12..44],
-        *blake3::hash(b"gdwm\x01\x06\x00\x00\x05\x00\x00\x00hello").as_bytes()
-    );
+    assert_eq!(bytes[12..44], *blake3::hash(b"gdwm\x01\x06\x00\x00\x05\x00\x00\x00hello").as_bytes());
     assert_eq!(bytes[44..], *b"hello");
 }
 
@@ -46,10 +43,7 @@ async fn a_frame_damaged_anywhere_is_refused() {
         for bit in 0..8 {
             let mut bytes = whole.clone();
             bytes[position] ^= 1 << bit;
-            assert!(
-                read(&bytes, 1, Kind::Request).await.is_err(),
-                "byte {position}, bit {bit}"
-            );
+            assert!(read(&bytes, 1, Kind::Request).await.is_err(), "byte {position}, bit {bit}");
         }
     }
 }
@@ -66,11 +60,7 @@ async fn a_damaged_chunk_is_refused_by_its_digest() {
 async fn a_frame_cut_anywhere_is_truncated() {
     let whole = request(b"payload");
     for length in 0..whole.len() {
-        assert_eq!(
-            read(&whole[..length], 1, Kind::Request).await,
-            Err(WireError::Truncated),
-            "{length}"
-        );
+        assert_eq!(read(&whole[..length], 1, Kind::Request).await, Err(WireError::Truncated), "{length}");
     }
 }
 
@@ -80,10 +70,7 @@ async fn a_length_over_the_limit_is_refused_before_the_body() {
         let mut bytes = bytes_of(encode(1, kind, Bytes::new()));
         let length = u32::try_from(kind.body_bytes_max() + 1).unwrap();
         bytes[8..12].copy_from_slice(&length.to_le_bytes());
-        let expected = WireError::Length {
-            length: length.into(),
-            max: kind.body_bytes_max(),
-        };
+        let expected = WireError::Length { length: length.into(), max: kind.body_bytes_max() };
         // Nothing follows the header: reading on would be `Truncated`.
         assert_eq!(read(&bytes[..HEADER_BYTES], 1, kind).await, Err(expected));
     }
@@ -92,32 +79,16 @@ async fn a_length_over_the_limit_is_refused_before_the_body() {
 #[tokio::test]
 async fn another_version_or_kind_is_named() {
     let bytes = request(b"x");
-    assert_eq!(
-        read(&bytes, 2, Kind::Request).await,
-        Err(WireError::Version {
-            found: 1,
-            expected: 2
-        })
-    );
-    assert_eq!(
-        read(&bytes, 1, Kind::Answer).await,
-        Err(WireError::OutOfPlace { found: Kind::Request })
-    );
+    assert_eq!(read(&bytes, 2, Kind::Request).await, Err(WireError::Version { found: 1, expected: 2 }));
+    assert_eq!(read(&bytes, 1, Kind::Answer).await, Err(WireError::OutOfPlace { found: Kind::Request }));
     let mut bytes = request(b"x");
     bytes[5] = 200;
-    assert_eq!(
-        read(&bytes, 1, Kind::Request).await,
-        Err(WireError::Kind { found: 200 })
-    );
+    assert_eq!(read(&bytes, 1, Kind::Request).await, Err(WireError::Kind { found: 200 }));
 }
 
 #[tokio::test]
 async fn a_refusal_comes_through_in_place_of_an_answer() {
-    let bytes = bytes_of(encode_typed(
-        1,
-        Kind::Refused,
-        &Refusal::TooLarge { size: 9, max: 8 },
-    ));
+    let bytes = bytes_of(encode_typed(1, Kind::Refused, &Refusal::TooLarge { size: 9, max: 8 }));
     let expected = Err(WireError::Refused(Refusal::TooLarge { size: 9, max: 8 }));
     assert_eq!(read(&bytes, 1, Kind::Answer).await, expected);
 }
@@ -127,19 +98,13 @@ fn a_typed_body_with_bytes_left_over_is_refused() {
     let mut body = postcard::to_stdvec(&Refusal::Busy).unwrap();
     assert_eq!(decode_typed(Kind::Refused, &body), Ok(Refusal::Busy));
     body.push(0);
-    assert_eq!(
-        decode_typed::<Refusal>(Kind::Refused, &body),
-        Err(WireError::Body { kind: Kind::Refused })
-    );
+    assert_eq!(decode_typed::<Refusal>(Kind::Refused, &body), Err(WireError::Body { kind: Kind::Refused }));
 }
 
 /// Random bytes, the same in every run. One BLAKE3 stream per seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    blake3::Hasher::new()
-        .update(&seed.to_le_bytes())
-        .finalize_xof()
-        .fill(&mut bytes);
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
 }
 

@@ -7,13 +7,7 @@ use super::*;
 #[test]
 fn counts_up_and_down() {
     let mut counter = Harness::<Counter>::new();
-    let cases = [
-        ("get", "0"),
-        ("add 2", "2"),
-        ("add 40\n", "42"),
-        (" get ", "42"),
-        ("add -50", "-8"),
-    ];
+    let cases = [("get", "0"), ("add 2", "2"), ("add 40\n", "42"), (" get ", "42"), ("add -50", "-8")];
     for (payload, count) in cases {
         assert_eq!(counter.ask_text(payload), count, "{payload:?}");
     }
@@ -22,15 +16,7 @@ fn counts_up_and_down() {
 #[test]
 fn refuses_what_it_cannot_read() {
     let mut counter = Harness::<Counter>::new();
-    for payload in [
-        "",
-        "add",
-        "add x",
-        "add 1 2",
-        "get 1",
-        "ADD 1",
-        "add 9223372036854775808",
-    ] {
+    for payload in ["", "add", "add x", "add 1 2", "get 1", "ADD 1", "add 9223372036854775808"] {
         assert_eq!(counter.ask(payload), Reply::refused("malformed"), "{payload:?}");
     }
     assert_eq!(counter.ask([0xff, 0xfe]), Reply::refused("malformed"));

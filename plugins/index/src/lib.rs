@@ -83,9 +83,7 @@ impl Index {
 /// The different words of a text.
 fn words(text: &str) -> Set<String> {
     let runs = text.split(|c: char| !c.is_alphanumeric());
-    runs.filter(|run| !run.is_empty())
-        .map(str::to_lowercase)
-        .collect()
+    runs.filter(|run| !run.is_empty()).map(str::to_lowercase).collect()
 }
 
 godwit_guest::export!(Index);

@@ -29,9 +29,7 @@ impl Postings {
     pub(crate) fn remove(&mut self, number: u64) {
         if self.iter().any(|held| held == number) {
             let mut rest = Self::default();
-            self.iter()
-                .filter(|held| *held != number)
-                .for_each(|held| rest.push(held));
+            self.iter().filter(|held| *held != number).for_each(|held| rest.push(held));
             *self = rest;
         }
     }

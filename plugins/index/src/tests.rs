@@ -60,11 +60,7 @@ fn refuses_what_it_cannot_read() {
         json!({"query": "a", "put": {"doc": "a", "text": ""}}),
     ];
     for request in requests {
-        assert_eq!(
-            index.ask(request.to_string()),
-            Reply::refused("malformed"),
-            "{request}"
-        );
+        assert_eq!(index.ask(request.to_string()), Reply::refused("malformed"), "{request}");
     }
     assert_eq!(index.ask(b"\xff"), Reply::refused("malformed"));
 }
@@ -72,27 +68,16 @@ fn refuses_what_it_cannot_read() {
 #[test]
 fn agrees_with_a_plain_search_over_many_documents() {
     let mut index = Harness::<Index>::new();
-    let text = |n: usize| {
-        (0..40)
-            .map(|k| format!("w{} ", (n * 31 + k * k * 17) % 97))
-            .collect::<String>()
-    };
+    let text = |n: usize| (0..40).map(|k| format!("w{} ", (n * 31 + k * k * 17) % 97)).collect::<String>();
     let texts: Map<String, String> = (0..300).map(|n| (format!("doc-{n:03}"), text(n))).collect();
     for (name, text) in &texts {
         put(&mut index, name, text);
     }
     for n in 0..97 {
         let wanted = [format!("w{n}"), format!("w{}", (n * 5 + 3) % 97)];
-        let holds = |text: &str| {
-            wanted
-                .iter()
-                .all(|word| text.split_whitespace().any(|held| held == word))
-        };
-        let expected: Vec<String> = texts
-            .iter()
-            .filter(|(_, text)| holds(text))
-            .map(|(name, _)| name.clone())
-            .collect();
+        let holds = |text: &str| wanted.iter().all(|word| text.split_whitespace().any(|held| held == word));
+        let expected: Vec<String> =
+            texts.iter().filter(|(_, text)| holds(text)).map(|(name, _)| name.clone()).collect();
         assert_eq!(query(&mut index, &wanted.join(" ")), expected, "{wanted:?}");
     }
 }

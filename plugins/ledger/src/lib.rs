@@ -67,9 +67,7 @@ impl Ledger {
     }
 
     fn balance(&self) -> Reply {
-        Reply::json(&Balance {
-            balance: self.balance,
-        })
+        Reply::json(&Balance { balance: self.balance })
     }
 }
 

@@ -34,10 +34,7 @@ fn deposits_add_up() {
 fn a_transfer_moves_money_to_another_ledger() {
     let (mut here, mut there) = (ledger("here"), ledger("there"));
     ask(&mut here, json!({"deposit": 100})).unwrap();
-    assert_eq!(
-        ask(&mut here, json!({"transfer": {"to": "there", "amount": 30}})),
-        Ok(70)
-    );
+    assert_eq!(ask(&mut here, json!({"transfer": {"to": "there", "amount": 30}})), Ok(70));
     let sent = here.take_sent();
     assert_eq!((sent.len(), sent[0].to.as_str()), (1, "there"));
     for output in sent {
@@ -51,36 +48,17 @@ fn a_transfer_that_cannot_be_made_changes_nothing() {
     let mut here = ledger("here");
     ask(&mut here, json!({"deposit": 10})).unwrap();
     let cases = [
-        (
-            json!({"transfer": {"to": "there", "amount": 11}}),
-            Err("insufficient"),
-        ),
-        (
-            json!({"transfer": {"to": "here", "amount": 11}}),
-            Err("insufficient"),
-        ),
+        (json!({"transfer": {"to": "there", "amount": 11}}), Err("insufficient")),
+        (json!({"transfer": {"to": "here", "amount": 11}}), Err("insufficient")),
         (json!({"transfer": {"to": "here", "amount": 10}}), Ok(10)),
         (json!({"transfer": {"to": "there", "amount": 0}}), Ok(10)),
-        (
-            json!({"transfer": {"to": "there", "amount": -1}}),
-            Err("malformed"),
-        ),
-        (
-            json!({"transfer": {"to": "there", "amount": 1.5}}),
-            Err("malformed"),
-        ),
-        (
-            json!({"transfer": {"to": "NOBODY", "amount": 1}}),
-            Err("malformed"),
-        ),
+        (json!({"transfer": {"to": "there", "amount": -1}}), Err("malformed")),
+        (json!({"transfer": {"to": "there", "amount": 1.5}}), Err("malformed")),
+        (json!({"transfer": {"to": "NOBODY", "amount": 1}}), Err("malformed")),
         (json!({"transfer": {"to": "there"}}), Err("malformed")),
     ];
     for (request, expected) in cases {
-        assert_eq!(
-            ask(&mut here, request.clone()),
-            expected.map_err(String::from),
-            "{request}"
-        );
+        assert_eq!(ask(&mut here, request.clone()), expected.map_err(String::from), "{request}");
         assert!(here.take_sent().is_empty(), "{request}");
     }
     assert_eq!(ask(&mut here, json!({"balance": null})), Ok(10));
@@ -89,18 +67,10 @@ fn a_transfer_that_cannot_be_made_changes_nothing() {
 #[test]
 fn refuses_what_it_cannot_read() {
     let mut here = ledger("here");
-    for request in [
-        json!({"deposit": -1}),
-        json!({"deposit": "1"}),
-        json!({}),
-        json!([1]),
-        json!({"other": 1}),
-    ] {
-        assert_eq!(
-            ask(&mut here, request.clone()),
-            Err("malformed".into()),
-            "{request}"
-        );
+    for request in
+        [json!({"deposit": -1}), json!({"deposit": "1"}), json!({}), json!([1]), json!({"other": 1})]
+    {
+        assert_eq!(ask(&mut here, request.clone()), Err("malformed".into()), "{request}");
     }
     let two = json!({"deposit": 1, "balance": null});
     assert_eq!(ask(&mut here, two), Err("malformed".into()));
@@ -119,10 +89,7 @@ fn the_largest_amounts_add_up_and_pass_on() {
     let (mut here, mut there) = (ledger("here"), ledger("there"));
     let most = json!({"deposit": u64::MAX}).to_string();
     here.ask(&most);
-    assert_eq!(
-        here.ask_text(&most),
-        format!("{{\"balance\":{}}}", u128::from(u64::MAX) * 2)
-    );
+    assert_eq!(here.ask_text(&most), format!("{{\"balance\":{}}}", u128::from(u64::MAX) * 2));
     there.ask(&most);
     here.ask(json!({"transfer": {"to": "there", "amount": u64::MAX}}).to_string());
     for output in here.take_sent() {
@@ -143,13 +110,9 @@ fn money_is_conserved_over_many_transfers() {
         let request = json!({"transfer": {"to": format!("l{to}"), "amount": amount}});
         let _ = ask(&mut ledgers[from], request);
         for output in ledgers[from].take_sent() {
-            ledgers[to]
-                .handle(output.into_input(&format!("l{from}")))
-                .unwrap();
+            ledgers[to].handle(output.into_input(&format!("l{from}"))).unwrap();
         }
     }
-    let balances = ledgers
-        .iter_mut()
-        .map(|one| ask(one, json!({"balance": null})).unwrap());
+    let balances = ledgers.iter_mut().map(|one| ask(one, json!({"balance": null})).unwrap());
     assert_eq!(balances.sum::<u64>(), 500);
 }

@@ -107,37 +107,27 @@ impl Head {
     }
 
     pub(super) fn fenced(&self) -> StoreError {
-        StoreError::Fenced {
-            current: self.token,
-            holder: self.holder,
-        }
+        StoreError::Fenced { current: self.token, holder: self.holder }
     }
 
     pub(super) fn stale(&self) -> StoreError {
-        StoreError::Stale {
-            generation: self.generation,
-            revision: self.revision,
-        }
+        StoreError::Stale { generation: self.generation, revision: self.revision }
     }
 }
 
 fn holder(row: &Row<'_>, incarnation: usize, host: usize) -> Fallible<Option<Holder>> {
     let host: Option<[u8; 32]> = row.get(host)?;
     let incarnation: Option<Int> = row.get(incarnation)?;
-    Ok(host.zip(incarnation).map(|(host, incarnation)| Holder {
-        host: HostId(host),
-        incarnation: Incarnation(incarnation.0),
-    }))
+    Ok(host
+        .zip(incarnation)
+        .map(|(host, incarnation)| Holder { host: HostId(host), incarnation: Incarnation(incarnation.0) }))
 }
 
 fn cause(row: &Row<'_>, migration: usize, revision: usize) -> Fallible<GrantCause> {
     let migration = migration_id(row.get(migration)?);
     let revision: Option<Int> = row.get(revision)?;
     Ok(match migration.zip(revision) {
-        Some((migration, revision)) => GrantCause::Transferred {
-            migration,
-            revision: Revision(revision.0),
-        },
+        Some((migration, revision)) => GrantCause::Transferred { migration, revision: Revision(revision.0) },
         None => GrantCause::Acquired,
     })
 }
@@ -282,10 +272,7 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
         let known = row(tx.conn, &new.agent)?.zip(spec(tx.conn, &new.agent)?);
         return match known {
             Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
-            _ => Err(conflict(format!(
-                "agent {} exists with another spec or other labels",
-                new.agent
-            ))),
+            _ => Err(conflict(format!("agent {} exists with another spec or other labels", new.agent))),
         };
     }
     let plugin = new.spec.plugin;
@@ -408,10 +395,7 @@ pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<Agent
         return Ok(None);
     };
     let Some(spec) = spec(conn, agent)? else {
-        return Err(corrupt(format!(
-            "spec {} of agent {agent}: it is missing",
-            row.spec_revision
-        )));
+        return Err(corrupt(format!("spec {} of agent {agent}: it is missing", row.spec_revision)));
     };
     let snapshot = stored_snapshot(conn, head.key)?
         .map(|(_, packed)| packed)

@@ -59,11 +59,7 @@ impl Prepared {
     /// `Unsupported` when a snapshot is above its limit.
     pub(super) fn new(unit: Unit) -> Result<Self, StoreError> {
         let steps = unit.steps.into_iter().map(PreparedStep::new);
-        Ok(Self {
-            owner: unit.owner,
-            base: unit.base,
-            steps: steps.collect::<Result<_, _>>()?,
-        })
+        Ok(Self { owner: unit.owner, base: unit.base, steps: steps.collect::<Result<_, _>>()? })
     }
 
     /// Steps of the unit.
@@ -80,10 +76,7 @@ impl Prepared {
 impl PreparedStep {
     fn new(step: Step) -> Result<Self, StoreError> {
         Ok(match step {
-            Step::Accept { input, seq } => Self::Accept {
-                arrival: Box::new(Arrival::new(*input)),
-                seq,
-            },
+            Step::Accept { input, seq } => Self::Accept { arrival: Box::new(Arrival::new(*input)), seq },
             Step::Attempts(attempts) => Self::Attempts(attempts),
             Step::Checkpoint(snapshot) => {
                 Self::Checkpoint(PackedSnapshot::new(&snapshot, snapshot.state_digest())?)
@@ -96,17 +89,12 @@ impl PreparedStep {
 impl PreparedBoundary {
     fn new(boundary: Boundary) -> Result<Self, StoreError> {
         let receipt = boundary.receipt.to_bytes();
-        let hashed = boundary
-            .snapshot
-            .as_ref()
-            .map(|snapshot| (snapshot, snapshot.state_digest()));
+        let hashed = boundary.snapshot.as_ref().map(|snapshot| (snapshot, snapshot.state_digest()));
         Ok(Self {
             digest: Digest::of(&receipt),
             receipt,
             state_digest: hashed.map(|(_, digest)| digest),
-            snapshot: hashed
-                .map(|(snapshot, digest)| PackedSnapshot::new(snapshot, digest))
-                .transpose()?,
+            snapshot: hashed.map(|(snapshot, digest)| PackedSnapshot::new(snapshot, digest)).transpose()?,
             outcomes: boundary.ends.iter().map(|end| seal(&end.outcome)).collect(),
             values: boundary
                 .state
@@ -155,18 +143,9 @@ pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
     }
     if head.revision != unit.base {
         let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, &head, unit)?;
-        return Ok(if is_repeated {
-            outcome(unit.len(), None)
-        } else {
-            outcome(0, Some(head.stale()))
-        });
+        return Ok(if is_repeated { outcome(unit.len(), None) } else { outcome(0, Some(head.stale())) });
     }
-    let mut chain = Chain {
-        owner: &unit.owner,
-        change: head.change,
-        head,
-        waiting: None,
-    };
+    let mut chain = Chain { owner: &unit.owner, change: head.change, head, waiting: None };
     let mut committed = 0;
     let mut failure = None;
     for step in &unit.steps {
@@ -183,10 +162,7 @@ pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
 }
 
 fn outcome(committed: usize, failure: Option<StoreError>) -> UnitOutcome {
-    UnitOutcome {
-        committed,
-        failure: failure.map(UnitFailure::Store),
-    }
+    UnitOutcome { committed, failure: failure.map(UnitFailure::Store) }
 }
 
 /// Whether a unit that builds on an older revision has been committed before, whole.
@@ -265,12 +241,8 @@ impl<'a> Chain<'a> {
         let Some((seq, arrival)) = self.waiting.take() else {
             return Ok(());
         };
-        let fate = Fate {
-            state: InputState::Queued,
-            attempts: 0,
-            accepted_by: self.owner.incarnation,
-            end: None,
-        };
+        let fate =
+            Fate { state: InputState::Queued, attempts: 0, accepted_by: self.owner.incarnation, end: None };
         let place = (self.head.key, seq, self.head.change());
         insert(tx, place, &arrival.content(), &fate)
     }
@@ -285,10 +257,7 @@ impl<'a> Chain<'a> {
         }
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.skips_dedup();
-        match is_checked
-            .then(|| door(tx.conn, &self.head, arrival))
-            .transpose()?
-        {
+        match is_checked.then(|| door(tx.conn, &self.head, arrival)).transpose()? {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),
             Some(Ok(None)) | None => {}
@@ -336,11 +305,9 @@ impl<'a> Chain<'a> {
         let stored = stored_snapshot(tx.conn, self.head.key)?;
         match stored.filter(|(_, stored)| (stored.generation, stored.revision) == place) {
             Some((_, stored)) if stored.digest == snapshot.digest => Ok(()),
-            Some(_) => Err(conflict(format!(
-                "another snapshot of revision {} is stored",
-                snapshot.revision
-            ))
-            .into()),
+            Some(_) => {
+                Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
+            }
             None => Ok(write_snapshot(tx, self.head.key, self.head.change(), snapshot)?),
         }
     }
@@ -416,10 +383,7 @@ impl<'a> Chain<'a> {
 
     fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {
         let place = (self.head.key, ended.seq, self.head.change());
-        let outcome = End {
-            outcome: &ended.outcome,
-            sealed,
-        };
+        let outcome = End { outcome: &ended.outcome, sealed };
         self.head.open_inputs = self.head.open_inputs.saturating_sub(1);
         match self.waiting.take_if(|(seq, _)| *seq == ended.seq) {
             Some((_, arrival)) => {

@@ -50,12 +50,7 @@ impl Checkpointer {
             .name("godwit-checkpoint".to_owned())
             .spawn(move || work(conn, &incoming, &shared))
             .map_err(io("start a thread for", path))?;
-        Ok(Self {
-            orders: Some(orders),
-            thread: Some(thread),
-            commits: 0,
-            ordered_at: 0,
-        })
+        Ok(Self { orders: Some(orders), thread: Some(thread), commits: 0, ordered_at: 0 })
     }
 
     /// Called after each commit, with the connection that committed.
@@ -122,6 +117,5 @@ fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared) {
 
 /// Runs a checkpoint: (busy, pages in the log, pages moved back).
 fn checkpoint(conn: &Connection, statement: &str) -> rusqlite::Result<(i64, i64, i64)> {
-    conn.prepare_cached(statement)?
-        .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    conn.prepare_cached(statement)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
 }

@@ -75,9 +75,7 @@ impl ToSql for Int {
 impl FromSql for Int {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let value = value.as_i64()?;
-        u64::try_from(value)
-            .map(Self)
-            .map_err(|_| FromSqlError::OutOfRange(value))
+        u64::try_from(value).map(Self).map_err(|_| FromSqlError::OutOfRange(value))
     }
 }
 
@@ -195,9 +193,7 @@ impl PackedSnapshot {
     pub(super) fn new(snapshot: &Snapshot, state_digest: Digest) -> Result<Self, StoreError> {
         let state = &snapshot.state;
         if state.len() > SNAPSHOT_BYTES_MAX {
-            return Err(StoreError::Unsupported {
-                what: "snapshots above SNAPSHOT_BYTES_MAX",
-            });
+            return Err(StoreError::Unsupported { what: "snapshots above SNAPSHOT_BYTES_MAX" });
         }
         let packed = (state.len() >= PACK_BYTES_MIN)
             .then(|| zstd::bulk::compress(state, PACK_LEVEL).ok())
@@ -235,11 +231,7 @@ impl PackedSnapshot {
         };
         let is_whole =
             snapshot.state.len() == size && header_digest(&snapshot, snapshot.state_digest()) == self.digest;
-        if is_whole {
-            Ok(snapshot)
-        } else {
-            Err(corrupt(format!("{what}: its digest does not match")))
-        }
+        if is_whole { Ok(snapshot) } else { Err(corrupt(format!("{what}: its digest does not match"))) }
     }
 }
 

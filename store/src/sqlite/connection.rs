@@ -68,10 +68,7 @@ fn check_engine() -> Result<(), OpenError> {
     if rusqlite::version_number() >= ENGINE_MIN.0 {
         return Ok(());
     }
-    Err(OpenError::OldEngine {
-        found: rusqlite::version(),
-        needed: ENGINE_MIN.1,
-    })
+    Err(OpenError::OldEngine { found: rusqlite::version(), needed: ENGINE_MIN.1 })
 }
 
 fn check_file_system(path: &Path) -> Result<(), OpenError> {
@@ -98,18 +95,12 @@ fn directory_of(path: &Path) -> &Path {
 
 fn sync_directory(path: &Path) -> Result<(), OpenError> {
     let directory = directory_of(path);
-    File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(io("sync", directory))
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io("sync", directory))
 }
 
 /// Creates the file for its owner alone; SQLite gives its side files the same mode.
 fn create_file(path: &Path) -> Result<(), OpenError> {
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match created {
         Ok(_) => sync_directory(path),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
@@ -187,16 +178,8 @@ fn configure(conn: &Connection, path: &Path, is_writer: bool) -> Result<(), Open
         Ok(())
     };
     set(conn).map_err(|error| not_a_store(path, "configure", error))?;
-    let always = [
-        ("foreign_keys", "1"),
-        ("trusted_schema", "0"),
-        ("cell_size_check", "1"),
-    ];
-    let writing = [
-        ("journal_mode", "wal"),
-        ("synchronous", "2"),
-        ("wal_autocheckpoint", "0"),
-    ];
+    let always = [("foreign_keys", "1"), ("trusted_schema", "0"), ("cell_size_check", "1")];
+    let writing = [("journal_mode", "wal"), ("synchronous", "2"), ("wal_autocheckpoint", "0")];
     for (name, needed) in always {
         check_setting(conn, path, name, needed)?;
     }
@@ -229,18 +212,11 @@ fn check_setting(
             other => format!("{other:?}"),
         })
     };
-    let found = conn
-        .pragma_query_value(None, name, read)
-        .map_err(engine("configure", path))?;
+    let found = conn.pragma_query_value(None, name, read).map_err(engine("configure", path))?;
     if found == needed {
         return Ok(());
     }
-    Err(OpenError::Setting {
-        path: path.to_owned(),
-        name,
-        found,
-        needed,
-    })
+    Err(OpenError::Setting { path: path.to_owned(), name, found, needed })
 }
 
 /// Checks whose file it is and, when alone on it, applies the schema files it lacks.
@@ -254,21 +230,15 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path, is_alone: bool) -> Resul
         let path = path.to_owned();
         return Err(OpenError::OlderSchema { path, found, known });
     }
-    conn.pragma_update(None, "application_id", APPLICATION_ID)
-        .map_err(engine("mark", path))?;
-    Migrations::from_slice(SCHEMA)
-        .to_latest(conn)
-        .map_err(|error| match error {
-            rusqlite_migration::Error::RusqliteError { err, .. } => engine("set up", path)(err),
-            rusqlite_migration::Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
-                let path = path.to_owned();
-                OpenError::NewerSchema { path, found, known }
-            }
-            other => OpenError::NotAStore {
-                path: path.to_owned(),
-                reason: other.to_string(),
-            },
-        })
+    conn.pragma_update(None, "application_id", APPLICATION_ID).map_err(engine("mark", path))?;
+    Migrations::from_slice(SCHEMA).to_latest(conn).map_err(|error| match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => engine("set up", path)(err),
+        rusqlite_migration::Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {
+            let path = path.to_owned();
+            OpenError::NewerSchema { path, found, known }
+        }
+        other => OpenError::NotAStore { path: path.to_owned(), reason: other.to_string() },
+    })
 }
 
 /// The schema of a file of ours; 0 for an empty file.
@@ -286,20 +256,16 @@ fn schema_of(conn: &Connection, path: &Path) -> Result<u32, OpenError> {
     let path = path.to_owned();
     match (is_ours, tables) {
         (false, 0) if found == 0 => Ok(0),
-        (false, _) => Err(OpenError::NotAStore {
-            path,
-            reason: "another program's SQLite database".to_owned(),
-        }),
+        (false, _) => {
+            Err(OpenError::NotAStore { path, reason: "another program's SQLite database".to_owned() })
+        }
         (true, _) if found > known => Err(OpenError::NewerSchema { path, found, known }),
         (true, _) => Ok(found),
     }
 }
 
 fn identify(conn: &Connection, store: [u8; 16]) -> rusqlite::Result<[u8; 16]> {
-    conn.execute(
-        "INSERT INTO meta (one, store) VALUES (1, ?1) ON CONFLICT DO NOTHING",
-        [store],
-    )?;
+    conn.execute("INSERT INTO meta (one, store) VALUES (1, ?1) ON CONFLICT DO NOTHING", [store])?;
     stored_id(conn)
 }
 
@@ -314,14 +280,12 @@ fn engine(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> 
 
 fn not_a_store(path: &Path, action: &'static str, error: rusqlite::Error) -> OpenError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => OpenError::NotAStore {
-            path: path.to_owned(),
-            reason: "not a SQLite database".to_owned(),
-        },
-        Some(ErrorCode::DatabaseCorrupt) => OpenError::NotAStore {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        },
+        Some(ErrorCode::NotADatabase) => {
+            OpenError::NotAStore { path: path.to_owned(), reason: "not a SQLite database".to_owned() }
+        }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            OpenError::NotAStore { path: path.to_owned(), reason: error.to_string() }
+        }
         _ => engine(action, path)(error),
     }
 }
@@ -350,13 +314,8 @@ pub(super) fn open_read_only(path: &Path) -> Result<OpenedReadOnly, OpenError> {
         None => true,
     };
     let log_bytes = std::fs::metadata(beside(path, "-wal")).map_or(0, |metadata| metadata.len());
-    let mut opened = OpenedReadOnly {
-        path: path.to_owned(),
-        flags: OpenFlags::empty(),
-        store: [0; 16],
-        lock,
-        copy: None,
-    };
+    let mut opened =
+        OpenedReadOnly { path: path.to_owned(), flags: OpenFlags::empty(), store: [0; 16], lock, copy: None };
     if !is_alone {
         // Other readers of the same process list would do no harm; an exclusive owner would.
         for lock in opened.lock.iter() {

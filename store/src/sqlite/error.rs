@@ -54,10 +54,7 @@ pub(super) fn is_io(error: &rusqlite::Error) -> bool {
 
 /// Whether an error ended its statement alone: a value that can't be bound or read, or a broken constraint.
 pub(super) fn spares_transaction(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig)
-    )
+    matches!(error.sqlite_error_code(), None | Some(ErrorCode::ConstraintViolation | ErrorCode::TooBig))
 }
 
 /// What an engine error means to a caller when nothing was written.
@@ -79,16 +76,14 @@ pub(super) fn of_engine(error: &rusqlite::Error) -> StoreError {
                 | ErrorCode::OutOfMemory
                 | ErrorCode::OperationInterrupted,
             ) => StoreError::Busy,
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt {
-                what: format!("database file: {reason}"),
-            },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Corrupt { what: format!("database file: {reason}") }
+            }
             Some(ErrorCode::ConstraintViolation) => StoreError::Conflict { what: reason },
-            Some(ErrorCode::ReadOnly) => StoreError::Unsupported {
-                what: "writing: it was opened for reading",
-            },
-            Some(ErrorCode::TooBig) => StoreError::Unsupported {
-                what: "a value above 1 GB",
-            },
+            Some(ErrorCode::ReadOnly) => {
+                StoreError::Unsupported { what: "writing: it was opened for reading" }
+            }
+            Some(ErrorCode::TooBig) => StoreError::Unsupported { what: "a value above 1 GB" },
             _ => StoreError::Closed { reason },
         },
     }

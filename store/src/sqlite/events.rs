@@ -28,11 +28,7 @@ pub(super) fn append(tx: &Tx<'_>, events: &[NewEvent]) -> Fallible<()> {
         let seq = tx.conn.last_insert_rowid().unsigned_abs();
         if seq.is_multiple_of(PRUNE_EVERY) {
             let kept_from = seq.saturating_sub(EVENTS_KEPT_MAX);
-            execute(
-                tx.conn,
-                "DELETE FROM event WHERE seq <= ?1",
-                params![Int(kept_from)],
-            )?;
+            execute(tx.conn, "DELETE FROM event WHERE seq <= ?1", params![Int(kept_from)])?;
         }
     }
     Ok(())
@@ -58,12 +54,7 @@ pub(super) fn events(
         }
     };
     let after = after.min(i64::MAX.unsigned_abs());
-    let params = params![
-        Int(after),
-        agent.map(AgentId::as_str),
-        kind.map(event_code),
-        limit as i64
-    ];
+    let params = params![Int(after), agent.map(AgentId::as_str), kind.map(event_code), limit as i64];
     all(conn, sql, params, |row| {
         let seq = row.get::<_, Int>(0)?.0;
         let agent: Option<String> = row.get(1)?;

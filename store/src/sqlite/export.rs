@@ -49,10 +49,7 @@ pub(super) fn export(
     let mut frames = Vec::new();
     let mut bytes = 0;
     for (change, name) in names_after(conn, head.key, after)? {
-        let frame = RowFrame {
-            change,
-            row: load(conn, &head, &name)?,
-        };
+        let frame = RowFrame { change, row: load(conn, &head, &name)? };
         bytes += encoded_len(&frame);
         if bytes > bytes_max && !frames.is_empty() {
             break;
@@ -159,10 +156,7 @@ fn receipts_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64,
             params![key, generation, from, room],
             |row| {
                 let revision = Revision(row.get::<_, Int>(1)?.0);
-                Ok((
-                    row.get::<_, Int>(0)?.0,
-                    Name::Receipt(Generation(generation.0), revision),
-                ))
+                Ok((row.get::<_, Int>(0)?.0, Name::Receipt(Generation(generation.0), revision)))
             },
         )?);
     }

@@ -34,11 +34,7 @@ pub(super) fn begin(
     target: HostId,
 ) -> Fallible<Handoff> {
     let granted = owner.token.next();
-    let home = Home::HandingOff {
-        migration,
-        target,
-        granted,
-    };
+    let home = Home::HandingOff { migration, target, granted };
     let head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
     if head.home == home && head.generation == owner.generation {
         let change = head.change;
@@ -58,24 +54,13 @@ pub(super) fn begin(
 pub(super) fn finish(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
     let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
     let (target, token) = match head.home {
-        Home::HandingOff {
-            migration: begun,
-            target,
-            granted,
-        } if begun == migration => (target, granted),
+        Home::HandingOff { migration: begun, target, granted } if begun == migration => (target, granted),
         Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
         _ => {
-            return Err(conflict(format!(
-                "migration {migration} does not hand agent {agent} off"
-            )));
+            return Err(conflict(format!("migration {migration} does not hand agent {agent} off")));
         }
     };
-    let home = Home::Moved(Tombstone {
-        migration,
-        target,
-        token,
-        generation: head.generation,
-    });
+    let home = Home::Moved(Tombstone { migration, target, token, generation: head.generation });
     set_standing(tx, head.key, &home, token, None, &head.cause)?;
     let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
         .with("migration", migration)
@@ -93,20 +78,9 @@ pub(super) fn abort(
     check_living(tx, incarnation)?;
     let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
     match &head.home {
-        Home::HandingOff {
-            migration: begun,
-            granted,
-            ..
-        } if *begun == migration => {
+        Home::HandingOff { migration: begun, granted, .. } if *begun == migration => {
             let token = granted.next();
-            grant(
-                tx,
-                &head,
-                token,
-                incarnation,
-                GrantCause::Acquired,
-                Some(migration),
-            )
+            grant(tx, &head, token, incarnation, GrantCause::Acquired, Some(migration))
         }
         Home::Here => Ok(lease_held_by(&head, incarnation)?),
         home => Err(StoreError::NotHome { home: home.clone() }.into()),
@@ -115,11 +89,9 @@ pub(super) fn abort(
 
 pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
     match Head::load(tx.conn, agent)? {
-        Some(Head {
-            key,
-            home: Home::Moved(tombstone),
-            ..
-        }) if tombstone.migration == migration => replace_by_tombstone(tx, key, agent, tombstone),
+        Some(Head { key, home: Home::Moved(tombstone), .. }) if tombstone.migration == migration => {
+            replace_by_tombstone(tx, key, agent, tombstone)
+        }
         _ => Ok(()),
     }
 }
@@ -156,17 +128,9 @@ struct Copy {
 }
 
 fn copy_of(conn: &Connection, migration: MigrationId) -> Fallible<Option<Copy>> {
-    first(
-        conn,
-        "SELECT key, id FROM agent WHERE migration = ?1 AND home = 4",
-        params![migration.0],
-        |row| {
-            Ok(Copy {
-                key: row.get(0)?,
-                agent: agent_id(&row.get::<_, String>(1)?)?,
-            })
-        },
-    )
+    first(conn, "SELECT key, id FROM agent WHERE migration = ?1 AND home = 4", params![migration.0], |row| {
+        Ok(Copy { key: row.get(0)?, agent: agent_id(&row.get::<_, String>(1)?)? })
+    })
 }
 
 /// Whether a migration's copy is bound: prepared, or adopted since.
@@ -198,10 +162,7 @@ fn receive_into_copy(
     let copy = match copy_of(tx.conn, migration)? {
         Some(copy) if copy.agent == *agent => copy,
         Some(_) => return Err(conflict(format!("migration {migration} moves another agent"))),
-        None => Copy {
-            key: new_copy(tx, migration, agent)?,
-            agent: agent.clone(),
-        },
+        None => Copy { key: new_copy(tx, migration, agent)?, agent: agent.clone() },
     };
     let mut last = 0;
     for frame in frames {
@@ -235,11 +196,7 @@ fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i6
 fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
     let (key, change) = (copy.key, Int(frame.change));
     let check = |owner: &AgentId| {
-        if *owner == copy.agent {
-            Ok(())
-        } else {
-            Err(conflict(format!("a row is of agent {owner}")))
-        }
+        if *owner == copy.agent { Ok(()) } else { Err(conflict(format!("a row is of agent {owner}"))) }
     };
     match &frame.row {
         Row::Agent(portable) => {
@@ -266,11 +223,9 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
             check(&output.agent)?;
             receive_output(tx, key, change, output)
         }
-        Row::Destination {
-            destination,
-            generation,
-            next_number,
-        } => receive_destination(tx, (key, change), destination, *generation, *next_number),
+        Row::Destination { destination, generation, next_number } => {
+            receive_destination(tx, (key, change), destination, *generation, *next_number)
+        }
         Row::Receiver(receiver) => inputs::write_receiver(tx, key, change, receiver),
         Row::Deleted(deleted) => receive_delete(tx, key, change, deleted),
     }
@@ -296,11 +251,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             Int(portable.next_output),
         ],
     )?;
-    if written > 0 {
-        write_lifecycle(tx, key, &portable.lifecycle)
-    } else {
-        Ok(())
-    }
+    if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }
 }
 
 fn receive_receipt(
@@ -332,11 +283,7 @@ fn receive_output(
     change: Int,
     stored: &godwit_core::output::StoredOutput,
 ) -> Fallible<()> {
-    let row = RowKey::Output(
-        stored.output.destination.clone(),
-        stored.generation,
-        stored.number,
-    );
+    let row = RowKey::Output(stored.output.destination.clone(), stored.generation, stored.number);
     if is_deleted_since(tx, key, change, &row)? {
         return Ok(());
     }
@@ -354,12 +301,7 @@ fn receive_output(
     let is_here = exists(
         tx.conn,
         "SELECT 1 FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4",
-        params![
-            key,
-            stored.output.destination.as_str(),
-            Int(stored.generation.0),
-            Int(stored.number)
-        ],
+        params![key, stored.output.destination.as_str(), Int(stored.generation.0), Int(stored.number)],
     )?;
     if is_here {
         return Ok(());
@@ -420,15 +362,7 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
 }
 
 pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
-    let PrepareRequest {
-        migration,
-        agent,
-        source,
-        token,
-        generation,
-        revision,
-        frames,
-    } = request;
+    let PrepareRequest { migration, agent, source, token, generation, revision, frames } = request;
     let known = Head::load(tx.conn, agent)?;
     if known.as_ref().is_some_and(|head| is_prepared_so(head, request)) {
         return Ok(());
@@ -456,12 +390,7 @@ pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
         delete(tx, replaced.key)?;
     }
     settle_copy(tx, copy.key)?;
-    let home = Home::Prepared {
-        migration: *migration,
-        source: *source,
-        token: *token,
-        before,
-    };
+    let home = Home::Prepared { migration: *migration, source: *source, token: *token, before };
     set_standing(tx, copy.key, &home, *token, None, &GrantCause::Acquired)?;
     settle_tracking(tx, agent)
 }
@@ -469,12 +398,9 @@ pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
 /// Whether a repeated `prepare` finds its work done.
 fn is_prepared_so(head: &Head, request: &PrepareRequest) -> bool {
     match &head.home {
-        Home::Prepared {
-            migration,
-            source,
-            token,
-            ..
-        } => (migration, source, token) == (&request.migration, &request.source, &request.token),
+        Home::Prepared { migration, source, token, .. } => {
+            (migration, source, token) == (&request.migration, &request.source, &request.token)
+        }
         Home::Here => is_bound(head, request.migration) && head.token == request.token,
         _ => false,
     }
@@ -504,16 +430,10 @@ pub(super) fn adopt(
     check_living(tx, incarnation)?;
     let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
     let token = match &head.home {
-        Home::Prepared {
-            migration: bound,
-            token,
-            ..
-        } if *bound == migration => *token,
+        Home::Prepared { migration: bound, token, .. } if *bound == migration => *token,
         Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
         Home::Here => {
-            return Err(conflict(format!(
-                "migration {migration} did not bring the agent here"
-            )));
+            return Err(conflict(format!("migration {migration} did not bring the agent here")));
         }
         home => return Err(StoreError::NotHome { home: home.clone() }.into()),
     };
@@ -521,10 +441,7 @@ pub(super) fn adopt(
         .with("migration", migration)
         .with("token", token);
     append(tx, &[event])?;
-    let cause = GrantCause::Transferred {
-        migration,
-        revision: head.revision,
-    };
+    let cause = GrantCause::Transferred { migration, revision: head.revision };
     grant(tx, &head, token, incarnation, cause, Some(migration))
 }
 
@@ -542,16 +459,12 @@ pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> 
         return Ok(());
     };
     match agents::Head::load(tx.conn, &agent)? {
-        Some(Head {
-            key,
-            home: Home::Prepared { before, .. },
-            ..
-        }) => match before {
+        Some(Head { key, home: Home::Prepared { before, .. }, .. }) => match before {
             Some(tombstone) => replace_by_tombstone(tx, key, &agent, tombstone),
             None => delete(tx, key),
         },
-        _ => Err(corrupt(format!(
-            "home of agent {agent}: the copy of migration {migration} is not prepared"
-        ))),
+        _ => {
+            Err(corrupt(format!("home of agent {agent}: the copy of migration {migration} is not prepared")))
+        }
     }
 }

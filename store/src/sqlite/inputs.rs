@@ -31,11 +31,7 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Seals an input. `accepted_at_ms` of the body is what the caller has set.
     pub(super) fn new(new: NewInput) -> Self {
-        Self {
-            digest: new.body_digest(),
-            body: seal(&new.input),
-            new,
-        }
+        Self { digest: new.body_digest(), body: seal(&new.input), new }
     }
 }
 
@@ -179,18 +175,12 @@ pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
 /// Whether an input is here already; otherwise, whether there is room for it.
 pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     let known = match &arrival.new.idempotency_key {
-        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| {
-            stored(row, &head.agent)
-        })?,
+        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
         None => None,
     };
     if let Some(known) = known {
         let is_same = known.body_digest == arrival.digest;
-        return Ok(if is_same {
-            Ok(Some(Box::new(known)))
-        } else {
-            Err(AcceptError::KeyReused)
-        });
+        return Ok(if is_same { Ok(Some(Box::new(known))) } else { Err(AcceptError::KeyReused) });
     }
     let id = arrival.new.input.id;
     if let Some(known) = by_id(conn, head.key, &head.agent, id)? {
@@ -200,11 +190,7 @@ pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallibl
         return Err(conflict(format!("input {id} has another body")));
     }
     let depth = head.open_inputs;
-    Ok(if depth >= INBOX_INPUTS_MAX {
-        Err(AcceptError::Busy { depth })
-    } else {
-        Ok(None)
-    })
+    Ok(if depth >= INBOX_INPUTS_MAX { Err(AcceptError::Busy { depth }) } else { Ok(None) })
 }
 
 pub(super) fn accept(
@@ -227,9 +213,7 @@ pub(super) fn accept(
     let accepted = if is_due {
         match door(tx.conn, &head, arrival)? {
             Ok(Some(known)) => Accepted::Duplicate(known),
-            Ok(None) => Accepted::New {
-                seq: admit(tx, &mut head, arrival, by)?,
-            },
+            Ok(None) => Accepted::New { seq: admit(tx, &mut head, arrival, by)? },
             Err(refused) => return Ok(Err(refused)),
         }
     } else {
@@ -248,12 +232,7 @@ pub(super) fn accept(
 
 fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fallible<Seq> {
     let seq = head.next_seq;
-    let fate = Fate {
-        state: InputState::Queued,
-        attempts: 0,
-        accepted_by: by,
-        end: None,
-    };
+    let fate = Fate { state: InputState::Queued, attempts: 0, accepted_by: by, end: None };
     let place = (head.key, seq, head.change());
     insert(tx, place, &arrival.content(), &fate)?;
     head.next_seq = seq.next();
@@ -297,9 +276,7 @@ fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accept
         next: 1,
     });
     if stamp.token < receiver.token {
-        return Err(AcceptError::StalePublisher {
-            highest: receiver.token,
-        });
+        return Err(AcceptError::StalePublisher { highest: receiver.token });
     }
     receiver.token = stamp.token;
     let mut is_next = false;
@@ -315,11 +292,7 @@ fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accept
         is_next = stamp.number == receiver.next;
         receiver.next += u64::from(is_next);
     }
-    Ok(Heard {
-        is_known: known.as_ref() == Some(&receiver),
-        receiver,
-        is_next,
-    })
+    Ok(Heard { is_known: known.as_ref() == Some(&receiver), receiver, is_next })
 }
 
 pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Fallible<Option<Receiver>> {
@@ -362,10 +335,7 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
     let mut head = at_home(tx, agent)?;
     let known = by_id(tx.conn, head.key, agent, input)?;
     let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
-    let state = known
-        .state
-        .on(InputEvent::Redrive)
-        .map_err(|error| conflict(error.to_string()))?;
+    let state = known.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
     let change = head.change();
     execute(
         tx.conn,
@@ -397,14 +367,10 @@ const BY_KEY: &str = select_input!("", "i.key = ?2");
 const BY_ID: &str = select_input!("", "i.id = ?2");
 const BY_SEQ: &str = select_input!("", "i.seq = ?2");
 const ANY: &str = select_input!("", "i.seq > ?2 ORDER BY i.seq LIMIT ?3");
-pub(super) const OPEN: &str = select_input!(
-    "INDEXED BY input_open",
-    "i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3"
-);
-pub(super) const DEAD_LETTERS: &str = select_input!(
-    "INDEXED BY input_dead_letter",
-    "i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3"
-);
+pub(super) const OPEN: &str =
+    select_input!("INDEXED BY input_open", "i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3");
+pub(super) const DEAD_LETTERS: &str =
+    select_input!("INDEXED BY input_dead_letter", "i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3");
 const OF_STATE: &str = select_input!("", "i.seq > ?2 AND i.state = ?4 ORDER BY i.seq LIMIT ?3");
 
 fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
@@ -427,15 +393,11 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
         input,
     };
     let columns = (
-        row.get::<_, Option<Int>>(10)?
-            .map(|revision| Revision(revision.0)),
+        row.get::<_, Option<Int>>(10)?.map(|revision| Revision(revision.0)),
         row.get::<_, Option<Int>>(11)?.map(|token| FencingToken(token.0)),
     );
     if stored.input.id.0 != row.get::<_, [u8; 16]>(4)? || columns != numbers(stored.outcome.as_ref()) {
-        return Err(corrupt(format!(
-            "{}: its columns say otherwise than its content",
-            what()
-        )));
+        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
     }
     Ok(stored)
 }
@@ -469,12 +431,9 @@ pub(super) fn by_seq(
 
 /// The key of an agent that an id names.
 pub(super) fn key_of(conn: &Connection, agent: &AgentId) -> Fallible<Option<i64>> {
-    first(
-        conn,
-        "SELECT key FROM agent WHERE id = ?1 AND home < 4",
-        params![agent.as_str()],
-        |row| Ok(row.get(0)?),
-    )
+    first(conn, "SELECT key FROM agent WHERE id = ?1 AND home < 4", params![agent.as_str()], |row| {
+        Ok(row.get(0)?)
+    })
 }
 
 pub(super) fn input(conn: &Connection, agent: &AgentId, id: InputId) -> Fallible<Option<StoredInput>> {
@@ -508,12 +467,7 @@ pub(super) fn list(
         Listed::Open => all(conn, OPEN, params![key, after, limit], read),
         Listed::Any => all(conn, ANY, params![key, after, limit], read),
         Listed::Of(InputState::DeadLettered) => all(conn, DEAD_LETTERS, params![key, after, limit], read),
-        Listed::Of(state) => all(
-            conn,
-            OF_STATE,
-            params![key, after, limit, input_state_code(state)],
-            read,
-        ),
+        Listed::Of(state) => all(conn, OF_STATE, params![key, after, limit, input_state_code(state)], read),
     }
 }
 
@@ -528,21 +482,13 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
     if known.is_some_and(|known| known.0 >= change.0) {
         return Ok(());
     }
-    execute(
-        tx.conn,
-        "DELETE FROM input WHERE agent = ?1 AND seq = ?2",
-        params![agent, Int(input.seq.0)],
-    )?;
+    execute(tx.conn, "DELETE FROM input WHERE agent = ?1 AND seq = ?2", params![agent, Int(input.seq.0)])?;
     let sealed = input.outcome.as_ref().map(seal);
     let fate = Fate {
         state: input.state,
         attempts: input.attempts,
         accepted_by: NO_INCARNATION,
-        end: input
-            .outcome
-            .as_ref()
-            .zip(sealed.as_deref())
-            .map(|(outcome, sealed)| End { outcome, sealed }),
+        end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End { outcome, sealed }),
     };
     let body = seal(&input.input);
     let content = Content {

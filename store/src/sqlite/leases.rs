@@ -31,11 +31,7 @@ pub(super) fn at_home(tx: &Tx<'_>, agent: &AgentId) -> Fallible<Head> {
 /// As `at_home`, and `Fenced`.
 pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
     let head = at_home(tx, &owner.agent)?;
-    if is_owner(&head, owner) {
-        Ok(head)
-    } else {
-        Err(head.fenced().into())
-    }
+    if is_owner(&head, owner) { Ok(head) } else { Err(head.fenced().into()) }
 }
 
 /// As `own`, for what builds on a revision.
@@ -44,19 +40,13 @@ pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
 /// As `own`, and `Stale`.
 pub(super) fn own_at(tx: &Tx<'_>, owner: &Owner, base: Revision) -> Fallible<Head> {
     let head = own(tx, owner)?;
-    if head.revision == base {
-        Ok(head)
-    } else {
-        Err(head.stale().into())
-    }
+    if head.revision == base { Ok(head) } else { Err(head.stale().into()) }
 }
 
 pub(super) fn is_owner(head: &Head, owner: &Owner) -> bool {
     head.token == owner.token
         && head.generation == owner.generation
-        && head
-            .holder
-            .is_some_and(|holder| holder.incarnation == owner.incarnation)
+        && head.holder.is_some_and(|holder| holder.incarnation == owner.incarnation)
 }
 
 /// The lease of a row that somebody holds.
@@ -75,9 +65,7 @@ pub(super) fn lease_of(head: &Head) -> Option<Lease> {
 /// # Errors
 /// `Fenced` when another one does, or nobody.
 pub(super) fn lease_held_by(head: &Head, incarnation: Incarnation) -> Result<Lease, StoreError> {
-    lease_of(head)
-        .filter(|lease| lease.incarnation == incarnation)
-        .ok_or_else(|| head.fenced())
+    lease_of(head).filter(|lease| lease.incarnation == incarnation).ok_or_else(|| head.fenced())
 }
 
 /// Gives an agent to a session under a new token, at home here, and closes the migrations that this is not part of.
@@ -97,13 +85,7 @@ pub(super) fn grant(
     }
     append(tx, &[event])?;
     close(tx, &head.agent, own)?;
-    Ok(Lease {
-        agent: head.agent.clone(),
-        generation: head.generation,
-        token,
-        incarnation,
-        cause,
-    })
+    Ok(Lease { agent: head.agent.clone(), generation: head.generation, token, incarnation, cause })
 }
 
 pub(super) fn acquire(
@@ -126,14 +108,7 @@ fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallib
     let head = at_home(tx, agent)?;
     match head.holder {
         Some(_) => Ok(lease_held_by(&head, incarnation)?),
-        None => grant(
-            tx,
-            &head,
-            head.token.next(),
-            incarnation,
-            GrantCause::Acquired,
-            None,
-        ),
+        None => grant(tx, &head, head.token.next(), incarnation, GrantCause::Acquired, None),
     }
 }
 
@@ -152,10 +127,7 @@ pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
 
 pub(super) fn lease(conn: &Connection, agent: &AgentId) -> Fallible<Option<Lease>> {
     let head = Head::load(conn, agent)?;
-    Ok(head
-        .filter(|head| head.home == Home::Here)
-        .as_ref()
-        .and_then(lease_of))
+    Ok(head.filter(|head| head.home == Home::Here).as_ref().and_then(lease_of))
 }
 
 pub(super) fn transfer(
@@ -165,10 +137,7 @@ pub(super) fn transfer(
     migration: MigrationId,
     target: HostId,
 ) -> Fallible<Lease> {
-    let cause = GrantCause::Transferred {
-        migration,
-        revision: base,
-    };
+    let cause = GrantCause::Transferred { migration, revision: base };
     let head = at_home(tx, &owner.agent)?;
     let is_done = head.cause == cause
         && head.token == owner.token.next()

@@ -38,13 +38,8 @@ impl StoreLock {
     /// Opens the lock file of a database without locking it. `None` when there is none and `create` is false.
     pub(super) fn open(database: &Path, create: bool) -> Result<Option<Self>, OpenError> {
         let path = beside(database, ".lock");
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(create)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
+        let opened =
+            OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(&path);
         let file = match opened {
             Ok(file) => file,
             Err(error) if !create && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -52,11 +47,7 @@ impl StoreLock {
             Err(_) if !create => File::open(&path).map_err(io("open", &path))?,
             Err(error) => return Err(io("open", &path)(error)),
         };
-        Ok(Some(Self {
-            file,
-            path,
-            database: database.to_owned(),
-        }))
+        Ok(Some(Self { file, path, database: database.to_owned() }))
     }
 
     fn try_lock(&self, operation: FlockOperation) -> Result<bool, OpenError> {
@@ -85,11 +76,7 @@ impl StoreLock {
     /// # Errors
     /// `Locked` names who has it.
     pub(super) fn exclusive(&self) -> Result<(), OpenError> {
-        if self.try_exclusive()? {
-            Ok(())
-        } else {
-            Err(self.locked())
-        }
+        if self.try_exclusive()? { Ok(()) } else { Err(self.locked()) }
     }
 
     /// Takes the shared lock. Waits a while, because another shared opener is alone for as long as it starts.
@@ -117,18 +104,13 @@ impl StoreLock {
         if is_alone {
             self.file.set_len(0).map_err(io("write", &path))?;
         }
-        self.file
-            .seek(std::io::SeekFrom::End(0))
-            .map_err(io("write", &path))?;
+        self.file.seek(std::io::SeekFrom::End(0)).map_err(io("write", &path))?;
         let line = format!("{}\n", std::process::id());
         self.file.write_all(line.as_bytes()).map_err(io("write", &path))
     }
 
     pub(super) fn locked(&self) -> OpenError {
-        OpenError::Locked {
-            path: self.database.clone(),
-            pids: living_signers(&self.path),
-        }
+        OpenError::Locked { path: self.database.clone(), pids: living_signers(&self.path) }
     }
 }
 
@@ -136,10 +118,7 @@ impl StoreLock {
 pub(super) fn living_signers(lock_path: &Path) -> Vec<u32> {
     let mut text = String::new();
     // Who holds the lock is only said to people: an unreadable list is an empty one.
-    if File::open(lock_path)
-        .and_then(|mut file| file.read_to_string(&mut text))
-        .is_err()
-    {
+    if File::open(lock_path).and_then(|mut file| file.read_to_string(&mut text)).is_err() {
         return Vec::new();
     }
     let mut pids: Vec<u32> = text
@@ -156,9 +135,7 @@ pub(super) fn living_signers(lock_path: &Path) -> Vec<u32> {
 pub(super) fn stopped_signers(lock_path: &Path) -> Vec<u32> {
     let is_stopped = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            let state = stat
-                .rsplit_once(')')
-                .and_then(|(_, rest)| rest.trim().chars().next());
+            let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
             matches!(state, Some('T' | 't'))
         })
     };

@@ -13,12 +13,9 @@ use super::sql::{all, execute, first};
 use super::writer::Tx;
 
 pub(super) fn put(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
-    let sides = all(
-        tx.conn,
-        "SELECT sealed FROM migration WHERE id = ?1",
-        params![record.id.0],
-        |row| read(&row.get::<_, Vec<u8>>(0)?),
-    )?;
+    let sides = all(tx.conn, "SELECT sealed FROM migration WHERE id = ?1", params![record.id.0], |row| {
+        read(&row.get::<_, Vec<u8>>(0)?)
+    })?;
     if sides.iter().any(|side| side.agent != record.agent) {
         return Err(conflict(format!("migration {} is of another agent", record.id)));
     }
@@ -77,9 +74,7 @@ fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
 
 /// Deletes leave tombstones while the agent has an open migration away from here.
 pub(super) fn settle_tracking(tx: &Tx<'_>, agent: &AgentId) -> Fallible<()> {
-    let is_tracked = open_of(tx.conn, agent)?
-        .iter()
-        .any(|record| record.role == Role::Source);
+    let is_tracked = open_of(tx.conn, agent)?.iter().any(|record| record.role == Role::Source);
     let changed = first(
         tx.conn,
         "UPDATE agent SET tracked = ?2 WHERE id = ?1 AND home < 4 AND tracked <> ?2 RETURNING key",

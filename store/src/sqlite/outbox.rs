@@ -112,12 +112,7 @@ fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fal
         tx.conn,
         "SELECT position, state FROM output
          WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4",
-        params![
-            head.key,
-            key.destination.as_str(),
-            Int(key.generation.0),
-            Int(key.number)
-        ],
+        params![head.key, key.destination.as_str(), Int(key.generation.0), Int(key.number)],
         |row| Ok((row.get::<_, Int>(0)?, row.get::<_, i64>(1)?)),
     )?;
     let Some((position, state)) = known else {
@@ -182,10 +177,7 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
     let what = || format!("output {position} of agent {agent}");
     let output: Output = unseal(&row.get::<_, Vec<u8>>(8)?, what)?;
     if output.destination != agent_id(&row.get::<_, String>(2)?)? {
-        return Err(corrupt(format!(
-            "{}: its columns say otherwise than its content",
-            what()
-        )));
+        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
     }
     Ok(StoredOutput {
         agent: agent.clone(),
@@ -197,9 +189,7 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
         output,
         state: match row.get::<_, Option<i64>>(7)? {
             None => OutputState::Pending,
-            Some(code) => OutputState::Undeliverable {
-                reason: reason(code)?,
-            },
+            Some(code) => OutputState::Undeliverable { reason: reason(code)? },
         },
     })
 }

@@ -23,10 +23,7 @@ pub(super) fn put(tx: &Tx<'_>, info: &PluginInfo, component: &Bytes) -> Fallible
         params![info.name, info.version],
     )?;
     if has_other {
-        return Err(conflict(format!(
-            "plugin {} {} is another component",
-            info.name, info.version
-        )));
+        return Err(conflict(format!("plugin {} {} is another component", info.name, info.version)));
     }
     execute(
         tx.conn,
@@ -47,44 +44,29 @@ pub(super) fn is_stored(conn: &Connection, plugin: Digest) -> Fallible<bool> {
 }
 
 pub(super) fn infos(conn: &Connection) -> Fallible<Vec<PluginInfo>> {
-    all(
-        conn,
-        "SELECT sealed, name FROM plugin ORDER BY name, version",
-        [],
-        |row| {
-            let sealed: Vec<u8> = row.get(0)?;
-            let name: String = row.get(1)?;
-            unseal(&sealed, || format!("plugin {name}"))
-        },
-    )
+    all(conn, "SELECT sealed, name FROM plugin ORDER BY name, version", [], |row| {
+        let sealed: Vec<u8> = row.get(0)?;
+        let name: String = row.get(1)?;
+        unseal(&sealed, || format!("plugin {name}"))
+    })
 }
 
 pub(super) fn info(conn: &Connection, plugin: Digest) -> Fallible<Option<PluginInfo>> {
-    first(
-        conn,
-        "SELECT sealed FROM plugin WHERE digest = ?1",
-        params![plugin.0],
-        |row| {
-            let sealed: Vec<u8> = row.get(0)?;
-            unseal(&sealed, || format!("plugin {plugin}"))
-        },
-    )
+    first(conn, "SELECT sealed FROM plugin WHERE digest = ?1", params![plugin.0], |row| {
+        let sealed: Vec<u8> = row.get(0)?;
+        unseal(&sealed, || format!("plugin {plugin}"))
+    })
 }
 
 pub(super) fn component(conn: &Connection, plugin: Digest) -> Fallible<Option<Bytes>> {
-    first(
-        conn,
-        "SELECT bytes FROM component WHERE digest = ?1",
-        params![plugin.0],
-        |row| {
-            let component: Vec<u8> = row.get(0)?;
-            if Digest::of(&component) == plugin {
-                Ok(Bytes::from(component))
-            } else {
-                Err(corrupt(format!("component {plugin}: its digest does not match")))
-            }
-        },
-    )
+    first(conn, "SELECT bytes FROM component WHERE digest = ?1", params![plugin.0], |row| {
+        let component: Vec<u8> = row.get(0)?;
+        if Digest::of(&component) == plugin {
+            Ok(Bytes::from(component))
+        } else {
+            Err(corrupt(format!("component {plugin}: its digest does not match")))
+        }
+    })
 }
 
 pub(super) fn remove(tx: &Tx<'_>, plugin: Digest) -> Fallible<bool> {
@@ -106,14 +88,6 @@ pub(super) fn remove(tx: &Tx<'_>, plugin: Digest) -> Fallible<bool> {
 }
 
 fn plugin_event(kind: EventKind, info: &PluginInfo, at_ms: u64) -> NewEvent {
-    let event = NewEvent {
-        agent: None,
-        kind,
-        at_ms,
-        data: Vec::new(),
-    };
-    event
-        .with("plugin", info.digest)
-        .with("name", &info.name)
-        .with("version", &info.version)
+    let event = NewEvent { agent: None, kind, at_ms, data: Vec::new() };
+    event.with("plugin", info.digest).with("name", &info.name).with("version", &info.version)
 }

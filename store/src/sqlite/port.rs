@@ -32,17 +32,11 @@ use super::{
 const ENCODE_INLINE_MAX: usize = 64 * 1024;
 
 fn capped(page: Page) -> Page {
-    Page {
-        limit: page.limit.min(PAGE_MAX),
-        ..page
-    }
+    Page { limit: page.limit.min(PAGE_MAX), ..page }
 }
 
 fn failed(error: StoreError) -> UnitOutcome {
-    UnitOutcome {
-        committed: 0,
-        failure: Some(UnitFailure::Store(error)),
-    }
+    UnitOutcome { committed: 0, failure: Some(UnitFailure::Store(error)) }
 }
 
 /// About how many bytes encoding a unit has to go through.
@@ -52,15 +46,8 @@ fn weight(unit: &Unit) -> usize {
         Step::Attempts(_) => 0,
         Step::Checkpoint(snapshot) => snapshot.state.len(),
         Step::Boundary(boundary) => {
-            let snapshot = boundary
-                .snapshot
-                .as_ref()
-                .map_or(0, |snapshot| snapshot.state.len());
-            let state = boundary
-                .state
-                .iter()
-                .filter_map(|(_, value)| value.as_ref())
-                .map(Bytes::len);
+            let snapshot = boundary.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+            let state = boundary.state.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len);
             let outputs = boundary.outputs.iter().map(|output| output.payload.len());
             snapshot + state.sum::<usize>() + outputs.sum::<usize>()
         }
@@ -75,11 +62,7 @@ impl SqliteStore {
         }
         tokio::task::spawn_blocking(move || Prepared::new(unit))
             .await
-            .unwrap_or_else(|error| {
-                Err(StoreError::Closed {
-                    reason: error.to_string(),
-                })
-            })
+            .unwrap_or_else(|error| Err(StoreError::Closed { reason: error.to_string() }))
     }
 
     /// `ack-before-commit`: answers with what is expected to become durable.
@@ -104,8 +87,7 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn heartbeat(&self, incarnation: Incarnation) -> Result<(), StoreError> {
-        self.write_first(move |tx| sessions::heartbeat(tx, incarnation))
-            .await
+        self.write_first(move |tx| sessions::heartbeat(tx, incarnation)).await
     }
 
     async fn bury_expired(&self) -> Result<Vec<Incarnation>, StoreError> {
@@ -127,8 +109,7 @@ impl RuntimeStore for SqliteStore {
         agents: &[AgentId],
     ) -> Result<Vec<Result<Lease, StoreError>>, StoreError> {
         let agents = agents.to_vec();
-        self.write(move |tx| leases::acquire(tx, incarnation, &agents))
-            .await
+        self.write(move |tx| leases::acquire(tx, incarnation, &agents)).await
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
@@ -148,8 +129,7 @@ impl RuntimeStore for SqliteStore {
     async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
         let after = after.cloned();
         let limit = limit.min(PAGE_MAX);
-        self.read(move |conn| agents::rows(conn, after.as_ref(), limit))
-            .await
+        self.read(move |conn| agents::rows(conn, after.as_ref(), limit)).await
     }
 
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError> {
@@ -186,8 +166,7 @@ impl RuntimeStore for SqliteStore {
         events: Vec<NewEvent>,
     ) -> Result<(), StoreError> {
         let owner = owner.clone();
-        self.write(move |tx| agents::set_lifecycle(tx, &owner, &lifecycle, &events))
-            .await
+        self.write(move |tx| agents::set_lifecycle(tx, &owner, &lifecycle, &events)).await
     }
 
     async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
@@ -206,8 +185,7 @@ impl RuntimeStore for SqliteStore {
 
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| inputs::list(conn, &agent, Listed::Open, capped(page)))
-            .await
+        self.read(move |conn| inputs::list(conn, &agent, Listed::Open, capped(page))).await
     }
 
     async fn inputs(
@@ -218,8 +196,7 @@ impl RuntimeStore for SqliteStore {
     ) -> Result<Vec<StoredInput>, StoreError> {
         let agent = agent.clone();
         let listed = state.map_or(Listed::Any, Listed::Of);
-        self.read(move |conn| inputs::list(conn, &agent, listed, capped(page)))
-            .await
+        self.read(move |conn| inputs::list(conn, &agent, listed, capped(page))).await
     }
 
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
@@ -232,11 +209,7 @@ impl RuntimeStore for SqliteStore {
             Ok(prepared) => prepared,
             Err(error) => return failed(error),
         };
-        let unsafe_outcome = self
-            .env
-            .faults
-            .ack_before_commit
-            .then(|| prepared.outcome_if_committed());
+        let unsafe_outcome = self.env.faults.ack_before_commit.then(|| prepared.outcome_if_committed());
         let (job, answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
         if let Err(error) = self.queue(job).await {
             return failed(error);
@@ -282,20 +255,17 @@ impl RuntimeStore for SqliteStore {
         let (agent, prefix) = (agent.clone(), prefix.to_owned());
         let after = after.map(str::to_owned);
         let limit = limit.min(PAGE_MAX);
-        self.read(move |conn| state::keys(conn, &agent, &prefix, after.as_deref(), limit))
-            .await
+        self.read(move |conn| state::keys(conn, &agent, &prefix, after.as_deref(), limit)).await
     }
 
     async fn pending_outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| outbox::list(conn, &agent, true, capped(page)))
-            .await
+        self.read(move |conn| outbox::list(conn, &agent, true, capped(page))).await
     }
 
     async fn outputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredOutput>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| outbox::list(conn, &agent, false, capped(page)))
-            .await
+        self.read(move |conn| outbox::list(conn, &agent, false, capped(page))).await
     }
 
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
@@ -336,8 +306,7 @@ impl RuntimeStore for SqliteStore {
     ) -> Result<Vec<Event>, StoreError> {
         let (store, agent) = (self.id, agent.cloned());
         let limit = limit.min(PAGE_MAX);
-        self.read(move |conn| events::events(conn, store, after, agent.as_ref(), kind, limit))
-            .await
+        self.read(move |conn| events::events(conn, store, after, agent.as_ref(), kind, limit)).await
     }
 
     async fn event_range(&self) -> Result<(u64, u64), StoreError> {
@@ -352,8 +321,7 @@ impl RuntimeStore for SqliteStore {
         target: HostId,
     ) -> Result<Lease, StoreError> {
         let owner = owner.clone();
-        self.write(move |tx| leases::transfer(tx, &owner, base, migration, target))
-            .await
+        self.write(move |tx| leases::transfer(tx, &owner, base, migration, target)).await
     }
 
     async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError> {
@@ -368,8 +336,7 @@ impl RuntimeStore for SqliteStore {
         bytes_max: usize,
     ) -> Result<Vec<RowFrame>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| export::export(conn, &agent, after, bytes_max))
-            .await
+        self.read(move |conn| export::export(conn, &agent, after, bytes_max)).await
     }
 
     async fn begin_handoff(
@@ -380,8 +347,7 @@ impl RuntimeStore for SqliteStore {
         target: HostId,
     ) -> Result<Handoff, StoreError> {
         let owner = owner.clone();
-        self.write(move |tx| handoff::begin(tx, &owner, base, migration, target))
-            .await
+        self.write(move |tx| handoff::begin(tx, &owner, base, migration, target)).await
     }
 
     async fn receive_rows(
@@ -391,8 +357,7 @@ impl RuntimeStore for SqliteStore {
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::receive(tx, migration, &agent, &frames))
-            .await
+        self.write(move |tx| handoff::receive(tx, migration, &agent, &frames)).await
     }
 
     async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
@@ -411,8 +376,7 @@ impl RuntimeStore for SqliteStore {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::adopt(tx, &agent, migration, incarnation))
-            .await
+        self.write(move |tx| handoff::adopt(tx, &agent, migration, incarnation)).await
     }
 
     async fn abort_handoff(
@@ -422,8 +386,7 @@ impl RuntimeStore for SqliteStore {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::abort(tx, &agent, migration, incarnation))
-            .await
+        self.write(move |tx| handoff::abort(tx, &agent, migration, incarnation)).await
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {
@@ -432,8 +395,7 @@ impl RuntimeStore for SqliteStore {
 
     async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::forget_moved(tx, &agent, migration))
-            .await
+        self.write(move |tx| handoff::forget_moved(tx, &agent, migration)).await
     }
 
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
@@ -441,8 +403,7 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
-        self.read(move |conn| migrations::migration(conn, migration))
-            .await
+        self.read(move |conn| migrations::migration(conn, migration)).await
     }
 
     async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError> {
@@ -451,7 +412,6 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|tx| execute(tx.conn, "UPDATE meta SET probes = probes + 1", []).map(drop))
-            .await
+        self.write(|tx| execute(tx.conn, "UPDATE meta SET probes = probes + 1", []).map(drop)).await
     }
 }

@@ -22,16 +22,8 @@ struct State<J> {
 
 impl<J> Queue<J> {
     pub(super) fn new(jobs_max: usize) -> Self {
-        let state = State {
-            jobs: VecDeque::new(),
-            without_room: 0,
-            closed: None,
-        };
-        Self {
-            state: Mutex::new(state),
-            ready: Condvar::new(),
-            room: Semaphore::new(jobs_max),
-        }
+        let state = State { jobs: VecDeque::new(), without_room: 0, closed: None };
+        Self { state: Mutex::new(state), ready: Condvar::new(), room: Semaphore::new(jobs_max) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
@@ -67,9 +59,7 @@ impl<J> Queue<J> {
     fn add(&self, place: impl FnOnce(&mut State<J>)) -> Result<(), StoreError> {
         let mut state = self.lock();
         if let Some(reason) = &state.closed {
-            return Err(StoreError::Closed {
-                reason: reason.clone(),
-            });
+            return Err(StoreError::Closed { reason: reason.clone() });
         }
         place(&mut state);
         drop(state);

@@ -39,10 +39,7 @@ impl Readers {
                 .map_err(io("start a thread for", path))?;
             threads.push(thread);
         }
-        Ok(Self {
-            queue,
-            threads: Mutex::new(threads),
-        })
+        Ok(Self { queue, threads: Mutex::new(threads) })
     }
 
     /// Runs a read in a transaction of its own.
@@ -56,11 +53,7 @@ impl Readers {
             drop(caller.send(in_transaction(conn, body).map_err(StoreError::from)));
         });
         self.queue.push(read).await?;
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::Closed {
-                reason: "the read was dropped".to_owned(),
-            })
-        })
+        answer.await.unwrap_or_else(|_| Err(StoreError::Closed { reason: "the read was dropped".to_owned() }))
     }
 
     /// Finishes what waits and ends the threads.

@@ -40,13 +40,8 @@ pub(super) fn join(tx: &Tx<'_>, request: &SessionRequest) -> Fallible<Session> {
         ],
     )?;
     let incarnation = Incarnation(tx.conn.last_insert_rowid().unsigned_abs());
-    let event = session_event(
-        EventKind::HostJoined,
-        request.host,
-        &request.name,
-        incarnation,
-        request.now_ms,
-    );
+    let event =
+        session_event(EventKind::HostJoined, request.host, &request.name, incarnation, request.now_ms);
     append(tx, &[event])?;
     Ok(Session { incarnation, ttl })
 }
@@ -58,11 +53,7 @@ pub(super) fn heartbeat(tx: &Tx<'_>, incarnation: Incarnation) -> Fallible<()> {
          WHERE incarnation = ?1 AND dead = 0 AND expires_ns IS NOT NULL",
         params![Int(incarnation.0), tx.env.boot, Int(tx.boot_ns())],
     )?;
-    if beaten == 0 {
-        check_living(tx, incarnation)
-    } else {
-        Ok(())
-    }
+    if beaten == 0 { check_living(tx, incarnation) } else { Ok(()) }
 }
 
 pub(super) fn bury_expired(tx: &Tx<'_>) -> Fallible<Vec<Incarnation>> {
@@ -87,16 +78,7 @@ pub(super) fn leave(tx: &Tx<'_>, incarnation: Incarnation) -> Fallible<()> {
         |row| Ok((HostId(row.get(0)?), row.get::<_, String>(1)?)),
     )?;
     if let Some((host, name)) = left {
-        append(
-            tx,
-            &[session_event(
-                EventKind::HostGone,
-                host,
-                &name,
-                incarnation,
-                tx.now_ms(),
-            )],
-        )?;
+        append(tx, &[session_event(EventKind::HostGone, host, &name, incarnation, tx.now_ms())])?;
     }
     Ok(())
 }
@@ -112,11 +94,7 @@ pub(super) fn sessions(conn: &Connection, env: &WriteEnv) -> Fallible<Vec<Sessio
             let expires: Option<Int> = row.get(6)?;
             let is_this_boot = row.get::<_, Option<String>>(5)?.as_ref() == Some(&env.boot);
             let remaining_ns = |expires: Int| {
-                if is_this_boot {
-                    expires.0.saturating_sub(now_ns)
-                } else {
-                    0
-                }
+                if is_this_boot { expires.0.saturating_sub(now_ns) } else { 0 }
             };
             Ok(SessionRow {
                 incarnation: Incarnation(row.get::<_, Int>(0)?.0),
@@ -132,8 +110,7 @@ pub(super) fn sessions(conn: &Connection, env: &WriteEnv) -> Fallible<Vec<Sessio
 
 fn address(row: &Row<'_>, column: usize) -> Fallible<SocketAddr> {
     let text: String = row.get(column)?;
-    text.parse()
-        .map_err(|_| corrupt(format!("address of a session: {text:?}")))
+    text.parse().map_err(|_| corrupt(format!("address of a session: {text:?}")))
 }
 
 /// The host of a session that is not dead.
@@ -174,14 +151,6 @@ fn session_event(
     incarnation: Incarnation,
     at_ms: u64,
 ) -> NewEvent {
-    let event = NewEvent {
-        agent: None,
-        kind,
-        at_ms,
-        data: Vec::new(),
-    };
-    event
-        .with("host", host)
-        .with("name", name)
-        .with("incarnation", incarnation)
+    let event = NewEvent { agent: None, kind, at_ms, data: Vec::new() };
+    event.with("host", host).with("name", name).with("incarnation", incarnation)
 }

@@ -31,16 +31,10 @@ pub(super) fn all<T>(
     params: impl Params,
     read: impl FnMut(&Row<'_>) -> Fallible<T>,
 ) -> Fallible<Vec<T>> {
-    conn.prepare_cached(sql)?
-        .query_and_then::<T, Fail, _, _>(params, read)?
-        .collect()
+    conn.prepare_cached(sql)?.query_and_then::<T, Fail, _, _>(params, read)?.collect()
 }
 
 /// Whether a query has a row.
 pub(super) fn exists(conn: &Connection, sql: &str, params: impl Params) -> Fallible<bool> {
-    Ok(conn
-        .prepare_cached(sql)?
-        .query_row(params, |_| Ok(()))
-        .optional()?
-        .is_some())
+    Ok(conn.prepare_cached(sql)?.query_row(params, |_| Ok(())).optional()?.is_some())
 }

@@ -20,11 +20,8 @@ pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]
             put(tx, head.key, change, key, value)
         }
         None => {
-            let deleted = execute(
-                tx.conn,
-                "DELETE FROM state WHERE agent = ?1 AND key = ?2",
-                params![head.key, key],
-            )?;
+            let deleted =
+                execute(tx.conn, "DELETE FROM state WHERE agent = ?1 AND key = ?2", params![head.key, key])?;
             if deleted > 0 && head.is_tracked {
                 let change = head.change();
                 bury(tx, head.key, change, &RowKey::State(key.to_owned()))?;
@@ -66,12 +63,9 @@ pub(super) fn value(conn: &Connection, agent: &AgentId, key: &str) -> Fallible<O
     let Some(agent_key) = key_of(conn, agent)? else {
         return Ok(None);
     };
-    first(
-        conn,
-        "SELECT sealed FROM state WHERE agent = ?1 AND key = ?2",
-        params![agent_key, key],
-        |row| open(&row.get::<_, Vec<u8>>(0)?, agent, key),
-    )
+    first(conn, "SELECT sealed FROM state WHERE agent = ?1 AND key = ?2", params![agent_key, key], |row| {
+        open(&row.get::<_, Vec<u8>>(0)?, agent, key)
+    })
 }
 
 /// Opens a sealed value.

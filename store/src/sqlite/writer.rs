@@ -134,12 +134,7 @@ where
         has_savepoints: bool,
     ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
-        let work = Self {
-            body,
-            has_savepoints,
-            result: None,
-            caller,
-        };
+        let work = Self { body, has_savepoints, result: None, caller };
         (Box::new(work), answer)
     }
 }
@@ -151,11 +146,8 @@ where
 {
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
         let body = &mut self.body;
-        let result = if self.has_savepoints {
-            body(tx)
-        } else {
-            tx.nested(|| body(tx)).and_then(|result| result)
-        };
+        let result =
+            if self.has_savepoints { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
         self.result = match result {
             Ok(value) => Some(Ok(value)),
             Err(Fail::Store(error)) => Some(Err(error)),
@@ -275,10 +267,7 @@ impl Writer {
         if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
             return Group::RolledBack(error);
         }
-        let tx = Tx {
-            conn: &self.conn,
-            env: &self.env,
-        };
+        let tx = Tx { conn: &self.conn, env: &self.env };
         for job in jobs {
             if let Err(error) = job.run(&tx) {
                 return self.roll_back(error);

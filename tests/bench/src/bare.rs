@@ -69,13 +69,8 @@ impl BarePlugin {
         let mut linker = Linker::new(&engine);
         turn::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).map_err(plain)?;
         store::add_to_linker::<_, HasSelf<_>>(&mut linker, |data: &mut Data| data).map_err(plain)?;
-        linker
-            .define_unknown_imports_as_traps(&component)
-            .map_err(plain)?;
-        let plugin = linker
-            .instantiate_pre(&component)
-            .and_then(AgentPre::new)
-            .map_err(plain)?;
+        linker.define_unknown_imports_as_traps(&component).map_err(plain)?;
+        let plugin = linker.instantiate_pre(&component).and_then(AgentPre::new).map_err(plain)?;
         Ok(Self { engine, plugin })
     }
 
@@ -126,10 +121,7 @@ impl BareGuest {
     /// # Errors
     /// As `init`.
     pub(crate) fn handle(&mut self, inputs: &[types::Input]) -> Result<Vec<types::Reply>> {
-        let answer = self
-            .agent
-            .godwit_agent_guest()
-            .call_handle(&mut self.store, inputs);
+        let answer = self.agent.godwit_agent_guest().call_handle(&mut self.store, inputs);
         checked("handle", answer)
     }
 
@@ -167,10 +159,7 @@ pub(crate) fn input(payload: &str) -> types::Input {
 }
 
 fn checked<T>(what: &str, answer: wasmtime::Result<Result<T, types::AgentError>>) -> Result<T> {
-    match answer
-        .map_err(plain)
-        .with_context(|| format!("bare guest: {what}"))?
-    {
+    match answer.map_err(plain).with_context(|| format!("bare guest: {what}"))? {
         Ok(value) => Ok(value),
         Err(error) => bail!("bare guest: {what}: {error:?}"),
     }

@@ -82,11 +82,8 @@ pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
         let (started, cpu) = (Instant::now(), cpu_time());
         let work = lanes.iter_mut().zip(&order.lanes);
         let parts = try_join_all(work.map(|(lane, agents)| lane.work(agents, &order))).await?;
-        let mut done = Done {
-            elapsed: started.elapsed(),
-            cpu: cpu_time().saturating_sub(cpu),
-            ..Done::default()
-        };
+        let mut done =
+            Done { elapsed: started.elapsed(), cpu: cpu_time().saturating_sub(cpu), ..Done::default() };
         for part in parts {
             done.nanos.extend(part.nanos);
             done.wrong.extend(part.wrong);
@@ -111,18 +108,12 @@ struct Lane {
 
 impl Lane {
     async fn open(address: SocketAddr) -> Result<Self> {
-        Ok(Self {
-            connection: Connection::open(address).await?,
-            numbers: HashMap::new(),
-            next: 0,
-        })
+        Ok(Self { connection: Connection::open(address).await?, numbers: HashMap::new(), next: 0 })
     }
 
     async fn work(&mut self, agents: &[String], order: &Order) -> Result<Done> {
-        let requests: Vec<_> = agents
-            .iter()
-            .map(|agent| post(&format!("/v1/agents/{agent}/ask"), &order.payload))
-            .collect();
+        let requests: Vec<_> =
+            agents.iter().map(|agent| post(&format!("/v1/agents/{agent}/ask"), &order.payload)).collect();
         if requests.is_empty() {
             bail!("a lane without agents");
         }
@@ -182,10 +173,7 @@ fn check(
 /// Processor time of this process.
 fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    let (seconds, nanos) = (
-        time.tv_sec.max(0).unsigned_abs(),
-        time.tv_nsec.max(0).unsigned_abs(),
-    );
+    let (seconds, nanos) = (time.tv_sec.max(0).unsigned_abs(), time.tv_nsec.max(0).unsigned_abs());
     Duration::from_secs(seconds) + Duration::from_nanos(nanos)
 }
 
@@ -209,11 +197,7 @@ impl LoadClient {
             .spawn()
             .context("cannot start the load client")?;
         let answers = process.stdout.take().context("standard output is piped")?;
-        Ok(Self {
-            orders: process.stdin.take(),
-            answers: std::io::BufReader::new(answers),
-            process,
-        })
+        Ok(Self { orders: process.stdin.take(), answers: std::io::BufReader::new(answers), process })
     }
 
     /// Gives an order. The client works while the caller does something else.
@@ -223,10 +207,7 @@ impl LoadClient {
     pub(crate) fn order(&mut self, order: &Order) -> Result<()> {
         let mut line = serde_json::to_vec(order)?;
         line.push(b'\n');
-        let orders = self
-            .orders
-            .as_mut()
-            .context("the client takes orders until it is dropped")?;
+        let orders = self.orders.as_mut().context("the client takes orders until it is dropped")?;
         orders.write_all(&line).context("the load client is gone")
     }
 

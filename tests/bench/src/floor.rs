@@ -55,12 +55,7 @@ impl PlainStore {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        Ok(Self {
-            agents: positions(&connection)?,
-            rows: AskRows::read(&connection)?,
-            connection,
-            next: 0,
-        })
+        Ok(Self { agents: positions(&connection)?, rows: AskRows::read(&connection)?, connection, next: 0 })
     }
 
     /// Writes what `asks` asks write, of one agent after the other, in one transaction.

@@ -24,10 +24,7 @@ impl Connection {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            buffer: Vec::with_capacity(8 << 10),
-        })
+        Ok(Self { stream, buffer: Vec::with_capacity(8 << 10) })
     }
 
     /// Sends a whole request and takes the answer: status and body.
@@ -81,8 +78,7 @@ impl Head {
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let length = lines.find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("content-length")
-                .then(|| value.trim().parse().ok())?
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
         });
         let Some(status) = status else {
             bail!("not an HTTP answer: {text:?}");
@@ -92,11 +88,7 @@ impl Head {
             (_, Some(length)) => length,
             (_, None) => bail!("an answer without a length: {text:?}"),
         };
-        Ok(Some(Self {
-            status,
-            body: end + 4,
-            body_bytes,
-        }))
+        Ok(Some(Self { status, body: end + 4, body_bytes }))
     }
 }
 

@@ -26,22 +26,14 @@ const HANDOVER_WORK: Duration = Duration::from_micros(100);
 /// When the directory can't be written.
 pub(crate) fn describe(directory: &Path) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    println!(
-        "machine    {cores} cores, {}, load {}",
-        processor(),
-        first_line("/proc/loadavg")
-    );
+    println!("machine    {cores} cores, {}, load {}", processor(), first_line("/proc/loadavg"));
     if load() * 4.0 > cores as f64 {
         println!("           NOT QUIET: other work runs here, and either side may wait for a processor");
     }
     println!("kernel     {}", first_line("/proc/sys/kernel/osrelease"));
     println!("disk       {} ({})", directory.display(), file_system(directory));
     let syncs = fdatasync(directory)?;
-    println!(
-        "fdatasync  4 KiB, p50 {}, p99 {}",
-        nanos(syncs.p50()),
-        nanos(syncs.p99())
-    );
+    println!("fdatasync  4 KiB, p50 {}, p99 {}", nanos(syncs.p50()), nanos(syncs.p99()));
     let wakes = handovers()?;
     println!(
         "hand-over  from thread to sleeping thread, p50 {}, p99 {}",
@@ -65,9 +57,7 @@ fn load() -> f64 {
 
 fn processor() -> String {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = text
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     name.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned())
 }
 
@@ -77,9 +67,7 @@ fn file_system(directory: &Path) -> String {
     let above = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ');
         let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
-        directory
-            .starts_with(point)
-            .then(|| (point.len(), format!("{kind} on {device}")))
+        directory.starts_with(point).then(|| (point.len(), format!("{kind} on {device}")))
     });
     above.max().map_or_else(|| "unknown".to_owned(), |(_, name)| name)
 }

@@ -86,10 +86,7 @@ fn single_threaded() -> std::io::Result<tokio::runtime::Runtime> {
 async fn measure(arguments: &Arguments) -> Result<()> {
     let bench = Bench::new(&arguments.directory, arguments.quick)?;
     let filter = arguments.filter.as_deref().unwrap_or_default();
-    let wanted: Vec<_> = FIGURES
-        .iter()
-        .filter(|figure| figure.name.contains(filter))
-        .collect();
+    let wanted: Vec<_> = FIGURES.iter().filter(|figure| figure.name.contains(filter)).collect();
     if wanted.is_empty() {
         bail!("no figure's name holds {filter:?}; `--list` shows them");
     }

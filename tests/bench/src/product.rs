@@ -44,16 +44,10 @@ impl Product {
     /// # Errors
     /// When the engine refuses.
     pub(crate) fn compile(component: &[u8], directory: &Path) -> Result<Self> {
-        let engine = Engine::new(EngineConfig {
-            cache_dir: directory.join("cache"),
-            resident_max: GUESTS_MAX,
-        })?;
+        let engine =
+            Engine::new(EngineConfig { cache_dir: directory.join("cache"), resident_max: GUESTS_MAX })?;
         let plugin = engine.load(component)?;
-        Ok(Self {
-            engine: Arc::new(engine),
-            plugin,
-            component: Bytes::copy_from_slice(component),
-        })
+        Ok(Self { engine: Arc::new(engine), plugin, component: Bytes::copy_from_slice(component) })
     }
 
     /// What a guest of `spec` is started with, under `guard`.
@@ -77,11 +71,7 @@ impl Product {
     }
 
     fn spec(&self) -> Spec {
-        Spec {
-            plugin: self.plugin.digest,
-            config: Default::default(),
-            limits: GuestLimits::default(),
-        }
+        Spec { plugin: self.plugin.digest, config: Default::default(), limits: GuestLimits::default() }
     }
 
     /// Makes the agent in a store and takes its lease.
@@ -102,12 +92,7 @@ impl Product {
         };
         store.put_plugin(plugin, self.component.clone()).await?;
         store
-            .create(NewAgent {
-                agent: agent(),
-                spec: self.spec(),
-                labels: Default::default(),
-                now_ms,
-            })
+            .create(NewAgent { agent: agent(), spec: self.spec(), labels: Default::default(), now_ms })
             .await?;
         let session = store.join(session_request(now_ms)).await?;
         let leases = store.acquire(session.incarnation, &[agent()]).await?;
@@ -122,12 +107,7 @@ impl Product {
             notify: Arc::new(drop),
             park_after: PARK_AFTER,
         };
-        Ok(Settled {
-            env,
-            lease,
-            guard,
-            tasks: TaskGroup::default(),
-        })
+        Ok(Settled { env, lease, guard, tasks: TaskGroup::default() })
     }
 }
 
@@ -142,11 +122,7 @@ pub(crate) struct Settled {
 impl Settled {
     /// Wakes the agent: starts its driver.
     pub(crate) fn wake(&self) -> Handle {
-        let grant = Grant {
-            lease: self.lease.clone(),
-            guard: self.guard.clone(),
-            warm: None,
-        };
+        let grant = Grant { lease: self.lease.clone(), guard: self.guard.clone(), warm: None };
         spawn(self.env.clone(), &self.tasks, grant)
     }
 
@@ -155,12 +131,7 @@ impl Settled {
         let clock = &self.env.clock;
         let mut input = input(payload);
         input.id = InputId::generate(clock.wall_ms(), clock.random());
-        NewInput {
-            agent: agent(),
-            input,
-            idempotency_key: None,
-            delivery: None,
-        }
+        NewInput { agent: agent(), input, idempotency_key: None, delivery: None }
     }
 
     /// Asks an agent that is awake.
@@ -169,10 +140,7 @@ impl Settled {
     /// When there is no reply.
     pub(crate) async fn ask(&self, handle: &Handle, payload: &str) -> Result<String> {
         match handle.ask(self.input(payload)).await {
-            Ok(Answer::Ended {
-                outcome: Outcome::Committed { reply, .. },
-                ..
-            }) => text(&reply),
+            Ok(Answer::Ended { outcome: Outcome::Committed { reply, .. }, .. }) => text(&reply),
             Ok(other) => bail!("{payload:?} was not answered: {other:?}"),
             Err(_) => bail!("{payload:?} was not answered: the driver has ended"),
         }

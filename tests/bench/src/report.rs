@@ -60,12 +60,7 @@ impl Findings {
         target: Option<Target>,
     ) {
         let name = name.into();
-        self.rows.push(Row {
-            name,
-            floor,
-            product,
-            target,
-        });
+        self.rows.push(Row { name, floor, product, target });
     }
 
     /// Adds a note.
@@ -139,9 +134,7 @@ impl Row {
             self.name.clone(),
             self.floor.as_ref().map(Measure::to_string).unwrap_or_default(),
             self.product.to_string(),
-            self.ratio()
-                .map(|ratio| format!("{ratio:.2}"))
-                .unwrap_or_default(),
+            self.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
             self.target_text(),
             verdict.to_owned(),
         ]
@@ -151,17 +144,14 @@ impl Row {
 /// All rows as a table.
 pub(crate) fn table(rows: &[Row]) -> Table {
     let mut table = Table::new();
-    table
-        .load_style(UTF8_FULL_CONDENSED)
-        .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header([
-            "figure",
-            "floor p50 / p99",
-            "product p50 / p99",
-            "ratio",
-            "target",
-            "",
-        ]);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled).set_header([
+        "figure",
+        "floor p50 / p99",
+        "product p50 / p99",
+        "ratio",
+        "target",
+        "",
+    ]);
     for row in rows {
         table.add_row(row.cells());
     }

@@ -21,8 +21,7 @@ impl Samples {
 
     /// Adds the time of a batch of `operations`, as one measurement of one of them.
     pub(crate) fn push_each(&mut self, time: Duration, operations: u32) {
-        self.nanos
-            .push(time.as_secs_f64() * 1e9 / f64::from(operations.max(1)));
+        self.nanos.push(time.as_secs_f64() * 1e9 / f64::from(operations.max(1)));
     }
 
     /// Runs an operation and adds its time.

@@ -33,22 +33,13 @@ pub(crate) async fn run(pair: &mut Cluster) -> Result<()> {
     let load = Load::start(&plan);
     load.progress(BEFORE, SOON).await?;
     pair.a.kill().await?;
-    say(format!(
-        "host a killed after {} acknowledged operations",
-        load.acknowledged()
-    ));
+    say(format!("host a killed after {} acknowledged operations", load.acknowledged()));
     let began = Instant::now();
     pair.a.start(&[]).await?;
-    say(format!(
-        "host a is back in {} ms, at the same addresses",
-        began.elapsed().as_millis()
-    ));
+    say(format!("host a is back in {} ms, at the same addresses", began.elapsed().as_millis()));
     load.progress(AFTER, SOON).await?;
     let operations = load.finish().await?;
-    check::none(
-        "survivors",
-        &verdict::counters(&pair.a.client(), &agents, &operations).await?,
-    )?;
+    check::none("survivors", &verdict::counters(&pair.a.client(), &agents, &operations).await?)?;
     say(format!("clients: {}", Summary::of(&operations)));
     say("every acknowledged key is applied exactly once, in each client's order");
     Ok(())

@@ -34,12 +34,7 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
         let before = Sight::of(&source.client(), AGENT).await?;
         let migration = source.client().move_to(AGENT, target.name(), SOON).await?;
         let after = Sight::of(&target.client(), AGENT).await?;
-        ensure!(
-            after.token > before.token,
-            "token {} does not rise above {}",
-            after.token,
-            before.token
-        );
+        ensure!(after.token > before.token, "token {} does not rise above {}", after.token, before.token);
         say(format!(
             "{} -> {}: pause {:.1} ms, {} rounds, {} bytes; token {} -> {}",
             source.name(),
@@ -61,8 +56,6 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
     check::none(AGENT, &violations)?;
     let count = door.reply(AGENT, "get").await?;
     say(format!("clients: {}", Summary::of(&operations)));
-    say(format!(
-        "count {count}: nothing lost, nothing doubled, every client's order kept, tokens rise"
-    ));
+    say(format!("count {count}: nothing lost, nothing doubled, every client's order kept, tokens rise"));
     Ok(())
 }

@@ -47,10 +47,7 @@ async fn tour() -> Result<()> {
     let mut shared = stale::run(&program).await.context("the stale owner")?;
     verify(&mut pair, &mut shared).await.context("the verification")?;
     next();
-    say(format!(
-        "\nEverything shown was checked, in {:.0} s.",
-        began.elapsed().as_secs_f64()
-    ));
+    say(format!("\nEverything shown was checked, in {:.0} s.", began.elapsed().as_secs_f64()));
     Ok(())
 }
 
@@ -91,18 +88,14 @@ async fn verify(pair: &mut Cluster, shared: &mut Cluster) -> Result<()> {
     for side in [Side::A, Side::B] {
         for cluster in [&*pair, &*shared] {
             let listed = cluster.host(side).client().list("/v1/agents").await?;
-            let ids: Result<Vec<String>> = listed
-                .iter()
-                .map(|agent| Ok(text(agent, "id")?.to_owned()))
-                .collect();
+            let ids: Result<Vec<String>> =
+                listed.iter().map(|agent| Ok(text(agent, "id")?.to_owned())).collect();
             let ids = ids?;
             agents += ids.len();
             cluster.verify(side, &ids).await?;
         }
     }
-    say(format!(
-        "online, `godwit verify ID`: {agents} histories, no break"
-    ));
+    say(format!("online, `godwit verify ID`: {agents} histories, no break"));
     for cluster in [pair, shared] {
         cluster.end_and_verify().await?;
     }

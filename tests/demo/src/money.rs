@@ -24,10 +24,7 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
     let bank = Bank::open(pair.doors(), LEDGERS, DEPOSIT).await?;
     let began = Instant::now();
     let Transfers { paid, refused } = bank.pay(TRANSFERS, CLIENTS, Random::unprinted().draw()).await?;
-    ensure!(
-        paid + refused == TRANSFERS,
-        "{paid} and {refused} transfers are not {TRANSFERS}"
-    );
+    ensure!(paid + refused == TRANSFERS, "{paid} and {refused} transfers are not {TRANSFERS}");
     let seconds = began.elapsed().as_secs_f64();
     say(format!(
         "{TRANSFERS} transfers in {seconds:.1} s ({:.0}/s): {paid} paid, {refused} refused for lack of money",

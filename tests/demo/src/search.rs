@@ -62,14 +62,8 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
         let reply = door.reply(AGENT, &json!({ "query": query }).to_string()).await?;
         let reply: Value = serde_json::from_str(&reply)?;
         let plain = plain_search(&documents, query);
-        ensure!(
-            reply["docs"] == json!(plain),
-            "{query:?}: the index says {reply}, a plain search {plain:?}"
-        );
-        say(format!(
-            "{query:<26} {:>3} files, as the plain search says",
-            plain.len()
-        ));
+        ensure!(reply["docs"] == json!(plain), "{query:?}: the index says {reply}, a plain search {plain:?}");
+        say(format!("{query:<26} {:>3} files, as the plain search says", plain.len()));
     }
     Ok(())
 }
@@ -77,9 +71,7 @@ pub(crate) async fn run(pair: &Cluster) -> Result<()> {
 /// The names of the documents that hold all words, sorted; word by word and file by file.
 fn plain_search<'a>(documents: &'a [Document], query: &str) -> Vec<&'a str> {
     let wanted = words(query);
-    let hits = documents
-        .iter()
-        .filter(|document| wanted.is_subset(&words(&document.text)));
+    let hits = documents.iter().filter(|document| wanted.is_subset(&words(&document.text)));
     let mut names: Vec<_> = hits.map(|document| document.name.as_str()).collect();
     names.sort_unstable();
     names

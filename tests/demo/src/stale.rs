@@ -51,11 +51,7 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
         Ok((shown.host.as_deref() == Some(cluster.b.key())).then_some(shown.token))
     };
     let token = until("host b to take over", SOON, is_taken).await?;
-    ensure!(
-        token > before.token,
-        "token {token} does not rise above {}",
-        before.token
-    );
+    ensure!(token > before.token, "token {token} does not rise above {}", before.token);
     say(format!(
         "host b took over {:.1} s later (leases of 3 s), token {token}",
         stopped.elapsed().as_secs_f64()
@@ -63,11 +59,7 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
 
     signal::send(cluster.a.pid()?, signal::Send::Continue)?;
     let event = events::fenced(&b, AGENT, "guest call", SOON).await?;
-    ensure!(
-        event.detail("token") == before.token.to_string(),
-        "fenced under another token: {}",
-        event.body
-    );
+    ensure!(event.detail("token") == before.token.to_string(), "fenced under another token: {}", event.body);
     say("SIGCONT: the guest on host a goes on, and its next import is refused. The event:");
     say(event.body.to_string());
     let look = || async { Ok(fenced_line(&cluster.a.log_text())) };
@@ -80,13 +72,8 @@ pub(crate) async fn run(program: &Path) -> Result<Cluster> {
         Ok((shown["state"] == "consumed").then(|| shown["outcome"]["token"].to_string()))
     };
     let committed = until("the turn to be done by its new owner", SOON, consumed).await?;
-    ensure!(
-        committed.contains(&token.to_string()),
-        "the turn committed under token {committed}"
-    );
-    say(format!(
-        "the input itself is applied once, by host b, under token {token}"
-    ));
+    ensure!(committed.contains(&token.to_string()), "the turn committed under token {committed}");
+    say(format!("the input itself is applied once, by host b, under token {token}"));
     Ok(cluster)
 }
 

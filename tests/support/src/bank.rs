@@ -41,11 +41,7 @@ impl Bank {
     /// # Errors
     /// When a host refuses.
     pub async fn open(doors: Vec<Client>, ledgers: u64, deposit: u64) -> Result<Self> {
-        let bank = Self {
-            doors,
-            ledgers,
-            deposit,
-        };
+        let bank = Self { doors, ledgers, deposit };
         for number in 0..ledgers {
             let home = &bank.doors[number as usize % bank.doors.len()];
             home.create(&ledger(number), "ledger").await?;

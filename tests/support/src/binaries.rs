@@ -35,10 +35,7 @@ pub fn failpoints() -> Result<PathBuf> {
 /// # Errors
 /// When it has not been built.
 pub fn plugin(name: &str) -> Result<PathBuf> {
-    existing(
-        guests().join(format!("{name}.wasm")),
-        "run `cargo xtask guests --all`",
-    )
+    existing(guests().join(format!("{name}.wasm")), "run `cargo xtask guests --all`")
 }
 
 /// A component that only tests use, by the name of its folder in `tests/guests/`.
@@ -46,10 +43,7 @@ pub fn plugin(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it has not been built.
 pub fn test_guest(name: &str) -> Result<PathBuf> {
-    existing(
-        guests().join("test").join(format!("{name}.wasm")),
-        "run `cargo xtask guests --all`",
-    )
+    existing(guests().join("test").join(format!("{name}.wasm")), "run `cargo xtask guests --all`")
 }
 
 /// The workspace's folder.

@@ -66,11 +66,7 @@ impl Sight {
 pub fn none(what: &str, violations: &[String]) -> Result<()> {
     if !violations.is_empty() {
         let shown = &violations[..violations.len().min(12)];
-        bail!(
-            "{what}: {} violations:\n  {}",
-            violations.len(),
-            shown.join("\n  ")
-        );
+        bail!("{what}: {} violations:\n  {}", violations.len(), shown.join("\n  "));
     }
     Ok(())
 }
@@ -90,21 +86,14 @@ pub fn chain(history: &History) -> Vec<String> {
             found.push(format!("receipt {revision} stands where {expected} should"));
         }
         if receipt.parent != parent {
-            found.push(format!(
-                "receipt {revision} names another parent than the receipt before it"
-            ));
+            found.push(format!("receipt {revision} names another parent than the receipt before it"));
         }
         if receipt.token < token {
-            found.push(format!(
-                "the token falls from {token} to {} at receipt {revision}",
-                receipt.token
-            ));
+            found.push(format!("the token falls from {token} to {} at receipt {revision}", receipt.token));
         }
         for input in &receipt.inputs {
             if let Some(other) = named.insert(input.clone(), revision) {
-                found.push(format!(
-                    "input {input} is named by receipts {other} and {revision}"
-                ));
+                found.push(format!("input {input} is named by receipts {other} and {revision}"));
             }
         }
         before = Some(receipt);
@@ -128,10 +117,8 @@ fn ended_without_receipt<'a>(
     history: &'a History,
     named: &'a BTreeMap<String, u64>,
 ) -> impl Iterator<Item = String> + 'a {
-    let ended = history
-        .inputs
-        .iter()
-        .filter(|input| matches!(input.state.as_str(), "consumed" | "dead-lettered"));
+    let ended =
+        history.inputs.iter().filter(|input| matches!(input.state.as_str(), "consumed" | "dead-lettered"));
     ended
         .filter(|input| !named.contains_key(&input.id))
         .map(|input| format!("input {} is {} and no receipt names it", input.id, input.state))
@@ -159,11 +146,8 @@ pub fn tokens(history: &History, sights: &[Sight]) -> Vec<String> {
 /// twice, and each client's operations ran in its order (I1, I2). `count` is what the agent itself says.
 pub fn counter(operations: &[Operation], history: &History, count: u64) -> Vec<String> {
     let mut found = Vec::from_iter(counted(operations, count));
-    let by_id: BTreeMap<&str, &Input> = history
-        .inputs
-        .iter()
-        .map(|input| (input.id.as_str(), input))
-        .collect();
+    let by_id: BTreeMap<&str, &Input> =
+        history.inputs.iter().map(|input| (input.id.as_str(), input)).collect();
     for operation in operations {
         found.extend(lost(operation, &by_id));
     }
@@ -174,14 +158,9 @@ pub fn counter(operations: &[Operation], history: &History, count: u64) -> Vec<S
 
 /// The agent's own state against the journal: needs nothing that the host says about inputs.
 fn counted(operations: &[Operation], count: u64) -> Option<String> {
-    let acknowledged = operations
-        .iter()
-        .filter(|operation| operation.acknowledged().is_some())
-        .count() as u64;
-    let unknown = operations
-        .iter()
-        .filter(|operation| operation.is_unknown())
-        .count() as u64;
+    let acknowledged =
+        operations.iter().filter(|operation| operation.acknowledged().is_some()).count() as u64;
+    let unknown = operations.iter().filter(|operation| operation.is_unknown()).count() as u64;
     let possible = acknowledged..=acknowledged + unknown;
     (!possible.contains(&count)).then(|| {
         format!(
@@ -194,28 +173,20 @@ fn lost(operation: &Operation, by_id: &BTreeMap<&str, &Input>) -> Option<String>
     let key = &operation.key;
     let answer = operation.acknowledged()?;
     let Some(input) = by_id.get(answer.input_id.as_str()) else {
-        return Some(format!(
-            "acknowledged key {key}: its input {} is gone",
-            answer.input_id
-        ));
+        return Some(format!("acknowledged key {key}: its input {} is gone", answer.input_id));
     };
     if input.state != "consumed" {
         return Some(format!("acknowledged key {key}: its input is {}", input.state));
     }
     if input.key.as_ref() != Some(key) {
-        return Some(format!(
-            "acknowledged key {key}: its input has key {:?}",
-            input.key
-        ));
+        return Some(format!("acknowledged key {key}: its input has key {:?}", input.key));
     }
     match &answer.end {
         End::Reply(reply) if input.reply.as_deref().map(str::as_bytes) != Some(reply) => {
             Some(format!("key {key} was answered otherwise than its input says"))
         }
         End::Reply(_) | End::Queued { .. } => None,
-        other => Some(format!(
-            "key {key} ended in another way than a counter answers: {other:?}"
-        )),
+        other => Some(format!("key {key} ended in another way than a counter answers: {other:?}")),
     }
 }
 
@@ -223,9 +194,7 @@ fn lost(operation: &Operation, by_id: &BTreeMap<&str, &Input>) -> Option<String>
 fn doubled(inputs: &[Input], count: u64) -> Vec<String> {
     let mut found = Vec::new();
     let (mut keys, mut positions) = (BTreeSet::new(), BTreeSet::new());
-    let additions = inputs
-        .iter()
-        .filter(|input| input.state == "consumed" && input.payload == PAYLOAD);
+    let additions = inputs.iter().filter(|input| input.state == "consumed" && input.payload == PAYLOAD);
     for input in additions {
         if let Some(key) = &input.key
             && !keys.insert(key)
@@ -234,17 +203,11 @@ fn doubled(inputs: &[Input], count: u64) -> Vec<String> {
         }
         let position = input.reply.as_deref().and_then(|reply| reply.parse::<u64>().ok());
         if !position.is_some_and(|position| positions.insert(position)) {
-            found.push(format!(
-                "input {} has reply {:?}, not one of its own",
-                input.id, input.reply
-            ));
+            found.push(format!("input {} has reply {:?}, not one of its own", input.id, input.reply));
         }
     }
     if positions.len() as u64 != count {
-        found.push(format!(
-            "the count is {count}, but {} inputs were consumed",
-            positions.len()
-        ));
+        found.push(format!("the count is {count}, but {} inputs were consumed", positions.len()));
     }
     found
 }
@@ -255,19 +218,13 @@ fn disordered(operations: &[Operation], by_id: &BTreeMap<&str, &Input>) -> Vec<S
     for operation in operations {
         let answer = operation.acknowledged();
         if let Some(input) = answer.and_then(|answer| by_id.get(answer.input_id.as_str())) {
-            by_client
-                .entry((operation.client, &operation.agent))
-                .or_default()
-                .insert(operation.index, input);
+            by_client.entry((operation.client, &operation.agent)).or_default().insert(operation.index, input);
         }
     }
     let mut found = Vec::new();
     for ((client, agent), inputs) in by_client {
         let places: Vec<_> = inputs.values().map(|input| place(input)).collect();
-        if let Some(pair) = places
-            .windows(2)
-            .find(|pair| pair[0].0 >= pair[1].0 || pair[0].1 >= pair[1].1)
-        {
+        if let Some(pair) = places.windows(2).find(|pair| pair[0].0 >= pair[1].0 || pair[0].1 >= pair[1].1) {
             found.push(format!(
                 "client {client}'s operations on {agent} are out of order: (seq, reply) {pair:?}"
             ));

@@ -39,16 +39,8 @@ impl Output {
     /// When it ended with another.
     pub fn expect_code(self, code: i32) -> Result<Self> {
         if self.code != code {
-            let Self {
-                command,
-                stdout,
-                stderr,
-                ..
-            } = &self;
-            bail!(
-                "`{command}` ended with exit code {}, not {code}\n{stdout}{stderr}",
-                self.code
-            );
+            let Self { command, stdout, stderr, .. } = &self;
+            bail!("`{command}` ended with exit code {}, not {code}\n{stdout}{stderr}", self.code);
         }
         Ok(self)
     }

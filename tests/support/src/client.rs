@@ -38,10 +38,7 @@ pub struct Reply {
 impl Client {
     /// A client of the host at `base`, as `http://127.0.0.1:7700`.
     pub fn new(base: &str) -> Self {
-        Self {
-            http: reqwest::Client::new(),
-            base: base.trim_end_matches('/').to_owned(),
-        }
+        Self { http: reqwest::Client::new(), base: base.trim_end_matches('/').to_owned() }
     }
 
     /// The host's address.
@@ -50,9 +47,7 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base))
-            .timeout(CALL_MAX)
+        self.http.request(method, format!("{}{path}", self.base)).timeout(CALL_MAX)
     }
 
     /// Submits and waits for the end.
@@ -70,26 +65,20 @@ impl Client {
     ) -> Fate {
         let path = format!("/v1/agents/{agent}/ask?timeout_ms={}", limit.as_millis());
         let request = self.request(Method::POST, &path).timeout(limit + PATIENCE);
-        submit(request, payload.into(), key)
-            .await
-            .map_or_else(|fate| fate, of_ask)
+        submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_ask)
     }
 
     /// Submits and waits for durable acceptance.
     pub async fn send(&self, agent: &str, payload: impl Into<Vec<u8>>, key: Option<&str>) -> Fate {
         let request = self.request(Method::POST, &format!("/v1/agents/{agent}/send"));
-        submit(request, payload.into(), key)
-            .await
-            .map_or_else(|fate| fate, of_send)
+        submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_send)
     }
 
     /// Asks the host itself, without forwarding: 421 says that it is not the agent's home.
     pub async fn ask_here(&self, agent: &str, payload: &str) -> Fate {
         let path = format!("/v1/agents/{agent}/ask?timeout_ms={}", ASK_MAX.as_millis());
         let request = self.request(Method::POST, &path).header("Godwit-No-Forward", "1");
-        submit(request, payload.into(), None)
-            .await
-            .map_or_else(|fate| fate, of_ask)
+        submit(request, payload.into(), None).await.map_or_else(|fate| fate, of_ask)
     }
 
     /// Asks and takes the reply's text.
@@ -112,19 +101,12 @@ impl Client {
             Some(body) => request.json(&body),
             None => request,
         };
-        let response = request
-            .send()
-            .await
-            .with_context(|| format!("no answer to {path}"))?;
+        let response = request.send().await.with_context(|| format!("no answer to {path}"))?;
         let status = response.status().as_u16();
         let location = header(&response, "location");
         let bytes = response.bytes().await?;
         let body = serde_json::from_slice(&bytes).unwrap_or_default();
-        Ok(Reply {
-            status,
-            body,
-            location,
-        })
+        Ok(Reply { status, body, location })
     }
 
     /// Gets a path that must answer 200.
@@ -171,10 +153,8 @@ impl Client {
             Some(name) => format!("/v1/plugins?name={name}&version=0.1.0"),
             None => "/v1/plugins".to_owned(),
         };
-        let request = self
-            .request(Method::POST, &path)
-            .header("Content-Type", "application/wasm")
-            .body(component);
+        let request =
+            self.request(Method::POST, &path).header("Content-Type", "application/wasm").body(component);
         let response = request.send().await.context("no answer to the upload")?;
         let status = response.status();
         let bytes = response.bytes().await?;
@@ -209,9 +189,7 @@ impl Client {
     pub async fn create(&self, agent: &str, plugin: &str) -> Result<()> {
         let path = format!("/v1/agents/{agent}");
         let look = || async {
-            let reply = self
-                .call(Method::PUT, &path, Some(json!({ "plugin": plugin })))
-                .await?;
+            let reply = self.call(Method::PUT, &path, Some(json!({ "plugin": plugin }))).await?;
             let is_created = matches!(reply.status, 200 | 201);
             if !is_created && reply.body["retryable"] == true {
                 bail!("{} {}", reply.status, reply.body);
@@ -275,13 +253,7 @@ async fn submit(request: RequestBuilder, payload: Vec<u8>, key: Option<&str>) ->
     let number = |name| header(&response, name).and_then(|text| text.parse().ok());
     let (revision, token) = (number("godwit-revision"), number("godwit-token"));
     match response.bytes().await {
-        Ok(body) => Ok(Parts {
-            status,
-            input_id,
-            revision,
-            token,
-            body: body.to_vec(),
-        }),
+        Ok(body) => Ok(Parts { status, input_id, revision, token, body: body.to_vec() }),
         Err(error) => Err(Fate::Unknown(error.to_string())),
     }
 }

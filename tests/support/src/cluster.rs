@@ -34,10 +34,7 @@ impl Folder {
     /// # Panics
     /// Never: the folder is taken out only when it is dropped.
     pub fn path(&self) -> &Path {
-        self.0
-            .as_ref()
-            .expect("a folder lives as long as this does")
-            .path()
+        self.0.as_ref().expect("a folder lives as long as this does").path()
     }
 }
 
@@ -89,20 +86,11 @@ impl Cluster {
     /// When one does not get ready.
     pub async fn separate(program: &Path, variables: &[(&str, &str)]) -> Result<Self> {
         let folder = Folder::new()?;
-        let options = |name: &str| {
-            with(
-                HostOptions::new(program, &folder.path().join(name), name),
-                variables,
-            )
-        };
+        let options =
+            |name: &str| with(HostOptions::new(program, &folder.path().join(name), name), variables);
         let (a, b) = (options("a").start(), options("b").start());
         let (a, b) = tokio::try_join!(a, b)?;
-        let mut cluster = Self {
-            a,
-            b,
-            is_shared: false,
-            folder,
-        };
+        let mut cluster = Self { a, b, is_shared: false, folder };
         let (a, b) = (cluster.a.peer(), cluster.b.peer());
         cluster.a.add_peer(b).await?;
         cluster.b.add_peer(a).await?;
@@ -123,12 +111,7 @@ impl Cluster {
         // One after the other: the first makes the file.
         let a = options("a").start().await?;
         let b = options("b").start().await?;
-        Ok(Self {
-            a,
-            b,
-            is_shared: true,
-            folder,
-        })
+        Ok(Self { a, b, is_shared: true, folder })
     }
 
     /// Its folder.
@@ -183,16 +166,9 @@ impl Cluster {
     /// When they don't agree in time, or it is on neither.
     pub async fn runner(&self, agent: &str, limit: Duration) -> Result<Side> {
         let look = || async {
-            let (a, b) = (
-                self.a.client().agent(agent).await?,
-                self.b.client().agent(agent).await?,
-            );
+            let (a, b) = (self.a.client().agent(agent).await?, self.b.client().agent(agent).await?);
             let whom = |shown: &crate::api::Agent| {
-                if self.is_shared {
-                    shown.host.clone()
-                } else {
-                    Some(shown.home.clone())
-                }
+                if self.is_shared { shown.host.clone() } else { Some(shown.home.clone()) }
             };
             let (by_a, by_b) = (whom(&a), whom(&b));
             let is_agreed = by_a == by_b && a.token == b.token;
@@ -236,24 +212,16 @@ impl Cluster {
             }
         }
         let mut printed = String::new();
-        let sides: &[Side] = if self.is_shared {
-            &[Side::A]
-        } else {
-            &[Side::A, Side::B]
-        };
+        let sides: &[Side] = if self.is_shared { &[Side::A] } else { &[Side::A, Side::B] };
         for side in sides {
             let host = self.host(*side);
-            printed += &cli::run(host.program(), &["verify", "--store", &host.ready().store])
-                .await?
-                .ok()?
-                .stdout;
+            printed +=
+                &cli::run(host.program(), &["verify", "--store", &host.ready().store]).await?.ok()?.stdout;
         }
         Ok(printed)
     }
 }
 
 fn with(options: HostOptions, variables: &[(&str, &str)]) -> HostOptions {
-    variables
-        .iter()
-        .fold(options, |options, (name, value)| options.variable(name, value))
+    variables.iter().fold(options, |options, (name, value)| options.variable(name, value))
 }

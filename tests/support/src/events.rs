@@ -55,10 +55,7 @@ pub async fn find(
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seen: Vec<_> = seen.iter().map(|event| event.body.to_string()).collect();
-    bail!(
-        "waited {limit:?} in vain for {what}; the last events:\n{}",
-        seen.join("\n")
-    )
+    bail!("waited {limit:?} in vain for {what}; the last events:\n{}", seen.join("\n"))
 }
 
 /// The event that says that an act of a stale owner was refused at `place`.

@@ -126,21 +126,14 @@ impl Parts {
     fn problem(&self) -> Problem {
         let body: Value = serde_json::from_slice(&self.body)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&self.body).into_owned()));
-        Problem {
-            status: self.status,
-            code: body["code"].as_str().unwrap_or_default().to_owned(),
-            body,
-        }
+        Problem { status: self.status, code: body["code"].as_str().unwrap_or_default().to_owned(), body }
     }
 
     fn accepted(self, input_id: Option<String>, end: End) -> Fate {
         match input_id {
-            Some(input_id) => Fate::Accepted(Answer {
-                input_id,
-                revision: self.revision,
-                token: self.token,
-                end,
-            }),
+            Some(input_id) => {
+                Fate::Accepted(Answer { input_id, revision: self.revision, token: self.token, end })
+            }
             // An acknowledgement that names no input acknowledges nothing that can be checked.
             None => Fate::Unknown(format!("status {} without an input id", self.status)),
         }

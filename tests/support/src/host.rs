@@ -107,9 +107,7 @@ impl Host {
             arguments.extend([OsString::from("--peer"), OsString::from(peer)]);
         }
         let own = options.variables.iter().cloned();
-        let more = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let more = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let variables: Vec<_> = own.chain(more).collect();
         let (process, ready) = Process::start(&options.program, &arguments, &variables, &self.log)
             .await
@@ -124,9 +122,7 @@ impl Host {
     /// # Panics
     /// Never: a host exists only after its first ready line.
     pub fn ready(&self) -> &Ready {
-        self.ready
-            .as_ref()
-            .expect("a host is made by a start that got ready")
+        self.ready.as_ref().expect("a host is made by a start that got ready")
     }
 
     /// Its name.
@@ -181,9 +177,7 @@ impl Host {
     /// When there is none.
     pub fn process(&mut self) -> Result<&mut Process> {
         let name = &self.options.name;
-        self.process
-            .as_mut()
-            .with_context(|| format!("host {name} does not run"))
+        self.process.as_mut().with_context(|| format!("host {name} does not run"))
     }
 
     /// The running process's id.
@@ -192,9 +186,7 @@ impl Host {
     /// When there is none.
     pub fn pid(&self) -> Result<u32> {
         let process = self.process.as_ref();
-        process
-            .map(Process::pid)
-            .with_context(|| format!("host {} does not run", self.options.name))
+        process.map(Process::pid).with_context(|| format!("host {} does not run", self.options.name))
     }
 
     /// Whether its process runs.
@@ -243,11 +235,7 @@ impl Host {
     /// When the command can't be started.
     pub async fn cli(&self, arguments: &[&str]) -> Result<Output> {
         let url = format!("http://{}", self.ready().api);
-        cli::run(
-            &self.options.program,
-            &[&["--url", url.as_str()], arguments].concat(),
-        )
-        .await
+        cli::run(&self.options.program, &[&["--url", url.as_str()], arguments].concat()).await
     }
 
     /// Its program.
@@ -260,11 +248,7 @@ impl Drop for Host {
     fn drop(&mut self) {
         let failed = std::thread::panicking() || std::env::var_os("GODWIT_SHOW_LOGS").is_some();
         if failed && let Some(process) = &self.process {
-            eprintln!(
-                "--- end of the log of host {}:\n{}",
-                self.options.name,
-                process.log_end(40)
-            );
+            eprintln!("--- end of the log of host {}:\n{}", self.options.name, process.log_end(40));
         }
     }
 }

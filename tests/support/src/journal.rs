@@ -82,11 +82,7 @@ impl Summary {
             acknowledged: count(|operation| operation.acknowledged().is_some()),
             unknown: count(|operation| operation.is_unknown()),
             repeated: operations.iter().map(|operation| operation.fates.len() - 1).sum(),
-            longest: operations
-                .iter()
-                .map(|operation| operation.took)
-                .max()
-                .unwrap_or_default(),
+            longest: operations.iter().map(|operation| operation.took).max().unwrap_or_default(),
         }
     }
 }

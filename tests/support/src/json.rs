@@ -8,9 +8,7 @@ use serde_json::Value;
 /// # Errors
 /// When it is missing or no text.
 pub fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value[name]
-        .as_str()
-        .with_context(|| format!("no text `{name}` in {value}"))
+    value[name].as_str().with_context(|| format!("no text `{name}` in {value}"))
 }
 
 /// A counter: tokens, revisions and sequences travel as text, other numbers as numbers.
@@ -34,7 +32,5 @@ pub fn optional_number(value: &Value, name: &str) -> Option<u64> {
 /// # Errors
 /// When it is none.
 pub fn items(value: &Value) -> Result<&Vec<Value>> {
-    value["items"]
-        .as_array()
-        .with_context(|| format!("no list `items` in {value}"))
+    value["items"].as_array().with_context(|| format!("no list `items` in {value}"))
 }

@@ -61,11 +61,7 @@ impl Load {
                 }
             });
         }
-        Self {
-            journal,
-            is_over,
-            clients,
-        }
+        Self { journal, is_over, clients }
     }
 
     /// How many operations have been acknowledged so far.
@@ -124,12 +120,5 @@ async fn operate(plan: &Plan, client: usize, index: u64) -> Operation {
         }
         tokio::time::sleep(REPEAT_AFTER).await;
     }
-    Operation {
-        client,
-        index,
-        agent: agent.clone(),
-        key,
-        fates,
-        took: began.elapsed(),
-    }
+    Operation { client, index, agent: agent.clone(), key, fates, took: began.elapsed() }
 }

@@ -54,11 +54,7 @@ impl Process {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let pid = child.id().context("a process that was just started has an id")?;
         let stdout = child.stdout.take().context("standard output is piped")?;
-        let process = Self {
-            child,
-            pid,
-            log: log.to_path_buf(),
-        };
+        let process = Self { child, pid, log: log.to_path_buf() };
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(READY_MAX, lines.next_line()).await;
         let Ok(Ok(Some(line))) = line else {

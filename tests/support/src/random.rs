@@ -19,9 +19,7 @@ impl Random {
 
     /// Numbers from `GODWIT_SEED`, or from a new seed; prints which.
     pub fn printed(what: &str) -> Self {
-        let given = std::env::var("GODWIT_SEED")
-            .ok()
-            .and_then(|text| text.parse().ok());
+        let given = std::env::var("GODWIT_SEED").ok().and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| RandomState::new().hash_one(what));
         println!("{what}: GODWIT_SEED={seed} replays it");
         Self(seed)

@@ -35,9 +35,8 @@ impl Ready {
             found.with_context(|| format!("the ready line has no {name}: {line:?}"))
         };
         let api = field("api")?;
-        let address = api
-            .strip_prefix("http://")
-            .with_context(|| format!("the API is not at http://: {api}"))?;
+        let address =
+            api.strip_prefix("http://").with_context(|| format!("the API is not at http://: {api}"))?;
         let id = field("id")?;
         if id.len() != 64 || id.contains(|c: char| !matches!(c, '0'..='9' | 'a'..='f')) {
             bail!("the id is not 64 lower-case hex digits: {id:?}");

@@ -28,13 +28,7 @@ impl Latencies {
 impl std::fmt::Display for Latencies {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ms = |percent| self.percentile(percent).as_secs_f64() * 1_000.0;
-        write!(
-            f,
-            "{} asks, p50 {:.2} ms, p99 {:.2} ms",
-            self.count(),
-            ms(50),
-            ms(99)
-        )
+        write!(f, "{} asks, p50 {:.2} ms, p99 {:.2} ms", self.count(), ms(50), ms(99))
     }
 }
 

@@ -23,15 +23,10 @@ pub async fn counters(door: &Client, agents: &[String], operations: &[Operation]
             violations.push(format!("{error:#}"));
         }
         let reply = door.reply(agent, "get").await?;
-        let count = reply
-            .parse()
-            .with_context(|| format!("{agent} counts {reply:?}"))?;
+        let count = reply.parse().with_context(|| format!("{agent} counts {reply:?}"))?;
         let history = History::of(door, agent).await?;
-        let of_agent: Vec<_> = operations
-            .iter()
-            .filter(|operation| operation.agent == *agent)
-            .cloned()
-            .collect();
+        let of_agent: Vec<_> =
+            operations.iter().filter(|operation| operation.agent == *agent).cloned().collect();
         let mut found = check::chain(&history);
         found.extend(check::counter(&of_agent, &history, count));
         violations.extend(found.into_iter().map(|violation| format!("{agent}: {violation}")));

@@ -10,16 +10,8 @@ fn test_guests_are_built_only_when_asked_for() {
         package("godwit-core", "core", &[]),
         package("guest-spin", "tests/guests/spin", &[]),
     ]);
-    let copies = |which| {
-        wanted(&workspace, which)
-            .into_iter()
-            .map(|(_, copy)| copy)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        copies(Which::Plugins),
-        [Path::new("/r/target/guests/counter.wasm")]
-    );
+    let copies = |which| wanted(&workspace, which).into_iter().map(|(_, copy)| copy).collect::<Vec<_>>();
+    assert_eq!(copies(Which::Plugins), [Path::new("/r/target/guests/counter.wasm")]);
     let all = ["/r/target/guests/counter.wasm", "/r/target/guests/test/spin.wasm"];
     assert_eq!(copies(Which::All), all.map(PathBuf::from));
 }

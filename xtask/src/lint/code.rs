@@ -73,10 +73,7 @@ fn comment(text: &str) -> Option<usize> {
 
 /// Length of the literal with a prefix that `text` starts with: `b".."`, `c".."`, `b'.'`, `r".."`, `br#".."#`.
 fn prefixed_literal(text: &str) -> Option<usize> {
-    let raw = text
-        .strip_prefix("br")
-        .or_else(|| text.strip_prefix("cr"))
-        .or_else(|| text.strip_prefix('r'));
+    let raw = text.strip_prefix("br").or_else(|| text.strip_prefix("cr")).or_else(|| text.strip_prefix('r'));
     if let Some(after_prefix) = raw {
         let hashes = after_prefix.bytes().take_while(|&b| b == b'#').count();
         // `r#type` is a raw identifier, not a string.
@@ -96,9 +93,7 @@ fn literal(text: &str) -> Option<usize> {
     let body = &text[1..];
     if quote == '\'' && !body.starts_with('\\') {
         let character = body.chars().next()?;
-        return body[character.len_utf8()..]
-            .starts_with('\'')
-            .then(|| character.len_utf8() + 2);
+        return body[character.len_utf8()..].starts_with('\'').then(|| character.len_utf8() + 2);
     }
     let mut is_escaped = false;
     for (at, c) in body.char_indices() {
@@ -146,10 +141,8 @@ pub(crate) fn functions(code: &str) -> Vec<Function<'_>> {
     let mut macro_rest = usize::MAX;
     for word in words(code) {
         if word.text == "macro_rules" {
-            let definition = word
-                .rest
-                .find('{')
-                .and_then(|at| Some((at, bracketed(&word.rest[at..], '{', '}')?)));
+            let definition =
+                word.rest.find('{').and_then(|at| Some((at, bracketed(&word.rest[at..], '{', '}')?)));
             macro_rest = definition.map_or(usize::MAX, |(at, inner)| word.rest.len() - at - inner.len());
         }
         let is_in_macro = macro_rest != usize::MAX && word.rest.len() > macro_rest;
@@ -178,11 +171,7 @@ fn function(keyword: Word<'_>) -> Option<Function<'_>> {
     })?;
     let inner = bracketed(&name.rest[body..], '{', '}')?;
     let lines = 1 + newlines(between) + newlines(&name.rest[..body]) + newlines(inner);
-    Some(Function {
-        name: name.text,
-        line: keyword.line,
-        lines,
-    })
+    Some(Function { name: name.text, line: keyword.line, lines })
 }
 
 /// What is between the bracket that `code` starts with and the one that closes it.

@@ -44,18 +44,12 @@ struct Ban {
 
 /// Every dependency is allowed by its licence.
 pub(crate) fn licences(tree: &Tree) -> Result<Vec<String>> {
-    Ok(unlicensed(
-        &rules(tree)?.licenses.allow,
-        &tree.workspace.locked_packages()?,
-    ))
+    Ok(unlicensed(&rules(tree)?.licenses.allow, &tree.workspace.locked_packages()?))
 }
 
 /// Nothing banned is there, and nothing twice that must not be.
 pub(crate) fn bans(tree: &Tree) -> Result<Vec<String>> {
-    Ok(banned(
-        &rules(tree)?.bans.deny,
-        &tree.workspace.locked_packages()?,
-    ))
+    Ok(banned(&rules(tree)?.bans.deny, &tree.workspace.locked_packages()?))
 }
 
 fn rules(tree: &Tree) -> Result<Rules> {
@@ -66,13 +60,7 @@ fn rules(tree: &Tree) -> Result<Rules> {
 
 fn unlicensed(allowed: &[String], packages: &[Locked]) -> Vec<String> {
     let mut findings = Vec::new();
-    for Locked {
-        name,
-        version,
-        license,
-        ..
-    } in packages.iter().filter(|package| package.source.is_some())
-    {
+    for Locked { name, version, license, .. } in packages.iter().filter(|package| package.source.is_some()) {
         let problem = match license {
             None => Some("states no licence".to_owned()),
             Some(expression) => match spdx::is_allowed(expression, allowed) {
@@ -88,21 +76,14 @@ fn unlicensed(allowed: &[String], packages: &[Locked]) -> Vec<String> {
 
 fn banned(bans: &[Ban], packages: &[Locked]) -> Vec<String> {
     let mut findings = Vec::new();
-    for Ban {
-        name,
-        deny_multiple_versions,
-        reason,
-    } in bans
-    {
+    for Ban { name, deny_multiple_versions, reason } in bans {
         let same_name = packages.iter().filter(|package| package.name == *name);
         let versions: BTreeSet<&str> = same_name.map(|package| package.version.as_str()).collect();
         let versions_max = usize::from(*deny_multiple_versions);
         if versions.len() > versions_max {
             let versions = versions.into_iter().collect::<Vec<_>>().join(", ");
             let asking = format!("`cargo tree -i {name}` shows who asks for it");
-            findings.push(format!(
-                "{name} {versions}: at most {versions_max} allowed: {reason}; {asking}"
-            ));
+            findings.push(format!("{name} {versions}: at most {versions_max} allowed: {reason}; {asking}"));
         }
     }
     findings

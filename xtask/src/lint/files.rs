@@ -13,9 +13,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// Every file says first what it is.
 pub(crate) fn headers(tree: &Tree) -> Result<Vec<String>> {
     let without = tree.rust().filter(|file| !file.text.starts_with("//!"));
-    Ok(without
-        .map(|file| file.finding(1, "does not open with a `//!` header"))
-        .collect())
+    Ok(without.map(|file| file.finding(1, "does not open with a `//!` header")).collect())
 }
 
 /// No file is too long.
@@ -31,10 +29,7 @@ pub(crate) fn length(tree: &Tree) -> Result<Vec<String>> {
 pub(crate) fn function_length(tree: &Tree) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for file in tree.rust() {
-        for function in functions(&file.code)
-            .iter()
-            .filter(|function| function.lines > FUNCTION_LINES_MAX)
-        {
+        for function in functions(&file.code).iter().filter(|function| function.lines > FUNCTION_LINES_MAX) {
             let (name, lines) = (function.name, function.lines);
             let what = format!("function `{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}");
             findings.push(file.finding(function.line, what));
@@ -45,12 +40,8 @@ pub(crate) fn function_length(tree: &Tree) -> Result<Vec<String>> {
 
 /// A module `foo` with parts is `foo.rs` beside `foo/`.
 pub(crate) fn no_mod_rs(tree: &Tree) -> Result<Vec<String>> {
-    let named = tree
-        .rust()
-        .filter(|file| file.path.ends_with("/mod.rs") || file.path == "mod.rs");
-    Ok(named
-        .map(|file| file.finding(1, "name it after its folder, beside the folder"))
-        .collect())
+    let named = tree.rust().filter(|file| file.path.ends_with("/mod.rs") || file.path == "mod.rs");
+    Ok(named.map(|file| file.finding(1, "name it after its folder, beside the folder")).collect())
 }
 
 /// A lint that is switched off says why, and fails when it is no longer needed.

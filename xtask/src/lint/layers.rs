@@ -66,28 +66,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: Who::In(&["store"]),
-        never: &[
-            "godwit-engine",
-            "godwit-mesh",
-            "godwit-host",
-            "wasmparser",
-            "iroh*",
-            "axum*",
-            "reqwest",
-        ],
+        never: &["godwit-engine", "godwit-mesh", "godwit-host", "wasmparser", "iroh*", "axum*", "reqwest"],
         tests_may: false,
         why: "the store knows neither guests nor mesh nor HTTP",
     },
     Rule {
         who: Who::In(&["engine"]),
-        never: &[
-            "godwit-store",
-            "godwit-mesh",
-            "godwit-host",
-            "iroh*",
-            "axum*",
-            "reqwest",
-        ],
+        never: &["godwit-store", "godwit-mesh", "godwit-host", "iroh*", "axum*", "reqwest"],
         tests_may: false,
         why: "the engine sees one turn at a time: no store, no mesh, no HTTP",
     },
@@ -99,38 +84,19 @@ const RULES: &[Rule] = &[
     },
     Rule {
         who: Who::In(&["mesh"]),
-        never: &[
-            "godwit-store",
-            "godwit-engine",
-            "godwit-host",
-            "wasmparser",
-            "axum*",
-            "reqwest",
-        ],
+        never: &["godwit-store", "godwit-engine", "godwit-host", "wasmparser", "axum*", "reqwest"],
         tests_may: false,
         why: "the mesh carries frames and knows neither store nor engine nor HTTP",
     },
     Rule {
         who: Who::In(&["guest-sdk", "plugins", "tests/guests"]),
-        never: &[
-            "godwit-core",
-            "godwit-store",
-            "godwit-engine",
-            "godwit-mesh",
-            "godwit-host",
-        ],
+        never: &["godwit-core", "godwit-store", "godwit-engine", "godwit-mesh", "godwit-host"],
         tests_may: false,
         why: "agents know the host through `wit/` only",
     },
     Rule {
         who: Who::NotIn(&["tests"]),
-        never: &[
-            "godwit-support",
-            "godwit-it",
-            "godwit-cluster",
-            "godwit-demo",
-            "godwit-bench",
-        ],
+        never: &["godwit-support", "godwit-it", "godwit-cluster", "godwit-demo", "godwit-bench"],
         tests_may: true,
         why: "the product does not depend on its tests",
     },
@@ -144,22 +110,12 @@ pub(crate) fn check(tree: &Tree) -> Result<Vec<String>> {
 fn findings(workspace: &Workspace) -> Vec<String> {
     let mut findings = Vec::new();
     for rule in RULES {
-        for package in workspace
-            .packages
-            .iter()
-            .filter(|package| rule.who.includes(package))
-        {
+        for package in workspace.packages.iter().filter(|package| rule.who.includes(package)) {
             let counts = |kind: Option<&str>| !(rule.tests_may && kind == Some("dev"));
-            for dependency in package
-                .dependencies
-                .iter()
-                .filter(|dependency| counts(dependency.kind.as_deref()))
+            for dependency in
+                package.dependencies.iter().filter(|dependency| counts(dependency.kind.as_deref()))
             {
-                if rule
-                    .never
-                    .iter()
-                    .any(|pattern| matches(pattern, &dependency.name))
-                {
+                if rule.never.iter().any(|pattern| matches(pattern, &dependency.name)) {
                     let (folder, name, why) = (&package.folder, &dependency.name, rule.why);
                     findings.push(format!("{folder}/Cargo.toml: depends on {name}: {why}"));
                 }
@@ -179,9 +135,7 @@ impl Who {
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
-    pattern
-        .strip_suffix('*')
-        .map_or(pattern == name, |prefix| name.starts_with(prefix))
+    pattern.strip_suffix('*').map_or(pattern == name, |prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]

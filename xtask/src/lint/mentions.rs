@@ -14,10 +14,7 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/id.rs", "names are values"),
     ("core/src/digest.rs", "digests are values"),
     ("core/src/limits.rs", "limits are constants"),
-    (
-        "core/src/retry.rs",
-        "delays follow from the attempt; the caller waits",
-    ),
+    ("core/src/retry.rs", "delays follow from the attempt; the caller waits"),
     ("core/src/input.rs", "which input is admitted"),
     ("core/src/input/", "which input is admitted"),
     ("core/src/receipt.rs", "the receipt chain"),
@@ -30,10 +27,7 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/spec.rs", "what an agent should be"),
     ("core/src/edge.rs", "who may send to whom"),
     ("core/src/lease/rules.rs", "when a lease is valid, renewed, lost"),
-    (
-        "core/src/agent/turn.rs",
-        "may a turn start, what does its failure mean",
-    ),
+    ("core/src/agent/turn.rs", "may a turn start, what does its failure mean"),
     ("core/src/store/rows.rs", "the portable form of rows"),
     ("core/src/migration.rs", "phases and failures"),
     ("host/src/runtime/verify.rs", "what a history must look like"),
@@ -41,10 +35,7 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/migration/phases.rs", "the order of phases"),
     ("core/src/migration/source.rs", "the source's side"),
     ("core/src/migration/target.rs", "the target's side"),
-    (
-        "core/src/migration/record.rs",
-        "what survives a crash and what follows from it",
-    ),
+    ("core/src/migration/record.rs", "what survives a crash and what follows from it"),
     ("core/src/roster.rs", "who should exist"),
     ("core/src/reconcile.rs", "what to do about the difference"),
 ];
@@ -69,11 +60,8 @@ const IMPURE: &[&str] = &[
 ];
 
 /// What a pure part may mention all the same, with the reason.
-const PURE_EXCEPTIONS: &[(&str, &str, &str)] = &[(
-    "core/src/id.rs",
-    "Arc",
-    "an agent's id is immutable text that is cloned into every event",
-)];
+const PURE_EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("core/src/id.rs", "Arc", "an agent's id is immutable text that is cloned into every event")];
 
 /// Where the HTTP API is, and what it may not mention.
 const API: &[&str] = &["host/src/api.rs", "host/src/api/"];
@@ -97,17 +85,10 @@ pub(crate) fn pure(tree: &Tree) -> Result<Vec<String>> {
         let Some((_, decides)) = PURE.iter().find(|(place, _)| file.is_at(place)) else {
             continue;
         };
-        let is_excepted = |word: &str| {
-            PURE_EXCEPTIONS
-                .iter()
-                .any(|(place, name, _)| file.is_at(place) && *name == word)
-        };
+        let is_excepted =
+            |word: &str| PURE_EXCEPTIONS.iter().any(|(place, name, _)| file.is_at(place) && *name == word);
         let what = |word: &str| format!("`{word}` in a pure part ({decides})");
-        findings.extend(mentions(
-            file,
-            |word| IMPURE.contains(&word) && !is_excepted(word),
-            what,
-        ));
+        findings.extend(mentions(file, |word| IMPURE.contains(&word) && !is_excepted(word), what));
     }
     Ok(findings)
 }
@@ -125,10 +106,7 @@ pub(crate) fn api(tree: &Tree) -> Result<Vec<String>> {
 /// The command line does nothing that the public HTTP API can't.
 pub(crate) fn cli(tree: &Tree) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for file in tree
-        .rust()
-        .filter(|file| is_in(file, CLI) && !is_in(file, CLI_EXCEPTIONS))
-    {
+    for file in tree.rust().filter(|file| is_in(file, CLI) && !is_in(file, CLI_EXCEPTIONS)) {
         let what = |word: &str| format!("`{word}` in the command line: go through the public HTTP API");
         findings.extend(mentions(file, |word| CLI_NEVER.contains(&word), what));
         for (line, module) in crate_modules(file) {
@@ -146,27 +124,16 @@ fn is_in(file: &File, places: &[&str]) -> bool {
 
 /// A finding for each word of the file's code that is `sought`, once a line.
 fn mentions(file: &File, sought: impl Fn(&str) -> bool, what: impl Fn(&str) -> String) -> Vec<String> {
-    let found: BTreeSet<(usize, &str)> = words(&file.code)
-        .filter(|word| sought(word.text))
-        .map(|word| (word.line, word.text))
-        .collect();
-    found
-        .into_iter()
-        .map(|(line, word)| file.finding(line, what(word)))
-        .collect()
+    let found: BTreeSet<(usize, &str)> =
+        words(&file.code).filter(|word| sought(word.text)).map(|word| (word.line, word.text)).collect();
+    found.into_iter().map(|(line, word)| file.finding(line, what(word))).collect()
 }
 
 /// The modules of its own crate that a file names as `crate::MODULE`, `crate::{MODULE, ..}` or, from the binary,
 /// `godwit::MODULE`.
 fn crate_modules(file: &File) -> Vec<(usize, &str)> {
     let roots = words(&file.code).filter(|word| matches!(word.text, "crate" | "godwit"));
-    roots
-        .flat_map(|root| {
-            first_segments(root)
-                .into_iter()
-                .map(move |module| (root.line, module))
-        })
-        .collect()
+    roots.flat_map(|root| first_segments(root).into_iter().map(move |module| (root.line, module))).collect()
 }
 
 /// The path segments right after `root::`.

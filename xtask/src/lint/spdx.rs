@@ -6,15 +6,9 @@
 ///
 /// `None` when the text is not an expression.
 pub(crate) fn is_allowed(expression: &str, allowed: &[String]) -> Option<bool> {
-    let spaced = expression
-        .replace('(', " ( ")
-        .replace(')', " ) ")
-        .replace('/', " OR ");
+    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let tokens: Vec<&str> = spaced.split_whitespace().collect();
-    let mut parser = Parser {
-        tokens: &tokens,
-        allowed,
-    };
+    let mut parser = Parser { tokens: &tokens, allowed };
     let result = parser.any_of()?;
     parser.tokens.is_empty().then_some(result)
 }
@@ -51,11 +45,8 @@ impl<'a> Parser<'a> {
             return self.take(")").then_some(result);
         }
         let licence = self.name()?;
-        let full = if self.take("WITH") {
-            format!("{licence} WITH {}", self.name()?)
-        } else {
-            licence.to_owned()
-        };
+        let full =
+            if self.take("WITH") { format!("{licence} WITH {}", self.name()?) } else { licence.to_owned() };
         Some(self.allowed.contains(&full))
     }
 

@@ -51,20 +51,14 @@ const NOT_OURS: &[&str] = &["Cargo.lock", "wit/deps/"];
 
 /// Runs the check.
 pub(crate) fn check(tree: &Tree) -> Result<Vec<String>> {
-    let ours = tree
-        .files
-        .iter()
-        .filter(|file| !NOT_OURS.iter().any(|place| file.is_at(place)));
+    let ours = tree.files.iter().filter(|file| !NOT_OURS.iter().any(|place| file.is_at(place)));
     Ok(ours.flat_map(findings).collect())
 }
 
 fn findings(file: &File) -> Vec<String> {
     let mut findings = Vec::new();
     for (line, text) in file.text.lines().enumerate() {
-        for Pattern {
-            text: sought, what, ..
-        } in PATTERNS.iter().filter(|pattern| pattern.is_in(text))
-        {
+        for Pattern { text: sought, what, .. } in PATTERNS.iter().filter(|pattern| pattern.is_in(text)) {
             findings.push(file.finding(line + 1, format!("`{sought}`: {what}")));
         }
     }

@@ -29,11 +29,7 @@ pub(crate) fn clippy(tree: &Tree) -> Result<Vec<String>> {
 }
 
 fn finding(result: Result<()>) -> Vec<String> {
-    result
-        .err()
-        .map(|error| format!("{error:#}; see above"))
-        .into_iter()
-        .collect()
+    result.err().map(|error| format!("{error:#}; see above")).into_iter().collect()
 }
 
 fn ensure_component(subcommand: &str, component: &str) -> Result<()> {

@@ -43,11 +43,7 @@ impl File {
     /// A file with this content.
     pub(crate) fn new(path: impl Into<String>, text: impl Into<String>) -> Self {
         let (path, text) = (path.into(), text.into());
-        let code = if path.ends_with(".rs") {
-            blanked(&text)
-        } else {
-            String::new()
-        };
+        let code = if path.ends_with(".rs") { blanked(&text) } else { String::new() };
         Self { path, text, code }
     }
 
@@ -57,18 +53,12 @@ impl File {
 
     /// Whether it holds tests only: `tests.rs`, or anything in a folder `tests`.
     pub(crate) fn is_test(&self) -> bool {
-        self.path
-            .split('/')
-            .any(|part| part == "tests" || part == "tests.rs")
+        self.path.split('/').any(|part| part == "tests" || part == "tests.rs")
     }
 
     /// Whether it is the file `place`, or below the folder `place` when that ends with `/`.
     pub(crate) fn is_at(&self, place: &str) -> bool {
-        if place.ends_with('/') {
-            self.path.starts_with(place)
-        } else {
-            self.path == place
-        }
+        if place.ends_with('/') { self.path.starts_with(place) } else { self.path == place }
     }
 
     /// A finding in this file.
@@ -80,12 +70,9 @@ impl File {
 /// Every text file that git tracks, and those it neither tracks nor ignores: a check that sees a new file only after
 /// `git add` comes too late.
 fn files(root: &Path) -> Result<Vec<File>> {
-    let listed = Process::new(
-        "git",
-        ["ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-    )
-    .directory(root)
-    .output()?;
+    let listed = Process::new("git", ["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+        .directory(root)
+        .output()?;
     let mut files = Vec::new();
     for path in listed.split_terminator('\0') {
         let full = root.join(path);

@@ -27,10 +27,7 @@ fn cargo_home_and_the_like_are_passed_on() {
 #[test]
 fn failing_command_is_an_error_that_names_it() {
     let error = Process::new("false", ["--why"]).run().unwrap_err();
-    assert!(
-        format!("{error:#}").contains("`false --why` ended with"),
-        "{error:#}"
-    );
+    assert!(format!("{error:#}").contains("`false --why` ended with"), "{error:#}");
     let error = Process::new("godwit-no-such-program", [""; 0]).run().unwrap_err();
     assert!(format!("{error:#}").contains("cannot start"), "{error:#}");
 }

@@ -4,10 +4,7 @@ use super::*;
 use crate::workspace::tests::{package, workspace};
 
 fn names(packages: Vec<&Package>) -> Vec<&str> {
-    packages
-        .into_iter()
-        .map(|package| package.name.as_str())
-        .collect()
+    packages.into_iter().map(|package| package.name.as_str()).collect()
 }
 
 #[test]

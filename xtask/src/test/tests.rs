@@ -20,8 +20,5 @@ fn named_suites_run_in_the_usual_order() {
 #[test]
 fn unknown_suite_is_refused_with_those_there_are() {
     let error = names(&["unit", "units"]).unwrap_err().to_string();
-    assert!(
-        error.contains("no suite `units`") && error.contains("unit, sdk"),
-        "{error}"
-    );
+    assert!(error.contains("no suite `units`") && error.contains("unit, sdk"), "{error}");
 }

@@ -5,14 +5,8 @@ use super::*;
 /// A member with normal dependencies on `dependencies`; one written `dev:NAME` is a dev-dependency.
 pub(crate) fn package(name: &str, folder: &str, dependencies: &[&str]) -> Package {
     let dependency = |text: &&str| match text.strip_prefix("dev:") {
-        Some(name) => Dependency {
-            name: name.to_owned(),
-            kind: Some("dev".to_owned()),
-        },
-        None => Dependency {
-            name: (*text).to_owned(),
-            kind: None,
-        },
+        Some(name) => Dependency { name: name.to_owned(), kind: Some("dev".to_owned()) },
+        None => Dependency { name: (*text).to_owned(), kind: None },
     };
     Package {
         id: format!("id of {name}"),
@@ -26,11 +20,7 @@ pub(crate) fn package(name: &str, folder: &str, dependencies: &[&str]) -> Packag
 
 /// A workspace of these members.
 pub(crate) fn workspace(packages: Vec<Package>) -> Workspace {
-    Workspace {
-        root: "/r".into(),
-        target: "/r/target".into(),
-        packages,
-    }
+    Workspace { root: "/r".into(), target: "/r/target".into(), packages }
 }
 
 #[test]
@@ -47,10 +37,7 @@ fn metadata_is_read() {
     }"#;
     let workspace = Workspace::from_metadata(serde_json::from_str(text).unwrap()).unwrap();
     let counter = workspace.package("counter").unwrap();
-    assert_eq!(
-        (counter.folder.as_str(), counter.folder_name()),
-        ("plugins/counter", "counter")
-    );
+    assert_eq!((counter.folder.as_str(), counter.folder_name()), ("plugins/counter", "counter"));
     assert_eq!((counter.is_component, counter.is_default_member), (true, false));
     assert_eq!(counter.dependencies[1].kind.as_deref(), Some("dev"));
     assert!(workspace.package("godwit-core").unwrap().is_default_member);

@@ -21,9 +21,9 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
         AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent | StoreError::Fenced { .. }) => {
             Answer::Elsewhere
         }
-        AcceptError::Store(error) => Answer::NotAccepted(NotAccepted::Unavailable {
-            reason: error.to_string(),
-        }),
+        AcceptError::Store(error) => {
+            Answer::NotAccepted(NotAccepted::Unavailable { reason: error.to_string() })
+        }
         refused => Answer::NotAccepted(NotAccepted::Refused(refused)),
     }
 }
@@ -44,11 +44,8 @@ impl Driver {
         let outcome = self.env.store.commit_turns(unit).await;
         failpoint::hit("turn.after-commit");
         let is_durable = |pending: &Pending| pending.steps_end <= outcome.committed;
-        let split = chain
-            .pending
-            .iter()
-            .position(|pending| !is_durable(pending))
-            .unwrap_or(chain.pending.len());
+        let split =
+            chain.pending.iter().position(|pending| !is_durable(pending)).unwrap_or(chain.pending.len());
         let rest = chain.pending.split_off(split);
         for pending in chain.pending {
             self.release(pending);
@@ -74,12 +71,9 @@ impl Driver {
         let mut unaccepted = Vec::with_capacity(rest.len());
         for pending in rest {
             match pending {
-                Pending {
-                    origin: Origin::Direct(request),
-                    seq,
-                    steps_end,
-                    ..
-                } if steps_end == committed + 1 => {
+                Pending { origin: Origin::Direct(request), seq, steps_end, .. }
+                    if steps_end == committed + 1 =>
+                {
                     self.add_waiter(seq, request.input.input.id, request.answer);
                 }
                 other => unaccepted.push(other),
@@ -90,13 +84,7 @@ impl Driver {
 
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
-        let Pending {
-            origin,
-            seq,
-            outcome,
-            has_outputs,
-            ..
-        } = pending;
+        let Pending { origin, seq, outcome, has_outputs, .. } = pending;
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
         }
@@ -105,15 +93,7 @@ impl Driver {
             (Origin::Direct(request), Some(outcome)) => {
                 let input = request.input.input.id;
                 self.known = self.known.max(seq);
-                self.answer(
-                    request.answer,
-                    Answer::Ended {
-                        input,
-                        seq,
-                        outcome,
-                        is_duplicate: false,
-                    },
-                );
+                self.answer(request.answer, Answer::Ended { input, seq, outcome, is_duplicate: false });
             }
             // Accepted with a failed attempt behind it: it waits in the queue now.
             (Origin::Direct(request), None) => self.add_waiter(seq, request.input.input.id, request.answer),
@@ -126,12 +106,7 @@ impl Driver {
             return;
         };
         for answer in answers {
-            let ended = Answer::Ended {
-                input,
-                seq,
-                outcome: outcome.clone(),
-                is_duplicate: false,
-            };
+            let ended = Answer::Ended { input, seq, outcome: outcome.clone(), is_duplicate: false };
             self.answer(answer, ended);
         }
     }
@@ -163,9 +138,7 @@ impl Driver {
                     let reason = error.to_string();
                     for request in directs.by_ref() {
                         let input = request.input.input.id;
-                        let unavailable = NotAccepted::Unavailable {
-                            reason: reason.clone(),
-                        };
+                        let unavailable = NotAccepted::Unavailable { reason: reason.clone() };
                         let answer = if is_unknown {
                             Answer::Unknown { input }
                         } else {
@@ -219,14 +192,7 @@ impl Driver {
                     matches!(&origin, Origin::Queued(stored) if stored.state == InputState::Staged);
                 if was_staged && !matches!(error, GuestError::Fenced) {
                     let attempts = attempt.saturating_sub(1);
-                    chain.push_attempt(
-                        origin,
-                        Attempt {
-                            seq,
-                            state: InputState::Queued,
-                            attempts,
-                        },
-                    );
+                    chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
                     self.commit(chain).await?;
                 } else {
                     self.put_back(origin);
@@ -234,14 +200,7 @@ impl Driver {
                 self.on_uncounted(&error).await
             }
             Verdict::Again { attempts } => {
-                chain.push_attempt(
-                    origin,
-                    Attempt {
-                        seq,
-                        state: InputState::Queued,
-                        attempts,
-                    },
-                );
+                chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
                 self.commit(chain).await?;
                 self.loaded = None;
                 self.pause_longer();
@@ -264,11 +223,7 @@ impl Driver {
             return Ok(());
         }
         self.report_fenced("guest call").await;
-        if self.guard.state() == LeaseState::Lost {
-            Err(End::Lost)
-        } else {
-            Ok(())
-        }
+        if self.guard.state() == LeaseState::Lost { Err(End::Lost) } else { Ok(()) }
     }
 
     /// Ends the driver when the store says that the agent is another's; otherwise waits and tries again.
@@ -307,29 +262,16 @@ impl Driver {
     // --- waiters
 
     pub(super) fn add_waiter(&mut self, seq: Seq, input: InputId, answer: oneshot::Sender<Answer>) {
-        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters {
-            input,
-            answers: Vec::new(),
-        });
+        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters { input, answers: Vec::new() });
         waiters.answers.push(answer);
     }
 
     /// A caller that repeats a key gets the stored answer, or joins those who wait for it.
     pub(super) fn answer_duplicate(&mut self, stored: StoredInput, answer: oneshot::Sender<Answer>) {
-        let StoredInput {
-            seq, input, outcome, ..
-        } = stored;
+        let StoredInput { seq, input, outcome, .. } = stored;
         match outcome {
             Some(outcome) => {
-                self.answer(
-                    answer,
-                    Answer::Ended {
-                        input: input.id,
-                        seq,
-                        outcome,
-                        is_duplicate: true,
-                    },
-                );
+                self.answer(answer, Answer::Ended { input: input.id, seq, outcome, is_duplicate: true });
             }
             None => {
                 self.add_waiter(seq, input.id, answer);

@@ -51,21 +51,9 @@ async fn world() -> World {
     let loader = ScriptedLoader::default();
     loader.load(&component).unwrap();
     let agent = AgentId::parse("a").unwrap();
-    let spec = Spec {
-        plugin: plugin.digest,
-        config: BTreeMap::new(),
-        limits: GuestLimits::default(),
-    };
+    let spec = Spec { plugin: plugin.digest, config: BTreeMap::new(), limits: GuestLimits::default() };
     store.put_plugin(plugin, component).await.unwrap();
-    store
-        .create(NewAgent {
-            agent: agent.clone(),
-            spec,
-            labels: BTreeMap::new(),
-            now_ms: 1,
-        })
-        .await
-        .unwrap();
+    store.create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 }).await.unwrap();
     let incarnation = join(store.as_ref()).await;
     let notices = Arc::new(Mutex::new(Vec::new()));
     let told = notices.clone();
@@ -80,34 +68,15 @@ async fn world() -> World {
     };
     let session = SessionLease::unlimited();
     let ids = std::cell::Cell::new(0);
-    World {
-        env,
-        tasks: TaskGroup::default(),
-        agent,
-        incarnation,
-        session,
-        notices,
-        ids,
-    }
+    World { env, tasks: TaskGroup::default(), agent, incarnation, session, notices, ids }
 }
 
 impl World {
     async fn grant(&self) -> Grant {
         let agents = std::slice::from_ref(&self.agent);
-        let lease = self
-            .env
-            .store
-            .acquire(self.incarnation, agents)
-            .await
-            .unwrap()
-            .remove(0)
-            .unwrap();
+        let lease = self.env.store.acquire(self.incarnation, agents).await.unwrap().remove(0).unwrap();
         let guard = LeaseGuard::new(self.session.clone(), lease.token);
-        Grant {
-            lease,
-            guard,
-            warm: None,
-        }
+        Grant { lease, guard, warm: None }
     }
 
     async fn drive(&self) -> Handle {
@@ -135,19 +104,13 @@ impl World {
 
     async fn ask(&self, handle: &Handle, text: &str) -> Answer {
         let asked = handle.ask(self.input(text, None));
-        within(Duration::from_secs(20), asked)
-            .await
-            .expect("an answer in time")
-            .expect("a driver")
+        within(Duration::from_secs(20), asked).await.expect("an answer in time").expect("a driver")
     }
 }
 
 fn reply(answer: &Answer) -> String {
     match answer {
-        Answer::Ended {
-            outcome: Outcome::Committed { reply, .. },
-            ..
-        } => match &reply.outcome {
+        Answer::Ended { outcome: Outcome::Committed { reply, .. }, .. } => match &reply.outcome {
             ReplyOutcome::Ok(bytes) => String::from_utf8_lossy(bytes).into_owned(),
             other => format!("{other:?}"),
         },
@@ -173,12 +136,7 @@ async fn asks_are_answered_after_their_commit_and_survive_a_new_driver() {
 async fn sends_run_before_later_asks_and_in_order() {
     let world = world().await;
     for text in ["add 1", "add 10"] {
-        world
-            .env
-            .store
-            .accept(world.input(text, None), world.incarnation)
-            .await
-            .unwrap();
+        world.env.store.accept(world.input(text, None), world.incarnation).await.unwrap();
     }
     let handle = world.drive().await;
     assert_eq!(reply(&world.ask(&handle, "add 100").await), "111");
@@ -191,21 +149,9 @@ async fn a_repeated_key_is_answered_from_the_store_and_another_body_is_refused()
     let first = handle.ask(world.input("add 2", Some("k"))).await.unwrap();
     let second = handle.ask(world.input("add 2", Some("k"))).await.unwrap();
     assert_eq!(reply(&first), reply(&second));
-    assert!(
-        matches!(
-            second,
-            Answer::Ended {
-                is_duplicate: true,
-                ..
-            }
-        ),
-        "{second:?}"
-    );
+    assert!(matches!(second, Answer::Ended { is_duplicate: true, .. }), "{second:?}");
     let other = handle.ask(world.input("add 3", Some("k"))).await.unwrap();
-    assert_eq!(
-        other,
-        Answer::NotAccepted(NotAccepted::Refused(AcceptError::KeyReused))
-    );
+    assert_eq!(other, Answer::NotAccepted(NotAccepted::Refused(AcceptError::KeyReused)));
     assert_eq!(reply(&world.ask(&handle, "get").await), "2");
 }
 
@@ -216,11 +162,7 @@ async fn refusing_commits_fatal_is_dead_lettered_and_the_agent_goes_on() {
     assert!(reply(&world.ask(&handle, "refuse").await).contains("Refused"));
     match world.ask(&handle, "fatal").await {
         Answer::Ended {
-            outcome:
-                Outcome::DeadLettered {
-                    reason: DeadLetterReason::Fatal { .. },
-                    ..
-                },
+            outcome: Outcome::DeadLettered { reason: DeadLetterReason::Fatal { .. }, .. },
             ..
         } => {}
         other => panic!("{other:?}"),
@@ -233,24 +175,13 @@ async fn attempts_are_durable_and_end_in_a_dead_letter() {
     let world = world().await;
     let handle = world.drive().await;
     match world.ask(&handle, "trap").await {
-        Answer::Ended {
-            outcome: Outcome::DeadLettered { reason, .. },
-            ..
-        } => {
-            assert!(
-                matches!(reason, DeadLetterReason::Fault { attempts: 3, .. }),
-                "{reason:?}"
-            );
+        Answer::Ended { outcome: Outcome::DeadLettered { reason, .. }, .. } => {
+            assert!(matches!(reason, DeadLetterReason::Fault { attempts: 3, .. }), "{reason:?}");
         }
         other => panic!("{other:?}"),
     }
     assert_eq!(reply(&world.ask(&handle, "retry-until 3").await), "0");
-    let open = world
-        .env
-        .store
-        .open_inputs(&world.agent, Page { after: 0, limit: 10 })
-        .await
-        .unwrap();
+    let open = world.env.store.open_inputs(&world.agent, Page { after: 0, limit: 10 }).await.unwrap();
     assert!(open.is_empty(), "{open:?}");
 }
 
@@ -261,14 +192,7 @@ async fn a_driver_that_lost_its_lease_commits_nothing_and_sends_callers_on() {
     assert_eq!(reply(&world.ask(&stale, "add 1").await), "1");
     let newer = join(world.env.store.as_ref()).await;
     let agents = std::slice::from_ref(&world.agent);
-    world
-        .env
-        .store
-        .acquire(newer, agents)
-        .await
-        .unwrap()
-        .remove(0)
-        .unwrap();
+    world.env.store.acquire(newer, agents).await.unwrap().remove(0).unwrap();
     assert_eq!(world.ask(&stale, "add 1").await, Answer::Elsewhere);
     let row = world.env.store.agent(&world.agent).await.unwrap().unwrap();
     assert_eq!(row.revision, Revision(2));
@@ -301,19 +225,8 @@ async fn outputs_are_announced_with_their_commit() {
     let world = world().await;
     let handle = world.drive().await;
     assert_eq!(reply(&world.ask(&handle, "send b hello").await), "0");
-    assert!(
-        world
-            .notices
-            .lock()
-            .unwrap()
-            .contains(&Notice::Outputs(world.agent.clone()))
-    );
-    let pending = world
-        .env
-        .store
-        .pending_outputs(&world.agent, Page { after: 0, limit: 10 })
-        .await
-        .unwrap();
+    assert!(world.notices.lock().unwrap().contains(&Notice::Outputs(world.agent.clone())));
+    let pending = world.env.store.pending_outputs(&world.agent, Page { after: 0, limit: 10 }).await.unwrap();
     assert_eq!(pending.len(), 1);
     assert_eq!(pending[0].number, 1);
 }
@@ -328,27 +241,11 @@ async fn a_dead_letter_that_is_tried_again_runs_at_its_old_place() {
     assert_eq!(reply(&world.ask(&handle, "add 1").await), "1");
     world.env.store.redrive(&world.agent, id).await.unwrap();
     let joined = handle.join(id, Seq(1));
-    let again = within(Duration::from_secs(20), joined)
-        .await
-        .expect("it ends again");
-    assert!(
-        matches!(
-            again,
-            Answer::Ended {
-                outcome: Outcome::DeadLettered { .. },
-                ..
-            }
-        ),
-        "{again:?}"
-    );
+    let again = within(Duration::from_secs(20), joined).await.expect("it ends again");
+    assert!(matches!(again, Answer::Ended { outcome: Outcome::DeadLettered { .. }, .. }), "{again:?}");
     world.env.store.redrive(&world.agent, id).await.unwrap();
     handle.reload().await;
     assert_eq!(reply(&world.ask(&handle, "add 1").await), "2");
-    let open = world
-        .env
-        .store
-        .open_inputs(&world.agent, Page { after: 0, limit: 10 })
-        .await
-        .unwrap();
+    let open = world.env.store.open_inputs(&world.agent, Page { after: 0, limit: 10 }).await.unwrap();
     assert!(open.is_empty(), "{open:?}");
 }

@@ -23,10 +23,7 @@ async fn one_plugin_can_not_hold_all_threads() {
         })
         .collect();
     let passed = crate::time::within(Duration::from_secs(5), pool.run(other, || 42)).await;
-    assert_eq!(
-        passed.expect("the other plugin's job runs while the greedy one blocks"),
-        Ok(42)
-    );
+    assert_eq!(passed.expect("the other plugin's job runs while the greedy one blocks"), Ok(42));
     for _ in 0..4 {
         release.send(()).unwrap();
     }
@@ -40,10 +37,7 @@ async fn one_plugin_can_not_hold_all_threads() {
 async fn a_panicking_job_is_reported_and_the_thread_lives() {
     let pool = GuestPool::start(2);
     let plugin = Digest([1; 32]);
-    assert_eq!(
-        pool.run(plugin, || -> u32 { panic!("guest job") }).await,
-        Err(PoolClosed)
-    );
+    assert_eq!(pool.run(plugin, || -> u32 { panic!("guest job") }).await, Err(PoolClosed));
     assert_eq!(pool.run(plugin, || 1).await, Ok(1));
     pool.close();
     assert_eq!(pool.run(plugin, || 1).await, Err(PoolClosed));

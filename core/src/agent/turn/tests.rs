@@ -38,10 +38,7 @@ fn only_the_accepting_session_runs_an_input_unstaged_and_only_once() {
         (input(InputState::Queued, 0, 6), Start::Stage { attempts: 1 }),
         (input(InputState::Staged, 1, 6), Start::Stage { attempts: 2 }),
         (input(InputState::Staged, 1, 7), Start::Stage { attempts: 2 }),
-        (
-            input(InputState::Staged, 3, 6),
-            Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 }),
-        ),
+        (input(InputState::Staged, 3, 6), Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 })),
     ];
     for (input, expected) in cases {
         assert_eq!(start(&input, me), expected, "{input:?}");
@@ -51,36 +48,19 @@ fn only_the_accepting_session_runs_an_input_unstaged_and_only_once() {
 #[test]
 fn failures_are_counted_as_the_contract_says() {
     let message = String::from("no");
-    let fault = Fault {
-        kind: FaultKind::Trap,
-        message: message.clone(),
-    };
-    let retryable = GuestError::Retryable {
-        message: message.clone(),
-    };
+    let fault = Fault { kind: FaultKind::Trap, message: message.clone() };
+    let retryable = GuestError::Retryable { message: message.clone() };
     let cases = [
         (GuestError::Fenced, 3, Verdict::Uncounted),
         (GuestError::Interrupted, 3, Verdict::Uncounted),
         (retryable.clone(), 1, Verdict::Again { attempts: 1 }),
+        (GuestError::Fault(fault.clone()), 2, Verdict::Again { attempts: 2 }),
         (
-            GuestError::Fault(fault.clone()),
-            2,
-            Verdict::Again { attempts: 2 },
-        ),
-        (
-            GuestError::Fatal {
-                message: message.clone(),
-            },
+            GuestError::Fatal { message: message.clone() },
             1,
-            Verdict::DeadLetter(DeadLetterReason::Fatal {
-                message: message.clone(),
-            }),
+            Verdict::DeadLetter(DeadLetterReason::Fatal { message: message.clone() }),
         ),
-        (
-            retryable,
-            3,
-            Verdict::DeadLetter(DeadLetterReason::AttemptsExhausted { message, attempts: 3 }),
-        ),
+        (retryable, 3, Verdict::DeadLetter(DeadLetterReason::AttemptsExhausted { message, attempts: 3 })),
         (
             GuestError::Fault(fault.clone()),
             3,
@@ -88,10 +68,6 @@ fn failures_are_counted_as_the_contract_says() {
         ),
     ];
     for (error, attempts, expected) in cases {
-        assert_eq!(
-            after_failure(&error, attempts),
-            expected,
-            "{error:?} at {attempts}"
-        );
+        assert_eq!(after_failure(&error, attempts), expected, "{error:?} at {attempts}");
     }
 }

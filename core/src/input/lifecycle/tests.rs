@@ -6,15 +6,7 @@ use super::*;
 fn every_cell_of_the_table_is_as_drawn() {
     use InputEvent as E;
     use InputState as S;
-    let events = [
-        E::Stage,
-        E::Requeue,
-        E::Commit,
-        E::DeadLetter,
-        E::Redrive,
-        E::Replace,
-        E::Abandon,
-    ];
+    let events = [E::Stage, E::Requeue, E::Commit, E::DeadLetter, E::Redrive, E::Replace, E::Abandon];
     let none: [Option<S>; 7] = [None; 7];
     let table: [(S, [Option<S>; 7]); 6] = [
         (
@@ -31,21 +23,10 @@ fn every_cell_of_the_table_is_as_drawn() {
         ),
         (
             S::Staged,
-            [
-                None,
-                Some(S::Queued),
-                Some(S::Consumed),
-                Some(S::DeadLettered),
-                None,
-                None,
-                Some(S::Abandoned),
-            ],
+            [None, Some(S::Queued), Some(S::Consumed), Some(S::DeadLettered), None, None, Some(S::Abandoned)],
         ),
         (S::Consumed, none),
-        (
-            S::DeadLettered,
-            [None, None, None, None, Some(S::Queued), None, None],
-        ),
+        (S::DeadLettered, [None, None, None, None, Some(S::Queued), None, None]),
         (S::Replaced, none),
         (S::Abandoned, none),
     ];

@@ -35,10 +35,7 @@ async fn seqs_are_admission_order_without_gaps(world: World) {
         let refused = keyed(desk.agent(), "key", &format!("body {number}"));
         // The first of these is accepted; the others reuse its key and take no number.
         let _ = site.store.accept(refused, site.incarnation).await;
-        site.store
-            .accept(keyed(desk.agent(), "key", "body 0"), site.incarnation)
-            .await
-            .unwrap();
+        site.store.accept(keyed(desk.agent(), "key", "body 0"), site.incarnation).await.unwrap();
     }
     let agent = desk.agent().clone();
     drop(desk);
@@ -46,10 +43,7 @@ async fn seqs_are_admission_order_without_gaps(world: World) {
     let inputs = store.inputs(&agent, None, ALL).await.unwrap();
     let seqs: Vec<u64> = inputs.iter().map(|input| input.seq.0).collect();
     assert_eq!(seqs, [1, 2, 3, 4]);
-    assert_eq!(
-        [inputs[0].input.id, inputs[2].input.id, inputs[3].input.id],
-        ids[..]
-    );
+    assert_eq!([inputs[0].input.id, inputs[2].input.id, inputs[3].input.id], ids[..]);
     assert_eq!(store.agent(&agent).await.unwrap().unwrap().next_seq, Seq(5));
 }
 
@@ -61,19 +55,11 @@ async fn an_accepted_input_is_stored_whole(world: World) {
     new.input.correlation = Some("question".to_owned());
     let accepted = site.store.accept(new.clone(), site.incarnation).await;
     assert_eq!(accepted, Ok(Accepted::New { seq: Seq(1) }));
-    let stored = site
-        .store
-        .input(desk.agent(), new.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = site.store.input(desk.agent(), new.input.id).await.unwrap().unwrap();
     let mut expected = new.input.clone();
     expected.accepted_at_ms = START_MS;
     assert_eq!(stored.input, expected, "dated by the store");
-    assert_eq!(
-        (stored.state, stored.attempts, stored.outcome),
-        (InputState::Queued, 0, None)
-    );
+    assert_eq!((stored.state, stored.attempts, stored.outcome), (InputState::Queued, 0, None));
     assert_eq!(stored.accepted_by, site.incarnation);
     assert_eq!(stored.idempotency_key.as_deref(), Some("key"));
     assert_eq!(stored.body_digest, new.body_digest());
@@ -96,12 +82,7 @@ async fn the_same_key_and_body_answers_what_is_stored(world: World) {
     let Ok(Accepted::Duplicate(answered)) = site.store.accept(again(), site.incarnation).await else {
         panic!("the key is known after its end");
     };
-    let stored = site
-        .store
-        .input(desk.agent(), waiting.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = site.store.input(desk.agent(), waiting.input.id).await.unwrap().unwrap();
     assert!(stored.outcome.is_some());
     assert_eq!(*answered, stored);
 }
@@ -109,26 +90,13 @@ async fn the_same_key_and_body_answers_what_is_stored(world: World) {
 async fn another_body_under_a_key_is_refused(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
-    site.store
-        .accept(keyed(desk.agent(), "key", "body"), site.incarnation)
-        .await
-        .unwrap();
+    site.store.accept(keyed(desk.agent(), "key", "body"), site.incarnation).await.unwrap();
     let before = picture(desk.store(), desk.agent()).await;
-    let refused = site
-        .store
-        .accept(keyed(desk.agent(), "key", "other"), site.incarnation)
-        .await;
+    let refused = site.store.accept(keyed(desk.agent(), "key", "other"), site.incarnation).await;
     assert_eq!(refused, Err(AcceptError::KeyReused));
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
-    let other_key = site
-        .store
-        .accept(keyed(desk.agent(), "key2", "body"), site.incarnation)
-        .await;
-    assert_eq!(
-        other_key,
-        Ok(Accepted::New { seq: Seq(2) }),
-        "the same body under another key is new"
-    );
+    let other_key = site.store.accept(keyed(desk.agent(), "key2", "body"), site.incarnation).await;
+    assert_eq!(other_key, Ok(Accepted::New { seq: Seq(2) }), "the same body under another key is new");
 }
 
 async fn the_same_id_is_accepted_once(world: World) {
@@ -138,17 +106,11 @@ async fn the_same_id_is_accepted_once(world: World) {
     site.store.accept(first.clone(), site.incarnation).await.unwrap();
     let before = picture(desk.store(), desk.agent()).await;
     let again = site.store.accept(first.clone(), site.incarnation).await;
-    assert!(
-        matches!(&again, Ok(Accepted::Duplicate(stored)) if stored.seq == Seq(1)),
-        "{again:?}"
-    );
+    assert!(matches!(&again, Ok(Accepted::Duplicate(stored)) if stored.seq == Seq(1)), "{again:?}");
     let mut other = message(desk.agent(), "other");
     other.input.id = first.input.id;
     let refused = site.store.accept(other, site.incarnation).await;
-    assert!(
-        matches!(refused, Err(AcceptError::Store(StoreError::Conflict { .. }))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(AcceptError::Store(StoreError::Conflict { .. }))), "{refused:?}");
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
 }
 
@@ -165,32 +127,17 @@ async fn a_full_inbox_is_busy(world: World) {
         assert_eq!(desk.commit(chain.unit()).await, done(steps));
         left -= steps;
     }
-    let busy = AcceptError::Busy {
-        depth: INBOX_INPUTS_MAX,
-    };
-    let refused = site
-        .store
-        .accept(message(desk.agent(), "late"), site.incarnation)
-        .await;
+    let busy = AcceptError::Busy { depth: INBOX_INPUTS_MAX };
+    let refused = site.store.accept(message(desk.agent(), "late"), site.incarnation).await;
     assert_eq!(refused, Err(busy.clone()));
     let unit = desk.chain().await.accept(message(desk.agent(), "late")).unit();
     let outcome = desk.commit(unit).await;
     assert_eq!(outcome.failure, Some(UnitFailure::Refused(busy)));
-    assert_eq!(
-        desk.row().await.next_seq,
-        Seq(INBOX_INPUTS_MAX + 1),
-        "a refusal takes no number"
-    );
+    assert_eq!(desk.row().await.next_seq, Seq(INBOX_INPUTS_MAX + 1), "a refusal takes no number");
     let first = site.store.open_inputs(desk.agent(), ALL).await.unwrap().remove(0);
     desk.turn(Turn::ends([&first])).await;
-    let accepted = site
-        .store
-        .accept(message(desk.agent(), "late"), site.incarnation)
-        .await;
-    assert!(
-        matches!(accepted, Ok(Accepted::New { .. })),
-        "an end makes room: {accepted:?}"
-    );
+    let accepted = site.store.accept(message(desk.agent(), "late"), site.incarnation).await;
+    assert!(matches!(accepted, Ok(Accepted::New { .. })), "an end makes room: {accepted:?}");
 }
 
 async fn inputs_are_read_in_pages(world: World) {
@@ -201,8 +148,7 @@ async fn inputs_are_read_in_pages(world: World) {
         inputs.push(desk.accept(&format!("{number}")).await);
     }
     desk.turn(Turn::ends([&inputs[1]])).await;
-    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&inputs[3]]))
-        .await;
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&inputs[3]])).await;
     let unit = desk.chain().await.attempt(Seq(5), InputState::Staged, 1).unit();
     desk.commit(unit).await;
     let page = |after, limit| Page { after, limit };
@@ -262,20 +208,8 @@ async fn deliveries_follow_the_table(world: World) {
         ("what lies below has ended", (1, 5), 3, 3, Heard::Ended),
         ("a higher token goes on", (1, 7), 7, 7, Heard::New),
         ("a lower one is stale", (1, 6), 8, 8, Heard::Stale { highest: 7 }),
-        (
-            "even for what has ended",
-            (1, 5),
-            1,
-            1,
-            Heard::Stale { highest: 7 },
-        ),
-        (
-            "a higher generation starts at 1",
-            (2, 7),
-            2,
-            1,
-            Heard::Gap { next: 1 },
-        ),
+        ("even for what has ended", (1, 5), 1, 1, Heard::Stale { highest: 7 }),
+        ("a higher generation starts at 1", (2, 7), 2, 1, Heard::Gap { next: 1 }),
         ("anew", (2, 8), 1, 1, Heard::New),
         ("a lower generation has ended", (1, 8), 8, 8, Heard::Ended),
         ("and teaches its token", (1, 9), 8, 8, Heard::Ended),
@@ -285,22 +219,14 @@ async fn deliveries_follow_the_table(world: World) {
         ("from there", (3, 9), 5, 4, Heard::New),
     ];
     for (what, owner, number, lowest_open, expected) in steps {
-        assert_eq!(
-            deliver(&desk, owner, number, lowest_open).await,
-            expected,
-            "{what}"
-        );
+        assert_eq!(deliver(&desk, owner, number, lowest_open).await, expected, "{what}");
     }
     let inputs = site.store.inputs(desk.agent(), None, ALL).await.unwrap();
     let seqs: Vec<u64> = inputs.iter().map(|input| input.seq.0).collect();
     assert_eq!(seqs, (1..=8).collect::<Vec<u64>>());
     let other = delivery(desk.agent(), "another", (1, 1), 1, 1);
     let accepted = site.store.accept(other, site.incarnation).await;
-    assert_eq!(
-        accepted,
-        Ok(Accepted::New { seq: Seq(9) }),
-        "each origin has a row of its own"
-    );
+    assert_eq!(accepted, Ok(Accepted::New { seq: Seq(9) }), "each origin has a row of its own");
 }
 
 async fn a_refused_delivery_changes_nothing(world: World) {
@@ -312,11 +238,7 @@ async fn a_refused_delivery_changes_nothing(world: World) {
     assert_eq!(deliver(&desk, (1, 4), 2, 1).await, Heard::Stale { highest: 5 });
     assert_eq!(deliver(&desk, (2, 9), 2, 1).await, Heard::Gap { next: 1 });
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
-    assert_eq!(
-        deliver(&desk, (1, 5), 2, 1).await,
-        Heard::New,
-        "under the token that was heard"
-    );
+    assert_eq!(deliver(&desk, (1, 5), 2, 1).await, Heard::New, "under the token that was heard");
 }
 
 async fn an_ended_delivery_still_teaches_the_token(world: World) {
@@ -343,26 +265,13 @@ async fn a_dead_letter_is_driven_again_at_its_old_place(world: World) {
     let desk = site.own("agent").await;
     let (first, second) = (desk.accept("first").await, desk.accept("second").await);
     let refused = site.store.redrive(desk.agent(), first.input.id).await;
-    assert!(
-        matches!(refused, Err(StoreError::Conflict { .. })),
-        "it waits: {refused:?}"
-    );
-    let unit = desk
-        .chain()
-        .await
-        .attempt(first.seq, InputState::Staged, 3)
-        .unit();
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "it waits: {refused:?}");
+    let unit = desk.chain().await.attempt(first.seq, InputState::Staged, 3).unit();
     desk.commit(unit).await;
-    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&first]))
-        .await;
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&first])).await;
     assert_eq!(desk.row().await.open_inputs, 1);
     assert_eq!(site.store.redrive(desk.agent(), first.input.id).await, Ok(()));
-    let stored = site
-        .store
-        .input(desk.agent(), first.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = site.store.input(desk.agent(), first.input.id).await.unwrap().unwrap();
     assert_eq!(stored, first, "as on the first day");
     let open = site.store.open_inputs(desk.agent(), ALL).await.unwrap();
     assert_eq!(open, [first.clone(), second.clone()]);

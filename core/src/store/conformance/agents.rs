@@ -32,9 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn broken() -> Lifecycle {
-    Lifecycle::Broken(BrokenReason::Init {
-        message: "no".to_owned(),
-    })
+    Lifecycle::Broken(BrokenReason::Init { message: "no".to_owned() })
 }
 
 async fn a_created_agent_starts_at_nothing(world: World) {
@@ -46,14 +44,8 @@ async fn a_created_agent_starts_at_nothing(world: World) {
         assert_eq!((row.home, row.lifecycle), (Home::Here, Lifecycle::Active));
         assert_eq!((row.generation, row.revision), (Generation(1), Revision(0)));
         assert_eq!((row.token, row.holder), (FencingToken(0), None));
-        assert_eq!(
-            (row.head, row.next_seq, row.open_inputs),
-            (Digest::ZERO, Seq(1), 0)
-        );
-        assert_eq!(
-            (row.spec_revision, row.plugin),
-            (SpecRevision(1), new.spec.plugin)
-        );
+        assert_eq!((row.head, row.next_seq, row.open_inputs), (Digest::ZERO, Seq(1), 0));
+        assert_eq!((row.spec_revision, row.plugin), (SpecRevision(1), new.spec.plugin));
         assert_eq!((row.labels, row.created_at_ms), (new.labels.clone(), START_MS));
     };
     check(&site.store).await;
@@ -75,18 +67,12 @@ async fn creating_again_is_success_only_for_the_same_content(world: World) {
     other_labels.labels.clear();
     for new in [other_plugin, other_labels] {
         let refused = site.store.create(new).await;
-        assert!(
-            matches!(&refused, Err(error) if is_conflict(error)),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     }
     assert_eq!(picture(site.store.as_ref(), &agent).await, before);
     let unknown = new_agent("second", "nowhere");
     let plugin = unknown.spec.plugin;
-    assert_eq!(
-        site.store.create(unknown).await,
-        Err(StoreError::NoPlugin { plugin })
-    );
+    assert_eq!(site.store.create(unknown).await, Err(StoreError::NoPlugin { plugin }));
     assert_eq!(site.store.agent(&id("second")).await, Ok(None));
 }
 
@@ -120,10 +106,7 @@ async fn loads_of_something_unknown_are_empty(world: World) {
     assert_eq!(store.open_inputs(&nobody, ALL).await, Ok(vec![]));
     assert_eq!(store.outputs(&nobody, ALL).await, Ok(vec![]));
     assert_eq!(store.pending_outputs(&nobody, ALL).await, Ok(vec![]));
-    assert_eq!(
-        store.receipts(&nobody, generation, Revision(0), 10).await,
-        Ok(vec![])
-    );
+    assert_eq!(store.receipts(&nobody, generation, Revision(0), 10).await, Ok(vec![]));
     assert_eq!(store.state_value(&nobody, "key").await, Ok(None));
     assert_eq!(store.state_keys(&nobody, "", None, 10).await, Ok(vec![]));
     assert_eq!(store.export_rows(&nobody, 0, 1_000).await, Ok(vec![]));
@@ -150,11 +133,7 @@ async fn writes_to_an_unknown_agent_say_so(world: World) {
     let input_id = input.input.id;
     let accepted = store.accept(input, site.incarnation).await;
     assert_eq!(accepted, Err(AcceptError::Store(StoreError::NoAgent)));
-    let unit = Unit {
-        owner: owner.clone(),
-        base,
-        steps: vec![],
-    };
+    let unit = Unit { owner: owner.clone(), base, steps: vec![] };
     let outcome = store.commit_turns(unit).await;
     assert_eq!(outcome.failure, Some(UnitFailure::Store(StoreError::NoAgent)));
     let no_agent = Err(StoreError::NoAgent);
@@ -166,10 +145,7 @@ async fn writes_to_an_unknown_agent_say_so(world: World) {
     let no_lease = Err(StoreError::NoAgent);
     assert_eq!(store.transfer(&owner, base, moved, host(2)).await, no_lease);
     assert_eq!(store.adopt(&nobody, moved, site.incarnation).await, no_lease);
-    assert_eq!(
-        store.abort_handoff(&nobody, moved, site.incarnation).await,
-        no_lease
-    );
+    assert_eq!(store.abort_handoff(&nobody, moved, site.incarnation).await, no_lease);
     let begun = store.begin_handoff(&owner, base, moved, host(2)).await;
     assert_eq!(begun, Err(StoreError::NoAgent));
 }
@@ -186,34 +162,19 @@ async fn runnable_are_free_or_mine_with_work(world: World) {
         let accepted = site.store.accept(message(agent, "work"), site.incarnation).await;
         assert!(matches!(accepted, Ok(Accepted::New { .. })));
     }
-    publishing
-        .turn(Turn::of(BoundaryKind::Init).output(&free, "hello"))
-        .await;
-    site.store
-        .set_lifecycle(&sick.owner, broken(), vec![])
-        .await
-        .unwrap();
+    publishing.turn(Turn::of(BoundaryKind::Init).output(&free, "hello")).await;
+    site.store.set_lifecycle(&sick.owner, broken(), vec![]).await.unwrap();
     let named: BTreeSet<AgentId> = runnable_of(&site).await;
     let expected = [&free, mine.agent(), publishing.agent()].map(AgentId::clone);
     assert_eq!(named, BTreeSet::from(expected));
     assert!(!named.contains(idle.agent()));
 
     other.store.leave(other.incarnation).await.unwrap();
-    assert!(
-        runnable_of(&site).await.contains(theirs.agent()),
-        "its holder is dead"
-    );
-    let key = OutputKey {
-        destination: free.clone(),
-        generation: Generation(1),
-        number: 1,
-    };
+    assert!(runnable_of(&site).await.contains(theirs.agent()), "its holder is dead");
+    let key = OutputKey { destination: free.clone(), generation: Generation(1), number: 1 };
     let ends = [(key, OutputEnd::Acknowledged)];
     site.store.end_outputs(&publishing.owner, &ends).await.unwrap();
-    assert!(
-        !runnable_of(&site).await.contains(publishing.agent()),
-        "nothing is pending"
-    );
+    assert!(!runnable_of(&site).await.contains(publishing.agent()), "nothing is pending");
 }
 
 async fn runnable_of(site: &super::fixture::Site) -> BTreeSet<AgentId> {
@@ -248,28 +209,16 @@ async fn the_lifecycle_is_set_once_with_its_events(world: World) {
     let desk = site.own("agent").await;
     let event = || NewEvent::of_agent(desk.agent(), EventKind::AgentBroken, START_MS).with("reason", "init");
     for _ in 0..2 {
-        let set = site
-            .store
-            .set_lifecycle(&desk.owner, broken(), vec![event()])
-            .await;
+        let set = site.store.set_lifecycle(&desk.owner, broken(), vec![event()]).await;
         assert_eq!(set, Ok(()));
     }
     let row = desk.row().await;
     assert_eq!((row.lifecycle, row.revision), (broken(), Revision(0)));
     let kind = Some(EventKind::AgentBroken);
-    let events = site
-        .store
-        .events(0, Some(desk.agent()), kind, PAGE_MAX)
-        .await
-        .unwrap();
+    let events = site.store.events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
     assert_eq!(events.len(), 1, "it was so already");
     desk.accept("a broken agent still accepts").await;
-    assert_eq!(
-        site.store
-            .set_lifecycle(&desk.owner, Lifecycle::Active, vec![])
-            .await,
-        Ok(())
-    );
+    assert_eq!(site.store.set_lifecycle(&desk.owner, Lifecycle::Active, vec![]).await, Ok(()));
     assert_eq!(desk.row().await.lifecycle, Lifecycle::Active);
 }
 
@@ -285,20 +234,13 @@ async fn an_image_holds_all_that_a_start_needs(world: World) {
     let mut receipts = vec![desk.turn(Turn::of(BoundaryKind::Init)).await];
     receipts.push(desk.turn(Turn::ends([])).await);
     let image = site.store.image(desk.agent()).await.unwrap().unwrap();
-    assert_eq!(
-        (image.check(), &image.receipts),
-        (Ok(()), &receipts),
-        "all, without a snapshot"
-    );
+    assert_eq!((image.check(), &image.receipts), (Ok(()), &receipts), "all, without a snapshot");
     receipts.push(desk.turn(Turn::ends([]).snapshot("three")).await);
     receipts.push(desk.turn(Turn::ends([])).await);
     let image = site.store.image(desk.agent()).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()));
     let snapshot = image.snapshot.unwrap();
-    assert_eq!(
-        (snapshot.revision, snapshot.state.as_ref()),
-        (Revision(3), b"three".as_slice())
-    );
+    assert_eq!((snapshot.revision, snapshot.state.as_ref()), (Revision(3), b"three".as_slice()));
     assert_eq!(image.receipts, receipts[2..], "from the snapshot's revision on");
     assert_eq!(image.row, desk.row().await);
 }
@@ -313,37 +255,15 @@ async fn nothing_of_one_agent_shows_under_another(world: World) {
     assert_eq!(site.store.inputs(two.agent(), None, ALL).await, Ok(vec![]));
     assert_eq!(site.store.outputs(two.agent(), ALL).await, Ok(vec![]));
     assert_eq!(site.store.state_value(two.agent(), "b").await, Ok(None));
-    assert_eq!(
-        site.store
-            .receipts(two.agent(), Generation(1), Revision(0), 9)
-            .await,
-        Ok(vec![])
-    );
-    assert_eq!(
-        site.store.image(two.agent()).await.unwrap().unwrap().snapshot,
-        None
-    );
+    assert_eq!(site.store.receipts(two.agent(), Generation(1), Revision(0), 9).await, Ok(vec![]));
+    assert_eq!(site.store.image(two.agent()).await.unwrap().unwrap().snapshot, None);
 
     let same_key = |agent: &AgentId, body| keyed(agent, "key", body);
-    let first = site
-        .store
-        .accept(same_key(one.agent(), "a"), site.incarnation)
-        .await;
+    let first = site.store.accept(same_key(one.agent(), "a"), site.incarnation).await;
     assert!(matches!(first, Ok(Accepted::New { .. })));
-    assert_eq!(
-        picture(two.store(), two.agent()).await,
-        before,
-        "the other has not changed at all"
-    );
-    let second = site
-        .store
-        .accept(same_key(two.agent(), "b"), site.incarnation)
-        .await;
-    assert_eq!(
-        second,
-        Ok(Accepted::New { seq: Seq(1) }),
-        "keys and numbers are each agent's own"
-    );
+    assert_eq!(picture(two.store(), two.agent()).await, before, "the other has not changed at all");
+    let second = site.store.accept(same_key(two.agent(), "b"), site.incarnation).await;
+    assert_eq!(second, Ok(Accepted::New { seq: Seq(1) }), "keys and numbers are each agent's own");
     let mut same_id = message(two.agent(), "mine too");
     same_id.input.id = input.input.id;
     let third = site.store.accept(same_id, Incarnation(7)).await;

@@ -32,25 +32,16 @@ async fn a_chain_commits_in_order(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let (first, second) = (desk.accept("1").await, desk.accept("2").await);
-    let chain = desk
-        .chain()
-        .await
-        .turn(Turn::of(BoundaryKind::Init).state("a", Some("0")));
-    let chain = chain
-        .attempt(first.seq, InputState::Staged, 1)
-        .turn(Turn::ends([&first]).state("a", Some("1")));
-    let unit = chain
-        .turn(Turn::ends([&second]).state("a", Some("2")).snapshot("two"))
-        .unit();
+    let chain = desk.chain().await.turn(Turn::of(BoundaryKind::Init).state("a", Some("0")));
+    let chain =
+        chain.attempt(first.seq, InputState::Staged, 1).turn(Turn::ends([&first]).state("a", Some("1")));
+    let unit = chain.turn(Turn::ends([&second]).state("a", Some("2")).snapshot("two")).unit();
     assert_eq!(desk.commit(unit).await, done(4));
     let row = desk.row().await;
     assert_eq!((row.revision, row.open_inputs), (Revision(3), 0));
     let value = site.store.state_value(desk.agent(), "a").await.unwrap();
     assert_eq!(value.as_deref(), Some(b"2".as_slice()));
-    assert_eq!(
-        site.store.image(desk.agent()).await.unwrap().unwrap().check(),
-        Ok(())
-    );
+    assert_eq!(site.store.image(desk.agent()).await.unwrap().unwrap().check(), Ok(()));
     let stored = stored(&desk, &first).await;
     assert_eq!((stored.state, stored.attempts), (InputState::Consumed, 1));
 }
@@ -64,19 +55,13 @@ async fn the_first_failure_ends_the_chain(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let input = desk.accept("work").await;
-    let good = desk
-        .chain()
-        .await
-        .turn(Turn::ends([&input]).state("a", Some("kept")));
+    let good = desk.chain().await.turn(Turn::ends([&input]).state("a", Some("kept")));
     let (revision, head) = (good.revision, good.head);
     // Ends the same input again; what follows would fit if this were skipped.
     let mut chain = good.turn(Turn::ends([&input]).state("a", Some("lost")));
     (chain.revision, chain.head) = (revision, head);
     let late = message(desk.agent(), "late");
-    let unit = chain
-        .turn(Turn::ends([]).state("b", Some("lost")))
-        .accept(late.clone())
-        .unit();
+    let unit = chain.turn(Turn::ends([]).state("b", Some("lost"))).accept(late.clone()).unit();
     assert_eq!(unit.steps.len(), 4);
     assert_failed(&desk.commit(unit).await, 1, is_conflict);
     assert_eq!(desk.row().await.revision, Revision(1));
@@ -92,12 +77,7 @@ async fn an_input_is_accepted_and_ended_in_one_unit(world: World) {
     let desk = site.own("agent").await;
     let new = keyed(desk.agent(), "key", "body");
     let (seq, input) = (Seq(1), new.input.id);
-    let unit = desk
-        .chain()
-        .await
-        .accept(new.clone())
-        .turn(Turn::ends([]).end(seq, input))
-        .unit();
+    let unit = desk.chain().await.accept(new.clone()).turn(Turn::ends([]).end(seq, input)).unit();
     assert_eq!(desk.commit(unit).await, done(2));
     let stored = site.store.input(desk.agent(), input).await.unwrap().unwrap();
     assert_eq!((stored.seq, stored.state), (seq, InputState::Consumed));
@@ -111,12 +91,7 @@ async fn an_accept_with_another_seq_is_stale(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let new = message(desk.agent(), "body");
-    let unit = desk
-        .chain()
-        .await
-        .accept(new.clone())
-        .turn(Turn::ends([]).end(Seq(1), new.input.id))
-        .unit();
+    let unit = desk.chain().await.accept(new.clone()).turn(Turn::ends([]).end(Seq(1), new.input.id)).unit();
     desk.accept("came first").await;
     let before = picture(desk.store(), desk.agent()).await;
     assert_failed(&desk.commit(unit).await, 0, is_stale);
@@ -128,12 +103,7 @@ async fn a_duplicate_ends_the_chain_with_what_is_stored(world: World) {
     let desk = site.own("agent").await;
     let first = keyed(desk.agent(), "key", "body");
     site.store.accept(first.clone(), site.incarnation).await.unwrap();
-    let known = site
-        .store
-        .input(desk.agent(), first.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let known = site.store.input(desk.agent(), first.input.id).await.unwrap().unwrap();
     let before = picture(desk.store(), desk.agent()).await;
     let same_key = keyed(desk.agent(), "key", "body");
     for new in [same_key, first] {
@@ -142,10 +112,7 @@ async fn a_duplicate_ends_the_chain_with_what_is_stored(world: World) {
         chain.next_seq = Seq(77);
         let unit = chain.accept(new).turn(Turn::ends([])).unit();
         let outcome = desk.commit(unit).await;
-        assert_eq!(
-            outcome.failure,
-            Some(UnitFailure::Duplicate(Box::new(known.clone())))
-        );
+        assert_eq!(outcome.failure, Some(UnitFailure::Duplicate(Box::new(known.clone()))));
         assert_eq!(outcome.committed, 0);
         assert_eq!(picture(desk.store(), desk.agent()).await, before);
     }
@@ -155,22 +122,12 @@ async fn a_reused_key_ends_the_chain(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let first = keyed(desk.agent(), "key", "body");
-    let chain = desk
-        .chain()
-        .await
-        .accept(first)
-        .accept(keyed(desk.agent(), "key", "other"));
+    let chain = desk.chain().await.accept(first).accept(keyed(desk.agent(), "key", "other"));
     let outcome = desk.commit(chain.turn(Turn::ends([])).unit()).await;
-    assert_eq!(
-        outcome.failure,
-        Some(UnitFailure::Refused(AcceptError::KeyReused))
-    );
+    assert_eq!(outcome.failure, Some(UnitFailure::Refused(AcceptError::KeyReused)));
     assert_eq!(outcome.committed, 1);
     let row = desk.row().await;
-    assert_eq!(
-        (row.next_seq, row.open_inputs, row.revision),
-        (Seq(2), 1, Revision(0))
-    );
+    assert_eq!((row.next_seq, row.open_inputs, row.revision), (Seq(2), 1, Revision(0)));
 }
 
 async fn a_delivery_is_not_accepted_inside_a_unit(world: World) {
@@ -179,9 +136,7 @@ async fn a_delivery_is_not_accepted_inside_a_unit(world: World) {
     let new = stamp_message(desk.agent(), "origin", 1, 1, 1);
     let unit = desk.chain().await.accept(new).unit();
     let outcome = desk.commit(unit).await;
-    assert_failed(&outcome, 0, |error| {
-        matches!(error, StoreError::Unsupported { .. })
-    });
+    assert_failed(&outcome, 0, |error| matches!(error, StoreError::Unsupported { .. }));
     assert_eq!(desk.row().await.open_inputs, 0);
 }
 
@@ -189,11 +144,7 @@ async fn attempts_are_no_boundary(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let input = desk.accept("work").await;
-    for (state, attempts) in [
-        (InputState::Staged, 1),
-        (InputState::Queued, 1),
-        (InputState::Staged, 2),
-    ] {
+    for (state, attempts) in [(InputState::Staged, 1), (InputState::Queued, 1), (InputState::Staged, 2)] {
         let unit = desk.chain().await.attempt(input.seq, state, attempts).unit();
         assert_eq!(desk.commit(unit.clone()).await, done(1));
         assert_eq!(desk.commit(unit).await, done(1), "repeated");
@@ -212,11 +163,7 @@ async fn attempts_at_what_is_not_open_are_refused_whole(world: World) {
     let (ended, open) = (desk.accept("1").await, desk.accept("2").await);
     desk.turn(Turn::ends([&ended])).await;
     let before = picture(desk.store(), desk.agent()).await;
-    let attempt = |seq, state| Attempt {
-        seq,
-        state,
-        attempts: 1,
-    };
+    let attempt = |seq, state| Attempt { seq, state, attempts: 1 };
     let staged = InputState::Staged;
     let refused = [
         vec![attempt(open.seq, staged), attempt(ended.seq, staged)],
@@ -242,10 +189,7 @@ async fn a_checkpoint_is_no_boundary(world: World) {
     let image = site.store.image(desk.agent()).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()));
     let snapshot = image.snapshot.unwrap();
-    assert_eq!(
-        (snapshot.revision, snapshot.state.as_ref()),
-        (Revision(2), b"two".as_slice())
-    );
+    assert_eq!((snapshot.revision, snapshot.state.as_ref()), (Revision(2), b"two".as_slice()));
     assert_eq!((image.row.revision, image.receipts.len()), (Revision(3), 2));
 }
 

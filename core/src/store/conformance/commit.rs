@@ -33,25 +33,14 @@ async fn a_boundary_writes_all_its_rows(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let input = desk.accept("work").await;
-    let turn = Turn::ends([&input])
-        .state("key", Some("value"))
-        .snapshot("after")
-        .output(&id("friend"), "hi");
+    let turn = Turn::ends([&input]).state("key", Some("value")).snapshot("after").output(&id("friend"), "hi");
     let receipt = desk.turn(turn).await;
     let row = desk.row().await;
     assert_eq!((row.revision, row.head), (Revision(1), receipt.digest()));
     assert_eq!((row.open_inputs, row.token), (0, desk.owner.token));
-    let stored = site
-        .store
-        .input(desk.agent(), input.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = site.store.input(desk.agent(), input.input.id).await.unwrap().unwrap();
     assert_eq!(stored.state, InputState::Consumed);
-    assert_eq!(
-        stored.outcome,
-        Some(end(BoundaryKind::Turn, Revision(1), desk.owner.token))
-    );
+    assert_eq!(stored.outcome, Some(end(BoundaryKind::Turn, Revision(1), desk.owner.token)));
     let value = site.store.state_value(desk.agent(), "key").await.unwrap();
     assert_eq!(value.as_deref(), Some(b"value".as_slice()));
     let outputs = site.store.pending_outputs(desk.agent(), ALL).await.unwrap();
@@ -75,10 +64,7 @@ async fn what_was_answered_is_there_after_reopening(world: World) {
     assert_eq!(store.id(), store_id);
     assert_eq!(picture(store.as_ref(), &agent).await, before);
     assert_eq!(store.sessions().await, Ok(sessions));
-    assert_eq!(
-        (store.plugins().await, store.event_range().await),
-        (plugins, range)
-    );
+    assert_eq!((store.plugins().await, store.event_range().await), (plugins, range));
 }
 
 async fn receipts_chain_and_are_read_in_pages(world: World) {
@@ -96,10 +82,7 @@ async fn receipts_chain_and_are_read_in_pages(world: World) {
     assert_eq!(desk.row().await.head, parent);
     let read = async |generation, after, limit| {
         let agent = desk.agent();
-        site.store
-            .receipts(agent, Generation(generation), Revision(after), limit)
-            .await
-            .unwrap()
+        site.store.receipts(agent, Generation(generation), Revision(after), limit).await.unwrap()
     };
     assert_eq!(read(1, 0, PAGE_MAX).await, receipts);
     assert_eq!(read(1, 1, 2).await, receipts[1..3]);
@@ -135,17 +118,13 @@ async fn a_boundary_that_does_not_fit_changes_nothing(world: World) {
         ("agent", |b, _| b.receipt.agent = id("other")),
         ("generation", |b, _| b.receipt.generation = Generation(2)),
         ("token", |b, _| b.receipt.token = b.receipt.token.next()),
-        ("incarnation", |b, _| {
-            b.receipt.incarnation = b.receipt.incarnation.next()
-        }),
+        ("incarnation", |b, _| b.receipt.incarnation = b.receipt.incarnation.next()),
         ("a whole turn of another token", |b, _| {
             b.receipt.token = b.receipt.token.next();
             b.ends[0].outcome = end(BoundaryKind::Turn, b.receipt.revision, b.receipt.token);
         }),
         ("no inputs named", |b, _| b.receipt.inputs.clear()),
-        ("another input named", |b, _| {
-            b.receipt.inputs = vec![InputId([9; 16])]
-        }),
+        ("another input named", |b, _| b.receipt.inputs = vec![InputId([9; 16])]),
         ("no end", |b, _| b.ends.clear()),
         ("unknown input", |b, _| b.ends[0].seq = Seq(99)),
         ("one input twice", |b, input| {
@@ -159,13 +138,9 @@ async fn a_boundary_that_does_not_fit_changes_nothing(world: World) {
             b.ends[0].outcome = end(BoundaryKind::Turn, b.receipt.revision, b.receipt.token.next());
         }),
         ("an end that is no turn's", |b, _| {
-            b.ends[0].outcome = Outcome::Abandoned {
-                reason: AbandonReason::Cancelled,
-            };
+            b.ends[0].outcome = Outcome::Abandoned { reason: AbandonReason::Cancelled };
         }),
-        ("another state named", |b, _| {
-            b.receipt.state = Some(Digest::of(b"another"))
-        }),
+        ("another state named", |b, _| b.receipt.state = Some(Digest::of(b"another"))),
         ("no state named", |b, _| b.receipt.state = None),
         ("a state named that is not there", |b, _| b.snapshot = None),
         ("another revision's snapshot", |b, _| {
@@ -185,10 +160,7 @@ async fn a_boundary_that_does_not_fit_changes_nothing(world: World) {
         spoil(&mut boundary, &input);
         let unit = chain.step(Step::Boundary(Box::new(boundary))).unit();
         let outcome = desk.commit(unit).await;
-        assert!(
-            outcome.committed == 0 && outcome.failure.is_some(),
-            "{what}: {outcome:?}"
-        );
+        assert!(outcome.committed == 0 && outcome.failure.is_some(), "{what}: {outcome:?}");
         assert_failed(&outcome, 0, is_conflict);
         assert_eq!(picture(desk.store(), desk.agent()).await, before, "{what}");
     }
@@ -212,16 +184,9 @@ async fn a_dead_letter_is_a_boundary(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let input = desk.accept("poison").await;
-    let receipt = desk
-        .turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&input]))
-        .await;
+    let receipt = desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&input])).await;
     assert_eq!(receipt.inputs, [input.input.id]);
-    let stored = site
-        .store
-        .input(desk.agent(), input.input.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = site.store.input(desk.agent(), input.input.id).await.unwrap().unwrap();
     assert_eq!(stored.state, InputState::DeadLettered);
     assert!(
         matches!(stored.outcome, Some(Outcome::DeadLettered { revision, .. }) if revision == Revision(1))
@@ -240,34 +205,20 @@ async fn state_rows_are_written_listed_and_deleted(world: World) {
         .state("user", Some(""))
         .state("zebra", Some("4"));
     desk.turn(turn).await;
-    let turn = Turn::ends([])
-        .state("user/a", None)
-        .state("zebra", Some("5"))
-        .state("nothing", None);
+    let turn = Turn::ends([]).state("user/a", None).state("zebra", Some("5")).state("nothing", None);
     desk.turn(turn).await;
     let keys = async |prefix: &str, after: Option<&str>, limit| {
-        site.store
-            .state_keys(desk.agent(), prefix, after, limit)
-            .await
-            .unwrap()
+        site.store.state_keys(desk.agent(), prefix, after, limit).await.unwrap()
     };
     assert_eq!(keys("", None, 9).await, ["user", "user/b", "user/ä%_", "zebra"]);
     assert_eq!(keys("user/", None, 9).await, ["user/b", "user/ä%_"]);
     assert_eq!(keys("user/", None, 1).await, ["user/b"]);
     assert_eq!(keys("user/", Some("user/b"), 9).await, ["user/ä%_"]);
     assert_eq!(keys("user/ä%", None, 9).await, ["user/ä%_"]);
-    assert_eq!(
-        keys("user/%", None, 9).await,
-        Vec::<String>::new(),
-        "a prefix is text, not a pattern"
-    );
+    assert_eq!(keys("user/%", None, 9).await, Vec::<String>::new(), "a prefix is text, not a pattern");
     let value = async |key: &str| site.store.state_value(desk.agent(), key).await.unwrap();
     assert_eq!(value("user/a").await, None);
-    assert_eq!(
-        value("user").await.as_deref(),
-        Some(b"".as_slice()),
-        "empty is not missing"
-    );
+    assert_eq!(value("user").await.as_deref(), Some(b"".as_slice()), "empty is not missing");
     assert_eq!(value("zebra").await.as_deref(), Some(b"5".as_slice()));
 }
 
@@ -276,11 +227,7 @@ async fn a_repeated_unit_is_success_and_changes_nothing(world: World) {
     let desk = site.own("agent").await;
     let input = desk.accept("work").await;
     let chain = desk.chain().await.attempt(input.seq, InputState::Staged, 1);
-    let chain = chain.turn(
-        Turn::ends([&input])
-            .output(&id("friend"), "hi")
-            .state("a", Some("1")),
-    );
+    let chain = chain.turn(Turn::ends([&input]).output(&id("friend"), "hi").state("a", Some("1")));
     let unit = chain.turn(Turn::ends([]).state("a", None)).unit();
     assert_eq!(desk.commit(unit.clone()).await, done(3));
     let before = picture(desk.store(), desk.agent()).await;
@@ -288,11 +235,7 @@ async fn a_repeated_unit_is_success_and_changes_nothing(world: World) {
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
     desk.turn(Turn::ends([])).await;
     let before = picture(desk.store(), desk.agent()).await;
-    assert_eq!(
-        desk.commit(unit).await,
-        done(3),
-        "also when the agent has gone on"
-    );
+    assert_eq!(desk.commit(unit).await, done(3), "also when the agent has gone on");
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
 }
 
@@ -300,12 +243,7 @@ async fn another_unit_on_an_old_revision_is_stale(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let old = desk.chain().await.turn(Turn::ends([]).snapshot("other")).unit();
-    let longer = desk
-        .chain()
-        .await
-        .turn(Turn::ends([]))
-        .turn(Turn::ends([]))
-        .unit();
+    let longer = desk.chain().await.turn(Turn::ends([])).turn(Turn::ends([])).unit();
     let without_boundary = desk.chain().await.step(Step::Attempts(vec![])).unit();
     desk.turn(Turn::ends([])).await;
     let before = picture(desk.store(), desk.agent()).await;
@@ -319,30 +257,19 @@ async fn a_lifecycle_and_events_commit_with_their_boundary(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let kind = EventKind::InputDeadLettered;
-    let broken = Lifecycle::Broken(BrokenReason::Init {
-        message: "no".to_owned(),
-    });
+    let broken = Lifecycle::Broken(BrokenReason::Init { message: "no".to_owned() });
     let event = NewEvent::of_agent(desk.agent(), kind, START_MS).with("reason", "fatal");
-    let turn = Turn::of(BoundaryKind::DeadLetter)
-        .lifecycle(broken.clone())
-        .event(event.clone());
+    let turn = Turn::of(BoundaryKind::DeadLetter).lifecycle(broken.clone()).event(event.clone());
     desk.turn(turn).await;
     assert_eq!(desk.row().await.lifecycle, broken);
     let events = events_of(&desk, kind).await;
     assert_eq!(events, [event]);
     desk.turn(Turn::ends([])).await;
-    assert_eq!(
-        desk.row().await.lifecycle,
-        broken,
-        "a boundary without one leaves it"
-    );
+    assert_eq!(desk.row().await.lifecycle, broken, "a boundary without one leaves it");
 }
 
 async fn events_of(desk: &Desk, kind: EventKind) -> Vec<NewEvent> {
-    let events = desk
-        .store()
-        .events(0, Some(desk.agent()), Some(kind), PAGE_MAX)
-        .await;
+    let events = desk.store().events(0, Some(desk.agent()), Some(kind), PAGE_MAX).await;
     events.unwrap().into_iter().map(|event| event.event).collect()
 }
 

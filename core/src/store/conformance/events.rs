@@ -20,10 +20,7 @@ fn event(agent: &str, kind: EventKind, detail: &str) -> NewEvent {
 }
 
 fn details(events: &[Event]) -> Vec<&str> {
-    events
-        .iter()
-        .map(|event| event.event.data[0].1.as_str())
-        .collect()
+    events.iter().map(|event| event.event.data[0].1.as_str()).collect()
 }
 
 async fn append(store: &dyn RuntimeStore) {
@@ -34,10 +31,7 @@ async fn append(store: &dyn RuntimeStore) {
     ];
     store.append_events(first).await.unwrap();
     store.append_events(vec![]).await.unwrap();
-    store
-        .append_events(vec![event("one", EventKind::Fenced, "d")])
-        .await
-        .unwrap();
+    store.append_events(vec![event("one", EventKind::Fenced, "d")]).await.unwrap();
 }
 
 async fn an_empty_log_has_no_range(world: World) {
@@ -50,10 +44,7 @@ async fn events_are_numbered_in_the_order_of_appending(world: World) {
     let store = world.open("a", Sharing::Exclusive).await;
     append(store.as_ref()).await;
     let store = world.reopen("a", Sharing::Exclusive, store).await;
-    store
-        .append_events(vec![event("one", EventKind::Fenced, "e")])
-        .await
-        .unwrap();
+    store.append_events(vec![event("one", EventKind::Fenced, "e")]).await.unwrap();
     let events = store.events(0, None, None, 10).await.unwrap();
     assert_eq!(details(&events), ["a", "b", "c", "d", "e"]);
     assert!(events.is_sorted_by(|one, next| one.seq < next.seq));

@@ -30,9 +30,7 @@ async fn assert_all_fenced(desk: &Desk, owner: &Owner) {
 
     let mut chain = desk.chain().await;
     chain.owner = owner.clone();
-    let unit = chain
-        .turn(Turn::ends([]).state("b", Some("stale")).snapshot("stale"))
-        .unit();
+    let unit = chain.turn(Turn::ends([]).state("b", Some("stale")).snapshot("stale")).unit();
     assert_failed(&store.commit_turns(unit).await, 0, is_fenced);
     // Also when the receipt tells the truth and only the owner lies.
     let mut unit = desk.chain().await.turn(Turn::ends([])).unit();
@@ -42,11 +40,7 @@ async fn assert_all_fenced(desk: &Desk, owner: &Owner) {
     let event = NewEvent::of_agent(desk.agent(), EventKind::AgentBroken, START_MS);
     let lifecycle = Lifecycle::Broken(BrokenReason::Forked);
     assert_fenced(store.set_lifecycle(owner, lifecycle, vec![event]).await);
-    let key = OutputKey {
-        destination: id("somebody"),
-        generation: Generation(1),
-        number: 1,
-    };
+    let key = OutputKey { destination: id("somebody"), generation: Generation(1), number: 1 };
     let undeliverable = OutputEnd::Undeliverable(UndeliverableReason::NotFound);
     for end in [OutputEnd::Acknowledged, undeliverable] {
         assert_fenced(store.end_outputs(owner, &[(key.clone(), end)]).await);
@@ -74,15 +68,8 @@ async fn a_stale_token_changes_nothing(world: World) {
     let site = desk.site.clone();
     site.store.release(&desk.owner).await.unwrap();
     let desk = site.take(desk.agent()).await;
-    for token in [
-        FencingToken(0),
-        FencingToken(desk.owner.token.0 - 1),
-        desk.owner.token.next(),
-    ] {
-        let owner = Owner {
-            token,
-            ..desk.owner.clone()
-        };
+    for token in [FencingToken(0), FencingToken(desk.owner.token.0 - 1), desk.owner.token.next()] {
+        let owner = Owner { token, ..desk.owner.clone() };
         assert_all_fenced(&desk, &owner).await;
     }
 }
@@ -91,10 +78,7 @@ async fn another_incarnation_changes_nothing(world: World) {
     let desk = furnished(&world).await;
     let other = desk.site.beside(2).await;
     for incarnation in [other.incarnation, Incarnation(0), Incarnation(99)] {
-        let owner = Owner {
-            incarnation,
-            ..desk.owner.clone()
-        };
+        let owner = Owner { incarnation, ..desk.owner.clone() };
         assert_all_fenced(&desk, &owner).await;
     }
 }
@@ -102,10 +86,7 @@ async fn another_incarnation_changes_nothing(world: World) {
 async fn another_generation_changes_nothing(world: World) {
     let desk = furnished(&world).await;
     for generation in [Generation(0), Generation(2)] {
-        let owner = Owner {
-            generation,
-            ..desk.owner.clone()
-        };
+        let owner = Owner { generation, ..desk.owner.clone() };
         assert_all_fenced(&desk, &owner).await;
     }
 }
@@ -114,21 +95,12 @@ async fn a_stale_revision_changes_nothing(world: World) {
     let desk = furnished(&world).await;
     let (store, row) = (desk.store(), desk.row().await);
     let before = picture(store, desk.agent()).await;
-    let stale = StoreError::Stale {
-        generation: row.generation,
-        revision: row.revision,
-    };
+    let stale = StoreError::Stale { generation: row.generation, revision: row.revision };
     for base in [Revision(0), Revision(row.revision.0 - 1), row.revision.next()] {
         let mut chain = desk.chain().await;
         (chain.base, chain.revision) = (base, base);
-        let outcome = store
-            .commit_turns(chain.turn(Turn::ends([]).state("b", None)).unit())
-            .await;
-        assert_eq!(
-            outcome.failure,
-            Some(UnitFailure::Store(stale.clone())),
-            "base {base}"
-        );
+        let outcome = store.commit_turns(chain.turn(Turn::ends([]).state("b", None)).unit()).await;
+        assert_eq!(outcome.failure, Some(UnitFailure::Store(stale.clone())), "base {base}");
         assert_eq!(outcome.committed, 0);
         let target = host(1);
         let transferred = store.transfer(&desk.owner, base, migration(1), target).await;
@@ -148,10 +120,7 @@ async fn a_refused_owner_learns_who_holds_the_agent(world: World) {
     let desk = furnished(&world).await;
     let site = desk.site.clone();
     site.store.release(&desk.owner).await.unwrap();
-    let event = |holder| StoreError::Fenced {
-        current: desk.owner.token,
-        holder,
-    };
+    let event = |holder| StoreError::Fenced { current: desk.owner.token, holder };
     let unit = desk.chain().await.turn(Turn::ends([])).unit();
     let outcome = desk.commit(unit.clone()).await;
     assert_eq!(outcome.failure, Some(UnitFailure::Store(event(None))), "nobody");
@@ -159,10 +128,7 @@ async fn a_refused_owner_learns_who_holds_the_agent(world: World) {
     let taken = other.take(desk.agent()).await;
     let refused = StoreError::Fenced {
         current: taken.owner.token,
-        holder: Some(Holder {
-            host: other.host,
-            incarnation: other.incarnation,
-        }),
+        holder: Some(Holder { host: other.host, incarnation: other.incarnation }),
     };
     let outcome = desk.commit(unit).await;
     assert_eq!(outcome.failure, Some(UnitFailure::Store(refused)));
@@ -171,11 +137,7 @@ async fn a_refused_owner_learns_who_holds_the_agent(world: World) {
 async fn a_taken_agent_refuses_the_former_owner(world: World) {
     let desk = furnished(&world).await;
     let other = desk.site.beside(2).await;
-    let prepared = desk
-        .chain()
-        .await
-        .turn(Turn::ends([]).state("b", Some("late")))
-        .unit();
+    let prepared = desk.chain().await.turn(Turn::ends([]).state("b", Some("late"))).unit();
     desk.store().leave(desk.owner.incarnation).await.unwrap();
     let taken = other.take(desk.agent()).await;
     let before = picture(taken.store(), taken.agent()).await;

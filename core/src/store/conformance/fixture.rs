@@ -36,10 +36,7 @@ pub(super) type Store = Arc<dyn RuntimeStore>;
 pub(super) const TTL: Duration = Duration::from_secs(15);
 
 /// A page that begins at the first row and has room for all that a case makes.
-pub(super) const ALL: Page = Page {
-    after: 0,
-    limit: PAGE_MAX,
-};
+pub(super) const ALL: Page = Page { after: 0, limit: PAGE_MAX };
 
 static WORLDS: AtomicU64 = AtomicU64::new(0);
 
@@ -98,11 +95,7 @@ pub(super) struct Site {
 impl Site {
     pub(super) async fn join(store: Store, host: HostId) -> Self {
         let incarnation = store.join(session_request(host)).await.unwrap().incarnation;
-        Self {
-            store,
-            host,
-            incarnation,
-        }
+        Self { store, host, incarnation }
     }
 
     /// Another host that joins the same store.
@@ -126,20 +119,14 @@ impl Site {
 
     /// Takes the lease of an agent.
     pub(super) async fn take(&self, agent: &AgentId) -> Desk {
-        let leases = self
-            .store
-            .acquire(self.incarnation, std::slice::from_ref(agent))
-            .await;
+        let leases = self.store.acquire(self.incarnation, std::slice::from_ref(agent)).await;
         let lease = leases.unwrap().remove(0).unwrap();
         self.desk(lease)
     }
 
     /// Tries to take the lease of an agent.
     pub(super) async fn try_take(&self, agent: &AgentId) -> Result<Lease, StoreError> {
-        let leases = self
-            .store
-            .acquire(self.incarnation, std::slice::from_ref(agent))
-            .await;
+        let leases = self.store.acquire(self.incarnation, std::slice::from_ref(agent)).await;
         leases.unwrap().remove(0)
     }
 
@@ -220,10 +207,7 @@ impl Desk {
     pub(super) async fn furnish(&self) {
         let input = self.accept("furnish").await;
         let waiting = stamp_message(self.agent(), "origin", 1, 1, 1);
-        self.store()
-            .accept(waiting, self.owner.incarnation)
-            .await
-            .unwrap();
+        self.store().accept(waiting, self.owner.incarnation).await.unwrap();
         let other = id("somebody");
         let turn = Turn::of(BoundaryKind::Init)
             .state("a", Some("1"))
@@ -231,10 +215,7 @@ impl Desk {
             .output(&other, "first")
             .output(&other, "second");
         self.turn(turn).await;
-        let turn = Turn::ends([&input])
-            .state("a", None)
-            .output(&other, "third")
-            .snapshot("s2");
+        let turn = Turn::ends([&input]).state("a", None).output(&other, "third").snapshot("s2");
         self.turn(turn).await;
     }
 }
@@ -253,11 +234,7 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn unit(self) -> Unit {
-        Unit {
-            owner: self.owner,
-            base: self.base,
-            steps: self.steps,
-        }
+        Unit { owner: self.owner, base: self.base, steps: self.steps }
     }
 
     pub(super) fn step(mut self, step: Step) -> Self {
@@ -268,10 +245,7 @@ impl Chain {
     pub(super) fn accept(mut self, input: NewInput) -> Self {
         let seq = self.next_seq;
         self.next_seq = seq.next();
-        self.step(Step::Accept {
-            input: Box::new(input),
-            seq,
-        })
+        self.step(Step::Accept { input: Box::new(input), seq })
     }
 
     pub(super) fn attempt(self, seq: Seq, state: InputState, attempts: u32) -> Self {
@@ -310,10 +284,10 @@ impl Chain {
             fuel: None,
             committed_at_ms: super::START_MS + revision.0,
         };
-        let ends = turn.ends.iter().map(|(seq, _)| InputEnd {
-            seq: *seq,
-            outcome: end(turn.kind, revision, self.owner.token),
-        });
+        let ends = turn
+            .ends
+            .iter()
+            .map(|(seq, _)| InputEnd { seq: *seq, outcome: end(turn.kind, revision, self.owner.token) });
         Boundary {
             ends: ends.collect(),
             receipt,
@@ -338,9 +312,7 @@ impl Chain {
 /// The end that a boundary of a kind gives its inputs.
 pub(super) fn end(kind: BoundaryKind, revision: Revision, token: FencingToken) -> Outcome {
     if kind == BoundaryKind::DeadLetter {
-        let reason = DeadLetterReason::Fatal {
-            message: "never".to_owned(),
-        };
+        let reason = DeadLetterReason::Fatal { message: "never".to_owned() };
         return Outcome::DeadLettered { revision, reason };
     }
     Outcome::Committed {
@@ -499,9 +471,7 @@ pub(super) fn message(agent: &AgentId, body: &str) -> NewInput {
         input: Input {
             id: InputId::generate(super::START_MS, random),
             kind: Kind::Message,
-            source: Source::External {
-                name: "http".to_owned(),
-            },
+            source: Source::External { name: "http".to_owned() },
             content_type: "text/plain".to_owned(),
             payload: Bytes::from(body.to_owned()),
             headers: Vec::new(),
@@ -515,10 +485,7 @@ pub(super) fn message(agent: &AgentId, body: &str) -> NewInput {
 
 /// A message under an idempotency key.
 pub(super) fn keyed(agent: &AgentId, key: &str, body: &str) -> NewInput {
-    NewInput {
-        idempotency_key: Some(key.to_owned()),
-        ..message(agent, body)
-    }
+    NewInput { idempotency_key: Some(key.to_owned()), ..message(agent, body) }
 }
 
 /// Delivery `number` of generation 1 of `origin`, whose owner has `token`.
@@ -555,10 +522,7 @@ pub(super) fn delivery(
 }
 
 pub(super) fn done(steps: usize) -> UnitOutcome {
-    UnitOutcome {
-        committed: steps,
-        failure: None,
-    }
+    UnitOutcome { committed: steps, failure: None }
 }
 
 /// Asserts that a unit committed `steps` steps and then failed with a store error that `fits`.
@@ -611,9 +575,7 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
     }
     let open = store.open_inputs(agent, ALL).await.unwrap();
     let pending = store.pending_outputs(agent, ALL).await.unwrap();
-    let can_export = row
-        .as_ref()
-        .is_some_and(|row| matches!(row.home, Home::Here | Home::HandingOff { .. }));
+    let can_export = row.as_ref().is_some_and(|row| matches!(row.home, Home::Here | Home::HandingOff { .. }));
     Picture {
         lease: store.lease(agent).await.unwrap(),
         image: store.image(agent).await.unwrap(),
@@ -622,10 +584,7 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
         outputs: store.outputs(agent, ALL).await.unwrap(),
         pending: pending.iter().map(|output| output.position).collect(),
         state,
-        receipts: store
-            .receipts(agent, generation, Revision(0), PAGE_MAX)
-            .await
-            .unwrap(),
+        receipts: store.receipts(agent, generation, Revision(0), PAGE_MAX).await.unwrap(),
         events: store.events(0, Some(agent), None, PAGE_MAX).await.unwrap(),
         frames: match can_export {
             true => store.export_rows(agent, 0, usize::MAX).await.unwrap(),

@@ -142,11 +142,7 @@ pub struct FlawedFactory {
 impl FlawedFactory {
     /// Wraps all stores of `inner`, which must need nothing but dropping to close a store.
     pub fn new(inner: Arc<dyn StoreFactory>, flaw: Flaw) -> Self {
-        Self {
-            inner,
-            flaw,
-            opened: AtomicU64::new(0),
-        }
+        Self { inner, flaw, opened: AtomicU64::new(0) }
     }
 }
 
@@ -157,10 +153,7 @@ impl StoreFactory for FlawedFactory {
             Flaw::NotDurable => format!("{name}-{}", self.opened.fetch_add(1, Ordering::Relaxed)),
             _ => name.to_owned(),
         };
-        Arc::new(Flawed {
-            inner: self.inner.open(&name, sharing, clock).await,
-            flaw: self.flaw,
-        })
+        Arc::new(Flawed { inner: self.inner.open(&name, sharing, clock).await, flaw: self.flaw })
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {
@@ -234,10 +227,7 @@ impl Flawed {
 
     /// Commits each step by itself, and goes on after failures.
     async fn commit_each(&self, unit: Unit) -> UnitOutcome {
-        let mut outcome = UnitOutcome {
-            committed: 0,
-            failure: None,
-        };
+        let mut outcome = UnitOutcome { committed: 0, failure: None };
         for step in unit.steps {
             let row = self.inner.agent(&unit.owner.agent).await.ok().flatten();
             let one = Unit {

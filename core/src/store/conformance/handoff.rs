@@ -47,15 +47,9 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
     let before = picture(source.store(), &agent).await;
     let row = source.row().await;
     let begun = journey.begin().await;
-    assert_eq!(
-        (begun.granted, begun.change),
-        (source.owner.token.next(), row.change)
-    );
+    assert_eq!((begun.granted, begun.change), (source.owner.token.next(), row.change));
     assert_eq!(source.row().await.token, begun.granted);
-    assert_eq!(
-        picture(source.store(), &agent).await.moved_rows(),
-        before.moved_rows()
-    );
+    assert_eq!(picture(source.store(), &agent).await.moved_rows(), before.moved_rows());
     journey.prepare(begun.granted).await;
     journey.finish().await;
     let left = source.row().await;
@@ -63,14 +57,8 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
     assert_eq!((left.generation, left.token), (row.generation, begun.granted));
 
     let lease = journey.adopt().await;
-    assert_eq!(
-        (lease.token, lease.incarnation),
-        (begun.granted, journey.to.incarnation)
-    );
-    let cause = GrantCause::Transferred {
-        migration: journey.migration,
-        revision: row.revision,
-    };
+    assert_eq!((lease.token, lease.incarnation), (begun.granted, journey.to.incarnation));
+    let cause = GrantCause::Transferred { migration: journey.migration, revision: row.revision };
     assert_eq!(lease.cause, cause);
     let target = journey.to.desk(lease);
     let arrived = target.row().await;
@@ -82,21 +70,12 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
         ..row
     };
     assert_eq!(same(arrived), same(row));
-    assert_eq!(
-        picture(target.store(), &agent).await.moved_rows(),
-        before.moved_rows()
-    );
-    assert_eq!(
-        target.store().image(&agent).await.unwrap().unwrap().check(),
-        Ok(())
-    );
+    assert_eq!(picture(target.store(), &agent).await.moved_rows(), before.moved_rows());
+    assert_eq!(target.store().image(&agent).await.unwrap().unwrap().check(), Ok(()));
     target.turn(Turn::ends([])).await;
     for store in [source.store(), target.store()] {
         let kind = Some(EventKind::HomeMoved);
-        assert_eq!(
-            store.events(0, Some(&agent), kind, PAGE_MAX).await.unwrap().len(),
-            1
-        );
+        assert_eq!(store.events(0, Some(&agent), kind, PAGE_MAX).await.unwrap().len(), 1);
     }
 }
 
@@ -106,20 +85,13 @@ async fn each_step_may_be_repeated(world: World) {
     let base = journey.from.row().await.revision;
     let begin = async |base| {
         let target = journey.to.host;
-        journey
-            .from
-            .store()
-            .begin_handoff(&journey.from.owner, base, journey.migration, target)
-            .await
+        journey.from.store().begin_handoff(&journey.from.owner, base, journey.migration, target).await
     };
     let begun = begin(base).await.unwrap();
     let before = picture(journey.from.store(), &agent).await;
     assert_eq!(begin(base).await, Ok(begun));
     let other = begin(base.next()).await;
-    assert!(
-        matches!(&other, Err(error) if is_stale(error)),
-        "not the same arguments: {other:?}"
-    );
+    assert!(matches!(&other, Err(error) if is_stale(error)), "not the same arguments: {other:?}");
     assert_eq!(picture(journey.from.store(), &agent).await, before);
 
     let request = journey.request(begun.granted, 0).await;
@@ -140,21 +112,14 @@ async fn each_step_may_be_repeated(world: World) {
     assert_eq!(journey.adopt().await, lease);
     assert_eq!(journey.to.store.prepare(request).await, Ok(()));
     assert_eq!(journey.to.store.discard_copy(journey.migration).await, Ok(()));
-    assert_eq!(
-        picture(target.store(), &agent).await,
-        before,
-        "an adopted agent is no copy any more"
-    );
+    assert_eq!(picture(target.store(), &agent).await, before, "an adopted agent is no copy any more");
 }
 
 async fn each_home_survives_reopening(world: World) {
     let mut journey = Journey::furnished(&world).await;
     let agent = journey.agent().clone();
     let granted = journey.begin().await.granted;
-    let (before, owner) = (
-        picture(journey.from.store(), &agent).await,
-        journey.from.owner.clone(),
-    );
+    let (before, owner) = (picture(journey.from.store(), &agent).await, journey.from.owner.clone());
     let Site { store, host, .. } = journey.from.site;
     let store = world.reopen("a", Sharing::Exclusive, store).await;
     assert_eq!(picture(store.as_ref(), &agent).await, before);
@@ -173,15 +138,9 @@ async fn each_home_survives_reopening(world: World) {
     let Desk { site, owner } = journey.from;
     let store = world.reopen("a", Sharing::Exclusive, site.store).await;
     assert_eq!(store.agent(&agent).await, Ok(Some(row)));
-    journey.from = Desk {
-        site: Site { store, ..site },
-        owner,
-    };
+    journey.from = Desk { site: Site { store, ..site }, owner };
     let lease = journey.adopt().await;
-    assert_eq!(
-        (lease.token, lease.incarnation),
-        (granted, journey.to.incarnation)
-    );
+    assert_eq!((lease.token, lease.incarnation), (granted, journey.to.incarnation));
 }
 
 async fn an_aborted_handoff_burns_the_granted_token(world: World) {
@@ -197,22 +156,13 @@ async fn an_aborted_handoff_burns_the_granted_token(world: World) {
         let (site, store) = (&journey.from.site, journey.from.store());
         let mut leases = Vec::new();
         for _ in 0..2 {
-            leases.push(
-                store
-                    .abort_handoff(&agent, journey.migration, site.incarnation)
-                    .await
-                    .unwrap(),
-            );
+            leases.push(store.abort_handoff(&agent, journey.migration, site.incarnation).await.unwrap());
         }
         assert_eq!(leases[0], leases[1], "repeated");
         assert_eq!(leases[0].token, granted.next());
         assert_eq!(leases[0].cause, GrantCause::Acquired);
         let back = site.desk(leases.remove(0));
-        assert_eq!(
-            picture(store, &agent).await.moved_rows(),
-            before.moved_rows(),
-            "nothing is lost"
-        );
+        assert_eq!(picture(store, &agent).await.moved_rows(), before.moved_rows(), "nothing is lost");
         for token in [journey.from.owner.token, granted] {
             let mut stale = back.clone();
             stale.owner.token = token;
@@ -230,21 +180,11 @@ async fn a_handoff_is_aborted_by_a_later_session(world: World) {
     let granted = journey.begin().await.granted;
     let (old, agent) = (&journey.from.site, journey.agent());
     let new = old.beside(1).await;
-    let refused = new
-        .store
-        .abort_handoff(agent, journey.migration, old.incarnation)
-        .await;
+    let refused = new.store.abort_handoff(agent, journey.migration, old.incarnation).await;
     let incarnation = old.incarnation;
     assert_eq!(refused, Err(StoreError::SessionDead { incarnation }));
-    let lease = new
-        .store
-        .abort_handoff(agent, journey.migration, new.incarnation)
-        .await
-        .unwrap();
-    assert_eq!(
-        (lease.token, lease.incarnation),
-        (granted.next(), new.incarnation)
-    );
+    let lease = new.store.abort_handoff(agent, journey.migration, new.incarnation).await.unwrap();
+    assert_eq!((lease.token, lease.incarnation), (granted.next(), new.incarnation));
     new.desk(lease).turn(Turn::ends([])).await;
 }
 
@@ -252,32 +192,18 @@ async fn after_an_abort_nothing_finishes(world: World) {
     let journey = Journey::furnished(&world).await;
     let (store, agent) = (journey.from.store(), journey.agent());
     let early = store.finish_handoff(agent, journey.migration).await;
-    assert!(
-        matches!(&early, Err(error) if is_conflict(error)),
-        "never begun: {early:?}"
-    );
+    assert!(matches!(&early, Err(error) if is_conflict(error)), "never begun: {early:?}");
     journey.begin().await;
     let other = store.finish_handoff(agent, migration(2)).await;
-    assert!(
-        matches!(&other, Err(error) if is_conflict(error)),
-        "another's: {other:?}"
-    );
+    assert!(matches!(&other, Err(error) if is_conflict(error)), "another's: {other:?}");
     let incarnation = journey.from.site.incarnation;
-    store
-        .abort_handoff(agent, journey.migration, incarnation)
-        .await
-        .unwrap();
+    store.abort_handoff(agent, journey.migration, incarnation).await.unwrap();
     let before = picture(store, agent).await;
     let late = store.finish_handoff(agent, journey.migration).await;
     assert!(matches!(&late, Err(error) if is_conflict(error)), "{late:?}");
     let base = journey.from.row().await.revision;
-    let begun = store
-        .begin_handoff(&journey.from.owner, base, journey.migration, journey.to.host)
-        .await;
-    assert!(
-        matches!(begun, Err(StoreError::Fenced { .. })),
-        "its owner is gone: {begun:?}"
-    );
+    let begun = store.begin_handoff(&journey.from.owner, base, journey.migration, journey.to.host).await;
+    assert!(matches!(begun, Err(StoreError::Fenced { .. })), "its owner is gone: {begun:?}");
     assert_eq!(picture(store, agent).await, before);
 }
 
@@ -290,10 +216,7 @@ async fn after_the_commit_point_nothing_aborts(world: World) {
     let before = store.agent(agent).await;
     let incarnation = journey.from.site.incarnation;
     let refused = store.abort_handoff(agent, journey.migration, incarnation).await;
-    assert!(
-        matches!(&refused, Err(error) if is_not_home(error)),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_not_home(error)), "{refused:?}");
     assert_eq!(store.agent(agent).await, before);
 }
 
@@ -308,10 +231,7 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
     let mut request = journey.request(granted, 0).await;
     let all = std::mem::take(&mut request.frames);
     let refused = store.prepare(request.clone()).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "no row is left: {refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "no row is left: {refused:?}");
     request.frames = all;
     assert_eq!(store.prepare(request).await, Ok(()));
     for _ in 0..2 {
@@ -320,9 +240,7 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
         assert_eq!(store.state_value(agent, "b").await, Ok(None));
         assert_eq!(store.agents(None, 9).await, Ok(vec![]));
     }
-    let adopted = store
-        .adopt(agent, journey.migration, journey.to.incarnation)
-        .await;
+    let adopted = store.adopt(agent, journey.migration, journey.to.incarnation).await;
     assert_eq!(adopted, Err(StoreError::NoAgent));
 }
 
@@ -330,13 +248,8 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
 async fn coming_back(world: &World) -> Journey {
     let there = Journey::furnished(world).await;
     let from = there.complete().await;
-    from.turn(Turn::ends([]).state("b", None).state("d", Some("4")))
-        .await;
-    Journey {
-        migration: migration(2),
-        to: there.from.site,
-        from,
-    }
+    from.turn(Turn::ends([]).state("b", None).state("d", Some("4"))).await;
+    Journey { migration: migration(2), to: there.from.site, from }
 }
 
 async fn a_discarded_copy_puts_its_tombstone_back(world: World) {
@@ -356,17 +269,9 @@ async fn a_discarded_copy_puts_its_tombstone_back(world: World) {
     assert_eq!((back.generation, back.holder), (there.generation, None));
 
     let incarnation = journey.from.site.incarnation;
-    let lease = journey
-        .from
-        .store()
-        .abort_handoff(agent, journey.migration, incarnation)
-        .await
-        .unwrap();
-    let again = Journey {
-        migration: migration(3),
-        from: journey.from.site.desk(lease),
-        to: journey.to.clone(),
-    };
+    let lease = journey.from.store().abort_handoff(agent, journey.migration, incarnation).await.unwrap();
+    let again =
+        Journey { migration: migration(3), from: journey.from.site.desk(lease), to: journey.to.clone() };
     again.complete().await.turn(Turn::ends([])).await;
 }
 
@@ -375,19 +280,9 @@ async fn an_agent_goes_there_and_back(world: World) {
     let before = picture(journey.from.store(), journey.agent()).await;
     let home = journey.complete().await;
     assert_eq!(home.owner.token, FencingToken(3));
-    assert_eq!(
-        picture(home.store(), home.agent()).await.moved_rows(),
-        before.moved_rows()
-    );
-    assert_eq!(
-        home.store().state_value(home.agent(), "b").await,
-        Ok(None),
-        "no old row is left"
-    );
-    assert_eq!(
-        home.store().image(home.agent()).await.unwrap().unwrap().check(),
-        Ok(())
-    );
+    assert_eq!(picture(home.store(), home.agent()).await.moved_rows(), before.moved_rows());
+    assert_eq!(home.store().state_value(home.agent(), "b").await, Ok(None), "no old row is left");
+    assert_eq!(home.store().image(home.agent()).await.unwrap().unwrap().check(), Ok(()));
     let left = journey.from.row().await;
     assert_eq!(moved_to(&left), Some((journey.migration, FencingToken(3))));
     home.turn(Turn::ends([])).await;
@@ -402,20 +297,12 @@ async fn no_token_is_ever_valid_twice(world: World) {
         assert!(desk.owner.token > highest, "{} after {highest}", desk.owner.token);
         highest = desk.owner.token;
         desk.turn(Turn::ends([])).await;
-        let journey = Journey {
-            migration: migration(number),
-            from: desk,
-            to: other,
-        };
+        let journey = Journey { migration: migration(number), from: desk, to: other };
         if number % 3 == 0 {
             let (site, agent) = (journey.from.site.clone(), journey.agent().clone());
             let granted = journey.begin().await.granted;
             journey.prepare(granted).await;
-            let lease = site
-                .store
-                .abort_handoff(&agent, journey.migration, site.incarnation)
-                .await
-                .unwrap();
+            let lease = site.store.abort_handoff(&agent, journey.migration, site.incarnation).await.unwrap();
             journey.to.store.discard_copy(journey.migration).await.unwrap();
             assert!(lease.token > granted);
             (desk, other) = (site.desk(lease), journey.to);
@@ -436,10 +323,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     let living = journey.to.create("agent").await;
     let before = picture(journey.to.store.as_ref(), &living).await;
     let refused = journey.to.store.prepare(request).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "a living agent: {refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "a living agent: {refused:?}");
     assert_eq!(picture(journey.to.store.as_ref(), &living).await, before);
 
     let world = World::new(world.factory.clone(), "in-the-way");
@@ -451,10 +335,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
         let mut request = back.request(granted, 0).await;
         request.token = token;
         let refused = back.to.store.prepare(request).await;
-        assert!(
-            matches!(&refused, Err(error) if is_conflict(error)),
-            "token {token}: {refused:?}"
-        );
+        assert!(matches!(&refused, Err(error) if is_conflict(error)), "token {token}: {refused:?}");
         assert_eq!(back.to.store.agent(back.agent()).await, before);
     }
     let request = back.request(granted, 0).await;
@@ -465,10 +346,7 @@ async fn what_stands_in_the_way_of_a_copy_is_a_conflict(world: World) {
     other_token.token = granted.next();
     for other in [other, other_token] {
         let refused = back.to.store.prepare(other).await;
-        assert!(
-            matches!(&refused, Err(error) if is_conflict(error)),
-            "prepared otherwise: {refused:?}"
-        );
+        assert!(matches!(&refused, Err(error) if is_conflict(error)), "prepared otherwise: {refused:?}");
     }
 }
 
@@ -481,15 +359,10 @@ async fn a_copy_must_be_what_was_announced(world: World) {
     let mut generation = request.clone();
     generation.generation = generation.generation.next();
     let mut without_agent = request.clone();
-    without_agent
-        .frames
-        .retain(|frame| !matches!(frame.row, crate::store::Row::Agent(_)));
+    without_agent.frames.retain(|frame| !matches!(frame.row, crate::store::Row::Agent(_)));
     for wrong in [revision, generation, without_agent] {
         let refused = journey.to.store.prepare(wrong).await;
-        assert!(
-            matches!(&refused, Err(error) if is_conflict(error)),
-            "{refused:?}"
-        );
+        assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
         assert_eq!(journey.to.store.agent(journey.agent()).await, Ok(None));
     }
     assert_eq!(journey.to.store.prepare(request).await, Ok(()));
@@ -499,9 +372,7 @@ async fn adoption_needs_a_prepared_copy_and_a_session(world: World) {
     let journey = Journey::furnished(&world).await;
     let (store, agent) = (&journey.to.store, journey.agent());
     journey.receive(journey.export(0).await).await;
-    let unbound = store
-        .adopt(agent, journey.migration, journey.to.incarnation)
-        .await;
+    let unbound = store.adopt(agent, journey.migration, journey.to.incarnation).await;
     assert_eq!(unbound, Err(StoreError::NoAgent), "a copy is invisible");
     let granted = journey.begin().await.granted;
     journey.prepare(granted).await;
@@ -509,13 +380,8 @@ async fn adoption_needs_a_prepared_copy_and_a_session(world: World) {
     let refused = store.adopt(agent, journey.migration, incarnation).await;
     assert_eq!(refused, Err(StoreError::SessionDead { incarnation }));
     let living = journey.to.create("living").await;
-    let refused = store
-        .adopt(&living, journey.migration, journey.to.incarnation)
-        .await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "{refused:?}"
-    );
+    let refused = store.adopt(&living, journey.migration, journey.to.incarnation).await;
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     let row = store.agent(agent).await.unwrap().unwrap();
     assert_eq!((row.token, row.holder), (granted, None));
 }
@@ -526,15 +392,9 @@ async fn adoption_takes_up_the_granted_lease_once(world: World) {
     let successor = journey.to.beside(7).await;
     let taken = successor.take(desk.agent()).await;
     assert_eq!(taken.owner.token, desk.owner.token.next());
-    let late = successor
-        .store
-        .adopt(desk.agent(), journey.migration, journey.to.incarnation)
-        .await;
+    let late = successor.store.adopt(desk.agent(), journey.migration, journey.to.incarnation).await;
     assert!(matches!(late, Err(StoreError::SessionDead { .. })), "{late:?}");
-    let late = successor
-        .store
-        .adopt(desk.agent(), journey.migration, successor.incarnation)
-        .await;
+    let late = successor.store.adopt(desk.agent(), journey.migration, successor.incarnation).await;
     assert!(late.is_err(), "its grant is over: {late:?}");
     assert_eq!(taken.row().await.token, taken.owner.token);
 }
@@ -545,35 +405,18 @@ async fn forgetting_leaves_the_tombstone(world: World) {
     journey.record_at_source(Phase::Cutover).await;
     journey.complete().await;
     let before = store.agent(agent).await.unwrap().unwrap();
-    assert_eq!(
-        store.remove_plugin(before.plugin).await,
-        Ok(true),
-        "who moved away pins no plugin"
-    );
+    assert_eq!(store.remove_plugin(before.plugin).await, Ok(true), "who moved away pins no plugin");
     for _ in 0..2 {
         assert_eq!(store.forget_moved(agent, journey.migration).await, Ok(()));
         let row = store.agent(agent).await.unwrap().unwrap();
         assert_eq!((row.home, row.token), (before.home.clone(), before.token));
-        assert_eq!(
-            (row.generation, row.holder, row.open_inputs),
-            (before.generation, None, 0)
-        );
+        assert_eq!((row.generation, row.holder, row.open_inputs), (before.generation, None, 0));
     }
     assert_eq!(store.inputs(agent, None, super::fixture::ALL).await, Ok(vec![]));
     assert_eq!(store.state_keys(agent, "", None, 9).await, Ok(vec![]));
     let record = store.migration(journey.migration).await.unwrap().unwrap();
-    assert_eq!(
-        (record.role, record.phase),
-        (Role::Source, Phase::Cutover),
-        "the record stays"
-    );
-    let lists: Vec<_> = store
-        .agents(None, 9)
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|row| row.agent)
-        .collect();
+    assert_eq!((record.role, record.phase), (Role::Source, Phase::Cutover), "the record stays");
+    let lists: Vec<_> = store.agents(None, 9).await.unwrap().into_iter().map(|row| row.agent).collect();
     assert_eq!(lists, std::slice::from_ref(agent), "the tombstone is listed");
 }
 
@@ -582,24 +425,11 @@ async fn a_late_forget_harms_nobody(world: World) {
     let home = journey.complete().await;
     let before = picture(home.store(), home.agent()).await;
     // The first move's source is told once more to forget; the agent lives here again.
-    assert_eq!(
-        home.store().forget_moved(home.agent(), migration(1)).await,
-        Ok(())
-    );
-    assert_eq!(
-        home.store().forget_moved(home.agent(), migration(2)).await,
-        Ok(())
-    );
+    assert_eq!(home.store().forget_moved(home.agent(), migration(1)).await, Ok(()));
+    assert_eq!(home.store().forget_moved(home.agent(), migration(2)).await, Ok(()));
     assert_eq!(picture(home.store(), home.agent()).await, before);
     let row = journey.from.row().await;
-    assert_eq!(
-        journey
-            .from
-            .store()
-            .forget_moved(home.agent(), migration(1))
-            .await,
-        Ok(())
-    );
+    assert_eq!(journey.from.store().forget_moved(home.agent(), migration(1)).await, Ok(()));
     assert_eq!(journey.from.row().await, row);
     let nobody = super::fixture::id("nobody");
     assert_eq!(home.store().forget_moved(&nobody, migration(1)).await, Ok(()));

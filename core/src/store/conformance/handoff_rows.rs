@@ -30,24 +30,13 @@ pub(super) fn cases() -> Vec<Case> {
 async fn rows_are_exported_by_change_in_pages(world: World) {
     let journey = Journey::furnished(&world).await;
     let all = journey.export(0).await;
-    assert!(
-        all.is_sorted_by(|one, next| one.change < next.change),
-        "unique and ascending"
-    );
-    assert_eq!(
-        all.last().map(|frame| frame.change),
-        Some(journey.from.row().await.change)
-    );
+    assert!(all.is_sorted_by(|one, next| one.change < next.change), "unique and ascending");
+    assert_eq!(all.last().map(|frame| frame.change), Some(journey.from.row().await.change));
     for bytes_max in [0, 1, 200, 600] {
         let mut paged: Vec<RowFrame> = Vec::new();
         loop {
             let after = paged.last().map_or(0, |frame| frame.change);
-            let page = journey
-                .from
-                .store()
-                .export_rows(journey.agent(), after, bytes_max)
-                .await
-                .unwrap();
+            let page = journey.from.store().export_rows(journey.agent(), after, bytes_max).await.unwrap();
             if page.is_empty() {
                 break;
             }
@@ -71,10 +60,7 @@ async fn only_what_changed_is_exported_again(world: World) {
     let change = journey.from.row().await.change;
     assert_eq!(journey.export(change).await, []);
     let input = journey.from.accept("more").await;
-    journey
-        .from
-        .turn(Turn::ends([&input]).state("b", Some("changed")))
-        .await;
+    journey.from.turn(Turn::ends([&input]).state("b", Some("changed"))).await;
     let frames = journey.export(change).await;
     let mut states: Vec<&str> = Vec::new();
     for frame in &frames {
@@ -113,13 +99,8 @@ async fn a_transfer_in_rounds_equals_one_at_once(world: World) {
         sent = frames.last().map_or(sent, |frame| frame.change);
         journey.receive(frames).await;
         let input = journey.from.accept(&format!("round {round}")).await;
-        let turn = Turn::ends([&input])
-            .state("a", Some("again"))
-            .snapshot(&format!("round {round}"));
-        journey
-            .from
-            .turn(turn.state("b", None).output(&id("somebody"), "more"))
-            .await;
+        let turn = Turn::ends([&input]).state("a", Some("again")).snapshot(&format!("round {round}"));
+        journey.from.turn(turn.state("b", None).output(&id("somebody"), "more")).await;
     }
     let granted = journey.begin().await.granted;
     let expected = journey.export(0).await;
@@ -152,11 +133,7 @@ fn deleted(frames: &[RowFrame]) -> BTreeSet<String> {
 }
 
 async fn acknowledge(desk: &Desk, number: u64) {
-    let key = OutputKey {
-        destination: id("somebody"),
-        generation: desk.owner.generation,
-        number,
-    };
+    let key = OutputKey { destination: id("somebody"), generation: desk.owner.generation, number };
     let ends = [(key, OutputEnd::Acknowledged)];
     assert_eq!(desk.store().end_outputs(&desk.owner, &ends).await, Ok(()));
 }
@@ -164,32 +141,18 @@ async fn acknowledge(desk: &Desk, number: u64) {
 async fn deletes_travel_while_a_migration_is_open(world: World) {
     let journey = Journey::furnished(&world).await;
     acknowledge(&journey.from, 1).await;
-    assert_eq!(
-        deleted(&journey.export(0).await),
-        BTreeSet::new(),
-        "nobody asks for them yet"
-    );
+    assert_eq!(deleted(&journey.export(0).await), BTreeSet::new(), "nobody asks for them yet");
     let arriving = journey.record(Role::Target, Phase::Transfer);
     assert_eq!(journey.from.store().put_migration(arriving).await, Ok(()));
     acknowledge(&journey.from, 2).await;
-    assert_eq!(
-        deleted(&journey.export(0).await),
-        BTreeSet::new(),
-        "nor who receives"
-    );
+    assert_eq!(deleted(&journey.export(0).await), BTreeSet::new(), "nor who receives");
     journey.record_at_source(Phase::Transfer).await;
     let first = journey.export(0).await;
     let sent = first.last().unwrap().change;
     journey.receive(first).await;
     acknowledge(&journey.from, 3).await;
-    journey
-        .from
-        .turn(Turn::ends([]).state("b", None).state("c", Some("3")))
-        .await;
-    journey
-        .from
-        .turn(Turn::ends([]).state("c", None).state("d", Some("4")))
-        .await;
+    journey.from.turn(Turn::ends([]).state("b", None).state("c", Some("3"))).await;
+    journey.from.turn(Turn::ends([]).state("c", None).state("d", Some("4"))).await;
     let frames = journey.export(sent).await;
     let expected = ["output somebody 1 3", "state b", "state c"].map(str::to_owned);
     assert_eq!(deleted(&frames), BTreeSet::from(expected));
@@ -204,11 +167,7 @@ async fn deletes_travel_while_a_migration_is_open(world: World) {
     let outputs = desk.store().outputs(desk.agent(), ALL).await.unwrap();
     assert_eq!(outputs, []);
     let onward = desk.store().export_rows(desk.agent(), 0, usize::MAX);
-    assert_eq!(
-        deleted(&onward.await.unwrap()),
-        BTreeSet::new(),
-        "they end with their migration"
-    );
+    assert_eq!(deleted(&onward.await.unwrap()), BTreeSet::new(), "they end with their migration");
 }
 
 async fn rows_may_arrive_twice_and_in_any_order(world: World) {
@@ -217,15 +176,7 @@ async fn rows_may_arrive_twice_and_in_any_order(world: World) {
     let first = journey.export(0).await;
     acknowledge(&journey.from, 1).await;
     let input = journey.from.accept("later").await;
-    journey
-        .from
-        .turn(
-            Turn::ends([&input])
-                .state("b", None)
-                .state("a", Some("new"))
-                .snapshot("new"),
-        )
-        .await;
+    journey.from.turn(Turn::ends([&input]).state("b", None).state("a", Some("new")).snapshot("new")).await;
     let second = journey.export(first.last().unwrap().change).await;
     journey.receive(second.clone()).await;
     journey.receive(second.into_iter().rev().collect()).await;
@@ -244,15 +195,8 @@ async fn rows_may_arrive_twice_and_in_any_order(world: World) {
     };
     let arrived = picture(desk.store(), desk.agent()).await.moved_rows();
     assert_eq!(present(arrived), present(before));
-    assert_eq!(
-        desk.store().image(desk.agent()).await.unwrap().unwrap().check(),
-        Ok(())
-    );
-    assert_eq!(
-        desk.store().state_value(desk.agent(), "b").await,
-        Ok(None),
-        "a delete is not undone"
-    );
+    assert_eq!(desk.store().image(desk.agent()).await.unwrap().unwrap().check(), Ok(()));
+    assert_eq!(desk.store().state_value(desk.agent(), "b").await, Ok(None), "a delete is not undone");
 }
 
 async fn rows_that_come_late_change_nothing(world: World) {
@@ -274,19 +218,11 @@ async fn rows_of_another_agent_are_refused(world: World) {
     let journey = Journey::furnished(&world).await;
     let frames = journey.export(0).await;
     let (store, other) = (&journey.to.store, id("other"));
-    let refused = store
-        .receive_rows(journey.migration, &other, frames.clone())
-        .await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "{refused:?}"
-    );
+    let refused = store.receive_rows(journey.migration, &other, frames.clone()).await;
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     journey.receive(frames).await;
     let refused = store.receive_rows(journey.migration, &other, vec![]).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "the copy is another's: {refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "the copy is another's: {refused:?}");
     let second = store.receive_rows(migration(2), &other, vec![]).await;
     assert_eq!(second, Ok(()), "another migration is another copy");
 }
@@ -295,12 +231,7 @@ async fn a_moved_inbox_remembers_what_it_accepted(world: World) {
     let journey = Journey::furnished(&world).await;
     let agent = journey.agent().clone();
     let first = keyed(&agent, "key", "body");
-    journey
-        .from
-        .store()
-        .accept(first.clone(), journey.from.owner.incarnation)
-        .await
-        .unwrap();
+    journey.from.store().accept(first.clone(), journey.from.owner.incarnation).await.unwrap();
     let desk = journey.complete().await;
     let accept = async |new| desk.store().accept(new, desk.owner.incarnation).await;
     let again = accept(keyed(&agent, "key", "body")).await;
@@ -310,10 +241,7 @@ async fn a_moved_inbox_remembers_what_it_accepted(world: World) {
     assert_eq!(repeated, Ok(Accepted::AlreadyEnded));
     let next = accept(delivery(&agent, "origin", (1, 1), 2, 1)).await;
     assert_eq!(next, Ok(Accepted::New { seq: Seq(4) }));
-    assert_eq!(
-        accept(message(&agent, "new")).await,
-        Ok(Accepted::New { seq: Seq(5) })
-    );
+    assert_eq!(accept(message(&agent, "new")).await, Ok(Accepted::New { seq: Seq(5) }));
     desk.turn(Turn::ends([]).output(&id("somebody"), "fourth")).await;
     let outputs = desk.store().pending_outputs(&agent, ALL).await.unwrap();
     let numbers: Vec<u64> = outputs.iter().map(|output| output.number).collect();

@@ -21,11 +21,7 @@ impl Journey {
         from.furnish().await;
         let to = world.site("b").await;
         put_plugin(&to.store, "plain").await;
-        Self {
-            migration: super::fixture::migration(1),
-            from,
-            to,
-        }
+        Self { migration: super::fixture::migration(1), from, to }
     }
 
     pub(super) fn agent(&self) -> &AgentId {
@@ -58,30 +54,20 @@ impl Journey {
 
     /// Rows of the source after a change number.
     pub(super) async fn export(&self, after: u64) -> Vec<RowFrame> {
-        let frames = self
-            .from
-            .store()
-            .export_rows(self.agent(), after, usize::MAX)
-            .await;
+        let frames = self.from.store().export_rows(self.agent(), after, usize::MAX).await;
         frames.unwrap()
     }
 
     /// Gives rows to the target's copy.
     pub(super) async fn receive(&self, frames: Vec<RowFrame>) {
-        let received = self
-            .to
-            .store
-            .receive_rows(self.migration, self.agent(), frames)
-            .await;
+        let received = self.to.store.receive_rows(self.migration, self.agent(), frames).await;
         assert_eq!(received, Ok(()));
     }
 
     /// Step 1.
     pub(super) async fn begin(&self) -> Handoff {
         let (store, base) = (self.from.store(), self.from.row().await.revision);
-        let begun = store
-            .begin_handoff(&self.from.owner, base, self.migration, self.to.host)
-            .await;
+        let begun = store.begin_handoff(&self.from.owner, base, self.migration, self.to.host).await;
         begun.unwrap()
     }
 
@@ -107,21 +93,13 @@ impl Journey {
 
     /// Step 3.
     pub(super) async fn finish(&self) {
-        let finished = self
-            .from
-            .store()
-            .finish_handoff(self.agent(), self.migration)
-            .await;
+        let finished = self.from.store().finish_handoff(self.agent(), self.migration).await;
         assert_eq!(finished, Ok(()));
     }
 
     /// Step 4.
     pub(super) async fn adopt(&self) -> Lease {
-        let adopted = self
-            .to
-            .store
-            .adopt(self.agent(), self.migration, self.to.incarnation)
-            .await;
+        let adopted = self.to.store.adopt(self.agent(), self.migration, self.to.incarnation).await;
         adopted.unwrap()
     }
 

@@ -33,16 +33,10 @@ async fn a_free_agent_is_taken_under_the_next_token(world: World) {
     assert_eq!(site.store.lease(&agent).await, Ok(None));
     let lease = site.try_take(&agent).await.unwrap();
     assert_eq!(lease.token, FencingToken(1));
-    assert_eq!(
-        (lease.incarnation, &lease.cause),
-        (site.incarnation, &GrantCause::Acquired)
-    );
+    assert_eq!((lease.incarnation, &lease.cause), (site.incarnation, &GrantCause::Acquired));
     assert_eq!(site.store.lease(&agent).await, Ok(Some(lease)));
     let row = site.store.agent(&agent).await.unwrap().unwrap();
-    let holder = Holder {
-        host: site.host,
-        incarnation: site.incarnation,
-    };
+    let holder = Holder { host: site.host, incarnation: site.incarnation };
     assert_eq!((row.token, row.holder), (FencingToken(1), Some(holder)));
     assert_eq!(grants(&site).await, 1);
 }
@@ -60,14 +54,8 @@ async fn a_live_holder_fences_others(world: World) {
     let other = site.beside(2).await;
     let desk = site.own("agent").await;
     let before = picture(desk.store(), desk.agent()).await;
-    let holder = Holder {
-        host: site.host,
-        incarnation: site.incarnation,
-    };
-    let refused = Err(StoreError::Fenced {
-        current: desk.owner.token,
-        holder: Some(holder),
-    });
+    let holder = Holder { host: site.host, incarnation: site.incarnation };
+    let refused = Err(StoreError::Fenced { current: desk.owner.token, holder: Some(holder) });
     assert_eq!(other.try_take(desk.agent()).await, refused);
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
 }
@@ -77,15 +65,9 @@ async fn an_expired_session_holds_until_it_is_buried(world: World) {
     let desk = site.own("agent").await;
     world.clock.advance(TTL + Duration::from_secs(1));
     let other = site.beside(2).await;
-    assert!(matches!(
-        other.try_take(desk.agent()).await,
-        Err(StoreError::Fenced { .. })
-    ));
+    assert!(matches!(other.try_take(desk.agent()).await, Err(StoreError::Fenced { .. })));
     other.store.bury_expired().await.unwrap();
-    assert_eq!(
-        other.take(desk.agent()).await.owner.token,
-        desk.owner.token.next()
-    );
+    assert_eq!(other.take(desk.agent()).await.owner.token, desk.owner.token.next());
 }
 
 async fn each_agent_is_answered_in_order(world: World) {
@@ -96,11 +78,7 @@ async fn each_agent_is_answered_in_order(world: World) {
     let answers = other.store.acquire(other.incarnation, &agents).await.unwrap();
     assert_eq!(answers.len(), 3);
     assert_eq!(answers[0], Err(StoreError::NoAgent));
-    assert!(
-        matches!(answers[1], Err(StoreError::Fenced { .. })),
-        "{:?}",
-        answers[1]
-    );
+    assert!(matches!(answers[1], Err(StoreError::Fenced { .. })), "{:?}", answers[1]);
     assert_eq!(answers[2].as_ref().map(|lease| lease.agent.clone()), Ok(free));
 }
 
@@ -109,10 +87,7 @@ async fn a_dead_session_takes_nothing(world: World) {
     let agent = site.create("agent").await;
     site.store.leave(site.incarnation).await.unwrap();
     for incarnation in [site.incarnation, Incarnation(99)] {
-        let refused = site
-            .store
-            .acquire(incarnation, std::slice::from_ref(&agent))
-            .await;
+        let refused = site.store.acquire(incarnation, std::slice::from_ref(&agent)).await;
         assert_eq!(refused, Err(StoreError::SessionDead { incarnation }));
     }
     let row = site.store.agent(&agent).await.unwrap().unwrap();
@@ -150,26 +125,14 @@ async fn a_stale_owner_releases_nothing(world: World) {
     let site = world.shared_site("a").await;
     let other = site.beside(2).await;
     let desk = site.own("agent").await;
-    let wrong_token = Owner {
-        token: FencingToken(0),
-        ..desk.owner.clone()
-    };
-    let wrong_session = Owner {
-        incarnation: other.incarnation,
-        ..desk.owner.clone()
-    };
+    let wrong_token = Owner { token: FencingToken(0), ..desk.owner.clone() };
+    let wrong_session = Owner { incarnation: other.incarnation, ..desk.owner.clone() };
     for owner in [wrong_token, wrong_session] {
         let refused = site.store.release(&owner).await;
         assert!(matches!(refused, Err(StoreError::Fenced { .. })), "{refused:?}");
-        assert_eq!(
-            desk.row().await.holder.map(|holder| holder.incarnation),
-            Some(site.incarnation)
-        );
+        assert_eq!(desk.row().await.holder.map(|holder| holder.incarnation), Some(site.incarnation));
     }
-    let owner = Owner {
-        agent: id("unknown"),
-        ..desk.owner.clone()
-    };
+    let owner = Owner { agent: id("unknown"), ..desk.owner.clone() };
     assert_eq!(site.store.release(&owner).await, Err(StoreError::NoAgent));
 }
 

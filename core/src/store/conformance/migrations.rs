@@ -46,10 +46,7 @@ async fn put(store: &Store, record: MigrationRecord) {
 async fn refuse(store: &Store, record: MigrationRecord) {
     let before = store.migrations(PAGE_MAX).await.unwrap();
     let refused = store.put_migration(record).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     assert_eq!(store.migrations(PAGE_MAX).await, Ok(before));
 }
 
@@ -64,13 +61,8 @@ async fn a_record_is_written_and_read_back(world: World) {
     put(&store, later.clone()).await;
     let store = world.reopen("a", Sharing::Exclusive, store).await;
     assert_eq!(store.migration(migration(1)).await, Ok(Some(later)));
-    let newest: Vec<MigrationId> = store
-        .migrations(2)
-        .await
-        .unwrap()
-        .iter()
-        .map(|record| record.id)
-        .collect();
+    let newest: Vec<MigrationId> =
+        store.migrations(2).await.unwrap().iter().map(|record| record.id).collect();
     assert_eq!(newest, [migration(3), migration(2)]);
 }
 
@@ -102,13 +94,7 @@ async fn a_migration_that_is_over_stays_over(world: World) {
 
 async fn phases_are_events_once_each(world: World) {
     let store = world.open("a", Sharing::Exclusive).await;
-    for phase in [
-        Phase::Reserve,
-        Phase::Reserve,
-        Phase::Transfer,
-        Phase::Transfer,
-        Phase::Complete,
-    ] {
+    for phase in [Phase::Reserve, Phase::Reserve, Phase::Transfer, Phase::Transfer, Phase::Complete] {
         put(&store, record(1, "one", Role::Source, phase)).await;
     }
     let kind = Some(EventKind::Migration);
@@ -134,33 +120,16 @@ async fn an_acquisition_closes_the_open_migration(world: World) {
     put(&site.store, record(2, "agent", Role::Source, Phase::Transfer)).await;
     put(&site.store, record(3, "bystander", Role::Source, Phase::Transfer)).await;
     site.take(desk.agent()).await;
-    let phase = async |number| {
-        site.store
-            .migration(migration(number))
-            .await
-            .unwrap()
-            .unwrap()
-            .phase
-    };
+    let phase = async |number| site.store.migration(migration(number)).await.unwrap().unwrap().phase;
     assert_eq!(phase(2).await, Phase::Transfer, "no new token, no end");
     let other = site.beside(2).await;
     site.store.leave(site.incarnation).await.unwrap();
     other.take(desk.agent()).await;
     let closed = site.store.migration(migration(2)).await.unwrap().unwrap();
-    assert_eq!(
-        (closed.phase, closed.failure),
-        (Phase::Aborted, Some(Failure::Fenced))
-    );
-    assert_eq!(
-        (phase(1).await, phase(3).await),
-        (Phase::Complete, Phase::Transfer)
-    );
+    assert_eq!((closed.phase, closed.failure), (Phase::Aborted, Some(Failure::Fenced)));
+    assert_eq!((phase(1).await, phase(3).await), (Phase::Complete, Phase::Transfer));
     let kind = Some(EventKind::Migration);
-    let events = site
-        .store
-        .events(0, Some(desk.agent()), kind, PAGE_MAX)
-        .await
-        .unwrap();
+    let events = site.store.events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
     assert_eq!(events.len(), 3, "the end is an event as well");
 }
 
@@ -169,10 +138,7 @@ async fn a_migrations_own_grant_leaves_its_record(world: World) {
     let other = site.beside(2).await;
     let desk = site.own("agent").await;
     put(&site.store, record(1, "agent", Role::Source, Phase::Cutover)).await;
-    site.store
-        .transfer(&desk.owner, Revision(0), migration(1), other.host)
-        .await
-        .unwrap();
+    site.store.transfer(&desk.owner, Revision(0), migration(1), other.host).await.unwrap();
     let kept = site.store.migration(migration(1)).await.unwrap().unwrap();
     assert_eq!((kept.phase, kept.failure), (Phase::Cutover, None));
 

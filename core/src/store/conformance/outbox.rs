@@ -21,20 +21,13 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn key(destination: &str, number: u64) -> OutputKey {
-    OutputKey {
-        destination: id(destination),
-        generation: Generation(1),
-        number,
-    }
+    OutputKey { destination: id(destination), generation: Generation(1), number }
 }
 
 fn bodies(outputs: &[StoredOutput]) -> Vec<(&str, u64, &str)> {
     let body = |output: &StoredOutput| -> &str { std::str::from_utf8(&output.output.payload).unwrap() }
         as for<'a> fn(&'a StoredOutput) -> &'a str;
-    outputs
-        .iter()
-        .map(|output| (output.output.destination.as_str(), output.number, body(output)))
-        .collect()
+    outputs.iter().map(|output| (output.output.destination.as_str(), output.number, body(output))).collect()
 }
 
 /// Two turns that send a, b, a and b, a.
@@ -42,22 +35,14 @@ async fn sender(world: &World) -> Desk {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let (a, b): (AgentId, AgentId) = (id("a"), id("b"));
-    let first = Turn::of(BoundaryKind::Init)
-        .output(&a, "a1")
-        .output(&b, "b1")
-        .output(&a, "a2");
+    let first = Turn::of(BoundaryKind::Init).output(&a, "a1").output(&b, "b1").output(&a, "a2");
     desk.turn(first).await;
     desk.turn(Turn::ends([]).output(&b, "b2").output(&a, "a3")).await;
     desk
 }
 
-const SENT: [(&str, u64, &str); 5] = [
-    ("a", 1, "a1"),
-    ("b", 1, "b1"),
-    ("a", 2, "a2"),
-    ("b", 2, "b2"),
-    ("a", 3, "a3"),
-];
+const SENT: [(&str, u64, &str); 5] =
+    [("a", 1, "a1"), ("b", 1, "b1"), ("a", 2, "a2"), ("b", 2, "b2"), ("a", 3, "a3")];
 
 async fn outputs_are_numbered_per_destination_in_commit_order(world: World) {
     let desk = sender(&world).await;
@@ -69,10 +54,7 @@ async fn outputs_are_numbered_per_destination_in_commit_order(world: World) {
     assert_eq!(revisions, [1, 1, 1, 2, 2].map(Revision));
     let last = &outputs[4];
     assert_eq!((&last.agent, last.generation), (desk.agent(), Generation(1)));
-    assert_eq!(
-        (last.committed_at_ms, &last.state),
-        (START_MS + 2, &OutputState::Pending)
-    );
+    assert_eq!((last.committed_at_ms, &last.state), (START_MS + 2, &OutputState::Pending));
     assert_eq!(last.output.headers, [("name".to_owned(), "value".to_owned())]);
 }
 
@@ -81,11 +63,7 @@ async fn outputs_are_read_in_pages(world: World) {
     let mut read = Vec::new();
     let mut after = 0;
     loop {
-        let page = desk
-            .store()
-            .pending_outputs(desk.agent(), Page { after, limit: 2 })
-            .await
-            .unwrap();
+        let page = desk.store().pending_outputs(desk.agent(), Page { after, limit: 2 }).await.unwrap();
         assert!(page.len() <= 2);
         let Some(last) = page.last() else { break };
         after = last.position;
@@ -96,10 +74,7 @@ async fn outputs_are_read_in_pages(world: World) {
 
 async fn an_acknowledged_output_is_gone(world: World) {
     let desk = sender(&world).await;
-    let ends = [
-        (key("a", 1), OutputEnd::Acknowledged),
-        (key("b", 2), OutputEnd::Acknowledged),
-    ];
+    let ends = [(key("a", 1), OutputEnd::Acknowledged), (key("b", 2), OutputEnd::Acknowledged)];
     let revision = desk.row().await.revision;
     for _ in 0..2 {
         assert_eq!(desk.store().end_outputs(&desk.owner, &ends).await, Ok(()));
@@ -122,11 +97,7 @@ async fn an_undeliverable_output_is_kept_with_its_reason(world: World) {
     assert_eq!(bodies(&outputs), SENT);
     assert_eq!(outputs[1].state, OutputState::Undeliverable { reason });
     let kind = Some(EventKind::OutputUndeliverable);
-    let events = desk
-        .store()
-        .events(0, Some(desk.agent()), kind, PAGE_MAX)
-        .await
-        .unwrap();
+    let events = desk.store().events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
     assert_eq!(events.len(), 1, "once");
 }
 
@@ -150,24 +121,13 @@ async fn numbers_go_on_after_ends_and_restarts(world: World) {
     let ends = (1..=3).map(|number| (key("a", number), OutputEnd::Acknowledged));
     let ends: Vec<(OutputKey, OutputEnd)> = ends.collect();
     desk.store().end_outputs(&desk.owner, &ends).await.unwrap();
-    let last = desk
-        .store()
-        .outputs(desk.agent(), ALL)
-        .await
-        .unwrap()
-        .pop()
-        .unwrap()
-        .position;
+    let last = desk.store().outputs(desk.agent(), ALL).await.unwrap().pop().unwrap().position;
     let (agent, site) = (desk.agent().clone(), desk.site);
     let store = world.reopen("a", Sharing::Exclusive, site.store).await;
     let site = super::fixture::Site::join(store, site.host).await;
     let desk = site.take(&agent).await;
-    desk.turn(Turn::ends([]).output(&id("a"), "a4").output(&id("c"), "c1"))
-        .await;
+    desk.turn(Turn::ends([]).output(&id("a"), "a4").output(&id("c"), "c1")).await;
     let outputs = desk.store().outputs(&agent, ALL).await.unwrap();
-    assert_eq!(
-        bodies(&outputs),
-        [SENT[1], SENT[3], ("a", 4, "a4"), ("c", 1, "c1")]
-    );
+    assert_eq!(bodies(&outputs), [SENT[1], SENT[3], ("a", 4, "a4"), ("c", 1, "c1")]);
     assert!(outputs[2].position > last + 1, "positions are never given twice");
 }

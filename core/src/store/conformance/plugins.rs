@@ -53,29 +53,18 @@ async fn another_component_of_a_name_and_version_is_a_conflict(world: World) {
     let digest = info.digest;
     info.name = "plain".to_owned();
     let refused = store.put_plugin(info.clone(), component.clone()).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     assert_eq!(store.component(digest).await, Ok(None));
     info.version = "2".to_owned();
     assert_eq!(store.put_plugin(info, component).await, Ok(true));
-    let versions: Vec<String> = store
-        .plugins()
-        .await
-        .unwrap()
-        .into_iter()
-        .map(|info| info.version)
-        .collect();
+    let versions: Vec<String> = store.plugins().await.unwrap().into_iter().map(|info| info.version).collect();
     assert_eq!(versions, ["1", "2"]);
 }
 
 async fn bytes_of_another_digest_are_refused(world: World) {
     let store = world.open("a", Sharing::Exclusive).await;
     let (info, _) = plugin("plain");
-    let refused = store
-        .put_plugin(info, Bytes::from_static(b"something else"))
-        .await;
+    let refused = store.put_plugin(info, Bytes::from_static(b"something else")).await;
     assert!(matches!(refused, Err(StoreError::Corrupt { .. })), "{refused:?}");
     assert_eq!(store.plugins().await, Ok(vec![]));
 }
@@ -85,10 +74,7 @@ async fn a_plugin_stays_while_an_agent_runs_it(world: World) {
     let digest = put_plugin(&site.store, "plain").await;
     assert_eq!(site.store.create(new_agent("agent", "plain")).await, Ok(true));
     let refused = site.store.remove_plugin(digest).await;
-    assert!(
-        matches!(&refused, Err(error) if is_conflict(error)),
-        "{refused:?}"
-    );
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     assert!(site.store.component(digest).await.unwrap().is_some());
 }
 
@@ -98,10 +84,7 @@ async fn a_removed_plugin_is_gone(world: World) {
     assert_eq!(store.remove_plugin(digest).await, Ok(true));
     assert_eq!(store.remove_plugin(digest).await, Ok(false));
     assert_eq!(store.remove_plugin(Digest::of(b"unknown")).await, Ok(false));
-    assert_eq!(
-        (store.plugins().await, store.component(digest).await),
-        (Ok(vec![]), Ok(None))
-    );
+    assert_eq!((store.plugins().await, store.component(digest).await), (Ok(vec![]), Ok(None)));
     let kind = Some(EventKind::PluginRemoved);
     assert_eq!(store.events(0, None, kind, PAGE_MAX).await.unwrap().len(), 1);
     assert_eq!(put_plugin(&store, "plain").await, digest, "and may come back");

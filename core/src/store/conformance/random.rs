@@ -162,16 +162,9 @@ impl Run {
             return None;
         }
         let is_last = self.random.chance(80);
-        let chosen = if is_last {
-            count - 1
-        } else {
-            self.random.below(count)
-        };
+        let chosen = if is_last { count - 1 } else { self.random.below(count) };
         let (number, owner) = self.grants[agent][chosen].clone();
-        let site = Site {
-            incarnation: owner.incarnation,
-            ..self.sites[number].clone()
-        };
+        let site = Site { incarnation: owner.incarnation, ..self.sites[number].clone() };
         Some(Desk { site, owner })
     }
 
@@ -203,10 +196,7 @@ impl Run {
     }
 
     async fn accept(&mut self, agent: usize) {
-        let key = self
-            .random
-            .chance(60)
-            .then(|| format!("key {}", self.random.below(5)));
+        let key = self.random.chance(60).then(|| format!("key {}", self.random.below(5)));
         let body = format!("body {}", self.random.below(2));
         let name: AgentId = id(AGENTS[agent]);
         let new = match &key {
@@ -217,18 +207,10 @@ impl Run {
         let by = self.sites[0].incarnation;
         let answered = self.store().accept(new, by).await;
         let model = &mut self.models[agent];
-        let known = model
-            .inputs
-            .iter()
-            .position(|input| key.is_some() && input.key == key);
+        let known = model.inputs.iter().position(|input| key.is_some() && input.key == key);
         match (known, answered) {
             (None, Ok(Accepted::New { seq })) => {
-                model.inputs.push(ModelInput {
-                    id: input,
-                    key,
-                    body,
-                    fate: Fate::Waiting,
-                });
+                model.inputs.push(ModelInput { id: input, key, body, fate: Fate::Waiting });
                 assert_eq!(seq, Seq(model.inputs.len() as u64), "{}", self.at);
             }
             (Some(known), Ok(Accepted::Duplicate(stored))) => {
@@ -251,13 +233,8 @@ impl Run {
         let is_wrong_base = self.models[agent].revision > 0 && self.random.chance(15);
         let (ended, mut turn) = self.some_waiting(agent, Turn::of(kind));
         let key = format!("state {}", self.random.below(3));
-        let value = self
-            .random
-            .chance(70)
-            .then(|| format!("value {}", self.random.below(9)));
-        turn = turn
-            .state(&key, value.as_deref())
-            .snapshot(&format!("snapshot {}", self.random.below(99)));
+        let value = self.random.chance(70).then(|| format!("value {}", self.random.below(9)));
+        turn = turn.state(&key, value.as_deref()).snapshot(&format!("snapshot {}", self.random.below(99)));
         let destination = self.random.chance(50).then(|| DESTINATIONS[self.random.below(2)]);
         if let Some(destination) = destination {
             turn = turn.output(&id(destination), "hello");
@@ -277,12 +254,7 @@ impl Run {
             let Some(UnitFailure::Store(error)) = outcome.failure else {
                 panic!("{}: {outcome:?}", self.at);
             };
-            assert_eq!(
-                (answer::<()>(Err(error)), outcome.committed),
-                (expected, 0),
-                "{}",
-                self.at
-            );
+            assert_eq!((answer::<()>(Err(error)), outcome.committed), (expected, 0), "{}", self.at);
             return;
         }
         assert_eq!(outcome, done(1), "{}", self.at);
@@ -327,12 +299,7 @@ impl Run {
             true => Answer::Done,
             false => Answer::Fenced,
         };
-        assert_eq!(
-            answer(self.store().release(&desk.owner).await),
-            expected,
-            "{}",
-            self.at
-        );
+        assert_eq!(answer(self.store().release(&desk.owner).await), expected, "{}", self.at);
         if expected == Answer::Done {
             self.models[agent].holder = None;
         }
@@ -367,19 +334,12 @@ impl Run {
         }
         let chosen = self.random.below(count);
         let (destination, number) = self.models[agent].pending[chosen];
-        let key = OutputKey {
-            destination: id(destination),
-            generation: Generation(1),
-            number,
-        };
+        let key = OutputKey { destination: id(destination), generation: Generation(1), number };
         let expected = match self.is_current(agent, &desk.owner) {
             true => Answer::Done,
             false => Answer::Fenced,
         };
-        let answered = self
-            .store()
-            .end_outputs(&desk.owner, &[(key, OutputEnd::Acknowledged)])
-            .await;
+        let answered = self.store().end_outputs(&desk.owner, &[(key, OutputEnd::Acknowledged)]).await;
         assert_eq!(answer(answered), expected, "{}", self.at);
         if expected == Answer::Done {
             self.models[agent].pending.remove(chosen);
@@ -393,10 +353,7 @@ impl Run {
         self.migrations += 1;
         let migration = MigrationId([self.migrations; 16]);
         let base = Revision(self.models[agent].revision);
-        let answered = self
-            .store()
-            .transfer(&desk.owner, base, migration, target.host)
-            .await;
+        let answered = self.store().transfer(&desk.owner, base, migration, target.host).await;
         if !self.is_current(agent, &desk.owner) {
             assert_eq!(answer(answered), Answer::Fenced, "{}", self.at);
             return;
@@ -444,12 +401,11 @@ impl Run {
             last = Some(site.store);
         }
         let store = self.world.reopen("a", Sharing::Shared, last.unwrap()).await;
-        self.sites
-            .extend(names.into_iter().map(|(host, incarnation)| Site {
-                store: store.clone(),
-                host,
-                incarnation,
-            }));
+        self.sites.extend(names.into_iter().map(|(host, incarnation)| Site {
+            store: store.clone(),
+            host,
+            incarnation,
+        }));
     }
 
     async fn compare(&self) {
@@ -468,22 +424,14 @@ impl Run {
         assert_eq!(row.next_seq, Seq(model.inputs.len() as u64 + 1), "{at}");
 
         let inputs = store.inputs(agent, None, ALL).await.unwrap();
-        let stored: Vec<(u64, InputId, Fate)> = inputs
-            .iter()
-            .map(|input| (input.seq.0, input.input.id, fate(input.state)))
-            .collect();
-        let expected: Vec<(u64, InputId, Fate)> = (1..)
-            .zip(&model.inputs)
-            .map(|(seq, input)| (seq, input.id, input.fate))
-            .collect();
+        let stored: Vec<(u64, InputId, Fate)> =
+            inputs.iter().map(|input| (input.seq.0, input.input.id, fate(input.state))).collect();
+        let expected: Vec<(u64, InputId, Fate)> =
+            (1..).zip(&model.inputs).map(|(seq, input)| (seq, input.id, input.fate)).collect();
         assert_eq!(stored, expected, "{at}");
         let open = store.open_inputs(agent, ALL).await.unwrap();
         let waiting = model.inputs.iter().filter(|input| input.fate == Fate::Waiting);
-        assert_eq!(
-            (open.len(), row.open_inputs),
-            (waiting.count(), open.len() as u64),
-            "{at}"
-        );
+        assert_eq!((open.len(), row.open_inputs), (waiting.count(), open.len() as u64), "{at}");
 
         let mut state = BTreeMap::new();
         for key in store.state_keys(agent, "", None, PAGE_MAX).await.unwrap() {
@@ -493,18 +441,13 @@ impl Run {
         assert_eq!(state, model.state, "{at}");
 
         let pending = store.pending_outputs(agent, ALL).await.unwrap();
-        let pending: Vec<(&str, u64)> = pending
-            .iter()
-            .map(|output| (output.output.destination.as_str(), output.number))
-            .collect();
+        let pending: Vec<(&str, u64)> =
+            pending.iter().map(|output| (output.output.destination.as_str(), output.number)).collect();
         assert_eq!(pending, model.pending, "{at}");
 
         let image = store.image(agent).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
-        let receipts = store
-            .receipts(agent, Generation(1), Revision(0), PAGE_MAX)
-            .await
-            .unwrap();
+        let receipts = store.receipts(agent, Generation(1), Revision(0), PAGE_MAX).await.unwrap();
         assert_eq!(receipts.len() as u64, model.revision, "{at}");
         assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");
     }

@@ -33,10 +33,7 @@ async fn every_join_is_a_new_incarnation(world: World) {
     store.leave(second).await.unwrap();
     let store = world.reopen("a", Sharing::Shared, store).await;
     let third = Site::join(store, host(2)).await.incarnation;
-    assert!(
-        first.0 >= 1 && first < second && second < third,
-        "{first} {second} {third}"
-    );
+    assert!(first.0 >= 1 && first < second && second < third, "{first} {second} {third}");
 }
 
 async fn an_exclusive_session_never_expires(world: World) {
@@ -78,11 +75,7 @@ async fn a_heartbeat_revives_an_expired_session(world: World) {
     world.clock.advance(TTL + SECOND);
     assert_eq!(site.store.heartbeat(site.incarnation).await, Ok(()));
     assert_eq!(site.store.bury_expired().await, Ok(vec![]));
-    assert_eq!(
-        site.take(desk.agent()).await.owner,
-        desk.owner,
-        "the same grant goes on"
-    );
+    assert_eq!(site.take(desk.agent()).await.owner, desk.owner, "the same grant goes on");
 }
 
 async fn a_buried_session_is_dead_for_ever(world: World) {
@@ -93,11 +86,7 @@ async fn a_buried_session_is_dead_for_ever(world: World) {
     other.store.heartbeat(other.incarnation).await.unwrap();
     world.clock.advance(SECOND * 2);
     assert_eq!(other.store.bury_expired().await, Ok(vec![site.incarnation]));
-    assert_eq!(
-        other.store.bury_expired().await,
-        Ok(vec![]),
-        "each is buried once"
-    );
+    assert_eq!(other.store.bury_expired().await, Ok(vec![]), "each is buried once");
     assert_dead(&site).await;
     assert_eq!(desk.row().await.holder, None);
     assert_eq!(desk.row().await.token, desk.owner.token);
@@ -134,16 +123,9 @@ async fn leaving_frees_agents_and_keeps_tokens(world: World) {
     assert_dead(&site).await;
     let row = desk.row().await;
     assert_eq!((row.holder, row.token), (None, desk.owner.token));
-    let gone = site
-        .store
-        .events(0, None, Some(EventKind::HostGone), PAGE_MAX)
-        .await
-        .unwrap();
+    let gone = site.store.events(0, None, Some(EventKind::HostGone), PAGE_MAX).await.unwrap();
     assert_eq!(gone.len(), 1, "the second call finds a dead session");
-    assert_eq!(
-        other.take(desk.agent()).await.owner.token,
-        desk.owner.token.next()
-    );
+    assert_eq!(other.take(desk.agent()).await.owner.token, desk.owner.token.next());
 }
 
 async fn sessions_are_listed_with_their_time_left(world: World) {
@@ -151,27 +133,17 @@ async fn sessions_are_listed_with_their_time_left(world: World) {
     world.clock.advance(SECOND * 5);
     let second = first.beside(2).await;
     let rows = first.store.sessions().await.unwrap();
-    let listed: Vec<_> = rows
-        .iter()
-        .map(|row| (row.host, row.incarnation, row.remaining))
-        .collect();
+    let listed: Vec<_> = rows.iter().map(|row| (row.host, row.incarnation, row.remaining)).collect();
     let expected = [
         (first.host, first.incarnation, Some(TTL - SECOND * 5)),
         (second.host, second.incarnation, Some(TTL)),
     ];
     assert_eq!(listed, expected);
     let request = session_request(first.host);
-    assert_eq!(
-        (&rows[0].name, rows[0].api, rows[0].mesh),
-        (&request.name, request.api, request.mesh)
-    );
+    assert_eq!((&rows[0].name, rows[0].api, rows[0].mesh), (&request.name, request.api, request.mesh));
     world.clock.advance(TTL * 2);
     let remaining = first.store.sessions().await.unwrap()[0].remaining;
-    assert_eq!(
-        remaining,
-        Some(Duration::ZERO),
-        "expired, and not dead before it is buried"
-    );
+    assert_eq!(remaining, Some(Duration::ZERO), "expired, and not dead before it is buried");
 }
 
 async fn joining_and_going_are_events(world: World) {

@@ -30,18 +30,14 @@ impl Tables {
         let Some(stamp) = new.delivery.take() else {
             return match door(rows, &new)? {
                 Some(known) => Ok(Accepted::Duplicate(known)),
-                None => Ok(Accepted::New {
-                    seq: admit(rows, new, by),
-                }),
+                None => Ok(Accepted::New { seq: admit(rows, new, by) }),
             };
         };
         let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
         let accepted = if heard.is_next {
             match door(rows, &new)? {
                 Some(known) => Accepted::Duplicate(known),
-                None => Accepted::New {
-                    seq: admit(rows, new, by),
-                },
+                None => Accepted::New { seq: admit(rows, new, by) },
             }
         } else {
             Accepted::AlreadyEnded
@@ -56,10 +52,7 @@ impl Tables {
         let rows = self.at_home(agent)?;
         let known = rows.input_by_id(input).cloned();
         let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
-        input.state = input
-            .state
-            .on(InputEvent::Redrive)
-            .map_err(|error| conflict(error.to_string()))?;
+        input.state = input.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
         input.attempts = 0;
         input.outcome = None;
         rows.put(Row::Input(input));
@@ -129,11 +122,9 @@ impl Tables {
                 continue;
             };
             match end {
-                OutputEnd::Acknowledged => rows.delete(RowKey::Output(
-                    key.destination.clone(),
-                    key.generation,
-                    key.number,
-                )),
+                OutputEnd::Acknowledged => {
+                    rows.delete(RowKey::Output(key.destination.clone(), key.generation, key.number))
+                }
                 OutputEnd::Undeliverable(reason) if output.state == OutputState::Pending => {
                     let mut output = output.clone();
                     output.state = OutputState::Undeliverable { reason: *reason };
@@ -177,19 +168,11 @@ fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accep
             return Err(AcceptError::StalePublisher { highest: known.token });
         }
         if stamp.generation < known.generation {
-            let receiver = Receiver {
-                token: stamp.token,
-                ..known.clone()
-            };
-            return Ok(Heard {
-                receiver,
-                is_next: false,
-            });
+            let receiver = Receiver { token: stamp.token, ..known.clone() };
+            return Ok(Heard { receiver, is_next: false });
         }
     }
-    let known_next = known
-        .filter(|known| known.generation == stamp.generation)
-        .map_or(1, |known| known.next);
+    let known_next = known.filter(|known| known.generation == stamp.generation).map_or(1, |known| known.next);
     let next = known_next.max(stamp.lowest_open);
     if stamp.number > next {
         return Err(AcceptError::Gap { next });
@@ -207,10 +190,7 @@ fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accep
 /// Whether an input is here already; otherwise, whether there is room for it.
 fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, AcceptError> {
     let body = new.body_digest();
-    let by_key = new
-        .idempotency_key
-        .as_ref()
-        .and_then(|key| rows.input_by_key(key));
+    let by_key = new.idempotency_key.as_ref().and_then(|key| rows.input_by_key(key));
     if let Some(known) = by_key {
         return if known.body_digest == body {
             Ok(Some(Box::new(known.clone())))
@@ -281,10 +261,7 @@ fn write_attempts(rows: &mut AgentRows, attempts: &[Attempt]) -> Result<(), Stor
     for attempt in attempts {
         open_input(rows, attempt.seq)?;
         if !attempt.state.is_open() {
-            return Err(conflict(format!(
-                "an attempt can't leave input {} ended",
-                attempt.seq
-            )));
+            return Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq)));
         }
     }
     for attempt in attempts {
@@ -303,10 +280,9 @@ fn write_checkpoint(rows: &mut AgentRows, snapshot: Snapshot) -> Result<(), Stor
     }
     match rows.snapshot() {
         Some(stored) if *stored == snapshot => Ok(()),
-        Some(stored) if at(stored) == at(&snapshot) => Err(conflict(format!(
-            "another snapshot of revision {} is stored",
-            snapshot.revision
-        ))),
+        Some(stored) if at(stored) == at(&snapshot) => {
+            Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)))
+        }
         _ => {
             rows.put(Row::Snapshot(snapshot));
             Ok(())
@@ -324,24 +300,16 @@ fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Resul
         return Err(stale(rows));
     }
     if receipt.parent != portable.head {
-        return Err(conflict(format!(
-            "receipt {} has another parent than the head",
-            receipt.revision
-        )));
+        return Err(conflict(format!("receipt {} has another parent than the head", receipt.revision)));
     }
     if receipt.token != owner.token || receipt.incarnation != owner.incarnation {
-        return Err(conflict(
-            "the receipt names another token or incarnation than its owner's",
-        ));
+        return Err(conflict("the receipt names another token or incarnation than its owner's"));
     }
     let mut ids = Vec::new();
     for end in &boundary.ends {
         ids.push(open_input(rows, end.seq)?.input.id);
         if !fits(&end.outcome, boundary) {
-            return Err(conflict(format!(
-                "the end of input {} is not of this boundary",
-                end.seq
-            )));
+            return Err(conflict(format!("the end of input {} is not of this boundary", end.seq)));
         }
     }
     let distinct: BTreeSet<&InputId> = ids.iter().collect();
@@ -371,15 +339,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 fn write_boundary(rows: &mut AgentRows, boundary: Boundary) -> Vec<NewEvent> {
-    let Boundary {
-        receipt,
-        ends,
-        snapshot,
-        state,
-        outputs,
-        lifecycle,
-        events,
-    } = boundary;
+    let Boundary { receipt, ends, snapshot, state, outputs, lifecycle, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         input.state = match outcome {

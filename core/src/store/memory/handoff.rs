@@ -22,17 +22,11 @@ impl Tables {
         target: HostId,
         (boot, now_ms): (Duration, u64),
     ) -> Result<Lease, StoreError> {
-        let cause = GrantCause::Transferred {
-            migration,
-            revision: base,
-        };
+        let cause = GrantCause::Transferred { migration, revision: base };
         self.at_home(&owner.agent)?;
         let rows = &self.agents[&owner.agent];
         let is_done = rows.standing.cause == cause && rows.standing.token == owner.token.next();
-        if let Some(holder) = self
-            .holder(rows)
-            .filter(|holder| is_done && holder.host == target)
-        {
+        if let Some(holder) = self.holder(rows).filter(|holder| is_done && holder.host == target) {
             return Ok(lease(rows, holder.incarnation));
         }
         let token = self.fenced_at(owner, base)?.standing.token.next();
@@ -56,9 +50,7 @@ impl Tables {
         let mut bytes = 0;
         let mut frames = Vec::new();
         for frame in rows.frames_after(after) {
-            bytes += postcard::to_stdvec(&frame)
-                .expect("a row has no type that postcard can't write")
-                .len();
+            bytes += postcard::to_stdvec(&frame).expect("a row has no type that postcard can't write").len();
             if bytes > bytes_max && !frames.is_empty() {
                 break;
             }
@@ -76,11 +68,7 @@ impl Tables {
         now_ms: u64,
     ) -> Result<Handoff, StoreError> {
         let granted = owner.token.next();
-        let home = Home::HandingOff {
-            migration,
-            target,
-            granted,
-        };
+        let home = Home::HandingOff { migration, target, granted };
         let rows = self.agents.get(&owner.agent).ok_or(StoreError::NoAgent)?;
         if rows.standing.home == home && rows.portable().generation == owner.generation {
             return if rows.portable().revision == base {
@@ -142,15 +130,7 @@ impl Tables {
     }
 
     pub(super) fn prepare(&mut self, request: PrepareRequest) -> Result<(), StoreError> {
-        let PrepareRequest {
-            migration,
-            agent,
-            source,
-            token,
-            generation,
-            revision,
-            frames,
-        } = request;
+        let PrepareRequest { migration, agent, source, token, generation, revision, frames } = request;
         let known = self.agents.get(&agent);
         if known.is_some_and(|rows| is_prepared_so(rows, migration, source, token)) {
             return Ok(());
@@ -170,12 +150,7 @@ impl Tables {
                 format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
             return Err(conflict(what));
         }
-        copy.standing.home = Home::Prepared {
-            migration,
-            source,
-            token,
-            before,
-        };
+        copy.standing.home = Home::Prepared { migration, source, token, before };
         copy.standing.token = token;
         self.copies.remove(&migration);
         self.agents.insert(agent, copy);
@@ -190,24 +165,14 @@ impl Tables {
     ) -> Result<(), StoreError> {
         let rows = self.agents.get_mut(agent).ok_or(StoreError::NoAgent)?;
         let (target, token) = match rows.standing.home {
-            Home::HandingOff {
-                migration: begun,
-                target,
-                granted,
-            } if begun == migration => (target, granted),
+            Home::HandingOff { migration: begun, target, granted } if begun == migration => (target, granted),
             Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
             _ => {
-                return Err(conflict(format!(
-                    "migration {migration} does not hand agent {agent} off"
-                )));
+                return Err(conflict(format!("migration {migration} does not hand agent {agent} off")));
             }
         };
-        rows.standing.home = Home::Moved(Tombstone {
-            migration,
-            target,
-            token,
-            generation: rows.portable().generation,
-        });
+        rows.standing.home =
+            Home::Moved(Tombstone { migration, target, token, generation: rows.portable().generation });
         let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
             .with("migration", migration)
             .with("target", target)
@@ -227,11 +192,7 @@ impl Tables {
         let rows = self.agents.get(agent).ok_or(StoreError::NoAgent)?;
         let revision = rows.portable().revision;
         let token = match &rows.standing.home {
-            Home::Prepared {
-                migration: bound,
-                token,
-                ..
-            } if *bound == migration => *token,
+            Home::Prepared { migration: bound, token, .. } if *bound == migration => *token,
             Home::Here => return self.adopted(rows, migration, incarnation),
             home => return Err(StoreError::NotHome { home: home.clone() }),
         };
@@ -251,9 +212,7 @@ impl Tables {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError> {
         if !is_caused_by(rows, migration) {
-            return Err(conflict(format!(
-                "migration {migration} did not bring the agent here"
-            )));
+            return Err(conflict(format!("migration {migration} did not bring the agent here")));
         }
         match self.holder(rows) {
             Some(holder) if holder.incarnation == incarnation => Ok(lease(rows, incarnation)),
@@ -271,11 +230,7 @@ impl Tables {
         self.check_session(incarnation)?;
         let rows = self.agents.get(agent).ok_or(StoreError::NoAgent)?;
         match &rows.standing.home {
-            Home::HandingOff {
-                migration: begun,
-                granted,
-                ..
-            } if *begun == migration => {
+            Home::HandingOff { migration: begun, granted, .. } if *begun == migration => {
                 let token = granted.next();
                 let own = Some(migration);
                 Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, own, now_ms))
@@ -294,10 +249,7 @@ impl Tables {
             return;
         };
         if let Some(rows) = self.agents.remove(&agent)
-            && let Home::Prepared {
-                before: Some(tombstone),
-                ..
-            } = rows.standing.home
+            && let Home::Prepared { before: Some(tombstone), .. } = rows.standing.home
         {
             let rows = AgentRows::tombstone(&agent, tombstone);
             self.agents.insert(agent, rows);
@@ -317,12 +269,9 @@ impl Tables {
 /// Whether a repeated `prepare` finds its work done.
 fn is_prepared_so(rows: &AgentRows, migration: MigrationId, source: HostId, token: FencingToken) -> bool {
     match rows.standing.home {
-        Home::Prepared {
-            migration: bound,
-            source: from,
-            token: held,
-            ..
-        } => (bound, from, held) == (migration, source, token),
+        Home::Prepared { migration: bound, source: from, token: held, .. } => {
+            (bound, from, held) == (migration, source, token)
+        }
         Home::Here => is_caused_by(rows, migration) && rows.standing.token == token,
         _ => false,
     }

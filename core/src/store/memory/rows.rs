@@ -44,21 +44,15 @@ impl RowName {
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
                 Self::Output(destination.clone(), *generation, *number)
             }
-            Row::Destination {
-                destination,
-                generation,
-                ..
-            } => Self::Destination(destination.clone(), *generation),
+            Row::Destination { destination, generation, .. } => {
+                Self::Destination(destination.clone(), *generation)
+            }
             Row::Receiver(receiver) => Self::Receiver(receiver.origin.clone()),
         }
     }
 
     fn of_output(output: &StoredOutput) -> Self {
-        Self::Output(
-            output.output.destination.clone(),
-            output.generation,
-            output.number,
-        )
+        Self::Output(output.output.destination.clone(), output.generation, output.number)
     }
 }
 
@@ -100,12 +94,7 @@ impl AgentRows {
     /// An agent without any row, the log of which is empty.
     pub(super) fn empty(agent: &AgentId, home: Home) -> Self {
         Self {
-            standing: Standing {
-                home,
-                token: FencingToken(0),
-                holder: None,
-                cause: GrantCause::Acquired,
-            },
+            standing: Standing { home, token: FencingToken(0), holder: None, cause: GrantCause::Acquired },
             portable: AgentPortable {
                 agent: agent.clone(),
                 lifecycle: Lifecycle::Active,
@@ -199,9 +188,7 @@ impl AgentRows {
     }
 
     pub(super) fn outputs_after(&self, after: u64) -> impl Iterator<Item = &StoredOutput> {
-        self.outputs
-            .range(after.saturating_add(1)..)
-            .map(|(_, output)| output)
+        self.outputs.range(after.saturating_add(1)..).map(|(_, output)| output)
     }
 
     pub(super) fn output(
@@ -233,19 +220,15 @@ impl AgentRows {
     pub(super) fn frames_after(&self, after: u64) -> impl Iterator<Item = RowFrame> {
         self.by_change
             .range(after.saturating_add(1)..)
-            .map(|(change, name)| RowFrame {
-                change: *change,
-                row: self.row(name),
-            })
+            .map(|(change, name)| RowFrame { change: *change, row: self.row(name) })
     }
 
     fn row(&self, name: &RowName) -> Row {
         let row = match name {
             RowName::Agent => Some(Row::Agent(self.portable.clone())),
-            RowName::Spec(revision) => self.specs.get(revision).cloned().map(|spec| Row::Spec {
-                revision: *revision,
-                spec,
-            }),
+            RowName::Spec(revision) => {
+                self.specs.get(revision).cloned().map(|spec| Row::Spec { revision: *revision, spec })
+            }
             RowName::Input(seq) => self.inputs.get(seq).cloned().map(Row::Input),
             RowName::Receipt(generation, revision) => {
                 self.receipt(*generation, *revision).cloned().map(Row::Receipt)
@@ -254,10 +237,7 @@ impl AgentRows {
             RowName::State(key) => {
                 let value = self.state.get(key).cloned();
                 let deleted = Row::Deleted(RowKey::State(key.clone()));
-                Some(value.map_or(deleted, |value| Row::State {
-                    key: key.clone(),
-                    value,
-                }))
+                Some(value.map_or(deleted, |value| Row::State { key: key.clone(), value }))
             }
             RowName::Output(destination, generation, number) => {
                 let output = self.output(destination, *generation, *number).cloned();
@@ -346,12 +326,8 @@ impl AgentRows {
 
     /// Forgets deletes: no migration asks for them any more.
     pub(super) fn forget_deletes(&mut self) {
-        let gone: Vec<RowName> = self
-            .changes
-            .keys()
-            .filter(|name| matches!(self.row(name), Row::Deleted(_)))
-            .cloned()
-            .collect();
+        let gone: Vec<RowName> =
+            self.changes.keys().filter(|name| matches!(self.row(name), Row::Deleted(_))).cloned().collect();
         for name in gone {
             self.unlog(&name);
         }
@@ -377,23 +353,17 @@ impl AgentRows {
             }
             Row::Input(input) => self.set_input(input),
             Row::Receipt(receipt) => {
-                self.receipts
-                    .insert((receipt.generation, receipt.revision), receipt);
+                self.receipts.insert((receipt.generation, receipt.revision), receipt);
             }
             Row::Snapshot(snapshot) => self.snapshot = Some(snapshot),
             Row::State { key, value } => {
                 self.state.insert(key, value);
             }
             Row::Output(output) => {
-                self.positions
-                    .insert(RowName::of_output(&output), output.position);
+                self.positions.insert(RowName::of_output(&output), output.position);
                 self.outputs.insert(output.position, output);
             }
-            Row::Destination {
-                destination,
-                generation,
-                next_number,
-            } => {
+            Row::Destination { destination, generation, next_number } => {
                 self.destinations.insert((destination, generation), next_number);
             }
             Row::Receiver(receiver) => {

@@ -68,29 +68,19 @@ impl Tables {
     pub(super) fn join(&mut self, request: SessionRequest, boot: Duration) -> Session {
         match self.sharing {
             Sharing::Exclusive => self.sessions.clear(),
-            Sharing::Shared => self
-                .sessions
-                .retain(|_, session| session.request.host != request.host),
+            Sharing::Shared => self.sessions.retain(|_, session| session.request.host != request.host),
         }
         let ttl = (self.sharing == Sharing::Shared).then_some(request.ttl);
         let incarnation = self.incarnations_given.next();
         self.incarnations_given = incarnation;
-        self.append([session_event(
-            EventKind::HostJoined,
-            &request,
-            incarnation,
-            request.now_ms,
-        )]);
+        self.append([session_event(EventKind::HostJoined, &request, incarnation, request.now_ms)]);
         let until = ttl.map(|ttl| boot + ttl);
         self.sessions.insert(incarnation, SessionEntry { request, until });
         Session { incarnation, ttl }
     }
 
     pub(super) fn heartbeat(&mut self, incarnation: Incarnation, boot: Duration) -> Result<(), StoreError> {
-        let session = self
-            .sessions
-            .get_mut(&incarnation)
-            .ok_or(StoreError::SessionDead { incarnation })?;
+        let session = self.sessions.get_mut(&incarnation).ok_or(StoreError::SessionDead { incarnation })?;
         let ttl = session.request.ttl;
         session.until = session.until.map(|until| until.max(boot + ttl));
         Ok(())
@@ -111,12 +101,7 @@ impl Tables {
 
     pub(super) fn leave(&mut self, incarnation: Incarnation, now_ms: u64) {
         if let Some(session) = self.sessions.remove(&incarnation) {
-            self.append([session_event(
-                EventKind::HostGone,
-                &session.request,
-                incarnation,
-                now_ms,
-            )]);
+            self.append([session_event(EventKind::HostGone, &session.request, incarnation, now_ms)]);
         }
     }
 
@@ -154,10 +139,7 @@ impl Tables {
     pub(super) fn holder(&self, rows: &AgentRows) -> Option<Holder> {
         let incarnation = rows.standing.holder?;
         let session = self.sessions.get(&incarnation)?;
-        Some(Holder {
-            host: session.request.host,
-            incarnation,
-        })
+        Some(Holder { host: session.request.host, incarnation })
     }
 
     // --- fence and leases
@@ -188,11 +170,7 @@ impl Tables {
     /// As `fenced`, for what builds on a revision.
     pub(super) fn fenced_at(&mut self, owner: &Owner, base: Revision) -> Result<&mut AgentRows, StoreError> {
         let rows = self.fenced(owner)?;
-        if rows.portable().revision == base {
-            Ok(rows)
-        } else {
-            Err(stale(rows))
-        }
+        if rows.portable().revision == base { Ok(rows) } else { Err(stale(rows)) }
     }
 
     pub(super) fn acquire(
@@ -223,19 +201,13 @@ impl Tables {
         own: Option<MigrationId>,
         now_ms: u64,
     ) -> Lease {
-        let rows = self
-            .agents
-            .get_mut(agent)
-            .expect("the caller has found the agent");
+        let rows = self.agents.get_mut(agent).expect("the caller has found the agent");
         rows.standing.home = Home::Here;
         rows.standing.token = token;
         rows.standing.holder = Some(incarnation);
         rows.standing.cause = cause;
         let lease = lease(rows, incarnation);
-        let host = self
-            .sessions
-            .get(&incarnation)
-            .map(|session| session.request.host);
+        let host = self.sessions.get(&incarnation).map(|session| session.request.host);
         let mut event = NewEvent::of_agent(agent, EventKind::LeaseAcquired, now_ms).with("token", token);
         if let Some(host) = host {
             event = event.with("host", host);
@@ -271,10 +243,7 @@ impl Tables {
             return if rows.spec() == Some(&new.spec) && rows.portable().labels == new.labels {
                 Ok(false)
             } else {
-                Err(conflict(format!(
-                    "agent {} exists with another spec or other labels",
-                    new.agent
-                )))
+                Err(conflict(format!("agent {} exists with another spec or other labels", new.agent)))
             };
         }
         let plugin = new.spec.plugin;
@@ -283,10 +252,7 @@ impl Tables {
         }
         let mut rows = AgentRows::empty(&new.agent, Home::Here);
         let revision = SpecRevision(1);
-        rows.put(Row::Spec {
-            revision,
-            spec: new.spec,
-        });
+        rows.put(Row::Spec { revision, spec: new.spec });
         rows.update(|portable| {
             portable.generation = Generation(1);
             portable.spec_revision = revision;
@@ -340,9 +306,7 @@ impl Tables {
 
     fn is_runnable(&self, rows: &AgentRows, incarnation: Incarnation) -> bool {
         let has_work = rows.open_inputs() > 0 || super::pending(rows, 0).next().is_some();
-        let is_free_or_mine = self
-            .holder(rows)
-            .is_none_or(|holder| holder.incarnation == incarnation);
+        let is_free_or_mine = self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation);
         rows.standing.home == Home::Here
             && rows.portable().lifecycle == Lifecycle::Active
             && has_work
@@ -356,9 +320,7 @@ impl Tables {
         }
         let spec = rows.spec()?.clone();
         let generation = rows.portable().generation;
-        let snapshot = rows
-            .snapshot()
-            .filter(|snapshot| snapshot.generation == generation);
+        let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
         let from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
         Some(AgentImage {
             row: self.agent_row(rows),
@@ -425,10 +387,7 @@ impl Tables {
                 && rows.spec().is_some_and(|spec| spec.plugin == plugin)
         };
         if let Some(rows) = self.agents.values().find(names_it) {
-            return Err(conflict(format!(
-                "agent {} runs the plugin",
-                rows.portable().agent
-            )));
+            return Err(conflict(format!("agent {} runs the plugin", rows.portable().agent)));
         }
         let Some((info, _)) = self.plugins.remove(&plugin) else {
             return Ok(false);
@@ -442,11 +401,7 @@ impl Tables {
     pub(super) fn append(&mut self, events: impl IntoIterator<Item = NewEvent>) {
         for event in events {
             self.events_appended += 1;
-            self.events.push_back(Event {
-                store: self.id,
-                seq: self.events_appended,
-                event,
-            });
+            self.events.push_back(Event { store: self.id, seq: self.events_appended, event });
         }
         while self.events.len() as u64 > EVENTS_KEPT_MAX {
             self.events.pop_front();
@@ -463,11 +418,7 @@ impl Tables {
         let key = (record.id, record.role == Role::Target);
         let stored = self.migrations.get(&key);
         let sides = [(record.id, false), (record.id, true)];
-        if sides
-            .iter()
-            .filter_map(|side| self.migrations.get(side))
-            .any(|side| side.agent != record.agent)
-        {
+        if sides.iter().filter_map(|side| self.migrations.get(side)).any(|side| side.agent != record.agent) {
             return Err(conflict(format!("migration {} is of another agent", record.id)));
         }
         if stored.is_some_and(|stored| stored.phase.is_terminal() && stored.phase != record.phase) {
@@ -519,9 +470,7 @@ impl Tables {
     }
 
     pub(super) fn migration(&self, migration: MigrationId) -> Option<&MigrationRecord> {
-        self.migrations
-            .get(&(migration, false))
-            .or_else(|| self.migrations.get(&(migration, true)))
+        self.migrations.get(&(migration, false)).or_else(|| self.migrations.get(&(migration, true)))
     }
 
     pub(super) fn migrations(&self, limit: usize) -> Vec<MigrationRecord> {
@@ -543,17 +492,11 @@ pub(super) fn lease(rows: &AgentRows, incarnation: Incarnation) -> Lease {
 }
 
 pub(super) fn fenced(rows: &AgentRows, holder: Option<Holder>) -> StoreError {
-    StoreError::Fenced {
-        current: rows.standing.token,
-        holder,
-    }
+    StoreError::Fenced { current: rows.standing.token, holder }
 }
 
 pub(super) fn stale(rows: &AgentRows) -> StoreError {
-    StoreError::Stale {
-        generation: rows.portable().generation,
-        revision: rows.portable().revision,
-    }
+    StoreError::Stale { generation: rows.portable().generation, revision: rows.portable().revision }
 }
 
 pub(super) fn conflict(what: impl Into<String>) -> StoreError {
@@ -566,29 +509,13 @@ fn session_event(
     incarnation: Incarnation,
     at_ms: u64,
 ) -> NewEvent {
-    let event = NewEvent {
-        agent: None,
-        kind,
-        at_ms,
-        data: Vec::new(),
-    };
-    event
-        .with("host", request.host)
-        .with("name", &request.name)
-        .with("incarnation", incarnation)
+    let event = NewEvent { agent: None, kind, at_ms, data: Vec::new() };
+    event.with("host", request.host).with("name", &request.name).with("incarnation", incarnation)
 }
 
 fn plugin_event(kind: EventKind, info: &PluginInfo, at_ms: u64) -> NewEvent {
-    let event = NewEvent {
-        agent: None,
-        kind,
-        at_ms,
-        data: Vec::new(),
-    };
-    event
-        .with("plugin", info.digest)
-        .with("name", &info.name)
-        .with("version", &info.version)
+    let event = NewEvent { agent: None, kind, at_ms, data: Vec::new() };
+    event.with("plugin", info.digest).with("name", &info.name).with("version", &info.version)
 }
 
 fn migration_event(record: &MigrationRecord, at_ms: u64) -> NewEvent {

@@ -18,9 +18,7 @@ struct Memory {
 impl StoreFactory for Memory {
     async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
         let mut stores = self.stores.lock().unwrap();
-        let store = stores
-            .entry(name.to_owned())
-            .or_insert_with(|| MemoryStore::new(sharing, clock));
+        let store = stores.entry(name.to_owned()).or_insert_with(|| MemoryStore::new(sharing, clock));
         Arc::new(store.clone())
     }
 
@@ -57,9 +55,6 @@ fn cases_have_names_of_their_own() {
     let names: std::collections::BTreeSet<&str> = cases.iter().map(conformance::Case::name).collect();
     assert_eq!(names.len(), cases.len());
     for flaw in Flaw::ALL {
-        assert!(
-            flaw.noticed_by().iter().all(|case| names.contains(case)),
-            "{flaw:?}"
-        );
+        assert!(flaw.noticed_by().iter().all(|case| names.contains(case)), "{flaw:?}");
     }
 }

@@ -10,10 +10,7 @@ use crate::context::{GuestContext, Phase};
 use crate::testing::{Rows, request, turn};
 
 fn context(rows: Rows, phase: Phase) -> GuestContext {
-    let request = GuestRequest {
-        state: Arc::new(rows),
-        ..request(Default::default())
-    };
+    let request = GuestRequest { state: Arc::new(rows), ..request(Default::default()) };
     let mut context = GuestContext::new(request, &turn(1));
     context.begin_call(phase, &turn(1));
     context
@@ -25,10 +22,7 @@ fn list(context: &mut GuestContext, prefix: &str, after: Option<&str>, limit: u3
 }
 
 fn set(context: &mut GuestContext, key: &str) {
-    context
-        .set(key.into(), b"written".to_vec())
-        .expect("no trap")
-        .expect("set");
+    context.set(key.into(), b"written".to_vec()).expect("no trap").expect("set");
 }
 
 fn delete(context: &mut GuestContext, key: &str) {
@@ -39,10 +33,7 @@ fn delete(context: &mut GuestContext, key: &str) {
 fn a_turn_reads_its_own_writes() {
     let mut context = context(Rows::of(&["a", "b"]), Phase::Handle);
     let get = |key: &str, context: &mut GuestContext| {
-        let value = context
-            .get(key.into())
-            .expect("the store answers")
-            .expect("the key is valid");
+        let value = context.get(key.into()).expect("the store answers").expect("the key is valid");
         value.map(|value| String::from_utf8(value).expect("text"))
     };
     assert_eq!(get("a", &mut context).as_deref(), Some("committed a"));
@@ -62,10 +53,7 @@ fn a_listing_is_the_rows_under_the_writes() {
     delete(&mut context, "a2");
     delete(&mut context, "zz");
     assert_eq!(list(&mut context, "a", None, 10), ["a0", "a1", "a25", "a3"]);
-    assert_eq!(
-        list(&mut context, "", None, 10),
-        ["a0", "a1", "a25", "a3", "b0", "b1"]
-    );
+    assert_eq!(list(&mut context, "", None, 10), ["a0", "a1", "a25", "a3", "b0", "b1"]);
     assert_eq!(list(&mut context, "a", Some("a1"), 10), ["a25", "a3"]);
     assert_eq!(list(&mut context, "b", Some("a"), 10), ["b0", "b1"]);
     assert_eq!(list(&mut context, "a", None, 0), [""; 0]);
@@ -103,11 +91,7 @@ fn listings_page_without_gaps_or_repetitions() {
             assert!(page.len() <= limit as usize, "pages of {limit}");
             found.extend(page);
         }
-        assert_eq!(
-            found,
-            expected.iter().cloned().collect::<Vec<_>>(),
-            "pages of {limit}"
-        );
+        assert_eq!(found, expected.iter().cloned().collect::<Vec<_>>(), "pages of {limit}");
     }
 }
 
@@ -120,9 +104,7 @@ fn keys_and_values_have_limits() {
         let refused = context.set(key.into(), Vec::new()).expect("no trap");
         assert!(matches!(refused, Err(StateError::InvalidKey)), "{key:?}");
     }
-    let refused = context
-        .set("k".into(), vec![0; STATE_VALUE_BYTES_MAX + 1])
-        .expect("no trap");
+    let refused = context.set("k".into(), vec![0; STATE_VALUE_BYTES_MAX + 1]).expect("no trap");
     assert!(matches!(refused, Err(StateError::TooLarge)));
 }
 
@@ -131,33 +113,18 @@ fn there_is_no_state_outside_turns() {
     for phase in [Phase::Start, Phase::Snapshot, Phase::Restore] {
         let mut context = context(Rows::of(&["a"]), phase);
         assert!(matches!(context.get("a".into()), Ok(Err(StateError::NotInTurn))));
-        assert!(matches!(
-            context.set("a".into(), Vec::new()),
-            Ok(Err(StateError::NotInTurn))
-        ));
-        assert!(matches!(
-            context.delete("a".into()),
-            Ok(Err(StateError::NotInTurn))
-        ));
-        assert!(matches!(
-            context.list_keys(String::new(), None, 1),
-            Ok(Err(StateError::NotInTurn))
-        ));
+        assert!(matches!(context.set("a".into(), Vec::new()), Ok(Err(StateError::NotInTurn))));
+        assert!(matches!(context.delete("a".into()), Ok(Err(StateError::NotInTurn))));
+        assert!(matches!(context.list_keys(String::new(), None, 1), Ok(Err(StateError::NotInTurn))));
     }
 }
 
 #[test]
 fn a_store_that_does_not_answer_ends_the_call() {
-    let rows = Rows {
-        is_broken: true,
-        ..Rows::default()
-    };
+    let rows = Rows { is_broken: true, ..Rows::default() };
     let mut context = context(rows, Phase::Handle);
     set(&mut context, "a");
-    assert!(
-        matches!(context.get("a".into()), Ok(Ok(Some(_)))),
-        "its own writes need no store"
-    );
+    assert!(matches!(context.get("a".into()), Ok(Ok(Some(_)))), "its own writes need no store");
     let error = context.get("b".into()).expect_err("there is no answer");
     assert!(matches!(error.downcast_ref::<Stop>(), Some(Stop::StateRead(_))));
 }

@@ -26,61 +26,27 @@ fn waiting_is_a_fault_and_asking_is_none() {
     let now = Host::now(&mut context).expect("a time");
     assert_eq!(now, NOW_MS * NANOS_PER_MS);
     let mut subscribe = |when| context.subscribe_instant(when).expect("a pollable").rep();
-    assert_eq!(
-        (subscribe(now), subscribe(0), subscribe(now + 1)),
-        (READY, READY, PENDING)
-    );
-    let pollables = |reps: &[u32]| {
-        reps.iter()
-            .map(|rep| Resource::new_borrow(*rep))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        context
-            .poll(pollables(&[PENDING, READY, READY]))
-            .expect("two are ready"),
-        [1, 2]
-    );
-    assert_eq!(
-        stop_of(context.poll(pollables(&[PENDING]))),
-        Stop::Blocked { what: "poll" }
-    );
+    assert_eq!((subscribe(now), subscribe(0), subscribe(now + 1)), (READY, READY, PENDING));
+    let pollables = |reps: &[u32]| reps.iter().map(|rep| Resource::new_borrow(*rep)).collect::<Vec<_>>();
+    assert_eq!(context.poll(pollables(&[PENDING, READY, READY])).expect("two are ready"), [1, 2]);
+    assert_eq!(stop_of(context.poll(pollables(&[PENDING]))), Stop::Blocked { what: "poll" });
     assert_eq!(stop_of(context.poll(Vec::new())), Stop::Blocked { what: "poll" });
     assert!(!context.ready(Resource::new_borrow(PENDING)).expect("an answer"));
-    context
-        .block(Resource::new_borrow(READY))
-        .expect("it does not wait");
+    context.block(Resource::new_borrow(READY)).expect("it does not wait");
     let blocked = stop_of(context.block(Resource::new_borrow(PENDING)));
-    assert_eq!(
-        blocked,
-        Stop::Blocked {
-            what: "pollable.block"
-        }
-    );
+    assert_eq!(blocked, Stop::Blocked { what: "pollable.block" });
 }
 
 #[test]
 fn bytes_have_limits_in_both_directions() {
     let mut context = context();
-    assert_eq!(
-        context
-            .random_bytes(RANDOM_BYTES_MAX)
-            .expect("within the limit")
-            .len(),
-        65_536
-    );
+    assert_eq!(context.random_bytes(RANDOM_BYTES_MAX).expect("within the limit").len(), 65_536);
     for count in [RANDOM_BYTES_MAX + 1, u64::MAX] {
-        assert!(matches!(
-            stop_of(context.random_bytes(count)),
-            Stop::Misuse { .. }
-        ));
+        assert!(matches!(stop_of(context.random_bytes(count)), Stop::Misuse { .. }));
     }
     let mut write = |count| context.write_zeroes(Resource::new_borrow(streams::STDOUT), count);
     assert!(write(STREAM_WRITE_BYTES_MAX).is_ok());
     for count in [STREAM_WRITE_BYTES_MAX + 1, u64::MAX] {
-        assert!(matches!(
-            write(count),
-            Err(wasmtime_wasi::p2::StreamError::Trap(_))
-        ));
+        assert!(matches!(write(count), Err(wasmtime_wasi::p2::StreamError::Trap(_))));
     }
 }

@@ -6,21 +6,11 @@ use super::*;
 
 fn headers(pairs: &[(HeaderName, &str)]) -> HeaderMap {
     let pairs = pairs.iter();
-    pairs
-        .map(|(name, value)| {
-            (
-                name.clone(),
-                HeaderValue::from_str(value).expect("a header value"),
-            )
-        })
-        .collect()
+    pairs.map(|(name, value)| (name.clone(), HeaderValue::from_str(value).expect("a header value"))).collect()
 }
 
 fn refused(access: &Access, path: &str, pairs: &[(HeaderName, &str)]) -> Option<Code> {
-    access
-        .check(path, &headers(pairs))
-        .err()
-        .map(|problem| problem.code())
+    access.check(path, &headers(pairs)).err().map(|problem| problem.code())
 }
 
 #[test]
@@ -43,11 +33,7 @@ fn loopback_serves_this_machine_and_no_foreign_page() {
     ];
     for (pairs, is_let_in) in cases {
         let expected = (!is_let_in).then_some(Code::Forbidden);
-        assert_eq!(
-            refused(&Access::Loopback, "/v1/agents", pairs),
-            expected,
-            "{pairs:?}"
-        );
+        assert_eq!(refused(&Access::Loopback, "/v1/agents", pairs), expected, "{pairs:?}");
     }
 }
 

@@ -3,12 +3,7 @@
 use super::*;
 
 fn page(store: StoreId, newest: u64) -> EventPage {
-    EventPage {
-        store,
-        events: Vec::new(),
-        gap: None,
-        newest,
-    }
+    EventPage { store, events: Vec::new(), gap: None, newest }
 }
 
 #[test]
@@ -17,16 +12,9 @@ fn a_cursor_is_a_seq_with_or_without_its_store() {
     let with_store = Cursor::parse(&format!("{store}:12")).unwrap();
     assert_eq!((with_store.store, with_store.seq), (Some(store), 12));
     assert_eq!(Cursor::parse("12").unwrap(), Cursor { store: None, seq: 12 });
-    for bad in [
-        "",
-        "x",
-        "-1",
-        "x:1",
-        ":1",
-        &format!("{store}:"),
-        "18446744073709551615",
-        "18446744073709551616",
-    ] {
+    for bad in
+        ["", "x", "-1", "x:1", ":1", &format!("{store}:"), "18446744073709551615", "18446744073709551616"]
+    {
         assert!(Cursor::parse(bad).is_err(), "{bad:?}");
     }
 }
@@ -68,11 +56,7 @@ fn a_stream_is_the_default_and_json_is_asked_for() {
         (Some(1), accept("application/json"), true),
     ];
     for (asked, headers, expected) in cases {
-        assert_eq!(
-            follows(asked, &headers).unwrap(),
-            expected,
-            "{asked:?} {headers:?}"
-        );
+        assert_eq!(follows(asked, &headers).unwrap(), expected, "{asked:?} {headers:?}");
     }
     assert!(follows(Some(2), &HeaderMap::new()).is_err());
 }

@@ -23,10 +23,7 @@ fn an_idempotency_key_is_bounded_text() {
 
 #[test]
 fn the_content_type_is_kept_or_bytes() {
-    assert_eq!(
-        content_type(&HeaderMap::new()).unwrap(),
-        "application/octet-stream"
-    );
+    assert_eq!(content_type(&HeaderMap::new()).unwrap(), "application/octet-stream");
     let given = headers("content-type", b"text/plain; charset=utf-8");
     assert_eq!(content_type(&given).unwrap(), "text/plain; charset=utf-8");
 }
@@ -53,12 +50,6 @@ fn a_page_has_a_cursor_only_when_more_follow() {
 
 #[test]
 fn a_body_over_its_limit_is_named_so() {
-    assert_eq!(
-        unread(StatusCode::PAYLOAD_TOO_LARGE, "big".into()).code(),
-        Code::TooLarge
-    );
-    assert_eq!(
-        unread(StatusCode::BAD_REQUEST, "torn".into()).code(),
-        Code::Malformed
-    );
+    assert_eq!(unread(StatusCode::PAYLOAD_TOO_LARGE, "big".into()).code(), Code::TooLarge);
+    assert_eq!(unread(StatusCode::BAD_REQUEST, "torn".into()).code(), Code::Malformed);
 }

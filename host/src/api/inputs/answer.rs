@@ -19,17 +19,10 @@ const TOKEN: HeaderName = HeaderName::from_static("godwit-token");
 pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem> {
     let input = asked.input.to_string();
     match asked.outcome {
-        Outcome::Committed {
-            revision,
-            token,
-            reply,
-        } => replied(reply)
+        Outcome::Committed { revision, token, reply } => replied(reply)
             .map(|mut response| {
-                let headers = [
-                    (INPUT_ID, &input),
-                    (REVISION, &revision.to_string()),
-                    (TOKEN, &token.to_string()),
-                ];
+                let headers =
+                    [(INPUT_ID, &input), (REVISION, &revision.to_string()), (TOKEN, &token.to_string())];
                 for (name, value) in headers {
                     if let Ok(value) = HeaderValue::from_str(value) {
                         response.headers_mut().insert(name, value);
@@ -46,10 +39,7 @@ pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem>
         ended => Err(unreplied(&ended)),
     }
     .map_err(|problem| {
-        problem
-            .with("agent", agent.as_str())
-            .with("input_id", input.as_str())
-            .with_header(INPUT_ID, &input)
+        problem.with("agent", agent.as_str()).with("input_id", input.as_str()).with_header(INPUT_ID, &input)
     })
 }
 
@@ -66,10 +56,7 @@ fn replied(reply: Reply) -> Result<Response, Problem> {
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, content_type);
             // The guest chose the type; a browser must not guess a livelier one.
-            headers.insert(
-                header::X_CONTENT_TYPE_OPTIONS,
-                HeaderValue::from_static("nosniff"),
-            );
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
             Ok(response)
         }
         ReplyOutcome::Refused { code, body } => {
@@ -89,10 +76,9 @@ fn unreplied(outcome: &Outcome) -> Problem {
     let (code, detail) = match outcome {
         Outcome::Committed { .. } => (Code::Internal, String::from("the reply is missing")),
         Outcome::Replaced { by } => (Code::InputReplaced, format!("replaced by input {by}")),
-        Outcome::Abandoned { reason } => (
-            Code::InputAbandoned,
-            format!("ended before its turn: {}", json::abandoned(*reason)),
-        ),
+        Outcome::Abandoned { reason } => {
+            (Code::InputAbandoned, format!("ended before its turn: {}", json::abandoned(*reason)))
+        }
         Outcome::DeadLettered { reason, .. } => dead_lettered(reason),
     };
     let problem = Problem::new(code, detail).with_all(json::outcome(outcome));
@@ -108,21 +94,16 @@ fn dead_lettered(reason: &DeadLetterReason) -> (Code, String) {
             (Code::AgentError, "given up without a reason".into())
         }
         DeadLetterReason::Fatal { message } => (Code::AgentError, message.clone()),
-        DeadLetterReason::AttemptsExhausted { message, attempts } => (
-            Code::AgentError,
-            format!("given up after {attempts} attempts: {message}"),
-        ),
+        DeadLetterReason::AttemptsExhausted { message, attempts } => {
+            (Code::AgentError, format!("given up after {attempts} attempts: {message}"))
+        }
         DeadLetterReason::Fault { fault, attempts } => {
             let name = fault.kind.name();
             let message = &fault.message;
-            (
-                Code::AgentFault,
-                format!("given up after {attempts} attempts: {name}: {message}"),
-            )
+            (Code::AgentFault, format!("given up after {attempts} attempts: {name}: {message}"))
         }
-        DeadLetterReason::KilledHost { attempts } => (
-            Code::AgentFault,
-            format!("given up after {attempts} attempts: the host process died each time"),
-        ),
+        DeadLetterReason::KilledHost { attempts } => {
+            (Code::AgentFault, format!("given up after {attempts} attempts: the host process died each time"))
+        }
     }
 }

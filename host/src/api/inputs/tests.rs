@@ -14,34 +14,19 @@ fn committed(outcome: ReplyOutcome, content_type: &str) -> Outcome {
     Outcome::Committed {
         revision: Revision(7),
         token: FencingToken(u64::MAX),
-        reply: Reply {
-            outcome,
-            content_type: content_type.to_owned(),
-            headers: Vec::new(),
-        },
+        reply: Reply { outcome, content_type: content_type.to_owned(), headers: Vec::new() },
     }
 }
 
 fn dead(reason: DeadLetterReason) -> Outcome {
-    Outcome::DeadLettered {
-        revision: Revision(7),
-        reason,
-    }
+    Outcome::DeadLettered { revision: Revision(7), reason }
 }
 
 fn respond(outcome: Outcome) -> Response {
-    let asked = Asked {
-        input: InputId([1; 16]),
-        seq: Seq(3),
-        outcome,
-        is_duplicate: false,
-    };
+    let asked = Asked { input: InputId([1; 16]), seq: Seq(3), outcome, is_duplicate: false };
     let agent = AgentId::parse("a-1").expect("a valid id");
     let response = answer::answer(&agent, asked).into_response();
-    assert_eq!(
-        response.headers()["godwit-input-id"],
-        "01010101-0101-0101-0101-010101010101"
-    );
+    assert_eq!(response.headers()["godwit-input-id"], "01010101-0101-0101-0101-010101010101");
     response
 }
 
@@ -52,10 +37,7 @@ async fn body_of(response: Response) -> Value {
 
 #[tokio::test]
 async fn a_reply_is_its_bytes_under_its_type() {
-    let response = respond(committed(
-        ReplyOutcome::Ok(Bytes::from_static(b"\xff\x00")),
-        "image/x-y",
-    ));
+    let response = respond(committed(ReplyOutcome::Ok(Bytes::from_static(b"\xff\x00")), "image/x-y"));
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()[header::CONTENT_TYPE], "image/x-y");
     assert_eq!(response.headers()["godwit-revision"], "7");
@@ -68,10 +50,7 @@ async fn a_reply_is_its_bytes_under_its_type() {
 fn a_type_that_is_no_header_becomes_bytes() {
     for bad in ["", "text/plain\r\nset-cookie: a=b"] {
         let response = respond(committed(ReplyOutcome::Ok(Bytes::new()), bad));
-        assert_eq!(
-            response.headers()[header::CONTENT_TYPE],
-            "application/octet-stream"
-        );
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/octet-stream");
         assert!(!response.headers().contains_key("set-cookie"));
     }
 }
@@ -106,52 +85,17 @@ async fn a_refusal_carries_code_body_and_token() {
 #[tokio::test]
 async fn an_input_without_reply_says_how_it_ended() {
     let message = || String::from("why");
-    let fault = Fault {
-        kind: FaultKind::Deadline,
-        message: message(),
-    };
-    let exhausted = DeadLetterReason::AttemptsExhausted {
-        message: message(),
-        attempts: 3,
-    };
+    let fault = Fault { kind: FaultKind::Deadline, message: message() };
+    let exhausted = DeadLetterReason::AttemptsExhausted { message: message(), attempts: 3 };
     let by = InputId([2; 16]);
     let cases = [
-        (
-            dead(DeadLetterReason::Fatal {
-                message: String::new(),
-            }),
-            422,
-            "agent_error",
-            "fatal",
-        ),
-        (
-            dead(DeadLetterReason::Fatal { message: message() }),
-            422,
-            "agent_error",
-            "fatal",
-        ),
+        (dead(DeadLetterReason::Fatal { message: String::new() }), 422, "agent_error", "fatal"),
+        (dead(DeadLetterReason::Fatal { message: message() }), 422, "agent_error", "fatal"),
         (dead(exhausted), 422, "agent_error", "attempts_exhausted"),
-        (
-            dead(DeadLetterReason::Fault { fault, attempts: 3 }),
-            500,
-            "agent_fault",
-            "fault",
-        ),
-        (
-            dead(DeadLetterReason::KilledHost { attempts: 2 }),
-            500,
-            "agent_fault",
-            "killed_host",
-        ),
+        (dead(DeadLetterReason::Fault { fault, attempts: 3 }), 500, "agent_fault", "fault"),
+        (dead(DeadLetterReason::KilledHost { attempts: 2 }), 500, "agent_fault", "killed_host"),
         (Outcome::Replaced { by }, 409, "input_replaced", ""),
-        (
-            Outcome::Abandoned {
-                reason: AbandonReason::Reset,
-            },
-            409,
-            "input_abandoned",
-            "reset",
-        ),
+        (Outcome::Abandoned { reason: AbandonReason::Reset }, 409, "input_abandoned", "reset"),
     ];
     for (outcome, status, code, reason) in cases {
         let response = respond(outcome);
@@ -195,8 +139,5 @@ fn a_timeout_is_bounded() {
 fn states_are_given_by_name() {
     assert_eq!(parse_state("dead-lettered").unwrap(), InputState::DeadLettered);
     let problem = parse_state("gone").unwrap_err().to_json();
-    assert!(
-        problem["detail"].as_str().unwrap().contains("queued, staged"),
-        "{problem}"
-    );
+    assert!(problem["detail"].as_str().unwrap().contains("queued, staged"), "{problem}");
 }

@@ -21,12 +21,6 @@ fn base64_is_that_of_rfc_4648() {
 
 #[test]
 fn the_name_says_how_bytes_are_shown() {
-    assert_eq!(
-        member("payload", "grüße".as_bytes()),
-        ("payload".into(), "grüße".into())
-    );
-    assert_eq!(
-        member("payload", &[0xff]),
-        ("payload_base64".into(), "/w==".into())
-    );
+    assert_eq!(member("payload", "grüße".as_bytes()), ("payload".into(), "grüße".into()));
+    assert_eq!(member("payload", &[0xff]), ("payload_base64".into(), "/w==".into()));
 }

@@ -21,10 +21,7 @@ fn check(problem: impl Into<Problem>, status: u16, code: &str, is_retryable: boo
     let body = problem.to_json();
     let response = problem.into_response();
     assert_eq!(response.status().as_u16(), status, "{body}");
-    assert_eq!(
-        response.headers()[header::CONTENT_TYPE],
-        "application/problem+json"
-    );
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
     assert_eq!(body["status"], status, "{body}");
     assert_eq!(body["code"], code, "{body}");
     assert_eq!(body["type"], format!("urn:godwit:problem:{code}"));
@@ -38,46 +35,16 @@ fn check(problem: impl Into<Problem>, status: u16, code: &str, is_retryable: boo
 fn each_call_error_has_its_status_and_code() {
     let host = HostId([7; 32]);
     let cases = [
-        (
-            CallError::NotFound { agent: agent() },
-            404,
-            "agent_not_found",
-            false,
-        ),
-        (
-            CallError::PeersSilent {
-                agent: agent(),
-                silent: 2,
-            },
-            503,
-            "peers_silent",
-            true,
-        ),
-        (
-            CallError::Misdirected { agent: agent(), host },
-            421,
-            "misdirected",
-            false,
-        ),
+        (CallError::NotFound { agent: agent() }, 404, "agent_not_found", false),
+        (CallError::PeersSilent { agent: agent(), silent: 2 }, 503, "peers_silent", true),
+        (CallError::Misdirected { agent: agent(), host }, 421, "misdirected", false),
         (CallError::NoSuch { what: reason() }, 404, "not_found", false),
-        (
-            CallError::Broken {
-                reason: BrokenReason::Forked,
-            },
-            503,
-            "agent_broken",
-            false,
-        ),
+        (CallError::Broken { reason: BrokenReason::Forked }, 503, "agent_broken", false),
         (CallError::KeyReused, 422, "idempotency_key_reused", false),
         (CallError::Busy { depth: 3 }, 429, "busy", true),
         (CallError::Invalid { reason: reason() }, 400, "malformed", false),
         (CallError::Conflict { what: reason() }, 409, "conflict", false),
-        (
-            CallError::Unavailable { reason: reason() },
-            503,
-            "unavailable",
-            true,
-        ),
+        (CallError::Unavailable { reason: reason() }, 503, "unavailable", true),
         (CallError::Unknown { reason: reason() }, 504, "unknown", false),
         (CallError::Internal { reason: reason() }, 500, "internal", false),
     ];
@@ -88,36 +55,19 @@ fn each_call_error_has_its_status_and_code() {
 
 #[test]
 fn each_plugin_error_has_its_status_and_code() {
-    let load = LoadError {
-        problems: vec!["imports wasi:filesystem".into(), "has no guest export".into()],
-    };
+    let load = LoadError { problems: vec!["imports wasi:filesystem".into(), "has no guest export".into()] };
     let body = check(PluginError::Load(load), 422, "plugin_refused", false);
     assert_eq!(body["problems"][1], "has no guest export");
     check(PluginError::Unnamed, 400, "malformed", false);
     check(PluginError::TooLarge { size: 99 }, 413, "too_large", false);
-    check(
-        PluginError::Manifest { reason: reason() },
-        400,
-        "malformed",
-        false,
-    );
-    check(
-        PluginError::Call(CallError::Conflict { what: reason() }),
-        409,
-        "conflict",
-        false,
-    );
+    check(PluginError::Manifest { reason: reason() }, 400, "malformed", false);
+    check(PluginError::Call(CallError::Conflict { what: reason() }), 409, "conflict", false);
 }
 
 #[test]
 fn a_misdirected_call_names_agent_and_holder() {
     let host = HostId([0xab; 32]);
-    let body = check(
-        CallError::Misdirected { agent: agent(), host },
-        421,
-        "misdirected",
-        false,
-    );
+    let body = check(CallError::Misdirected { agent: agent(), host }, 421, "misdirected", false);
     assert_eq!(body["agent"], "a-1");
     assert_eq!(body["holder"], "ab".repeat(32));
 }
@@ -141,9 +91,6 @@ fn codes_have_names_of_their_own() {
     let names: BTreeSet<_> = Code::ALL.iter().map(|code| code.name()).collect();
     assert_eq!(names.len(), Code::ALL.len());
     for code in Code::ALL {
-        assert!(
-            code.status().is_client_error() || code.status().is_server_error(),
-            "{code:?}"
-        );
+        assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
     }
 }

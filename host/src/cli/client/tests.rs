@@ -9,10 +9,7 @@ fn exit_of(url: &str) -> Exit {
         let client = Client::new(url, None)?;
         client.get("/v1/hosts").await
     };
-    let error = runtime
-        .expect("a runtime")
-        .block_on(asked)
-        .expect_err("nobody is there");
+    let error = runtime.expect("a runtime").block_on(asked).expect_err("nobody is there");
     error.exit()
 }
 

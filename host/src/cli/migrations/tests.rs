@@ -12,10 +12,7 @@ fn ended(phase: &str, failure: Option<&str>) -> Value {
 #[test]
 fn a_complete_migration_says_how_long_the_agent_paused() {
     let text = summary(&ended("complete", None));
-    assert_eq!(
-        text,
-        "agent a-1 moved to host ab: 1 round, 2.0 KiB, paused 12.3 ms"
-    );
+    assert_eq!(text, "agent a-1 moved to host ab: 1 round, 2.0 KiB, paused 12.3 ms");
 }
 
 #[test]

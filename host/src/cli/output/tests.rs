@@ -58,18 +58,7 @@ fn cells_are_short_and_never_empty() {
 #[test]
 fn members_are_flattened() {
     let mut rows = Vec::new();
-    flatten(
-        "",
-        &json!({"a": {"b": 1, "c": {}}, "created_at_ms": 0}),
-        &mut rows,
-    );
-    let expected = [
-        ("a.b", "1"),
-        ("a.c", "-"),
-        ("created_at", "1970-01-01T00:00:00.000Z"),
-    ];
-    assert_eq!(
-        rows,
-        expected.map(|(name, value)| (name.to_owned(), value.to_owned()))
-    );
+    flatten("", &json!({"a": {"b": 1, "c": {}}, "created_at_ms": 0}), &mut rows);
+    let expected = [("a.b", "1"), ("a.c", "-"), ("created_at", "1970-01-01T00:00:00.000Z")];
+    assert_eq!(rows, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
 }

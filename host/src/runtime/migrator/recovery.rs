@@ -31,10 +31,7 @@ const READ_RETRY: Duration = Duration::from_millis(100);
 /// As the store's.
 pub(crate) async fn open_migrations(runtime: &Runtime) -> Result<Vec<MigrationRecord>, StoreError> {
     let records = runtime.inner().store.migrations(LISTED_MAX).await?;
-    Ok(records
-        .into_iter()
-        .filter(|record| !record.phase.is_terminal())
-        .collect())
+    Ok(records.into_iter().filter(|record| !record.phase.is_terminal()).collect())
 }
 
 /// Settles them.
@@ -70,24 +67,15 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
             let told = runtime.tell(record.target, id, &agent, MigrationMessage::WhatHaveYou);
             if let Some(Ok(MigrationAnswer::Adopted)) = within(MESSAGE_MAX, told).await {
                 tracing::error!(migration = %id, %agent, "the target runs an agent that was never let go: it stays held here");
-                let failure = Failure::StateFailed {
-                    reason: "forked: the target runs it already".into(),
-                };
+                let failure = Failure::StateFailed { reason: "forked: the target runs it already".into() };
                 runtime.end_record(record, Phase::Failed, Some(failure)).await;
                 return;
             }
-            match store
-                .abort_handoff(&agent, id, runtime.session().incarnation)
-                .await
-            {
+            match store.abort_handoff(&agent, id, runtime.session().incarnation).await {
                 Ok(lease) => {
                     tracing::info!(migration = %id, %agent, token = %lease.token, "migration backed out after a restart");
                     // Best effort: a bound copy asks by itself.
-                    drop(
-                        runtime
-                            .tell(record.target, id, &agent, MigrationMessage::Abort)
-                            .await,
-                    );
+                    drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
                     runtime.end_record(record, Phase::Aborted, by_restart()).await;
                 }
                 Err(error) => {
@@ -107,11 +95,7 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
                 }
                 None => {
                     // Best effort: an unbound copy is dropped at its deadline.
-                    drop(
-                        runtime
-                            .tell(record.target, id, &agent, MigrationMessage::Abort)
-                            .await,
-                    );
+                    drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
                     runtime.end_record(record, Phase::Aborted, by_restart()).await;
                 }
             }
@@ -159,10 +143,7 @@ pub(super) async fn settle_target(runtime: &Runtime, record: MigrationRecord) {
                 return;
             }
         };
-        match runtime
-            .tell(record.source, id, &agent, MigrationMessage::WhatBecame)
-            .await
-        {
+        match runtime.tell(record.source, id, &agent, MigrationMessage::WhatBecame).await {
             Ok(MigrationAnswer::Adopted) => {
                 let answer = runtime.activate_here(record.clone(), token).await;
                 tracing::info!(migration = %id, %agent, ?answer, "bound copy settled on the source's word");

@@ -43,20 +43,14 @@ impl Runtime {
     ) -> Result<MigrationId, CallError> {
         let target = self.find_host(to).await?;
         if target == self.inner().host {
-            return Err(CallError::Conflict {
-                what: format!("agent {agent} is already on this host"),
-            });
+            return Err(CallError::Conflict { what: format!("agent {agent} is already on this host") });
         }
         // Before the record: taking the lease would close a migration that is open already.
         self.own(agent).await.map_err(store_error)?;
         let now_ms = self.now_ms();
         let id = MigrationId::generate(now_ms, self.inner().clock.random());
         let is_aborted = std::sync::Arc::new(AtomicBool::new(false));
-        let outgoing = Outgoing {
-            id,
-            target,
-            is_aborted: is_aborted.clone(),
-        };
+        let outgoing = Outgoing { id, target, is_aborted: is_aborted.clone() };
         {
             let mut running = self.inner().migrator.outgoing();
             match running.get(agent) {
@@ -158,11 +152,7 @@ impl Source {
         let frozen = approached.unwrap_or(Err(Failure::Timeout { phase }))?;
         // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
         self.enter(Phase::Cutover).await?;
-        if is_shared {
-            self.transfer_lease(frozen).await
-        } else {
-            self.hand_off(frozen).await
-        }
+        if is_shared { self.transfer_lease(frozen).await } else { self.hand_off(frozen).await }
     }
 
     /// Everything before the commit point; dropping it leaves the agent running here.
@@ -194,14 +184,10 @@ impl Source {
     /// Records the next phase, unless somebody has ended the migration.
     async fn enter(&mut self, phase: Phase) -> Result<(), Failure> {
         if self.is_aborted.load(Ordering::Acquire) {
-            return Err(Failure::Aborted {
-                by: "operator".into(),
-            });
+            return Err(Failure::Aborted { by: "operator".into() });
         }
         if self.runtime.inner().tasks.shutdown().is_cancelled() {
-            return Err(Failure::Aborted {
-                by: "shutdown".into(),
-            });
+            return Err(Failure::Aborted { by: "shutdown".into() });
         }
         self.record.phase = phase;
         // While the agent is frozen, callers wait: the row decides, so the record may follow later.
@@ -216,10 +202,7 @@ impl Source {
     }
 
     async fn tell(&self, message: MigrationMessage) -> Result<MigrationAnswer, Failure> {
-        let told = self
-            .runtime
-            .tell(self.target(), self.record.id, &self.record.agent, message)
-            .await;
+        let told = self.runtime.tell(self.target(), self.record.id, &self.record.agent, message).await;
         match told.map_err(|error| unreachable(&error))? {
             MigrationAnswer::Refused { reason } => Err(Failure::Refused { reason }),
             MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
@@ -229,13 +212,7 @@ impl Source {
 
     /// Whether the target has a session on this host's store.
     async fn is_shared(&self) -> Result<bool, Failure> {
-        let sessions = self
-            .runtime
-            .inner()
-            .store
-            .sessions()
-            .await
-            .map_err(|e| refused_by_store(&e))?;
+        let sessions = self.runtime.inner().store.sessions().await.map_err(|e| refused_by_store(&e))?;
         let Some(session) = sessions.iter().find(|session| session.host == self.target()) else {
             return Ok(false);
         };
@@ -246,20 +223,11 @@ impl Source {
 
     async fn reserve(&mut self, is_shared: bool) -> Result<(), Failure> {
         let inner = self.runtime.inner();
-        let owned = self
-            .runtime
-            .own(&self.record.agent)
-            .await
-            .map_err(|error| refused_by_store(&error))?;
-        let image = inner
-            .store
-            .image(&self.record.agent)
-            .await
-            .map_err(|error| refused_by_store(&error))?;
+        let owned = self.runtime.own(&self.record.agent).await.map_err(|error| refused_by_store(&error))?;
+        let image = inner.store.image(&self.record.agent).await.map_err(|error| refused_by_store(&error))?;
         let image = image.ok_or(Failure::Fenced)?;
-        let plugin = image.plugin.ok_or_else(|| Failure::PluginUnavailable {
-            reason: "not stored here".into(),
-        })?;
+        let plugin =
+            image.plugin.ok_or_else(|| Failure::PluginUnavailable { reason: "not stored here".into() })?;
         let reservation = Reservation {
             token: owned.lease.token,
             generation: image.row.generation,
@@ -274,13 +242,9 @@ impl Source {
             MigrationAnswer::NeedsPlugin => {
                 let component = inner.store.component(plugin.digest).await;
                 let component = component.map_err(|error| refused_by_store(&error))?;
-                let missing = || Failure::PluginUnavailable {
-                    reason: "its component is not stored here".into(),
-                };
-                let header = BulkHeader::Plugin {
-                    id: self.record.id,
-                    plugin,
-                };
+                let missing =
+                    || Failure::PluginUnavailable { reason: "its component is not stored here".into() };
+                let header = BulkHeader::Plugin { id: self.record.id, plugin };
                 self.send_bulk(header, component.ok_or_else(missing)?).await
             }
             _ => Ok(()),
@@ -290,18 +254,14 @@ impl Source {
     async fn send_bulk(&mut self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
         self.record.bytes += body.len() as u64;
         let mesh = &self.runtime.inner().mesh;
-        let answer = mesh
-            .send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX)
-            .await;
+        let answer = mesh.send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
         match wire::decode::<super::super::wire::PeerAnswer>(&answer) {
             Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(()),
             Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Refused { reason })) => {
                 Err(Failure::Refused { reason })
             }
-            Ok(_) => Err(Failure::Refused {
-                reason: "another kind of answer".into(),
-            }),
+            Ok(_) => Err(Failure::Refused { reason: "another kind of answer".into() }),
             Err(reason) => Err(Failure::Refused { reason }),
         }
     }
@@ -330,19 +290,14 @@ impl Source {
                 return Ok(self.record.bytes - before);
             }
             self.note(&frames);
-            let header = BulkHeader::Rows {
-                id: self.record.id,
-                agent: self.record.agent.clone(),
-            };
+            let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
             self.send_bulk(header, wire::encode(&frames)).await?;
         }
     }
 
     async fn export(&self) -> Result<Vec<RowFrame>, Failure> {
         let store = &self.runtime.inner().store;
-        let exported = store
-            .export_rows(&self.record.agent, self.sent, BUNDLE_BYTES)
-            .await;
+        let exported = store.export_rows(&self.record.agent, self.sent, BUNDLE_BYTES).await;
         exported.map_err(|error| refused_by_store(&error))
     }
 
@@ -360,9 +315,7 @@ impl Source {
     async fn restore(&self, revision: Revision) -> Result<(), Failure> {
         match self.tell(MigrationMessage::Restore { revision }).await? {
             MigrationAnswer::Restored { .. } => Ok(()),
-            other => Err(Failure::StateFailed {
-                reason: format!("the target answered {other:?}"),
-            }),
+            other => Err(Failure::StateFailed { reason: format!("the target answered {other:?}") }),
         }
     }
 
@@ -371,11 +324,7 @@ impl Source {
         let timeout = Failure::Timeout { phase: Phase::Replay };
         let freezing = async {
             loop {
-                let handle = self
-                    .runtime
-                    .resident(&agent)
-                    .await
-                    .map_err(|error| refused_by_store(&error))?;
+                let handle = self.runtime.resident(&agent).await.map_err(|error| refused_by_store(&error))?;
                 if let Ok(frozen) = handle.freeze().await {
                     return Ok(frozen);
                 }
@@ -391,9 +340,7 @@ impl Source {
     /// The commit point of hosts that share the store: one transaction.
     async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
         let store = self.runtime.inner().store.clone();
-        let transferred = store
-            .transfer(&frozen.owner, frozen.revision, self.record.id, self.target())
-            .await;
+        let transferred = store.transfer(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-transferred");
         let failure = match transferred {
             Ok(lease) => {
@@ -417,9 +364,7 @@ impl Source {
     async fn hand_off(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
         let agent = self.record.agent.clone();
         let store = self.runtime.inner().store.clone();
-        let begun = store
-            .begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target())
-            .await;
+        let begun = store.begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-handing-off");
         let granted = match begun {
             Ok(handoff) => handoff.granted,
@@ -502,31 +447,19 @@ impl Source {
         let mut frames = self.export().await?;
         while wire::encode(&frames).len() > PREPARE_BYTES_MAX {
             self.note(&frames);
-            let header = BulkHeader::Rows {
-                id: self.record.id,
-                agent: self.record.agent.clone(),
-            };
+            let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
             self.send_bulk(header, wire::encode(&frames)).await?;
             frames = self.export().await?;
         }
         self.note(&frames);
-        let preparation = Preparation {
-            granted,
-            generation: frozen.owner.generation,
-            revision: frozen.revision,
-            frames,
-        };
-        match self
-            .tell(MigrationMessage::Prepare(Box::new(preparation)))
-            .await?
-        {
+        let preparation =
+            Preparation { granted, generation: frozen.owner.generation, revision: frozen.revision, frames };
+        match self.tell(MigrationMessage::Prepare(Box::new(preparation))).await? {
             MigrationAnswer::Prepared { bundle } if bundle == self.digest.finish() => Ok(()),
-            MigrationAnswer::Prepared { .. } => Err(Failure::StateFailed {
-                reason: "the target received other bytes than were sent".into(),
-            }),
-            other => Err(Failure::StateFailed {
-                reason: format!("the target answered {other:?}"),
-            }),
+            MigrationAnswer::Prepared { .. } => {
+                Err(Failure::StateFailed { reason: "the target received other bytes than were sent".into() })
+            }
+            other => Err(Failure::StateFailed { reason: format!("the target answered {other:?}") }),
         }
     }
 
@@ -546,11 +479,7 @@ pub(super) async fn activate(runtime: &Runtime, record: &MigrationRecord, token:
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     while !shutdown.is_cancelled() {
         let message = MigrationMessage::Activate { token };
-        let told = within(
-            MESSAGE_MAX,
-            runtime.tell(record.target, record.id, &record.agent, message),
-        )
-        .await;
+        let told = within(MESSAGE_MAX, runtime.tell(record.target, record.id, &record.agent, message)).await;
         match told {
             Some(Ok(MigrationAnswer::Activated)) => return,
             other => tracing::warn!(migration = %record.id, answer = ?other, "target has not activated yet"),

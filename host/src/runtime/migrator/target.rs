@@ -46,9 +46,7 @@ struct Incoming {
 }
 
 fn refused(reason: impl Into<String>) -> MigrationAnswer {
-    MigrationAnswer::Refused {
-        reason: reason.into(),
-    }
+    MigrationAnswer::Refused { reason: reason.into() }
 }
 
 impl Runtime {
@@ -135,36 +133,20 @@ impl Runtime {
             warm: None,
             is_closed: false,
         };
-        let arrival = Arrival {
-            source: from,
-            plugin,
-            state: tokio::sync::Mutex::new(incoming),
-        };
+        let arrival = Arrival { source: from, plugin, state: tokio::sync::Mutex::new(incoming) };
         self.inner().migrator.incoming().insert(id, Arc::new(arrival));
         self.watch_deadline(id);
         failpoint::hit("migration.target.after-reserve");
-        if has_plugin {
-            MigrationAnswer::Ok
-        } else {
-            MigrationAnswer::NeedsPlugin
-        }
+        if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin }
     }
 
     /// # Errors
     /// Why not.
     async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), String> {
         if !reservation.plugin.grants.is_empty() {
-            return Err(format!(
-                "this host grants none of {:?}",
-                reservation.plugin.grants
-            ));
+            return Err(format!("this host grants none of {:?}", reservation.plugin.grants));
         }
-        let row = self
-            .inner()
-            .store
-            .agent(agent)
-            .await
-            .map_err(|error| error.to_string())?;
+        let row = self.inner().store.agent(agent).await.map_err(|error| error.to_string())?;
         match row.map(|row| row.home) {
             None => Ok(()),
             Some(Home::Here) if reservation.is_shared => Ok(()),
@@ -179,12 +161,7 @@ impl Runtime {
 
     /// A source that reserves anew has given up what it tried before.
     async fn drop_older_tries(&self, new: &MigrationRecord) {
-        let records = self
-            .inner()
-            .store
-            .migrations(super::LISTED_MAX)
-            .await
-            .unwrap_or_default();
+        let records = self.inner().store.migrations(super::LISTED_MAX).await.unwrap_or_default();
         for record in records {
             let is_older_try = record.role == Role::Target
                 && record.agent == new.agent
@@ -226,12 +203,7 @@ impl Runtime {
         if let Err(error) = self.inner().store.discard_copy(record.id).await {
             tracing::warn!(migration = %record.id, %error, "copy can't be discarded now");
         }
-        self.end_record(
-            record,
-            Phase::Aborted,
-            Some(Failure::Aborted { by: by.to_owned() }),
-        )
-        .await;
+        self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
     }
 
     /// A copy that is not bound by the deadline is dropped: the source can't need it any more.
@@ -239,10 +211,7 @@ impl Runtime {
         let runtime = self.clone();
         self.inner().tasks.spawn(async move {
             let shutdown = runtime.inner().tasks.shutdown();
-            if within(super::MIGRATION_MAX * 2, shutdown.cancelled())
-                .await
-                .is_some()
-            {
+            if within(super::MIGRATION_MAX * 2, shutdown.cancelled()).await.is_some() {
                 return;
             }
             if let Ok(Some(record)) = runtime.inner().store.migration(id).await
@@ -301,10 +270,7 @@ impl Runtime {
         if let Err(error) = self.compile(component.clone()).await {
             return refused(error.to_string());
         }
-        let plugin = PluginInfo {
-            loaded_at_ms: self.now_ms(),
-            ..plugin
-        };
+        let plugin = PluginInfo { loaded_at_ms: self.now_ms(), ..plugin };
         match self.inner().store.put_plugin(plugin, component).await {
             Ok(_) => MigrationAnswer::Ok,
             Err(error) => refused(error.to_string()),
@@ -341,11 +307,7 @@ impl Runtime {
             return refused("the copy is not here");
         };
         let lease = match row.home {
-            Home::Prepared {
-                migration,
-                token: granted,
-                ..
-            } if migration == id && granted == token => {
+            Home::Prepared { migration, token: granted, .. } if migration == id && granted == token => {
                 match store.adopt(&agent, id, self.session().incarnation).await {
                     Ok(lease) => lease,
                     Err(error) => return refused(error.to_string()),
@@ -374,11 +336,8 @@ impl Runtime {
         };
         if lease.incarnation == self.session().incarnation {
             let is_ours = guard.token() == lease.token;
-            let guard = if is_ours {
-                guard
-            } else {
-                LeaseGuard::new(self.session().lease.clone(), lease.token)
-            };
+            let guard =
+                if is_ours { guard } else { LeaseGuard::new(self.session().lease.clone(), lease.token) };
             self.inner().hints.forget(&agent);
             self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
             self.inner().rescan.notify_one();
@@ -387,9 +346,7 @@ impl Runtime {
         // The row says that it is ours; the record may follow while the source ends the pause.
         if record.role == Role::Target {
             let runtime = self.clone();
-            self.inner()
-                .tasks
-                .spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
+            self.inner().tasks.spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
         }
         MigrationAnswer::Activated
     }
@@ -445,10 +402,7 @@ impl Incoming {
         self.record.bytes += bytes as u64;
         self.record.rounds += 1;
         let store = &runtime.inner().store;
-        match store
-            .receive_rows(self.record.id, &self.record.agent, frames)
-            .await
-        {
+        match store.receive_rows(self.record.id, &self.record.agent, frames).await {
             Ok(()) => {
                 failpoint::hit("migration.target.after-transfer");
                 MigrationAnswer::Ok
@@ -478,9 +432,7 @@ impl Incoming {
                 }
                 Ok(None) => return refused("the agent is not in this store"),
                 Err(error) => {
-                    return MigrationAnswer::StateFailed {
-                        reason: error.to_string(),
-                    };
+                    return MigrationAnswer::StateFailed { reason: error.to_string() };
                 }
             }
         }
@@ -490,17 +442,12 @@ impl Incoming {
             return MigrationAnswer::Restored { revision };
         }
         let Some(snapshot) = self.snapshot.clone() else {
-            return MigrationAnswer::StateFailed {
-                reason: "no snapshot has arrived".into(),
-            };
+            return MigrationAnswer::StateFailed { reason: "no snapshot has arrived".into() };
         };
         let snapshot_revision = snapshot.revision;
         match self.build_guest(runtime, snapshot).await {
             Ok(guest) => {
-                self.warm = Some(WarmGuest {
-                    guest,
-                    snapshot_revision,
-                });
+                self.warm = Some(WarmGuest { guest, snapshot_revision });
                 failpoint::hit("migration.target.after-restore");
                 MigrationAnswer::Restored { revision }
             }
@@ -512,16 +459,9 @@ impl Incoming {
         let env = &runtime.inner().env;
         let plugin = self.reservation.spec.plugin;
         if !env.loader.is_loaded(plugin) {
-            let component = env
-                .store
-                .component(plugin)
-                .await
-                .map_err(|error| error.to_string())?;
+            let component = env.store.component(plugin).await.map_err(|error| error.to_string())?;
             let component = component.ok_or("the plugin has not arrived")?;
-            runtime
-                .compile(component)
-                .await
-                .map_err(|error| error.to_string())?;
+            runtime.compile(component).await.map_err(|error| error.to_string())?;
         }
         let agent = self.record.agent.clone();
         let request = GuestRequest {
@@ -532,24 +472,15 @@ impl Incoming {
             interrupt: Interrupt::default(),
         };
         let generation = self.reservation.generation;
-        let context = outside_context(
-            &agent,
-            generation,
-            self.guard.token(),
-            snapshot.revision,
-            self.time_ms,
-        );
+        let context =
+            outside_context(&agent, generation, self.guard.token(), snapshot.revision, self.time_ms);
         let loader = env.loader.clone();
         let job = move || -> Result<Box<dyn Guest>, GuestError> {
             let mut guest = loader.start(request)?;
             guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
             Ok(guest)
         };
-        let built = env
-            .pool
-            .run(plugin, job)
-            .await
-            .map_err(|error| error.to_string())?;
+        let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
         built.map_err(|error| error.to_string())
     }
 
@@ -572,9 +503,7 @@ impl Incoming {
         match runtime.inner().store.prepare(request).await {
             Ok(()) => {
                 failpoint::hit("migration.target.after-prepared");
-                MigrationAnswer::Prepared {
-                    bundle: self.digest.finish(),
-                }
+                MigrationAnswer::Prepared { bundle: self.digest.finish() }
             }
             Err(error) => refused(error.to_string()),
         }

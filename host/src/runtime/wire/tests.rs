@@ -4,9 +4,7 @@ use super::*;
 
 #[test]
 fn messages_round_trip_and_damage_is_refused() {
-    let request = PeerRequest::WhoIsHome {
-        agent: AgentId::parse("a").unwrap(),
-    };
+    let request = PeerRequest::WhoIsHome { agent: AgentId::parse("a").unwrap() };
     let bytes = encode(&request);
     assert_eq!(decode::<PeerRequest>(&bytes), Ok(request));
     assert!(decode::<PeerRequest>(&[]).is_err());

@@ -14,15 +14,10 @@ async fn child_serves_until_it_is_killed() {
     let Ok(settings) = std::env::var(CHILD_VARIABLE) else {
         return;
     };
-    let settings: BTreeMap<&str, &str> = settings
-        .split(' ')
-        .filter_map(|pair| pair.split_once('='))
-        .collect();
+    let settings: BTreeMap<&str, &str> =
+        settings.split(' ').filter_map(|pair| pair.split_once('=')).collect();
     let host = Host::start_at(9, settings["listen"].parse().unwrap(), 1..=1).await;
-    host.mesh.add_peer(
-        settings["peer"].parse().unwrap(),
-        settings["address"].parse().unwrap(),
-    );
+    host.mesh.add_peer(settings["peer"].parse().unwrap(), settings["address"].parse().unwrap());
     println!("\nlistens {}", host.mesh.local_address());
     loop {
         host.echo.began.notified().await;
@@ -38,28 +33,16 @@ struct ChildHost {
 
 impl ChildHost {
     fn start(listen: SocketAddr, peer: &Host) -> Self {
-        let settings = format!(
-            "listen={listen} peer={} address={}",
-            peer.id(),
-            peer.mesh.local_address()
-        );
+        let settings = format!("listen={listen} peer={} address={}", peer.id(), peer.mesh.local_address());
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "transport::tests::killed::child_serves_until_it_is_killed",
-                "--nocapture",
-            ])
+            .args(["--exact", "transport::tests::killed::child_serves_until_it_is_killed", "--nocapture"])
             .env(CHILD_VARIABLE, settings)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = line_after(&mut lines, "listens ").parse().unwrap();
-        Self {
-            child,
-            lines,
-            address,
-        }
+        Self { child, lines, address }
     }
 
     /// Waits until its handler works on a request.
@@ -78,9 +61,7 @@ impl ChildHost {
 }
 
 fn line_after(lines: &mut Lines<BufReader<ChildStdout>>, prefix: &str) -> String {
-    lines
-        .find_map(|line| line.unwrap().strip_prefix(prefix).map(str::to_owned))
-        .expect("the child says so")
+    lines.find_map(|line| line.unwrap().strip_prefix(prefix).map(str::to_owned)).expect("the child says so")
 }
 
 impl Drop for ChildHost {
@@ -120,28 +101,15 @@ async fn a_request_to_a_peer_that_is_killed_and_restarted_ends_soon() {
     host.ask(ChildHost::id(), "x").await.unwrap();
     let mesh = host.mesh.clone();
     let waiting = tokio::spawn(async move {
-        mesh.request(
-            ChildHost::id(),
-            Bytes::from_static(b"wait"),
-            Duration::from_secs(60),
-        )
-        .await
+        mesh.request(ChildHost::id(), Bytes::from_static(b"wait"), Duration::from_secs(60)).await
     });
     child.handles();
     child.kill();
     let began = Instant::now();
     child = ChildHost::start(child.address, &host);
     let restarted = began.elapsed();
-    no_answer_reason(
-        within(SOON, waiting)
-            .await
-            .expect("it ends long before its timeout")
-            .unwrap(),
-    );
-    println!(
-        "restarted after {restarted:?}, request in flight ended after {:?}",
-        began.elapsed()
-    );
+    no_answer_reason(within(SOON, waiting).await.expect("it ends long before its timeout").unwrap());
+    println!("restarted after {restarted:?}, request in flight ended after {:?}", began.elapsed());
     assert_eq!(host.ask(ChildHost::id(), "x").await.unwrap(), "x");
     drop(child);
 }
@@ -154,26 +122,13 @@ async fn a_request_to_a_peer_that_is_killed_for_good_ends_in_seconds() {
     let mesh = host.mesh.clone();
     host.ask(ChildHost::id(), "x").await.unwrap();
     let waiting = tokio::spawn(async move {
-        mesh.request(
-            ChildHost::id(),
-            Bytes::from_static(b"wait"),
-            Duration::from_secs(60),
-        )
-        .await
+        mesh.request(ChildHost::id(), Bytes::from_static(b"wait"), Duration::from_secs(60)).await
     });
     child.handles();
     child.kill();
     let began = Instant::now();
-    no_answer_reason(
-        within(SOON, waiting)
-            .await
-            .expect("it ends long before its timeout")
-            .unwrap(),
-    );
-    println!(
-        "killed for good: request in flight ended after {:?}",
-        began.elapsed()
-    );
+    no_answer_reason(within(SOON, waiting).await.expect("it ends long before its timeout").unwrap());
+    println!("killed for good: request in flight ended after {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -187,10 +142,7 @@ async fn a_transfer_to_a_peer_that_is_killed_midway_goes_on_with_its_successor()
     let digest = Digest::of(&body);
     let bulk = tokio::spawn(async move { mesh.send_bulk(ChildHost::id(), Bytes::new(), body, SOON).await });
     // No more than the window is ever ahead of what the peer has read, so the last byte is far.
-    until("some of it was sent", || {
-        link.connection.stats().udp_tx.bytes > 4 << 20
-    })
-    .await;
+    until("some of it was sent", || link.connection.stats().udp_tx.bytes > 4 << 20).await;
     child.kill();
     child = ChildHost::start(child.address, &host);
     assert_eq!(bulk.await.unwrap().unwrap(), &digest.0[..]);

@@ -32,10 +32,7 @@ impl Raw {
 
     async fn greeted(&self, host: &Host) -> Connection {
         let connection = self.connect(host).await;
-        let greeter = Greeter {
-            protocols: 1..=1,
-            instance: Instance([7; 16]),
-        };
+        let greeter = Greeter { protocols: 1..=1, instance: Instance([7; 16]) };
         greeter.greet(&connection, Purpose::Work).await.unwrap();
         connection
     }
@@ -45,9 +42,7 @@ async fn say(connection: &Connection, bytes: &[u8], expected: Kind) -> Result<By
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     send.write_all(bytes).await.unwrap();
     send.finish().unwrap();
-    within(SOON, wire::read_frame(&mut recv, 1, expected))
-        .await
-        .expect("it answers in time")
+    within(SOON, wire::read_frame(&mut recv, 1, expected)).await.expect("it answers in time")
 }
 
 #[tokio::test]
@@ -60,33 +55,18 @@ async fn damaged_and_foreign_frames_are_refused_and_never_reach_the_handler() {
     let mut damaged = good.clone();
     damaged[wire::HEADER_BYTES] ^= 1;
     let refused = |refusal| Err(WireError::Refused(refusal));
-    assert_eq!(
-        say(&connection, &damaged, Kind::Answer).await,
-        refused(Refusal::Damaged)
-    );
+    assert_eq!(say(&connection, &damaged, Kind::Answer).await, refused(Refusal::Damaged));
 
     let mut long = good.clone();
     long[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-    let too_large = Refusal::TooLarge {
-        size: u32::MAX.into(),
-        max: FRAME_BYTES_MAX as u64,
-    };
+    let too_large = Refusal::TooLarge { size: u32::MAX.into(), max: FRAME_BYTES_MAX as u64 };
     assert_eq!(say(&connection, &long, Kind::Answer).await, refused(too_large));
 
     let newer = wire::encode(2, Kind::Request, Bytes::from_static(b"good")).concat();
-    assert_eq!(
-        say(&connection, &newer, Kind::Answer).await,
-        refused(Refusal::Malformed)
-    );
+    assert_eq!(say(&connection, &newer, Kind::Answer).await, refused(Refusal::Malformed));
     let chunk = wire::encode(1, Kind::BulkChunk, Bytes::from_static(b"good")).concat();
-    assert_eq!(
-        say(&connection, &chunk, Kind::Answer).await,
-        refused(Refusal::Malformed)
-    );
-    assert_eq!(
-        say(&connection, &[0; 100], Kind::Answer).await,
-        refused(Refusal::Malformed)
-    );
+    assert_eq!(say(&connection, &chunk, Kind::Answer).await, refused(Refusal::Malformed));
+    assert_eq!(say(&connection, &[0; 100], Kind::Answer).await, refused(Refusal::Malformed));
     assert_eq!(
         say(&connection, &good[..50.min(good.len() - 1)], Kind::Answer).await,
         Err(WireError::Truncated)
@@ -108,9 +88,7 @@ async fn an_unlisted_key_gets_no_stream_served() {
 async fn an_interrupted_transfer_is_resumed_over_another_connection() {
     let (host, raw) = (Host::start(1).await, Raw::start(2).await);
     host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
-    let body: Vec<u8> = (0..3 * CHUNK_BYTES_MAX)
-        .map(|index| (index % 253) as u8)
-        .collect();
+    let body: Vec<u8> = (0..3 * CHUNK_BYTES_MAX).map(|index| (index % 253) as u8).collect();
     let open = BulkOpen {
         transfer: TransferId::generate(),
         bytes: body.len() as u64,
@@ -123,26 +101,17 @@ async fn an_interrupted_transfer_is_resumed_over_another_connection() {
         .chunks(CHUNK_BYTES_MAX)
         .map(|chunk| wire::encode(1, Kind::BulkChunk, Bytes::copy_from_slice(chunk)).concat());
     let chunks: Vec<_> = chunks.collect();
-    let resume = |bytes: &[u8]| {
-        wire::decode_typed::<BulkResume>(Kind::BulkResume, bytes)
-            .unwrap()
-            .offset
-    };
+    let resume = |bytes: &[u8]| wire::decode_typed::<BulkResume>(Kind::BulkResume, bytes).unwrap().offset;
 
     let first = raw.greeted(&host).await;
     let (mut send, mut recv) = first.open_bi().await.unwrap();
     send.write_all(&opened.concat()).await.unwrap();
-    assert_eq!(
-        resume(&wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap()),
-        0
-    );
+    assert_eq!(resume(&wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap()), 0);
     send.write_all(&chunks[0]).await.unwrap();
     // Half a chunk is nothing.
     send.write_all(&chunks[1][..1000]).await.unwrap();
-    until("the first chunk has arrived", || {
-        host.mesh.shared.arrivals.received_bytes() == CHUNK_BYTES_MAX
-    })
-    .await;
+    until("the first chunk has arrived", || host.mesh.shared.arrivals.received_bytes() == CHUNK_BYTES_MAX)
+        .await;
     first.close(0u32.into(), b"broken by the test");
 
     let second = raw.greeted(&host).await;
@@ -190,12 +159,6 @@ async fn a_peer_that_opens_many_connections_keeps_the_newest() {
     for _ in 0..CONNECTIONS_MAX + 1 {
         connections.push(raw.greeted(&host).await);
     }
-    within(SOON, connections[0].closed())
-        .await
-        .expect("the oldest is closed");
-    assert!(
-        connections[1..]
-            .iter()
-            .all(|connection| connection.close_reason().is_none())
-    );
+    within(SOON, connections[0].closed()).await.expect("the oldest is closed");
+    assert!(connections[1..].iter().all(|connection| connection.close_reason().is_none()));
 }

@@ -19,10 +19,7 @@ struct Files {
 
 impl Files {
     fn new(is_always_shared: bool) -> Arc<Self> {
-        Arc::new(Self {
-            directory: TempDir::new().unwrap(),
-            is_always_shared,
-        })
+        Arc::new(Self { directory: TempDir::new().unwrap(), is_always_shared })
     }
 }
 

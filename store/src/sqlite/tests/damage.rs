@@ -33,10 +33,7 @@ async fn any_flipped_bit_of_a_receipt_is_found() {
     let owner = desk.owner;
     for (column, offset) in [("body", 0), ("body", 77), ("body", 150), ("digest", 5)] {
         flip(&place, "receipt", column, "revision = 3", offset);
-        assert!(is_corrupt(
-            store.image(&owner.agent).await,
-            "receipt 3 of agent a"
-        ));
+        assert!(is_corrupt(store.image(&owner.agent).await, "receipt 3 of agent a"));
         flip(&place, "receipt", column, "revision = 3", offset);
         flip(&place, "receipt", column, "revision = 1", offset);
         // The image needs only what follows the snapshot; the chain is checked as a whole elsewhere.
@@ -59,21 +56,13 @@ async fn any_flipped_bit_of_a_snapshot_is_found() {
         assert_eq!(image.snapshot.unwrap().state, state);
         for (column, offset) in [("state", 0), ("state", 3), ("state", 1_001), ("digest", 9)] {
             flip(&place, "snapshot", column, "true", offset);
-            assert!(is_corrupt(
-                store.image(&desk.owner.agent).await,
-                "snapshot of agent a"
-            ));
+            assert!(is_corrupt(store.image(&desk.owner.agent).await, "snapshot of agent a"));
             flip(&place, "snapshot", column, "true", offset);
         }
         let conn = place.intruder();
-        conn.execute("UPDATE snapshot SET plugin_version = '2'", [])
-            .unwrap();
-        assert!(is_corrupt(
-            store.image(&desk.owner.agent).await,
-            "snapshot of agent a"
-        ));
-        conn.execute("UPDATE snapshot SET plugin_version = '1'", [])
-            .unwrap();
+        conn.execute("UPDATE snapshot SET plugin_version = '2'", []).unwrap();
+        assert!(is_corrupt(store.image(&desk.owner.agent).await, "snapshot of agent a"));
+        conn.execute("UPDATE snapshot SET plugin_version = '1'", []).unwrap();
         assert!(store.image(&desk.owner.agent).await.is_ok());
     }
 }
@@ -85,10 +74,8 @@ async fn large_states_are_packed() {
     let mut desk = Desk::new(&store, "a").await;
     let state = b"repetition ".repeat(10_000);
     desk.asked(&store, b"ask", &state).await;
-    let stored: u32 = place
-        .intruder()
-        .query_row("SELECT length(state) FROM snapshot", [], |row| row.get(0))
-        .unwrap();
+    let stored: u32 =
+        place.intruder().query_row("SELECT length(state) FROM snapshot", [], |row| row.get(0)).unwrap();
     assert!((stored as usize) < state.len() / 10, "{stored}");
 }
 
@@ -107,10 +94,7 @@ async fn flipped_bits_of_a_component_an_input_and_a_spec_are_found() {
 
     flip(&place, "input", "body", "seq = 1", 30);
     assert!(is_corrupt(store.input(&agent, small).await, "input 1 of agent a"));
-    assert!(is_corrupt(
-        store.inputs(&agent, None, ALL).await,
-        "input 1 of agent a"
-    ));
+    assert!(is_corrupt(store.inputs(&agent, None, ALL).await, "input 1 of agent a"));
     flip(&place, "input_body", "body", "seq = 2", 999);
     assert!(is_corrupt(store.input(&agent, large).await, "input 2 of agent a"));
     flip(&place, "input_body", "body", "seq = 2", 999);
@@ -129,20 +113,10 @@ async fn a_row_that_contradicts_itself_is_not_served() {
     let input = desk.asked(&store, b"ask", b"state").await;
     let conn = place.intruder();
     conn.execute("UPDATE input SET revision = 7", []).unwrap();
-    assert!(is_corrupt(
-        store.input(&desk.owner.agent, input).await,
-        "input 1 of agent a"
-    ));
+    assert!(is_corrupt(store.input(&desk.owner.agent, input).await, "input 1 of agent a"));
     conn.execute("UPDATE agent SET home = 1", []).unwrap();
-    assert!(is_corrupt(
-        store.agent(&desk.owner.agent).await,
-        "home of agent a"
-    ));
-    conn.execute("UPDATE agent SET home = 0, revision = 1 << 62", [])
-        .unwrap();
+    assert!(is_corrupt(store.agent(&desk.owner.agent).await, "home of agent a"));
+    conn.execute("UPDATE agent SET home = 0, revision = 1 << 62", []).unwrap();
     conn.execute("UPDATE agent SET time_ms = -5", []).unwrap();
-    assert!(matches!(
-        store.agent(&desk.owner.agent).await,
-        Err(StoreError::Corrupt { .. })
-    ));
+    assert!(matches!(store.agent(&desk.owner.agent).await, Err(StoreError::Corrupt { .. })));
 }

@@ -64,10 +64,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Self {
-        Self {
-            directory: TempDir::new().unwrap(),
-            clock: Arc::new(StillClock::default()),
-        }
+        Self { directory: TempDir::new().unwrap(), clock: Arc::new(StillClock::default()) }
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -80,12 +77,7 @@ impl Place {
 
     /// What a store of this place is opened with.
     pub(super) fn env(&self, mode: SqliteMode) -> WriteEnv {
-        WriteEnv {
-            clock: self.clock.clone(),
-            mode,
-            boot: "boot".to_owned(),
-            faults: Faults::default(),
-        }
+        WriteEnv { clock: self.clock.clone(), mode, boot: "boot".to_owned(), faults: Faults::default() }
     }
 
     /// A connection of another program, for looking at rows and damaging them.
@@ -126,19 +118,10 @@ pub(super) fn plugin() -> (PluginInfo, Bytes) {
 
 pub(super) async fn create(store: &SqliteStore, agent: &str) -> AgentId {
     let (info, component) = plugin();
-    let spec = Spec {
-        plugin: info.digest,
-        config: BTreeMap::new(),
-        limits: GuestLimits::default(),
-    };
+    let spec = Spec { plugin: info.digest, config: BTreeMap::new(), limits: GuestLimits::default() };
     store.put_plugin(info, component).await.unwrap();
     let agent = AgentId::parse(agent).unwrap();
-    let new = NewAgent {
-        agent: agent.clone(),
-        spec,
-        labels: BTreeMap::new(),
-        now_ms: 1,
-    };
+    let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 };
     store.create(new).await.unwrap();
     agent
 }
@@ -174,10 +157,7 @@ pub(super) struct Desk {
 
 impl Desk {
     pub(super) async fn take(store: &SqliteStore, incarnation: Incarnation, agent: &AgentId) -> Self {
-        let leases = store
-            .acquire(incarnation, std::slice::from_ref(agent))
-            .await
-            .unwrap();
+        let leases = store.acquire(incarnation, std::slice::from_ref(agent)).await.unwrap();
         let lease = leases.into_iter().next().unwrap().unwrap();
         let row = store.agent(agent).await.unwrap().unwrap();
         Self {
@@ -210,13 +190,7 @@ impl Desk {
         Unit {
             owner: self.owner.clone(),
             base,
-            steps: vec![
-                Step::Accept {
-                    input: Box::new(input),
-                    seq,
-                },
-                Step::Boundary(Box::new(boundary)),
-            ],
+            steps: vec![Step::Accept { input: Box::new(input), seq }, Step::Boundary(Box::new(boundary))],
         }
     }
 
@@ -260,13 +234,7 @@ impl Desk {
             },
         };
         Boundary {
-            ends: ends
-                .iter()
-                .map(|(seq, _)| InputEnd {
-                    seq: *seq,
-                    outcome: outcome.clone(),
-                })
-                .collect(),
+            ends: ends.iter().map(|(seq, _)| InputEnd { seq: *seq, outcome: outcome.clone() }).collect(),
             receipt,
             snapshot: Some(snapshot),
             state: Vec::new(),
@@ -287,8 +255,5 @@ impl Desk {
 }
 
 pub(super) fn done(committed: usize) -> UnitOutcome {
-    UnitOutcome {
-        committed,
-        failure: None,
-    }
+    UnitOutcome { committed, failure: None }
 }

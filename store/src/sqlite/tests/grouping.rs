@@ -13,8 +13,7 @@ async fn limit_pages(store: &SqliteStore, spare: Option<i64>) {
     let limited = store.write(move |tx| {
         let pages: i64 = tx.conn.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let limit = spare.map_or(i64::from(u32::MAX - 1), |spare| pages + spare);
-        tx.conn
-            .pragma_update_and_check(None, "max_page_count", limit, |row| row.get::<_, i64>(0))?;
+        tx.conn.pragma_update_and_check(None, "max_page_count", limit, |row| row.get::<_, i64>(0))?;
         Ok(())
     });
     limited.await.unwrap();

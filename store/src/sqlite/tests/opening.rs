@@ -33,10 +33,7 @@ async fn an_exclusive_store_is_opened_once_and_the_refusal_names_the_process() {
     let store = place.open(SqliteMode::Exclusive);
     let error = open_error(&place, SqliteMode::Exclusive);
     let own = std::process::id();
-    assert!(
-        matches!(&error, OpenError::Locked { pids, .. } if *pids == [own]),
-        "{error}"
-    );
+    assert!(matches!(&error, OpenError::Locked { pids, .. } if *pids == [own]), "{error}");
     assert!(error.to_string().contains(&format!("process {own}")), "{error}");
     let error = SqliteStore::open_read_only(&place.path()).unwrap_err();
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
@@ -52,10 +49,7 @@ async fn a_closed_store_answers_closed_and_keeps_its_id() {
     store.close().await;
     assert!(matches!(store.probe().await, Err(StoreError::Closed { .. })));
     assert!(matches!(store.plugins().await, Err(StoreError::Closed { .. })));
-    assert!(
-        !beside(&place.path(), "-wal").exists(),
-        "the last one to close leaves no log"
-    );
+    assert!(!beside(&place.path(), "-wal").exists(), "the last one to close leaves no log");
     assert_eq!(place.open(SqliteMode::Exclusive).id(), id);
 }
 
@@ -75,19 +69,13 @@ fn files_of_others_are_refused_and_left_as_they_are() {
     let place = Place::new();
     let text = vec![b'x'; 8_192];
     std::fs::write(place.path(), &text).unwrap();
-    assert!(matches!(
-        open_error(&place, SqliteMode::Exclusive),
-        OpenError::NotAStore { .. }
-    ));
+    assert!(matches!(open_error(&place, SqliteMode::Exclusive), OpenError::NotAStore { .. }));
     assert_eq!(std::fs::read(place.path()).unwrap(), text);
 
     let place = Place::new();
     place.intruder().execute_batch("CREATE TABLE theirs (a)").unwrap();
     let before = std::fs::read(place.path()).unwrap();
-    assert!(matches!(
-        open_error(&place, SqliteMode::Exclusive),
-        OpenError::NotAStore { .. }
-    ));
+    assert!(matches!(open_error(&place, SqliteMode::Exclusive), OpenError::NotAStore { .. }));
     assert_eq!(std::fs::read(place.path()).unwrap(), before);
 }
 
@@ -98,17 +86,7 @@ fn a_newer_schema_is_refused() {
     place.intruder().pragma_update(None, "user_version", 7).unwrap();
     for mode in [SqliteMode::Exclusive, SqliteMode::Shared] {
         let error = open_error(&place, mode);
-        assert!(
-            matches!(
-                error,
-                OpenError::NewerSchema {
-                    found: 7,
-                    known: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OpenError::NewerSchema { found: 7, known: 1, .. }), "{error}");
     }
     let error = SqliteStore::open_read_only(&place.path()).unwrap_err();
     assert!(matches!(error, OpenError::NewerSchema { .. }), "{error}");
@@ -144,10 +122,7 @@ async fn reading_offline_changes_no_byte() {
         assert!(reader.input(&desk.owner.agent, input).await.unwrap().is_some());
         let image = reader.image(&desk.owner.agent).await.unwrap().unwrap();
         assert_eq!(image.check(), Ok(()));
-        assert!(matches!(
-            reader.probe().await,
-            Err(StoreError::Unsupported { .. })
-        ));
+        assert!(matches!(reader.probe().await, Err(StoreError::Unsupported { .. })));
         drop(reader);
         assert_eq!(files(&place), before);
         // And it can be opened afterwards.

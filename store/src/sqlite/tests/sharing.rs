@@ -22,11 +22,7 @@ async fn a_second_store_takes_over_after_expiry_and_the_first_is_fenced() {
     place.clock.advance(TTL - Duration::from_millis(1));
     second.heartbeat(taker).await.unwrap();
     assert_eq!(second.bury_expired().await, Ok(vec![]));
-    let refused = second
-        .acquire(taker, std::slice::from_ref(&agent))
-        .await
-        .unwrap()
-        .remove(0);
+    let refused = second.acquire(taker, std::slice::from_ref(&agent)).await.unwrap().remove(0);
     assert!(matches!(refused, Err(StoreError::Fenced { .. })), "{refused:?}");
 
     place.clock.advance(Duration::from_millis(1));
@@ -36,17 +32,8 @@ async fn a_second_store_takes_over_after_expiry_and_the_first_is_fenced() {
 
     let late = desk.ask(message(&agent, b"late"), b"state");
     let outcome = first.commit_turns(late).await;
-    assert!(
-        matches!(
-            outcome.failure,
-            Some(UnitFailure::Store(StoreError::Fenced { .. }))
-        ),
-        "{outcome:?}"
-    );
-    assert_eq!(
-        first.heartbeat(stale).await,
-        Err(StoreError::SessionDead { incarnation: stale })
-    );
+    assert!(matches!(outcome.failure, Some(UnitFailure::Store(StoreError::Fenced { .. }))), "{outcome:?}");
+    assert_eq!(first.heartbeat(stale).await, Err(StoreError::SessionDead { incarnation: stale }));
     successor.asked(&second, b"two", b"state").await;
 }
 
@@ -74,12 +61,7 @@ async fn an_exclusive_session_does_not_outlive_its_lock() {
     store.close().await;
     let shared = place.open(SqliteMode::Shared);
     join(&shared, 2).await;
-    assert_eq!(
-        shared.heartbeat(exclusive).await,
-        Err(StoreError::SessionDead {
-            incarnation: exclusive
-        })
-    );
+    assert_eq!(shared.heartbeat(exclusive).await, Err(StoreError::SessionDead { incarnation: exclusive }));
 }
 
 #[tokio::test]
@@ -105,10 +87,7 @@ async fn two_writers_interleave() {
         let agent = agent.clone();
         tokio::spawn(async move {
             for _ in 0..100 {
-                store
-                    .accept(message(&agent, b"x"), godwit_core::id::Incarnation(0))
-                    .await
-                    .unwrap();
+                store.accept(message(&agent, b"x"), godwit_core::id::Incarnation(0)).await.unwrap();
             }
         })
     };

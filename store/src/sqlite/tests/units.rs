@@ -39,16 +39,10 @@ async fn an_accepted_input_whose_turn_is_refused_stays() {
     boundary.receipt.state = None;
     let outcome = store.commit_turns(unit).await;
     assert_eq!(outcome.committed, 1);
-    assert!(matches!(
-        outcome.failure,
-        Some(UnitFailure::Store(StoreError::Conflict { .. }))
-    ));
+    assert!(matches!(outcome.failure, Some(UnitFailure::Store(StoreError::Conflict { .. }))));
     let stored = store.input(&desk.owner.agent, id).await.unwrap().unwrap();
     assert!(stored.state.is_open());
-    assert_eq!(
-        store.agent(&desk.owner.agent).await.unwrap().unwrap().open_inputs,
-        1
-    );
+    assert_eq!(store.agent(&desk.owner.agent).await.unwrap().unwrap().open_inputs, 1);
 }
 
 #[tokio::test]
@@ -67,16 +61,11 @@ async fn numbers_above_the_highest_are_refused_not_wrapped() {
         host: host(2),
     });
     let refused = store.accept(input, incarnation).await;
-    assert!(
-        matches!(refused, Err(AcceptError::Store(StoreError::Conflict { .. }))),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(AcceptError::Store(StoreError::Conflict { .. }))), "{refused:?}");
     let row = store.agent(&agent).await.unwrap().unwrap();
     assert_eq!((row.open_inputs, row.next_seq), (0, Seq(1)));
     // Asking beyond the highest number is an empty answer.
-    let receipts = store
-        .receipts(&agent, Generation(u64::MAX), Revision(u64::MAX), 1)
-        .await;
+    let receipts = store.receipts(&agent, Generation(u64::MAX), Revision(u64::MAX), 1).await;
     assert_eq!(receipts, Ok(Vec::new()));
     assert_eq!(store.events(u64::MAX, None, None, 1).await, Ok(Vec::new()));
 }
@@ -104,9 +93,7 @@ async fn a_long_history_is_exported_without_gaps_whatever_the_bundle() {
     }
     let agent = desk.owner.agent.clone();
     for _ in 0..700 {
-        let accepted = store
-            .accept(message(&agent, b"waits"), desk.owner.incarnation)
-            .await;
+        let accepted = store.accept(message(&agent, b"waits"), desk.owner.incarnation).await;
         assert!(matches!(accepted, Ok(Accepted::New { .. })));
     }
     let frames = export(&*store, &agent, 10_000).await;
@@ -120,17 +107,11 @@ async fn a_long_history_is_exported_without_gaps_whatever_the_bundle() {
     let migration = MigrationId([9; 16]);
     let (late, early) = frames.split_at(1_000);
     for bundle in early.chunks(300).chain(late.chunks(300)) {
-        target
-            .receive_rows(migration, &agent, bundle.to_vec())
-            .await
-            .unwrap();
+        target.receive_rows(migration, &agent, bundle.to_vec()).await.unwrap();
     }
     assert_eq!(target.agent(&agent).await, Ok(None));
     target.discard_copy(migration).await.unwrap();
-    let rows: i64 = other
-        .intruder()
-        .query_row("SELECT count(*) FROM input", [], |row| row.get(0))
-        .unwrap();
+    let rows: i64 = other.intruder().query_row("SELECT count(*) FROM input", [], |row| row.get(0)).unwrap();
     assert_eq!(rows, 0);
 }
 
@@ -141,10 +122,7 @@ async fn hot_statements_use_their_indexes() {
     let conn = place.intruder();
     for (sql, index) in [
         ("SELECT key FROM agent WHERE id = 'a' AND home < 4", "agent_id"),
-        (
-            "SELECT key FROM agent WHERE migration = x'00' AND home = 4",
-            "agent_migration",
-        ),
+        ("SELECT key FROM agent WHERE migration = x'00' AND home = 4", "agent_migration"),
         (
             "SELECT a.key FROM agent a WHERE a.key > 1 AND a.home = 0 AND a.lifecycle = 0
                  AND (a.open_inputs > 0 OR a.pending_outputs > 0) ORDER BY a.key",
@@ -152,34 +130,16 @@ async fn hot_statements_use_their_indexes() {
         ),
         (crate::sqlite::inputs::OPEN, "input_open"),
         (crate::sqlite::inputs::DEAD_LETTERS, "input_dead_letter"),
-        (
-            "SELECT seq FROM input i WHERE i.agent = 1 AND i.key = 'k'",
-            "input_key",
-        ),
-        (
-            "SELECT change FROM input WHERE agent = 1 AND change > 2 ORDER BY change LIMIT 5",
-            "input_change",
-        ),
-        (
-            "SELECT seq FROM event WHERE seq > 1 AND agent = 'a' ORDER BY seq",
-            "event_agent",
-        ),
-        (
-            "SELECT sealed FROM migration WHERE agent = 'a' AND is_open = 1 ORDER BY role",
-            "migration_open",
-        ),
+        ("SELECT seq FROM input i WHERE i.agent = 1 AND i.key = 'k'", "input_key"),
+        ("SELECT change FROM input WHERE agent = 1 AND change > 2 ORDER BY change LIMIT 5", "input_change"),
+        ("SELECT seq FROM event WHERE seq > 1 AND agent = 'a' ORDER BY seq", "event_agent"),
+        ("SELECT sealed FROM migration WHERE agent = 'a' AND is_open = 1 ORDER BY role", "migration_open"),
     ] {
         let mut statement = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
-        let plan: Vec<String> = statement
-            .raw_query()
-            .mapped(|row| row.get(3))
-            .collect::<Result<_, _>>()
-            .unwrap();
+        let plan: Vec<String> =
+            statement.raw_query().mapped(|row| row.get(3)).collect::<Result<_, _>>().unwrap();
         assert!(plan.iter().any(|line| line.contains(index)), "{sql}: {plan:?}");
-        assert!(
-            !plan.iter().any(|line| line.contains("TEMP B-TREE")),
-            "{sql}: {plan:?}"
-        );
+        assert!(!plan.iter().any(|line| line.contains("TEMP B-TREE")), "{sql}: {plan:?}");
     }
 }
 
@@ -190,10 +150,8 @@ async fn state_keys_are_found_by_prefix() {
     let mut desk = Desk::new(&store, "a").await;
     let mut boundary = desk.boundary(&[], b"state");
     let keys = ["", "a", "a\u{0}", "aa", "ab", "a\u{10FFFF}z", "b"];
-    boundary.state = keys
-        .iter()
-        .map(|key| ((*key).to_owned(), Some(bytes::Bytes::from_static(b"v"))))
-        .collect();
+    boundary.state =
+        keys.iter().map(|key| ((*key).to_owned(), Some(bytes::Bytes::from_static(b"v")))).collect();
     let unit = godwit_core::store::Unit {
         owner: desk.owner.clone(),
         base: Revision(0),

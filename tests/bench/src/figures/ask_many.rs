@@ -61,10 +61,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         turns += api.reply(agent, "turns").await?.parse::<usize>()?;
     }
     // Each agent has counted its note and the question for the count, too.
-    ensure!(
-        turns == asked + 2 * AGENTS,
-        "{turns} turns after {asked} asks of {AGENTS} agents"
-    );
+    ensure!(turns == asked + 2 * AGENTS, "{turns} turns after {asked} asks of {AGENTS} agents");
     host.terminate().await?;
 
     let mut findings = Findings::default();
@@ -77,12 +74,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         busy_cpu.as_secs_f64() * 1e6 / side.asks as f64
     ));
     let name = format!("asks, {CLIENTS} clients, {AGENTS} agents (floor: groups of {GROUP})");
-    findings.row(
-        name,
-        Some(floor_side.rate()),
-        side.rate(),
-        Some(Target::RatioMin(RATIO_MIN)),
-    );
+    findings.row(name, Some(floor_side.rate()), side.rate(), Some(Target::RatioMin(RATIO_MIN)));
     Ok(findings)
 }
 
@@ -97,9 +89,6 @@ struct Side {
 
 impl Side {
     fn rate(&self) -> Measure {
-        Measure::Rate {
-            per_second: self.asks as f64 / self.elapsed.as_secs_f64(),
-            times: self.times.clone(),
-        }
+        Measure::Rate { per_second: self.asks as f64 / self.elapsed.as_secs_f64(), times: self.times.clone() }
     }
 }

@@ -62,10 +62,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let busy_cpu = host_cpu(&mut host)?.saturating_sub(idle_cpu);
     let asked = first.count() as u64 + rounds * ASKS_PER_BATCH;
     let turns = api.reply(AGENT, "turns").await?;
-    ensure!(
-        turns == (asked + 2).to_string(),
-        "{turns} turns after {asked} asks"
-    );
+    ensure!(turns == (asked + 2).to_string(), "{turns} turns after {asked} asks");
     host.terminate().await?;
 
     let mut findings = Findings::default();
@@ -82,12 +79,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         Measure::Time(times),
         Some(Target::RatioMax(RATIO_MAX)),
     );
-    findings.row(
-        "ask, while the log of a new store grows",
-        None,
-        Measure::Time(first),
-        None,
-    );
+    findings.row("ask, while the log of a new store grows", None, Measure::Time(first), None);
     Ok(findings)
 }
 

@@ -48,10 +48,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
         let started = Instant::now();
         let effects = guest.handle(&context, &inputs)?;
         engine.push_each(started.elapsed(), IMPORTS);
-        ensure!(
-            product::text(&effects.replies[0])? == "spun",
-            "the guest did not spin"
-        );
+        ensure!(product::text(&effects.replies[0])? == "spun", "the guest did not spin");
     }
     let mut findings = Findings::default();
     findings.note(format!(
@@ -62,27 +59,14 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
     ));
     let target = Some(Target::Max(CHECK_NANOS_MAX));
     findings.row("fence check, alone", None, Measure::Time(check), target);
-    findings.row(
-        "fence check, added to an import",
-        None,
-        Measure::Time(added),
-        target,
-    );
-    findings.row(
-        "import, as a whole",
-        Some(Measure::Time(bare)),
-        Measure::Time(engine),
-        None,
-    );
+    findings.row("fence check, added to an import", None, Measure::Time(added), target);
+    findings.row("import, as a whole", Some(Measure::Time(bare)), Measure::Time(engine), None);
     Ok(findings)
 }
 
 /// A guard of a lease that expires, and does not while this runs.
 fn guard() -> LeaseGuard {
-    let profile = LeaseProfile {
-        ttl: Duration::from_secs(3_600),
-        ..LeaseProfile::NORMAL
-    };
+    let profile = LeaseProfile { ttl: Duration::from_secs(3_600), ..LeaseProfile::NORMAL };
     LeaseGuard::new(SessionLease::started(boot_now(), &profile), FencingToken(1))
 }
 

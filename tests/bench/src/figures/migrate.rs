@@ -55,10 +55,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let documents = feed(&a).await?;
     let mut floor = Floor::new(scratch.path(), &documents)?;
     let state_bytes = state_bytes(&a.ready().store_path())?;
-    ensure!(
-        floor.state.len() as i64 == state_bytes,
-        "the bare guest has another state"
-    );
+    ensure!(floor.state.len() as i64 == state_bytes, "the bare guest has another state");
     let moves = bench.scaled(MOVES).next_multiple_of(2);
     // The first move carries the whole history and compiles the plugin at the target.
     go_round(&a, &b, 2, &mut Samples::new(), None).await?;
@@ -74,10 +71,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     b.terminate().await?;
 
     let mut findings = Findings::default();
-    findings.note(format!(
-        "state {state_bytes} B, {bytes:.0} B sent per move, {} documents",
-        documents.len()
-    ));
+    findings
+        .note(format!("state {state_bytes} B, {bytes:.0} B sent per move, {} documents", documents.len()));
     findings.note(format!(
         "light load: {} asks, p50 {}, p99 {}",
         asks.count(),
@@ -142,9 +137,7 @@ fn text(random: &mut Random) -> String {
 fn state_bytes(database: &Path) -> Result<i64> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let sql = "SELECT s.bytes FROM snapshot s JOIN agent a ON a.key = s.agent WHERE a.id = ?1";
-    connection
-        .query_row(sql, [AGENT], |row| row.get(0))
-        .context("the agent has no snapshot")
+    connection.query_row(sql, [AGENT], |row| row.get(0)).context("the agent has no snapshot")
 }
 
 /// Moves the agent back and forth, an even number of times. Answers the bytes that one move sent.
@@ -244,9 +237,7 @@ impl Floor {
 
     /// Builds a guest from the state.
     fn restore(&self) -> Result<()> {
-        self.plugin
-            .start(AGENT, None)?
-            .restore(&self.state, product::VERSION)
+        self.plugin.start(AGENT, None)?.restore(&self.state, product::VERSION)
     }
 
     /// Lets go at the source, sends the state, moves the home, and hears that the target has taken it up.

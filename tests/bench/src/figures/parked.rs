@@ -26,13 +26,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let api = host.client();
     api.load_plugin(&guest_file("counter")?).await?;
     let names = |prefix: &str, count: u64| (0..count).map(|n| format!("{prefix}-{n}")).collect::<Vec<_>>();
-    populate(
-        &api,
-        "counter",
-        &names("warm", bench.scaled(WARM_UP)),
-        Some("get"),
-    )
-    .await?;
+    populate(&api, "counter", &names("warm", bench.scaled(WARM_UP)), Some("get")).await?;
     all_parked(&api).await?;
 
     let agents = names("parked", bench.scaled(AGENTS));
@@ -52,24 +46,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let each = |memory: &Memory| Measure::Bytes((memory.resident - before.resident) / agents.len() as f64);
     let target = Some(Target::Max(BYTES_MAX));
     findings.row("memory of a created agent", None, each(&created), target);
-    findings.row(
-        "memory of an agent that ran and is parked",
-        None,
-        each(&parked),
-        target,
-    );
+    findings.row("memory of an agent that ran and is parked", None, each(&parked), target);
     Ok(findings)
 }
 
 /// Waits until no agent is resident.
 async fn all_parked(api: &Client) -> Result<()> {
-    let look = || async {
-        Ok(api
-            .list("/v1/agents?state=active")
-            .await?
-            .is_empty()
-            .then_some(()))
-    };
+    let look = || async { Ok(api.list("/v1/agents?state=active").await?.is_empty().then_some(())) };
     until("all agents to be parked", PARKED_MAX, look).await
 }
 
@@ -88,21 +71,13 @@ impl Memory {
             let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<f64>().ok());
             Ok(kib.with_context(|| format!("{path} has no {name}"))? * 1024.0)
         };
-        Ok(Self {
-            resident: bytes("VmRSS:")?,
-            anonymous: bytes("RssAnon:")?,
-        })
+        Ok(Self { resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
     }
 }
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mib = |bytes: f64| bytes / f64::from(1 << 20);
-        write!(
-            f,
-            "{:.1} MiB ({:.1} anonymous)",
-            mib(self.resident),
-            mib(self.anonymous)
-        )
+        write!(f, "{:.1} MiB ({:.1} anonymous)", mib(self.resident), mib(self.anonymous))
     }
 }

@@ -63,18 +63,8 @@ fn compare(bench: &Bench, findings: &mut Findings, name: &str, payloads: [&str; 
     }
     let target = Some(Target::RatioMax(RATIO_MAX));
     let floor = Some(Measure::Time(floor_times));
-    findings.row(
-        format!("turn, {name}: handle, snapshot"),
-        floor.clone(),
-        Measure::Time(times),
-        target,
-    );
-    findings.row(
-        format!("turn, {name}: as driven, with proof"),
-        floor,
-        Measure::Time(proved_times),
-        target,
-    );
+    findings.row(format!("turn, {name}: handle, snapshot"), floor.clone(), Measure::Time(times), target);
+    findings.row(format!("turn, {name}: as driven, with proof"), floor, Measure::Time(proved_times), target);
     Ok(())
 }
 

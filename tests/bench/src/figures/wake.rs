@@ -35,9 +35,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let in_memory = prepared(&product, memory).await?;
     let on_disk = prepared(&product, sqlite.clone()).await?;
     let image = in_memory.env.store.image(&product::agent()).await?;
-    let snapshot = image
-        .and_then(|image| image.snapshot)
-        .context("the agent has a snapshot")?;
+    let snapshot = image.and_then(|image| image.snapshot).context("the agent has a snapshot")?;
 
     let [mut bare, mut memory, mut sqlite_times, mut driver] = [const { Samples::new() }; 4];
     for round in 0..bench.scaled(ROUNDS) {
@@ -55,10 +53,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         let handle = in_memory.wake();
         let turns = in_memory.ask(&handle, "turns").await?;
         driver.push(started.elapsed());
-        ensure!(
-            turns == (round + 2).to_string(),
-            "{turns} turns after {round} wakes"
-        );
+        ensure!(turns == (round + 2).to_string(), "{turns} turns after {round} wakes");
         handle.park().await;
     }
     in_memory.close().await;
@@ -69,18 +64,8 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let target = Some(Target::Max(WAKE_NANOS_MAX));
     let floor = Some(Measure::Time(bare));
     findings.row("wake, from memory", floor.clone(), Measure::Time(memory), target);
-    findings.row(
-        "wake, from SQLite",
-        floor.clone(),
-        Measure::Time(sqlite_times),
-        target,
-    );
-    findings.row(
-        "wake, whole driver, from memory",
-        floor,
-        Measure::Time(driver),
-        target,
-    );
+    findings.row("wake, from SQLite", floor.clone(), Measure::Time(sqlite_times), target);
+    findings.row("wake, whole driver, from memory", floor, Measure::Time(driver), target);
     Ok(findings)
 }
 

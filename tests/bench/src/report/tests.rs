@@ -9,12 +9,7 @@ fn times(nanos: u64) -> Measure {
 }
 
 fn row(floor: u64, product: u64, target: Target) -> Row {
-    Row {
-        name: "row".into(),
-        floor: Some(times(floor)),
-        product: times(product),
-        target: Some(target),
-    }
+    Row { name: "row".into(), floor: Some(times(floor)), product: times(product), target: Some(target) }
 }
 
 #[test]
@@ -28,11 +23,7 @@ fn a_target_is_met_up_to_its_bound() {
         (100, 51, Target::Max(50.0), false),
     ];
     for (floor, product, target, is_met) in cases {
-        assert_eq!(
-            row(floor, product, target).is_met(),
-            Some(is_met),
-            "{target:?} {product}"
-        );
+        assert_eq!(row(floor, product, target).is_met(), Some(is_met), "{target:?} {product}");
     }
 }
 

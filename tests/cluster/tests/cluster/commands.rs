@@ -12,9 +12,7 @@ use crate::room::shared;
 async fn exit_codes_say_how_it_went() -> Result<()> {
     let _room = shared().await;
     let folder = Folder::new()?;
-    let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host")
-        .start()
-        .await?;
+    let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host").start().await?;
     let counter = binaries::plugin("counter")?.display().to_string();
     let cases: [(&[&str], i32); 13] = [
         (&["plugin", "load", &counter], 0),
@@ -40,16 +38,8 @@ async fn exit_codes_say_how_it_went() -> Result<()> {
         output.expect_code(code)?;
     }
     let output = host.cli(&["ask", "c", "get"]).await?.ok()?;
-    ensure!(
-        output.stdout.trim_end() == "5",
-        "ask prints the reply: {:?}",
-        output.stdout
-    );
-    let listed = host
-        .cli(&["agent", "show", "c", "-o", "json"])
-        .await?
-        .ok()?
-        .json()?;
+    ensure!(output.stdout.trim_end() == "5", "ask prints the reply: {:?}", output.stdout);
+    let listed = host.cli(&["agent", "show", "c", "-o", "json"]).await?.ok()?.json()?;
     ensure!(listed["id"] == "c", "{listed}");
     Ok(())
 }
@@ -74,19 +64,9 @@ async fn the_product_names_no_failpoint() -> Result<()> {
     let _room = shared().await;
     let product = cli::run(&binaries::product()?, &["version"]).await?.ok()?;
     ensure!(product.stdout.contains("godwit"), "{:?}", product.stdout);
-    ensure!(
-        !product.stdout.contains("failpoint"),
-        "the product carries failpoints: {}",
-        product.stdout
-    );
-    ensure!(
-        !product.stdout.contains("before-commit"),
-        "the product carries failpoints: {}",
-        product.stdout
-    );
-    let broken = cli::run(&binaries::failpoints()?, &["version", "-o", "json"])
-        .await?
-        .ok()?;
+    ensure!(!product.stdout.contains("failpoint"), "the product carries failpoints: {}", product.stdout);
+    ensure!(!product.stdout.contains("before-commit"), "the product carries failpoints: {}", product.stdout);
+    let broken = cli::run(&binaries::failpoints()?, &["version", "-o", "json"]).await?.ok()?;
     ensure!(
         broken.stdout.contains("turn.before-commit-queued"),
         "not the failpoints build: {}",

@@ -78,10 +78,7 @@ async fn twenty_kills_at_random_moments_lose_and_double_nothing() -> Result<()> 
     load.progress(50, SOON).await?;
     let operations = load.finish().await?;
     println!("{KILLS} kills: {}", Summary::of(&operations));
-    check::none(
-        "after the kills",
-        &verdict::counters(&pair.a.client(), &agents, &operations).await?,
-    )?;
+    check::none("after the kills", &verdict::counters(&pair.a.client(), &agents, &operations).await?)?;
     pair.verify(Side::A, &agents).await?;
     pair.end_and_verify().await?;
     Ok(())

@@ -67,17 +67,10 @@ async fn flipped_bytes_break_their_agent_and_no_other() -> Result<()> {
     let door = host.client();
     for agent in [SNAPSHOT, NEW_RECEIPT] {
         let fate = door.ask_within(agent, "noted", None, SOON).await;
-        ensure!(
-            fate.answer().is_none(),
-            "{agent} answers from damaged state: {fate:?}"
-        );
+        ensure!(fate.answer().is_none(), "{agent} answers from damaged state: {fate:?}");
         let shown = door.agent(agent).await?;
         ensure!(shown.state == "broken", "{agent} is {}", shown.state);
-        ensure!(
-            shown.body["broken"]["reason"] == "corrupt",
-            "{agent}: {}",
-            shown.body["broken"]
-        );
+        ensure!(shown.body["broken"]["reason"] == "corrupt", "{agent}: {}", shown.body["broken"]);
         host.cli(&["verify", agent]).await?.expect_code(1)?;
     }
     for agent in [OLD_RECEIPT, HEALTHY] {
@@ -99,9 +92,8 @@ async fn offline_verification_names_every_flipped_byte() -> Result<()> {
     let folder = Folder::new()?;
     let host = damaged(&folder).await?;
     let store = host.ready().store.clone();
-    let found = cli::run(host.program(), &["verify", "--store", &store, "-o", "json"])
-        .await?
-        .expect_code(1)?;
+    let found =
+        cli::run(host.program(), &["verify", "--store", &store, "-o", "json"]).await?.expect_code(1)?;
     println!("{}", found.stdout);
     let reports = found.json()?;
     for agent in [SNAPSHOT, NEW_RECEIPT, OLD_RECEIPT, HEALTHY] {
@@ -109,10 +101,7 @@ async fn offline_verification_names_every_flipped_byte() -> Result<()> {
         ensure!(breaks.is_empty() == (agent == HEALTHY), "{agent}: {breaks:?}");
     }
     let of_old = breaks(&reports, OLD_RECEIPT)?;
-    ensure!(
-        names_the_break(&of_old.join("\n")),
-        "the old receipt is not named in {of_old:?}"
-    );
+    ensure!(names_the_break(&of_old.join("\n")), "the old receipt is not named in {of_old:?}");
     Ok(())
 }
 

@@ -38,41 +38,17 @@ async fn one_key_means_one_answer_and_one_receipt_also_after_a_crash() -> Result
             host.start(&[]).await?;
         }
         let again = door.ask("c", "add 5", Some("k")).await;
-        ensure!(
-            again.reply() == Some("5"),
-            "the same key has another answer: {again:?}"
-        );
-        let (id, same) = (
-            first.answer().context("accepted")?,
-            again.answer().context("accepted")?,
-        );
+        ensure!(again.reply() == Some("5"), "the same key has another answer: {again:?}");
+        let (id, same) = (first.answer().context("accepted")?, again.answer().context("accepted")?);
         ensure!(id.input_id == same.input_id, "the same key is another input");
         let sent = door.send("c", "add 5", Some("k")).await;
         let end = &sent.answer().with_context(|| format!("{sent:?}"))?.end;
-        ensure!(
-            matches!(
-                end,
-                End::Queued {
-                    deduplicated: true,
-                    ..
-                }
-            ),
-            "{end:?}"
-        );
-        for other in [
-            door.ask("c", "add 6", Some("k")).await,
-            door.send("c", "add 6", Some("k")).await,
-        ] {
+        ensure!(matches!(end, End::Queued { deduplicated: true, .. }), "{end:?}");
+        for other in [door.ask("c", "add 6", Some("k")).await, door.send("c", "add 6", Some("k")).await] {
             ensure!(code(&other) == "idempotency_key_reused", "{other:?}");
-            ensure!(
-                other.problem().is_some_and(|problem| problem.status == 422),
-                "{other:?}"
-            );
+            ensure!(other.problem().is_some_and(|problem| problem.status == 422), "{other:?}");
         }
-        ensure!(
-            door.receipts("c").await?.len() == receipts,
-            "a repeated key left a receipt"
-        );
+        ensure!(door.receipts("c").await?.len() == receipts, "a repeated key left a receipt");
     }
     ensure!(door.reply("c", "get").await? == "6", "a repeated key ran");
     Ok(())
@@ -89,17 +65,11 @@ async fn a_refusing_turn_commits() -> Result<()> {
     let before = door.agent("h").await?.revision;
     let refused = door.ask("h", "refuse tired", None).await;
     ensure!(code(&refused) == "agent_refused", "{refused:?}");
-    ensure!(
-        refused.answer().is_some(),
-        "a refusal is an answer of a committed turn: {refused:?}"
-    );
+    ensure!(refused.answer().is_some(), "a refusal is an answer of a committed turn: {refused:?}");
     let after = door.agent("h").await?.revision;
     ensure!(after == before + 1, "revision {before} became {after}");
     // Both inputs above and the refused one were seen by the state.
-    ensure!(
-        door.reply("h", "turns").await? == "3",
-        "the refusing turn left the state as it was"
-    );
+    ensure!(door.reply("h", "turns").await? == "3", "the refusing turn left the state as it was");
     Ok(())
 }
 
@@ -113,27 +83,14 @@ async fn a_fatal_error_is_dead_lettered_and_the_agent_goes_on() -> Result<()> {
     door.reply("h", "note kept").await?;
     let fatal = door.ask("h", "fatal no way", None).await;
     ensure!(code(&fatal) == "agent_error", "{fatal:?}");
-    ensure!(
-        fatal
-            .problem()
-            .is_some_and(|problem| problem.detail().contains("no way")),
-        "{fatal:?}"
-    );
+    ensure!(fatal.problem().is_some_and(|problem| problem.detail().contains("no way")), "{fatal:?}");
     let id = &fatal.answer().context("a dead letter is accepted")?.input_id;
     let letters = door.list("/v1/agents/h/dead-letters").await?;
-    ensure!(
-        letters.len() == 1 && letters[0]["id"] == id.as_str(),
-        "{letters:?}"
-    );
-    ensure!(
-        door.reply("h", "noted").await? == "kept",
-        "the agent lost its state"
-    );
+    ensure!(letters.len() == 1 && letters[0]["id"] == id.as_str(), "{letters:?}");
+    ensure!(door.reply("h", "noted").await? == "kept", "the agent lost its state");
     let receipts = door.receipts("h").await?;
     ensure!(
-        receipts
-            .iter()
-            .any(|receipt| receipt.kind == "dead-letter" && receipt.inputs.contains(id)),
+        receipts.iter().any(|receipt| receipt.kind == "dead-letter" && receipt.inputs.contains(id)),
         "no receipt"
     );
     Ok(())
@@ -146,10 +103,7 @@ async fn a_retryable_error_is_tried_again_and_counted() -> Result<()> {
     let host = host(&folder).await?;
     let door = host.client();
     door.create("h", "hostile").await?;
-    ensure!(
-        door.reply("h", "retry 2").await? == "3",
-        "the third attempt answers"
-    );
+    ensure!(door.reply("h", "retry 2").await? == "3", "the third attempt answers");
     let exhausted = door.ask_within("h", "retry 9", None, SOON).await;
     ensure!(code(&exhausted) == "agent_error", "{exhausted:?}");
     Ok(())

@@ -46,11 +46,7 @@ const SHARED: &[&str] = &[
 
 /// The agent moves from a to b; the host that the failpoint stands on dies there, and comes back.
 async fn die_at(pair: &mut Cluster, failpoint: &str, agent: &str) -> Result<()> {
-    let mortal = if failpoint.starts_with("migration.source.") {
-        Side::A
-    } else {
-        Side::B
-    };
+    let mortal = if failpoint.starts_with("migration.source.") { Side::A } else { Side::B };
     pair.host_mut(mortal).terminate().await?;
     let variables = [("GODWIT_FAILPOINTS", failpoint)];
     pair.host_mut(mortal).start(&variables).await?;
@@ -72,10 +68,7 @@ async fn die_at(pair: &mut Cluster, failpoint: &str, agent: &str) -> Result<()> 
     let runner = pair.runner(agent, SOON).await?;
     let operations = load.finish().await?;
     let door = pair.host(runner).client();
-    check::none(
-        "afterwards",
-        &verdict::counters(&door, &plan.agents, &operations).await?,
-    )?;
+    check::none("afterwards", &verdict::counters(&door, &plan.agents, &operations).await?)?;
     // Settled means settled: it stays where both hosts said that it is.
     ensure!(pair.runner(agent, SOON).await? == runner, "it moved once more");
     pair.verify(runner, &plan.agents).await
@@ -138,12 +131,8 @@ async fn a_death_in_any_gap_on_one_file_leaves_one_agent() -> Result<()> {
 }
 
 /// Gaps of a turn and of a delivery. Host a dies at each, in the middle of transfers between both hosts.
-const TURNS: &[&str] = &[
-    "turn.before-commit-queued",
-    "turn.after-commit",
-    "outbox.before-send",
-    "outbox.after-send",
-];
+const TURNS: &[&str] =
+    &["turn.before-commit-queued", "turn.after-commit", "outbox.before-send", "outbox.after-send"];
 /// The hit at which it dies: not the first, so that there is something to lose.
 const HIT: u32 = 25;
 
@@ -176,14 +165,9 @@ async fn every_failpoint_is_tried() -> Result<()> {
     let pair = Cluster::separate(&binaries::failpoints()?, &[]).await?;
     let version = pair.a.client().get("/version").await?;
     ensure!(text(&version, "name")? == "godwit", "another program: {version}");
-    let names = version["failpoints"]
-        .as_array()
-        .context("this build names its failpoints")?;
+    let names = version["failpoints"].as_array().context("this build names its failpoints")?;
     let known: BTreeSet<_> = names.iter().filter_map(|name| name.as_str()).collect();
     let tried: BTreeSet<_> = SEPARATE.iter().chain(SHARED).chain(TURNS).copied().collect();
-    ensure!(
-        known == tried,
-        "failpoints without a test, or the reverse: {known:?} and {tried:?}"
-    );
+    ensure!(known == tried, "failpoints without a test, or the reverse: {known:?} and {tried:?}");
     Ok(())
 }

@@ -45,16 +45,10 @@ async fn misbehave(door: Client, number: usize) -> Result<()> {
     let (misdeed, faults) = MISDEEDS[number];
     let agent = format!("hostile-{number}");
     let fate = door.ask_within(&agent, misdeed, None, FAULT_MAX).await;
-    let problem = fate
-        .problem()
-        .with_context(|| format!("{misdeed}: no fault but {fate:?}"))?;
+    let problem = fate.problem().with_context(|| format!("{misdeed}: no fault but {fate:?}"))?;
     ensure!(problem.code == "agent_fault", "{misdeed}: {}", problem.body);
     let fault = problem.body["fault"].as_str().unwrap_or_default();
-    ensure!(
-        faults.contains(&fault),
-        "{misdeed}: fault {fault:?}, not one of {faults:?}: {}",
-        problem.body
-    );
+    ensure!(faults.contains(&fault), "{misdeed}: fault {fault:?}, not one of {faults:?}: {}", problem.body);
     let reply = door.reply(&agent, "echo alive").await?;
     ensure!(reply == "alive", "after {misdeed} the agent replies {reply:?}");
     Ok(())
@@ -75,9 +69,7 @@ async fn neighbour(door: &Client, more: impl Fn(usize) -> bool) -> Result<Latenc
 async fn hostile_guests_get_typed_faults_and_their_neighbours_go_on() -> Result<()> {
     let _room = alone().await;
     let folder = Folder::new()?;
-    let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host")
-        .start()
-        .await?;
+    let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host").start().await?;
     let door = host.client();
     door.load_plugin(&binaries::plugin("counter")?).await?;
     door.load_plugin(&binaries::test_guest("hostile")?).await?;
@@ -114,9 +106,6 @@ async fn hostile_guests_get_typed_faults_and_their_neighbours_go_on() -> Result<
         "a neighbour is slower than {SLOWDOWN_MAX} x {undisturbed:?}: {during}"
     );
     let count: usize = door.reply(NEIGHBOUR, "get").await?.parse()?;
-    ensure!(
-        count == before.count() + during.count() + after.count(),
-        "the neighbour counts {count}"
-    );
+    ensure!(count == before.count() + during.count() + after.count(), "the neighbour counts {count}");
     Ok(())
 }

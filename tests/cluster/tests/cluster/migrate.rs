@@ -33,18 +33,12 @@ async fn travel(mut pair: Cluster) -> Result<()> {
         let before = Sight::of(&source.client(), AGENT).await?;
         let migration = source.client().move_to(AGENT, target.name(), SOON).await?;
         let after = Sight::of(&target.client(), AGENT).await?;
-        ensure!(
-            after.token > before.token,
-            "token {after:?} does not rise above {before:?}"
-        );
+        ensure!(after.token > before.token, "token {after:?} does not rise above {before:?}");
         ensure!(migration.pause_ms.is_some(), "no pause in {}", migration.body);
         println!("pause {:?} ms", migration.pause_ms);
         sights.extend([before, after]);
         side = side.other();
-        ensure!(
-            pair.runner(AGENT, SOON).await? == side,
-            "{AGENT} is not where it was moved to"
-        );
+        ensure!(pair.runner(AGENT, SOON).await? == side, "{AGENT} is not where it was moved to");
     }
     load.progress(40, SOON).await?;
     let operations = load.finish().await?;
@@ -78,10 +72,7 @@ async fn a_plugin_that_the_target_lacks_travels_along() -> Result<()> {
     pair.a.client().create(AGENT, "counter").await?;
     pair.a.client().reply(AGENT, "add 7").await?;
     pair.a.client().move_to(AGENT, "b", SOON).await?;
-    ensure!(
-        pair.b.client().reply(AGENT, "get").await? == "7",
-        "the state did not travel"
-    );
+    ensure!(pair.b.client().reply(AGENT, "get").await? == "7", "the state did not travel");
     Ok(())
 }
 

@@ -19,14 +19,7 @@ use crate::stale::held_commit;
 const AGENT: &str = "counted";
 
 fn operation(index: u64, key: &str, fates: Vec<Fate>) -> Operation {
-    Operation {
-        client: 0,
-        index,
-        agent: AGENT.into(),
-        key: key.into(),
-        fates,
-        took: Duration::ZERO,
-    }
+    Operation { client: 0, index, agent: AGENT.into(), key: key.into(), fates, took: Duration::ZERO }
 }
 
 async fn host(folder: &Folder, variables: &[(&str, &str)]) -> Result<Host> {
@@ -43,10 +36,7 @@ async fn host(folder: &Folder, variables: &[(&str, &str)]) -> Result<Host> {
 async fn without_the_token_check_the_checker_fails() -> Result<()> {
     let _room = shared().await;
     let held = held_commit(&[("GODWIT_BREAK", "no-token-check")]).await?;
-    ensure!(
-        !held.violations.is_empty(),
-        "a stale owner committed and no checker saw it"
-    );
+    ensure!(!held.violations.is_empty(), "a stale owner committed and no checker saw it");
     println!("found: {}", held.violations.join("; "));
     Ok(())
 }
@@ -87,39 +77,24 @@ async fn ask_without_commit(variables: &[(&str, &str)]) -> Result<(Fate, Vec<Str
     let first = door.ask(AGENT, "add 1", Some("first")).await;
     let lock = Connection::open(host.ready().store_path())?;
     lock.busy_timeout(SOON)?;
-    lock.execute_batch("BEGIN IMMEDIATE")
-        .context("cannot take the write lock")?;
-    let second = door
-        .ask_within(AGENT, "add 1", Some("second"), Duration::from_secs(1))
-        .await;
+    lock.execute_batch("BEGIN IMMEDIATE").context("cannot take the write lock")?;
+    let second = door.ask_within(AGENT, "add 1", Some("second"), Duration::from_secs(1)).await;
     host.kill().await?;
     lock.execute_batch("ROLLBACK")?;
     drop(lock);
     host.start(&[]).await?;
-    let operations = [
-        operation(0, "first", vec![first]),
-        operation(1, "second", vec![second.clone()]),
-    ];
-    Ok((
-        second,
-        verdict::counters(&door, &[AGENT.into()], &operations).await?,
-    ))
+    let operations = [operation(0, "first", vec![first]), operation(1, "second", vec![second.clone()])];
+    Ok((second, verdict::counters(&door, &[AGENT.into()], &operations).await?))
 }
 
 #[tokio::test]
 async fn with_an_acknowledgement_before_the_commit_the_checker_fails() -> Result<()> {
     let _room = shared().await;
     let (fate, found) = ask_without_commit(&[]).await?;
-    ensure!(
-        fate.answer().is_none(),
-        "acknowledged while nothing could be committed: {fate:?}"
-    );
+    ensure!(fate.answer().is_none(), "acknowledged while nothing could be committed: {fate:?}");
     check::none("the sound host", &found)?;
     let (_, found) = ask_without_commit(&[("GODWIT_BREAK", "ack-before-commit")]).await?;
-    ensure!(
-        !found.is_empty(),
-        "an acknowledged input was lost and no checker saw it"
-    );
+    ensure!(!found.is_empty(), "an acknowledged input was lost and no checker saw it");
     println!("found: {}", found.join("; "));
     Ok(())
 }

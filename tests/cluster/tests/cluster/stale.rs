@@ -46,10 +46,7 @@ async fn try_held_commit(variables: &[(&str, &str)]) -> Result<Option<Held>> {
     a.create(PROBE, "counter").await?;
     a.reply(AGENT, "get").await?;
     cluster.a.terminate().await?;
-    cluster
-        .a
-        .start(&[("GODWIT_FAILPOINTS", "turn.before-commit-queued=stop")])
-        .await?;
+    cluster.a.start(&[("GODWIT_FAILPOINTS", "turn.before-commit-queued=stop")]).await?;
     let asker = a.clone();
     let asked = tokio::spawn(async move { asker.ask_within(AGENT, "add 1", Some("held"), SOON).await });
     cluster.a.process()?.stopped(SOON).await?;
@@ -99,9 +96,7 @@ async fn a_stale_publishers_message_is_refused_by_the_receiver() -> Result<()> {
 async fn held_message() -> Result<bool> {
     let program = binaries::failpoints()?;
     let mut cluster = Cluster::shared(&program, &[]).await?;
-    let mut receiver = HostOptions::new(&program, &cluster.folder().join("c"), "c")
-        .start()
-        .await?;
+    let mut receiver = HostOptions::new(&program, &cluster.folder().join("c"), "c").start().await?;
     for host in [&mut cluster.a, &mut cluster.b] {
         host.add_peer(receiver.peer()).await?;
         receiver.add_peer(host.peer()).await?;
@@ -124,10 +119,7 @@ async fn held_message() -> Result<bool> {
     until("the first message", SOON, counts("1")).await?;
 
     cluster.a.terminate().await?;
-    cluster
-        .a
-        .start(&[("GODWIT_FAILPOINTS", "outbox.before-send=stop")])
-        .await?;
+    cluster.a.start(&[("GODWIT_FAILPOINTS", "outbox.before-send=stop")]).await?;
     let asker = a.clone();
     let asked = tokio::spawn(async move { asker.ask_within(AGENT, message, Some("held"), SOON).await });
     cluster.a.process()?.stopped(SOON).await?;
@@ -139,10 +131,7 @@ async fn held_message() -> Result<bool> {
     events::fenced(&b, AGENT, "receiver", SOON).await?;
     asked.await?;
     c.settled("sink", SOON).await?;
-    ensure!(
-        c.reply("sink", "get").await? == "2",
-        "the stale publisher's message was taken"
-    );
+    ensure!(c.reply("sink", "get").await? == "2", "the stale publisher's message was taken");
     check::none("the receiver", &check::chain(&History::of(&c, "sink").await?))?;
     cluster.end_and_verify().await?;
     Ok(true)

@@ -37,18 +37,14 @@ impl Guest for Bare {
     }
 
     fn restore(state: Vec<u8>, _from_version: String) -> Result<(), AgentError> {
-        let bytes = state
-            .try_into()
-            .map_err(|_| AgentError::Fatal("a snapshot has 8 bytes".into()))?;
+        let bytes = state.try_into().map_err(|_| AgentError::Fatal("a snapshot has 8 bytes".into()))?;
         SUM.set(u64::from_le_bytes(bytes));
         Ok(())
     }
 }
 
 fn answer(input: Input) -> Reply {
-    let number = std::str::from_utf8(&input.payload)
-        .ok()
-        .and_then(|text| text.parse::<u64>().ok());
+    let number = std::str::from_utf8(&input.payload).ok().and_then(|text| text.parse::<u64>().ok());
     let body = match number {
         Some(number) => {
             SUM.set(SUM.get().wrapping_add(number));
@@ -56,9 +52,5 @@ fn answer(input: Input) -> Reply {
         }
         None => input.payload,
     };
-    Reply {
-        outcome: Outcome::Ok(body),
-        content_type: input.content_type,
-        headers: Vec::new(),
-    }
+    Reply { outcome: Outcome::Ok(body), content_type: input.content_type, headers: Vec::new() }
 }

@@ -49,9 +49,7 @@ pub(crate) fn run(command: &str, rest: &str, host: &mut impl Host) -> Result<Rep
         }
         "flood-state" => {
             let value = vec![b'x'; number(second) as usize];
-            flood(number(first), |index| {
-                host.state_set(&format!("flood-{index}"), &value)
-            })
+            flood(number(first), |index| host.state_set(&format!("flood-{index}"), &value))
         }
         _ => Reply::refused("malformed"),
     })
@@ -73,15 +71,10 @@ fn turn(host: &mut impl Host) -> Reply {
     ))
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock that std sees in a guest is what is tested"
-)]
+#[expect(clippy::disallowed_methods, reason = "the clock that std sees in a guest is what is tested")]
 fn clock() -> Reply {
     let start = Instant::now();
-    let wall_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis());
+    let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Reply::text(format!("{wall_ms} {}", start.elapsed().as_nanos()))
 }
 

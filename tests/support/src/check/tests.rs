@@ -15,11 +15,7 @@ fn good(count: u64) -> (Vec<Operation>, History) {
         revision,
         kind: "turn".into(),
         token: 1,
-        inputs: if revision == 1 {
-            vec![]
-        } else {
-            vec![format!("i{}", revision - 1)]
-        },
+        inputs: if revision == 1 { vec![] } else { vec![format!("i{}", revision - 1)] },
         digest: digest(revision),
         parent: digest(revision - 1),
     });
@@ -55,11 +51,7 @@ fn good(count: u64) -> (Vec<Operation>, History) {
         last_receipt: digest(count + 1),
         body: Value::Null,
     };
-    let history = History {
-        agent,
-        receipts: receipts.collect(),
-        inputs: inputs.collect(),
-    };
+    let history = History { agent, receipts: receipts.collect(), inputs: inputs.collect() };
     (operations.collect(), history)
 }
 
@@ -97,18 +89,10 @@ fn each_planted_mistake_is_found() {
     let plants: [(&str, Plant); 13] = [
         ("lost from the state", |_, _, count| *count -= 1),
         ("run twice in the state", |_, _, count| *count += 1),
-        ("lost from the inputs", |_, history, _| {
-            drop(history.inputs.remove(2))
-        }),
-        ("still queued", |_, history, _| {
-            history.inputs[4].state = "queued".into()
-        }),
-        ("a key in two inputs", |_, history, _| {
-            history.inputs[3].key = history.inputs[2].key.clone()
-        }),
-        ("one position twice", |_, history, _| {
-            history.inputs[3].reply = Some("3".into())
-        }),
+        ("lost from the inputs", |_, history, _| drop(history.inputs.remove(2))),
+        ("still queued", |_, history, _| history.inputs[4].state = "queued".into()),
+        ("a key in two inputs", |_, history, _| history.inputs[3].key = history.inputs[2].key.clone()),
+        ("one position twice", |_, history, _| history.inputs[3].reply = Some("3".into())),
         ("another answer than stored", |operations, _, _| {
             if let Fate::Accepted(answer) = &mut operations[1].fates[0] {
                 answer.end = End::Reply(b"77".to_vec());
@@ -119,12 +103,8 @@ fn each_planted_mistake_is_found() {
             history.inputs[2].seq = history.inputs[3].seq;
             history.inputs[3].seq = seq;
         }),
-        ("a missing receipt", |_, history, _| {
-            drop(history.receipts.remove(2))
-        }),
-        ("another parent", |_, history, _| {
-            history.receipts[3].parent = "f".repeat(64)
-        }),
+        ("a missing receipt", |_, history, _| drop(history.receipts.remove(2))),
+        ("another parent", |_, history, _| history.receipts[3].parent = "f".repeat(64)),
         ("a falling token", |_, history, _| history.receipts[2].token = 9),
         ("an input in two receipts", |_, history, _| {
             let inputs = history.receipts[2].inputs.clone();
@@ -136,24 +116,15 @@ fn each_planted_mistake_is_found() {
         let (mut operations, mut history) = good(5);
         let mut count = 5;
         plant(&mut operations, &mut history, &mut count);
-        assert!(
-            !all(&operations, &history, count).is_empty(),
-            "{what} was not found"
-        );
+        assert!(!all(&operations, &history, count).is_empty(), "{what} was not found");
     }
 }
 
 #[test]
 fn a_commit_under_an_old_token_is_found() {
     let (_, history) = good(5);
-    let fresh = Sight {
-        revision: 6,
-        token: 2,
-    };
+    let fresh = Sight { revision: 6, token: 2 };
     assert!(tokens(&history, &[fresh]).is_empty());
-    let stale = Sight {
-        revision: 4,
-        token: 2,
-    };
+    let stale = Sight { revision: 4, token: 2 };
     assert_eq!(tokens(&history, &[stale]).len(), 2);
 }

@@ -46,18 +46,9 @@ fn an_ask_has_one_of_three_fates() {
 
 #[test]
 fn an_acknowledgement_without_an_input_id_is_none() {
-    let without_id = Parts {
-        input_id: None,
-        ..parts(200, &json!("3"))
-    };
+    let without_id = Parts { input_id: None, ..parts(200, &json!("3")) };
     assert_eq!(name(&of_ask(without_id)), "unknown");
-    assert_eq!(
-        name(&of_send(parts(
-            202,
-            &json!({ "seq": "1", "deduplicated": false })
-        ))),
-        "unknown"
-    );
+    assert_eq!(name(&of_send(parts(202, &json!({ "seq": "1", "deduplicated": false })))), "unknown");
 }
 
 #[test]
@@ -66,13 +57,7 @@ fn a_send_is_accepted_by_202_alone() {
     let Fate::Accepted(answer) = of_send(parts(202, &body)) else {
         panic!("a 202 is accepted");
     };
-    assert!(matches!(
-        answer.end,
-        End::Queued {
-            seq: 7,
-            deduplicated: true
-        }
-    ));
+    assert!(matches!(answer.end, End::Queued { seq: 7, deduplicated: true }));
     assert_eq!(name(&of_send(parts(200, &body))), "unknown");
 }
 

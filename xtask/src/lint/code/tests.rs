@@ -20,10 +20,7 @@ fn everything_but_code_is_blanked() {
         (r#"f(br"\", y)"#, "f( , y)"),
         (r#"f(b"x", c"x", b'x', cr"x")"#, "f( , , , )"),
         (r"f('{', '\'', '\u{7b}', '\\')", "f( , , , )"),
-        (
-            "f<'a>(x: &'a str) -> &'static str",
-            "f<'a>(x: &'a str) -> &'static str",
-        ),
+        ("f<'a>(x: &'a str) -> &'static str", "f<'a>(x: &'a str) -> &'static str"),
         ("'outer: loop { break 'outer; }", "'outer: loop { break 'outer; }"),
         ("let r#type = r#fn;", "let r#type = r#fn;"),
         ("bar\"x\"", "bar"),
@@ -37,9 +34,7 @@ fn everything_but_code_is_blanked() {
 
 #[test]
 fn words_know_their_lines() {
-    let found: Vec<_> = words("use a::b;\n\nfn c_1() {}")
-        .map(|word| (word.text, word.line))
-        .collect();
+    let found: Vec<_> = words("use a::b;\n\nfn c_1() {}").map(|word| (word.text, word.line)).collect();
     assert_eq!(found, [("use", 1), ("a", 1), ("b", 1), ("fn", 3), ("c_1", 3)]);
 }
 
@@ -73,17 +68,6 @@ macro_rules! generated {
 fn last() {}
 ";
     let code = blanked(text);
-    let found: Vec<_> = functions(&code)
-        .iter()
-        .map(|f| (f.name, f.line, f.lines))
-        .collect();
-    assert_eq!(
-        found,
-        [
-            ("given", 1, 1),
-            ("generic", 2, 12),
-            ("inner", 11, 2),
-            ("last", 18, 1)
-        ]
-    );
+    let found: Vec<_> = functions(&code).iter().map(|f| (f.name, f.line, f.lines)).collect();
+    assert_eq!(found, [("given", 1, 1), ("generic", 2, 12), ("inner", 11, 2), ("last", 18, 1)]);
 }

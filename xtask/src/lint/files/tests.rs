@@ -13,11 +13,7 @@ fn header_must_be_the_first_line() {
     assert_eq!(check(headers, "a.rs", "//! A.\nfn a() {}"), "");
     assert_eq!(check(headers, "a.toml", "x = 1"), "");
     for text in ["", "\n//! A.", "// A.", "#![forbid(unsafe_code)]\n//! A."] {
-        assert_eq!(
-            check(headers, "a.rs", text),
-            "a.rs:1: does not open with a `//!` header",
-            "{text:?}"
-        );
+        assert_eq!(check(headers, "a.rs", text), "a.rs:1: does not open with a `//!` header", "{text:?}");
     }
 }
 
@@ -25,10 +21,7 @@ fn header_must_be_the_first_line() {
 fn long_file_is_found() {
     assert_eq!(check(length, "a.rs", &"\n".repeat(700)), "");
     assert_eq!(check(length, "a.md", &"\n".repeat(701)), "");
-    assert_eq!(
-        check(length, "a.rs", &"\n".repeat(701)),
-        "a.rs:701: 701 lines, at most 700"
-    );
+    assert_eq!(check(length, "a.rs", &"\n".repeat(701)), "a.rs:701: 701 lines, at most 700");
 }
 
 #[test]
@@ -52,12 +45,7 @@ fn allow_is_found_in_every_form() {
     let kept =
         "#[expect(dead_code, reason = \"allow(x)\")]\n#[serde(allow = 1)] // #[allow(x)]\nfn allow() {}";
     assert_eq!(check(no_allow, "a.rs", kept), "");
-    for text in [
-        "#[allow(x)]",
-        "#![allow(x, y)]",
-        "#[cfg_attr(test, allow(x))]",
-        "# [ allow (x)]",
-    ] {
+    for text in ["#[allow(x)]", "#![allow(x, y)]", "#[cfg_attr(test, allow(x))]", "# [ allow (x)]"] {
         assert!(check(no_allow, "a.rs", text).starts_with("a.rs:1:"), "{text}");
     }
 }
@@ -66,16 +54,8 @@ fn allow_is_found_in_every_form() {
 fn placeholders_and_switched_off_tests_are_found() {
     let kept = "// todo!()\nlet todo = \"unimplemented!()\"; #[arg(ignore_case)] fn ignore() {}";
     assert_eq!(check(no_unfinished, "a.rs", kept), "");
-    for text in [
-        "\ntodo!()",
-        "\nunimplemented!(\"x\")",
-        "\n#[ignore]",
-        "\n#[ignore = \"slow\"]",
-    ] {
-        assert!(
-            check(no_unfinished, "a.rs", text).starts_with("a.rs:2:"),
-            "{text}"
-        );
+    for text in ["\ntodo!()", "\nunimplemented!(\"x\")", "\n#[ignore]", "\n#[ignore = \"slow\"]"] {
+        assert!(check(no_unfinished, "a.rs", text).starts_with("a.rs:2:"), "{text}");
     }
     assert!(!check(no_unfinished, "a.rs", "#[cfg_attr(windows, ignore)]").is_empty());
 }

@@ -11,28 +11,12 @@ fn check_one(folder: &str, dependency: &str) -> Vec<String> {
 fn layers_as_designed_pass() {
     let packages = vec![
         package("godwit-core", "core", &["tokio", "dev:proptest"]),
-        package(
-            "godwit-store",
-            "store",
-            &["godwit-core", "rusqlite", "rusqlite_migration", "dev:tempfile"],
-        ),
-        package(
-            "godwit-engine",
-            "engine",
-            &["godwit-core", "wasmtime", "wasmtime-wasi", "dev:tokio"],
-        ),
+        package("godwit-store", "store", &["godwit-core", "rusqlite", "rusqlite_migration", "dev:tempfile"]),
+        package("godwit-engine", "engine", &["godwit-core", "wasmtime", "wasmtime-wasi", "dev:tokio"]),
         package("godwit-mesh", "mesh", &["godwit-core", "iroh", "tokio"]),
-        package(
-            "godwit-host",
-            "host",
-            &["godwit-store", "godwit-engine", "godwit-mesh", "axum", "reqwest"],
-        ),
+        package("godwit-host", "host", &["godwit-store", "godwit-engine", "godwit-mesh", "axum", "reqwest"]),
         package("counter", "plugins/counter", &["godwit-guest"]),
-        package(
-            "godwit-bench",
-            "tests/bench",
-            &["wasmtime", "rusqlite", "godwit-support"],
-        ),
+        package("godwit-bench", "tests/bench", &["wasmtime", "rusqlite", "godwit-support"]),
     ];
     assert!(findings(&workspace(packages)).is_empty());
 }

@@ -12,10 +12,7 @@ fn each_pattern_is_found_where_it_counts() {
     for Pattern { text, .. } in PATTERNS {
         let findings = check_line("docs/a.md", &format!("see {text} x"));
         assert_eq!(findings.len(), 1, "{text}");
-        assert!(
-            findings[0].starts_with(&format!("docs/a.md:2: `{text}`")),
-            "{findings:?}"
-        );
+        assert!(findings[0].starts_with(&format!("docs/a.md:2: `{text}`")), "{findings:?}");
     }
 }
 
@@ -35,14 +32,7 @@ fn similar_text_is_not_found() {
 #[test]
 fn files_of_others_are_left_alone() {
     for path in NOT_OURS {
-        let path = if path.ends_with('/') {
-            format!("{path}x.wit")
-        } else {
-            (*path).to_owned()
-        };
-        assert!(
-            check_line(&path, concat!("crates", ".io TO", "DO")).is_empty(),
-            "{path}"
-        );
+        let path = if path.ends_with('/') { format!("{path}x.wit") } else { (*path).to_owned() };
+        assert!(check_line(&path, concat!("crates", ".io TO", "DO")).is_empty(), "{path}");
     }
 }

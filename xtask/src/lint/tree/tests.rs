@@ -24,15 +24,10 @@ fn places_are_files_or_folders() {
 
 #[test]
 fn new_files_are_seen_and_ignored_ones_are_not() {
-    let root = Process::cargo(["locate-project", "--workspace", "--message-format", "plain"])
-        .output()
-        .unwrap();
+    let root =
+        Process::cargo(["locate-project", "--workspace", "--message-format", "plain"]).output().unwrap();
     let root = Path::new(root.trim()).parent().unwrap().to_owned();
     let files = files(&root).unwrap();
-    assert!(
-        files
-            .iter()
-            .any(|file| file.path == "xtask/src/lint/tree.rs" && file.is_rust())
-    );
+    assert!(files.iter().any(|file| file.path == "xtask/src/lint/tree.rs" && file.is_rust()));
     assert!(!files.iter().any(|file| file.path.starts_with("target/")));
 }
