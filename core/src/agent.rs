@@ -19,10 +19,12 @@ use crate::lease::{Lease, LeaseGuard};
 use crate::store::{AcceptError, BrokenReason, Owner, RuntimeStore};
 use crate::time::Clock;
 
+mod burst;
 mod chain;
 mod driver;
 mod loading;
 pub mod pool;
+mod prover;
 pub mod turn;
 
 pub use driver::spawn;

@@ -244,6 +244,15 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Crash: a prefix of the chain, each step whole.
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
 
+    /// `commit_turns` on the calling thread, which blocks, if no other write waits or is under way: spares a lone
+    /// caller two hand-overs between threads. Gives the unit back otherwise; nothing of it has happened then.
+    ///
+    /// # Errors
+    /// The unit.
+    fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
+        Err(unit)
+    }
+
     /// Receipts of a generation after a revision, ascending. **R**
     async fn receipts(
         &self,

@@ -137,18 +137,15 @@ impl SqliteStore {
             writes: Queue::new(WRITES_QUEUED_MAX),
             fatal: watch::Sender::new(None),
             commits: AtomicU64::new(0),
+            writer: Mutex::default(),
         });
         let writer = Writer {
             conn: opened.writer,
             env: Arc::clone(&env),
-            shared: Arc::clone(&shared),
             checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
         };
         let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;
-        let thread = std::thread::Builder::new()
-            .name("godwit-write".to_owned())
-            .spawn(move || writer.run())
-            .map_err(lock::io("start a thread for", path))?;
+        let thread = writer::start(writer, &shared).map_err(lock::io("start a thread for", path))?;
         Ok(Arc::new(Self {
             id: StoreId(opened.store),
             path: path.to_owned(),
@@ -173,6 +170,7 @@ impl SqliteStore {
             writes: Queue::new(1),
             fatal: watch::Sender::new(None),
             commits: AtomicU64::new(0),
+            writer: Mutex::default(),
         });
         Ok(Arc::new(Self {
             id: StoreId(opened.store),

@@ -3,18 +3,21 @@
 //! A chain becomes one `Unit`. Its turns build on each other; the store commits a prefix of them, and only the replies and
 //! outputs of that prefix are released. Each boundary carries its snapshot, so any prefix is a whole state.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
-use crate::agent::loading::{Head, Loaded};
-use crate::agent::{AgentEnv, AskRequest};
+use crate::agent::AskRequest;
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
+use crate::failpoint;
 use crate::guest::TurnEffects;
-use crate::id::{InputId, RunId, Seq};
+use crate::id::{HostId, InputId, Revision, RunId, Seq, SpecRevision};
 use crate::input::{DeadLetterReason, Input, Outcome};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
-use crate::store::{Attempt, Boundary, InputEnd, Step, StoredInput, Unit};
+use crate::store::{Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome};
+use crate::time::Clock;
 
 /// Turns that one commit takes at most: bounds what a refused commit throws away.
 pub(crate) const CHAIN_TURNS_MAX: usize = 32;
@@ -39,6 +42,31 @@ impl Origin {
             Self::Init => None,
         }
     }
+
+    /// Whether nothing durable knows of it and its caller is gone: it is not served.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        matches!(self, Self::Direct(request) if request.answer.is_closed())
+    }
+}
+
+/// Who writes an agent's history: what all its receipts say alike while it is loaded.
+pub(crate) struct Author {
+    pub(crate) owner: Owner,
+    pub(crate) host: HostId,
+    pub(crate) plugin: Digest,
+    pub(crate) plugin_version: String,
+    pub(crate) spec_revision: SpecRevision,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+/// Where an agent's history ends: what the next boundary builds on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) revision: Revision,
+    pub(crate) digest: Digest,
+    pub(crate) next_seq: Seq,
+    /// Agent time: never goes back.
+    pub(crate) time_ms: u64,
 }
 
 /// One turn or attempt in the chain.
@@ -54,17 +82,19 @@ pub(crate) struct Pending {
 
 /// A chain under construction.
 pub(crate) struct Chain {
+    author: Arc<Author>,
     /// Where the history ends if all of it commits.
     pub(crate) head: Head,
     pub(crate) pending: Vec<Pending>,
-    base: Head,
+    base: Revision,
     steps: Vec<Step>,
     bytes: usize,
 }
 
 impl Chain {
-    pub(crate) fn new(head: &Head) -> Self {
-        Self { head: head.clone(), base: head.clone(), pending: Vec::new(), steps: Vec::new(), bytes: 0 }
+    pub(crate) fn new(author: Arc<Author>, head: &Head) -> Self {
+        let base = head.revision;
+        Self { author, head: head.clone(), pending: Vec::new(), base, steps: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -76,8 +106,31 @@ impl Chain {
     }
 
     /// The unit to commit.
-    pub(crate) fn unit(&mut self, loaded: &Loaded) -> Unit {
-        Unit { owner: loaded.owner.clone(), base: self.base.revision, steps: std::mem::take(&mut self.steps) }
+    fn unit(&mut self) -> Unit {
+        Unit { owner: self.author.owner.clone(), base: self.base, steps: std::mem::take(&mut self.steps) }
+    }
+
+    /// Commits.
+    pub(crate) async fn commit(&mut self, store: &dyn RuntimeStore) -> UnitOutcome {
+        failpoint::hit("turn.before-commit-queued");
+        let outcome = store.commit_turns(self.unit()).await;
+        failpoint::hit("turn.after-commit");
+        outcome
+    }
+
+    /// Commits on this thread if the store does that now; `None` leaves the chain as it is.
+    pub(crate) fn commit_here(&mut self, store: &dyn RuntimeStore) -> Option<UnitOutcome> {
+        failpoint::hit("turn.before-commit-queued");
+        match store.commit_turns_here(self.unit()) {
+            Ok(outcome) => {
+                failpoint::hit("turn.after-commit");
+                Some(outcome)
+            }
+            Err(unit) => {
+                self.steps = unit.steps;
+                None
+            }
+        }
     }
 
     /// The seq of an origin: its own when it is durable, otherwise the next.
@@ -98,19 +151,19 @@ impl Chain {
     }
 
     /// Adds a turn that the guest has run.
-    pub(crate) fn push_turn(&mut self, env: &AgentEnv, loaded: &Loaded, origin: Origin, turn: RanTurn) {
+    pub(crate) fn push_turn(&mut self, origin: Origin, turn: RanTurn) {
         let RanTurn { effects, state, now_ms } = turn;
         let seq = self.seq_of(&origin);
         self.accept(&origin);
         let kind = if matches!(origin, Origin::Init) { BoundaryKind::Init } else { BoundaryKind::Turn };
         let snapshot = Snapshot {
-            generation: loaded.owner.generation,
+            generation: self.author.owner.generation,
             revision: self.head.revision.next(),
-            plugin_version: loaded.plugin_version.clone(),
+            plugin_version: self.author.plugin_version.clone(),
             state,
         };
         let inputs = origin.input().map(|input| input.id).into_iter().collect();
-        let mut receipt = self.receipt(env, loaded, kind, inputs, now_ms);
+        let mut receipt = self.receipt(kind, inputs, now_ms);
         receipt.effects = effects.digest();
         receipt.state = Some(snapshot.state_digest());
         receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
@@ -134,22 +187,16 @@ impl Chain {
     }
 
     /// Adds the end of an input that is given up.
-    pub(crate) fn push_dead_letter(
-        &mut self,
-        env: &AgentEnv,
-        loaded: &Loaded,
-        origin: Origin,
-        reason: DeadLetterReason,
-    ) {
+    pub(crate) fn push_dead_letter(&mut self, origin: Origin, reason: DeadLetterReason) {
         let seq = self.seq_of(&origin);
         self.accept(&origin);
-        let now_ms = env.clock.wall_ms().max(self.head.time_ms);
+        let now_ms = self.author.clock.wall_ms().max(self.head.time_ms);
         let id = origin.input().map(|input| input.id);
-        let mut event = NewEvent::of_agent(&loaded.owner.agent, EventKind::InputDeadLettered, now_ms);
+        let mut event = NewEvent::of_agent(&self.author.owner.agent, EventKind::InputDeadLettered, now_ms);
         if let Some(id) = id {
             event = event.with("input", id);
         }
-        let receipt = self.receipt(env, loaded, BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
+        let receipt = self.receipt(BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
         let outcome = Outcome::DeadLettered { revision: receipt.revision, reason };
         let boundary = Boundary {
             receipt,
@@ -185,27 +232,21 @@ impl Chain {
         self.pending.push(Pending { steps_end: self.steps.len(), ..pending });
     }
 
-    fn receipt(
-        &self,
-        env: &AgentEnv,
-        loaded: &Loaded,
-        kind: BoundaryKind,
-        inputs: Vec<InputId>,
-        now_ms: u64,
-    ) -> Receipt {
+    fn receipt(&self, kind: BoundaryKind, inputs: Vec<InputId>, now_ms: u64) -> Receipt {
+        let Author { owner, host, plugin, spec_revision, clock, .. } = &*self.author;
         Receipt {
-            agent: loaded.owner.agent.clone(),
-            generation: loaded.owner.generation,
+            agent: owner.agent.clone(),
+            generation: owner.generation,
             revision: self.head.revision.next(),
-            run: RunId::generate(now_ms, env.clock.random()),
+            run: RunId::generate(now_ms, clock.random()),
             sequence: 0,
             kind,
             inputs,
-            token: loaded.owner.token,
-            host: env.host,
-            incarnation: loaded.owner.incarnation,
-            plugin: loaded.spec.plugin,
-            spec_revision: loaded.spec_revision,
+            token: owner.token,
+            host: *host,
+            incarnation: owner.incarnation,
+            plugin: *plugin,
+            spec_revision: *spec_revision,
             effects: Digest::ZERO,
             state: None,
             parent: self.head.digest,

@@ -19,7 +19,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::agent::chain::{Chain, Origin, RanTurn};
+use crate::agent::burst::Burst;
+use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
 use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::turn::{self, Start};
 use crate::agent::{
@@ -27,9 +28,9 @@ use crate::agent::{
     NotAccepted, Notice,
 };
 use crate::event::{EventKind, NewEvent};
-use crate::guest::{GuestError, TurnContext};
+use crate::guest::GuestError;
 use crate::id::{AgentId, InputId, Revision, Seq};
-use crate::input::{FaultKind, Input, InputState};
+use crate::input::{FaultKind, InputState};
 use crate::lease::{Lease, LeaseGuard, LeaseState};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
@@ -155,7 +156,7 @@ impl Driver {
             return self.read_inbox().await;
         }
         if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
-            return self.run_init().await;
+            return self.work().await;
         }
         if !self.queue.is_empty() && !self.direct.is_empty() {
             self.admit_direct().await;
@@ -345,50 +346,18 @@ impl Driver {
         self.is_inbox_stale = true;
     }
 
-    /// Runs the guest's `init` and commits it.
-    async fn run_init(&mut self) -> Flow {
-        let Some(loaded) = self.loaded.as_mut() else {
-            return Ok(());
-        };
-        let Some(mut guest) = loaded.guest.take() else {
-            return Ok(());
-        };
-        let mut chain = Chain::new(&loaded.head);
-        let context = turn_context(&self.env, loaded, &chain, self.failures + 1);
-        let after = loaded.context_outside(Revision(1));
-        let now_ms = context.now_ms;
-        let job = move || {
-            let ran = guest.init(&context).and_then(|effects| Ok((effects, guest.snapshot(&after)?)));
-            (guest, ran)
-        };
-        let Ok((guest, ran)) = self.env.pool.run(loaded.spec.plugin, job).await else {
-            return Err(End::Parked);
-        };
-        match ran {
-            Ok((effects, state)) => {
-                loaded.guest = Some(guest);
-                chain.push_turn(&self.env, loaded, Origin::Init, RanTurn { effects, state, now_ms });
-                self.failures = 0;
-                self.commit(chain).await
-            }
-            Err(error) => self.on_init_failure(error).await,
-        }
-    }
-
-    async fn on_init_failure(&mut self, error: GuestError) -> Flow {
+    async fn on_init_failure(&mut self, attempt: u32, error: GuestError) -> Flow {
+        self.loaded = None;
+        self.failures = attempt - 1;
         if matches!(&error, GuestError::Fault(fault) if fault.kind == FaultKind::Start) {
             (self.env.notify)(Notice::NoRoom(self.agent.clone()));
-            self.loaded = None;
             self.pause_longer();
             return Ok(());
         }
-        self.failures += 1;
-        match turn::after_failure(&error, self.failures) {
-            turn::Verdict::Uncounted => {
-                self.failures -= 1;
-                self.on_uncounted(&error).await
-            }
+        match turn::after_failure(&error, attempt) {
+            turn::Verdict::Uncounted => self.on_uncounted(&error).await,
             turn::Verdict::Again { .. } => {
+                self.failures = attempt;
                 self.pause_longer();
                 Ok(())
             }
@@ -398,33 +367,35 @@ impl Driver {
         }
     }
 
-    /// Runs as many waiting turns as one commit takes, commits them, and deals with the one that failed.
+    /// Runs what waits, up to what one commit takes, commits it, and deals with the turn that failed.
     async fn work(&mut self) -> Flow {
-        let Some(loaded) = &self.loaded else { return Ok(()) };
-        let mut chain = Chain::new(&loaded.head);
-        let mut failed = None;
-        while !chain.is_full() {
-            let Some((origin, attempt)) = self.next_turn(&mut chain).await? else {
-                break;
-            };
-            match self.run_turn(&chain, &origin, attempt).await? {
-                Ok(ran) => {
-                    let Some(loaded) = &self.loaded else { break };
-                    chain.push_turn(&self.env, loaded, origin, ran);
-                }
-                Err(error) => {
-                    failed = Some((origin, attempt, error));
-                    break;
-                }
+        let Some((chain, turns)) = self.pick().await? else { return Ok(()) };
+        if turns.is_empty() {
+            return if chain.is_empty() { Ok(()) } else { self.commit(chain).await };
+        }
+        let Some(loaded) = self.loaded.take() else { return Ok(()) };
+        let (env, plugin) = (self.env.clone(), loaded.author.plugin);
+        let burst = Burst::new(loaded, chain, turns);
+        let run = self.env.pool.run(plugin, move || burst.run(&env)).await;
+        let Burst { loaded, chain, turns, failed, outcome } = run.map_err(|_| End::Parked)?;
+        self.loaded = Some(loaded);
+        self.failures = 0;
+        for (origin, _) in turns.into_iter().rev() {
+            match origin {
+                Origin::Direct(request) => self.direct.push_front(request),
+                Origin::Queued(input) => self.queue.push_front(*input),
+                Origin::Init => {}
             }
         }
-        let is_prefix_whole = chain.is_empty() || {
-            self.commit(chain).await?;
-            self.loaded.is_some()
-        };
+        match outcome {
+            Some(outcome) => self.settle(chain, outcome).await?,
+            None if chain.is_empty() => {}
+            None => self.commit(chain).await?,
+        }
         match failed {
             None => Ok(()),
-            Some((origin, attempt, error)) if is_prefix_whole => {
+            Some((Origin::Init, attempt, error)) => self.on_init_failure(attempt, error).await,
+            Some((origin, attempt, error)) if self.loaded.is_some() => {
                 self.on_failed_turn(origin, attempt, error).await
             }
             Some((origin, ..)) => {
@@ -434,81 +405,48 @@ impl Driver {
         }
     }
 
-    /// Takes the next input whose turn may join the chain, with the number of the attempt; staged durably if need be.
-    async fn next_turn(&mut self, chain: &mut Chain) -> Result<Option<(Origin, u32)>, End> {
-        while let Some(input) = self.queue.pop_front() {
+    /// Takes the turns of the next burst. A turn that must be staged durably comes first in its burst, and so do dead
+    /// letters, which the chain holds already.
+    async fn pick(&mut self) -> Result<Option<(Chain, VecDeque<(Origin, u32)>)>, End> {
+        let Some(loaded) = &self.loaded else { return Ok(None) };
+        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
+        let mut turns = VecDeque::new();
+        if loaded.head.revision == Revision(0) {
+            turns.push_back((Origin::Init, self.failures + 1));
+            return Ok(Some((chain, turns)));
+        }
+        while turns.len() + chain.pending.len() < CHAIN_TURNS_MAX {
+            let Some(input) = self.queue.pop_front() else { break };
             match turn::start(&input, self.lease.incarnation) {
-                Start::Now => return Ok(Some((Origin::Queued(Box::new(input)), 1))),
-                Start::Stage { .. } if !chain.is_empty() => {
-                    self.queue.push_front(input);
-                    return Ok(None);
-                }
-                Start::Stage { attempts } => {
+                Start::Now => turns.push_back((Origin::Queued(Box::new(input)), 1)),
+                Start::Stage { attempts } if turns.is_empty() && chain.is_empty() => {
                     let staged = StoredInput { state: InputState::Staged, attempts, ..input };
                     self.stage(&staged).await?;
                     if self.loaded.is_none() {
                         return Ok(None);
                     }
-                    return Ok(Some((Origin::Queued(Box::new(staged)), attempts)));
+                    turns.push_back((Origin::Queued(Box::new(staged)), attempts));
                 }
-                Start::GiveUp(reason) => {
-                    let Some(loaded) = &self.loaded else {
-                        return Ok(None);
-                    };
-                    chain.push_dead_letter(&self.env, loaded, Origin::Queued(Box::new(input)), reason);
+                Start::GiveUp(reason) if turns.is_empty() => {
+                    chain.push_dead_letter(Origin::Queued(Box::new(input)), reason);
+                }
+                Start::Stage { .. } | Start::GiveUp(_) => {
+                    self.queue.push_front(input);
+                    break;
                 }
             }
         }
-        while let Some(request) = self.direct.pop_front() {
-            // A caller that is gone before its ask was accepted is not served.
-            if !request.answer.is_closed() {
-                return Ok(Some((Origin::Direct(request), 1)));
-            }
-        }
-        Ok(None)
+        let room = CHAIN_TURNS_MAX.saturating_sub(turns.len() + chain.pending.len()).min(self.direct.len());
+        turns.extend(self.direct.drain(..room).map(|request| (Origin::Direct(request), 1)));
+        Ok(Some((chain, turns)))
     }
 
     async fn stage(&mut self, input: &StoredInput) -> Flow {
         let Some(loaded) = &self.loaded else { return Ok(()) };
-        let mut chain = Chain::new(&loaded.head);
+        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
         let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
         chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
         self.commit(chain).await
-    }
-
-    /// Runs one turn and takes the snapshot after it. The guest is gone after any failure.
-    async fn run_turn(
-        &mut self,
-        chain: &Chain,
-        origin: &Origin,
-        attempt: u32,
-    ) -> Result<Result<RanTurn, GuestError>, End> {
-        let Some(loaded) = self.loaded.as_mut() else {
-            return Err(End::Parked);
-        };
-        let Some(mut guest) = loaded.guest.take() else {
-            return Err(End::Parked);
-        };
-        let context = turn_context(&self.env, loaded, chain, attempt);
-        let now_ms = context.now_ms;
-        let mut after = loaded.context_outside(chain.head.revision.next());
-        after.now_ms = now_ms;
-        let inputs: Vec<Input> = origin.input().cloned().into_iter().collect();
-        let prove = loading::restore_proof(&self.env, loaded, &after);
-        let job = move || {
-            let ran = guest.handle(&context, &inputs).and_then(|effects| {
-                let state = guest.snapshot(&after)?;
-                prove(&state)?;
-                Ok(RanTurn { effects, state, now_ms })
-            });
-            (guest, ran)
-        };
-        let run = self.env.pool.run(loaded.spec.plugin, job).await;
-        let (guest, ran) = run.map_err(|_| End::Parked)?;
-        if ran.is_ok() {
-            loaded.guest = Some(guest);
-        }
-        Ok(ran)
     }
 
     /// Takes a snapshot of the current revision and stores it.
@@ -524,23 +462,23 @@ impl Driver {
         let Some(mut guest) = loaded.guest.take() else {
             return Err(CommandError::Loading);
         };
-        let context = loaded.context_outside(loaded.head.revision);
+        let context = loaded.author.context_outside(loaded.head.revision, loaded.head.time_ms);
         let job = move || {
             let state = guest.snapshot(&context);
             (guest, state)
         };
-        let run = self.env.pool.run(loaded.spec.plugin, job).await;
+        let run = self.env.pool.run(loaded.author.plugin, job).await;
         let (guest, state) = run.map_err(|error| failed(error.to_string()))?;
         let state = state.map_err(|error| failed(error.to_string()))?;
         loaded.guest = Some(guest);
         let snapshot = Snapshot {
-            generation: loaded.owner.generation,
+            generation: loaded.author.owner.generation,
             revision: loaded.head.revision,
-            plugin_version: loaded.plugin_version.clone(),
+            plugin_version: loaded.author.plugin_version.clone(),
             state,
         };
         let unit = Unit {
-            owner: loaded.owner.clone(),
+            owner: loaded.author.owner.clone(),
             base: loaded.head.revision,
             steps: vec![Step::Checkpoint(snapshot)],
         };
@@ -563,7 +501,7 @@ impl Driver {
         }
         let Some(loaded) = &self.loaded else { return Ok(()) };
         let handle = Handle::new(mailbox, self.thaw.clone());
-        let frozen = Frozen::new(loaded.owner.clone(), loaded.head.revision, handle);
+        let frozen = Frozen::new(loaded.author.owner.clone(), loaded.head.revision, handle);
         if done.send(frozen).is_err() {
             // The dropped ticket has already asked for the thaw, which must not outlive this freeze.
             self.thaw.notified().await;
@@ -634,18 +572,6 @@ impl Driver {
     fn answer(&self, to: oneshot::Sender<Answer>, answer: Answer) {
         // A caller that is gone needs no answer.
         let _ = to.send(answer);
-    }
-}
-
-/// The context of a turn that builds on a chain.
-fn turn_context(env: &AgentEnv, loaded: &Loaded, chain: &Chain, attempt: u32) -> TurnContext {
-    TurnContext {
-        generation: loaded.owner.generation,
-        token: loaded.owner.token,
-        revision: chain.head.revision,
-        attempt,
-        now_ms: env.clock.wall_ms().max(chain.head.time_ms),
-        seed: env.clock.random(),
     }
 }
 

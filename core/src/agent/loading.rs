@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::agent::chain::{Author, Head};
+use crate::agent::prover::Prover;
 use crate::agent::{AgentEnv, Grant};
 use crate::digest::Digest;
 use crate::guest::{Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext};
@@ -18,33 +20,13 @@ use crate::time::within;
 
 /// Longest wait of a guest for one state read.
 const STATE_READ_MAX: Duration = Duration::from_millis(250);
-/// A snapshot of at most this many bytes is proved restorable at each turn: a few tens of microseconds.
-const PROOF_ALWAYS_BYTES: usize = 64 * 1024;
-/// A larger one is proved at most this often per agent.
-const PROOF_EVERY: Duration = Duration::from_secs(1);
-
-/// Where an agent's history ends: what the next boundary builds on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) revision: Revision,
-    pub(crate) digest: Digest,
-    pub(crate) next_seq: Seq,
-    /// Agent time: never goes back.
-    pub(crate) time_ms: u64,
-}
-
 /// A loaded agent: everything about it but its queue.
 pub(crate) struct Loaded {
-    pub(crate) owner: Owner,
+    pub(crate) author: Arc<Author>,
     pub(crate) guard: LeaseGuard,
-    pub(crate) spec: Arc<Spec>,
-    pub(crate) spec_revision: SpecRevision,
-    pub(crate) plugin_version: String,
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
-    pub(crate) interrupt: Interrupt,
-    /// Boot time of the last proof that a snapshot can be restored.
-    pub(crate) proved_at: Option<Duration>,
+    pub(crate) prover: Prover,
 }
 
 /// Why an agent could not be loaded.
@@ -82,29 +64,44 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     image.check().map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
     let plugin_version = ensure_plugin(env, &image).await?;
     let row = &image.row;
-    let mut loaded = Loaded {
+    let author = Author {
         owner: Owner {
-            agent,
+            agent: agent.clone(),
             generation: row.generation,
             incarnation: lease.incarnation,
             token: lease.token,
         },
-        guard,
-        spec: Arc::new(image.spec.clone()),
-        spec_revision: row.spec_revision,
+        host: env.host,
+        plugin: image.spec.plugin,
         plugin_version,
-        head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
-        guest: None,
+        spec_revision: row.spec_revision,
+        clock: env.clock.clone(),
+    };
+    let request = GuestRequest {
+        state: state_reader(env.store.clone(), agent.clone()),
+        agent,
+        spec: Arc::new(image.spec.clone()),
+        guard: guard.clone(),
         interrupt: Interrupt::default(),
-        proved_at: None,
+    };
+    let mut loaded = Loaded {
+        author: Arc::new(author),
+        guard,
+        head: Head {
+            revision: row.revision,
+            digest: row.head,
+            next_seq: row.next_seq,
+            time_ms: row.time_ms,
+        },
+        guest: None,
+        prover: Prover::new(env.loader.clone(), request.clone()),
     };
     // Boundaries after the newest snapshot are dead letters, which leave the state: its revision names the state (I9).
     let newest = image.snapshot.as_ref().map(|snapshot| snapshot.revision);
     match warm {
         Some(warm) if Some(warm.snapshot_revision) == newest => loaded.guest = Some(warm.guest),
         _ => {
-            let request = guest_request(env, &loaded);
-            let context = loaded.context_outside(loaded.head.revision);
+            let context = loaded.author.context_outside(loaded.head.revision, loaded.head.time_ms);
             loaded.guest = Some(restore_guest(env, request, context, image.snapshot.clone()).await?);
         }
     }
@@ -153,66 +150,15 @@ async fn restore_guest(
     })
 }
 
-/// Proves that a snapshot can be taken back, in a fresh guest on the thread that took it: before the commit, so that a
-/// guest that returns garbage gets a fault and keeps its last good state. A large snapshot is proved only when the last
-/// proof is `PROOF_EVERY` old, so that a hot agent does not pay for its size at each turn.
-pub(crate) fn restore_proof(
-    env: &AgentEnv,
-    loaded: &mut Loaded,
-    context: &TurnContext,
-) -> impl FnOnce(&Bytes) -> Result<(), GuestError> + Send + 'static {
-    let now = env.clock.boot();
-    let is_due = loaded.proved_at.is_none_or(|proved_at| now.saturating_sub(proved_at) >= PROOF_EVERY);
-    if is_due {
-        loaded.proved_at = Some(now);
-    }
-    let (request, loader, context) = (guest_request(env, loaded), env.loader.clone(), context.clone());
-    let version = loaded.plugin_version.clone();
-    move |state: &Bytes| {
-        if !is_due && state.len() > PROOF_ALWAYS_BYTES {
-            return Ok(());
-        }
-        let restored = loader.start(request).and_then(|mut guest| guest.restore(&context, state, &version));
-        restored.map_err(|error| match error {
-            GuestError::Fault(fault) if fault.kind == FaultKind::Start => {
-                GuestError::StateRead(StateReadError {
-                    reason: format!("no room to prove the snapshot: {}", fault.message),
-                })
-            }
-            GuestError::Retryable { .. } | GuestError::Fatal { .. } | GuestError::Fault(_) => {
-                let message = format!("the snapshot can't be restored: {error}");
-                GuestError::Fault(Fault { kind: FaultKind::Snapshot, message })
-            }
-            uncounted => uncounted,
-        })
-    }
-}
-
-/// What a guest of a loaded agent is started with.
-fn guest_request(env: &AgentEnv, loaded: &Loaded) -> GuestRequest {
-    GuestRequest {
-        agent: loaded.owner.agent.clone(),
-        spec: loaded.spec.clone(),
-        guard: loaded.guard.clone(),
-        state: state_reader(env.store.clone(), loaded.owner.agent.clone()),
-        interrupt: loaded.interrupt.clone(),
-    }
-}
-
 fn closing() -> StoreError {
     StoreError::Closed { reason: "the host is stopping".into() }
 }
 
-impl Loaded {
-    /// The context outside a boundary: time of the last committed turn, randomness from (agent, generation, revision).
-    pub(crate) fn context_outside(&self, revision: Revision) -> TurnContext {
-        outside_context(
-            &self.owner.agent,
-            self.owner.generation,
-            self.owner.token,
-            revision,
-            self.head.time_ms,
-        )
+impl Author {
+    /// The context outside a boundary, where the last committed turn was at `time_ms`.
+    pub(crate) fn context_outside(&self, revision: Revision, time_ms: u64) -> TurnContext {
+        let Owner { agent, generation, token, .. } = &self.owner;
+        outside_context(agent, *generation, *token, revision, time_ms)
     }
 }
 

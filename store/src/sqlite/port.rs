@@ -24,7 +24,7 @@ use super::inputs::{Arrival, Listed, key_of};
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox, plugins,
+    SqliteMode, SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox, plugins,
     sessions, state,
 };
 
@@ -222,6 +222,25 @@ impl RuntimeStore for SqliteStore {
             Ok(Err(error)) => failed(error),
             Err(_) => failed(self.closed()),
         }
+    }
+
+    fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
+        // In a shared file other processes may hold the write lock, and nobody's thread should wait for them.
+        if self.env.mode == SqliteMode::Shared || self.env.faults.acks_before_commit() || weight(&unit) > ENCODE_INLINE_MAX {
+            return Err(unit);
+        }
+        let Some(writer) = self.shared.idle_writer() else { return Err(unit) };
+        let prepared = match Prepared::new(unit) {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(failed(error)),
+        };
+        let (job, mut answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        writer.run(job);
+        Ok(match answer.try_recv() {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => failed(error),
+            Err(_) => failed(self.closed()),
+        })
     }
 
     async fn receipts(

@@ -67,12 +67,24 @@ impl<J> Queue<J> {
         Ok(())
     }
 
-    /// Waits for jobs and takes up to `max`. Empty once the queue is closed and drained.
-    pub(super) fn take(&self, max: usize) -> Vec<J> {
+    /// Waits for jobs. False once the queue is closed and drained.
+    pub(super) fn wait(&self) -> bool {
         let mut state = self.lock();
         while state.jobs.is_empty() && state.closed.is_none() {
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        !state.jobs.is_empty()
+    }
+
+    /// Whether it is open and nothing waits in it.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.jobs.is_empty() && state.closed.is_none()
+    }
+
+    /// Takes up to `max` of the jobs that wait.
+    pub(super) fn take(&self, max: usize) -> Vec<J> {
+        let mut state = self.lock();
         let count = state.jobs.len().min(max);
         let jobs: Vec<J> = state.jobs.drain(..count).collect();
         let without_room = state.without_room.min(count);

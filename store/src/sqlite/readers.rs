@@ -74,12 +74,9 @@ impl Drop for Readers {
 }
 
 fn work(conn: &Connection, queue: &Queue<Read>) {
-    loop {
-        let reads = queue.take(1);
-        if reads.is_empty() {
-            return;
-        }
-        for read in reads {
+    while queue.wait() {
+        // Another reader may have been faster.
+        for read in queue.take(1) {
             read(conn);
         }
     }

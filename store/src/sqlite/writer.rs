@@ -1,14 +1,17 @@
-//! The writer thread: all writes of the process, in groups of one transaction and one fsync each.
+//! The writer: all writes of the process, in groups of one transaction and one fsync each.
 //!
 //! ```text
 //! callers --Queue--> take what waits --> BEGIN IMMEDIATE, each job in its savepoint, COMMIT --> answers
 //! ```
-//! A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
+//! The writer thread takes groups from the queue. A caller on a thread of its own that finds the queue empty and nobody
+//! writing may write itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs. A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
 //! COMMIT has returned. When an error has rolled back the whole transaction, nothing of the group is durable, and it is
 //! redone job by job. An I/O error in COMMIT is the one case that leaves the truth open: see `Verdict::Unknown`.
 
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_core::store::StoreError;
@@ -175,6 +178,8 @@ pub(super) struct Shared {
     pub(super) fatal: watch::Sender<Option<String>>,
     /// Transactions committed.
     pub(super) commits: AtomicU64,
+    /// Whoever holds it writes.
+    pub(super) writer: Mutex<Option<Writer>>,
 }
 
 impl Shared {
@@ -193,14 +198,80 @@ impl Shared {
     pub(super) fn failure(&self) -> Option<String> {
         self.fatal.borrow().clone()
     }
+
+    /// What a panic in the middle of a write has left can't be known.
+    fn poisoned<T>(&self, error: PoisonError<T>) -> T {
+        self.fail("a write panicked");
+        error.into_inner()
+    }
+
+    /// The writer thread: works until the queue is closed and drained, then closes the connection.
+    pub(super) fn run(&self, mode: SqliteMode) {
+        while self.writes.wait() {
+            // Whoever writes by itself looks at the queue under this lock: first the lock, then the jobs.
+            let mut writer = self.writer.lock().unwrap_or_else(|error| self.poisoned(error));
+            let jobs = self.writes.take(GROUP_JOBS_MAX);
+            if let Some(writer) = writer.as_mut() {
+                writer.commit(self, jobs);
+            }
+            drop(writer);
+            if mode == SqliteMode::Shared {
+                // Others wait for the write lock in 1 ms steps: let them see it free.
+                std::thread::yield_now();
+            }
+        }
+        let writer = self.writer.lock().unwrap_or_else(|error| self.poisoned(error)).take();
+        let Some(mut writer) = writer else { return };
+        writer.checkpointer.stop();
+        if self.failure().is_some() {
+            // Closing the last connection writes the log back into the database: not after a failed fsync.
+            std::mem::forget(writer.conn);
+        }
+    }
+
+    /// The writer, for the calling thread, if nobody writes and nothing waits.
+    pub(super) fn idle_writer(&self) -> Option<IdleWriter<'_>> {
+        let writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(error)) => self.poisoned(error),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        (writer.is_some() && self.writes.is_idle()).then_some(IdleWriter { shared: self, writer })
+    }
 }
 
-/// The writer thread's own state.
+/// The writer while nobody else uses it. Writes that are queued meanwhile wait for its drop.
+pub(super) struct IdleWriter<'a> {
+    shared: &'a Shared,
+    writer: MutexGuard<'a, Option<Writer>>,
+}
+
+impl IdleWriter<'_> {
+    /// Commits one job and answers it.
+    pub(super) fn run(mut self, job: Box<dyn Job>) {
+        if let Some(writer) = self.writer.as_mut() {
+            writer.commit(self.shared, vec![job]);
+        }
+    }
+}
+
+/// The one connection that writes, and what goes with it.
 pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) env: Arc<WriteEnv>,
-    pub(super) shared: Arc<Shared>,
     pub(super) checkpointer: Checkpointer,
+}
+
+/// Starts the writer thread. A write that panics ends the store, and the thread goes on to say so to all who wait.
+pub(super) fn start(writer: Writer, shared: &Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    let mode = writer.env.mode;
+    *shared.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some(writer);
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name("godwit-write".to_owned()).spawn(move || {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| shared.run(mode))).is_err() {
+            shared.fail("a write panicked");
+        }
+    })
 }
 
 enum Group {
@@ -213,51 +284,31 @@ enum Group {
 }
 
 impl Writer {
-    /// Works until the queue is closed and drained.
-    pub(super) fn run(mut self) {
-        loop {
-            let jobs = self.shared.writes.take(GROUP_JOBS_MAX);
-            if jobs.is_empty() {
-                break;
-            }
-            self.env.faults.delay_commit();
-            self.commit(jobs);
-            if self.env.mode == SqliteMode::Shared {
-                // Others wait for the write lock in 1 ms steps: let them see it free.
-                std::thread::yield_now();
-            }
-        }
-        self.checkpointer.stop();
-        if self.shared.failure().is_some() {
-            // Closing the last connection writes the log back into the database: not after a failed fsync.
-            std::mem::forget(self.conn);
-        }
-    }
-
-    fn commit(&mut self, mut jobs: Vec<Box<dyn Job>>) {
-        if let Some(reason) = self.shared.failure() {
+    fn commit(&mut self, shared: &Shared, mut jobs: Vec<Box<dyn Job>>) {
+        self.env.faults.delay_commit();
+        if let Some(reason) = shared.failure() {
             return answer_all(jobs, &Verdict::Refused(StoreError::Closed { reason }));
         }
         match self.try_commit(&mut jobs) {
             Group::Durable => {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
+                shared.commits.fetch_add(1, Ordering::Relaxed);
                 answer_all(jobs, &Verdict::Durable);
                 self.checkpointer.committed(&self.conn);
             }
             Group::RolledBack(_) if jobs.len() > 1 => {
                 for job in jobs {
-                    self.commit(vec![job]);
+                    self.commit(shared, vec![job]);
                 }
             }
             Group::RolledBack(error) if is_io(&error) => {
                 let reason = error.to_string();
-                self.shared.fail(&reason);
+                shared.fail(&reason);
                 answer_all(jobs, &Verdict::Refused(StoreError::Closed { reason }));
             }
             Group::RolledBack(error) => answer_all(jobs, &Verdict::Refused(of_engine(&error))),
             Group::Full => answer_all(jobs, &Verdict::Refused(StoreError::Full)),
             Group::Unknown(reason) => {
-                self.shared.fail(&reason);
+                shared.fail(&reason);
                 answer_all(jobs, &Verdict::Unknown(reason));
             }
         }

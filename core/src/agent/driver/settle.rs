@@ -7,12 +7,11 @@ use crate::agent::chain::{Chain, Origin, Pending};
 use crate::agent::turn::{self, Verdict};
 use crate::agent::{Answer, AskRequest, End, NotAccepted, Notice};
 use crate::event::{EventKind, NewEvent};
-use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::{InputId, Seq};
 use crate::input::{InputState, Outcome};
 use crate::lease::LeaseState;
-use crate::store::{AcceptError, Attempt, StoreError, StoredInput, UnitFailure};
+use crate::store::{AcceptError, Attempt, StoreError, StoredInput, UnitFailure, UnitOutcome};
 
 /// What a client is told when the door refused its input.
 pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
@@ -29,20 +28,21 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
 }
 
 impl Driver {
-    /// Commits a chain and releases what has committed. After anything but full success `self.loaded` is `None`: the
-    /// agent is loaded again, because the guest is ahead of the store.
+    /// Commits a chain and settles it.
     pub(super) async fn commit(&mut self, mut chain: Chain) -> Flow {
-        let Some(loaded) = &self.loaded else { return Ok(()) };
         if !self.guard.is_held() {
             // Fence place 2: what was computed under a lease that has run out is thrown away.
             self.loaded = None;
             self.put_back_all(chain.pending);
             return Ok(());
         }
-        let unit = chain.unit(loaded);
-        failpoint::hit("turn.before-commit-queued");
-        let outcome = self.env.store.commit_turns(unit).await;
-        failpoint::hit("turn.after-commit");
+        let outcome = chain.commit(self.env.store.as_ref()).await;
+        self.settle(chain, outcome).await
+    }
+
+    /// Releases what has committed of a chain. After anything but full success `self.loaded` is `None`: the agent is loaded
+    /// again, because the guest is ahead of the store.
+    pub(super) async fn settle(&mut self, mut chain: Chain, outcome: UnitOutcome) -> Flow {
         let is_durable = |pending: &Pending| pending.steps_end <= outcome.committed;
         let split =
             chain.pending.iter().position(|pending| !is_durable(pending)).unwrap_or(chain.pending.len());
@@ -184,7 +184,7 @@ impl Driver {
             self.put_back(origin);
             return Ok(());
         };
-        let mut chain = Chain::new(&loaded.head);
+        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
         let seq = chain.next_seq_for(&origin);
         match verdict {
             Verdict::Uncounted => {
@@ -207,7 +207,7 @@ impl Driver {
                 Ok(())
             }
             Verdict::DeadLetter(reason) => {
-                chain.push_dead_letter(&self.env, loaded, origin, reason);
+                chain.push_dead_letter(origin, reason);
                 self.commit(chain).await?;
                 self.loaded = None;
                 Ok(())

@@ -1,0 +1,93 @@
+//! A burst: the turns of one agent that run in one job on a guest thread, and their commit when the store has time for it.
+//!
+//! ```text
+//! driver --turns--> guest thread: turn, turn, .. --> commit here, if the store is idle --> driver
+//!                                                \-> the driver commits ----------------/
+//! ```
+//! Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::agent::AgentEnv;
+use crate::agent::chain::{Chain, Origin, RanTurn};
+use crate::agent::loading::Loaded;
+use crate::guest::{GuestError, TurnContext};
+use crate::input::Input;
+use crate::store::UnitOutcome;
+
+/// After this long a burst takes no further turn, so that others get the thread; nor does it commit there: a long call
+/// lowers the thread's priority, and nobody else's write may wait for such a thread.
+const TIME_MAX: Duration = Duration::from_millis(5);
+
+/// Turns on their way through a guest thread.
+pub(crate) struct Burst {
+    pub(crate) loaded: Loaded,
+    pub(crate) chain: Chain,
+    /// Turns that wait, each with the number of its attempt.
+    pub(crate) turns: VecDeque<(Origin, u32)>,
+    /// The turn that gave nothing; the guest is gone.
+    pub(crate) failed: Option<(Origin, u32, GuestError)>,
+    /// The chain's commit, if it was done here.
+    pub(crate) outcome: Option<UnitOutcome>,
+}
+
+impl Burst {
+    pub(crate) fn new(loaded: Loaded, chain: Chain, turns: VecDeque<(Origin, u32)>) -> Self {
+        Self { loaded, chain, turns, failed: None, outcome: None }
+    }
+
+    /// Runs turns until one fails, the chain is full or the time is up. Blocks.
+    pub(crate) fn run(mut self, env: &AgentEnv) -> Self {
+        let started = env.clock.boot();
+        let is_short = || env.clock.boot().saturating_sub(started) < TIME_MAX;
+        while !self.chain.is_full() && is_short() {
+            let Some((origin, attempt)) = self.turns.pop_front() else { break };
+            if origin.is_abandoned() {
+                continue;
+            }
+            match self.turn(env, &origin, attempt) {
+                Ok(ran) => self.chain.push_turn(origin, ran),
+                Err(error) => {
+                    self.failed = Some((origin, attempt, error));
+                    break;
+                }
+            }
+        }
+        // Fence place 2: what was computed under a lease that has run out is not committed.
+        if !self.chain.is_empty() && is_short() && self.loaded.guard.is_held() {
+            self.outcome = self.chain.commit_here(env.store.as_ref());
+        }
+        self
+    }
+
+    /// Runs one turn, takes the snapshot after it and proves it. The guest is gone after any failure.
+    fn turn(&mut self, env: &AgentEnv, origin: &Origin, attempt: u32) -> Result<RanTurn, GuestError> {
+        let Loaded { author, guest: place, prover, .. } = &mut self.loaded;
+        let Some(mut guest) = place.take() else {
+            // Taken by a turn that failed: the driver loads the agent again.
+            return Err(GuestError::Interrupted);
+        };
+        let revision = self.chain.head.revision;
+        let context = TurnContext {
+            generation: author.owner.generation,
+            token: author.owner.token,
+            revision,
+            attempt,
+            now_ms: env.clock.wall_ms().max(self.chain.head.time_ms),
+            seed: env.clock.random(),
+        };
+        let after = author.context_outside(revision.next(), context.now_ms);
+        let effects = match origin {
+            Origin::Init => guest.init(&context)?,
+            Origin::Direct(_) | Origin::Queued(_) => {
+                let inputs: Vec<Input> = origin.input().cloned().into_iter().collect();
+                guest.handle(&context, &inputs)?
+            }
+        };
+        let state = guest.snapshot(&after)?;
+        prover.prove(env.clock.boot(), &after, &state, &author.plugin_version)?;
+        *place = Some(guest);
+        Ok(RanTurn { effects, state, now_ms: context.now_ms })
+    }
+}
