@@ -10,11 +10,10 @@ use crate::agent::prover::Prover;
 use crate::agent::{AgentEnv, Grant};
 use crate::digest::Digest;
 use crate::guest::{Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext};
-use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
-use crate::input::{Fault, FaultKind};
+use crate::id::{AgentId, FencingToken, Generation, Revision};
+use crate::input::FaultKind;
 use crate::lease::LeaseGuard;
 use crate::snapshot::Snapshot;
-use crate::spec::Spec;
 use crate::store::{AgentImage, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
 use crate::time::within;
 
@@ -87,12 +86,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let mut loaded = Loaded {
         author: Arc::new(author),
         guard,
-        head: Head {
-            revision: row.revision,
-            digest: row.head,
-            next_seq: row.next_seq,
-            time_ms: row.time_ms,
-        },
+        head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
         guest: None,
         prover: Prover::new(env.loader.clone(), request.clone()),
     };

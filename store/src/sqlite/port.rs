@@ -24,8 +24,8 @@ use super::inputs::{Arrival, Listed, key_of};
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox, plugins,
-    sessions, state,
+    SqliteMode, SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox,
+    plugins, sessions, state,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -226,7 +226,10 @@ impl RuntimeStore for SqliteStore {
 
     fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
         // In a shared file other processes may hold the write lock, and nobody's thread should wait for them.
-        if self.env.mode == SqliteMode::Shared || self.env.faults.acks_before_commit() || weight(&unit) > ENCODE_INLINE_MAX {
+        if self.env.mode == SqliteMode::Shared
+            || self.env.faults.acks_before_commit()
+            || weight(&unit) > ENCODE_INLINE_MAX
+        {
             return Err(unit);
         }
         let Some(writer) = self.shared.idle_writer() else { return Err(unit) };

@@ -8,7 +8,7 @@ use super::*;
 use crate::agent::GuestPool;
 use crate::guest::GuestLoader;
 use crate::id::{HostId, Incarnation};
-use crate::input::{DeadLetterReason, Kind, NewInput, Outcome, ReplyOutcome, Source};
+use crate::input::{DeadLetterReason, Input, Kind, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::limits::GuestLimits;
 use crate::spec::Spec;
