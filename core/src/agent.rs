@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::guest::{Guest, GuestLoader};
 use crate::id::{AgentId, HostId, InputId, Revision, Seq};
@@ -24,7 +24,7 @@ mod chain;
 mod driver;
 mod loading;
 pub mod pool;
-mod prover;
+pub mod prover;
 pub mod turn;
 
 pub use driver::spawn;
@@ -43,6 +43,8 @@ pub struct AgentEnv {
     pub loader: Arc<dyn GuestLoader>,
     /// Runs guest calls.
     pub pool: Arc<GuestPool>,
+    /// How many guests are kept, in all, to prove snapshots of busy agents with: they take room beside the residents.
+    pub spares: Arc<Semaphore>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// This host.

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use godwit_core::agent::{AgentEnv, End, GuestPool, Notice};
+use godwit_core::agent::{AgentEnv, End, GuestPool, Notice, prover};
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::{HostId, InputId};
 use godwit_core::lease::LeaseProfile;
@@ -23,7 +23,7 @@ use godwit_core::mesh::{Mesh, Peer};
 use godwit_core::store::{RuntimeStore, StoreError};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::{Clock, within};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::call::CallError;
@@ -133,6 +133,7 @@ impl Runtime {
             store: parts.store.clone(),
             loader: parts.loader,
             pool: GuestPool::start(config.guest_threads),
+            spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
             clock: parts.clock.clone(),
             host: config.host,
             notify,

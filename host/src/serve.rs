@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cap_std::fs::{Dir, File};
+use godwit_core::agent::prover;
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
@@ -45,9 +46,10 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let (store_path, mode) = godwit_store::parse_url(&store_url)?;
     let store = SqliteStore::open(&store_path, mode, clock.clone())
         .with_context(|| format!("cannot open the store {store_url}"))?;
-    // Beside the residents each thread may prove a snapshot in a second guest, and migrations keep warm ones.
+    // Beside the residents there are guests for proofs, at most one fresh one per thread, and those that migrations warm.
     // Parking takes a moment, in which newcomers need room too.
-    let guests_max = config.resident_max + config.resident_max / 4 + config.guest_threads + WARM_MAX;
+    let spares = prover::spares_max(config.resident_max);
+    let guests_max = config.resident_max + config.resident_max / 4 + spares + config.guest_threads + WARM_MAX;
     let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
     let engine = Engine::new(EngineConfig { cache_dir: data.join("cache"), resident_max })?;
     let listener = tokio::net::TcpListener::bind(config.listen)

@@ -47,6 +47,8 @@ mod settle;
 const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
 /// Tries of a restore before the agent is broken: a slow moment of the host must not break it.
 const RESTORE_TRIES_MAX: u32 = 3;
+/// An agent without work for this long gives up the guest that is kept for its proofs.
+const SPARE_IDLE: Duration = Duration::from_secs(1);
 /// First and longest delay between tries of a turn or of the store.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -187,16 +189,22 @@ impl Driver {
     }
 
     async fn wait_idle(&mut self, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
-        let park_after = self.env.park_after;
+        let prover =
+            self.loaded.as_mut().map(|loaded| &mut loaded.prover).filter(|prover| prover.has_spare());
+        let patience = if prover.is_some() { SPARE_IDLE } else { self.env.park_after };
         // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
         let command = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Err(End::Parked),
-            command = within(park_after, self.commands.recv()) => command,
+            command = within(patience, self.commands.recv()) => command,
         };
-        match command {
-            Some(Some(command)) => self.on_command(command).await,
-            Some(None) | None => Err(End::Parked),
+        match (command, prover) {
+            (Some(Some(command)), _) => self.on_command(command).await,
+            (None, Some(prover)) => {
+                prover.drop_spare();
+                Ok(())
+            }
+            (Some(None), _) | (None, None) => Err(End::Parked),
         }
     }
 

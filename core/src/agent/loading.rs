@@ -88,7 +88,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         guard,
         head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
         guest: None,
-        prover: Prover::new(env.loader.clone(), request.clone()),
+        prover: Prover::new(env.loader.clone(), request.clone(), env.spares.clone()),
     };
     // Boundaries after the newest snapshot are dead letters, which leave the state: its revision names the state (I9).
     let newest = image.snapshot.as_ref().map(|snapshot| snapshot.revision);

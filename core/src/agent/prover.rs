@@ -5,55 +5,103 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::guest::{GuestError, GuestLoader, GuestRequest, StateReadError, TurnContext};
+use crate::guest::{Guest, GuestError, GuestLoader, GuestRequest, StateReadError, TurnContext};
 use crate::input::{Fault, FaultKind};
 
-/// A snapshot of at most this many bytes is proved at each turn: a few tens of microseconds.
+/// A snapshot of at most this many bytes is proved at each turn.
 const ALWAYS_BYTES: usize = 64 * 1024;
 /// A larger one is proved at most this often per agent, so that a hot agent does not pay for its size at each turn.
 const EVERY: Duration = Duration::from_secs(1);
+/// Agents that are busy at the same time and prove at each turn without starting a guest.
+const SPARES_MAX: usize = 64;
+
+/// Guests that a host keeps for proofs, when it may have this many residents.
+pub const fn spares_max(resident_max: usize) -> usize {
+    let share = resident_max.div_ceil(8);
+    if share < SPARES_MAX { share } else { SPARES_MAX }
+}
 
 /// Proves one agent's snapshots.
-pub(crate) struct Prover {
+pub struct Prover {
     loader: Arc<dyn GuestLoader>,
     request: GuestRequest,
     /// Boot time of the last proof.
     proved_at: Option<Duration>,
+    /// How many guests the host keeps for proofs.
+    spares: Arc<Semaphore>,
+    spare: Option<Spare>,
+}
+
+/// A guest that has passed a proof and is kept for the next: restoring into it costs a call, a fresh one a start as well.
+struct Spare {
+    guest: Box<dyn Guest>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Prover {
-    pub(crate) fn new(loader: Arc<dyn GuestLoader>, request: GuestRequest) -> Self {
-        Self { loader, request, proved_at: None }
+    /// A prover for the agent of `request`; `spares` says how many guests the host keeps for proofs.
+    pub fn new(loader: Arc<dyn GuestLoader>, request: GuestRequest, spares: Arc<Semaphore>) -> Self {
+        Self { loader, request, proved_at: None, spares, spare: None }
     }
 
-    /// Restores `state` in a fresh guest when a proof is due at boot time `now`. Blocks.
-    pub(crate) fn prove(
+    /// Restores `state` in another guest when a proof is due at boot time `now`. Blocks.
+    ///
+    /// # Errors
+    /// `FaultKind::Snapshot` when a fresh guest refuses it; `StateRead` when the host has no room to tell.
+    pub fn prove(
         &mut self,
         now: Duration,
         context: &TurnContext,
         state: &Bytes,
         version: &str,
     ) -> Result<(), GuestError> {
+        let is_small = state.len() <= ALWAYS_BYTES;
         let is_due = self.proved_at.is_none_or(|proved_at| now.saturating_sub(proved_at) >= EVERY);
-        if !is_due && state.len() > ALWAYS_BYTES {
+        if !is_due && !is_small {
             return Ok(());
         }
         self.proved_at = Some(now);
-        let restored = self
-            .loader
-            .start(self.request.clone())
-            .and_then(|mut guest| guest.restore(context, state, version));
-        restored.map_err(|error| match error {
-            GuestError::Fault(fault) if fault.kind == FaultKind::Start => {
-                let reason = format!("no room to prove the snapshot: {}", fault.message);
-                GuestError::StateRead(StateReadError { reason })
-            }
-            GuestError::Retryable { .. } | GuestError::Fatal { .. } | GuestError::Fault(_) => {
-                let message = format!("the snapshot can't be restored: {error}");
-                GuestError::Fault(Fault { kind: FaultKind::Snapshot, message })
-            }
-            uncounted => uncounted,
-        })
+        if let Some(mut spare) = self.spare.take()
+            && spare.guest.restore(context, state, version).is_ok()
+        {
+            self.spare = is_small.then_some(spare);
+            return Ok(());
+        }
+        // What a used guest refuses, a fresh one may take: only that one's refusal counts.
+        let guest = self.loader.start(self.request.clone()).and_then(|mut guest| {
+            guest.restore(context, state, version)?;
+            Ok(guest)
+        });
+        let guest = guest.map_err(refusal)?;
+        if is_small {
+            let permit = self.spares.clone().try_acquire_owned().ok();
+            self.spare = permit.map(|permit| Spare { guest, _permit: permit });
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare.is_some()
+    }
+
+    /// Gives up the guest that is kept for the next proof.
+    pub(crate) fn drop_spare(&mut self) {
+        self.spare = None;
+    }
+}
+
+fn refusal(error: GuestError) -> GuestError {
+    match error {
+        GuestError::Fault(fault) if fault.kind == FaultKind::Start => {
+            let reason = format!("no room to prove the snapshot: {}", fault.message);
+            GuestError::StateRead(StateReadError { reason })
+        }
+        GuestError::Retryable { .. } | GuestError::Fatal { .. } | GuestError::Fault(_) => {
+            let message = format!("the snapshot can't be restored: {error}");
+            GuestError::Fault(Fault { kind: FaultKind::Snapshot, message })
+        }
+        uncounted => uncounted,
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use godwit_core::agent::prover::Prover;
 use godwit_core::agent::{AgentEnv, Answer, Grant, GuestPool, Handle, spawn};
 use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
@@ -20,6 +21,7 @@ use godwit_core::store::{NewAgent, RuntimeStore, SessionRequest};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
+use tokio::sync::Semaphore;
 
 /// The name that all agents in this process have.
 pub(crate) const AGENT: &str = "bench";
@@ -70,6 +72,12 @@ impl Product {
         Ok(self.engine.start(self.request(guard))?)
     }
 
+    /// A prover of snapshots of what `start` starts.
+    pub(crate) fn prover(&self) -> Prover {
+        let guard = LeaseGuard::new(SessionLease::unlimited(), FencingToken(1));
+        Prover::new(self.engine.clone(), self.request(guard), Arc::new(Semaphore::new(1)))
+    }
+
     fn spec(&self) -> Spec {
         Spec { plugin: self.plugin.digest, config: Default::default(), limits: GuestLimits::default() }
     }
@@ -102,6 +110,7 @@ impl Product {
             store,
             loader: self.engine.clone(),
             pool: GuestPool::start(GUEST_THREADS),
+            spares: Arc::new(Semaphore::new(1)),
             clock,
             host: host(),
             notify: Arc::new(drop),

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::agent::GuestPool;
@@ -61,6 +62,7 @@ async fn world() -> World {
         store,
         loader: Arc::new(loader),
         pool: GuestPool::start(2),
+        spares: Arc::new(Semaphore::new(1)),
         clock,
         host: host(),
         notify: Arc::new(move |notice| told.lock().unwrap().push(notice)),

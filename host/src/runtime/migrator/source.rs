@@ -29,6 +29,9 @@ const ROUNDS_MAX: u32 = 8;
 const ROUND_BYTES_SMALL: u64 = 64 * 1024;
 /// Longest wait for a turn boundary.
 const FREEZE_MAX: Duration = Duration::from_secs(5);
+/// Tries to reach the target, and the pause between them.
+const REACH_TRIES_MAX: u32 = 4;
+const REACH_RETRY: Duration = Duration::from_millis(250);
 /// Pause between tries of a store that does not answer.
 const STORE_RETRY: Duration = Duration::from_millis(100);
 /// Longest single transfer of rows or of a component.
@@ -237,8 +240,7 @@ impl Source {
             is_shared,
             deadline_ms: self.record.deadline_ms,
         };
-        let message = MigrationMessage::Reserve(Box::new(reservation));
-        match self.tell(message).await? {
+        match self.reach(reservation).await? {
             MigrationAnswer::NeedsPlugin => {
                 let component = inner.store.component(plugin.digest).await;
                 let component = component.map_err(|error| refused_by_store(&error))?;
@@ -248,6 +250,22 @@ impl Source {
                 self.send_bulk(header, component.ok_or_else(missing)?).await
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The first message to the target, which may just have been started again. A reservation may be repeated.
+    async fn reach(&self, reservation: Reservation) -> Result<MigrationAnswer, Failure> {
+        let mut tries = 1;
+        loop {
+            match self.tell(MigrationMessage::Reserve(Box::new(reservation.clone()))).await {
+                Err(Failure::PeerUnreachable { .. })
+                    if tries < REACH_TRIES_MAX && !self.is_aborted.load(Ordering::Acquire) =>
+                {
+                    tries += 1;
+                    sleep(REACH_RETRY).await;
+                }
+                answer => return answer,
+            }
         }
     }
 

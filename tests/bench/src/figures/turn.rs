@@ -1,14 +1,15 @@
 //! What a turn costs without its commit, beside the same `handle` and `snapshot` in bare wasmtime.
 //!
 //! Two rows per agent: the two calls through the engine (fence, deadline, limits, conversion, effects); and what the driver
-//! does for a turn of an agent with a small state, which is the two calls and the proof that the snapshot can be restored,
-//! in a fresh guest.
+//! does for a turn of a busy agent with a small state, which is the two calls and the proof that the snapshot can be restored.
 
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use bytes::Bytes;
 use godwit_core::guest::{Guest, TurnContext};
 use godwit_core::input::Input;
+use godwit_core::time::boot_now;
 
 use crate::bare::{self, BareGuest, BarePlugin, types};
 use crate::bench::{Bench, component, note};
@@ -38,6 +39,7 @@ fn compare(bench: &Bench, findings: &mut Findings, name: &str, payloads: [&str; 
     let (mut bare, mut guest) = (floor.start(product::AGENT, None)?, product.start()?);
     bare.init()?;
     guest.init(&context)?;
+    let mut prover = product.prover();
     let [first, inputs] = payloads.map(|payload| [product::input(payload)]);
     let [bare_first, bare_inputs] = payloads.map(|payload| [bare::input(payload)]);
     bare.handle(&bare_first)?;
@@ -55,7 +57,7 @@ fn compare(bench: &Bench, findings: &mut Findings, name: &str, payloads: [&str; 
         ensure!(bare_state == state, "the same turns led to different states");
 
         let started = Instant::now();
-        let prove = |state: &[u8]| Ok(product.start()?.restore(&context, state, product::VERSION)?);
+        let prove = |state: &Bytes| Ok(prover.prove(boot_now(), &context, state, product::VERSION)?);
         turns(guest.as_mut(), &context, &inputs, prove)?;
         proved_times.push_each(started.elapsed(), TURNS_PER_BATCH);
         // Not measured: keeps the two guests at the same state.
@@ -83,7 +85,7 @@ fn turns(
     guest: &mut dyn Guest,
     context: &TurnContext,
     inputs: &[Input],
-    prove: impl Fn(&[u8]) -> Result<()>,
+    mut prove: impl FnMut(&Bytes) -> Result<()>,
 ) -> Result<Vec<u8>> {
     let mut state = Vec::new();
     for _ in 0..TURNS_PER_BATCH {
