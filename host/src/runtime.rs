@@ -209,6 +209,7 @@ impl Runtime {
                 }
                 Some(Notice::Ended(agent, end @ (End::Parked | End::Broken))) => {
                     tracing::debug!(%agent, ?end, "driver ended");
+                    self.inner.directory.drop_dead_handle(&agent);
                 }
             }
         }

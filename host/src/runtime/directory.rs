@@ -100,6 +100,15 @@ impl Directory {
         }
     }
 
+    /// Lets go of what is left of a driver that has ended: a parked agent is an entry and nothing else.
+    pub(crate) fn drop_dead_handle(&self, agent: &AgentId) {
+        if let Some(entry) = self.lock().get_mut(agent)
+            && entry.handle.as_ref().is_some_and(|handle| !handle.is_alive())
+        {
+            entry.handle = None;
+        }
+    }
+
     /// Forgets everything: the session is dead.
     pub(crate) fn lose_all(&self) {
         for (_, entry) in self.lock().drain() {

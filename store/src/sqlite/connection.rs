@@ -22,7 +22,10 @@ const APPLICATION_ID: i32 = 0x4744_5754;
 const BUSY_WAITS_MAX: i32 = 30_000;
 /// After how many waits it says so.
 const BUSY_WAITS_WARNED: i32 = 1_000;
+/// Page cache of a connection that writes.
 const CACHE_KIB: i64 = 16 * 1024;
+/// Page cache of one that reads: each commit of another connection empties it.
+const READ_CACHE_KIB: i64 = 2 * 1024;
 /// What a write-ahead log shrinks to when it starts over.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
 
@@ -167,7 +170,7 @@ fn configure(conn: &Connection, path: &Path, is_writer: bool) -> Result<(), Open
         conn.pragma_update(None, "cell_size_check", true)?;
         conn.pragma_update(None, "mmap_size", 0)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
-        conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
+        conn.pragma_update(None, "cache_size", if is_writer { -CACHE_KIB } else { -READ_CACHE_KIB })?;
         conn.pragma_update(None, "foreign_keys", true)?;
         if is_writer {
             conn.pragma_update(None, "journal_mode", "WAL")?;
