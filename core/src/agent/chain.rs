@@ -120,7 +120,6 @@ impl Chain {
 
     /// Commits on this thread if the store does that now; `None` leaves the chain as it is.
     pub(crate) fn commit_here(&mut self, store: &dyn RuntimeStore) -> Option<UnitOutcome> {
-        failpoint::hit("turn.before-commit-queued");
         match store.commit_turns_here(self.unit()) {
             Ok(outcome) => {
                 failpoint::hit("turn.after-commit");

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::event::{Event, EventKind, NewEvent};
+use godwit_core::failpoint;
 use godwit_core::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
 use godwit_core::input::{InputState, NewInput};
 use godwit_core::lease::Lease;
@@ -238,6 +239,7 @@ impl RuntimeStore for SqliteStore {
             Err(error) => return Ok(failed(error)),
         };
         let (job, mut answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        failpoint::hit("turn.before-commit-queued");
         writer.run(job);
         Ok(match answer.try_recv() {
             Ok(Ok(outcome)) => outcome,

@@ -189,7 +189,8 @@ impl Desk {
 
     /// Commits in one of the two ways, which must be alike: every other revision by the calling thread, if the store does.
     pub(super) async fn commit(&self, unit: Unit) -> UnitOutcome {
-        let unit = if unit.base.0 % 2 == 0 { self.store().commit_turns_here(unit) } else { Err(unit) };
+        let unit =
+            if unit.base.0.is_multiple_of(2) { self.store().commit_turns_here(unit) } else { Err(unit) };
         match unit {
             Ok(outcome) => outcome,
             Err(unit) => self.store().commit_turns(unit).await,
