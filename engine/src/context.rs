@@ -14,10 +14,8 @@ use crate::effects::Effects;
 use crate::fault::Stop;
 use crate::limits::{Limiter, effective};
 use crate::log::GuestLog;
+use crate::priority::Priority;
 use crate::random::Random;
-
-/// Nice value of a thread whose call takes long: about a tenth of the processor time beside an ordinary thread.
-const LONG_CALL_NICE: i32 = 10;
 
 /// The host's side of one guest.
 pub(crate) struct GuestContext {
@@ -37,13 +35,13 @@ pub(crate) struct GuestContext {
 pub(crate) struct Call {
     pub(crate) phase: Phase,
     pub(crate) turn: TurnContext,
-    /// Boot time at which it must have ended.
+    /// Boot time at which it began, and at which it must have ended.
+    started: Duration,
     pub(crate) deadline: Duration,
     pub(crate) random: Random,
     /// Whether the guest is in an import.
     pub(crate) is_in_host: bool,
-    /// Ticks that found the call running.
-    ticks: u32,
+    priority: Priority,
 }
 
 /// What the guest is called for.
@@ -110,15 +108,10 @@ impl GuestContext {
         if self.guard.is_held() { Ok(()) } else { Err(Stop::Fenced) }
     }
 
-    /// A call that is found running a second time takes longer than a tick: its thread makes way for the others. The owner of
-    /// the thread replaces it afterwards, because an ordinary user can't raise a priority again.
+    /// Lets others go first when the call takes long: asked at each tick.
     pub(crate) fn make_way(&mut self) {
-        self.call.ticks += 1;
-        if self.call.ticks == 2
-            && let Err(error) = rustix::process::setpriority_process(None, LONG_CALL_NICE)
-        {
-            tracing::debug!(%error, "a long call keeps its priority");
-        }
+        let elapsed = boot_now().saturating_sub(self.call.started);
+        self.call.priority.lower(elapsed);
     }
 
     /// Whether the call may go on: asked at each tick.
@@ -138,13 +131,15 @@ impl Call {
     fn new(phase: Phase, agent: &AgentId, turn: &TurnContext, limits: &GuestLimits) -> Self {
         let random =
             if phase.is_turn() { Random::of_turn(turn) } else { Random::outside(agent, turn, phase.name()) };
+        let started = boot_now();
         Self {
             phase,
             turn: turn.clone(),
-            deadline: boot_now() + Duration::from_millis(limits.turn_ms_max),
+            started,
+            deadline: started + Duration::from_millis(limits.turn_ms_max),
             random,
             is_in_host: false,
-            ticks: 0,
+            priority: Priority::Ordinary,
         }
     }
 }

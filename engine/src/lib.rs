@@ -23,6 +23,7 @@ mod imports;
 mod limits;
 mod log;
 mod plugin;
+mod priority;
 mod random;
 #[cfg(test)]
 mod testing;

@@ -18,7 +18,7 @@ const BASELINE_ASKS: usize = 400;
 /// A neighbour's p99 stays below this multiple of what it was.
 const SLOWDOWN_MAX: u32 = 5;
 /// Below this, what is measured is the machine's scheduler.
-const FLOOR: Duration = Duration::from_millis(4);
+const FLOOR: Duration = Duration::from_millis(2);
 const FAULT_MAX: Duration = Duration::from_secs(60);
 
 /// What the guest does, and the faults that fit it.
