@@ -36,11 +36,35 @@ mod tables;
 use rows::AgentRows;
 use tables::Tables;
 
+/// A write of a migration's commit point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitPoint {
+    /// `RuntimeStore::transfer`.
+    Transfer,
+    /// `RuntimeStore::begin_handoff`.
+    Begin,
+    /// `RuntimeStore::finish_handoff`.
+    Finish,
+    /// `RuntimeStore::abort_handoff`.
+    Abort,
+}
+
+/// What has become of a write that is answered with `StoreError::Unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// It is written.
+    Written,
+    /// It is not.
+    NotWritten,
+}
+
 /// A store that lives as long as its last clone.
 #[derive(Clone)]
 pub struct MemoryStore {
     tables: Arc<Mutex<Tables>>,
     clock: Arc<dyn Clock>,
+    /// Writes to come that will be answered with `Unknown`.
+    doubts: Arc<Mutex<Vec<(CommitPoint, Doubt)>>>,
 }
 
 impl MemoryStore {
@@ -56,7 +80,28 @@ impl MemoryStore {
 
     fn new(sharing: Sharing, clock: Arc<dyn Clock>) -> Self {
         let id = StoreId::generate(clock.wall_ms(), clock.random());
-        Self { tables: Arc::new(Mutex::new(Tables::new(id, sharing))), clock }
+        Self { tables: Arc::new(Mutex::new(Tables::new(id, sharing))), clock, doubts: Arc::default() }
+    }
+
+    /// Answers the next write of this kind with `Unknown`, as a store does that lost its connection while it waited.
+    pub fn doubt(&self, point: CommitPoint, doubt: Doubt) {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).push((point, doubt));
+    }
+
+    fn at<T>(
+        &self,
+        point: CommitPoint,
+        write: impl FnOnce(&mut Tables) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        let doubt =
+            doubts.iter().position(|(doubted, _)| *doubted == point).map(|index| doubts.remove(index).1);
+        let unknown = || StoreError::Unknown { reason: "the answer was lost".into() };
+        match doubt {
+            None => write(&mut self.tables()),
+            Some(Doubt::NotWritten) => Err(unknown()),
+            Some(Doubt::Written) => write(&mut self.tables()).and_then(|_| Err(unknown())),
+        }
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -292,7 +337,7 @@ impl RuntimeStore for MemoryStore {
         target: HostId,
     ) -> Result<Lease, StoreError> {
         let now = (self.clock.boot(), self.clock.wall_ms());
-        self.tables().transfer(owner, base, migration, target, now)
+        self.at(CommitPoint::Transfer, |tables| tables.transfer(owner, base, migration, target, now))
     }
 
     async fn lease(&self, agent: &AgentId) -> Result<Option<Lease>, StoreError> {
@@ -316,7 +361,7 @@ impl RuntimeStore for MemoryStore {
         target: HostId,
     ) -> Result<Handoff, StoreError> {
         let now_ms = self.clock.wall_ms();
-        self.tables().begin_handoff(owner, base, migration, target, now_ms)
+        self.at(CommitPoint::Begin, |tables| tables.begin_handoff(owner, base, migration, target, now_ms))
     }
 
     async fn receive_rows(
@@ -333,7 +378,8 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
-        self.tables().finish_handoff(agent, migration, self.clock.wall_ms())
+        let now_ms = self.clock.wall_ms();
+        self.at(CommitPoint::Finish, |tables| tables.finish_handoff(agent, migration, now_ms))
     }
 
     async fn adopt(
@@ -353,7 +399,7 @@ impl RuntimeStore for MemoryStore {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError> {
         let now_ms = self.clock.wall_ms();
-        self.tables().abort_handoff(agent, migration, incarnation, now_ms)
+        self.at(CommitPoint::Abort, |tables| tables.abort_handoff(agent, migration, incarnation, now_ms))
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {

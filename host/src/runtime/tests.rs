@@ -6,7 +6,8 @@ use bytes::Bytes;
 use godwit_core::id::AgentId;
 use godwit_core::input::{Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::migration::Phase;
-use godwit_core::store::memory::MemoryStore;
+use godwit_core::store::memory::{CommitPoint, Doubt, MemoryStore};
+use godwit_core::store::{AgentRow, Home, MigrationRecord};
 use godwit_core::testing::{ScriptedLoader, SimNetwork, script_plugin};
 use godwit_core::time::{SystemClock, sleep};
 
@@ -108,6 +109,13 @@ async fn send(runtime: &Runtime, agent: &str, text: &str) {
 }
 
 async fn migrate(from: &Runtime, agent: &str, to: &Runtime) {
+    let record = try_to_migrate(from, agent, to).await;
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
+    assert!(record.pause_us.is_some());
+}
+
+/// Moves an agent, or finds out that it stays.
+async fn try_to_migrate(from: &Runtime, agent: &str, to: &Runtime) -> MigrationRecord {
     let asked = call(from, agent, AgentCall::Migrate { to: to.name().to_owned() }).await;
     let Ok(AgentReply::Migrating(id)) = asked else { panic!("{asked:?}") };
     let done = async {
@@ -119,9 +127,7 @@ async fn migrate(from: &Runtime, agent: &str, to: &Runtime) {
             sleep(Duration::from_millis(2)).await;
         }
     };
-    let record = within(Duration::from_secs(10), done).await.expect("the migration ends");
-    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
-    assert!(record.pause_us.is_some());
+    within(Duration::from_secs(10), done).await.expect("the migration ends")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,4 +240,71 @@ async fn a_migration_to_an_unreachable_host_leaves_the_agent_running() {
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "2");
     let silent = call(&hosts[0], "b", AgentCall::Show).await;
     assert!(matches!(silent, Err(CallError::PeersSilent { silent: 1, .. })), "{silent:?}");
+}
+
+/// Where an agent is at home, by the stores' own words.
+async fn homes(hosts: &[Runtime], agent: &str) -> Vec<usize> {
+    let mut homes = Vec::new();
+    for (number, host) in hosts.iter().enumerate() {
+        let row = host.inner().store.agent(&id(agent)).await.unwrap();
+        if matches!(row, Some(AgentRow { home: Home::Here, .. })) {
+            homes.push(number);
+        }
+    }
+    homes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_answer_at_the_commit_point_is_settled_by_the_row() {
+    use CommitPoint::{Abort, Begin, Finish};
+    use Doubt::{NotWritten, Written};
+    let cases: [(&[(CommitPoint, Doubt)], bool); 7] = [
+        (&[(Begin, Written)], false),
+        (&[(Begin, NotWritten)], false),
+        (&[(Finish, Written)], true),
+        (&[(Finish, NotWritten)], false),
+        (&[(Finish, NotWritten), (Abort, Written)], false),
+        (&[(Finish, NotWritten), (Abort, NotWritten)], false),
+        (&[(Begin, Written), (Abort, NotWritten), (Abort, Written)], false),
+    ];
+    for (doubts, moves) in cases {
+        let network = SimNetwork::default();
+        let source = MemoryStore::exclusive(Arc::new(SystemClock));
+        let hosts =
+            [host(&network, 1, Arc::new(source.clone())).await, host(&network, 2, separate_store()).await];
+        create(&hosts[0], "a").await;
+        assert_eq!(ask(&hosts[0], "a", "add 1").await, "1");
+        doubts.iter().for_each(|(point, doubt)| source.doubt(*point, *doubt));
+        let record = try_to_migrate(&hosts[0], "a", &hosts[1]).await;
+        let phase = if moves { Phase::Complete } else { Phase::Failed };
+        assert_eq!(record.phase, phase, "{doubts:?}: {record:?}");
+        assert_eq!(homes(&hosts, "a").await, [usize::from(moves)], "{doubts:?}");
+        assert_eq!(ask(&hosts[1], "a", "add 1").await, "2", "{doubts:?}");
+        // Nothing is left behind that would be in the way of the next move.
+        if !moves {
+            migrate(&hosts[0], "a", &hosts[1]).await;
+        }
+        assert_eq!(ask(&hosts[0], "a", "add 1").await, "3", "{doubts:?}");
+        assert_eq!(homes(&hosts, "a").await, [1], "{doubts:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_transfer_within_a_store_is_settled_by_the_lease() {
+    for (doubt, phase) in [(Doubt::Written, Phase::Complete), (Doubt::NotWritten, Phase::Failed)] {
+        let network = SimNetwork::default();
+        let store = MemoryStore::shared(Arc::new(SystemClock));
+        let hosts = [
+            host(&network, 1, Arc::new(store.clone())).await,
+            host(&network, 2, Arc::new(store.clone())).await,
+        ];
+        create(&hosts[0], "a").await;
+        assert_eq!(ask(&hosts[0], "a", "add 1").await, "1");
+        store.doubt(CommitPoint::Transfer, doubt);
+        let record = try_to_migrate(&hosts[0], "a", &hosts[1]).await;
+        assert_eq!(record.phase, phase, "{doubt:?}: {record:?}");
+        for (number, host) in hosts.iter().enumerate() {
+            assert_eq!(ask(host, "a", "add 1").await, (2 + number).to_string(), "{doubt:?}");
+        }
+    }
 }
