@@ -201,7 +201,7 @@ impl SqliteStore {
     }
 
     /// Processes that share the file and are stopped: one of them may hold the write lock and so hold up everybody.
-    pub fn stopped_sharers(&self) -> Vec<u32> {
+    fn stopped_sharers(&self) -> Vec<u32> {
         lock::stopped_signers(&beside(&self.path, ".lock"))
     }
 

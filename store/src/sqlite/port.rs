@@ -1,6 +1,7 @@
 //! `RuntimeStore`: each method as one write or one read.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use godwit_core::store::{
     OutputKey, Owner, Page, PrepareRequest, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
     Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
+use godwit_core::time::within;
 
 use super::boundary::Prepared;
 use super::inputs::{Arrival, Listed, key_of};
@@ -31,6 +33,8 @@ use super::{
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
 const ENCODE_INLINE_MAX: usize = 64 * 1024;
+/// After this long a probe looks who holds it up.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
 fn capped(page: Page) -> Page {
     Page { limit: page.limit.min(PAGE_MAX), ..page }
@@ -436,6 +440,20 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn probe(&self) -> Result<(), StoreError> {
-        self.write(|tx| execute(tx.conn, "UPDATE meta SET probes = probes + 1", []).map(drop)).await
+        let write = self.write(|tx| execute(tx.conn, "UPDATE meta SET probes = probes + 1", []).map(drop));
+        tokio::pin!(write);
+        if let Some(answer) = within(PROBE_PATIENCE, &mut write).await {
+            return answer;
+        }
+        match self.stopped_sharers() {
+            pids if pids.is_empty() => write.await,
+            pids => {
+                let reason = format!(
+                    "processes {pids:?} share the file and are stopped; one may hold the write lock: continue or end it"
+                );
+                tracing::warn!(reason, "store can't be written");
+                Err(StoreError::Closed { reason })
+            }
+        }
     }
 }

@@ -98,3 +98,24 @@ async fn two_writers_interleave() {
     let row = stores[1].agent(&agent).await.unwrap().unwrap();
     assert_eq!((row.next_seq.0, row.open_inputs), (201, 200));
 }
+
+#[tokio::test]
+async fn a_probe_names_the_stopped_process_that_may_hold_the_write_lock() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Shared);
+    let holder = rusqlite::Connection::open(place.path()).unwrap();
+    holder.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let lock = place.path().with_file_name("store.db.lock");
+    let mut signers = std::fs::OpenOptions::new().append(true).open(lock).unwrap();
+    std::io::Write::write_all(&mut signers, format!("{}\n", child.id()).as_bytes()).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let refused = store.probe().await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    holder.execute_batch("ROLLBACK").unwrap();
+    let Err(StoreError::Closed { reason }) = refused else { panic!("{refused:?}") };
+    assert!(reason.contains(&format!("[{}]", pid.as_raw_nonzero())), "{reason}");
+    assert_eq!(store.probe().await, Ok(()));
+}
