@@ -244,11 +244,14 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Crash: a prefix of the chain, each step whole.
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
 
-    /// `commit_turns` on the calling thread, which blocks, if no other write waits or is under way: spares a lone
-    /// caller two hand-overs between threads. Gives the unit back otherwise; nothing of it has happened then.
+    /// `commit_turns` on the calling thread, which blocks: spares a lone caller two hand-overs between threads. Gives the
+    /// unit back when other writes wait or are under way, or for any reason of the store's; nothing of it has happened
+    /// then. **F**
     ///
     /// # Errors
     /// The unit.
+    ///
+    /// Crash: as `commit_turns`.
     fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
         Err(unit)
     }

@@ -35,8 +35,7 @@ pub(crate) struct GuestContext {
 pub(crate) struct Call {
     pub(crate) phase: Phase,
     pub(crate) turn: TurnContext,
-    /// Boot time at which it began, and at which it must have ended.
-    started: Duration,
+    /// Boot time at which it must have ended.
     pub(crate) deadline: Duration,
     pub(crate) random: Random,
     /// Whether the guest is in an import.
@@ -108,10 +107,13 @@ impl GuestContext {
         if self.guard.is_held() { Ok(()) } else { Err(Stop::Fenced) }
     }
 
-    /// Lets others go first when the call takes long: asked at each tick.
+    /// Lets others go first when the call takes long: asked at each tick. A guest that is being rebuilt may always go on.
     pub(crate) fn make_way(&mut self) {
-        let elapsed = boot_now().saturating_sub(self.call.started);
-        self.call.priority.lower(elapsed);
+        let may_idle = match self.call.phase {
+            Phase::Init | Phase::Handle | Phase::Snapshot => true,
+            Phase::Start | Phase::Restore => false,
+        };
+        self.call.priority.lower(may_idle);
     }
 
     /// Whether the call may go on: asked at each tick.
@@ -131,15 +133,13 @@ impl Call {
     fn new(phase: Phase, agent: &AgentId, turn: &TurnContext, limits: &GuestLimits) -> Self {
         let random =
             if phase.is_turn() { Random::of_turn(turn) } else { Random::outside(agent, turn, phase.name()) };
-        let started = boot_now();
         Self {
             phase,
             turn: turn.clone(),
-            started,
-            deadline: started + Duration::from_millis(limits.turn_ms_max),
+            deadline: boot_now() + Duration::from_millis(limits.turn_ms_max),
             random,
             is_in_host: false,
-            priority: Priority::Ordinary,
+            priority: Priority::default(),
         }
     }
 }

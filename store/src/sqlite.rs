@@ -1,7 +1,7 @@
 //! The runtime store on SQLite.
 //!
 //! ```text
-//! port.rs (RuntimeStore) --writes--> writer.rs: one thread, one transaction and one fsync per group of jobs
+//! port.rs (RuntimeStore) --writes--> writer.rs: one at a time, one transaction and one fsync per group of jobs
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```

@@ -4,7 +4,7 @@
 //! driver --turns--> guest thread: turn, turn, .. --> commit here, if the store is idle --> driver
 //!                                                \-> the driver commits ----------------/
 //! ```
-//! Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
+//! It commits here only when no other job waits. Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -54,8 +54,10 @@ impl Burst {
                 }
             }
         }
+        // While other jobs wait, the thread is theirs, and their units can share a commit with this one.
+        let is_lone = is_short() && !env.pool.has_waiting();
         // Fence place 2: what was computed under a lease that has run out is not committed.
-        if !self.chain.is_empty() && is_short() && self.loaded.guard.is_held() {
+        if !self.chain.is_empty() && is_lone && self.loaded.guard.is_held() {
             self.outcome = self.chain.commit_here(env.store.as_ref());
         }
         self

@@ -191,7 +191,8 @@ impl Driver {
     async fn wait_idle(&mut self, shutdown: &tokio_util::sync::CancellationToken) -> Flow {
         let prover =
             self.loaded.as_mut().map(|loaded| &mut loaded.prover).filter(|prover| prover.has_spare());
-        let patience = if prover.is_some() { SPARE_IDLE } else { self.env.park_after };
+        let patience =
+            if prover.is_some() { SPARE_IDLE.min(self.env.park_after) } else { self.env.park_after };
         // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
         let command = tokio::select! {
             biased;
@@ -395,21 +396,19 @@ impl Driver {
                 Origin::Init => {}
             }
         }
-        match outcome {
-            Some(outcome) => self.settle(chain, outcome).await?,
-            None if chain.is_empty() => {}
-            None => self.commit(chain).await?,
+        let settled = match outcome {
+            Some(outcome) => self.settle(chain, outcome).await,
+            None if chain.is_empty() => Ok(()),
+            None => self.commit(chain).await,
+        };
+        let Some((origin, attempt, error)) = failed else { return settled };
+        if settled.is_err() || self.loaded.is_none() {
+            self.put_back(origin);
+            return settled;
         }
-        match failed {
-            None => Ok(()),
-            Some((Origin::Init, attempt, error)) => self.on_init_failure(attempt, error).await,
-            Some((origin, attempt, error)) if self.loaded.is_some() => {
-                self.on_failed_turn(origin, attempt, error).await
-            }
-            Some((origin, ..)) => {
-                self.put_back(origin);
-                Ok(())
-            }
+        match origin {
+            Origin::Init => self.on_init_failure(attempt, error).await,
+            origin => self.on_failed_turn(origin, attempt, error).await,
         }
     }
 

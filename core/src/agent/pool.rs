@@ -95,6 +95,11 @@ impl GuestPool {
         result.await.map_err(|_| PoolClosed)
     }
 
+    /// Whether a job waits for a thread.
+    pub(crate) fn has_waiting(&self) -> bool {
+        !self.shared.lock().turn.is_empty()
+    }
+
     /// Refuses new jobs, drops the waiting ones and joins the threads. Blocks until running jobs have ended.
     pub fn close(&self) {
         {
@@ -171,11 +176,13 @@ impl Shared {
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
                 tracing::error!(%plugin, "a guest job panicked");
             }
+            // Before the lock: others wait for it, and this thread may be slow.
+            let is_demoted = own_priority() > priority;
             queue = self.lock();
             if queue.finished(plugin) {
                 self.wake.notify_one();
             }
-            if own_priority() > priority && !queue.is_closed {
+            if is_demoted && !queue.is_closed {
                 queue.missing += 1;
                 self.shortage.notify_one();
                 return;

@@ -1,5 +1,7 @@
 //! Proving that a snapshot can be taken back, before it is committed: a guest that returns garbage gets a fault and keeps
-//! its last good state.
+//! its last good state. The proof is a restore in another guest. A busy agent's proofs share one for up to a second, which
+//! the contract allows (`wit/guest.wit`): what only a fresh guest would refuse is found within that second, or at the next
+//! load.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,18 +34,23 @@ pub struct Prover {
     /// How many guests the host keeps for proofs.
     spares: Arc<Semaphore>,
     spare: Option<Spare>,
+    /// A used guest refused what a fresh one took: this plugin's guests can't be kept.
+    is_fresh_only: bool,
 }
 
-/// A guest that has passed a proof and is kept for the next: restoring into it costs a call, a fresh one a start as well.
+/// A guest that has passed a proof and is kept for the next ones, for at most `EVERY`: restoring into it costs a call, into
+/// a fresh one a start as well.
 struct Spare {
     guest: Box<dyn Guest>,
+    /// Boot time.
+    started_at: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Prover {
     /// A prover for the agent of `request`; `spares` says how many guests the host keeps for proofs.
     pub fn new(loader: Arc<dyn GuestLoader>, request: GuestRequest, spares: Arc<Semaphore>) -> Self {
-        Self { loader, request, proved_at: None, spares, spare: None }
+        Self { loader, request, proved_at: None, spares, spare: None, is_fresh_only: false }
     }
 
     /// Restores `state` in another guest when a proof is due at boot time `now`. Blocks.
@@ -63,21 +70,25 @@ impl Prover {
             return Ok(());
         }
         self.proved_at = Some(now);
-        if let Some(mut spare) = self.spare.take()
-            && spare.guest.restore(context, state, version).is_ok()
-        {
-            self.spare = is_small.then_some(spare);
-            return Ok(());
+        let spare = self.spare.take().filter(|spare| now.saturating_sub(spare.started_at) < EVERY);
+        let mut is_refused = false;
+        if let Some(mut spare) = spare {
+            if spare.guest.restore(context, state, version).is_ok() {
+                self.spare = is_small.then_some(spare);
+                return Ok(());
+            }
+            is_refused = true;
         }
-        // What a used guest refuses, a fresh one may take: only that one's refusal counts.
         let guest = self.loader.start(self.request.clone()).and_then(|mut guest| {
             guest.restore(context, state, version)?;
             Ok(guest)
         });
+        // What a used guest refuses, a fresh one may take: only that one's refusal counts.
         let guest = guest.map_err(refusal)?;
-        if is_small {
+        self.is_fresh_only |= is_refused;
+        if is_small && !self.is_fresh_only {
             let permit = self.spares.clone().try_acquire_owned().ok();
-            self.spare = permit.map(|permit| Spare { guest, _permit: permit });
+            self.spare = permit.map(|permit| Spare { guest, started_at: now, _permit: permit });
         }
         Ok(())
     }
@@ -105,3 +116,6 @@ fn refusal(error: GuestError) -> GuestError {
         uncounted => uncounted,
     }
 }
+
+#[cfg(test)]
+mod tests;

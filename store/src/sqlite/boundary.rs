@@ -1,7 +1,7 @@
 //! Committing units: chains of steps of one agent.
 //!
-//! A unit is prepared by its caller's task (everything encoded, hashed and packed) and written by the writer thread. The
-//! agent's row is read once before the first step and stored once after the last; an input that is accepted and ended in
+//! A unit is prepared by its caller (everything encoded, hashed and packed) and written by whoever writes then. The agent's
+//! row is read once before the first step and stored once after the last; an input that is accepted and ended in
 //! the same unit is written once, as ended. Each step checks everything before it writes anything, and writes inside a
 //! savepoint of its own.
 

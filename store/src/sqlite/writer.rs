@@ -3,10 +3,12 @@
 //! ```text
 //! callers --Queue--> take what waits --> BEGIN IMMEDIATE, each job in its savepoint, COMMIT --> answers
 //! ```
-//! The writer thread takes groups from the queue. A caller on a thread of its own that finds the queue empty and nobody
-//! writing may write itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs. A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
+//! A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
 //! COMMIT has returned. When an error has rolled back the whole transaction, nothing of the group is durable, and it is
 //! redone job by job. An I/O error in COMMIT is the one case that leaves the truth open: see `Verdict::Unknown`.
+//!
+//! The writer thread takes groups from the queue. A caller that may block, finds the queue empty and nobody writing, may
+//! write one job itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -185,12 +187,14 @@ pub(super) struct Shared {
 impl Shared {
     /// Ends the store: nothing it would say from here could be relied on.
     pub(super) fn fail(&self, reason: &str) {
-        tracing::error!(error = reason, "store is lost to this process; restart it");
-        self.fatal.send_if_modified(|fatal| {
+        let is_first = self.fatal.send_if_modified(|fatal| {
             let is_first = fatal.is_none();
             fatal.get_or_insert_with(|| reason.to_owned());
             is_first
         });
+        if is_first {
+            tracing::error!(error = reason, "store is lost to this process; restart it");
+        }
         self.writes.close(reason);
     }
 
@@ -247,10 +251,16 @@ pub(super) struct IdleWriter<'a> {
 }
 
 impl IdleWriter<'_> {
-    /// Commits one job and answers it.
+    /// Commits one job and answers it. A write that panics ends the store; its job is dropped.
     pub(super) fn run(mut self, job: Box<dyn Job>) {
-        if let Some(writer) = self.writer.as_mut() {
-            writer.commit(self.shared, vec![job]);
+        let shared = self.shared;
+        let write = || {
+            if let Some(writer) = self.writer.as_mut() {
+                writer.commit(shared, vec![job]);
+            }
+        };
+        if std::panic::catch_unwind(AssertUnwindSafe(write)).is_err() {
+            shared.fail("a write panicked");
         }
     }
 }

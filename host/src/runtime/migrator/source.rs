@@ -29,9 +29,8 @@ const ROUNDS_MAX: u32 = 8;
 const ROUND_BYTES_SMALL: u64 = 64 * 1024;
 /// Longest wait for a turn boundary.
 const FREEZE_MAX: Duration = Duration::from_secs(5);
-/// Tries to reach the target, and the pause between them.
-const REACH_TRIES_MAX: u32 = 4;
-const REACH_RETRY: Duration = Duration::from_millis(250);
+/// How long a target that can't be reached is tried again. One that stays silent gets one message.
+const REACH_MAX: Duration = Duration::from_secs(3);
 /// Pause between tries of a store that does not answer.
 const STORE_RETRY: Duration = Duration::from_millis(100);
 /// Longest single transfer of rows or of a component.
@@ -186,16 +185,21 @@ impl Source {
 
     /// Records the next phase, unless somebody has ended the migration.
     async fn enter(&mut self, phase: Phase) -> Result<(), Failure> {
+        self.check_wanted()?;
+        self.record.phase = phase;
+        // While the agent is frozen, callers wait: the row decides, so the record may follow later.
+        if self.frozen_at.is_none() {
+            self.runtime.record(&self.record).await;
+        }
+        Ok(())
+    }
+
+    fn check_wanted(&self) -> Result<(), Failure> {
         if self.is_aborted.load(Ordering::Acquire) {
             return Err(Failure::Aborted { by: "operator".into() });
         }
         if self.runtime.inner().tasks.shutdown().is_cancelled() {
             return Err(Failure::Aborted { by: "shutdown".into() });
-        }
-        self.record.phase = phase;
-        // While the agent is frozen, callers wait: the row decides, so the record may follow later.
-        if self.frozen_at.is_none() {
-            self.runtime.record(&self.record).await;
         }
         Ok(())
     }
@@ -253,19 +257,22 @@ impl Source {
         }
     }
 
-    /// The first message to the target, which may just have been started again. A reservation may be repeated.
+    /// The first message to the target. A connection that was open before the target was started again is found dead only by
+    /// using it, so a target that can't be reached is tried again, for a while.
     async fn reach(&self, reservation: Reservation) -> Result<MigrationAnswer, Failure> {
-        let mut tries = 1;
+        let clock = &self.runtime.inner().clock;
+        let give_up_at = clock.boot() + REACH_MAX;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         loop {
-            match self.tell(MigrationMessage::Reserve(Box::new(reservation.clone()))).await {
-                Err(Failure::PeerUnreachable { .. })
-                    if tries < REACH_TRIES_MAX && !self.is_aborted.load(Ordering::Acquire) =>
-                {
-                    tries += 1;
-                    sleep(REACH_RETRY).await;
-                }
-                answer => return answer,
+            let told = self.tell(MigrationMessage::Reserve(Box::new(reservation.clone()))).await;
+            let Err(Failure::PeerUnreachable { .. }) = &told else { return told };
+            self.check_wanted()?;
+            let [random] = clock.random();
+            let pause = backoff.delay(random);
+            if clock.boot() + pause >= give_up_at {
+                return told;
             }
+            sleep(pause).await;
         }
     }
 

@@ -99,6 +99,11 @@ impl Runtime {
             Ok(component) => component.is_some(),
             Err(error) => return refused(error.to_string()),
         };
+        let answer = if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin };
+        if self.incoming(from, id).is_some() {
+            // Asked again because the first answer was lost, or late: what has arrived since stays.
+            return answer;
+        }
         let now_ms = self.now_ms();
         let record = MigrationRecord {
             id,
@@ -137,7 +142,7 @@ impl Runtime {
         self.inner().migrator.incoming().insert(id, Arc::new(arrival));
         self.watch_deadline(id);
         failpoint::hit("migration.target.after-reserve");
-        if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin }
+        answer
     }
 
     /// # Errors
