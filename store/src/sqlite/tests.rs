@@ -8,4 +8,5 @@ mod grouping;
 mod opening;
 mod sharing;
 mod speed;
+mod syscalls;
 mod units;
