@@ -176,7 +176,7 @@ impl Source {
         self.enter(Phase::Replay).await?;
         let frozen = self.freeze().await?;
         if !is_shared {
-            self.send_rows().await?;
+            self.send_rest().await?;
         }
         self.restore(frozen.revision).await?;
         failpoint::hit("migration.source.after-replay");
@@ -295,9 +295,9 @@ impl Source {
     async fn transfer(&mut self) -> Result<(), Failure> {
         let mut last = u64::MAX;
         for _ in 0..ROUNDS_MAX {
-            let bytes = self.send_rows().await?;
+            let bytes = self.send_round().await?;
             self.runtime.record(&self.record).await;
-            if bytes < ROUND_BYTES_SMALL || bytes >= last {
+            if bytes >= last || (bytes < ROUND_BYTES_SMALL && self.is_rest_small().await?) {
                 break;
             }
             last = bytes;
@@ -305,19 +305,39 @@ impl Source {
         Ok(())
     }
 
-    /// Sends what has changed since the last round. Answers how many bytes that was.
-    async fn send_rows(&mut self) -> Result<u64, Failure> {
+    /// Sends what has changed since the last round: about what there was when it began, since a busy agent writes on. Answers
+    /// how many bytes that was.
+    async fn send_round(&mut self) -> Result<u64, Failure> {
         let before = self.record.bytes;
-        loop {
-            let frames = self.export().await?;
-            if frames.is_empty() {
-                self.record.rounds += 1;
-                return Ok(self.record.bytes - before);
-            }
-            self.note(&frames);
-            let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
-            self.send_bulk(header, wire::encode(&frames)).await?;
+        while self.send_bundle().await? >= BUNDLE_BYTES / 2 {}
+        self.record.rounds += 1;
+        Ok(self.record.bytes - before)
+    }
+
+    /// Sends all that has changed. The agent is frozen, so there is an end to it.
+    async fn send_rest(&mut self) -> Result<(), Failure> {
+        while self.send_bundle().await? > 0 {}
+        self.record.rounds += 1;
+        Ok(())
+    }
+
+    /// Sends some of what has changed. Answers how many bytes; zero when nothing has.
+    async fn send_bundle(&mut self) -> Result<usize, Failure> {
+        let frames = self.export().await?;
+        if frames.is_empty() {
+            return Ok(0);
         }
+        self.note(&frames);
+        let body = wire::encode(&frames);
+        let bytes = body.len();
+        let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
+        self.send_bulk(header, body).await?;
+        Ok(bytes)
+    }
+
+    /// Whether little is left: a bundle also ends before a row that would make it too large.
+    async fn is_rest_small(&self) -> Result<bool, Failure> {
+        Ok((wire::encode(&self.export().await?).len() as u64) < ROUND_BYTES_SMALL)
     }
 
     async fn export(&self) -> Result<Vec<RowFrame>, Failure> {
