@@ -1,7 +1,7 @@
 //! The agents this host owns: their leases, and the drivers of those that are resident.
 //!
-//! A parked agent is an entry without a driver. Nothing here is authority: the store decides who owns an agent, and
-//! asking it twice is harmless, so there is no lock around the asking.
+//! A parked agent is a lease and nothing else. Nothing here is authority: the store decides who owns an agent, and asking it
+//! twice is harmless, so there is no lock around the asking.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,16 +17,34 @@ use super::Runtime;
 /// Leases and drivers by agent.
 #[derive(Default)]
 pub(crate) struct Directory {
-    entries: Mutex<HashMap<AgentId, Entry>>,
+    tables: Mutex<Tables>,
+}
+
+/// Two maps, because a host may own a hundred times as many agents as it runs, and looks through the running ones.
+#[derive(Default)]
+struct Tables {
+    owned: HashMap<AgentId, Entry>,
+    /// Drivers; one that has ended may stay for a moment.
+    residents: HashMap<AgentId, Resident>,
 }
 
 struct Entry {
     lease: Lease,
     guard: LeaseGuard,
-    handle: Option<Handle>,
+    is_publishing: bool,
+}
+
+struct Resident {
+    handle: Handle,
     /// Boot time of the last use, for choosing whom to park.
     used: Duration,
-    is_publishing: bool,
+}
+
+impl Tables {
+    fn remove(&mut self, agent: &AgentId) -> Option<Entry> {
+        self.residents.remove(agent);
+        self.owned.remove(agent)
+    }
 }
 
 /// A lease that this host holds, with its guard.
@@ -48,40 +66,49 @@ impl Owned {
 }
 
 impl Directory {
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The lease, when this host believes that it holds one.
     pub(crate) fn owned(&self, agent: &AgentId) -> Option<Owned> {
-        let entries = self.lock();
-        let entry = entries.get(agent)?;
+        let tables = self.lock();
+        let entry = tables.owned.get(agent)?;
         let is_lost = entry.guard.state() == LeaseState::Lost;
         (!is_lost).then(|| Owned { lease: entry.lease.clone(), guard: entry.guard.clone() })
     }
 
     /// The driver, when there is one that takes commands.
     pub(crate) fn handle(&self, agent: &AgentId) -> Option<Handle> {
-        self.lock().get(agent)?.handle.clone().filter(Handle::is_alive)
+        let tables = self.lock();
+        tables.residents.get(agent).map(|resident| resident.handle.clone()).filter(Handle::is_alive)
+    }
+
+    /// As `handle`, for a use at boot time `now`.
+    pub(crate) fn handle_for_use(&self, agent: &AgentId, now: Duration) -> Option<Handle> {
+        let mut tables = self.lock();
+        let resident = tables.residents.get_mut(agent).filter(|resident| resident.handle.is_alive())?;
+        resident.used = now;
+        Some(resident.handle.clone())
     }
 
     /// How many drivers there are.
     pub(crate) fn residents(&self) -> usize {
-        self.lock().values().filter(|entry| entry.handle.as_ref().is_some_and(Handle::is_alive)).count()
+        self.lock().residents.values().filter(|resident| resident.handle.is_alive()).count()
     }
 
     /// Enters a lease that the store granted. An entry with the same token stays as it is; an older one is lost.
-    fn enter(&self, lease: Lease, guard: LeaseGuard, now: Duration) -> Owned {
-        let mut entries = self.lock();
-        if let Some(entry) = entries.get(&lease.agent) {
+    fn enter(&self, lease: Lease, guard: LeaseGuard) -> Owned {
+        let mut tables = self.lock();
+        if let Some(entry) = tables.owned.get(&lease.agent) {
             if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {
                 return Owned { lease: entry.lease.clone(), guard: entry.guard.clone() };
             }
             entry.guard.lose();
         }
+        tables.remove(&lease.agent);
         let owned = Owned { lease: lease.clone(), guard: guard.clone() };
-        let entry = Entry { lease: lease.clone(), guard, handle: None, used: now, is_publishing: false };
-        entries.insert(lease.agent, entry);
+        tables.owned.insert(lease.agent.clone(), Entry { lease, guard, is_publishing: false });
         owned
     }
 
@@ -94,31 +121,32 @@ impl Directory {
 
     /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.
     pub(crate) fn forget_lost(&self, agent: &AgentId) {
-        let mut entries = self.lock();
-        if entries.get(agent).is_some_and(|entry| entry.guard.state() == LeaseState::Lost) {
-            entries.remove(agent);
+        let mut tables = self.lock();
+        if tables.owned.get(agent).is_some_and(|entry| entry.guard.state() == LeaseState::Lost) {
+            tables.remove(agent);
         }
     }
 
-    /// Lets go of what is left of a driver that has ended: a parked agent is an entry and nothing else.
+    /// Lets go of what is left of a driver that has ended.
     pub(crate) fn drop_dead_handle(&self, agent: &AgentId) {
-        if let Some(entry) = self.lock().get_mut(agent)
-            && entry.handle.as_ref().is_some_and(|handle| !handle.is_alive())
-        {
-            entry.handle = None;
+        let mut tables = self.lock();
+        if tables.residents.get(agent).is_some_and(|resident| !resident.handle.is_alive()) {
+            tables.residents.remove(agent);
         }
     }
 
     /// Forgets everything: the session is dead.
     pub(crate) fn lose_all(&self) {
-        for (_, entry) in self.lock().drain() {
+        let mut tables = self.lock();
+        tables.residents.clear();
+        for (_, entry) in tables.owned.drain() {
             entry.guard.lose();
         }
     }
 
     /// Claims the right to publish an agent's outputs. Answers `false` when somebody already does.
     pub(crate) fn begin_publishing(&self, agent: &AgentId) -> bool {
-        match self.lock().get_mut(agent) {
+        match self.lock().owned.get_mut(agent) {
             Some(entry) if !entry.is_publishing => {
                 entry.is_publishing = true;
                 true
@@ -129,18 +157,19 @@ impl Directory {
 
     /// Gives the right back.
     pub(crate) fn end_publishing(&self, agent: &AgentId) {
-        if let Some(entry) = self.lock().get_mut(agent) {
+        if let Some(entry) = self.lock().owned.get_mut(agent) {
             entry.is_publishing = false;
         }
     }
 
     /// The driver that was used longest ago, apart from `except`.
     fn least_recent(&self, except: &AgentId) -> Option<Handle> {
-        let entries = self.lock();
-        let residents = entries
+        let tables = self.lock();
+        let others = tables
+            .residents
             .iter()
-            .filter(|(agent, entry)| *agent != except && entry.handle.as_ref().is_some_and(Handle::is_alive));
-        residents.min_by_key(|(_, entry)| entry.used).and_then(|(_, entry)| entry.handle.clone())
+            .filter(|(agent, resident)| *agent != except && resident.handle.is_alive());
+        others.min_by_key(|(_, resident)| resident.used).map(|(_, resident)| resident.handle.clone())
     }
 }
 
@@ -158,13 +187,13 @@ impl Runtime {
             self.inner().store.acquire(current.incarnation, std::slice::from_ref(agent)).await?;
         let lease = granted.pop().unwrap_or(Err(StoreError::NoAgent))?;
         let guard = LeaseGuard::new(current.lease.clone(), lease.token);
-        Ok(self.inner().directory.enter(lease, guard, self.inner().clock.boot()))
+        Ok(self.inner().directory.enter(lease, guard))
     }
 
     /// Enters a lease that a migration's commit point gave, with a guest that may be warm, and starts the driver.
     pub(crate) fn take_up(&self, lease: Lease, guard: LeaseGuard, warm: Option<WarmGuest>) -> Handle {
         let agent = lease.agent.clone();
-        let owned = self.inner().directory.enter(lease, guard, self.inner().clock.boot());
+        let owned = self.inner().directory.enter(lease, guard);
         self.drive(&agent, owned, warm)
     }
 
@@ -179,25 +208,24 @@ impl Runtime {
 
     fn drive(&self, agent: &AgentId, owned: Owned, warm: Option<WarmGuest>) -> Handle {
         let inner = self.inner();
-        let is_full = inner.directory.residents_at_least(inner.resident_max);
-        let mut entries = inner.directory.lock();
         let now = inner.clock.boot();
+        let mut tables = inner.directory.lock();
+        let Tables { owned: entries, residents } = &mut *tables;
         let entry = entries.entry(agent.clone()).or_insert_with(|| Entry {
             lease: owned.lease.clone(),
             guard: owned.guard.clone(),
-            handle: None,
-            used: now,
             is_publishing: false,
         });
-        entry.used = now;
-        if let Some(handle) = entry.handle.clone().filter(Handle::is_alive) {
-            return handle;
+        if let Some(resident) = residents.get_mut(agent).filter(|resident| resident.handle.is_alive()) {
+            resident.used = now;
+            return resident.handle.clone();
         }
         let grant = Grant { lease: entry.lease.clone(), guard: entry.guard.clone(), warm };
         let handle = agent::spawn(inner.env.clone(), &inner.tasks, grant);
-        entry.handle = Some(handle.clone());
-        drop(entries);
-        if is_full {
+        residents.insert(agent.clone(), Resident { handle: handle.clone(), used: now });
+        let is_full = residents.len() > inner.resident_max;
+        drop(tables);
+        if is_full && inner.directory.residents() > inner.resident_max {
             self.make_room(agent);
         }
         handle
@@ -208,12 +236,5 @@ impl Runtime {
         if let Some(idle) = self.inner().directory.least_recent(agent) {
             self.inner().tasks.spawn(async move { idle.park().await });
         }
-    }
-}
-
-impl Directory {
-    /// Whether there are at least `bound` drivers; counted only when there are that many entries.
-    fn residents_at_least(&self, bound: usize) -> bool {
-        self.lock().len() >= bound && self.residents() >= bound
     }
 }

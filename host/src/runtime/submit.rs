@@ -117,7 +117,7 @@ impl Runtime {
         agent: &AgentId,
         submission: &Submission,
     ) -> Option<Result<Try, CallError>> {
-        let handle = self.inner().directory.handle(agent)?;
+        let handle = self.inner().directory.handle_for_use(agent, self.inner().clock.boot())?;
         let input = match self.new_input(agent, submission) {
             Ok(input) => input,
             Err(error) => return Some(Err(error)),
