@@ -1,5 +1,5 @@
-//! A mesh inside one process: hosts find each other in a shared table. Delivers whole, in order, without delay; a host
-//! that was cut off is unreachable.
+//! A mesh inside one process: hosts find each other in a shared table. Delivers whole, in order, without delay unless a test
+//! asks for one; a host that was cut off is unreachable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::id::HostId;
 use crate::mesh::{Mesh, MeshError, MeshHandler, Peer};
-use crate::time::within;
+use crate::time::{sleep, within};
 
 /// The network that all hosts of a test share.
 #[derive(Clone, Default)]
@@ -21,6 +21,7 @@ pub struct SimNetwork(Arc<Mutex<Table>>);
 struct Table {
     handlers: BTreeMap<HostId, Arc<dyn MeshHandler>>,
     cut: BTreeSet<HostId>,
+    bulk_delay: Duration,
 }
 
 impl SimNetwork {
@@ -42,6 +43,11 @@ impl SimNetwork {
         } else {
             table.cut.remove(&host);
         }
+    }
+
+    /// Lets each bulk transfer take this long.
+    pub fn set_bulk_delay(&self, delay: Duration) {
+        self.lock().bulk_delay = delay;
     }
 
     fn reach(&self, from: HostId, to: HostId) -> Result<Arc<dyn MeshHandler>, MeshError> {
@@ -104,7 +110,12 @@ impl Mesh for SimMesh {
         timeout: Duration,
     ) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
-        self.bounded(peer, timeout, handler.on_bulk(self.host, header, body)).await
+        let delay = self.network.lock().bulk_delay;
+        let arriving = async {
+            sleep(delay).await;
+            handler.on_bulk(self.host, header, body).await
+        };
+        self.bounded(peer, timeout, arriving).await
     }
 
     async fn close(&self) {

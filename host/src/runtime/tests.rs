@@ -171,6 +171,31 @@ async fn an_agent_moves_there_and_back_and_there_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_does_not_chase_an_agent_that_never_rests() {
+    let World { network, hosts } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    // Whenever a bundle has arrived, there is something new.
+    network.set_bulk_delay(Duration::from_millis(20));
+    let rests = CancellationToken::new();
+    let load: Vec<_> = (0..2)
+        .map(|_| {
+            let (host, rests) = (hosts[0].clone(), rests.clone());
+            tokio::spawn(async move {
+                while !rests.is_cancelled() {
+                    ask(&host, "a", "add 1").await;
+                }
+            })
+        })
+        .collect();
+    let record = try_to_migrate(&hosts[0], "a", &hosts[1]).await;
+    rests.cancel();
+    for client in load {
+        client.await.unwrap();
+    }
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_moves_within_a_shared_store() {
     let World { hosts, .. } = two_hosts_on_one_store().await;
     create(&hosts[0], "a").await;

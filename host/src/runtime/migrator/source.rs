@@ -10,7 +10,7 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::Backoff;
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Home, MigrationRecord, RowFrame, StoreError};
+use godwit_core::store::{Home, MigrationRecord, Row, RowFrame, StoreError};
 use godwit_core::time::{sleep, within};
 
 use super::super::Runtime;
@@ -88,6 +88,7 @@ impl Runtime {
             is_aborted,
             sent: 0,
             digest: BundleDigest::default(),
+            has_sent_snapshot: false,
             frozen_at: None,
         };
         self.inner().tasks.spawn(source.live());
@@ -117,6 +118,7 @@ struct Source {
     /// Highest change number that the target has.
     sent: u64,
     digest: BundleDigest,
+    has_sent_snapshot: bool,
     /// Boot time of the freeze: the pause counts from here.
     frozen_at: Option<Duration>,
 }
@@ -169,8 +171,11 @@ impl Source {
         failpoint::hit("migration.source.after-transfer");
 
         self.enter(Phase::Restore).await?;
-        let revision = self.row_revision().await?;
-        self.restore(revision).await?;
+        // An agent that has only just come into being may have had nothing to restore when its rows were read.
+        if is_shared || self.has_sent_snapshot {
+            let revision = self.row_revision().await?;
+            self.restore(revision).await?;
+        }
         failpoint::hit("migration.source.after-restore");
 
         self.enter(Phase::Replay).await?;
@@ -347,7 +352,10 @@ impl Source {
     }
 
     fn note(&mut self, frames: &[RowFrame]) {
-        frames.iter().for_each(|frame| self.digest.update(frame));
+        for frame in frames {
+            self.digest.update(frame);
+            self.has_sent_snapshot |= matches!(frame.row, Row::Snapshot(_));
+        }
         self.sent = frames.last().map_or(self.sent, |frame| frame.change);
     }
 
