@@ -310,34 +310,41 @@ impl Source {
         Ok(())
     }
 
-    /// Sends what has changed since the last round: about what there was when it began, since a busy agent writes on. Answers
-    /// how many bytes that was.
+    /// Sends what has changed since the last round: about what there was when it began, since a busy agent writes on. Rows
+    /// come in the order of their change, and each turn changes the snapshot, so a bundle that holds it has caught up.
+    /// Answers how many bytes that was.
     async fn send_round(&mut self) -> Result<u64, Failure> {
         let before = self.record.bytes;
-        while self.send_bundle().await? >= BUNDLE_BYTES / 2 {}
+        loop {
+            let (bytes, has_caught_up) = self.send_bundle().await?;
+            if bytes < BUNDLE_BYTES / 2 || has_caught_up {
+                break;
+            }
+        }
         self.record.rounds += 1;
         Ok(self.record.bytes - before)
     }
 
     /// Sends all that has changed. The agent is frozen, so there is an end to it.
     async fn send_rest(&mut self) -> Result<(), Failure> {
-        while self.send_bundle().await? > 0 {}
+        while self.send_bundle().await?.0 > 0 {}
         self.record.rounds += 1;
         Ok(())
     }
 
-    /// Sends some of what has changed. Answers how many bytes; zero when nothing has.
-    async fn send_bundle(&mut self) -> Result<usize, Failure> {
+    /// Sends some of what has changed. Answers how many bytes, zero when nothing has, and whether the snapshot was among it.
+    async fn send_bundle(&mut self) -> Result<(usize, bool), Failure> {
         let frames = self.export().await?;
         if frames.is_empty() {
-            return Ok(0);
+            return Ok((0, false));
         }
         self.note(&frames);
+        let has_snapshot = frames.iter().any(is_snapshot);
         let body = wire::encode(&frames);
         let bytes = body.len();
         let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
         self.send_bulk(header, body).await?;
-        Ok(bytes)
+        Ok((bytes, has_snapshot))
     }
 
     /// Whether little is left: a bundle also ends before a row that would make it too large.
@@ -354,7 +361,7 @@ impl Source {
     fn note(&mut self, frames: &[RowFrame]) {
         for frame in frames {
             self.digest.update(frame);
-            self.has_sent_snapshot |= matches!(frame.row, Row::Snapshot(_));
+            self.has_sent_snapshot |= is_snapshot(frame);
         }
         self.sent = frames.last().map_or(self.sent, |frame| frame.change);
     }
@@ -524,6 +531,10 @@ impl Source {
         self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
         finish(&self.runtime, self.record.clone()).await;
     }
+}
+
+fn is_snapshot(frame: &RowFrame) -> bool {
+    matches!(frame.row, Row::Snapshot(_))
 }
 
 /// Tells the target that the agent is its own, until it answers or this host stops.
