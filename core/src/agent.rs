@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Runtime --Handle--> mailbox --> Driver (one task per resident agent)
-//!                                   |-- GuestPool (threads)   turn.rs: pure rules
+//!                                   |-- GuestPool (threads)   turn.rs: pure rules; burst.rs: what runs there
 //!                                   |-- RuntimeStore          chain.rs: turns waiting for one commit
 //! ```
 //! A parked agent has no driver: it is a row in the store and, while owned, a lease in the runtime's directory.

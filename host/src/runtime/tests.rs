@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::input::{Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::migration::Phase;
 use godwit_core::store::memory::{CommitPoint, Doubt, MemoryStore};
@@ -118,9 +118,14 @@ async fn migrate(from: &Runtime, agent: &str, to: &Runtime) {
 async fn try_to_migrate(from: &Runtime, agent: &str, to: &Runtime) -> MigrationRecord {
     let asked = call(from, agent, AgentCall::Migrate { to: to.name().to_owned() }).await;
     let Ok(AgentReply::Migrating(id)) = asked else { panic!("{asked:?}") };
+    ended(from, id).await
+}
+
+/// The record of a migration once it is over.
+async fn ended(source: &Runtime, id: MigrationId) -> MigrationRecord {
     let done = async {
         loop {
-            let record = from.migration(id).await.unwrap();
+            let record = source.migration(id).await.unwrap();
             if record.phase.is_terminal() {
                 return record;
             }
@@ -265,6 +270,22 @@ async fn a_migration_to_an_unreachable_host_leaves_the_agent_running() {
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "2");
     let silent = call(&hosts[0], "b", AgentCall::Show).await;
     assert!(matches!(silent, Err(CallError::PeersSilent { silent: 1, .. })), "{silent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_is_just_starting_is_reached_all_the_same() {
+    let World { network, hosts } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    let target = hosts[1].host();
+    network.set_cut(target, true);
+    // By its key: a name can't be asked for now.
+    let asked = call(&hosts[0], "a", AgentCall::Migrate { to: target.to_string() }).await;
+    let Ok(AgentReply::Migrating(id)) = asked else { panic!("{asked:?}") };
+    sleep(Duration::from_millis(50)).await;
+    assert!(!hosts[0].migration(id).await.unwrap().phase.is_terminal(), "it gave up at once");
+    network.set_cut(target, false);
+    let record = ended(&hosts[0], id).await;
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
 }
 
 /// Where an agent is at home, by the stores' own words.

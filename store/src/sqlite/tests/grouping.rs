@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use godwit_core::store::{RuntimeStore, StoreError, UnitFailure};
+use godwit_core::store::{AcceptError, RuntimeStore, StoreError, UnitFailure};
 
 use super::fixture::{Desk, Place, create, done, join, message};
+use crate::sqlite::writer::Work;
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 /// Limits the file to its size plus some pages, as a full disk would.
@@ -123,4 +124,42 @@ async fn the_log_stays_bounded_while_commits_go_on() {
         highest = std::fs::metadata(log).unwrap().len().max(highest);
     }
     assert!(highest < 120 << 20, "the log grew to {highest} bytes");
+}
+
+#[tokio::test]
+async fn a_lone_caller_commits_by_itself_and_nobody_else_does() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    let lone = desk.ask(message(&desk.owner.agent, b"one"), b"state");
+    assert_eq!(store.commit_turns_here(lone), Ok(done(2)));
+
+    let unit = desk.ask(message(&desk.owner.agent, b"two"), b"state");
+    let others_write = store.shared.idle_writer().expect("nobody writes");
+    assert_eq!(store.commit_turns_here(unit.clone()), Err(unit.clone()));
+    drop(others_write);
+    assert_eq!(store.commit_turns_here(unit), Ok(done(2)));
+
+    let late = desk.ask(message(&desk.owner.agent, b"three"), b"state");
+    store.close().await;
+    assert_eq!(store.commit_turns_here(late.clone()), Err(late));
+
+    let place = Place::new();
+    let store = place.open(SqliteMode::Shared);
+    let mut desk = Desk::new(&store, "a").await;
+    let unit = desk.ask(message(&desk.owner.agent, b"one"), b"state");
+    assert_eq!(store.commit_turns_here(unit.clone()), Err(unit));
+}
+
+#[tokio::test]
+async fn a_write_that_panics_on_its_caller_s_thread_ends_the_store() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let desk = Desk::new(&store, "a").await;
+    let (job, answer) = Work::<_, ()>::boxed(|_| panic!("planned"), true);
+    store.shared.idle_writer().expect("nobody writes").run(job);
+    assert!(answer.await.is_err(), "the job was dropped");
+    assert!(store.fatal().borrow().is_some());
+    let refused = store.accept(message(&desk.owner.agent, b"late"), desk.owner.incarnation).await;
+    assert!(matches!(refused, Err(AcceptError::Store(StoreError::Closed { .. }))), "{refused:?}");
 }
