@@ -1,8 +1,8 @@
 //! The driver: one task that owns one resident agent, from activation to parking.
 //!
 //! It takes commands, runs turns on the guest threads, commits them, and only then answers. Everything it holds can be
-//! thrown away at any time: after each failure it loads the agent from the store again. What happens after a commit or a
-//! failed turn is in `driver/settle.rs`.
+//! thrown away at any time: after each failure it loads the agent from the store again. Running what waits is in
+//! `driver/work.rs`, what happens after a commit or a failed turn in `driver/settle.rs`, standing still in `driver/hold.rs`.
 //!
 //! ```text
 //!            Ask                    nothing waits                        commit
@@ -19,29 +19,22 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::agent::burst::Burst;
-use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
 use crate::agent::loading::{self, LoadFailure, Loaded};
-use crate::agent::turn::{self, Start};
 use crate::agent::{
-    AgentEnv, Answer, AskRequest, Command, CommandError, End, Frozen, Grant, Handle, MAILBOX_MAX,
-    NotAccepted, Notice,
+    AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
 };
 use crate::event::{EventKind, NewEvent};
-use crate::guest::GuestError;
 use crate::id::{AgentId, InputId, Revision, Seq};
-use crate::input::{FaultKind, InputState};
 use crate::lease::{Lease, LeaseGuard, LeaseState};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
-use crate::snapshot::Snapshot;
-use crate::store::{
-    Accepted, Attempt, BrokenReason, Lifecycle, Owner, Page, Step, StoreError, StoredInput, Unit,
-};
+use crate::store::{Accepted, BrokenReason, Lifecycle, Owner, Page, StoreError, StoredInput};
 use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
+mod hold;
 mod settle;
+mod work;
 
 /// How often an agent that may not act now looks at its lease again.
 const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
@@ -353,198 +346,6 @@ impl Driver {
             }
         }
         self.is_inbox_stale = true;
-    }
-
-    async fn on_init_failure(&mut self, attempt: u32, error: GuestError) -> Flow {
-        self.loaded = None;
-        self.failures = attempt - 1;
-        if matches!(&error, GuestError::Fault(fault) if fault.kind == FaultKind::Start) {
-            (self.env.notify)(Notice::NoRoom(self.agent.clone()));
-            self.pause_longer();
-            return Ok(());
-        }
-        match turn::after_failure(&error, attempt) {
-            turn::Verdict::Uncounted => self.on_uncounted(&error).await,
-            turn::Verdict::Again { .. } => {
-                self.failures = attempt;
-                self.pause_longer();
-                Ok(())
-            }
-            turn::Verdict::DeadLetter(_) => {
-                self.break_down(BrokenReason::Init { message: error.to_string() }).await
-            }
-        }
-    }
-
-    /// Runs what waits, up to what one commit takes, commits it, and deals with the turn that failed.
-    async fn work(&mut self) -> Flow {
-        let Some((chain, turns)) = self.pick().await? else { return Ok(()) };
-        if turns.is_empty() {
-            return if chain.is_empty() { Ok(()) } else { self.commit(chain).await };
-        }
-        let Some(loaded) = self.loaded.take() else { return Ok(()) };
-        let (env, plugin) = (self.env.clone(), loaded.author.plugin);
-        let burst = Burst::new(loaded, chain, turns);
-        let run = self.env.pool.run(plugin, move || burst.run(&env)).await;
-        let Burst { loaded, chain, turns, failed, outcome } = run.map_err(|_| End::Parked)?;
-        self.loaded = Some(loaded);
-        self.failures = 0;
-        for (origin, _) in turns.into_iter().rev() {
-            match origin {
-                Origin::Direct(request) => self.direct.push_front(request),
-                Origin::Queued(input) => self.queue.push_front(*input),
-                Origin::Init => {}
-            }
-        }
-        let settled = match outcome {
-            Some(outcome) => self.settle(chain, outcome).await,
-            None if chain.is_empty() => Ok(()),
-            None => self.commit(chain).await,
-        };
-        let Some((origin, attempt, error)) = failed else { return settled };
-        if settled.is_err() || self.loaded.is_none() {
-            self.put_back(origin);
-            return settled;
-        }
-        match origin {
-            Origin::Init => self.on_init_failure(attempt, error).await,
-            origin => self.on_failed_turn(origin, attempt, error).await,
-        }
-    }
-
-    /// Takes the turns of the next burst. A turn that must be staged durably comes first in its burst, and so do dead
-    /// letters, which the chain holds already.
-    async fn pick(&mut self) -> Result<Option<(Chain, VecDeque<(Origin, u32)>)>, End> {
-        let Some(loaded) = &self.loaded else { return Ok(None) };
-        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
-        let mut turns = VecDeque::new();
-        if loaded.head.revision == Revision(0) {
-            turns.push_back((Origin::Init, self.failures + 1));
-            return Ok(Some((chain, turns)));
-        }
-        while turns.len() + chain.pending.len() < CHAIN_TURNS_MAX {
-            let Some(input) = self.queue.pop_front() else { break };
-            match turn::start(&input, self.lease.incarnation) {
-                Start::Now => turns.push_back((Origin::Queued(Box::new(input)), 1)),
-                Start::Stage { attempts } if turns.is_empty() && chain.is_empty() => {
-                    let staged = StoredInput { state: InputState::Staged, attempts, ..input };
-                    self.stage(&staged).await?;
-                    if self.loaded.is_none() {
-                        return Ok(None);
-                    }
-                    turns.push_back((Origin::Queued(Box::new(staged)), attempts));
-                }
-                Start::GiveUp(reason) if turns.is_empty() => {
-                    chain.push_dead_letter(Origin::Queued(Box::new(input)), reason);
-                }
-                Start::Stage { .. } | Start::GiveUp(_) => {
-                    self.queue.push_front(input);
-                    break;
-                }
-            }
-        }
-        let room = CHAIN_TURNS_MAX.saturating_sub(turns.len() + chain.pending.len()).min(self.direct.len());
-        turns.extend(self.direct.drain(..room).map(|request| (Origin::Direct(request), 1)));
-        Ok(Some((chain, turns)))
-    }
-
-    async fn stage(&mut self, input: &StoredInput) -> Flow {
-        let Some(loaded) = &self.loaded else { return Ok(()) };
-        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
-        let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
-        chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
-        self.commit(chain).await
-    }
-
-    /// Takes a snapshot of the current revision and stores it.
-    async fn checkpoint(&mut self) -> Result<Revision, CommandError> {
-        let failed = |reason: String| CommandError::Failed { reason };
-        let Some(loaded) = self.loaded.as_mut() else {
-            return Err(CommandError::Loading);
-        };
-        // Before `init` there is nothing to keep.
-        if loaded.head.revision == Revision(0) {
-            return Err(CommandError::Loading);
-        }
-        let Some(mut guest) = loaded.guest.take() else {
-            return Err(CommandError::Loading);
-        };
-        let context = loaded.author.context_outside(loaded.head.revision, loaded.head.time_ms);
-        let job = move || {
-            let state = guest.snapshot(&context);
-            (guest, state)
-        };
-        let run = self.env.pool.run(loaded.author.plugin, job).await;
-        let (guest, state) = run.map_err(|error| failed(error.to_string()))?;
-        let state = state.map_err(|error| failed(error.to_string()))?;
-        loaded.guest = Some(guest);
-        let snapshot = Snapshot {
-            generation: loaded.author.owner.generation,
-            revision: loaded.head.revision,
-            plugin_version: loaded.author.plugin_version.clone(),
-            state,
-        };
-        let unit = Unit {
-            owner: loaded.author.owner.clone(),
-            base: loaded.head.revision,
-            steps: vec![Step::Checkpoint(snapshot)],
-        };
-        match self.env.store.commit_turns(unit).await.failure {
-            None => Ok(loaded.head.revision),
-            Some(failure) => {
-                self.loaded = None;
-                Err(failed(format!("store refused: {failure:?}")))
-            }
-        }
-    }
-
-    /// Holds the agent here until it is thawed or stopped; callers queue up.
-    async fn freeze(&mut self, done: oneshot::Sender<Frozen>) -> Flow {
-        let Some(mailbox) = self.own_mailbox.upgrade() else {
-            return Err(End::Parked);
-        };
-        if self.loaded.is_none() {
-            self.load(None).await?;
-        }
-        let Some(loaded) = &self.loaded else { return Ok(()) };
-        let handle = Handle::new(mailbox, self.thaw.clone());
-        let frozen = Frozen::new(loaded.author.owner.clone(), loaded.head.revision, handle);
-        if done.send(frozen).is_err() {
-            // The dropped ticket has already asked for the thaw, which must not outlive this freeze.
-            self.thaw.notified().await;
-            return Ok(());
-        }
-        loop {
-            // Cancel safe: `recv` and `notified` lose nothing when dropped.
-            let command = tokio::select! {
-                biased;
-                () = self.thaw.notified() => {
-                    self.is_inbox_stale = true;
-                    return Ok(());
-                }
-                command = self.commands.recv() => command,
-            };
-            match command {
-                None => return Err(End::Parked),
-                Some(Command::Ask(request)) if self.direct.len() >= MAILBOX_MAX => {
-                    self.answer(request.answer, Answer::NotAccepted(NotAccepted::Busy));
-                }
-                Some(Command::Ask(request)) => self.direct.push_back(request),
-                Some(Command::Wake) => self.is_inbox_stale = true,
-                Some(Command::Reload) => self.forget_queue(),
-                Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
-                Some(Command::Checkpoint { done }) => {
-                    let busy = CommandError::Failed { reason: "agent is migrating".into() };
-                    // The caller may be gone.
-                    let _ = done.send(Err(busy));
-                }
-                Some(Command::Freeze { done }) => drop(done),
-                Some(Command::Stop { end, done }) => {
-                    self.finish_stop(done);
-                    return Err(end);
-                }
-            }
-        }
     }
 
     /// Answers everybody who still waits, and tells the host.
