@@ -46,6 +46,12 @@ pub const ATTEMPTS_MAX: u32 = 3;
 pub const PAGE_MAX: usize = 1_000;
 /// Events that one store keeps; the oldest go first, and a reader behind them gets a gap event.
 pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
+/// How long an ended input keeps its key, outcome and reply: a client that comes back within a week learns the truth.
+pub const INPUTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Dead letters of one agent that stay until somebody drops them; of more, the oldest go as other ended inputs do.
+pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
+/// Rows that one call of `prune` looks at, so that it holds up no other write for long.
+pub const PRUNE_ROWS_MAX: usize = 256;
 /// A mesh frame in bytes, checked before reading it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// One chunk of bulk transfer in bytes.

@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
 use crate::input::{InputState, NewInput};
 use crate::lease::Lease;
 use crate::output::{StoredOutput, UndeliverableReason};
@@ -50,6 +50,7 @@ pub mod conformance;
 pub mod error;
 pub mod handoff;
 pub mod memory;
+pub mod retention;
 pub mod rows;
 pub mod session;
 
@@ -59,6 +60,7 @@ pub use commit::{
 };
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
+pub use retention::{Pruned, Retention};
 pub use rows::{Row, RowFrame, RowKey};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
 
@@ -216,6 +218,18 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// # Errors
     /// `Conflict` when it is not dead-lettered, or not here.
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
+
+    // --- retention
+
+    /// Removes what has ended and is no longer kept: looks at `PRUNE_ROWS_MAX` inputs behind seq `after`, and at as many
+    /// outputs. The ages are judged by the store's clock. **H**
+    ///
+    /// An input stays while it is open, young, one of the newest dead letters, or named by a boundary of this generation
+    /// above the oldest kept snapshot, from which replay would need it. While a migration of the agent is open, nothing
+    /// goes. The agent's row counts what went.
+    ///
+    /// Crash: all of it or nothing.
+    async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError>;
 
     // --- boundaries
 

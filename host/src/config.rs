@@ -9,14 +9,18 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use godwit_core::id::HostId;
 use godwit_core::lease::LeaseProfile;
+use godwit_core::limits::INPUTS_KEPT;
 
 /// Guests kept at once at most: each reserves address space for its memory.
 const RESIDENT_MAX: usize = 10_000;
 /// Threads for guests at most.
 const GUEST_THREADS_MAX: usize = 256;
+/// Ended inputs are kept for a century at most.
+const INPUTS_KEPT_S_MAX: usize = 100 * 366 * 24 * 3600;
 /// A host's name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Variables with a section's prefix that are the command line's own.
@@ -43,6 +47,8 @@ pub struct HostConfig {
     pub resident_max: usize,
     /// Threads that guests run on.
     pub guest_threads: usize,
+    /// How long ended inputs are kept.
+    pub inputs_kept: Duration,
 }
 
 /// One thing that can be set.
@@ -59,7 +65,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 9] = [
+const KEYS: [Key; 10] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -123,6 +129,13 @@ const KEYS: [Key; 9] = [
         example: "4",
         is_default: false,
         meaning: "Threads that guests run on. By default as many as there are CPUs, at least 2.",
+    },
+    Key {
+        name: "limits.inputs_kept_s",
+        flag: None,
+        example: "604800",
+        is_default: true,
+        meaning: "Seconds that an ended input keeps its key, outcome and reply; later the same key is a new input.",
     },
 ];
 
@@ -211,6 +224,10 @@ impl HostConfig {
                 parse_count(text, 2, GUEST_THREADS_MAX)
             })?
             .unwrap_or_else(threads_default),
+            inputs_kept: scalar(layers, "limits.inputs_kept_s", |text| {
+                parse_count(text, 1, INPUTS_KEPT_S_MAX)
+            })?
+            .map_or(INPUTS_KEPT, |seconds| Duration::from_secs(seconds as u64)),
         })
     }
 }

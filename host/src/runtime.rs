@@ -42,6 +42,7 @@ pub mod events;
 mod migrator;
 mod peers;
 pub mod plugins;
+mod retention;
 pub mod routing;
 mod scan;
 mod session;
@@ -89,6 +90,8 @@ pub struct RuntimeConfig {
     pub guest_threads: usize,
     /// An agent without work for this long is parked.
     pub park_after: Duration,
+    /// How long ended inputs are kept.
+    pub inputs_kept: Duration,
 }
 
 /// A running host. Cheap to clone.
@@ -168,6 +171,7 @@ impl Runtime {
         tasks.spawn(runtime.clone().hear(incoming));
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
+        tasks.spawn(retention::run(runtime.clone(), config.inputs_kept));
         Ok(runtime)
     }
 

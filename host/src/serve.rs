@@ -102,6 +102,7 @@ fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr
         resident_max: config.resident_max,
         guest_threads: config.guest_threads,
         park_after: PARK_AFTER,
+        inputs_kept: config.inputs_kept,
     }
 }
 

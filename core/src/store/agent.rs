@@ -156,6 +156,8 @@ pub struct AgentRow {
     pub labels: BTreeMap<String, String>,
     /// Inputs that wait for an end.
     pub open_inputs: u64,
+    /// Ended inputs whose rows retention has removed.
+    pub inputs_pruned: u64,
     /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.
     pub time_ms: u64,
     /// Wall time of creation in Unix milliseconds.
@@ -183,6 +185,8 @@ pub struct StoredInput {
     pub body_digest: Digest,
     /// Its end, once it has one.
     pub outcome: Option<Outcome>,
+    /// When it ended, by the wall clock of the store that it ended in, Unix milliseconds: there with the outcome.
+    pub ended_at_ms: Option<u64>,
 }
 
 /// All that an owner loads to run an agent.

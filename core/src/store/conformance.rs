@@ -44,6 +44,7 @@ mod migrations;
 mod outbox;
 mod plugins;
 mod random;
+mod retention;
 mod sessions;
 mod transfer;
 
@@ -142,6 +143,7 @@ pub fn cases() -> Vec<Case> {
         handoff::cases(),
         handoff_rows::cases(),
         homes::cases(),
+        retention::cases(),
         random::cases(),
     ]
     .into_iter()

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
 use crate::input::{InputState, NewInput};
 use crate::lease::Lease;
 use crate::limits::PAGE_MAX;
@@ -23,6 +23,7 @@ use crate::store::agent::{AgentImage, AgentRow, Lifecycle, NewAgent, StoredInput
 use crate::store::commit::{AcceptError, Accepted, Owner, Unit, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
+use crate::store::retention::{Pruned, Retention};
 use crate::store::rows::RowFrame;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 use crate::store::{OutputEnd, OutputKey, Page, RuntimeStore};
@@ -30,6 +31,7 @@ use crate::time::Clock;
 
 mod commit;
 mod handoff;
+mod retention;
 mod rows;
 mod tables;
 
@@ -231,13 +233,21 @@ impl RuntimeStore for MemoryStore {
         self.tables().redrive(agent, input)
     }
 
+    async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {
+        self.tables().prune(agent, retention, after, self.clock.wall_ms())
+    }
+
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
-        self.tables().commit_turns(unit)
+        self.tables().commit_turns(unit, self.clock.wall_ms())
     }
 
     /// Takes every other revision, so that its users go both ways.
     fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
-        if unit.base.0.is_multiple_of(2) { Ok(self.tables().commit_turns(unit)) } else { Err(unit) }
+        if unit.base.0.is_multiple_of(2) {
+            Ok(self.tables().commit_turns(unit, self.clock.wall_ms()))
+        } else {
+            Err(unit)
+        }
     }
 
     async fn receipts(

@@ -101,6 +101,8 @@ pub struct AgentPortable {
     pub created_at_ms: u64,
     /// Position that the next output gets.
     pub next_output: u64,
+    /// Ended inputs whose rows retention has removed: with the rows that are there they are all seqs ever given.
+    pub inputs_pruned: u64,
 }
 
 /// What a receiving agent has heard from one origin.

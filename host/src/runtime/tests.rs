@@ -26,6 +26,15 @@ fn id(text: &str) -> AgentId {
 }
 
 async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) -> Runtime {
+    host_that_keeps(network, number, store, godwit_core::limits::INPUTS_KEPT).await
+}
+
+async fn host_that_keeps(
+    network: &SimNetwork,
+    number: u8,
+    store: Arc<dyn RuntimeStore>,
+    inputs_kept: Duration,
+) -> Runtime {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = PeerDoor::default();
     let host = HostId([number; 32]);
@@ -38,6 +47,7 @@ async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) ->
         resident_max: 100,
         guest_threads: 2,
         park_after: Duration::from_secs(60),
+        inputs_kept,
     };
     let parts = Parts { store, loader: Arc::new(ScriptedLoader::default()), mesh, clock, peer_book: None };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
@@ -353,4 +363,32 @@ async fn an_unknown_transfer_within_a_store_is_settled_by_the_lease() {
             assert_eq!(ask(host, "a", "add 1").await, (2 + number).to_string(), "{doubt:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ended_inputs_go_after_a_while_and_the_history_still_verifies() {
+    let kept = Duration::from_millis(300);
+    let host = host_that_keeps(&SimNetwork::default(), 1, separate_store(), kept).await;
+    create(&host, "a").await;
+    let keyed = || Submission { idempotency_key: Some("key".into()), ..submission(&host, "add 1") };
+    let add = || async {
+        let ask = AgentCall::Ask { submission: keyed(), timeout_ms: 10_000 };
+        call(&host, "a", ask).await.unwrap();
+        ask_number(&host).await
+    };
+    assert_eq!((add().await, add().await), (1, 1), "one key runs once");
+    let is_new_again = async {
+        while add().await == 1 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(Duration::from_secs(10), is_new_again).await.expect("the key is new again");
+    let Ok(AgentReply::Verified(report)) = call(&host, "a", AgentCall::Verify).await else { panic!() };
+    assert_eq!(report.breaks, Vec::<String>::new());
+    let row = host.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    assert!(row.inputs_pruned > 0);
+}
+
+async fn ask_number(host: &Runtime) -> u32 {
+    ask(host, "a", "get").await.parse().unwrap()
 }

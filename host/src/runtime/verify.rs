@@ -97,11 +97,6 @@ impl ChainCheck {
         self.inputs.get(&input).copied()
     }
 
-    /// How many inputs are named.
-    pub fn inputs_named(&self) -> usize {
-        self.inputs.len()
-    }
-
     /// The newest state that a receipt names.
     pub fn state(&self) -> Option<(Revision, Digest)> {
         self.state

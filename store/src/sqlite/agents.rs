@@ -268,7 +268,7 @@ impl NewRow<'_> {
 
 pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if Head::load(tx.conn, &new.agent)?.is_some() {
-        at_home(tx, &new.agent)?;
+        at_home(tx.conn, &new.agent)?;
         let known = row(tx.conn, &new.agent)?.zip(spec(tx.conn, &new.agent)?);
         return match known {
             Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
@@ -322,7 +322,7 @@ pub(super) fn write_spec(
 const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
-           a.broken_sealed, a.labels_sealed
+           a.broken_sealed, a.labels_sealed, a.inputs_pruned
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
@@ -344,6 +344,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         spec_revision: SpecRevision(row.get::<_, Int>(12)?.0),
         plugin: Digest(row.get(13)?),
         created_at_ms: row.get::<_, Int>(14)?.0,
+        inputs_pruned: row.get::<_, Int>(19)?.0,
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,
     })

@@ -133,7 +133,7 @@ impl NestedError for StepError {
 
 /// Commits a prefix of a unit.
 pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
-    let head = match at_home(tx, &unit.owner.agent) {
+    let head = match at_home(tx.conn, &unit.owner.agent) {
         Ok(head) => head,
         Err(Fail::Store(error)) => return Ok(outcome(0, Some(error))),
         Err(engine) => return Err(engine),
@@ -383,7 +383,7 @@ impl<'a> Chain<'a> {
 
     fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {
         let place = (self.head.key, ended.seq, self.head.change());
-        let outcome = End { outcome: &ended.outcome, sealed };
+        let outcome = End { outcome: &ended.outcome, sealed, at_ms: tx.now_ms() };
         self.head.open_inputs = self.head.open_inputs.saturating_sub(1);
         match self.waiting.take_if(|(seq, _)| *seq == ended.seq) {
             Some((_, arrival)) => {

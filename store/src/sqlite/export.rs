@@ -264,5 +264,6 @@ fn portable(conn: &Connection, head: &Head) -> Fallible<Option<AgentPortable>> {
         time_ms: row.time_ms,
         created_at_ms: row.created_at_ms,
         next_output: head.next_output,
+        inputs_pruned: row.inputs_pruned,
     }))
 }

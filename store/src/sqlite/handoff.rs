@@ -235,7 +235,8 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
     let written = execute(
         tx.conn,
         "UPDATE agent SET change = max(change, ?2), row_change = ?2, generation = ?3, revision = ?4, head = ?5,
-             next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11
+             next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11,
+             inputs_pruned = ?12
          WHERE key = ?1 AND row_change < ?2",
         params![
             key,
@@ -249,6 +250,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             Int(portable.time_ms),
             Int(portable.created_at_ms),
             Int(portable.next_output),
+            Int(portable.inputs_pruned),
         ],
     )?;
     if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }

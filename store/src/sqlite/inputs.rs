@@ -68,6 +68,8 @@ pub(super) struct Fate<'a> {
 pub(super) struct End<'a> {
     pub(super) outcome: &'a Outcome,
     pub(super) sealed: &'a [u8],
+    /// By the wall clock of the store that it happened in.
+    pub(super) at_ms: u64,
 }
 
 impl End<'_> {
@@ -99,8 +101,8 @@ pub(super) fn insert(
     execute(
         tx.conn,
         "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, key, digest,
-             outcome_sealed, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             outcome_sealed, ended_at_ms, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             agent,
             Int(seq.0),
@@ -115,6 +117,7 @@ pub(super) fn insert(
             content.key,
             content.digest.0,
             fate.end.map(|end| end.sealed),
+            fate.end.map(|end| Int(end.at_ms)),
             is_inline.then_some(content.body),
         ],
     )?;
@@ -132,7 +135,8 @@ pub(super) fn insert(
 pub(super) fn end(tx: &Tx<'_>, (agent, seq, change): (i64, Seq, Int), end: &End<'_>) -> Fallible<()> {
     execute(
         tx.conn,
-        "UPDATE input SET change = ?3, state = ?4, revision = ?5, token = ?6, outcome_sealed = ?7
+        "UPDATE input SET change = ?3, state = ?4, revision = ?5, token = ?6, outcome_sealed = ?7,
+             ended_at_ms = ?8
          WHERE agent = ?1 AND seq = ?2",
         params![
             agent,
@@ -142,6 +146,7 @@ pub(super) fn end(tx: &Tx<'_>, (agent, seq, change): (i64, Seq, Int), end: &End<
             end.revision(),
             end.token(),
             end.sealed,
+            Int(end.at_ms),
         ],
     )
     .map(drop)
@@ -198,7 +203,7 @@ pub(super) fn accept(
     arrival: &mut Arrival,
     by: Incarnation,
 ) -> Fallible<Result<Accepted, AcceptError>> {
-    let mut head = at_home(tx, &arrival.new.agent)?;
+    let mut head = at_home(tx.conn, &arrival.new.agent)?;
     if tx.env.faults.skips_dedup() {
         return accept_blindly(tx, &mut head, arrival, by).map(Ok);
     }
@@ -332,14 +337,15 @@ pub(super) fn write_receiver(tx: &Tx<'_>, agent: i64, change: Int, receiver: &Re
 }
 
 pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<()> {
-    let mut head = at_home(tx, agent)?;
+    let mut head = at_home(tx.conn, agent)?;
     let known = by_id(tx.conn, head.key, agent, input)?;
     let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
     let state = known.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
     let change = head.change();
     execute(
         tx.conn,
-        "UPDATE input SET change = ?3, state = ?4, attempts = 0, revision = NULL, token = NULL, outcome_sealed = NULL
+        "UPDATE input SET change = ?3, state = ?4, attempts = 0, revision = NULL, token = NULL, outcome_sealed = NULL,
+             ended_at_ms = NULL
          WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(known.seq.0), change, input_state_code(state)],
     )?;
@@ -354,7 +360,7 @@ macro_rules! select_input {
     ($index:literal, $rest:literal) => {
         concat!(
             "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
-                    coalesce(i.body, b.body), i.change, i.revision, i.token
+                    coalesce(i.body, b.body), i.change, i.revision, i.token, i.ended_at_ms
              FROM input i ",
             $index,
             " LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq WHERE i.agent = ?1 AND ",
@@ -390,6 +396,7 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
         idempotency_key: row.get(5)?,
         body_digest: Digest(row.get(6)?),
         outcome: outcome.map(|sealed| unseal(&sealed, what)).transpose()?,
+        ended_at_ms: row.get::<_, Option<Int>>(12)?.map(|at| at.0),
         input,
     };
     let columns = (
@@ -488,7 +495,11 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
         state: input.state,
         attempts: input.attempts,
         accepted_by: NO_INCARNATION,
-        end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End { outcome, sealed }),
+        end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End {
+            outcome,
+            sealed,
+            at_ms: input.ended_at_ms.unwrap_or(0),
+        }),
     };
     let body = seal(&input.input);
     let content = Content {

@@ -17,8 +17,8 @@ use super::writer::Tx;
 ///
 /// # Errors
 /// `NoAgent`, `NotHome`.
-pub(super) fn at_home(tx: &Tx<'_>, agent: &AgentId) -> Fallible<Head> {
-    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+pub(super) fn at_home(conn: &Connection, agent: &AgentId) -> Fallible<Head> {
+    let head = Head::load(conn, agent)?.ok_or(StoreError::NoAgent)?;
     match head.home {
         Home::Here => Ok(head),
         home => Err(StoreError::NotHome { home }.into()),
@@ -30,7 +30,7 @@ pub(super) fn at_home(tx: &Tx<'_>, agent: &AgentId) -> Fallible<Head> {
 /// # Errors
 /// As `at_home`, and `Fenced`.
 pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
-    let head = at_home(tx, &owner.agent)?;
+    let head = at_home(tx.conn, &owner.agent)?;
     if is_owner(&head, owner) { Ok(head) } else { Err(head.fenced().into()) }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn acquire(
 }
 
 fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallible<Lease> {
-    let head = at_home(tx, agent)?;
+    let head = at_home(tx.conn, agent)?;
     match head.holder {
         Some(_) => Ok(lease_held_by(&head, incarnation)?),
         None => grant(tx, &head, head.token.next(), incarnation, GrantCause::Acquired, None),
@@ -113,7 +113,7 @@ fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallib
 }
 
 pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
-    let head = at_home(tx, &owner.agent)?;
+    let head = at_home(tx.conn, &owner.agent)?;
     let is_released =
         head.holder.is_none() && head.token == owner.token && head.generation == owner.generation;
     if is_released {
@@ -138,7 +138,7 @@ pub(super) fn transfer(
     target: HostId,
 ) -> Fallible<Lease> {
     let cause = GrantCause::Transferred { migration, revision: base };
-    let head = at_home(tx, &owner.agent)?;
+    let head = at_home(tx.conn, &owner.agent)?;
     let is_done = head.cause == cause
         && head.token == owner.token.next()
         && head.holder.is_some_and(|holder| holder.host == target);

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use godwit_core::id::{
+    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId,
+};
 use godwit_core::input::{InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
@@ -17,8 +19,8 @@ use godwit_core::receipt::Receipt;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd,
-    OutputKey, Owner, Page, PrepareRequest, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
-    Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, RowFrame, RuntimeStore, Session,
+    SessionRequest, SessionRow, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 
@@ -28,7 +30,7 @@ use super::sql::execute;
 use super::writer::Work;
 use super::{
     SqliteMode, SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox,
-    plugins, sessions, state,
+    plugins, retention, sessions, state,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -207,6 +209,16 @@ impl RuntimeStore for SqliteStore {
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         let agent = agent.clone();
         self.write(move |tx| inputs::redrive(tx, &agent, input)).await
+    }
+
+    async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {
+        let (agent, retention, now_ms) = (agent.clone(), retention.clone(), self.env.clock.wall_ms());
+        let found = agent.clone();
+        let plan = self.read(move |conn| retention::plan(conn, &found, &retention, after, now_ms)).await?;
+        match plan.if_idle() {
+            Some(pruned) => Ok(pruned),
+            None => self.write(move |tx| retention::prune(tx, &agent, &plan)).await,
+        }
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {

@@ -26,6 +26,7 @@ fn input(state: InputState, attempts: u32, accepted_by: u64) -> StoredInput {
         idempotency_key: None,
         body_digest: Digest::ZERO,
         outcome: None,
+        ended_at_ms: None,
     }
 }
 

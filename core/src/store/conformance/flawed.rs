@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, StoreId};
+use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
 use crate::input::{InputState, NewInput, Outcome};
 use crate::lease::Lease;
 use crate::limits::PAGE_MAX;
@@ -21,8 +21,8 @@ use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd,
-    OutputKey, Owner, Page, PrepareRequest, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
-    Sharing, Step, StoreError, StoredInput, Unit, UnitOutcome,
+    OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, Row, RowFrame, RuntimeStore, Session,
+    SessionRequest, SessionRow, Sharing, Step, StoreError, StoredInput, Unit, UnitOutcome,
 };
 use crate::time::Clock;
 
@@ -55,11 +55,13 @@ pub enum Flaw {
     OutputsKept,
     /// A store that is opened again is empty.
     NotDurable,
+    /// Retention removes whatever has ended.
+    PrunesTheYoung,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -73,6 +75,7 @@ impl Flaw {
         Self::EventsUnfiltered,
         Self::OutputsKept,
         Self::NotDurable,
+        Self::PrunesTheYoung,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.
@@ -127,6 +130,11 @@ impl Flaw {
                 "commit::what_was_answered_is_there_after_reopening",
                 "leases::tokens_rise_across_releases_expiry_and_restarts",
                 "handoff::each_home_survives_reopening",
+            ],
+            Self::PrunesTheYoung => &[
+                "retention::ended_inputs_go_when_their_time_is_over",
+                "retention::the_newest_dead_letters_stay",
+                "random::random_sequences_equal_the_model",
             ],
         }
     }
@@ -354,6 +362,12 @@ impl RuntimeStore for Flawed {
 
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         self.inner.redrive(agent, input).await
+    }
+
+    async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {
+        let hasty = Retention { inputs: std::time::Duration::ZERO, dead_letters: 0 };
+        let retention = if self.flaw == Flaw::PrunesTheYoung { &hasty } else { retention };
+        self.inner.prune(agent, retention, after).await
     }
 
     async fn commit_turns(&self, mut unit: Unit) -> UnitOutcome {

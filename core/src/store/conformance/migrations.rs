@@ -21,7 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-fn record(number: u8, agent: &str, role: Role, phase: Phase) -> MigrationRecord {
+pub(super) fn record(number: u8, agent: &str, role: Role, phase: Phase) -> MigrationRecord {
     let started_at_ms = super::START_MS + u64::from(number);
     MigrationRecord {
         id: migration(number),

@@ -15,10 +15,15 @@ use crate::store::conformance::fixture::{
     ALL, Desk, Site, Store, TTL, Turn, World, done, host, id, is_conflict, is_fenced, is_stale, keyed,
     message,
 };
-use crate::store::{AcceptError, Accepted, OutputEnd, OutputKey, Owner, Sharing, StoreError, UnitFailure};
+use crate::store::{
+    AcceptError, Accepted, OutputEnd, OutputKey, Owner, Pruned, Retention, Sharing, StoreError, UnitFailure,
+};
+use crate::time::Clock;
 
 const STEPS: u64 = 120;
 const HOSTS: u64 = 3;
+/// Ended inputs are kept for less than two expiries.
+const KEPT: Duration = Duration::from_secs(20);
 const AGENTS: [&str; 2] = ["one", "two"];
 const DESTINATIONS: [&str; 2] = ["x", "y"];
 
@@ -69,6 +74,10 @@ struct ModelInput {
     key: Option<String>,
     body: String,
     fate: Fate,
+    /// When it ended.
+    ended_at_ms: Option<u64>,
+    /// Whether retention has removed it.
+    is_gone: bool,
 }
 
 /// One agent as it must be.
@@ -150,7 +159,8 @@ impl Run {
             83..88 => self.acknowledge(agent).await,
             88..92 => self.transfer(agent).await,
             92..95 => self.leave().await,
-            95..98 => self.expire().await,
+            95..97 => self.expire().await,
+            97..98 => self.prune(agent).await,
             _ => self.reopen().await,
         }
     }
@@ -207,10 +217,19 @@ impl Run {
         let by = self.sites[0].incarnation;
         let answered = self.store().accept(new, by).await;
         let model = &mut self.models[agent];
-        let known = model.inputs.iter().position(|input| key.is_some() && input.key == key);
+        let is_known = |input: &ModelInput| key.is_some() && input.key == key && !input.is_gone;
+        let known = model.inputs.iter().position(is_known);
         match (known, answered) {
             (None, Ok(Accepted::New { seq })) => {
-                model.inputs.push(ModelInput { id: input, key, body, fate: Fate::Waiting });
+                let input = ModelInput {
+                    id: input,
+                    key,
+                    body,
+                    fate: Fate::Waiting,
+                    ended_at_ms: None,
+                    is_gone: false,
+                };
+                model.inputs.push(input);
                 assert_eq!(seq, Seq(model.inputs.len() as u64), "{}", self.at);
             }
             (Some(known), Ok(Accepted::Duplicate(stored))) => {
@@ -264,6 +283,7 @@ impl Run {
         let model = &mut self.models[agent];
         model.revision += 1;
         for index in ended {
+            model.inputs[index].ended_at_ms = Some(self.world.clock.wall_ms());
             model.inputs[index].fate = match kind {
                 BoundaryKind::DeadLetter => Fate::GivenUp,
                 _ => Fate::Applied,
@@ -316,13 +336,14 @@ impl Run {
             (input.id, input.fate)
         };
         let expected = match fate {
-            Fate::GivenUp => Answer::Done,
+            Fate::GivenUp if !self.models[agent].inputs[chosen].is_gone => Answer::Done,
             _ => Answer::Conflict,
         };
         let answered = self.store().redrive(&id(AGENTS[agent]), input).await;
         assert_eq!(answer(answered), expected, "{}", self.at);
         if expected == Answer::Done {
-            self.models[agent].inputs[chosen].fate = Fate::Waiting;
+            let input = &mut self.models[agent].inputs[chosen];
+            (input.fate, input.ended_at_ms) = (Fate::Waiting, None);
         }
     }
 
@@ -393,6 +414,24 @@ impl Run {
         self.rejoin(number).await;
     }
 
+    /// Every commit stores a snapshot, so that age and being a dead letter decide alone.
+    async fn prune(&mut self, agent: usize) {
+        let retention = Retention { inputs: KEPT, dead_letters: 1 };
+        let before_ms = retention.inputs_before_ms(self.world.clock.wall_ms());
+        let newest_dead = |input: &ModelInput| input.fate == Fate::GivenUp && !input.is_gone;
+        let newest_dead = self.models[agent].inputs.iter().rposition(newest_dead);
+        let mut gone = 0;
+        for (index, input) in self.models[agent].inputs.iter_mut().enumerate() {
+            let is_over = input.ended_at_ms.is_some_and(|at| at <= before_ms);
+            if is_over && !input.is_gone && Some(index) != newest_dead {
+                input.is_gone = true;
+                gone += 1;
+            }
+        }
+        let answered = self.store().prune(&id(AGENTS[agent]), &retention, Seq(0)).await;
+        assert_eq!(answered, Ok(Pruned { inputs: gone, ..Pruned::default() }), "{}", self.at);
+    }
+
     async fn reopen(&mut self) {
         let mut names = Vec::new();
         let mut last = None;
@@ -426,8 +465,12 @@ impl Run {
         let inputs = store.inputs(agent, None, ALL).await.unwrap();
         let stored: Vec<(u64, InputId, Fate)> =
             inputs.iter().map(|input| (input.seq.0, input.input.id, fate(input.state))).collect();
-        let expected: Vec<(u64, InputId, Fate)> =
-            (1..).zip(&model.inputs).map(|(seq, input)| (seq, input.id, input.fate)).collect();
+        let expected: Vec<(u64, InputId, Fate)> = (1..)
+            .zip(&model.inputs)
+            .filter(|(_, input)| !input.is_gone)
+            .map(|(seq, input)| (seq, input.id, input.fate))
+            .collect();
+        assert_eq!(row.inputs_pruned, (model.inputs.len() - expected.len()) as u64, "{at}");
         assert_eq!(stored, expected, "{at}");
         let open = store.open_inputs(agent, ALL).await.unwrap();
         let waiting = model.inputs.iter().filter(|input| input.fate == Fate::Waiting);

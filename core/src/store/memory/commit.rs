@@ -55,11 +55,12 @@ impl Tables {
         input.state = input.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
         input.attempts = 0;
         input.outcome = None;
+        input.ended_at_ms = None;
         rows.put(Row::Input(input));
         Ok(())
     }
 
-    pub(super) fn commit_turns(&mut self, unit: Unit) -> UnitOutcome {
+    pub(super) fn commit_turns(&mut self, unit: Unit, now_ms: u64) -> UnitOutcome {
         let Unit { owner, base, steps } = unit;
         let length = steps.len();
         let begun = self.fenced_at(&owner, base).map(|_| ());
@@ -72,7 +73,7 @@ impl Tables {
             };
         }
         for (committed, step) in steps.into_iter().enumerate() {
-            if let Err(failure) = self.step(&owner, step) {
+            if let Err(failure) = self.step(&owner, step, now_ms) {
                 return outcome(committed, Some(failure));
             }
         }
@@ -94,7 +95,7 @@ impl Tables {
         base < rows.portable().revision && boundaries > 0 && are_stored
     }
 
-    fn step(&mut self, owner: &Owner, step: Step) -> Result<(), UnitFailure> {
+    fn step(&mut self, owner: &Owner, step: Step, now_ms: u64) -> Result<(), UnitFailure> {
         let rows = self.at_home(&owner.agent)?;
         match step {
             Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation),
@@ -102,7 +103,7 @@ impl Tables {
             Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
             Step::Boundary(boundary) => {
                 check_boundary(rows, owner, &boundary)?;
-                let events = write_boundary(rows, *boundary);
+                let events = write_boundary(rows, *boundary, now_ms);
                 self.append(events);
                 Ok(())
             }
@@ -225,6 +226,7 @@ fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq {
         idempotency_key: new.idempotency_key,
         body_digest,
         outcome: None,
+        ended_at_ms: None,
     }));
     rows.update(|portable| portable.next_seq = seq.next());
     seq
@@ -338,7 +340,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 }
 
 /// Writes a boundary that was checked, and answers its events.
-fn write_boundary(rows: &mut AgentRows, boundary: Boundary) -> Vec<NewEvent> {
+fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
     let Boundary { receipt, ends, snapshot, state, outputs, lifecycle, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
@@ -347,6 +349,7 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary) -> Vec<NewEvent> {
             _ => InputState::DeadLettered,
         };
         input.outcome = Some(outcome);
+        input.ended_at_ms = Some(now_ms);
         rows.put(Row::Input(input));
     }
     for (key, value) in state {

@@ -107,6 +107,7 @@ impl AgentRows {
                 time_ms: 0,
                 created_at_ms: 0,
                 next_output: 1,
+                inputs_pruned: 0,
             },
             specs: BTreeMap::new(),
             inputs: BTreeMap::new(),
@@ -288,6 +289,17 @@ impl AgentRows {
         }
     }
 
+    /// Removes an ended input, as if it had never been here. Its seq is not given again.
+    pub(super) fn forget_input(&mut self, seq: Seq) {
+        if let Some(input) = self.inputs.remove(&seq) {
+            self.by_id.remove(&input.input.id);
+            if let Some(key) = &input.idempotency_key {
+                self.by_key.remove(key);
+            }
+            self.unlog(&RowName::Input(seq));
+        }
+    }
+
     /// Takes a row from another store under its own change number, unless a later one of the same name is here.
     ///
     /// # Errors
@@ -382,6 +394,7 @@ impl AgentRows {
     }
 
     fn set_input(&mut self, input: StoredInput) {
+        debug_assert_eq!(input.state.is_open(), input.ended_at_ms.is_none(), "what has ended says when");
         if input.state.is_open() {
             self.open.insert(input.seq);
         } else {

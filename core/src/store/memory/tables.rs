@@ -282,6 +282,7 @@ impl Tables {
             plugin: rows.spec().map_or(Digest::ZERO, |spec| spec.plugin),
             labels: portable.labels.clone(),
             open_inputs: rows.open_inputs(),
+            inputs_pruned: portable.inputs_pruned,
             time_ms: portable.time_ms,
             created_at_ms: portable.created_at_ms,
             change: rows.change(),

@@ -25,6 +25,7 @@ pub(super) fn input(stored: &StoredInput) -> Value {
         "idempotency_key": stored.idempotency_key,
         "attempts": stored.attempts,
         "accepted_at_ms": input.accepted_at_ms,
+        "ended_at_ms": stored.ended_at_ms,
         "outcome": stored.outcome.as_ref().map(|ended| Value::Object(outcome(ended))),
         "reply": reply,
     }));

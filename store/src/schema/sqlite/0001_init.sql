@@ -50,6 +50,8 @@ CREATE TABLE agent (
     pending_outputs INTEGER NOT NULL CHECK (pending_outputs >= 0),
     next_output     INTEGER NOT NULL CHECK (next_output > 0),
     time_ms         INTEGER NOT NULL,
+    -- Ended inputs whose rows retention has removed.
+    inputs_pruned   INTEGER NOT NULL DEFAULT 0 CHECK (inputs_pruned >= 0),
     -- The last change number given, and the one of this row.
     change          INTEGER NOT NULL,
     row_change      INTEGER NOT NULL CHECK (row_change <= change),
@@ -94,9 +96,11 @@ CREATE TABLE input (
     key             TEXT,
     digest          BLOB NOT NULL CHECK (length(digest) = 32),
     outcome_sealed  BLOB,
+    ended_at_ms     INTEGER,
     body            BLOB,
     PRIMARY KEY (agent, seq),
-    CHECK ((state < 2) = (outcome_sealed IS NULL))
+    CHECK ((state < 2) = (outcome_sealed IS NULL)),
+    CHECK ((state < 2) = (ended_at_ms IS NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX input_id ON input (agent, id);
 CREATE UNIQUE INDEX input_key ON input (agent, key) WHERE key IS NOT NULL;

@@ -1,0 +1,221 @@
+//! Retention: what has ended goes when its time is over, and nothing else does.
+
+use std::time::Duration;
+
+use crate::id::Seq;
+use crate::input::InputState;
+use crate::limits::{INPUTS_KEPT, OUTPUT_LIFETIME, PRUNE_ROWS_MAX};
+use crate::migration::{Phase, Role};
+use crate::output::UndeliverableReason;
+use crate::receipt::BoundaryKind;
+use crate::store::conformance::Case;
+use crate::store::conformance::fixture::{
+    ALL, Desk, Turn, World, host, id, is_not_home, keyed, message, migration, picture,
+};
+use crate::store::conformance::migrations::record;
+use crate::store::{
+    Accepted, OutputEnd, OutputKey, PrepareRequest, Pruned, Retention, StoreError, StoredInput,
+};
+use crate::time::Clock;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        Case::of(an_end_has_a_time_and_a_redriven_input_has_none),
+        Case::of(ended_inputs_go_when_their_time_is_over),
+        Case::of(a_pruned_key_is_new_again),
+        Case::of(open_inputs_stay_however_old),
+        Case::of(the_newest_dead_letters_stay),
+        Case::of(what_replay_would_need_stays),
+        Case::of(many_are_pruned_in_bounded_steps),
+        Case::of(old_undeliverable_outputs_go),
+        Case::of(nothing_goes_while_a_migration_is_open),
+        Case::of(the_count_of_what_went_moves_with_the_agent),
+    ]
+}
+
+const FIRST: Seq = Seq(0);
+
+/// A day more than ended inputs are kept.
+fn long() -> Duration {
+    INPUTS_KEPT + Duration::from_secs(24 * 3600)
+}
+
+async fn prune(desk: &Desk) -> Pruned {
+    desk.store().prune(desk.agent(), &Retention::default(), FIRST).await.unwrap()
+}
+
+async fn seqs(desk: &Desk) -> Vec<u64> {
+    let inputs = desk.store().inputs(desk.agent(), None, ALL).await.unwrap();
+    inputs.iter().map(|input| input.seq.0).collect()
+}
+
+async fn end(desk: &Desk, input: &StoredInput) {
+    desk.turn(Turn::ends([input]).snapshot("s")).await;
+}
+
+fn removed(inputs: u64) -> Pruned {
+    Pruned { inputs, ..Pruned::default() }
+}
+
+async fn an_end_has_a_time_and_a_redriven_input_has_none(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let input = desk.accept("one").await;
+    assert_eq!(input.ended_at_ms, None);
+    world.clock.advance(Duration::from_secs(5));
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&input])).await;
+    let stored = || async { desk.store().input(desk.agent(), input.input.id).await.unwrap().unwrap() };
+    assert_eq!(stored().await.ended_at_ms, Some(world.clock.wall_ms()));
+    desk.store().redrive(desk.agent(), input.input.id).await.unwrap();
+    assert_eq!(stored().await.ended_at_ms, None);
+}
+
+async fn ended_inputs_go_when_their_time_is_over(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let (one, two) = (desk.accept("one").await, desk.accept("two").await);
+    end(&desk, &one).await;
+    world.clock.advance(INPUTS_KEPT - Duration::from_millis(1));
+    end(&desk, &two).await;
+    let before = picture(desk.store(), desk.agent()).await;
+    assert_eq!(prune(&desk).await, removed(0));
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(prune(&desk).await, removed(1));
+    assert_eq!(seqs(&desk).await, [2]);
+    assert_eq!(desk.store().input(desk.agent(), one.input.id).await, Ok(None));
+    assert_eq!(desk.row().await.inputs_pruned, 1);
+    assert_eq!(prune(&desk).await, removed(0));
+    let nobody = desk.store().prune(&id("nobody"), &Retention::default(), FIRST).await;
+    assert_eq!(nobody, Err(StoreError::NoAgent));
+}
+
+async fn a_pruned_key_is_new_again(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let by = desk.owner.incarnation;
+    desk.store().accept(keyed(desk.agent(), "key", "one"), by).await.unwrap();
+    let input = desk.store().inputs(desk.agent(), None, ALL).await.unwrap().remove(0);
+    end(&desk, &input).await;
+    world.clock.advance(long());
+    let again = desk.store().accept(keyed(desk.agent(), "key", "one"), by).await;
+    assert!(matches!(again, Ok(Accepted::Duplicate(_))), "not pruned yet: {again:?}");
+    assert_eq!(prune(&desk).await, removed(1));
+    let again = desk.store().accept(keyed(desk.agent(), "key", "another body"), by).await;
+    assert_eq!(again, Ok(Accepted::New { seq: Seq(2) }));
+}
+
+async fn open_inputs_stay_however_old(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let (one, _) = (desk.accept("one").await, desk.accept("two").await);
+    let unit = desk.chain().await.attempt(one.seq, InputState::Staged, 1).unit();
+    desk.commit(unit).await;
+    world.clock.advance(long());
+    assert_eq!(prune(&desk).await, removed(0));
+    assert_eq!(seqs(&desk).await, [1, 2]);
+}
+
+async fn the_newest_dead_letters_stay(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    for body in ["one", "two", "three"] {
+        let input = desk.accept(body).await;
+        let turn = Turn::of(BoundaryKind::DeadLetter).and_ends([&input]).snapshot("s");
+        desk.turn(turn).await;
+    }
+    world.clock.advance(long());
+    assert_eq!(prune(&desk).await, removed(0));
+    let keep = |dead_letters| Retention { dead_letters, ..Retention::default() };
+    let pruned = desk.store().prune(desk.agent(), &keep(2), FIRST).await;
+    assert_eq!((pruned, seqs(&desk).await), (Ok(removed(1)), vec![2, 3]));
+    let pruned = desk.store().prune(desk.agent(), &keep(0), FIRST).await;
+    assert_eq!((pruned, seqs(&desk).await), (Ok(removed(2)), vec![]));
+}
+
+async fn what_replay_would_need_stays(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let (one, two) = (desk.accept("one").await, desk.accept("two").await);
+    end(&desk, &one).await;
+    desk.turn(Turn::ends([&two])).await;
+    world.clock.advance(long());
+    assert_eq!(prune(&desk).await, removed(1));
+    assert_eq!(seqs(&desk).await, [2]);
+    let three = desk.accept("three").await;
+    end(&desk, &three).await;
+    assert_eq!(prune(&desk).await, removed(1));
+    assert_eq!(seqs(&desk).await, [3]);
+}
+
+async fn many_are_pruned_in_bounded_steps(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let count = PRUNE_ROWS_MAX as u64 + 10;
+    let mut turn = Turn::of(BoundaryKind::Turn).snapshot("s");
+    for number in 0..count {
+        let input = desk.accept(&format!("{number}")).await;
+        turn = turn.and_ends([&input]);
+    }
+    desk.turn(turn).await;
+    world.clock.advance(long());
+    let first = prune(&desk).await;
+    let last = Seq(PRUNE_ROWS_MAX as u64);
+    assert_eq!(first, Pruned { inputs: last.0, outputs: 0, next: Some(last) });
+    let rest = desk.store().prune(desk.agent(), &Retention::default(), last).await;
+    assert_eq!(rest, Ok(removed(10)));
+    assert_eq!((seqs(&desk).await, desk.row().await.inputs_pruned), (vec![], count));
+}
+
+async fn old_undeliverable_outputs_go(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    let other = id("somebody");
+    desk.turn(Turn::of(BoundaryKind::Init).output(&other, "first").output(&other, "second")).await;
+    let key = OutputKey { destination: other, generation: desk.owner.generation, number: 1 };
+    let end = OutputEnd::Undeliverable(UndeliverableReason::NotFound);
+    desk.store().end_outputs(&desk.owner, &[(key, end)]).await.unwrap();
+    world.clock.advance(long());
+    assert_eq!(prune(&desk).await, removed(0));
+    world.clock.advance(OUTPUT_LIFETIME);
+    assert_eq!(prune(&desk).await, Pruned { outputs: 1, ..Pruned::default() });
+    let left = desk.store().outputs(desk.agent(), ALL).await.unwrap();
+    assert_eq!(left.iter().map(|output| output.number).collect::<Vec<_>>(), [2]);
+}
+
+async fn nothing_goes_while_a_migration_is_open(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("x").await;
+    let input = desk.accept("one").await;
+    end(&desk, &input).await;
+    world.clock.advance(long());
+    let store = desk.store();
+    store.put_migration(record(1, "x", Role::Source, Phase::Reserve)).await.unwrap();
+    assert_eq!(prune(&desk).await, removed(0));
+    let base = desk.row().await.revision;
+    store.begin_handoff(&desk.owner, base, migration(1), host(2)).await.unwrap();
+    let refused = store.prune(desk.agent(), &Retention::default(), FIRST).await;
+    assert!(matches!(&refused, Err(error) if is_not_home(error)), "{refused:?}");
+    store.abort_handoff(desk.agent(), migration(1), site.incarnation).await.unwrap();
+    store.put_migration(record(1, "x", Role::Source, Phase::Aborted)).await.unwrap();
+    let desk = site.desk(store.lease(desk.agent()).await.unwrap().unwrap());
+    assert_eq!(prune(&desk).await, removed(1));
+}
+
+async fn the_count_of_what_went_moves_with_the_agent(world: World) {
+    let (source, target) = (world.site("a").await, world.site("b").await);
+    let desk = source.own("x").await;
+    let input = desk.accept("one").await;
+    end(&desk, &input).await;
+    world.clock.advance(long());
+    assert_eq!(prune(&desk).await, removed(1));
+    let by = desk.owner.incarnation;
+    desk.store().accept(message(desk.agent(), "two"), by).await.unwrap();
+    let frames = desk.store().export_rows(desk.agent(), 0, usize::MAX).await.unwrap();
+    target.store.receive_rows(migration(1), desk.agent(), frames).await.unwrap();
+    let row = desk.row().await;
+    let request = PrepareRequest {
+        migration: migration(1),
+        agent: desk.agent().clone(),
+        source: source.host,
+        token: desk.owner.token.next(),
+        generation: row.generation,
+        revision: row.revision,
+        frames: Vec::new(),
+    };
+    target.store.prepare(request).await.unwrap();
+    let copy = target.store.agent(desk.agent()).await.unwrap().unwrap();
+    assert_eq!((copy.inputs_pruned, copy.next_seq), (1, Seq(3)));
+}

@@ -1,0 +1,82 @@
+//! Removing what has ended and is no longer kept.
+
+use std::collections::BTreeSet;
+
+use crate::id::{AgentId, Revision, Seq};
+use crate::input::{InputState, Outcome};
+use crate::limits::PRUNE_ROWS_MAX;
+use crate::output::{OutputState, StoredOutput};
+use crate::store::agent::StoredInput;
+use crate::store::error::StoreError;
+use crate::store::memory::rows::AgentRows;
+use crate::store::memory::tables::Tables;
+use crate::store::retention::{Pruned, Retention};
+use crate::store::rows::RowKey;
+
+impl Tables {
+    pub(super) fn prune(
+        &mut self,
+        agent: &AgentId,
+        retention: &Retention,
+        after: Seq,
+        now_ms: u64,
+    ) -> Result<Pruned, StoreError> {
+        let rows = self.at_home(agent)?;
+        if rows.is_travelling {
+            return Ok(Pruned::default());
+        }
+        let before_ms = retention.inputs_before_ms(now_ms);
+        let newest = newest_dead_letters(rows, retention.dead_letters);
+        let looked_at: Vec<&StoredInput> = rows.inputs_after(after.0).take(PRUNE_ROWS_MAX).collect();
+        let is_over = |input: &&&StoredInput| {
+            input.ended_at_ms.is_some_and(|at| at <= before_ms)
+                && !newest.contains(&input.seq)
+                && !is_needed(rows, input)
+        };
+        let over: Vec<Seq> = looked_at.iter().filter(is_over).map(|input| input.seq).collect();
+        let is_young = |input: &&StoredInput| input.ended_at_ms.is_none_or(|at| at > before_ms);
+        let ends_here = looked_at.len() < PRUNE_ROWS_MAX || over.is_empty() && looked_at.iter().any(is_young);
+        let next = looked_at.last().filter(|_| !ends_here).map(|input| input.seq);
+        for seq in &over {
+            rows.forget_input(*seq);
+        }
+        let gone = over_outputs(rows, retention.outputs_before_ms(now_ms));
+        for key in &gone {
+            rows.delete(key.clone());
+        }
+        let inputs = over.len() as u64;
+        if inputs > 0 {
+            rows.update(|portable| portable.inputs_pruned += inputs);
+        }
+        Ok(Pruned { inputs, outputs: gone.len() as u64, next })
+    }
+}
+
+fn newest_dead_letters(rows: &AgentRows, count: usize) -> BTreeSet<Seq> {
+    let dead = rows.inputs_after(0).filter(|input| input.state == InputState::DeadLettered);
+    let seqs: Vec<Seq> = dead.map(|input| input.seq).collect();
+    seqs.into_iter().rev().take(count).collect()
+}
+
+/// Whether replay from the oldest kept snapshot would come to the boundary that ended an input.
+fn is_needed(rows: &AgentRows, input: &StoredInput) -> bool {
+    let Some(Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. }) = &input.outcome
+    else {
+        return false;
+    };
+    let generation = rows.portable().generation;
+    let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
+    let kept_from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
+    // An input that an earlier generation ended has a revision of that one.
+    let named = rows.receipt(generation, *revision).map(|receipt| &receipt.inputs);
+    *revision > kept_from && named.is_some_and(|inputs| inputs.contains(&input.input.id))
+}
+
+fn over_outputs(rows: &AgentRows, before_ms: u64) -> Vec<RowKey> {
+    let is_over = |output: &&StoredOutput| {
+        matches!(output.state, OutputState::Undeliverable { .. }) && output.committed_at_ms <= before_ms
+    };
+    let over = rows.outputs_after(0).filter(is_over).take(PRUNE_ROWS_MAX);
+    over.map(|stored| RowKey::Output(stored.output.destination.clone(), stored.generation, stored.number))
+        .collect()
+}

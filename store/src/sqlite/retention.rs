@@ -1,0 +1,169 @@
+//! Removing what has ended and is no longer kept. What may go is found by a reader; the write checks it again.
+
+use godwit_core::id::{AgentId, InputId, Revision, Seq};
+use godwit_core::input::InputState;
+use godwit_core::limits::PRUNE_ROWS_MAX;
+use godwit_core::store::{Pruned, Retention};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::agents::Head;
+use super::boundary;
+use super::codec::{Int, input_state};
+use super::error::Fallible;
+use super::leases::at_home;
+use super::sql::{all, execute, first};
+use super::writer::Tx;
+
+/// What a reader has found.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Inputs by seq, and when each ended: what is redriven meanwhile has another end, or none.
+    inputs: Vec<(Seq, Int)>,
+    /// Outputs by position.
+    outputs: Vec<Int>,
+    next: Option<Seq>,
+}
+
+impl Plan {
+    /// What is to be answered when there is nothing to do.
+    pub(super) fn if_idle(&self) -> Option<Pruned> {
+        let is_idle = self.inputs.is_empty() && self.outputs.is_empty();
+        is_idle.then_some(Pruned { next: self.next, ..Pruned::default() })
+    }
+}
+
+/// An input as far as retention looks at it.
+struct Looked {
+    seq: Seq,
+    id: InputId,
+    state: InputState,
+    ended_at_ms: Option<u64>,
+    revision: Option<Revision>,
+}
+
+/// Finds what may go.
+///
+/// # Errors
+/// As of the write: `NoAgent`, `NotHome`.
+pub(super) fn plan(
+    conn: &Connection,
+    agent: &AgentId,
+    retention: &Retention,
+    after: Seq,
+    now_ms: u64,
+) -> Fallible<Plan> {
+    let head = at_home(conn, agent)?;
+    if head.is_tracked {
+        return Ok(Plan::default());
+    }
+    let before_ms = retention.inputs_before_ms(now_ms);
+    let newest_from = newest_dead_letters_from(conn, head.key, retention.dead_letters)?;
+    let kept_from = kept_from(conn, &head)?;
+    let looked_at = look(conn, head.key, after)?;
+    let mut plan = Plan::default();
+    let mut has_young = false;
+    for input in &looked_at {
+        let Some(ended_at_ms) = input.ended_at_ms.filter(|at| *at <= before_ms) else {
+            has_young = true;
+            continue;
+        };
+        let is_listed = input.state == InputState::DeadLettered && input.seq >= newest_from;
+        if !is_listed && !is_needed(conn, &head, kept_from, input)? {
+            plan.inputs.push((input.seq, Int(ended_at_ms)));
+        }
+    }
+    let ends_here = looked_at.len() < PRUNE_ROWS_MAX || plan.inputs.is_empty() && has_young;
+    plan.next = looked_at.last().filter(|_| !ends_here).map(|input| input.seq);
+    plan.outputs = all(
+        conn,
+        "SELECT position FROM output WHERE agent = ?1 AND state = 1 AND committed_at_ms <= ?2
+         ORDER BY position LIMIT ?3",
+        params![head.key, Int(retention.outputs_before_ms(now_ms)), PRUNE_ROWS_MAX as i64],
+        |row| Ok(row.get(0)?),
+    )?;
+    Ok(plan)
+}
+
+fn look(conn: &Connection, key: i64, after: Seq) -> Fallible<Vec<Looked>> {
+    all(
+        conn,
+        "SELECT seq, id, state, ended_at_ms, revision FROM input WHERE agent = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+        params![key, Int(after.0.min(i64::MAX.unsigned_abs())), PRUNE_ROWS_MAX as i64],
+        |row| {
+            Ok(Looked {
+                seq: Seq(row.get::<_, Int>(0)?.0),
+                id: InputId(row.get(1)?),
+                state: input_state(row.get(2)?)?,
+                ended_at_ms: row.get::<_, Option<Int>>(3)?.map(|at| at.0),
+                revision: row.get::<_, Option<Int>>(4)?.map(|revision| Revision(revision.0)),
+            })
+        },
+    )
+}
+
+/// The seq of the oldest dead letter that stays because it is one of the newest `count`.
+fn newest_dead_letters_from(conn: &Connection, key: i64, count: usize) -> Fallible<Seq> {
+    let Some(before) = count.checked_sub(1) else {
+        return Ok(Seq(u64::MAX));
+    };
+    let seq = first(
+        conn,
+        "SELECT seq FROM input INDEXED BY input_dead_letter WHERE agent = ?1 AND state = 3
+         ORDER BY seq DESC LIMIT 1 OFFSET ?2",
+        params![key, i64::try_from(before).unwrap_or(i64::MAX)],
+        |row| Ok(row.get::<_, Int>(0)?.0),
+    )?;
+    Ok(Seq(seq.unwrap_or(0)))
+}
+
+/// The revision of the oldest kept snapshot of the agent's generation.
+fn kept_from(conn: &Connection, head: &Head) -> Fallible<Revision> {
+    let revision: Option<Option<Int>> = conn
+        .prepare_cached("SELECT min(revision) FROM snapshot WHERE agent = ?1 AND generation = ?2")?
+        .query_row(params![head.key, Int(head.generation.0)], |row| row.get(0))
+        .optional()?;
+    Ok(Revision(revision.flatten().map_or(0, |revision| revision.0)))
+}
+
+/// Whether replay from the oldest kept snapshot would come to the boundary that ended an input.
+fn is_needed(conn: &Connection, head: &Head, kept_from: Revision, input: &Looked) -> Fallible<bool> {
+    let Some(revision) = input.revision.filter(|revision| *revision > kept_from) else {
+        return Ok(false);
+    };
+    // An input that an earlier generation ended has a revision of that one.
+    let before = Revision(revision.0 - 1);
+    let receipts = boundary::receipts(conn, head.key, &head.agent, head.generation, before, 1)?;
+    Ok(receipts.iter().any(|receipt| receipt.revision == revision && receipt.inputs.contains(&input.id)))
+}
+
+/// Removes what was found, as far as it is still so.
+pub(super) fn prune(tx: &Tx<'_>, agent: &AgentId, plan: &Plan) -> Fallible<Pruned> {
+    let mut head = at_home(tx.conn, agent)?;
+    if head.is_tracked {
+        return Ok(Pruned::default());
+    }
+    let mut pruned = Pruned { next: plan.next, ..Pruned::default() };
+    for (seq, ended_at_ms) in &plan.inputs {
+        pruned.inputs += execute(
+            tx.conn,
+            "DELETE FROM input WHERE agent = ?1 AND seq = ?2 AND ended_at_ms = ?3",
+            params![head.key, Int(seq.0), ended_at_ms],
+        )? as u64;
+    }
+    for position in &plan.outputs {
+        pruned.outputs += execute(
+            tx.conn,
+            "DELETE FROM output WHERE agent = ?1 AND position = ?2 AND state = 1",
+            params![head.key, position],
+        )? as u64;
+    }
+    if pruned.inputs > 0 {
+        execute(
+            tx.conn,
+            "UPDATE agent SET inputs_pruned = inputs_pruned + ?2 WHERE key = ?1",
+            params![head.key, Int(pruned.inputs)],
+        )?;
+        head.save(tx)?;
+    }
+    Ok(pruned)
+}
