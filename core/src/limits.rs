@@ -52,6 +52,8 @@ pub const INPUTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
 /// Rows that one call of `prune` looks at, so that it holds up no other write for long.
 pub const PRUNE_ROWS_MAX: usize = 256;
+/// The payload of auth flows in bytes: a thousand sign-ins under way, of a KiB each.
+pub const AUTH_FLOW_BYTES_MAX: usize = 1 << 20;
 /// A mesh frame in bytes, checked before reading it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// One chunk of bulk transfer in bytes.

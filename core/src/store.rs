@@ -40,6 +40,7 @@ use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
 
 pub mod agent;
+pub mod auth;
 pub mod commit;
 #[cfg(feature = "test-util")]
 #[expect(
@@ -55,6 +56,7 @@ pub mod rows;
 pub mod session;
 
 pub use agent::{AgentImage, AgentRow, BrokenReason, Home, Lifecycle, NewAgent, StoredInput};
+pub use auth::{AuthFlowError, AuthFlowUpdate};
 pub use commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
 };
@@ -322,6 +324,40 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// # Errors
     /// `Conflict` while the current spec of an agent names it whose home is not `Moved`.
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
+
+    // --- auth flows: one payload per store, of which the store understands nothing
+
+    /// Names the store's auth flows for what a process keeps in memory about them: the same from every handle to the same
+    /// store. `None` when the store keeps none.
+    fn auth_authority_key(&self) -> Option<String> {
+        None
+    }
+
+    /// Replaces the payload of auth flows, whatever it was.
+    ///
+    /// # Errors
+    /// `Full` above `AUTH_FLOW_BYTES_MAX`; `Unsupported`.
+    async fn persist_auth_flow(&self, _payload: Bytes) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported { what: "auth flows" })
+    }
+
+    /// The payload of auth flows, `None` before the first. **R**
+    ///
+    /// # Errors
+    /// `Corrupt` when its seal is damaged, `Conflict` when another key seals it; `Unsupported`.
+    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
+        Err(StoreError::Unsupported { what: "auth flows" })
+    }
+
+    /// Replaces the payload of auth flows by what the closure makes of it, in one transaction, and answers that. An error
+    /// of the closure leaves the payload as it is. The closure is called at most once; nobody else writes in between.
+    ///
+    /// # Errors
+    /// `AuthFlowError`; as `load_auth_flow` and `persist_auth_flow`. `Busy` when a try was rolled back and another process
+    /// wrote since.
+    async fn update_auth_flow(&self, _update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
+        Err(StoreError::Unsupported { what: "auth flows" }.into())
+    }
 
     // --- events
 

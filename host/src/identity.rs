@@ -75,6 +75,11 @@ impl HostKey {
         HostId(self.0.verifying_key().to_bytes())
     }
 
+    /// What secrets in this host's store are sealed under.
+    pub fn seal_key(&self) -> [u8; 32] {
+        blake3::derive_key("godwit 2026 key that seals secrets in a store", &self.0.to_bytes())
+    }
+
     /// The secret, for the mesh.
     pub fn secret(&self) -> [u8; 32] {
         self.0.to_bytes()

@@ -14,7 +14,7 @@ use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
 use godwit_mesh::{IrohMesh, MeshConfig};
-use godwit_store::{SqliteMode, SqliteStore};
+use godwit_store::{SealKey, SqliteMode, SqliteStore};
 use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -44,7 +44,7 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let store_url =
         config.store_url.clone().unwrap_or_else(|| format!("sqlite:{}", data.join("godwit.db").display()));
     let (store_path, mode) = godwit_store::parse_url(&store_url)?;
-    let store = SqliteStore::open(&store_path, mode, clock.clone())
+    let store = SqliteStore::open_sealing(&store_path, mode, clock.clone(), SealKey::new(key.seal_key()))
         .with_context(|| format!("cannot open the store {store_url}"))?;
     // Beside the residents there are guests for proofs, at most one fresh one per thread, and those that migrations warm.
     // Parking takes a moment, in which newcomers need room too.

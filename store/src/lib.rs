@@ -6,4 +6,4 @@
 
 mod sqlite;
 
-pub use sqlite::{OpenError, SqliteMode, SqliteStore, UrlError, parse_url};
+pub use sqlite::{OpenError, SealKey, SqliteMode, SqliteStore, UrlError, parse_url};

@@ -19,6 +19,7 @@ use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
 use tokio::sync::watch;
 
+use auth::Vault;
 use checkpoint::Checkpointer;
 use connection::PrivateCopy;
 use faults::Faults;
@@ -28,8 +29,10 @@ use readers::Readers;
 use writer::{Job, Shared, Tx, WRITES_QUEUED_MAX, Work, WriteEnv, Writer};
 
 pub use error::OpenError;
+pub use sealing::SealKey;
 
 mod agents;
+mod auth;
 mod boundary;
 mod checkpoint;
 mod codec;
@@ -49,13 +52,11 @@ mod port;
 mod queue;
 mod readers;
 mod retention;
+mod sealing;
 mod sessions;
 mod sql;
 mod state;
 mod writer;
-
-/// Where Linux tells which boot this is.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// How many processes may have the file open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     /// Where `runnable` goes on, per session: the key of the agent it named last.
     cursors: Mutex<HashMap<Incarnation, i64>>,
+    /// Without one there are no auth flows.
+    vault: Option<Arc<Vault>>,
     is_read_only: bool,
     readers: Mutex<Option<Arc<Readers>>>,
     /// What closing takes down, in this order.
@@ -122,14 +125,29 @@ impl SqliteStore {
     /// # Errors
     /// `OpenError`; the file is as it was, but for what recovery does to it.
     pub fn open(path: &Path, mode: SqliteMode, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
-        let boot = std::fs::read_to_string(BOOT_ID).map_err(lock::io("read", Path::new(BOOT_ID)))?;
-        let boot = boot.trim().to_owned();
-        let faults = Faults::from_environment();
-        Self::open_in(path, WriteEnv { clock, mode, boot, faults })
+        Self::open_in(path, WriteEnv::of_this_machine(clock, mode)?)
+    }
+
+    /// Opens or creates a store that keeps secrets, sealed under a key.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_sealing(
+        path: &Path,
+        mode: SqliteMode,
+        clock: Arc<dyn Clock>,
+        key: SealKey,
+    ) -> Result<Arc<Self>, OpenError> {
+        let env = WriteEnv::of_this_machine(clock, mode)?;
+        Self::open_with(path, env, Some(key))
     }
 
     /// Opens a store in an environment.
     fn open_in(path: &Path, env: WriteEnv) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(path, env, None)
+    }
+
+    fn open_with(path: &Path, env: WriteEnv, key: Option<SealKey>) -> Result<Arc<Self>, OpenError> {
         let clock = &env.clock;
         let new_id = StoreId::generate(clock.wall_ms(), clock.random());
         let opened = connection::open(path, env.mode, new_id.0)?;
@@ -153,6 +171,7 @@ impl SqliteStore {
             env,
             shared,
             cursors: Mutex::default(),
+            vault: key.map(|key| Arc::new(Vault { store: StoreId(opened.store), key })),
             is_read_only: false,
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: Some(thread), lock: Some(opened.lock), copy: None }),
@@ -184,6 +203,7 @@ impl SqliteStore {
             }),
             shared,
             cursors: Mutex::default(),
+            vault: None,
             is_read_only: true,
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: None, lock: opened.lock, copy: opened.copy }),
@@ -236,6 +256,10 @@ impl SqliteStore {
     fn closed(&self) -> StoreError {
         let reason = self.shared.failure().unwrap_or_else(|| "the store is closed".to_owned());
         StoreError::Closed { reason }
+    }
+
+    fn vault(&self) -> Result<Arc<Vault>, StoreError> {
+        self.vault.clone().ok_or(StoreError::Unsupported { what: "auth flows without a key to seal them" })
     }
 
     async fn queue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {

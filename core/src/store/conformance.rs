@@ -29,6 +29,7 @@ use crate::time::Clock;
 
 mod accept;
 mod agents;
+mod auth;
 mod chain;
 mod commit;
 mod events;
@@ -144,6 +145,7 @@ pub fn cases() -> Vec<Case> {
         handoff_rows::cases(),
         homes::cases(),
         retention::cases(),
+        auth::cases(),
         random::cases(),
     ]
     .into_iter()

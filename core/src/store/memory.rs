@@ -20,6 +20,7 @@ use crate::output::{OutputState, StoredOutput};
 use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Lifecycle, NewAgent, StoredInput};
+use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Unit, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
@@ -315,6 +316,22 @@ impl RuntimeStore for MemoryStore {
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
         self.tables().remove_plugin(plugin, self.clock.wall_ms())
+    }
+
+    fn auth_authority_key(&self) -> Option<String> {
+        Some(format!("store:{}", self.tables().id))
+    }
+
+    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
+        self.tables().persist_auth_flow(payload)
+    }
+
+    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.tables().auth_flow.clone())
+    }
+
+    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
+        self.tables().update_auth_flow(update)
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {

@@ -18,9 +18,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd,
-    OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, RowFrame, RuntimeStore, Session,
-    SessionRequest, SessionRow, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, Lifecycle,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention,
+    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Step, StoreError, StoredInput, Unit,
+    UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 
@@ -29,8 +30,8 @@ use super::inputs::{Arrival, Listed, key_of};
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, boundary, events, export, handoff, inputs, leases, migrations, outbox,
-    plugins, retention, sessions, state,
+    SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, migrations,
+    outbox, plugins, retention, sessions, state,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -331,6 +332,27 @@ impl RuntimeStore for SqliteStore {
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
         self.write(move |tx| plugins::remove(tx, plugin)).await
+    }
+
+    fn auth_authority_key(&self) -> Option<String> {
+        self.vault.is_some().then(|| format!("store:{}", self.id))
+    }
+
+    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
+        let vault = self.vault()?;
+        self.write(move |tx| auth::persist(tx, &vault, &payload)).await
+    }
+
+    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
+        let vault = self.vault()?;
+        self.read(move |conn| auth::load(conn, &vault)).await
+    }
+
+    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
+        let vault = self.vault()?;
+        let mut once = auth::Once::new(update);
+        let answer = self.write(move |tx| auth::update(tx, &vault, &mut once)).await?;
+        answer.map_err(|reason| AuthFlowError::Refused { reason })
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {

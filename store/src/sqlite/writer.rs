@@ -11,6 +11,7 @@
 //! write one job itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs.
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -23,11 +24,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::SqliteMode;
 use super::checkpoint::Checkpointer;
-use super::error::{Fail, Fallible, is_io, of_engine, spares_transaction};
+use super::error::{Fail, Fallible, OpenError, is_io, of_engine, spares_transaction};
 use super::faults::Faults;
+use super::lock::io;
 use super::queue::Queue;
 use super::sql::execute;
 
+/// Where Linux tells which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Writes that wait; callers of more wait for room.
 pub(super) const WRITES_QUEUED_MAX: usize = 4_096;
 /// Jobs of one transaction: past this, answers come later and the transaction is no cheaper.
@@ -40,6 +44,14 @@ pub(super) struct WriteEnv {
     /// Names this boot of the machine: boot time of another one can't be compared.
     pub(super) boot: String,
     pub(super) faults: Faults,
+}
+
+impl WriteEnv {
+    /// As this machine is now.
+    pub(super) fn of_this_machine(clock: Arc<dyn Clock>, mode: SqliteMode) -> Result<Self, OpenError> {
+        let boot = std::fs::read_to_string(BOOT_ID).map_err(io("read", Path::new(BOOT_ID)))?;
+        Ok(Self { clock, mode, boot: boot.trim().to_owned(), faults: Faults::from_environment() })
+    }
 }
 
 /// An open transaction as a job sees it.

@@ -20,9 +20,10 @@ use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, Lifecycle, MigrationRecord, NewAgent, OutputEnd,
-    OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, Row, RowFrame, RuntimeStore, Session,
-    SessionRequest, SessionRow, Sharing, Step, StoreError, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, Lifecycle,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, Row,
+    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Step, StoreError, StoredInput,
+    Unit, UnitOutcome,
 };
 use crate::time::Clock;
 
@@ -57,11 +58,13 @@ pub enum Flaw {
     NotDurable,
     /// Retention removes whatever has ended.
     PrunesTheYoung,
+    /// An update of the auth flows is a read and a write apart.
+    UpdatesTorn,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -76,6 +79,7 @@ impl Flaw {
         Self::OutputsKept,
         Self::NotDurable,
         Self::PrunesTheYoung,
+        Self::UpdatesTorn,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.
@@ -131,6 +135,7 @@ impl Flaw {
                 "leases::tokens_rise_across_releases_expiry_and_restarts",
                 "handoff::each_home_survives_reopening",
             ],
+            Self::UpdatesTorn => &["auth::updates_at_once_all_count"],
             Self::PrunesTheYoung => &[
                 "retention::ended_inputs_go_when_their_time_is_over",
                 "retention::the_newest_dead_letters_stay",
@@ -435,6 +440,30 @@ impl RuntimeStore for Flawed {
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
         self.inner.remove_plugin(plugin).await
+    }
+
+    fn auth_authority_key(&self) -> Option<String> {
+        self.inner.auth_authority_key()
+    }
+
+    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
+        self.inner.persist_auth_flow(payload).await
+    }
+
+    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
+        self.inner.load_auth_flow().await
+    }
+
+    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
+        if self.flaw != Flaw::UpdatesTorn {
+            return self.inner.update_auth_flow(update).await;
+        }
+        let current = self.inner.load_auth_flow().await?;
+        tokio::task::yield_now().await;
+        let next = update(current.as_deref()).map_err(|reason| AuthFlowError::Refused { reason })?;
+        tokio::task::yield_now().await;
+        self.inner.persist_auth_flow(Bytes::from(next.clone())).await?;
+        Ok(Bytes::from(next))
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {

@@ -11,10 +11,11 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
 };
 use crate::lease::{GrantCause, Holder, Lease};
-use crate::limits::EVENTS_KEPT_MAX;
+use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, Lifecycle, NewAgent};
+use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::Owner;
 use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
@@ -39,6 +40,7 @@ pub(super) struct Tables {
     /// Copies being received, which no agent id names yet.
     pub(super) copies: BTreeMap<MigrationId, AgentRows>,
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
+    pub(super) auth_flow: Option<Bytes>,
     events: VecDeque<Event>,
     events_appended: u64,
     migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
@@ -56,6 +58,7 @@ impl Tables {
             agents: BTreeMap::new(),
             copies: BTreeMap::new(),
             plugins: BTreeMap::new(),
+            auth_flow: None,
             events: VecDeque::new(),
             events_appended: 0,
             migrations: BTreeMap::new(),
@@ -395,6 +398,26 @@ impl Tables {
         };
         self.append([plugin_event(EventKind::PluginRemoved, &info, now_ms)]);
         Ok(true)
+    }
+
+    // --- auth flows
+
+    pub(super) fn persist_auth_flow(&mut self, payload: Bytes) -> Result<(), StoreError> {
+        if payload.len() > AUTH_FLOW_BYTES_MAX {
+            return Err(StoreError::Full);
+        }
+        self.auth_flow = Some(payload);
+        Ok(())
+    }
+
+    pub(super) fn update_auth_flow(&mut self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
+        let current = self.auth_flow.as_deref();
+        // The lock on all tables must outlive a panic of somebody else's code.
+        let next = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| update(current)))
+            .unwrap_or_else(|_| Err("it panicked".to_owned()));
+        let next = Bytes::from(next.map_err(|reason| AuthFlowError::Refused { reason })?);
+        self.persist_auth_flow(next.clone())?;
+        Ok(next)
     }
 
     // --- events

@@ -16,6 +16,12 @@ CREATE TABLE meta (
     probes          INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- The payload of auth flows, sealed under a key that is not in this file.
+CREATE TABLE auth_flow (
+    one             INTEGER PRIMARY KEY CHECK (one = 1),
+    sealed          BLOB NOT NULL
+) STRICT;
+
 -- One row per join, kept for ever: an incarnation is never given twice.
 CREATE TABLE session (
     incarnation     INTEGER PRIMARY KEY,

@@ -8,7 +8,7 @@ use godwit_core::store::{RuntimeStore, Sharing};
 use godwit_core::time::Clock;
 use tempfile::TempDir;
 
-use crate::sqlite::{SqliteMode, SqliteStore};
+use crate::sqlite::{SealKey, SqliteMode, SqliteStore};
 
 /// Opens stores as files of one directory.
 struct Files {
@@ -31,7 +31,7 @@ impl StoreFactory for Files {
             Sharing::Exclusive | Sharing::Shared => SqliteMode::Shared,
         };
         let path = self.directory.path().join(format!("{name}.db"));
-        SqliteStore::open(&path, mode, clock).unwrap()
+        SqliteStore::open_sealing(&path, mode, clock, SealKey::new([7; 32])).unwrap()
     }
 }
 

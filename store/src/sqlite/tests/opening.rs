@@ -6,7 +6,7 @@ use godwit_core::store::{RuntimeStore, StoreError};
 
 use super::fixture::{Desk, Place};
 use crate::sqlite::lock::beside;
-use crate::sqlite::{OpenError, SqliteMode, SqliteStore, UrlError, parse_url};
+use crate::sqlite::{OpenError, SealKey, SqliteMode, SqliteStore, UrlError, parse_url};
 
 fn open_error(place: &Place, mode: SqliteMode) -> OpenError {
     SqliteStore::open(&place.path(), mode, place.clock.clone()).unwrap_err()
@@ -129,4 +129,26 @@ async fn reading_offline_changes_no_byte() {
         let store = place.open(SqliteMode::Exclusive);
         assert!(store.input(&desk.owner.agent, input).await.unwrap().is_some());
     }
+}
+
+#[tokio::test]
+async fn secrets_are_sealed_and_open_under_their_own_key_only() {
+    let place = Place::new();
+    let open = |number: u8| {
+        let (clock, key) = (place.clock.clone(), SealKey::new([number; 32]));
+        SqliteStore::open_sealing(&place.path(), SqliteMode::Exclusive, clock, key).unwrap()
+    };
+    let store = open(1);
+    store.persist_auth_flow("a secret that must not be read".into()).await.unwrap();
+    store.close().await;
+    let bytes = std::fs::read(place.path()).unwrap();
+    assert!(!bytes.windows(8).any(|window| window == b"a secret"));
+    let store = open(2);
+    let refused = store.load_auth_flow().await;
+    assert!(matches!(refused, Err(StoreError::Conflict { .. })), "{refused:?}");
+    store.close().await;
+    let store = SqliteStore::open(&place.path(), SqliteMode::Exclusive, place.clock.clone()).unwrap();
+    let refused = store.load_auth_flow().await;
+    assert!(matches!(refused, Err(StoreError::Unsupported { .. })), "{refused:?}");
+    assert_eq!(store.auth_authority_key(), None);
 }
