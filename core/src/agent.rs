@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Runtime --Handle--> mailbox --> Driver (one task per resident agent)
+//!                                   |-- Inbox                 what runs next, and what runs together; pure
 //!                                   |-- GuestPool (threads)   turn.rs: pure rules; burst.rs: what runs there
 //!                                   |-- RuntimeStore          chain.rs: turns waiting for one commit
 //! ```
@@ -22,6 +23,7 @@ use crate::time::Clock;
 mod burst;
 mod chain;
 mod driver;
+mod inbox;
 mod loading;
 pub mod pool;
 pub mod prover;

@@ -1,7 +1,10 @@
 //! Inputs: what is delivered to an agent, the replies to it, and its life cycle.
 //!
-//! `Input` is what the guest sees. `NewInput` is an input at the door, with what only the host keeps (key, delivery
-//! stamp). `InputState` and its transition table are in `input/lifecycle.rs`.
+//! `Input` is what the guest sees. `NewInput` is an input at the door, with what only the host keeps (key, mode, delivery
+//! stamp). `InputState` and its transition table are in `input/lifecycle.rs`, the policy table that says how an input waits
+//! in `input/policy.rs`.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,8 +14,12 @@ use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
 
 pub mod lifecycle;
+pub mod policy;
+pub mod trace;
 
 pub use lifecycle::{InputEvent, InputState, TransitionError};
+pub use policy::{Lane, Mode, Placing, Policy, Scope};
+pub use trace::TraceParent;
 
 /// What an input is about. The variants' order is part of the stored encoding: append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,6 +276,14 @@ pub struct NewInput {
     pub input: Input,
     /// The client's key: the same key never runs twice.
     pub idempotency_key: Option<String>,
+    /// In which lane the sender wants it.
+    pub mode: Mode,
+    /// Accepted without waking the agent: it runs with the next turn.
+    pub is_silent: bool,
+    /// Queued inputs of the same kind that were accepted under this key end as replaced by this one.
+    pub supersedes: Option<String>,
+    /// The trace that it is part of.
+    pub traceparent: Option<TraceParent>,
     /// Set when another agent's outbox delivers it.
     pub delivery: Option<DeliveryStamp>,
 }
@@ -280,6 +295,18 @@ impl NewInput {
         Digest::of_parts([kind.name().as_bytes(), content_type.as_bytes(), payload.as_ref()])
     }
 
+    /// What admission makes of it. `silent_intents` are those of the agent's spec: requests about them wake nobody.
+    pub fn placing(&self, silent_intents: &BTreeSet<String>) -> Placing {
+        let Input { kind, source, correlation, .. } = &self.input;
+        let policy = Policy::of(kind, self.mode);
+        let is_context = matches!(kind, Kind::PeerRequest { intent } if silent_intents.contains(intent));
+        Placing {
+            lane: policy.lane,
+            wakes: policy.wakes && !self.is_silent && !is_context,
+            scope: Scope::of(policy, source, correlation.as_deref(), self.supersedes.as_deref()),
+        }
+    }
+
     /// Checks sizes.
     ///
     /// # Errors
@@ -287,14 +314,15 @@ impl NewInput {
     pub fn check_limits(&self) -> Result<(), InputTooLarge> {
         let Input { content_type, payload, headers, correlation, .. } = &self.input;
         let header_bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
-        let key_bytes = self.idempotency_key.as_ref().map_or(0, String::len);
+        let text_bytes = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let checks = [
             ("payload bytes", payload.len(), PAYLOAD_BYTES_MAX),
             ("headers", headers.len(), HEADERS_MAX),
             ("header bytes", header_bytes, HEADER_BYTES_MAX),
             ("content type bytes", content_type.len(), TEXT_BYTES_MAX),
-            ("correlation bytes", correlation.as_ref().map_or(0, String::len), TEXT_BYTES_MAX),
-            ("idempotency key bytes", key_bytes, TEXT_BYTES_MAX),
+            ("correlation bytes", text_bytes(correlation), TEXT_BYTES_MAX),
+            ("idempotency key bytes", text_bytes(&self.idempotency_key), TEXT_BYTES_MAX),
+            ("supersession key bytes", text_bytes(&self.supersedes), TEXT_BYTES_MAX),
         ];
         match checks.into_iter().find(|(_, size, max)| size > max) {
             Some((what, size, max)) => Err(InputTooLarge { what, size, max }),

@@ -38,10 +38,16 @@ pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 pub const LOG_TURN_BYTES_MAX: usize = 1 << 20;
 /// Inputs that one guest call takes.
 pub const BATCH_MAX: usize = 64;
+/// Payload bytes after which no further input joins a guest call: several copies of them are in the guest's memory.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Silent intents of an agent.
+pub const SILENT_INTENTS_MAX: usize = 64;
 /// Open inputs of one agent; more are refused as `Busy`.
 pub const INBOX_INPUTS_MAX: u64 = 10_000;
 /// Times an input's turn may start and not commit before the input is dead-lettered.
 pub const ATTEMPTS_MAX: u32 = 3;
+/// Times that the process may die with an input staged before the input runs once more, alone.
+pub const DEATHS_MAX: u32 = 2;
 /// Rows that one list call returns at most.
 pub const PAGE_MAX: usize = 1_000;
 /// Events that one store keeps; the oldest go first, and a reader behind them gets a gap event.
@@ -70,6 +76,7 @@ pub const ASK_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 pub const OUTPUT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const _: () = assert!(PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);

@@ -1,6 +1,6 @@
 //! Specs: what an agent is made of. Immutable; a change makes a new spec revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,8 @@ pub struct Spec {
     pub config: BTreeMap<String, String>,
     /// What the guest may take.
     pub limits: GuestLimits,
+    /// Requests of other agents about these intents are queued as context and wake nobody.
+    pub silent_intents: BTreeSet<String>,
 }
 
 /// A plugin as the store knows it.

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
-use crate::input::{InputState, NewInput};
+use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::output::{StoredOutput, UndeliverableReason};
 use crate::receipt::Receipt;
@@ -160,7 +160,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Rows of agents with ids after `after`, ascending. **R**
     async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
 
-    /// Agents at home here that this incarnation should look after: active, with open inputs or pending outputs, and
+    /// Agents at home here that this incarnation should look after: active, with open inputs that wake or pending outputs, and
     /// held by it, by nobody, or under a dead session. In an order that starves nobody: repeated calls come to each of
     /// them, though none of them changes. **R**
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
@@ -192,7 +192,11 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// next = number + 1. The row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.
     ///
     /// `accepted_at_ms` becomes the store's wall time. A key or id that is here already answers `Duplicate` under the same
-    /// body digest; the key is looked up first. `by` is recorded and not checked.
+    /// body digest; the key is looked up first. Where the stored one is open and silent and this one would wake, it wakes
+    /// from now on. `by` is recorded and not checked.
+    ///
+    /// What admission makes of it, `NewInput::placing` under the current spec's silent intents, is stored with it. All
+    /// queued inputs of the same kind and scope end as `Replaced` by it, in this transaction; staged ones are not touched.
     ///
     /// # Errors
     /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
@@ -215,11 +219,23 @@ pub trait RuntimeStore: Send + Sync + 'static {
         page: Page,
     ) -> Result<Vec<StoredInput>, StoreError>;
 
-    /// Gives a dead letter another chance: queued, no attempts, no outcome, at its old place. **H**
+    /// Gives a dead letter another chance: queued, no attempts, no outcome, at its old place, and it wakes. **H**
     ///
     /// # Errors
     /// `Conflict` when it is not dead-lettered, or not here.
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
+
+    /// Ends one input that is in the state `from` as abandoned. One that was abandoned for this reason is left as it is. **H**
+    ///
+    /// # Errors
+    /// `Conflict` when it is in another state, when inputs in that state can't be abandoned, or when it is not here.
+    async fn abandon(
+        &self,
+        agent: &AgentId,
+        input: InputId,
+        from: InputState,
+        reason: AbandonReason,
+    ) -> Result<(), StoreError>;
 
     // --- retention
 
@@ -245,12 +261,13 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// |---|---|
     /// | home; owner; `base`; a receipt's or checkpoint's revision; an accepted seq | `NotHome`; `Fenced`; `Stale` |
     /// | a receipt's parent, agent, generation, token or incarnation | `Conflict` |
-    /// | `receipt.inputs` are not the ids of `ends`, in order; an end of an input that is not open | `Conflict` |
+    /// | an end of, or an attempt at, an input that was replaced or abandoned meanwhile | `Stale` |
+    /// | `receipt.inputs` are not the ids of `ends`, in order; an end of another input that is not open | `Conflict` |
     /// | an end's revision is not the receipt's, a committed end's token not the owner's, another kind of end | `Conflict` |
     /// | `receipt.state` is not the digest of `snapshot`, or only one of them is there | `Conflict` |
-    /// | an attempt at an input that is not open, or with a state that is not open | `Conflict` |
+    /// | an attempt at another input that is not open, or with a state that is not open | `Conflict` |
     /// | a checkpoint other than the snapshot that is stored for the same revision | `Conflict` |
-    /// | `Step::Accept` of a delivery | `Unsupported`: deliveries go through `accept` |
+    /// | `Step::Accept` of a delivery, or of an input with a supersession key | `Unsupported`: those go through `accept` |
     ///
     /// `Step::Accept` checks as `accept` does, then the seq; it keeps `accepted_at_ms`, which the guest has seen.
     ///

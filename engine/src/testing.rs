@@ -1,6 +1,6 @@
 //! What the engine's tests share: an engine of its own for each test, the components that xtask builds, rows in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,6 +76,7 @@ pub(crate) fn request(plugin: Digest) -> GuestRequest {
             plugin,
             config: BTreeMap::from([("greeting".to_string(), "hello".to_string())]),
             limits: GuestLimits::default(),
+            silent_intents: BTreeSet::new(),
         }),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(7)),
         state: Arc::new(Rows::default()),

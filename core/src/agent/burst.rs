@@ -41,11 +41,14 @@ impl Burst {
     pub(crate) fn run(mut self, env: &AgentEnv) -> Self {
         let started = env.clock.boot();
         let is_short = || env.clock.boot().saturating_sub(started) < TIME_MAX;
-        while !self.chain.is_full() && is_short() {
+        let mut is_first = true;
+        // The first turn may have been staged: it runs, however late it is.
+        while is_first || (!self.chain.is_full() && is_short()) {
             let Some((origin, attempt)) = self.turns.pop_front() else { break };
             if origin.is_abandoned() {
                 continue;
             }
+            is_first = false;
             match self.turn(env, &origin, attempt) {
                 Ok(ran) => self.chain.push_turn(origin, ran),
                 Err(error) => {
@@ -82,8 +85,8 @@ impl Burst {
         let after = author.context_outside(revision.next(), context.now_ms);
         let effects = match origin {
             Origin::Init => guest.init(&context)?,
-            Origin::Direct(_) | Origin::Queued(_) => {
-                let inputs: Vec<Input> = origin.input().cloned().into_iter().collect();
+            Origin::Direct(_) | Origin::Queued(_) | Origin::Batch(_) => {
+                let inputs: Vec<Input> = origin.inputs().into_iter().cloned().collect();
                 guest.handle(&context, &inputs)?
             }
         };

@@ -13,7 +13,7 @@ use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
 use crate::guest::TurnEffects;
 use crate::id::{HostId, InputId, Revision, RunId, Seq, SpecRevision};
-use crate::input::{DeadLetterReason, Input, Outcome};
+use crate::input::{DeadLetterReason, Input, InputState, Outcome};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::store::{Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome};
@@ -30,16 +30,31 @@ pub(crate) enum Origin {
     Direct(Box<AskRequest>),
     /// It is durable.
     Queued(Box<StoredInput>),
+    /// Several that are durable, for one guest call.
+    Batch(Vec<StoredInput>),
     /// No input: `init`.
     Init,
 }
 
 impl Origin {
-    pub(crate) fn input(&self) -> Option<&Input> {
+    /// Durable inputs of one guest call.
+    pub(crate) fn queued(mut inputs: Vec<StoredInput>) -> Self {
+        match inputs.pop() {
+            Some(only) if inputs.is_empty() => Self::Queued(Box::new(only)),
+            last => {
+                inputs.extend(last);
+                Self::Batch(inputs)
+            }
+        }
+    }
+
+    /// The inputs, in the order in which the guest gets them.
+    pub(crate) fn inputs(&self) -> Vec<&Input> {
         match self {
-            Self::Direct(request) => Some(&request.input.input),
-            Self::Queued(stored) => Some(&stored.input),
-            Self::Init => None,
+            Self::Direct(request) => vec![&request.input.input],
+            Self::Queued(stored) => vec![&stored.input],
+            Self::Batch(inputs) => inputs.iter().map(|stored| &stored.input).collect(),
+            Self::Init => Vec::new(),
         }
     }
 
@@ -75,8 +90,8 @@ pub(crate) struct Pending {
     pub(crate) seq: Seq,
     /// Steps of the chain up to and with this one's last.
     pub(crate) steps_end: usize,
-    /// The input's end, unless it goes on waiting.
-    pub(crate) outcome: Option<Outcome>,
+    /// The ends of its inputs, in order; empty when they go on waiting.
+    pub(crate) ends: Vec<InputEnd>,
     pub(crate) has_outputs: bool,
 }
 
@@ -136,7 +151,17 @@ impl Chain {
     fn seq_of(&self, origin: &Origin) -> Seq {
         match origin {
             Origin::Queued(stored) => stored.seq,
+            Origin::Batch(inputs) => inputs.first().map_or(self.head.next_seq, |stored| stored.seq),
             Origin::Direct(_) | Origin::Init => self.head.next_seq,
+        }
+    }
+
+    /// The seqs of an origin's inputs, in order.
+    fn seqs_of(&self, origin: &Origin) -> Vec<Seq> {
+        match origin {
+            Origin::Init => Vec::new(),
+            Origin::Batch(inputs) => inputs.iter().map(|stored| stored.seq).collect(),
+            Origin::Direct(_) | Origin::Queued(_) => vec![self.seq_of(origin)],
         }
     }
 
@@ -152,7 +177,7 @@ impl Chain {
     /// Adds a turn that the guest has run.
     pub(crate) fn push_turn(&mut self, origin: Origin, turn: RanTurn) {
         let RanTurn { effects, state, now_ms } = turn;
-        let seq = self.seq_of(&origin);
+        let (seq, seqs) = (self.seq_of(&origin), self.seqs_of(&origin));
         self.accept(&origin);
         let kind = if matches!(origin, Origin::Init) { BoundaryKind::Init } else { BoundaryKind::Turn };
         let snapshot = Snapshot {
@@ -161,19 +186,19 @@ impl Chain {
             plugin_version: self.author.plugin_version.clone(),
             state,
         };
-        let inputs = origin.input().map(|input| input.id).into_iter().collect();
-        let mut receipt = self.receipt(kind, inputs, now_ms);
+        let inputs = origin.inputs();
+        let bytes: usize = inputs.iter().map(|input| input.payload.len()).sum();
+        let mut receipt = self.receipt(kind, inputs.iter().map(|input| input.id).collect(), now_ms);
         receipt.effects = effects.digest();
         receipt.state = Some(snapshot.state_digest());
         receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
-        let outcome = effects.replies.into_iter().next().map(|reply| Outcome::Committed {
-            revision: receipt.revision,
-            token: receipt.token,
-            reply,
-        });
-        self.bytes += snapshot.state.len() + origin.input().map_or(0, |input| input.payload.len());
+        let (revision, token) = (receipt.revision, receipt.token);
+        let committed =
+            |(seq, reply)| InputEnd { seq, outcome: Outcome::Committed { revision, token, reply } };
+        let ends: Vec<InputEnd> = seqs.into_iter().zip(effects.replies).map(committed).collect();
+        self.bytes += snapshot.state.len() + bytes;
         let boundary = Boundary {
-            ends: outcome.iter().map(|outcome| InputEnd { seq, outcome: outcome.clone() }).collect(),
+            ends: ends.clone(),
             snapshot: Some(snapshot),
             state: effects.state,
             outputs: effects.outputs,
@@ -182,7 +207,7 @@ impl Chain {
             receipt,
         };
         let has_outputs = !boundary.outputs.is_empty();
-        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs });
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, ends, has_outputs });
     }
 
     /// Adds the end of an input that is given up.
@@ -190,37 +215,35 @@ impl Chain {
         let seq = self.seq_of(&origin);
         self.accept(&origin);
         let now_ms = self.author.clock.wall_ms().max(self.head.time_ms);
-        let id = origin.input().map(|input| input.id);
+        let id = origin.inputs().first().map(|input| input.id);
         let mut event = NewEvent::of_agent(&self.author.owner.agent, EventKind::InputDeadLettered, now_ms);
         if let Some(id) = id {
             event = event.with("input", id);
         }
         let receipt = self.receipt(BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
         let outcome = Outcome::DeadLettered { revision: receipt.revision, reason };
+        let ends = vec![InputEnd { seq, outcome }];
         let boundary = Boundary {
             receipt,
-            ends: vec![InputEnd { seq, outcome: outcome.clone() }],
+            ends: ends.clone(),
             snapshot: None,
             state: Vec::new(),
             outputs: Vec::new(),
             lifecycle: None,
             events: vec![event],
         };
-        let outcome = Some(outcome);
-        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, outcome, has_outputs: false });
+        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, ends, has_outputs: false });
     }
 
-    /// Adds an attempt: the input goes on waiting.
-    pub(crate) fn push_attempt(&mut self, origin: Origin, attempt: Attempt) {
+    /// Adds an attempt at each input of an origin: they go on waiting. `attempts` and `deaths` count so far.
+    pub(crate) fn push_attempts(&mut self, origin: Origin, state: InputState, attempts: u32, deaths: u32) {
+        let seq = self.seq_of(&origin);
+        let seqs = self.seqs_of(&origin).into_iter();
+        let made = seqs.map(|seq| Attempt { seq, state, attempts, deaths }).collect();
         self.accept(&origin);
-        self.steps.push(Step::Attempts(vec![attempt]));
+        self.steps.push(Step::Attempts(made));
         let steps_end = self.steps.len();
-        self.pending.push(Pending { origin, seq: attempt.seq, steps_end, outcome: None, has_outputs: false });
-    }
-
-    /// The seq that a direct input would get.
-    pub(crate) fn next_seq_for(&self, origin: &Origin) -> Seq {
-        self.seq_of(origin)
+        self.pending.push(Pending { origin, seq, steps_end, ends: Vec::new(), has_outputs: false });
     }
 
     fn push_boundary(&mut self, boundary: Boundary, pending: Pending) {

@@ -19,6 +19,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::agent::inbox::Inbox;
 use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
@@ -28,7 +29,7 @@ use crate::id::{AgentId, InputId, Revision, Seq};
 use crate::lease::{Lease, LeaseGuard, LeaseState};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
-use crate::store::{Accepted, BrokenReason, Lifecycle, Owner, Page, StoreError, StoredInput};
+use crate::store::{Accepted, BrokenReason, Lifecycle, Owner, Page, StoreError};
 use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
@@ -60,7 +61,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         own_mailbox: mailbox.downgrade(),
         thaw,
         loaded: None,
-        queue: VecDeque::new(),
+        inbox: Inbox::default(),
         direct: VecDeque::new(),
         waiters: BTreeMap::new(),
         known: Seq(0),
@@ -88,8 +89,8 @@ struct Driver {
     own_mailbox: mpsc::WeakSender<Command>,
     thaw: Arc<Notify>,
     loaded: Option<Loaded>,
-    /// Durable inputs in admission order.
-    queue: VecDeque<StoredInput>,
+    /// Durable inputs, by lane.
+    inbox: Inbox,
     /// Asks that nothing durable knows of.
     direct: VecDeque<Box<AskRequest>>,
     waiters: BTreeMap<Seq, Waiters>,
@@ -153,11 +154,11 @@ impl Driver {
         if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
             return self.work().await;
         }
-        if !self.queue.is_empty() && !self.direct.is_empty() {
+        if self.must_admit_direct() {
             self.admit_direct().await;
             return Ok(());
         }
-        if !self.queue.is_empty() || !self.direct.is_empty() {
+        if self.inbox.is_due() || !self.direct.is_empty() {
             return self.work().await;
         }
         self.wait_idle(shutdown).await
@@ -270,7 +271,7 @@ impl Driver {
 
     /// The queue is read again from the start of what is open.
     fn forget_queue(&mut self) {
-        self.queue.clear();
+        self.inbox.clear();
         self.known = Seq(0);
         self.is_inbox_stale = true;
     }
@@ -314,7 +315,12 @@ impl Driver {
                 if let Some(last) = inputs.last() {
                     self.known = last.seq;
                 }
-                self.queue.extend(inputs);
+                for input in inputs {
+                    self.inbox.insert(input);
+                }
+                for seq in self.waiters.keys() {
+                    self.inbox.rouse(*seq);
+                }
                 if let Some(loaded) = &mut self.loaded {
                     loaded.head.next_seq = loaded.head.next_seq.max(self.known.next());
                 }
@@ -325,9 +331,17 @@ impl Driver {
         }
     }
 
-    /// Accepts asks into the queue, behind the durable inputs that wait.
+    /// Whether asks must be accepted before they run: durable inputs wait, or one of them takes another's place, which a
+    /// unit can't do.
+    fn must_admit_direct(&self) -> bool {
+        let supersedes = |request: &Box<AskRequest>| request.input.supersedes.is_some();
+        !self.direct.is_empty() && (!self.inbox.is_empty() || self.direct.iter().any(supersedes))
+    }
+
+    /// Accepts asks into the inbox, among the durable inputs that wait.
     async fn admit_direct(&mut self) {
         let requests: Vec<_> = self.direct.drain(..).filter(|request| !request.answer.is_closed()).collect();
+        let has_replaced = requests.iter().any(|request| request.input.supersedes.is_some());
         let store = self.env.store.clone();
         let incarnation = self.lease.incarnation;
         let accepting = requests.iter().map(|request| store.accept(request.input.clone(), incarnation));
@@ -344,6 +358,9 @@ impl Driver {
                     self.answer(answer, refused);
                 }
             }
+        }
+        if has_replaced {
+            self.forget_queue();
         }
         self.is_inbox_stale = true;
     }

@@ -3,13 +3,15 @@
 //! Guest calls are synchronous and may use their whole deadline, so they get plain threads instead of async workers. One
 //! plugin may hold at most half of the threads; the others' jobs pass it by, in turn. A thread that comes back from a job with
 //! a lower priority than it had (the engine lowers that of a long call) is replaced by a fresh one.
+//!
+//! `alone` holds all other jobs back, for an input that is suspected of killing the process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::digest::Digest;
 
@@ -28,6 +30,10 @@ struct Shared {
     wake: Condvar,
     /// Wakes the foreman.
     shortage: Condvar,
+    /// Tells who holds others back that the last of their jobs has ended.
+    drained: Notify,
+    /// One at a time may hold others back.
+    lone: Arc<tokio::sync::Mutex<()>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -37,6 +43,9 @@ struct Queue {
     turn: VecDeque<Digest>,
     lanes: BTreeMap<Digest, Lane>,
     per_plugin_max: usize,
+    running: usize,
+    /// Set while somebody holds others back: only these jobs run.
+    lone: Option<VecDeque<Job>>,
     /// Threads to be started.
     missing: usize,
     is_closed: bool,
@@ -62,6 +71,8 @@ impl GuestPool {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
             shortage: Condvar::new(),
+            drained: Notify::new(),
+            lone: Arc::default(),
             threads: Mutex::default(),
         });
         let foreman = shared.clone();
@@ -95,6 +106,23 @@ impl GuestPool {
         result.await.map_err(|_| PoolClosed)
     }
 
+    /// Holds all other jobs back, once those that run have ended, until the answer is dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future lets the others go on.
+    pub(crate) async fn alone(&self) -> Alone {
+        let turn = self.shared.lone.clone().lock_owned().await;
+        self.shared.lock().lone = Some(VecDeque::new());
+        let alone = Alone { shared: self.shared.clone(), _turn: turn };
+        loop {
+            let drained = self.shared.drained.notified();
+            if self.shared.lock().running == 0 {
+                return alone;
+            }
+            drained.await;
+        }
+    }
+
     /// Whether a job waits for a thread.
     pub(crate) fn has_waiting(&self) -> bool {
         !self.shared.lock().turn.is_empty()
@@ -107,6 +135,7 @@ impl GuestPool {
             queue.is_closed = true;
             queue.lanes.clear();
             queue.turn.clear();
+            queue.lone = None;
         }
         self.shared.wake.notify_all();
         self.shared.shortage.notify_all();
@@ -121,6 +150,42 @@ impl GuestPool {
                 }
             }
         }
+    }
+}
+
+/// The right to be the only one whose jobs run. Others go on when it is dropped.
+pub(crate) struct Alone {
+    shared: Arc<Shared>,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl Alone {
+    /// Runs `job` on one of the threads.
+    ///
+    /// # Errors
+    /// As `GuestPool::run`.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolClosed> {
+        let (done, result) = oneshot::channel();
+        let job: Job = Box::new(move || drop(done.send(job())));
+        {
+            let mut queue = self.shared.lock();
+            let is_closed = queue.is_closed;
+            let lone = queue.lone.as_mut().filter(|_| !is_closed).ok_or(PoolClosed)?;
+            lone.push_back(job);
+        }
+        // Whichever thread wakes takes it: no other job may start.
+        self.shared.wake.notify_all();
+        result.await.map_err(|_| PoolClosed)
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.shared.lock().lone = None;
+        self.shared.wake.notify_all();
     }
 }
 
@@ -174,13 +239,17 @@ impl Shared {
             };
             drop(queue);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
-                tracing::error!(%plugin, "a guest job panicked");
+                let plugin = plugin.map(tracing::field::display);
+                tracing::error!(plugin, "a guest job panicked");
             }
             // Before the lock: others wait for it, and this thread may be slow.
             let is_demoted = own_priority() > priority;
             queue = self.lock();
             if queue.finished(plugin) {
                 self.wake.notify_one();
+            }
+            if queue.running == 0 {
+                self.drained.notify_waiters();
             }
             if is_demoted && !queue.is_closed {
                 queue.missing += 1;
@@ -206,7 +275,12 @@ impl Queue {
     }
 
     /// The next job of the first plugin in turn that has a thread left.
-    fn pop(&mut self) -> Option<(Digest, Job)> {
+    fn pop(&mut self) -> Option<(Option<Digest>, Job)> {
+        if let Some(lone) = &mut self.lone {
+            let job = lone.pop_front()?;
+            self.running += 1;
+            return Some((None, job));
+        }
         let max = self.per_plugin_max;
         let lanes = &self.lanes;
         let index =
@@ -215,15 +289,18 @@ impl Queue {
         let lane = self.lanes.get_mut(&plugin)?;
         let job = lane.waiting.pop_front()?;
         lane.running += 1;
+        self.running += 1;
         if !lane.waiting.is_empty() {
             self.turn.push_back(plugin);
         }
-        Some((plugin, job))
+        Some((Some(plugin), job))
     }
 
     /// Answers whether a job of the plugin waits that may run now.
-    fn finished(&mut self, plugin: Digest) -> bool {
-        let Some(lane) = self.lanes.get_mut(&plugin) else {
+    fn finished(&mut self, plugin: Option<Digest>) -> bool {
+        self.running = self.running.saturating_sub(1);
+        let Some((plugin, lane)) = plugin.and_then(|plugin| Some((plugin, self.lanes.get_mut(&plugin)?)))
+        else {
             return false;
         };
         lane.running = lane.running.saturating_sub(1);

@@ -3,7 +3,7 @@
 use crate::guest::GuestError;
 use crate::id::Incarnation;
 use crate::input::{DeadLetterReason, InputState};
-use crate::limits::ATTEMPTS_MAX;
+use crate::limits::{ATTEMPTS_MAX, DEATHS_MAX};
 use crate::store::StoredInput;
 
 /// What must happen before an input's turn starts.
@@ -15,8 +15,18 @@ pub enum Start {
     Stage {
         /// Attempts to write.
         attempts: u32,
+        /// Deaths to write.
+        deaths: u32,
     },
-    /// Don't run it: the process died each time it ran.
+    /// As `Stage`, while the process makes no other guest call: twice it died with this input staged, and if it does so
+    /// again there is nobody else to blame.
+    StageAlone {
+        /// Attempts to write.
+        attempts: u32,
+        /// Deaths to write.
+        deaths: u32,
+    },
+    /// Don't run it: the process died each time it ran, the last time when nothing else ran.
     GiveUp(DeadLetterReason),
 }
 
@@ -35,14 +45,20 @@ pub enum Verdict {
 }
 
 /// Decides how an input's turn starts.
+///
+/// An input that was staged as one of a batch has no attempt yet: what became of the batch says nothing about it. One that
+/// can be replaced is staged always, so that a newer one can't take its turn away from it for ever.
 pub fn start(input: &StoredInput, incarnation: Incarnation) -> Start {
-    let is_first_here = input.accepted_by == incarnation && input.attempts == 0;
+    let is_first_here =
+        input.accepted_by == incarnation && input.attempts == 0 && input.placing.scope.is_none();
+    let was_staged_by_itself = input.state == InputState::Staged && input.attempts > 0;
+    let deaths = input.deaths + u32::from(was_staged_by_itself);
+    let attempts = input.attempts + 1;
     match input.state {
         InputState::Queued if is_first_here => Start::Now,
-        InputState::Staged if input.attempts >= ATTEMPTS_MAX => {
-            Start::GiveUp(DeadLetterReason::KilledHost { attempts: input.attempts })
-        }
-        _ => Start::Stage { attempts: input.attempts + 1 },
+        _ if deaths > DEATHS_MAX => Start::GiveUp(DeadLetterReason::KilledHost { attempts: input.attempts }),
+        _ if deaths == DEATHS_MAX => Start::StageAlone { attempts, deaths },
+        _ => Start::Stage { attempts, deaths },
     }
 }
 

@@ -6,8 +6,9 @@
 //!    \----requeue-----/
 //! queued --commit--> consumed        (the undurable first run of the accepting incarnation)
 //! queued --dead-letter--> dead-lettered
-//! queued --replace--> replaced       any open --abandon--> abandoned
+//! queued --replace--> replaced       any open, dead-lettered --abandon--> abandoned
 //! ```
+//! A dead letter is abandoned by dropping it; all other verbs end open inputs only.
 
 use serde::{Deserialize, Serialize};
 
@@ -92,7 +93,7 @@ impl InputState {
             (Self::Queued | Self::Staged, InputEvent::Commit) => Ok(Self::Consumed),
             (Self::Queued | Self::Staged, InputEvent::DeadLetter) => Ok(Self::DeadLettered),
             (Self::Queued, InputEvent::Replace) => Ok(Self::Replaced),
-            (Self::Queued | Self::Staged, InputEvent::Abandon) => Ok(Self::Abandoned),
+            (Self::Queued | Self::Staged | Self::DeadLettered, InputEvent::Abandon) => Ok(Self::Abandoned),
             (from, event) => Err(TransitionError { from, event }),
         }
     }

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
-use crate::input::{Input, InputState, Outcome};
+use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
 use crate::lease::Holder;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
@@ -156,6 +156,8 @@ pub struct AgentRow {
     pub labels: BTreeMap<String, String>,
     /// Inputs that wait for an end.
     pub open_inputs: u64,
+    /// Those of them that wake: with one, the agent is runnable.
+    pub waking_inputs: u64,
     /// Ended inputs whose rows retention has removed.
     pub inputs_pruned: u64,
     /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.
@@ -177,12 +179,18 @@ pub struct StoredInput {
     pub state: InputState,
     /// Turns of it that started durably or failed.
     pub attempts: u32,
+    /// Times that it was found staged: its host's process had died, or was fenced, in its turn.
+    pub deaths: u32,
     /// The session that accepted it: only that one may run it the first time without staging it.
     pub accepted_by: Incarnation,
     /// The client's key.
     pub idempotency_key: Option<String>,
     /// What must be equal under one key.
     pub body_digest: Digest,
+    /// Lane, whether it wakes, what it replaces.
+    pub placing: Placing,
+    /// The trace that it is part of.
+    pub traceparent: Option<TraceParent>,
     /// Its end, once it has one.
     pub outcome: Option<Outcome>,
     /// When it ended, by the wall clock of the store that it ended in, Unix milliseconds: there with the outcome.

@@ -63,6 +63,8 @@ pub struct Attempt {
     pub state: InputState,
     /// Attempts so far.
     pub attempts: u32,
+    /// Times that it was found staged.
+    pub deaths: u32,
 }
 
 /// A boundary with all its rows.

@@ -43,6 +43,7 @@ mod journey;
 mod leases;
 mod migrations;
 mod outbox;
+mod placing;
 mod plugins;
 mod random;
 mod retention;
@@ -133,6 +134,7 @@ pub fn cases() -> Vec<Case> {
         leases::cases(),
         agents::cases(),
         accept::cases(),
+        placing::cases(),
         fence::cases(),
         commit::cases(),
         chain::cases(),

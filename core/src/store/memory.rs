@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
-use crate::input::{InputState, NewInput};
+use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::limits::PAGE_MAX;
 use crate::output::{OutputState, StoredOutput};
@@ -232,6 +232,16 @@ impl RuntimeStore for MemoryStore {
 
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         self.tables().redrive(agent, input)
+    }
+
+    async fn abandon(
+        &self,
+        agent: &AgentId,
+        input: InputId,
+        from: InputState,
+        reason: AbandonReason,
+    ) -> Result<(), StoreError> {
+        self.tables().abandon(agent, input, from, reason, self.clock.wall_ms())
     }
 
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {

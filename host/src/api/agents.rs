@@ -1,6 +1,6 @@
 //! Agents over HTTP: create, list, show, checkpoint, verify.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -26,6 +26,9 @@ pub(super) struct NewAgentJson {
     config: BTreeMap<String, String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// Requests of other agents about these are queued as context and wake nobody.
+    #[serde(default)]
+    silent_intents: BTreeSet<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -94,8 +97,8 @@ pub(super) async fn create(
     let agent: AgentId = path.parse("id")?;
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
-    let NewAgentJson { plugin, config, labels } = new;
-    let request = CreateAgent { agent, plugin, config, labels };
+    let NewAgentJson { plugin, config, labels, silent_intents } = new;
+    let request = CreateAgent { agent, plugin, config, labels, silent_intents };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));

@@ -55,6 +55,9 @@ pub(super) struct Create {
     /// For people and selections; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
+    /// Requests of other agents about this are queued as context and wake nobody; may be given several times.
+    #[arg(long, value_name = "INTENT")]
+    silent_intent: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +99,7 @@ impl Create {
             "plugin": self.plugin,
             "config": map(&self.config),
             "labels": map(&self.label),
+            "silent_intents": self.silent_intent,
         });
         let client = &session.client;
         let request = client.request(Method::PUT, &format!("/v1/agents/{}", self.id)).json(&body);

@@ -1,11 +1,11 @@
 //! Creating, showing and listing agents and hosts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::limits::{CONFIG_BYTES_MAX, GuestLimits, LABELS_MAX, TEXT_BYTES_MAX};
+use godwit_core::limits::{CONFIG_BYTES_MAX, GuestLimits, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX};
 use godwit_core::spec::Spec;
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct CreateAgent {
     pub config: BTreeMap<String, String>,
     /// For people and selections.
     pub labels: BTreeMap<String, String>,
+    /// Intents of peer requests that wake nobody.
+    pub silent_intents: BTreeSet<String>,
 }
 
 /// A host as this one sees it.
@@ -58,7 +60,7 @@ impl Runtime {
     /// might have it does not answer, `Invalid` when the config or labels are too large.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
         check_sizes(&request)?;
-        let CreateAgent { agent, plugin, config, labels } = request;
+        let CreateAgent { agent, plugin, config, labels, silent_intents } = request;
         let plugin = self.plugin(&plugin).await?.digest;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
@@ -76,7 +78,7 @@ impl Runtime {
                 Err(error) => return Err(error),
             },
         }
-        let spec = Spec { plugin, config, limits: GuestLimits::default() };
+        let spec = Spec { plugin, config, limits: GuestLimits::default(), silent_intents };
         let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
         let is_new = self.inner().store.create(new).await.map_err(store_error)?;
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
@@ -233,6 +235,12 @@ fn check_sizes(request: &CreateAgent) -> Result<(), CallError> {
         |(name, value): (&String, &String)| name.len() > TEXT_BYTES_MAX || value.len() > TEXT_BYTES_MAX;
     if request.labels.iter().any(is_long) {
         return invalid(format!("a label is over the limit of {TEXT_BYTES_MAX} bytes"));
+    }
+    if request.silent_intents.len() > SILENT_INTENTS_MAX {
+        return invalid(format!("more than {SILENT_INTENTS_MAX} silent intents"));
+    }
+    if request.silent_intents.iter().any(|intent| intent.is_empty() || intent.len() > TEXT_BYTES_MAX) {
+        return invalid(format!("a silent intent is not 1..={TEXT_BYTES_MAX} bytes"));
     }
     Ok(())
 }

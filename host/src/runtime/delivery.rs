@@ -4,12 +4,12 @@
 //! receiver's accept decides (see `RuntimeStore::accept`). An output leaves the outbox only when the receiver has it
 //! durably, or visibly as undeliverable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, InputId};
-use godwit_core::input::{DeliveryStamp, Input, NewInput, Source};
+use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Source};
 use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
@@ -293,6 +293,19 @@ impl Runtime {
         }
     }
 
+    /// Whether an accepted delivery wakes its agent. Whether a request's intent is silent the store has decided.
+    async fn may_wake(&self, input: &NewInput) -> bool {
+        if !input.placing(&BTreeSet::new()).wakes {
+            return false;
+        }
+        if !matches!(input.input.kind, Kind::PeerRequest { .. }) {
+            return true;
+        }
+        let row = self.inner().store.agent(&input.agent).await;
+        // Not known is taken for yes: an agent that is started for nothing parks again.
+        row.map_or(true, |row| row.is_none_or(|row| row.waking_inputs > 0))
+    }
+
     /// Accepts a delivery into this store.
     pub(crate) async fn deliver_here(&self, input: &NewInput) -> Delivered {
         let agent = &input.agent;
@@ -301,7 +314,7 @@ impl Runtime {
         }
         match self.inner().store.accept(input.clone(), self.session().incarnation).await {
             Ok(Accepted::New { .. }) => {
-                self.look_at(agent).await;
+                self.look_at(agent, self.may_wake(input).await).await;
                 Delivered::Acknowledged
             }
             Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
@@ -338,6 +351,10 @@ fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) 
             accepted_at_ms: now_ms,
         },
         idempotency_key: None,
+        mode: Mode::Default,
+        is_silent: false,
+        supersedes: None,
+        traceparent: None,
         delivery: Some(DeliveryStamp {
             origin: agent.clone(),
             generation: *generation,

@@ -45,7 +45,7 @@ async fn look(runtime: &Runtime) {
         }
         runtime.publish(&agent);
         match inner.store.agent(&agent).await {
-            Ok(Some(row)) if row.open_inputs > 0 => runtime.look_at(&agent).await,
+            Ok(Some(row)) if row.waking_inputs > 0 => runtime.look_at(&agent, true).await,
             Ok(_) => {}
             Err(error) => tracing::warn!(%agent, %error, "can't read the agent's row"),
         }

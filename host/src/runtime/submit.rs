@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use godwit_core::agent::{Answer, CommandError, NotAccepted};
 use godwit_core::id::{AgentId, Revision, Seq};
-use godwit_core::input::{Input, NewInput};
+use godwit_core::input::policy::{Activity, Signal};
+use godwit_core::input::{Input, Mode, NewInput, Policy};
 use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
 use godwit_core::time::sleep;
 
@@ -42,10 +43,8 @@ impl Runtime {
             }
             AgentCall::Redrive { input } => {
                 store.redrive(agent, *input).await.map_err(store_error)?;
-                self.look_at(agent).await;
-                if let Some(handle) = self.inner().directory.handle(agent) {
-                    handle.reload().await;
-                }
+                self.look_at(agent, true).await;
+                self.reload(agent).await;
                 AgentReply::Done
             }
             AgentCall::Receipts { after, limit } => {
@@ -75,7 +74,16 @@ impl Runtime {
         let accepted_at_ms = self.now_ms();
         let input =
             Input { id, kind, source, content_type, payload, headers, correlation: None, accepted_at_ms };
-        let new = NewInput { agent: agent.clone(), input, idempotency_key, delivery: None };
+        let new = NewInput {
+            agent: agent.clone(),
+            input,
+            idempotency_key,
+            mode: Mode::Default,
+            is_silent: false,
+            supersedes: None,
+            traceparent: None,
+            delivery: None,
+        };
         new.check_limits().map_err(|error| CallError::Invalid { reason: error.to_string() })?;
         Ok(new)
     }
@@ -147,7 +155,7 @@ impl Runtime {
         let Some(sent) = self.accept_here(agent, submission).await? else {
             return Ok(Try::Again { may_be_durable: false });
         };
-        self.look_at(agent).await;
+        self.look_at(agent, true).await;
         Ok(Try::Done(AgentReply::Sent(sent)))
     }
 
@@ -167,12 +175,26 @@ impl Runtime {
         }
     }
 
-    /// An agent's inbox has grown: wakes its driver, or activates it, when this host owns it or may.
-    pub(crate) async fn look_at(&self, agent: &AgentId) {
-        if let Some(handle) = self.inner().directory.handle(agent) {
-            handle.wake();
-            return;
+    /// An agent's inbox has grown, by an input that wakes or not: tells its driver, or activates it, when this host owns it
+    /// or may.
+    pub(crate) async fn look_at(&self, agent: &AgentId, wakes: bool) {
+        let handle = self.inner().directory.handle(agent);
+        let activity = if handle.is_some() { Activity::Running } else { Activity::Idle };
+        match (Policy::signal(wakes, activity), handle) {
+            (Signal::Tell, Some(handle)) => handle.wake(),
+            (Signal::Activate, _) => self.activate(agent).await,
+            (Signal::Tell | Signal::Nothing, _) => {}
         }
+    }
+
+    /// Rows that the driver knows have changed, or ended: it reads its inbox from the start.
+    pub(crate) async fn reload(&self, agent: &AgentId) {
+        if let Some(handle) = self.inner().directory.handle(agent) {
+            handle.reload().await;
+        }
+    }
+
+    async fn activate(&self, agent: &AgentId) {
         match self.resident(agent).await {
             Ok(handle) => handle.wake(),
             // Somebody else's, or not now: its owner, or the next scan, finds it.

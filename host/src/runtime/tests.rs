@@ -79,6 +79,7 @@ async fn create(runtime: &Runtime, agent: &str) {
         plugin: "script".into(),
         config: BTreeMap::new(),
         labels: BTreeMap::new(),
+        silent_intents: Default::default(),
     };
     runtime.create_agent(request).await.unwrap();
 }

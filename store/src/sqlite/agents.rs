@@ -35,6 +35,7 @@ pub(super) struct Head {
     pub(super) digest: Digest,
     pub(super) next_seq: Seq,
     pub(super) open_inputs: u64,
+    pub(super) waking_inputs: u64,
     pub(super) pending_outputs: u64,
     pub(super) next_output: u64,
     pub(super) time_ms: u64,
@@ -46,7 +47,7 @@ pub(super) struct Head {
 const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
-           s.host, a.home_sealed
+           s.host, a.home_sealed, a.waking_inputs
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
 
@@ -68,6 +69,7 @@ impl Head {
             digest: Digest(row.get(6)?),
             next_seq: Seq(row.get::<_, Int>(7)?.0),
             open_inputs: row.get::<_, Int>(8)?.0,
+            waking_inputs: row.get::<_, Int>(18)?.0,
             pending_outputs: row.get::<_, Int>(9)?.0,
             next_output: row.get::<_, Int>(10)?.0,
             time_ms: row.get::<_, Int>(11)?.0,
@@ -75,6 +77,18 @@ impl Head {
             is_tracked: row.get(13)?,
             cause: cause(row, 14, 15)?,
         })
+    }
+
+    /// Counts an input that is open from now on.
+    pub(super) fn opened(&mut self, wakes: bool) {
+        self.open_inputs += 1;
+        self.waking_inputs += u64::from(wakes);
+    }
+
+    /// Counts an input that has ended.
+    pub(super) fn closed(&mut self, wakes: bool) {
+        self.open_inputs = self.open_inputs.saturating_sub(1);
+        self.waking_inputs = self.waking_inputs.saturating_sub(u64::from(wakes));
     }
 
     /// The next change number, for a row that is about to be written.
@@ -89,7 +103,7 @@ impl Head {
         execute(
             tx.conn,
             "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
-                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9
+                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10
              WHERE key = ?1",
             params![
                 self.key,
@@ -101,6 +115,7 @@ impl Head {
                 Int(self.next_output),
                 Int(self.time_ms),
                 change,
+                Int(self.waking_inputs),
             ],
         )
         .map(drop)
@@ -244,9 +259,9 @@ impl NewRow<'_> {
         execute(
             tx.conn,
             "INSERT INTO agent (id, home, home_sealed, migration, lifecycle, generation, revision, token, head, next_seq,
-                 open_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
+                 open_inputs, waking_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
                  labels_sealed, created_at_ms)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12)",
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12)",
             params![
                 self.agent.as_str(),
                 self.home.map_or(4, home_code),
@@ -322,7 +337,7 @@ pub(super) fn write_spec(
 const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
-           a.broken_sealed, a.labels_sealed, a.inputs_pruned
+           a.broken_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
@@ -338,13 +353,14 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         head: Digest(row.get(6)?),
         next_seq: Seq(row.get::<_, Int>(7)?.0),
         open_inputs: row.get::<_, Int>(8)?.0,
+        waking_inputs: row.get::<_, Int>(19)?.0,
         time_ms: row.get::<_, Int>(9)?.0,
         change: row.get::<_, Int>(10)?.0,
         lifecycle: lifecycle(row, 11, 17)?,
         spec_revision: SpecRevision(row.get::<_, Int>(12)?.0),
         plugin: Digest(row.get(13)?),
         created_at_ms: row.get::<_, Int>(14)?.0,
-        inputs_pruned: row.get::<_, Int>(19)?.0,
+        inputs_pruned: row.get::<_, Int>(20)?.0,
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,
     })
@@ -380,7 +396,7 @@ pub(super) fn runnable(
     all(
         conn,
         "SELECT a.key, a.id FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
-         WHERE a.key > ?2 AND a.home = 0 AND a.lifecycle = 0 AND (a.open_inputs > 0 OR a.pending_outputs > 0)
+         WHERE a.key > ?2 AND a.home = 0 AND a.lifecycle = 0 AND (a.waking_inputs > 0 OR a.pending_outputs > 0)
              AND (s.incarnation IS NULL OR s.incarnation = ?1)
          ORDER BY a.key LIMIT ?3",
         params![Int(incarnation.0), after, limit as i64],

@@ -7,7 +7,7 @@
 
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
-use godwit_core::input::{InputState, Outcome};
+use godwit_core::input::{InputEvent, InputState, Outcome, Placing};
 use godwit_core::receipt::Receipt;
 use godwit_core::store::{
     Attempt, Boundary, InputEnd, Owner, Step, StoreError, Unit, UnitFailure, UnitOutcome,
@@ -18,7 +18,7 @@ use super::agents::{Head, stored_snapshot, write_lifecycle};
 use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
-use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, open_id};
+use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, open_input};
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
@@ -201,13 +201,21 @@ struct Chain<'a> {
     /// Its change number before the unit.
     change: u64,
     /// An input that was accepted and not yet written: the next step may end it.
-    waiting: Option<(Seq, &'a Arrival)>,
+    waiting: Option<Waiting<'a>>,
+}
+
+/// An input that was accepted by a unit and not yet written.
+#[derive(Clone)]
+struct Waiting<'a> {
+    seq: Seq,
+    arrival: &'a Arrival,
+    placing: Placing,
 }
 
 impl<'a> Chain<'a> {
     /// Takes one step, or leaves everything as it was.
     fn step(&mut self, tx: &Tx<'_>, step: &'a PreparedStep) -> Fallible<Result<(), UnitFailure>> {
-        let before = (self.head.clone(), self.waiting);
+        let before = (self.head.clone(), self.waiting.clone());
         let result = match step {
             // Accepting writes nothing yet.
             PreparedStep::Accept { arrival, seq } if self.waiting.is_none() => self.accept(tx, arrival, *seq),
@@ -238,18 +246,18 @@ impl<'a> Chain<'a> {
     }
 
     fn write_waiting(&mut self, tx: &Tx<'_>) -> Fallible<()> {
-        let Some((seq, arrival)) = self.waiting.take() else {
+        let Some(Waiting { seq, arrival, placing }) = self.waiting.take() else {
             return Ok(());
         };
-        let fate =
-            Fate { state: InputState::Queued, attempts: 0, accepted_by: self.owner.incarnation, end: None };
+        let accepted_by = self.owner.incarnation;
+        let fate = Fate { state: InputState::Queued, attempts: 0, deaths: 0, accepted_by, end: None };
         let place = (self.head.key, seq, self.head.change());
-        insert(tx, place, &arrival.content(), &fate)
+        insert(tx, place, &arrival.content(&placing), &fate)
     }
 
     fn accept(&mut self, tx: &Tx<'_>, arrival: &'a Arrival, expected: Seq) -> Result<(), StepError> {
-        if arrival.new.delivery.is_some() {
-            let what = "deliveries inside a unit";
+        if arrival.new.delivery.is_some() || arrival.new.supersedes.is_some() {
+            let what = "deliveries and superseding inputs inside a unit";
             return Err(StoreError::Unsupported { what }.into());
         }
         if arrival.new.agent != self.owner.agent {
@@ -265,34 +273,31 @@ impl<'a> Chain<'a> {
         if self.head.next_seq != expected {
             return Err(self.head.stale().into());
         }
-        self.waiting = Some((expected, arrival));
+        let placing = arrival.placing(tx.conn, &self.head.agent)?;
         self.head.next_seq = expected.next();
-        self.head.open_inputs += 1;
+        self.head.opened(placing.wakes);
+        self.waiting = Some(Waiting { seq: expected, arrival, placing });
         Ok(())
     }
 
     fn attempts(&mut self, tx: &Tx<'_>, attempts: &[Attempt]) -> Result<(), StepError> {
         self.write_waiting(tx)?;
         for attempt in attempts {
-            if !attempt.state.is_open() {
-                return Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq)).into());
-            }
+            let known = open_input(tx.conn, &self.head, attempt.seq)?;
+            let state = attempted(known.state, attempt)?;
             let change = self.head.change();
-            let written = execute(
+            execute(
                 tx.conn,
-                "UPDATE input SET change = ?3, state = ?4, attempts = ?5
-                 WHERE agent = ?1 AND seq = ?2 AND state < 2",
+                "UPDATE input SET change = ?3, state = ?4, attempts = ?5, deaths = ?6 WHERE agent = ?1 AND seq = ?2",
                 params![
                     self.head.key,
                     Int(attempt.seq.0),
                     change,
-                    input_state_code(attempt.state),
+                    input_state_code(state),
                     attempt.attempts,
+                    attempt.deaths,
                 ],
             )?;
-            if written == 0 {
-                return Err(conflict(format!("input {} is not open", attempt.seq)).into());
-            }
         }
         Ok(())
     }
@@ -313,9 +318,10 @@ impl<'a> Chain<'a> {
     }
 
     fn boundary(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
-        self.check_boundary(tx, prepared)?;
+        let wake = self.check_boundary(tx, prepared)?;
         let boundary = &prepared.boundary;
-        for (ended, sealed) in boundary.ends.iter().zip(&prepared.outcomes) {
+        for ((ended, sealed), wakes) in boundary.ends.iter().zip(&prepared.outcomes).zip(wake) {
+            self.head.closed(wakes);
             self.end(tx, ended, sealed)?;
         }
         for ((key, _), value) in boundary.state.iter().zip(&prepared.values) {
@@ -339,7 +345,8 @@ impl<'a> Chain<'a> {
         Ok(())
     }
 
-    fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
+    /// Answers which of the inputs that it ends wake.
+    fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<Vec<bool>, StepError> {
         let boundary = &prepared.boundary;
         let receipt = &boundary.receipt;
         if receipt.agent != self.owner.agent || receipt.generation != self.owner.generation {
@@ -358,12 +365,18 @@ impl<'a> Chain<'a> {
         if boundary.ends.len() != receipt.inputs.len() {
             return Err(conflict("the receipt names other inputs than those that end").into());
         }
+        let mut wake = Vec::with_capacity(boundary.ends.len());
         for (place, (ended, named)) in boundary.ends.iter().zip(&receipt.inputs).enumerate() {
-            let id = match self.waiting {
-                Some((seq, arrival)) if seq == ended.seq => Some(arrival.new.input.id),
-                _ => open_id(tx.conn, self.head.key, ended.seq)?,
+            let (id, wakes) = match &self.waiting {
+                Some(waiting) if waiting.seq == ended.seq => {
+                    (waiting.arrival.new.input.id, waiting.placing.wakes)
+                }
+                _ => {
+                    let known = open_input(tx.conn, &self.head, ended.seq)?;
+                    (known.id, known.wakes)
+                }
             };
-            let id = id.ok_or_else(|| conflict(format!("input {} is not open", ended.seq)))?;
+            wake.push(wakes);
             if id != *named || receipt.inputs[..place].contains(named) {
                 return Err(conflict("the receipt names other inputs than those that end").into());
             }
@@ -378,25 +391,35 @@ impl<'a> Chain<'a> {
         if prepared.state_digest != receipt.state || !is_of_revision {
             return Err(conflict("the receipt names another state than the snapshot").into());
         }
-        Ok(())
+        Ok(wake)
     }
 
     fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {
         let place = (self.head.key, ended.seq, self.head.change());
         let outcome = End { outcome: &ended.outcome, sealed, at_ms: tx.now_ms() };
-        self.head.open_inputs = self.head.open_inputs.saturating_sub(1);
-        match self.waiting.take_if(|(seq, _)| *seq == ended.seq) {
-            Some((_, arrival)) => {
+        match self.waiting.take_if(|waiting| waiting.seq == ended.seq) {
+            Some(Waiting { arrival, placing, .. }) => {
                 let fate = Fate {
                     state: ended_state(&ended.outcome),
                     attempts: 0,
+                    deaths: 0,
                     accepted_by: self.owner.incarnation,
                     end: Some(outcome),
                 };
-                insert(tx, place, &arrival.content(), &fate)
+                insert(tx, place, &arrival.content(&placing), &fate)
             }
             None => end(tx, place, &outcome),
         }
+    }
+}
+
+/// The state that an attempt leaves an input in; a repeated attempt changes nothing.
+fn attempted(from: InputState, attempt: &Attempt) -> Fallible<InputState> {
+    match attempt.state {
+        state if state == from => Ok(state),
+        InputState::Staged => moved(from, InputEvent::Stage),
+        InputState::Queued => moved(from, InputEvent::Requeue),
+        _ => Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq))),
     }
 }
 

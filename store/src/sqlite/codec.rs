@@ -8,7 +8,7 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::event::EventKind;
 use godwit_core::id::{AgentId, MigrationId};
-use godwit_core::input::InputState;
+use godwit_core::input::{InputState, Lane};
 use godwit_core::limits::SNAPSHOT_BYTES_MAX;
 use godwit_core::migration::{Phase, Role};
 use godwit_core::output::UndeliverableReason;
@@ -107,6 +107,19 @@ pub(super) fn input_state(code: i64) -> Fallible<InputState> {
         .into_iter()
         .find(|state| input_state_code(*state) == code)
         .ok_or_else(|| corrupt(format!("input state {code}")))
+}
+
+/// The code of a lane.
+pub(super) fn lane_code(lane: Lane) -> i64 {
+    match lane {
+        Lane::Steer => 0,
+        Lane::Queue => 1,
+    }
+}
+
+/// Reads a lane.
+pub(super) fn lane(code: i64) -> Fallible<Lane> {
+    Lane::ALL.into_iter().find(|lane| lane_code(*lane) == code).ok_or_else(|| corrupt(format!("lane {code}")))
 }
 
 /// The code of a migration's side.

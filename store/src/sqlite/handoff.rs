@@ -415,6 +415,7 @@ fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
         tx.conn,
         "UPDATE agent SET
              open_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2),
+             waking_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2 AND wakes = 1),
              pending_outputs = (SELECT count(*) FROM output WHERE agent = ?1 AND state = 0),
              plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin)
          WHERE key = ?1",

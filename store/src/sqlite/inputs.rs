@@ -1,15 +1,20 @@
 //! Inputs: the door, the rows, and what readers ask of them.
 
+use std::collections::BTreeSet;
+
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
-use godwit_core::input::{DeliveryStamp, Input, InputEvent, InputState, NewInput, Outcome};
+use godwit_core::input::{
+    AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Scope,
+    TraceParent,
+};
 use godwit_core::limits::INBOX_INPUTS_MAX;
 use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, Page, StoredInput};
 use rusqlite::{Connection, Row, params};
 
-use super::agents::Head;
-use super::codec::{Int, input_state, input_state_code, seal, unseal};
+use super::agents::{self, Head};
+use super::codec::{Int, input_state, input_state_code, lane, lane_code, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::leases::at_home;
 use super::sql::{all, execute, first};
@@ -42,16 +47,31 @@ pub(super) struct Content<'a> {
     /// `input`, sealed.
     pub(super) body: &'a [u8],
     pub(super) key: Option<&'a str>,
+    pub(super) placing: &'a Placing,
+    pub(super) traceparent: Option<&'a TraceParent>,
 }
 
 impl Arrival {
-    pub(super) fn content(&self) -> Content<'_> {
+    /// What is stored of it, once admission has placed it.
+    pub(super) fn content<'a>(&'a self, placing: &'a Placing) -> Content<'a> {
         Content {
             input: &self.new.input,
             digest: self.digest,
             body: &self.body,
             key: self.new.idempotency_key.as_deref(),
+            placing,
+            traceparent: self.new.traceparent.as_ref(),
         }
+    }
+
+    /// What admission makes of it. Only requests of peers depend on the agent's spec.
+    pub(super) fn placing(&self, conn: &Connection, agent: &AgentId) -> Fallible<Placing> {
+        let nothing = BTreeSet::new();
+        if !matches!(self.new.input.kind, Kind::PeerRequest { .. }) {
+            return Ok(self.new.placing(&nothing));
+        }
+        let spec = agents::spec(conn, agent)?;
+        Ok(self.new.placing(spec.as_ref().map_or(&nothing, |spec| &spec.silent_intents)))
     }
 }
 
@@ -59,6 +79,7 @@ impl Arrival {
 pub(super) struct Fate<'a> {
     pub(super) state: InputState,
     pub(super) attempts: u32,
+    pub(super) deaths: u32,
     pub(super) accepted_by: Incarnation,
     pub(super) end: Option<End<'a>>,
 }
@@ -101,8 +122,8 @@ pub(super) fn insert(
     execute(
         tx.conn,
         "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, key, digest,
-             outcome_sealed, ended_at_ms, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             outcome_sealed, ended_at_ms, body, deaths, lane, wakes, scope, traceparent)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
         params![
             agent,
             Int(seq.0),
@@ -119,6 +140,11 @@ pub(super) fn insert(
             fate.end.map(|end| end.sealed),
             fate.end.map(|end| Int(end.at_ms)),
             is_inline.then_some(content.body),
+            fate.deaths,
+            lane_code(content.placing.lane),
+            content.placing.wakes,
+            content.placing.scope.as_ref().map(|scope| &scope.0),
+            content.traceparent.map(TraceParent::as_str),
         ],
     )?;
     if !is_inline {
@@ -162,14 +188,34 @@ pub(super) fn ended_state(outcome: &Outcome) -> InputState {
     }
 }
 
-/// The id of an input that is open.
-pub(super) fn open_id(conn: &Connection, agent: i64, seq: Seq) -> Fallible<Option<InputId>> {
-    first(
+/// What a step must know of an input that it acts on.
+pub(super) struct Standing {
+    pub(super) id: InputId,
+    pub(super) state: InputState,
+    pub(super) wakes: bool,
+}
+
+/// An input that a step of a unit acts on. One that somebody else ended meanwhile makes the unit `Stale`: its owner looks
+/// again.
+pub(super) fn open_input(conn: &Connection, head: &Head, seq: Seq) -> Fallible<Standing> {
+    let known = first(
         conn,
-        "SELECT id FROM input WHERE agent = ?1 AND seq = ?2 AND state < 2",
-        params![agent, Int(seq.0)],
-        |row| Ok(InputId(row.get(0)?)),
-    )
+        "SELECT id, state, wakes FROM input WHERE agent = ?1 AND seq = ?2",
+        params![head.key, Int(seq.0)],
+        |row| Ok(Standing { id: InputId(row.get(0)?), state: input_state(row.get(1)?)?, wakes: row.get(2)? }),
+    )?;
+    match known {
+        Some(known) if known.state.is_open() => Ok(known),
+        Some(Standing { state: InputState::Replaced | InputState::Abandoned, .. }) => {
+            Err(head.stale().into())
+        }
+        Some(_) | None => Err(conflict(format!("input {seq} is not open"))),
+    }
+}
+
+/// The state after an event, or `Conflict`.
+pub(super) fn moved(from: InputState, event: InputEvent) -> Fallible<InputState> {
+    from.on(event).map_err(|error| conflict(error.to_string()))
 }
 
 // --- acceptance
@@ -215,9 +261,13 @@ pub(super) fn accept(
         },
     };
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
+    let mut is_roused = false;
     let accepted = if is_due {
         match door(tx.conn, &head, arrival)? {
-            Ok(Some(known)) => Accepted::Duplicate(known),
+            Ok(Some(mut known)) => {
+                is_roused = rouse(tx, &mut head, arrival, &mut known)?;
+                Accepted::Duplicate(known)
+            }
             Ok(None) => Accepted::New { seq: admit(tx, &mut head, arrival, by)? },
             Err(refused) => return Ok(Err(refused)),
         }
@@ -229,20 +279,61 @@ pub(super) fn accept(
         let change = head.change();
         write_receiver(tx, head.key, change, &heard.receiver)?;
     }
-    if hears_more.is_some() || matches!(accepted, Accepted::New { .. }) {
+    if hears_more.is_some() || is_roused || matches!(accepted, Accepted::New { .. }) {
         head.save(tx)?;
     }
     Ok(Ok(accepted))
 }
 
 fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fallible<Seq> {
+    let placing = arrival.placing(tx.conn, &head.agent)?;
+    if let Some(scope) = &placing.scope {
+        replace(tx, head, &arrival.new.input, scope)?;
+    }
     let seq = head.next_seq;
-    let fate = Fate { state: InputState::Queued, attempts: 0, accepted_by: by, end: None };
+    let fate = Fate { state: InputState::Queued, attempts: 0, deaths: 0, accepted_by: by, end: None };
     let place = (head.key, seq, head.change());
-    insert(tx, place, &arrival.content(), &fate)?;
+    insert(tx, place, &arrival.content(&placing), &fate)?;
     head.next_seq = seq.next();
-    head.open_inputs += 1;
+    head.opened(placing.wakes);
     Ok(seq)
+}
+
+/// A stored input that is open and silent wakes from now on, if this repetition of it would.
+fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInput) -> Fallible<bool> {
+    let can_be_roused = known.state.is_open() && !known.placing.wakes;
+    if !can_be_roused || !arrival.placing(tx.conn, &head.agent)?.wakes {
+        return Ok(false);
+    }
+    known.placing.wakes = true;
+    head.waking_inputs += 1;
+    let change = head.change();
+    execute(
+        tx.conn,
+        "UPDATE input SET change = ?3, wakes = 1 WHERE agent = ?1 AND seq = ?2",
+        params![head.key, Int(known.seq.0), change],
+    )?;
+    Ok(true)
+}
+
+/// The queued inputs that a newer one of a kind and scope replaces.
+pub(super) const IN_SCOPE: &str = "SELECT seq, state, wakes FROM input INDEXED BY input_scope
+     WHERE agent = ?1 AND kind = ?2 AND scope = ?3 AND scope IS NOT NULL AND state = 0 ORDER BY seq";
+
+/// Ends the queued inputs that a new one takes the place of.
+fn replace(tx: &Tx<'_>, head: &mut Head, by: &Input, scope: &Scope) -> Fallible<()> {
+    let older = all(tx.conn, IN_SCOPE, params![head.key, by.kind.name(), scope.0], |row| {
+        Ok((Seq(row.get::<_, Int>(0)?.0), input_state(row.get(1)?)?, row.get::<_, bool>(2)?))
+    })?;
+    let outcome = Outcome::Replaced { by: by.id };
+    let sealed = seal(&outcome);
+    for (seq, state, wakes) in older {
+        moved(state, InputEvent::Replace)?;
+        let place = (head.key, seq, head.change());
+        end(tx, place, &End { outcome: &outcome, sealed: &sealed, at_ms: tx.now_ms() })?;
+        head.closed(wakes);
+    }
+    Ok(())
 }
 
 /// `no-dedup`: every arrival is new, under an id of its own where its own is taken.
@@ -340,16 +431,42 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
     let mut head = at_home(tx.conn, agent)?;
     let known = by_id(tx.conn, head.key, agent, input)?;
     let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
-    let state = known.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
+    let state = moved(known.state, InputEvent::Redrive)?;
     let change = head.change();
     execute(
         tx.conn,
-        "UPDATE input SET change = ?3, state = ?4, attempts = 0, revision = NULL, token = NULL, outcome_sealed = NULL,
-             ended_at_ms = NULL
+        "UPDATE input SET change = ?3, state = ?4, attempts = 0, deaths = 0, wakes = 1, revision = NULL, token = NULL,
+             outcome_sealed = NULL, ended_at_ms = NULL
          WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(known.seq.0), change, input_state_code(state)],
     )?;
-    head.open_inputs += 1;
+    head.opened(true);
+    head.save(tx)
+}
+
+pub(super) fn abandon(
+    tx: &Tx<'_>,
+    agent: &AgentId,
+    input: InputId,
+    from: InputState,
+    reason: AbandonReason,
+) -> Fallible<()> {
+    let mut head = at_home(tx.conn, agent)?;
+    let known = by_id(tx.conn, head.key, agent, input)?;
+    let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+    let outcome = Outcome::Abandoned { reason };
+    if known.outcome.as_ref() == Some(&outcome) {
+        return Ok(());
+    }
+    if known.state != from {
+        return Err(conflict(format!("input {input} is {}, not {}", known.state.name(), from.name())));
+    }
+    moved(from, InputEvent::Abandon)?;
+    let place = (head.key, known.seq, head.change());
+    end(tx, place, &End { outcome: &outcome, sealed: &seal(&outcome), at_ms: tx.now_ms() })?;
+    if from.is_open() {
+        head.closed(known.placing.wakes);
+    }
     head.save(tx)
 }
 
@@ -360,7 +477,8 @@ macro_rules! select_input {
     ($index:literal, $rest:literal) => {
         concat!(
             "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
-                    coalesce(i.body, b.body), i.change, i.revision, i.token, i.ended_at_ms
+                    coalesce(i.body, b.body), i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes,
+                    i.scope, i.traceparent
              FROM input i ",
             $index,
             " LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq WHERE i.agent = ?1 AND ",
@@ -388,13 +506,23 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
         None => return Err(corrupt(format!("{}: its body is missing", what()))),
     };
     let outcome: Option<Vec<u8>> = row.get(7)?;
+    let traceparent: Option<String> = row.get(17)?;
     let stored = StoredInput {
         seq,
         state: input_state(row.get(1)?)?,
         attempts: row.get(2)?,
+        deaths: row.get(13)?,
         accepted_by: Incarnation(row.get::<_, Int>(3)?.0),
         idempotency_key: row.get(5)?,
         body_digest: Digest(row.get(6)?),
+        placing: Placing {
+            lane: lane(row.get(14)?)?,
+            wakes: row.get(15)?,
+            scope: row.get::<_, Option<String>>(16)?.map(Scope),
+        },
+        traceparent: traceparent
+            .map(|text| TraceParent::parse(&text).map_err(|error| corrupt(format!("{}: {error}", what()))))
+            .transpose()?,
         outcome: outcome.map(|sealed| unseal(&sealed, what)).transpose()?,
         ended_at_ms: row.get::<_, Option<Int>>(12)?.map(|at| at.0),
         input,
@@ -494,6 +622,7 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
     let fate = Fate {
         state: input.state,
         attempts: input.attempts,
+        deaths: input.deaths,
         accepted_by: NO_INCARNATION,
         end: input.outcome.as_ref().zip(sealed.as_deref()).map(|(outcome, sealed)| End {
             outcome,
@@ -507,6 +636,8 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
         digest: input.body_digest,
         body: &body,
         key: input.idempotency_key.as_deref(),
+        placing: &input.placing,
+        traceparent: input.traceparent.as_ref(),
     };
     insert(tx, (agent, input.seq, change), &content, &fate)
 }

@@ -11,7 +11,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId,
 };
-use godwit_core::input::{InputState, NewInput};
+use godwit_core::input::{AbandonReason, InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::output::StoredOutput;
@@ -210,6 +210,17 @@ impl RuntimeStore for SqliteStore {
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         let agent = agent.clone();
         self.write(move |tx| inputs::redrive(tx, &agent, input)).await
+    }
+
+    async fn abandon(
+        &self,
+        agent: &AgentId,
+        input: InputId,
+        from: InputState,
+        reason: AbandonReason,
+    ) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| inputs::abandon(tx, &agent, input, from, reason)).await
     }
 
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {

@@ -79,7 +79,12 @@ impl Product {
     }
 
     fn spec(&self) -> Spec {
-        Spec { plugin: self.plugin.digest, config: Default::default(), limits: GuestLimits::default() }
+        Spec {
+            plugin: self.plugin.digest,
+            config: Default::default(),
+            limits: GuestLimits::default(),
+            silent_intents: Default::default(),
+        }
     }
 
     /// Makes the agent in a store and takes its lease.
@@ -140,7 +145,16 @@ impl Settled {
         let clock = &self.env.clock;
         let mut input = input(payload);
         input.id = InputId::generate(clock.wall_ms(), clock.random());
-        NewInput { agent: agent(), input, idempotency_key: None, delivery: None }
+        NewInput {
+            agent: agent(),
+            input,
+            idempotency_key: None,
+            mode: Default::default(),
+            is_silent: false,
+            supersedes: None,
+            traceparent: None,
+            delivery: None,
+        }
     }
 
     /// Asks an agent that is awake.

@@ -11,7 +11,7 @@ use crate::guest::GuestError;
 use crate::id::{InputId, Seq};
 use crate::input::{InputState, Outcome};
 use crate::lease::LeaseState;
-use crate::store::{AcceptError, Attempt, StoreError, StoredInput, UnitFailure, UnitOutcome};
+use crate::store::{AcceptError, InputEnd, StoreError, StoredInput, UnitFailure, UnitOutcome};
 
 /// What a client is told when the door refused its input.
 pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
@@ -84,20 +84,24 @@ impl Driver {
 
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
-        let Pending { origin, seq, outcome, has_outputs, .. } = pending;
+        let Pending { origin, seq, mut ends, has_outputs, .. } = pending;
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
         }
-        match (origin, outcome) {
-            (Origin::Init, _) | (Origin::Queued(_), None) => {}
-            (Origin::Direct(request), Some(outcome)) => {
+        match (origin, ends.pop()) {
+            (Origin::Direct(request), Some(InputEnd { outcome, .. })) => {
                 let input = request.input.input.id;
                 self.known = self.known.max(seq);
                 self.answer(request.answer, Answer::Ended { input, seq, outcome, is_duplicate: false });
             }
             // Accepted with a failed attempt behind it: it waits in the queue now.
             (Origin::Direct(request), None) => self.add_waiter(seq, request.input.input.id, request.answer),
-            (Origin::Queued(_), Some(outcome)) => self.answer_waiters(seq, &outcome),
+            (Origin::Init | Origin::Queued(_) | Origin::Batch(_), last) => {
+                for InputEnd { seq, outcome } in ends.into_iter().chain(last) {
+                    self.inbox.ended(seq);
+                    self.answer_waiters(seq, &outcome);
+                }
+            }
         }
     }
 
@@ -115,7 +119,7 @@ impl Driver {
     async fn on_refused(&mut self, rest: Vec<Pending>, failure: UnitFailure) -> Flow {
         let mut directs = rest.into_iter().filter_map(|pending| match pending.origin {
             Origin::Direct(request) => Some(request),
-            Origin::Queued(_) | Origin::Init => None,
+            Origin::Queued(_) | Origin::Batch(_) | Origin::Init => None,
         });
         match failure {
             UnitFailure::Duplicate(stored) => {
@@ -171,7 +175,7 @@ impl Driver {
     pub(super) fn put_back(&mut self, origin: Origin) {
         match origin {
             Origin::Direct(request) => self.direct.push_front(request),
-            Origin::Queued(_) => self.forget_queue(),
+            Origin::Queued(_) | Origin::Batch(_) => self.forget_queue(),
             Origin::Init => {}
         }
     }
@@ -180,27 +184,47 @@ impl Driver {
     pub(super) async fn on_failed_turn(&mut self, origin: Origin, attempt: u32, error: GuestError) -> Flow {
         let verdict = turn::after_failure(&error, attempt);
         tracing::info!(agent = %self.agent, attempt, %error, "turn failed");
+        let (was_staged, attempts_before, deaths) = match &origin {
+            Origin::Queued(stored) => {
+                (stored.state == InputState::Staged, attempt.saturating_sub(1), stored.deaths)
+            }
+            Origin::Batch(inputs) => {
+                let is_staged = |stored: &StoredInput| stored.state == InputState::Staged;
+                (inputs.iter().any(is_staged), 0, 0)
+            }
+            Origin::Direct(_) | Origin::Init => (false, 0, 0),
+        };
         let Some(loaded) = &self.loaded else {
             self.put_back(origin);
             return Ok(());
         };
         let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
-        let seq = chain.next_seq_for(&origin);
         match verdict {
             Verdict::Uncounted => {
-                let was_staged =
-                    matches!(&origin, Origin::Queued(stored) if stored.state == InputState::Staged);
                 if was_staged && !matches!(error, GuestError::Fenced) {
-                    let attempts = attempt.saturating_sub(1);
-                    chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                    chain.push_attempts(origin, InputState::Queued, attempts_before, deaths);
                     self.commit(chain).await?;
                 } else {
                     self.put_back(origin);
                 }
                 self.on_uncounted(&error).await
             }
+            // Nobody knows which of them it was: each runs by itself.
+            _ if matches!(origin, Origin::Batch(_)) => {
+                if let Origin::Batch(inputs) = &origin {
+                    self.inbox.split(inputs);
+                }
+                if was_staged {
+                    chain.push_attempts(origin, InputState::Queued, attempts_before, deaths);
+                    self.commit(chain).await?;
+                } else {
+                    self.put_back(origin);
+                }
+                self.loaded = None;
+                Ok(())
+            }
             Verdict::Again { attempts } => {
-                chain.push_attempt(origin, Attempt { seq, state: InputState::Queued, attempts });
+                chain.push_attempts(origin, InputState::Queued, attempts, deaths);
                 self.commit(chain).await?;
                 self.loaded = None;
                 self.pause_longer();
@@ -264,6 +288,7 @@ impl Driver {
     pub(super) fn add_waiter(&mut self, seq: Seq, input: InputId, answer: oneshot::Sender<Answer>) {
         let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters { input, answers: Vec::new() });
         waiters.answers.push(answer);
+        self.inbox.rouse(seq);
     }
 
     /// A caller that repeats a key gets the stored answer, or joins those who wait for it.
@@ -291,7 +316,7 @@ impl Driver {
         if self.is_inbox_stale {
             return;
         }
-        let is_open = |seq: &Seq| self.queue.binary_search_by_key(seq, |stored| stored.seq).is_ok();
+        let is_open = |seq: &Seq| self.inbox.contains(*seq);
         let ended: Vec<(Seq, InputId)> = self
             .waiters
             .iter()

@@ -1,5 +1,6 @@
 //! Tests of the driver over the memory store and scripted guests.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use super::*;
 use crate::agent::GuestPool;
 use crate::guest::GuestLoader;
 use crate::id::{HostId, Incarnation};
-use crate::input::{DeadLetterReason, Input, Kind, NewInput, Outcome, ReplyOutcome, Source};
+use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::limits::GuestLimits;
 use crate::spec::Spec;
@@ -52,7 +53,12 @@ async fn world() -> World {
     let loader = ScriptedLoader::default();
     loader.load(&component).unwrap();
     let agent = AgentId::parse("a").unwrap();
-    let spec = Spec { plugin: plugin.digest, config: BTreeMap::new(), limits: GuestLimits::default() };
+    let spec = Spec {
+        plugin: plugin.digest,
+        config: BTreeMap::new(),
+        limits: GuestLimits::default(),
+        silent_intents: BTreeSet::new(),
+    };
     store.put_plugin(plugin, component).await.unwrap();
     store.create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 }).await.unwrap();
     let incarnation = join(store.as_ref()).await;
@@ -100,6 +106,10 @@ impl World {
                 accepted_at_ms: 1,
             },
             idempotency_key: key.map(str::to_owned),
+            mode: Mode::Default,
+            is_silent: false,
+            supersedes: None,
+            traceparent: None,
             delivery: None,
         }
     }
@@ -250,4 +260,245 @@ async fn a_dead_letter_that_is_tried_again_runs_at_its_old_place() {
     assert_eq!(reply(&world.ask(&handle, "add 1").await), "2");
     let open = world.env.store.open_inputs(&world.agent, Page { after: 0, limit: 10 }).await.unwrap();
     assert!(open.is_empty(), "{open:?}");
+}
+
+impl World {
+    fn steer(&self, text: &str) -> NewInput {
+        NewInput { mode: Mode::Steer, ..self.input(text, None) }
+    }
+
+    fn silent(&self, text: &str) -> NewInput {
+        NewInput { is_silent: true, ..self.input(text, None) }
+    }
+
+    fn event(&self, text: &str) -> NewInput {
+        let mut new = self.input(text, None);
+        new.input.kind = Kind::Event;
+        new
+    }
+
+    async fn accept(&self, new: NewInput) -> InputId {
+        let id = new.input.id;
+        self.env.store.accept(new, self.incarnation).await.unwrap();
+        id
+    }
+
+    /// The inputs that each turn's receipt names, in order.
+    async fn turns(&self) -> Vec<Vec<InputId>> {
+        let generation = crate::id::Generation(1);
+        let receipts = self.env.store.receipts(&self.agent, generation, Revision(1), 100).await.unwrap();
+        receipts.into_iter().map(|receipt| receipt.inputs).collect()
+    }
+
+    async fn open(&self) -> Vec<InputId> {
+        let open = self.env.store.open_inputs(&self.agent, Page { after: 0, limit: 100 }).await.unwrap();
+        open.into_iter().map(|input| input.input.id).collect()
+    }
+}
+
+#[tokio::test]
+async fn steer_runs_before_queue_also_by_the_next_driver_of_another_session() {
+    let mut world = world().await;
+    let first = world.accept(world.input("add 1", None)).await;
+    let second = world.accept(world.input("add 2", None)).await;
+    let steered = world.accept(world.steer("add 10")).await;
+    let later = world.accept(world.steer("add 20")).await;
+    world.incarnation = join(world.env.store.as_ref()).await;
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "get").await), "33");
+    assert_eq!(world.turns().await[..4], [[steered], [later], [first], [second]]);
+}
+
+#[tokio::test]
+async fn silent_inputs_wait_for_one_that_wakes_and_run_before_it() {
+    let world = world().await;
+    let silent = world.accept(world.silent("add 1")).await;
+    let handle = world.drive().await;
+    handle.wake();
+    handle.park().await;
+    assert_eq!(world.turns().await, Vec::<Vec<InputId>>::new(), "nothing woke it");
+    assert_eq!(world.open().await, [silent]);
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "add 10").await), "11");
+    assert_eq!(world.turns().await[0], [silent]);
+    let behind = world.accept(world.silent("add 100")).await;
+    handle.wake();
+    assert_eq!(reply(&world.ask(&handle, "add 0").await), "111", "an ask takes along what waits");
+    assert!(!world.open().await.contains(&behind));
+}
+
+#[tokio::test]
+async fn an_ask_that_joins_a_silent_input_rouses_it() {
+    let world = world().await;
+    let silent = NewInput { is_silent: true, ..world.input("add 1", Some("k")) };
+    world.accept(silent).await;
+    let handle = world.drive().await;
+    let asked = handle.ask(world.input("add 1", Some("k")));
+    let answer = within(Duration::from_secs(20), asked).await.expect("it runs").unwrap();
+    assert_eq!(reply(&answer), "1");
+}
+
+#[tokio::test]
+async fn neighbours_that_join_share_a_turn_with_one_receipt_and_a_reply_each() {
+    let world = world().await;
+    let mut ids = Vec::new();
+    for text in ["add 1", "add 2", "add 3"] {
+        ids.push(world.accept(world.event(text)).await);
+    }
+    let alone = world.accept(world.input("add 10", None)).await;
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "get").await), "16");
+    let turns = world.turns().await;
+    assert_eq!(turns[..2], [ids.clone(), vec![alone]]);
+    for (id, sum) in ids.iter().zip(["1", "3", "6"]) {
+        let stored = world.env.store.input(&world.agent, *id).await.unwrap().unwrap();
+        let Some(Outcome::Committed { revision, reply, .. }) = stored.outcome else {
+            panic!("{:?}", stored.outcome);
+        };
+        assert_eq!(revision, Revision(2), "one boundary");
+        assert_eq!(reply.outcome, ReplyOutcome::Ok(Bytes::from(sum)));
+    }
+}
+
+/// A batch with a poison in it fails as a whole; its inputs then run one by one, and only the poison is given up.
+async fn a_failed_batch_runs_one_by_one(is_taken_over: bool) {
+    let mut world = world().await;
+    let mut ids = Vec::new();
+    for text in ["add 1", "trap", "add 2"] {
+        ids.push(world.accept(world.event(text)).await);
+    }
+    if is_taken_over {
+        // Another session stages them first.
+        world.incarnation = join(world.env.store.as_ref()).await;
+    }
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "get").await), "3");
+    assert_eq!(world.turns().await[..3], [[ids[0]], [ids[1]], [ids[2]]], "in their order");
+    let poison = world.env.store.input(&world.agent, ids[1]).await.unwrap().unwrap();
+    let Some(Outcome::DeadLettered { reason: DeadLetterReason::Fault { attempts, .. }, .. }) = poison.outcome
+    else {
+        panic!("{:?}", poison.outcome);
+    };
+    assert_eq!(attempts, crate::limits::ATTEMPTS_MAX, "the batch was no attempt");
+}
+
+#[tokio::test]
+async fn a_failed_batch_counts_nothing_and_runs_one_by_one() {
+    a_failed_batch_runs_one_by_one(false).await;
+}
+
+#[tokio::test]
+async fn a_failed_batch_of_a_takeover_counts_nothing_either() {
+    a_failed_batch_runs_one_by_one(true).await;
+}
+
+#[tokio::test]
+async fn who_asked_for_a_replaced_input_is_told_by_which() {
+    let world = world().await;
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "add 1").await), "1");
+    let frozen = handle.freeze().await.unwrap();
+    let keyed = |text| NewInput { supersedes: Some("k".into()), ..world.input(text, None) };
+    let older = keyed("add 10");
+    let (id, newer) = (older.input.id, keyed("add 100"));
+    let by = newer.input.id;
+    world.accept(older).await;
+    let joined = handle.join(id, Seq(2));
+    tokio::pin!(joined);
+    assert_eq!(within(Duration::from_millis(20), &mut joined).await, None);
+    world.accept(newer).await;
+    drop(frozen);
+    let answer = within(Duration::from_secs(20), joined).await.expect("an answer in time");
+    let replaced = Outcome::Replaced { by };
+    assert!(matches!(&answer, Answer::Ended { outcome, .. } if *outcome == replaced), "{answer:?}");
+    assert_eq!(reply(&world.ask(&handle, "get").await), "101");
+}
+
+#[tokio::test]
+async fn an_ask_may_take_the_place_of_a_queued_input() {
+    let world = world().await;
+    let keyed = |text| NewInput { supersedes: Some("k".into()), ..world.input(text, None) };
+    let older = NewInput { is_silent: true, ..keyed("add 10") };
+    let id = world.accept(older).await;
+    let handle = world.drive().await;
+    let asked = handle.ask(keyed("add 1"));
+    let answer = within(Duration::from_secs(20), asked).await.expect("an answer in time").unwrap();
+    assert_eq!(reply(&answer), "1");
+    let older = world.env.store.input(&world.agent, id).await.unwrap().unwrap();
+    assert!(matches!(older.outcome, Some(Outcome::Replaced { .. })), "{older:?}");
+}
+
+#[tokio::test]
+async fn an_input_under_suspicion_runs_while_nobody_else_does() {
+    let world = world().await;
+    let suspect = world.accept(world.input("add 1", None)).await;
+    let desk = world.grant().await;
+    let owner = Owner {
+        agent: world.agent.clone(),
+        generation: desk.lease.generation,
+        incarnation: world.incarnation,
+        token: desk.lease.token,
+    };
+    let attempt = |deaths| crate::store::Attempt {
+        seq: Seq(1),
+        state: crate::input::InputState::Staged,
+        attempts: 2,
+        deaths,
+    };
+    let stage = |deaths| crate::store::Unit {
+        owner: owner.clone(),
+        base: Revision(0),
+        steps: vec![crate::store::Step::Attempts(vec![attempt(deaths)])],
+    };
+    assert_eq!(world.env.store.commit_turns(stage(1)).await.failure, None);
+    // Somebody else's guest call is under way: the suspect must wait for its end.
+    let (begin, begun) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let pool = world.env.pool.clone();
+    let other = tokio::spawn(async move {
+        let job = move || {
+            begin.send(()).unwrap();
+            released.recv().unwrap();
+        };
+        pool.run(crate::digest::Digest::of(b"other"), job).await
+    });
+    begun.await.unwrap();
+    let handle = spawn(world.env.clone(), &world.tasks, desk);
+    let asked = world.ask(&handle, "get");
+    tokio::pin!(asked);
+    assert_eq!(within(Duration::from_millis(100), &mut asked).await, None);
+    assert_eq!(world.turns().await, Vec::<Vec<InputId>>::new());
+    release.send(()).unwrap();
+    other.await.unwrap().unwrap();
+    assert_eq!(reply(&asked.await), "1");
+    assert_eq!(world.turns().await[0], [suspect]);
+    let stored = world.env.store.input(&world.agent, suspect).await.unwrap().unwrap();
+    assert_eq!((stored.attempts, stored.deaths), (3, 2), "durably marked before it ran");
+}
+
+#[tokio::test]
+async fn an_input_that_killed_the_host_when_it_ran_alone_is_given_up() {
+    let world = world().await;
+    let killer = world.accept(world.input("add 1", None)).await;
+    let desk = world.grant().await;
+    let owner = Owner {
+        agent: world.agent.clone(),
+        generation: desk.lease.generation,
+        incarnation: world.incarnation,
+        token: desk.lease.token,
+    };
+    let attempt = crate::store::Attempt {
+        seq: Seq(1),
+        state: crate::input::InputState::Staged,
+        attempts: 3,
+        deaths: 2,
+    };
+    let steps = vec![crate::store::Step::Attempts(vec![attempt])];
+    let unit = crate::store::Unit { owner, base: Revision(0), steps };
+    assert_eq!(world.env.store.commit_turns(unit).await.failure, None);
+    let handle = spawn(world.env.clone(), &world.tasks, desk);
+    assert_eq!(reply(&world.ask(&handle, "add 5").await), "5", "the next input runs");
+    let stored = world.env.store.input(&world.agent, killer).await.unwrap().unwrap();
+    let killed = DeadLetterReason::KilledHost { attempts: 3 };
+    assert!(matches!(&stored.outcome, Some(Outcome::DeadLettered { reason, .. }) if *reason == killed));
 }

@@ -5,31 +5,61 @@ use std::collections::VecDeque;
 use super::{Driver, Flow};
 use crate::agent::burst::Burst;
 use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
+use crate::agent::pool::Alone;
 use crate::agent::turn::{self, Start};
 use crate::agent::{End, Notice};
 use crate::guest::GuestError;
 use crate::id::Revision;
 use crate::input::{FaultKind, InputState};
-use crate::store::{Attempt, BrokenReason, StoredInput};
+use crate::store::{BrokenReason, StoredInput};
+
+/// What the next burst is made of.
+struct Picked {
+    chain: Chain,
+    /// Each with the number of its attempt.
+    turns: VecDeque<(Origin, u32)>,
+    /// Set when its only turn runs alone in the process.
+    alone: Option<Alone>,
+}
+
+impl Picked {
+    fn nothing(chain: Chain) -> Self {
+        Self { chain, turns: VecDeque::new(), alone: None }
+    }
+
+    fn len(&self) -> usize {
+        self.turns.len() + self.chain.pending.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
 
 impl Driver {
     /// Runs what waits, up to what one commit takes, commits it, and deals with the turn that failed.
     pub(super) async fn work(&mut self) -> Flow {
-        let Some((chain, turns)) = self.pick().await? else { return Ok(()) };
+        let Some(Picked { chain, turns, alone }) = self.pick().await? else { return Ok(()) };
         if turns.is_empty() {
             return if chain.is_empty() { Ok(()) } else { self.commit(chain).await };
         }
         let Some(loaded) = self.loaded.take() else { return Ok(()) };
         let (env, plugin) = (self.env.clone(), loaded.author.plugin);
         let burst = Burst::new(loaded, chain, turns);
-        let run = self.env.pool.run(plugin, move || burst.run(&env)).await;
+        let job = move || burst.run(&env);
+        // Held until what it ran is committed: no other guest call can be to blame if the process dies.
+        let run = match &alone {
+            Some(alone) => alone.run(job).await,
+            None => self.env.pool.run(plugin, job).await,
+        };
         let Burst { loaded, chain, turns, failed, outcome } = run.map_err(|_| End::Parked)?;
         self.loaded = Some(loaded);
         self.failures = 0;
         for (origin, _) in turns.into_iter().rev() {
             match origin {
                 Origin::Direct(request) => self.direct.push_front(request),
-                Origin::Queued(input) => self.queue.push_front(*input),
+                Origin::Queued(input) => self.inbox.insert(*input),
+                Origin::Batch(inputs) => self.inbox.put_back(inputs),
                 Origin::Init => {}
             }
         }
@@ -50,47 +80,62 @@ impl Driver {
     }
 
     /// Takes the turns of the next burst. A turn that must be staged durably comes first in its burst, and so do dead
-    /// letters, which the chain holds already.
-    async fn pick(&mut self) -> Result<Option<(Chain, VecDeque<(Origin, u32)>)>, End> {
+    /// letters, which the chain holds already. A turn that runs alone is all of its burst.
+    async fn pick(&mut self) -> Result<Option<Picked>, End> {
         let Some(loaded) = &self.loaded else { return Ok(None) };
-        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
-        let mut turns = VecDeque::new();
+        let mut picked = Picked::nothing(Chain::new(loaded.author.clone(), &loaded.head));
         if loaded.head.revision == Revision(0) {
-            turns.push_back((Origin::Init, self.failures + 1));
-            return Ok(Some((chain, turns)));
+            picked.turns.push_back((Origin::Init, self.failures + 1));
+            return Ok(Some(picked));
         }
-        while turns.len() + chain.pending.len() < CHAIN_TURNS_MAX {
-            let Some(input) = self.queue.pop_front() else { break };
-            match turn::start(&input, self.lease.incarnation) {
-                Start::Now => turns.push_back((Origin::Queued(Box::new(input)), 1)),
-                Start::Stage { attempts } if turns.is_empty() && chain.is_empty() => {
-                    let staged = StoredInput { state: InputState::Staged, attempts, ..input };
-                    self.stage(&staged).await?;
-                    if self.loaded.is_none() {
+        while picked.len() < CHAIN_TURNS_MAX {
+            let Some(next) = self.inbox.next(self.lease.incarnation) else { break };
+            match next.start {
+                Start::Now => picked.turns.push_back((Origin::queued(next.inputs), 1)),
+                Start::Stage { attempts, deaths } if picked.is_empty() => {
+                    let Some(origin) = self.stage(next.inputs, attempts, deaths).await? else {
                         return Ok(None);
-                    }
-                    turns.push_back((Origin::Queued(Box::new(staged)), attempts));
+                    };
+                    picked.turns.push_back((origin, attempts));
                 }
-                Start::GiveUp(reason) if turns.is_empty() => {
-                    chain.push_dead_letter(Origin::Queued(Box::new(input)), reason);
+                Start::StageAlone { attempts, deaths } if picked.is_empty() => {
+                    picked.alone = Some(self.env.pool.alone().await);
+                    let Some(origin) = self.stage(next.inputs, attempts, deaths).await? else {
+                        return Ok(None);
+                    };
+                    picked.turns.push_back((origin, attempts));
+                    return Ok(Some(picked));
                 }
-                Start::Stage { .. } | Start::GiveUp(_) => {
-                    self.queue.push_front(input);
+                Start::GiveUp(reason) if picked.turns.is_empty() => {
+                    picked.chain.push_dead_letter(Origin::queued(next.inputs), reason);
+                }
+                Start::Stage { .. } | Start::StageAlone { .. } | Start::GiveUp(_) => {
+                    self.inbox.put_back(next.inputs);
                     break;
                 }
             }
         }
-        let room = CHAIN_TURNS_MAX.saturating_sub(turns.len() + chain.pending.len()).min(self.direct.len());
-        turns.extend(self.direct.drain(..room).map(|request| (Origin::Direct(request), 1)));
-        Ok(Some((chain, turns)))
+        let room = CHAIN_TURNS_MAX.saturating_sub(picked.len()).min(self.direct.len());
+        picked.turns.extend(self.direct.drain(..room).map(|request| (Origin::Direct(request), 1)));
+        Ok(Some(picked))
     }
 
-    async fn stage(&mut self, input: &StoredInput) -> Flow {
-        let Some(loaded) = &self.loaded else { return Ok(()) };
+    /// Makes an attempt durable before it is made; `None` when the store did not take it. A batch has no attempt: what
+    /// becomes of it says nothing about any one of its inputs.
+    async fn stage(
+        &mut self,
+        inputs: Vec<StoredInput>,
+        attempts: u32,
+        deaths: u32,
+    ) -> Result<Option<Origin>, End> {
+        let Some(loaded) = &self.loaded else { return Ok(None) };
+        let attempts = if inputs.len() == 1 { attempts } else { 0 };
+        let staged = |input| StoredInput { state: InputState::Staged, attempts, deaths, ..input };
+        let inputs: Vec<StoredInput> = inputs.into_iter().map(staged).collect();
         let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
-        let attempt = Attempt { seq: input.seq, state: InputState::Staged, attempts: input.attempts };
-        chain.push_attempt(Origin::Queued(Box::new(input.clone())), attempt);
-        self.commit(chain).await
+        chain.push_attempts(Origin::queued(inputs.clone()), InputState::Staged, attempts, deaths);
+        self.commit(chain).await?;
+        Ok(self.loaded.is_some().then(|| Origin::queued(inputs)))
     }
 
     async fn on_init_failure(&mut self, attempt: u32, error: GuestError) -> Flow {

@@ -1,6 +1,6 @@
 //! Tests of proofs with guests that count how they are used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -86,6 +86,7 @@ fn desk(when_used: Used, spares: usize) -> Desk {
             plugin: Digest::of(b"p"),
             config: BTreeMap::new(),
             limits: GuestLimits::default(),
+            silent_intents: BTreeSet::new(),
         }),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(1)),
         interrupt: Interrupt::default(),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::*;
 use crate::digest::Digest;
 use crate::id::{InputId, Seq};
-use crate::input::{Fault, FaultKind, Input, Kind, Source};
+use crate::input::{Fault, FaultKind, Input, Kind, Lane, Placing, Scope, Source};
 
 fn input(state: InputState, attempts: u32, accepted_by: u64) -> StoredInput {
     StoredInput {
@@ -22,9 +22,12 @@ fn input(state: InputState, attempts: u32, accepted_by: u64) -> StoredInput {
         },
         state,
         attempts,
+        deaths: 0,
         accepted_by: Incarnation(accepted_by),
         idempotency_key: None,
         body_digest: Digest::ZERO,
+        placing: Placing { lane: Lane::Queue, wakes: true, scope: None },
+        traceparent: None,
         outcome: None,
         ended_at_ms: None,
     }
@@ -33,17 +36,37 @@ fn input(state: InputState, attempts: u32, accepted_by: u64) -> StoredInput {
 #[test]
 fn only_the_accepting_session_runs_an_input_unstaged_and_only_once() {
     let me = Incarnation(7);
+    let stage = |attempts, deaths| Start::Stage { attempts, deaths };
+    let mut replaceable = input(InputState::Queued, 0, 7);
+    replaceable.placing.scope = Some(Scope("key k".into()));
     let cases = [
         (input(InputState::Queued, 0, 7), Start::Now),
-        (input(InputState::Queued, 1, 7), Start::Stage { attempts: 2 }),
-        (input(InputState::Queued, 0, 6), Start::Stage { attempts: 1 }),
-        (input(InputState::Staged, 1, 6), Start::Stage { attempts: 2 }),
-        (input(InputState::Staged, 1, 7), Start::Stage { attempts: 2 }),
-        (input(InputState::Staged, 3, 6), Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 })),
+        (replaceable, stage(1, 0)),
+        (input(InputState::Queued, 1, 7), stage(2, 0)),
+        (input(InputState::Queued, 0, 6), stage(1, 0)),
+        (input(InputState::Staged, 1, 6), stage(2, 1)),
+        (input(InputState::Staged, 1, 7), stage(2, 1)),
+        (input(InputState::Staged, 0, 7), stage(1, 0)),
     ];
     for (input, expected) in cases {
         assert_eq!(start(&input, me), expected, "{input:?}");
     }
+}
+
+#[test]
+fn after_two_deaths_an_input_runs_alone_and_after_the_third_never() {
+    let after = |state, attempts, deaths| {
+        let input = StoredInput { deaths, ..input(state, attempts, 6) };
+        start(&input, Incarnation(7))
+    };
+    let alone = |attempts| Start::StageAlone { attempts, deaths: DEATHS_MAX };
+    assert_eq!(after(InputState::Staged, 1, 0), Start::Stage { attempts: 2, deaths: 1 });
+    assert_eq!(after(InputState::Staged, 2, 1), alone(3));
+    assert_eq!(after(InputState::Queued, 3, 2), alone(4), "it asked for a retry when it ran alone");
+    let killed = Start::GiveUp(DeadLetterReason::KilledHost { attempts: 3 });
+    assert_eq!(after(InputState::Staged, 3, 2), killed);
+    let others = after(InputState::Staged, 3, 0);
+    assert_eq!(others, Start::Stage { attempts: 4, deaths: 1 }, "what failed before was no death");
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn every_cell_of_the_table_is_as_drawn() {
             [None, Some(S::Queued), Some(S::Consumed), Some(S::DeadLettered), None, None, Some(S::Abandoned)],
         ),
         (S::Consumed, none),
-        (S::DeadLettered, [None, None, None, None, Some(S::Queued), None, None]),
+        (S::DeadLettered, [None, None, None, None, Some(S::Queued), None, Some(S::Abandoned)]),
         (S::Replaced, none),
         (S::Abandoned, none),
     ];

@@ -163,7 +163,7 @@ async fn attempts_at_what_is_not_open_are_refused_whole(world: World) {
     let (ended, open) = (desk.accept("1").await, desk.accept("2").await);
     desk.turn(Turn::ends([&ended])).await;
     let before = picture(desk.store(), desk.agent()).await;
-    let attempt = |seq, state| Attempt { seq, state, attempts: 1 };
+    let attempt = |seq, state| Attempt { seq, state, attempts: 1, deaths: 0 };
     let staged = InputState::Staged;
     let refused = [
         vec![attempt(open.seq, staged), attempt(ended.seq, staged)],

@@ -1,6 +1,6 @@
 //! What cases are built from: fresh stores, joined hosts, owned agents, and chains of steps that fit the head.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,8 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, Revision, RunId, Seq,
 };
 use crate::input::{
-    DeadLetterReason, DeliveryStamp, Input, InputState, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source,
+    DeadLetterReason, DeliveryStamp, Input, InputState, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome,
+    Source,
 };
 use crate::lease::Lease;
 use crate::limits::{GuestLimits, PAGE_MAX};
@@ -34,6 +35,9 @@ pub(super) type Store = Arc<dyn RuntimeStore>;
 
 /// Life of a session in a shared store.
 pub(super) const TTL: Duration = Duration::from_secs(15);
+
+/// The intent that wakes no agent of the fixture.
+pub(super) const SILENT: &str = "gossip";
 
 /// A page that begins at the first row and has room for all that a case makes.
 pub(super) const ALL: Page = Page { after: 0, limit: PAGE_MAX };
@@ -255,7 +259,7 @@ impl Chain {
     }
 
     pub(super) fn attempt(self, seq: Seq, state: InputState, attempts: u32) -> Self {
-        self.step(Step::Attempts(vec![Attempt { seq, state, attempts }]))
+        self.step(Step::Attempts(vec![Attempt { seq, state, attempts, deaths: 0 }]))
     }
 
     /// A boundary on top of the chain.
@@ -460,6 +464,7 @@ pub(super) fn new_agent(agent: &str, plugin_name: &str) -> NewAgent {
             plugin: plugin(plugin_name).0.digest,
             config: BTreeMap::from([("greeting".to_owned(), "hello".to_owned())]),
             limits: GuestLimits::default(),
+            silent_intents: BTreeSet::from([SILENT.to_owned()]),
         },
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
         now_ms: super::START_MS,
@@ -485,6 +490,10 @@ pub(super) fn message(agent: &AgentId, body: &str) -> NewInput {
             accepted_at_ms: 1,
         },
         idempotency_key: None,
+        mode: Mode::Default,
+        is_silent: false,
+        supersedes: None,
+        traceparent: None,
         delivery: None,
     }
 }

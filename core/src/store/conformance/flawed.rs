@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
-use crate::input::{InputState, NewInput, Outcome};
+use crate::input::{AbandonReason, InputState, NewInput, Outcome};
 use crate::lease::Lease;
 use crate::limits::PAGE_MAX;
 use crate::output::StoredOutput;
@@ -36,6 +36,10 @@ pub enum Flaw {
     RevisionUnchecked,
     /// Idempotency keys are dropped.
     KeysForgotten,
+    /// Everything that is accepted wakes.
+    SilenceIgnored,
+    /// Newer inputs replace nothing.
+    ScopesForgotten,
     /// Deliveries are accepted whatever their stamp says.
     StampsForgotten,
     /// Inputs are acknowledged and not written.
@@ -64,10 +68,12 @@ pub enum Flaw {
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
+        Self::SilenceIgnored,
+        Self::ScopesForgotten,
         Self::StampsForgotten,
         Self::AcknowledgedUnwritten,
         Self::FailuresSkipped,
@@ -99,6 +105,14 @@ impl Flaw {
             Self::KeysForgotten => &[
                 "accept::the_same_key_and_body_answers_what_is_stored",
                 "accept::another_body_under_a_key_is_refused",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::SilenceIgnored => &[
+                "placing::only_waking_inputs_make_an_agent_runnable",
+                "random::random_sequences_equal_the_model",
+            ],
+            Self::ScopesForgotten => &[
+                "placing::a_newer_input_replaces_all_queued_ones_of_its_scope",
                 "random::random_sequences_equal_the_model",
             ],
             Self::StampsForgotten => &[
@@ -330,6 +344,8 @@ impl RuntimeStore for Flawed {
     async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
         match self.flaw {
             Flaw::KeysForgotten => input.idempotency_key = None,
+            Flaw::SilenceIgnored => input.is_silent = false,
+            Flaw::ScopesForgotten => input.supersedes = None,
             Flaw::StampsForgotten => input.delivery = None,
             Flaw::AcknowledgedUnwritten => {
                 let row = self.inner.agent(&input.agent).await?;
@@ -367,6 +383,16 @@ impl RuntimeStore for Flawed {
 
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError> {
         self.inner.redrive(agent, input).await
+    }
+
+    async fn abandon(
+        &self,
+        agent: &AgentId,
+        input: InputId,
+        from: InputState,
+        reason: AbandonReason,
+    ) -> Result<(), StoreError> {
+        self.inner.abandon(agent, input, from, reason).await
     }
 
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {

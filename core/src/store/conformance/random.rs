@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::id::{AgentId, FencingToken, Generation, InputId, MigrationId, Revision, Seq};
-use crate::input::InputState;
+use crate::input::{AbandonReason, InputState, Lane, Mode, NewInput};
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::Case;
@@ -66,6 +66,8 @@ enum Fate {
     Waiting,
     Applied,
     GivenUp,
+    Replaced,
+    Abandoned,
 }
 
 #[derive(Debug)]
@@ -73,6 +75,10 @@ struct ModelInput {
     id: InputId,
     key: Option<String>,
     body: String,
+    lane: Lane,
+    wakes: bool,
+    supersedes: Option<String>,
+    is_staged: bool,
     fate: Fate,
     /// When it ended.
     ended_at_ms: Option<u64>,
@@ -91,6 +97,19 @@ struct Model {
     state: BTreeMap<String, String>,
     sent: BTreeMap<&'static str, u64>,
     pending: Vec<(&'static str, u64)>,
+}
+
+impl Model {
+    /// A newer input takes the place of the queued ones of its scope.
+    fn replace(&mut self, supersedes: Option<&String>, now_ms: u64) {
+        for older in &mut self.inputs {
+            let is_queued = older.fate == Fate::Waiting && !older.is_staged;
+            if is_queued && supersedes.is_some() && older.supersedes.as_ref() == supersedes {
+                older.fate = Fate::Replaced;
+                older.ended_at_ms = Some(now_ms);
+            }
+        }
+    }
 }
 
 /// What a store answered, as far as the model knows answers.
@@ -153,8 +172,10 @@ impl Run {
         match self.random.below(100) {
             0..18 => self.acquire(agent).await,
             18..40 => self.accept(agent).await,
-            40..74 => self.commit(agent).await,
-            74..78 => self.release(agent).await,
+            40..68 => self.commit(agent).await,
+            68..72 => self.stage(agent).await,
+            72..75 => self.abandon(agent).await,
+            75..78 => self.release(agent).await,
             78..83 => self.redrive(agent).await,
             83..88 => self.acknowledge(agent).await,
             88..92 => self.transfer(agent).await,
@@ -213,27 +234,39 @@ impl Run {
             Some(key) => keyed(&name, key, &body),
             None => message(&name, &body),
         };
+        let new = self.placed(new);
         let input = new.input.id;
         let by = self.sites[0].incarnation;
+        let (is_silent, supersedes) = (new.is_silent, new.supersedes.clone());
+        let lane = if new.mode == Mode::Steer { Lane::Steer } else { Lane::Queue };
         let answered = self.store().accept(new, by).await;
+        let now_ms = self.world.clock.wall_ms();
         let model = &mut self.models[agent];
         let is_known = |input: &ModelInput| key.is_some() && input.key == key && !input.is_gone;
         let known = model.inputs.iter().position(is_known);
         match (known, answered) {
             (None, Ok(Accepted::New { seq })) => {
-                let input = ModelInput {
+                model.replace(supersedes.as_ref(), now_ms);
+                let wakes = !is_silent;
+                let (is_staged, fate) = (false, Fate::Waiting);
+                let new = ModelInput {
                     id: input,
                     key,
                     body,
-                    fate: Fate::Waiting,
+                    lane,
+                    wakes,
+                    supersedes,
+                    is_staged,
+                    fate,
                     ended_at_ms: None,
                     is_gone: false,
                 };
-                model.inputs.push(input);
+                model.inputs.push(new);
                 assert_eq!(seq, Seq(model.inputs.len() as u64), "{}", self.at);
             }
             (Some(known), Ok(Accepted::Duplicate(stored))) => {
-                let known = &model.inputs[known];
+                let known = &mut model.inputs[known];
+                known.wakes |= known.fate == Fate::Waiting && !is_silent;
                 assert_eq!((stored.input.id, &body), (known.id, &known.body), "{}", self.at);
             }
             (Some(known), Err(AcceptError::KeyReused)) => {
@@ -241,6 +274,73 @@ impl Run {
             }
             (known, answered) => panic!("{}: {known:?} {answered:?}", self.at),
         }
+    }
+
+    /// An input with a lane, in silence or not, and perhaps in the place of others.
+    fn placed(&mut self, new: NewInput) -> NewInput {
+        NewInput {
+            mode: Mode::ALL[self.random.below(3)],
+            is_silent: self.random.chance(30),
+            supersedes: self.random.chance(25).then(|| format!("scope {}", self.random.below(2))),
+            ..new
+        }
+    }
+
+    /// Stages an input that waits, or puts a staged one back.
+    async fn stage(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let Some(chosen) = self.some_input(agent) else { return };
+        let input = &self.models[agent].inputs[chosen];
+        let state = if input.is_staged { InputState::Queued } else { InputState::Staged };
+        let (fate, is_gone) = (input.fate, input.is_gone);
+        let unit = desk.chain().await.attempt(Seq(chosen as u64 + 1), state, 1).unit();
+        let outcome = desk.commit(unit).await;
+        let expected = match fate {
+            _ if !self.is_current(agent, &desk.owner) => Answer::Fenced,
+            Fate::Waiting => Answer::Done,
+            Fate::Replaced | Fate::Abandoned if !is_gone => Answer::Stale,
+            _ => Answer::Conflict,
+        };
+        let answered = match outcome.failure {
+            None => Answer::Done,
+            Some(UnitFailure::Store(error)) => answer::<()>(Err(error)),
+            Some(other) => panic!("{}: {other:?}", self.at),
+        };
+        assert_eq!(answered, expected, "{}", self.at);
+        if expected == Answer::Done {
+            self.models[agent].inputs[chosen].is_staged = state == InputState::Staged;
+        }
+    }
+
+    /// Cancels one that is queued, or drops one that was given up.
+    async fn abandon(&mut self, agent: usize) {
+        let Some(chosen) = self.some_input(agent) else { return };
+        let input = &self.models[agent].inputs[chosen];
+        let from = match self.random.chance(50) {
+            true => InputState::Queued,
+            false => InputState::DeadLettered,
+        };
+        let fits = match input.fate {
+            Fate::Waiting => from == InputState::Queued && !input.is_staged,
+            Fate::GivenUp => from == InputState::DeadLettered,
+            Fate::Abandoned => true,
+            Fate::Applied | Fate::Replaced => false,
+        } && !input.is_gone;
+        let name = id(AGENTS[agent]);
+        let answered = self.store().abandon(&name, input.id, from, AbandonReason::Cancelled).await;
+        assert_eq!(answer(answered), if fits { Answer::Done } else { Answer::Conflict }, "{}", self.at);
+        if fits {
+            let input = &mut self.models[agent].inputs[chosen];
+            if input.fate != Fate::Abandoned {
+                input.ended_at_ms = Some(self.world.clock.wall_ms());
+            }
+            input.fate = Fate::Abandoned;
+        }
+    }
+
+    fn some_input(&mut self, agent: usize) -> Option<usize> {
+        let count = self.models[agent].inputs.len();
+        (count > 0).then(|| self.random.below(count))
     }
 
     async fn commit(&mut self, agent: usize) {
@@ -284,6 +384,7 @@ impl Run {
         model.revision += 1;
         for index in ended {
             model.inputs[index].ended_at_ms = Some(self.world.clock.wall_ms());
+            model.inputs[index].is_staged = false;
             model.inputs[index].fate = match kind {
                 BoundaryKind::DeadLetter => Fate::GivenUp,
                 _ => Fate::Applied,
@@ -326,11 +427,7 @@ impl Run {
     }
 
     async fn redrive(&mut self, agent: usize) {
-        let count = self.models[agent].inputs.len();
-        if count == 0 {
-            return;
-        }
-        let chosen = self.random.below(count);
+        let Some(chosen) = self.some_input(agent) else { return };
         let (input, fate) = {
             let input = &self.models[agent].inputs[chosen];
             (input.id, input.fate)
@@ -344,6 +441,7 @@ impl Run {
         if expected == Answer::Done {
             let input = &mut self.models[agent].inputs[chosen];
             (input.fate, input.ended_at_ms) = (Fate::Waiting, None);
+            input.wakes = true;
         }
     }
 
@@ -473,8 +571,21 @@ impl Run {
         assert_eq!(row.inputs_pruned, (model.inputs.len() - expected.len()) as u64, "{at}");
         assert_eq!(stored, expected, "{at}");
         let open = store.open_inputs(agent, ALL).await.unwrap();
-        let waiting = model.inputs.iter().filter(|input| input.fate == Fate::Waiting);
-        assert_eq!((open.len(), row.open_inputs), (waiting.count(), open.len() as u64), "{at}");
+        let waiting: Vec<&ModelInput> =
+            model.inputs.iter().filter(|input| input.fate == Fate::Waiting).collect();
+        assert_eq!((open.len(), row.open_inputs), (waiting.len(), open.len() as u64), "{at}");
+        let placings: Vec<(Lane, bool, bool)> = open
+            .iter()
+            .map(|input| (input.placing.lane, input.placing.wakes, input.state == InputState::Staged))
+            .collect();
+        let expected: Vec<(Lane, bool, bool)> =
+            waiting.iter().map(|input| (input.lane, input.wakes, input.is_staged)).collect();
+        assert_eq!(placings, expected, "{at}");
+        let waking = waiting.iter().filter(|input| input.wakes).count() as u64;
+        assert_eq!(row.waking_inputs, waking, "{at}");
+        let runnable = store.runnable(self.sites[0].incarnation, PAGE_MAX).await.unwrap();
+        let is_runnable = (waking > 0 || !model.pending.is_empty()) && model.holder.is_none_or(|at| at == 0);
+        assert_eq!(runnable.contains(agent), is_runnable, "{at}");
 
         let mut state = BTreeMap::new();
         for key in store.state_keys(agent, "", None, PAGE_MAX).await.unwrap() {
@@ -501,6 +612,7 @@ fn fate(state: InputState) -> Fate {
         InputState::Queued | InputState::Staged => Fate::Waiting,
         InputState::Consumed => Fate::Applied,
         InputState::DeadLettered => Fate::GivenUp,
-        other => panic!("nobody asked for {other:?}"),
+        InputState::Replaced => Fate::Replaced,
+        InputState::Abandoned => Fate::Abandoned,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
-use crate::input::{DeliveryStamp, InputEvent, InputState, NewInput, Outcome};
+use crate::input::{AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Scope};
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::snapshot::Snapshot;
@@ -28,20 +28,10 @@ impl Tables {
         let rows = self.at_home(&new.agent)?;
         new.input.accepted_at_ms = now_ms;
         let Some(stamp) = new.delivery.take() else {
-            return match door(rows, &new)? {
-                Some(known) => Ok(Accepted::Duplicate(known)),
-                None => Ok(Accepted::New { seq: admit(rows, new, by) }),
-            };
+            return let_in(rows, new, by);
         };
         let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
-        let accepted = if heard.is_next {
-            match door(rows, &new)? {
-                Some(known) => Accepted::Duplicate(known),
-                None => Accepted::New { seq: admit(rows, new, by) },
-            }
-        } else {
-            Accepted::AlreadyEnded
-        };
+        let accepted = if heard.is_next { let_in(rows, new, by)? } else { Accepted::AlreadyEnded };
         if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
             rows.put(Row::Receiver(heard.receiver));
         }
@@ -52,10 +42,38 @@ impl Tables {
         let rows = self.at_home(agent)?;
         let known = rows.input_by_id(input).cloned();
         let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
-        input.state = input.state.on(InputEvent::Redrive).map_err(|error| conflict(error.to_string()))?;
+        input.state = moved(input.state, InputEvent::Redrive)?;
         input.attempts = 0;
+        input.deaths = 0;
+        input.placing.wakes = true;
         input.outcome = None;
         input.ended_at_ms = None;
+        rows.put(Row::Input(input));
+        Ok(())
+    }
+
+    pub(super) fn abandon(
+        &mut self,
+        agent: &AgentId,
+        input: InputId,
+        from: InputState,
+        reason: AbandonReason,
+        now_ms: u64,
+    ) -> Result<(), StoreError> {
+        let rows = self.at_home(agent)?;
+        let known = rows.input_by_id(input).cloned();
+        let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+        let outcome = Some(Outcome::Abandoned { reason });
+        if input.outcome == outcome {
+            return Ok(());
+        }
+        if input.state != from {
+            let what = format!("input {} is {}, not {}", input.input.id, input.state.name(), from.name());
+            return Err(conflict(what));
+        }
+        input.state = moved(input.state, InputEvent::Abandon)?;
+        input.outcome = outcome;
+        input.ended_at_ms = Some(now_ms);
         rows.put(Row::Input(input));
         Ok(())
     }
@@ -213,18 +231,58 @@ fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, Ac
     Ok(None)
 }
 
+/// The state after an event, or `Conflict`.
+fn moved(from: InputState, event: InputEvent) -> Result<InputState, StoreError> {
+    from.on(event).map_err(|error| conflict(error.to_string()))
+}
+
+/// Accepts an input that came through the door by itself.
+fn let_in(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
+    let Some(mut known) = door(rows, &new)? else {
+        return Ok(Accepted::New { seq: admit(rows, new, by) });
+    };
+    if known.state.is_open() && !known.placing.wakes && placing(rows, &new).wakes {
+        known.placing.wakes = true;
+        rows.put(Row::Input((*known).clone()));
+    }
+    Ok(Accepted::Duplicate(known))
+}
+
+fn placing(rows: &AgentRows, new: &NewInput) -> Placing {
+    let nothing = BTreeSet::new();
+    new.placing(rows.spec().map_or(&nothing, |spec| &spec.silent_intents))
+}
+
+/// Ends the queued inputs that a new one takes the place of.
+fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) {
+    let older: Vec<StoredInput> = rows.queued_in(&new.input.kind, scope).cloned().collect();
+    for mut input in older {
+        input.state = moved(input.state, InputEvent::Replace).expect("it is queued");
+        input.outcome = Some(Outcome::Replaced { by: new.input.id });
+        input.ended_at_ms = Some(new.input.accepted_at_ms);
+        rows.put(Row::Input(input));
+    }
+}
+
 /// Writes an input that was let in.
 fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq {
     let seq = rows.portable().next_seq;
     let body_digest = new.body_digest();
+    let placing = placing(rows, &new);
+    if let Some(scope) = &placing.scope {
+        replace(rows, &new, scope);
+    }
     rows.put(Row::Input(StoredInput {
         seq,
         input: new.input,
         state: InputState::Queued,
         attempts: 0,
+        deaths: 0,
         accepted_by: by,
         idempotency_key: new.idempotency_key,
         body_digest,
+        placing,
+        traceparent: new.traceparent,
         outcome: None,
         ended_at_ms: None,
     }));
@@ -238,8 +296,8 @@ fn accept_in_unit(
     expected: Seq,
     by: Incarnation,
 ) -> Result<(), UnitFailure> {
-    if new.delivery.is_some() {
-        let what = "deliveries inside a unit";
+    if new.delivery.is_some() || new.supersedes.is_some() {
+        let what = "deliveries and superseding inputs inside a unit";
         return Err(StoreError::Unsupported { what }.into());
     }
     match door(rows, &new) {
@@ -253,23 +311,34 @@ fn accept_in_unit(
     }
 }
 
+/// An input that a step acts on. One that somebody else ended meanwhile makes the unit `Stale`: its owner looks again.
 fn open_input(rows: &AgentRows, seq: Seq) -> Result<&StoredInput, StoreError> {
-    rows.input(seq)
-        .filter(|input| input.state.is_open())
-        .ok_or_else(|| conflict(format!("input {seq} is not open")))
+    match rows.input(seq) {
+        Some(input) if input.state.is_open() => Ok(input),
+        Some(StoredInput { state: InputState::Replaced | InputState::Abandoned, .. }) => Err(stale(rows)),
+        Some(_) | None => Err(conflict(format!("input {seq} is not open"))),
+    }
+}
+
+/// The state that an attempt leaves an input in; a repeated attempt changes nothing.
+fn attempted(input: &StoredInput, attempt: &Attempt) -> Result<InputState, StoreError> {
+    match attempt.state {
+        state if state == input.state => Ok(state),
+        InputState::Staged => moved(input.state, InputEvent::Stage),
+        InputState::Queued => moved(input.state, InputEvent::Requeue),
+        _ => Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq))),
+    }
 }
 
 fn write_attempts(rows: &mut AgentRows, attempts: &[Attempt]) -> Result<(), StoreError> {
     for attempt in attempts {
-        open_input(rows, attempt.seq)?;
-        if !attempt.state.is_open() {
-            return Err(conflict(format!("an attempt can't leave input {} ended", attempt.seq)));
-        }
+        attempted(open_input(rows, attempt.seq)?, attempt)?;
     }
     for attempt in attempts {
         let mut input = open_input(rows, attempt.seq)?.clone();
-        input.state = attempt.state;
+        input.state = attempted(&input, attempt)?;
         input.attempts = attempt.attempts;
+        input.deaths = attempt.deaths;
         rows.put(Row::Input(input));
     }
     Ok(())
@@ -344,10 +413,11 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<
     let Boundary { receipt, ends, snapshot, state, outputs, lifecycle, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
-        input.state = match outcome {
-            Outcome::Committed { .. } => InputState::Consumed,
-            _ => InputState::DeadLettered,
+        let event = match outcome {
+            Outcome::Committed { .. } => InputEvent::Commit,
+            _ => InputEvent::DeadLetter,
         };
+        input.state = input.state.on(event).expect("an open input takes both");
         input.outcome = Some(outcome);
         input.ended_at_ms = Some(now_ms);
         rows.put(Row::Input(input));

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq, SpecRevision};
+use crate::input::{InputState, Kind, Scope};
 use crate::lease::GrantCause;
 use crate::output::StoredOutput;
 use crate::receipt::Receipt;
@@ -74,6 +75,8 @@ pub(super) struct AgentRows {
     specs: BTreeMap<SpecRevision, Spec>,
     inputs: BTreeMap<Seq, StoredInput>,
     open: BTreeSet<Seq>,
+    /// Those of the open ones that wake.
+    waking: BTreeSet<Seq>,
     by_id: HashMap<InputId, Seq>,
     by_key: HashMap<String, Seq>,
     receipts: BTreeMap<(Generation, Revision), Receipt>,
@@ -112,6 +115,7 @@ impl AgentRows {
             specs: BTreeMap::new(),
             inputs: BTreeMap::new(),
             open: BTreeSet::new(),
+            waking: BTreeSet::new(),
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             receipts: BTreeMap::new(),
@@ -164,6 +168,20 @@ impl AgentRows {
 
     pub(super) fn open_inputs(&self) -> u64 {
         self.open.len() as u64
+    }
+
+    pub(super) fn waking_inputs(&self) -> u64 {
+        self.waking.len() as u64
+    }
+
+    /// The queued inputs that a newer one of this kind and scope replaces.
+    pub(super) fn queued_in(&self, kind: &Kind, scope: &Scope) -> impl Iterator<Item = &StoredInput> {
+        let open = self.open.iter().filter_map(|seq| self.inputs.get(seq));
+        open.filter(move |input| {
+            input.state == InputState::Queued
+                && input.input.kind.name() == kind.name()
+                && input.placing.scope.as_ref() == Some(scope)
+        })
     }
 
     pub(super) fn receipt(&self, generation: Generation, revision: Revision) -> Option<&Receipt> {
@@ -395,10 +413,14 @@ impl AgentRows {
 
     fn set_input(&mut self, input: StoredInput) {
         debug_assert_eq!(input.state.is_open(), input.ended_at_ms.is_none(), "what has ended says when");
-        if input.state.is_open() {
-            self.open.insert(input.seq);
-        } else {
-            self.open.remove(&input.seq);
+        let seq = input.seq;
+        let is_open = input.state.is_open();
+        for (set, is_in) in [(&mut self.open, is_open), (&mut self.waking, is_open && input.placing.wakes)] {
+            if is_in {
+                set.insert(seq);
+            } else {
+                set.remove(&seq);
+            }
         }
         self.by_id.insert(input.input.id, input.seq);
         if let Some(key) = &input.idempotency_key {

@@ -285,6 +285,7 @@ impl Tables {
             plugin: rows.spec().map_or(Digest::ZERO, |spec| spec.plugin),
             labels: portable.labels.clone(),
             open_inputs: rows.open_inputs(),
+            waking_inputs: rows.waking_inputs(),
             inputs_pruned: portable.inputs_pruned,
             time_ms: portable.time_ms,
             created_at_ms: portable.created_at_ms,
@@ -309,7 +310,7 @@ impl Tables {
     }
 
     fn is_runnable(&self, rows: &AgentRows, incarnation: Incarnation) -> bool {
-        let has_work = rows.open_inputs() > 0 || super::pending(rows, 0).next().is_some();
+        let has_work = rows.waking_inputs() > 0 || super::pending(rows, 0).next().is_some();
         let is_free_or_mine = self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation);
         rows.standing.home == Home::Here
             && rows.portable().lifecycle == Lifecycle::Active

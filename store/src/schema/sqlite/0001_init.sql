@@ -6,6 +6,7 @@
 --
 -- home:      0 here, 1 handing off, 2 prepared, 3 moved, 4 a copy that no id names yet
 -- lifecycle: 0 active, 1 broken
+-- lane:      0 steer, 1 queue
 -- state of inputs:  0 queued, 1 staged, 2 consumed, 3 dead-lettered, 4 replaced, 5 abandoned
 -- state of outputs: 0 pending, 1 undeliverable
 -- role:      0 source, 1 target
@@ -53,6 +54,8 @@ CREATE TABLE agent (
     head            BLOB NOT NULL CHECK (length(head) = 32),
     next_seq        INTEGER NOT NULL CHECK (next_seq > 0),
     open_inputs     INTEGER NOT NULL CHECK (open_inputs >= 0),
+    -- Those of the open inputs that wake: with one, the agent is runnable.
+    waking_inputs   INTEGER NOT NULL CHECK (waking_inputs BETWEEN 0 AND open_inputs),
     pending_outputs INTEGER NOT NULL CHECK (pending_outputs >= 0),
     next_output     INTEGER NOT NULL CHECK (next_output > 0),
     time_ms         INTEGER NOT NULL,
@@ -75,7 +78,7 @@ CREATE TABLE agent (
 CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
 CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
 CREATE INDEX agent_runnable ON agent (key)
-    WHERE home = 0 AND lifecycle = 0 AND (open_inputs > 0 OR pending_outputs > 0);
+    WHERE home = 0 AND lifecycle = 0 AND (waking_inputs > 0 OR pending_outputs > 0);
 
 CREATE TABLE spec (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
@@ -94,6 +97,7 @@ CREATE TABLE input (
     change          INTEGER NOT NULL,
     state           INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5),
     attempts        INTEGER NOT NULL,
+    deaths          INTEGER NOT NULL,
     accepted_by     INTEGER NOT NULL,
     revision        INTEGER,
     token           INTEGER,
@@ -101,6 +105,11 @@ CREATE TABLE input (
     id              BLOB NOT NULL CHECK (length(id) = 16),
     key             TEXT,
     digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    lane            INTEGER NOT NULL CHECK (lane IN (0, 1)),
+    wakes           INTEGER NOT NULL CHECK (wakes IN (0, 1)),
+    -- A queued input ends as replaced when a newer one of its kind is accepted with the same text here.
+    scope           TEXT,
+    traceparent     TEXT,
     outcome_sealed  BLOB,
     ended_at_ms     INTEGER,
     body            BLOB,
@@ -112,6 +121,7 @@ CREATE UNIQUE INDEX input_id ON input (agent, id);
 CREATE UNIQUE INDEX input_key ON input (agent, key) WHERE key IS NOT NULL;
 CREATE INDEX input_change ON input (agent, change);
 CREATE INDEX input_open ON input (agent, seq) WHERE state < 2;
+CREATE INDEX input_scope ON input (agent, kind, scope) WHERE scope IS NOT NULL AND state = 0;
 CREATE INDEX input_dead_letter ON input (agent, seq) WHERE state = 3;
 
 CREATE TABLE input_body (

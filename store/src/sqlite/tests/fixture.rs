@@ -1,6 +1,6 @@
 //! What the tests are built from: a clock that stands still, a store in a directory of its own, an owned agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, HostId, Incarnation, InputId, Revision, RunId, Seq, SpecRevision};
-use godwit_core::input::{Input, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::input::{Input, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome, Source};
 use godwit_core::limits::GuestLimits;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::snapshot::Snapshot;
@@ -118,7 +118,12 @@ pub(super) fn plugin() -> (PluginInfo, Bytes) {
 
 pub(super) async fn create(store: &SqliteStore, agent: &str) -> AgentId {
     let (info, component) = plugin();
-    let spec = Spec { plugin: info.digest, config: BTreeMap::new(), limits: GuestLimits::default() };
+    let spec = Spec {
+        plugin: info.digest,
+        config: BTreeMap::new(),
+        limits: GuestLimits::default(),
+        silent_intents: BTreeSet::new(),
+    };
     store.put_plugin(info, component).await.unwrap();
     let agent = AgentId::parse(agent).unwrap();
     let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 };
@@ -143,6 +148,10 @@ pub(super) fn message(agent: &AgentId, payload: &[u8]) -> NewInput {
             accepted_at_ms: 1,
         },
         idempotency_key: Some(format!("key-{number}")),
+        mode: Mode::Default,
+        is_silent: false,
+        supersedes: None,
+        traceparent: None,
         delivery: None,
     }
 }

@@ -157,7 +157,12 @@ async fn a_write_that_panics_on_its_caller_s_thread_ends_the_store() {
     let store = place.open(SqliteMode::Exclusive);
     let desk = Desk::new(&store, "a").await;
     let (job, answer) = Work::<_, ()>::boxed(|_| panic!("planned"), true);
-    store.shared.idle_writer().expect("nobody writes").run(job);
+    let idle = std::iter::repeat_with(|| {
+        std::thread::yield_now();
+        store.shared.idle_writer()
+    });
+    // The writer thread may still be leaving its last batch.
+    idle.take(100_000).flatten().next().expect("nobody writes").run(job);
     assert!(answer.await.is_err(), "the job was dropped");
     assert!(store.fatal().borrow().is_some());
     let refused = store.accept(message(&desk.owner.agent, b"late"), desk.owner.incarnation).await;

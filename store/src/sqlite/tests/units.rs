@@ -125,11 +125,12 @@ async fn hot_statements_use_their_indexes() {
         ("SELECT key FROM agent WHERE migration = x'00' AND home = 4", "agent_migration"),
         (
             "SELECT a.key FROM agent a WHERE a.key > 1 AND a.home = 0 AND a.lifecycle = 0
-                 AND (a.open_inputs > 0 OR a.pending_outputs > 0) ORDER BY a.key",
+                 AND (a.waking_inputs > 0 OR a.pending_outputs > 0) ORDER BY a.key",
             "agent_runnable",
         ),
         (crate::sqlite::inputs::OPEN, "input_open"),
         (crate::sqlite::inputs::DEAD_LETTERS, "input_dead_letter"),
+        (crate::sqlite::inputs::IN_SCOPE, "input_scope"),
         ("SELECT seq FROM input i WHERE i.agent = 1 AND i.key = 'k'", "input_key"),
         ("SELECT change FROM input WHERE agent = 1 AND change > 2 ORDER BY change LIMIT 5", "input_change"),
         ("SELECT seq FROM event WHERE seq > 1 AND agent = 'a' ORDER BY seq", "event_agent"),
