@@ -62,6 +62,8 @@ pub struct AgentEnv {
 pub enum Notice {
     /// Outputs have committed.
     Outputs(AgentId),
+    /// Timers have been set or cancelled.
+    Timers,
     /// The host has no room for this agent's guest: somebody idle should be parked.
     NoRoom(AgentId),
     /// The driver is gone. Its handle takes nothing any more.

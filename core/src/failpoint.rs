@@ -9,6 +9,8 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "turn.after-commit",
         "outbox.before-send",
         "outbox.after-send",
+        "timer.before-fire",
+        "timer.after-fire",
         "migration.source.after-reserve",
         "migration.source.after-transfer",
         "migration.source.after-restore",

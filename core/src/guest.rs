@@ -21,6 +21,7 @@ use crate::input::{Fault, Input, Reply};
 use crate::lease::LeaseGuard;
 use crate::output::Output;
 use crate::spec::Spec;
+use crate::timer::NewTimer;
 
 /// Loads components and starts guests.
 pub trait GuestLoader: Send + Sync + 'static {
@@ -79,7 +80,7 @@ pub struct GuestRequest {
     pub interrupt: Interrupt,
 }
 
-/// The committed `state` rows of one agent, read from inside a turn. Blocking; at most 250 ms.
+/// The committed `state` rows and timers of one agent, read from inside a turn. Blocking; at most 250 ms.
 pub trait StateRead: Send + Sync + 'static {
     /// The value under a key.
     ///
@@ -92,6 +93,12 @@ pub trait StateRead: Send + Sync + 'static {
     /// # Errors
     /// As `get`.
     fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StateReadError>;
+
+    /// The names of the timers that wait, ascending: at most `TIMERS_MAX`.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn timers(&self) -> Result<Vec<String>, StateReadError>;
 }
 
 /// The store could not answer a read in time.
@@ -144,6 +151,8 @@ pub struct TurnEffects {
     pub state: Vec<(String, Option<Bytes>)>,
     /// Outputs in the order of the calls.
     pub outputs: Vec<Output>,
+    /// What becomes of timers: the last call for each name, in name order. `None` cancels.
+    pub timers: Vec<(String, Option<NewTimer>)>,
     /// Time in the guest.
     pub elapsed: Duration,
 }
@@ -158,6 +167,7 @@ impl TurnEffects {
             encode(postcard::to_stdvec(&self.replies)),
             encode(postcard::to_stdvec(&self.state)),
             encode(postcard::to_stdvec(&self.outputs)),
+            encode(postcard::to_stdvec(&self.timers)),
         ];
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }

@@ -242,17 +242,36 @@ uuid_id!(
 );
 
 impl InputId {
-    /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
-    pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("godwit 2026 input id of a delivery");
-        for part in [origin.as_str().as_bytes(), &generation.0.to_be_bytes(), target.as_str().as_bytes()] {
+    /// Derives the id of a timer that fires, so that it fires once: `revision` is the boundary that set it.
+    pub fn of_timer(agent: &AgentId, generation: Generation, name: &str, revision: Revision) -> Self {
+        let numbers = [generation.0, revision.0].map(u64::to_be_bytes);
+        let [generation, revision] = &numbers;
+        Self::derived(
+            "godwit 2026 input id of a timer",
+            [agent.as_str().as_bytes(), generation, name.as_bytes(), revision],
+        )
+    }
+
+    /// A UUIDv8 from a hash over parts, each with its length before it.
+    fn derived<'a>(context: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        for part in parts {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part);
         }
-        hasher.update(&number.to_be_bytes());
         let mut bytes = [0u8; 16];
         hasher.finalize_xof().fill(&mut bytes);
         Self(*uuid::Builder::from_custom_bytes(bytes).into_uuid().as_bytes())
+    }
+
+    /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
+    pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
+        let numbers = [generation.0, number].map(u64::to_be_bytes);
+        let [generation, number] = &numbers;
+        Self::derived(
+            "godwit 2026 input id of a delivery",
+            [origin.as_str().as_bytes(), generation, target.as_str().as_bytes(), number],
+        )
     }
 }
 

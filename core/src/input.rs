@@ -289,6 +289,20 @@ pub struct NewInput {
 }
 
 impl NewInput {
+    /// An input that the host makes by itself: a timer, the end of an operation.
+    pub fn of_host(agent: &AgentId, input: Input) -> Self {
+        Self {
+            agent: agent.clone(),
+            input,
+            idempotency_key: None,
+            mode: Mode::Default,
+            is_silent: false,
+            supersedes: None,
+            traceparent: None,
+            delivery: None,
+        }
+    }
+
     /// Digest of what must be equal under one idempotency key: kind, content type, payload.
     pub fn body_digest(&self) -> Digest {
         let Input { kind, content_type, payload, .. } = &self.input;

@@ -1,7 +1,7 @@
 //! Godwit's vocabulary, ports and state machines. No IO of its own.
 //!
 //! ```text
-//! L0  id digest limits retry input receipt snapshot output event spec lease     plain values and pure rules
+//! L0  id digest limits retry input receipt snapshot output timer event spec lease     plain values and pure rules
 //! L1  store guest mesh time                                                     ports: traits with numbered contracts
 //! L2  agent migration                                                           state machines and their drivers
 //! ```
@@ -29,3 +29,4 @@ pub mod task;
 #[cfg(any(test, feature = "test-util"))]
 pub mod testing;
 pub mod time;
+pub mod timer;

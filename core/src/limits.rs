@@ -32,6 +32,14 @@ pub const STATE_WRITES_MAX: usize = 1_000;
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// Outputs of one turn.
 pub const OUTPUTS_MAX: usize = 256;
+/// A timer's name in bytes.
+pub const TIMER_NAME_BYTES_MAX: usize = TEXT_BYTES_MAX;
+/// A timer's payload in bytes: all timers of an agent fit the effects of one turn.
+pub const TIMER_PAYLOAD_BYTES_MAX: usize = 32 * 1024;
+/// The latest time that a timer can be set to: the end of the year 9999, Unix milliseconds.
+pub const TIMER_AT_MS_MAX: u64 = 253_402_300_799_999;
+/// Timers of one agent that wait.
+pub const TIMERS_MAX: usize = 64;
 /// One line of a guest's log in bytes; longer lines are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// A guest's log in one turn in bytes; the rest is dropped with a note.
@@ -79,6 +87,7 @@ const _: () = assert!(PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(TIMERS_MAX * TIMER_PAYLOAD_BYTES_MAX < TURN_EFFECT_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);
 
 /// What one guest may take. Part of an agent's spec; the host caps each at its own maximum.

@@ -11,7 +11,7 @@
 //!    otherwise `Fenced` or `Stale` and nothing changes. **H** checks home and lifecycle inside its transaction.
 //! 3. Tokens of an agent strictly increase for ever; token and generation survive expiry, release, tombstones, restarts.
 //! 4. An agent has one `Home`. All methods but the handoff group answer `NotHome` unless it is `Here`: acquire, accept,
-//!    release, commit, create, lifecycle, redrive, outputs, transfer. This check comes before the fence. A copy being
+//!    release, commit, create, lifecycle, redrive, outputs, timers, transfer. This check comes before the fence. A copy being
 //!    received is invisible until `prepare` binds it. Reads answer in every home; of a `Moved` agent only name, home,
 //!    token and generation mean anything, and its image is `None`.
 //! 5. Each grant records its cause and appends `LeaseAcquired`. Every raise of the token but the migration's own closes the
@@ -38,6 +38,7 @@ use crate::lease::Lease;
 use crate::output::{StoredOutput, UndeliverableReason};
 use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
+use crate::timer::{DueTimer, StoredTimer};
 
 pub mod agent;
 pub mod auth;
@@ -321,6 +322,38 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Ends outputs. Those without a row, and those undeliverable already that would be so again, are skipped.
     /// **F** (no revision)
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError>;
+
+    // --- timers
+
+    /// The timers of an agent that wait, by name. **R**
+    async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError>;
+
+    /// Timers whose time has come by `now_ms`, earliest first, of agents that this incarnation should look after: at home
+    /// here, active, with room in their inbox, and held by it, by nobody, or under a dead session. **R**
+    async fn due_timers(
+        &self,
+        incarnation: Incarnation,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError>;
+
+    /// When the earliest timer of such agents is due, Unix milliseconds; it may be past. **R**
+    async fn next_timer_at(&self, incarnation: Incarnation) -> Result<Option<u64>, StoreError>;
+
+    /// Fires a timer: deletes its row and accepts its input. Answers the input's place. `None` when there is no timer of
+    /// this name and revision and none has fired: it was cancelled or set anew; nothing happens then. The time is not
+    /// looked at. Repeating it answers the same. **F** (no revision)
+    ///
+    /// # Errors
+    /// As `accept`; nothing was written, but for `AcceptError::Store(Unknown)`.
+    ///
+    /// Crash: fired or not, never half: there is either the timer or its input.
+    async fn fire_timer(
+        &self,
+        owner: &Owner,
+        name: &str,
+        revision: Revision,
+    ) -> Result<Option<Seq>, AcceptError>;
 
     // --- plugins
 

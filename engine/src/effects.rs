@@ -1,4 +1,4 @@
-//! What a turn has done so far: state writes and outputs, within the limits of one turn. Nothing leaves from here; the
+//! What a turn has done so far: state writes, timers and outputs, within the limits of one turn. Nothing leaves from here; the
 //! caller commits what `finish` gives.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use godwit_core::limits::{
     TURN_EFFECT_BYTES_MAX,
 };
 use godwit_core::output::Output;
+use godwit_core::timer::NewTimer;
 
 /// The effects of the running turn.
 #[derive(Debug, Default)]
@@ -19,7 +20,8 @@ pub(crate) struct Effects {
     writes: BTreeMap<String, Option<Bytes>>,
     write_calls: usize,
     outputs: Vec<Output>,
-    /// Keys, values and output payloads of all calls, also of writes that a later one replaced.
+    timers: BTreeMap<String, Option<NewTimer>>,
+    /// Keys, values and payloads of all calls, also of writes that a later one replaced.
     bytes: usize,
 }
 
@@ -52,6 +54,25 @@ impl Effects {
         &self.writes
     }
 
+    /// Notes what becomes of a timer; `None` cancels. Counts as a write.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn set_timer(&mut self, name: String, timer: Option<NewTimer>) -> Result<(), QuotaReached> {
+        if self.write_calls == STATE_WRITES_MAX {
+            return Err(QuotaReached);
+        }
+        self.spend(name.len() + timer.as_ref().map_or(0, |timer| timer.payload.len()))?;
+        self.write_calls += 1;
+        self.timers.insert(name, timer);
+        Ok(())
+    }
+
+    /// What this turn does to timers, by name.
+    pub(crate) fn timers(&self) -> &BTreeMap<String, Option<NewTimer>> {
+        &self.timers
+    }
+
     /// How many outputs there are: the index of the next one.
     pub(crate) fn outputs_len(&self) -> usize {
         self.outputs.len()
@@ -81,7 +102,13 @@ impl Effects {
                 format!("its replies, state writes and outputs are more than {TURN_EFFECT_BYTES_MAX} bytes together")
             })?;
         }
-        Ok(TurnEffects { replies, state: self.writes.into_iter().collect(), outputs: self.outputs, elapsed })
+        Ok(TurnEffects {
+            replies,
+            state: self.writes.into_iter().collect(),
+            outputs: self.outputs,
+            timers: self.timers.into_iter().collect(),
+            elapsed,
+        })
     }
 
     fn spend(&mut self, bytes: usize) -> Result<(), QuotaReached> {

@@ -2,7 +2,7 @@
 //!
 //! | interface | file |
 //! |---|---|
-//! | `godwit:agent/{turn, state, outbox}` | `turn.rs`, `state.rs`, `outbox.rs` |
+//! | `godwit:agent/{turn, state, outbox, timers}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs` |
 //! | `wasi:logging/logging`, `wasi:config/store` | `logging.rs`, `config.rs` |
 //! | `wasi:{io, cli, clocks, random}` | `wasi.rs`, `wasi/streams.rs` |
 //!
@@ -13,6 +13,7 @@ mod config;
 mod logging;
 mod outbox;
 mod state;
+mod timers;
 mod turn;
 mod wasi;
 

@@ -141,13 +141,14 @@ pub(crate) fn fault_of<T: std::fmt::Debug>(result: Result<T, GuestError>) -> (Fa
 #[derive(Default)]
 pub(crate) struct Rows {
     pub(crate) rows: BTreeMap<String, Bytes>,
+    pub(crate) timers: Vec<String>,
     pub(crate) is_broken: bool,
 }
 
 impl Rows {
     pub(crate) fn of(keys: &[&str]) -> Self {
         let rows = keys.iter().map(|key| (key.to_string(), Bytes::from(format!("committed {key}"))));
-        Self { rows: rows.collect(), is_broken: false }
+        Self { rows: rows.collect(), ..Self::default() }
     }
 
     fn check(&self) -> Result<(), StateReadError> {
@@ -169,6 +170,11 @@ impl StateRead for Rows {
         let listed =
             |key: &&String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
         Ok(self.rows.keys().filter(listed).take(limit).cloned().collect())
+    }
+
+    fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        self.check()?;
+        Ok(self.timers.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::host::{ConfigError, SendError, StateError};
+use crate::host::{ConfigError, SendError, StateError, TimerError};
 use crate::{Host, Input, Reply, snapshot};
 
 /// An agent: its fields are its state, its methods are its turns.
@@ -87,6 +87,15 @@ impl From<SendError> for AgentError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Other(_) => Self::Retryable(error.to_string()),
+            _ => Self::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl From<TimerError> for AgentError {
+    fn from(error: TimerError) -> Self {
+        match error {
+            TimerError::Other(_) => Self::Retryable(error.to_string()),
             _ => Self::Fatal(error.to_string()),
         }
     }

@@ -56,6 +56,28 @@ pub trait Host {
     /// Any `SendError`; nothing is sent then.
     fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError>;
 
+    /// Wakes the agent at a time, in Unix milliseconds: it gets an input of kind [`crate::Kind::Timer`] then, once, or late if it could
+    /// not be woken. A timer of that name that waits is replaced.
+    ///
+    /// # Errors
+    /// Any `TimerError`; the timer is then as it was.
+    fn timer_set(&mut self, name: &str, at_ms: u64, payload: &[u8]) -> Result<(), TimerError>;
+
+    /// Cancels a timer; does nothing if there is none. One that has fired already arrives nevertheless.
+    ///
+    /// # Errors
+    /// `InvalidName`, `Quota`, `NotInTurn`, `Other`; the timer is then as it was.
+    fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError>;
+
+    /// Wakes the agent so many milliseconds after the time of this turn.
+    ///
+    /// # Errors
+    /// As `timer_set`.
+    fn timer_after(&mut self, name: &str, delay_ms: u64, payload: &[u8]) -> Result<(), TimerError> {
+        let at_ms = self.turn().now_ms.saturating_add(delay_ms);
+        self.timer_set(name, at_ms, payload)
+    }
+
     /// Writes a line of level `Info` to the agent's log.
     fn info(&mut self, message: &str) {
         self.log(Level::Info, message);
@@ -130,6 +152,29 @@ pub enum StateError {
     TooLarge,
     /// The turn has written all that one turn may.
     #[error("the turn has written all that it may")]
+    Quota,
+    /// There is no turn.
+    #[error("there is no turn")]
+    NotInTurn,
+    /// Another reason; a retry may help.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why a call on a timer did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TimerError {
+    /// The name is empty, longer than 256 bytes, or has a control character.
+    #[error("the name is not 1 to 256 bytes without control characters")]
+    InvalidName,
+    /// The time is after the year 9999.
+    #[error("the time is after the year 9999")]
+    InvalidTime,
+    /// The payload is longer than 32 KiB.
+    #[error("the payload is longer than 32 KiB")]
+    TooLarge,
+    /// The agent has 64 timers, or the turn has written all that one turn may.
+    #[error("the agent has 64 timers or the turn has written all that it may")]
     Quota,
     /// There is no turn.
     #[error("there is no turn")]

@@ -60,6 +60,15 @@ impl Input {
         Self::new(Kind::Peer(PeerKind::Message), source, payload.as_ref())
     }
 
+    /// A timer of the agent that fired, as tests send it.
+    pub fn timer(name: &str, at_ms: u64, payload: impl AsRef<[u8]>) -> Self {
+        let headers = vec![
+            ("godwit-timer".to_owned(), name.to_owned()),
+            ("godwit-timer-at-ms".to_owned(), at_ms.to_string()),
+        ];
+        Self { headers, ..Self::new(Kind::Timer, Source::System, payload.as_ref()) }
+    }
+
     fn new(kind: Kind, source: Source, payload: &[u8]) -> Self {
         Self {
             id: InputId::default(),
@@ -81,6 +90,21 @@ impl Input {
     /// The payload read as JSON, if it has the form of a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Option<T> {
         serde_json::from_slice(&self.payload).ok()
+    }
+
+    /// The value of a header, if it has one of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The name of the timer that fired, if it is one.
+    pub fn timer_name(&self) -> Option<&str> {
+        if self.kind == Kind::Timer { self.header("godwit-timer") } else { None }
+    }
+
+    /// The time for which the timer that fired was set, in Unix milliseconds, if it is one.
+    pub fn timer_at_ms(&self) -> Option<u64> {
+        if self.kind == Kind::Timer { self.header("godwit-timer-at-ms")?.parse().ok() } else { None }
     }
 
     /// The agent that sent it, if one did.

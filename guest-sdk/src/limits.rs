@@ -4,7 +4,7 @@
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// A value of the agent's rows, in bytes.
 pub const STATE_VALUE_BYTES_MAX: usize = 256 * 1024;
-/// Writes to the agent's rows in one turn.
+/// Writes to the agent's rows and timers in one turn.
 pub const STATE_WRITES_MAX: usize = 1_000;
 /// Keys that one listing gives.
 pub const STATE_KEYS_MAX: u32 = 1_000;
@@ -12,6 +12,14 @@ pub const STATE_KEYS_MAX: u32 = 1_000;
 pub const OUTPUTS_MAX: usize = 256;
 /// The payload of an output, in bytes.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
+/// Timers that wait.
+pub const TIMERS_MAX: usize = 64;
+/// A timer's name, in bytes.
+pub const TIMER_NAME_BYTES_MAX: usize = 256;
+/// A timer's payload, in bytes.
+pub const TIMER_BYTES_MAX: usize = 32 * 1024;
+/// The latest time of a timer: the end of the year 9999, in Unix milliseconds.
+pub const TIMER_AT_MS_MAX: u64 = 253_402_300_799_999;
 /// Writes and outputs of one turn together, in bytes.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// A snapshot, in bytes, unless configured otherwise.

@@ -11,7 +11,10 @@ mod host;
 #[cfg(test)]
 mod tests;
 
-pub use host::{Sent, TestHost};
+pub use host::{Sent, TestHost, Timer};
+
+/// Timers that one passing of time fires at most.
+const FIRED_MAX: usize = 10_000;
 
 /// An agent under test.
 ///
@@ -117,6 +120,27 @@ impl<A: Agent> Harness<A> {
     /// Takes all that the agent has sent so far, in order.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         self.host.take_sent()
+    }
+
+    /// Lets the time of turns pass to `now_ms`, and runs a turn for each timer that is due by then, earliest first. Gives
+    /// the replies to them.
+    ///
+    /// # Panics
+    /// When a turn fails.
+    pub fn pass_to(&mut self, now_ms: u64) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        while let Some(input) = self.host.take_due(now_ms) {
+            assert!(replies.len() < FIRED_MAX, "timers are set for the past again and again");
+            self.host.set_now_ms(input.timer_at_ms().unwrap_or(now_ms));
+            replies.push(self.handle(input).expect("the turn succeeds"));
+        }
+        self.host.set_now_ms(now_ms);
+        replies
+    }
+
+    /// The agent's timers that wait, by name.
+    pub fn timers(&self) -> &Map<String, Timer> {
+        self.host.timers()
     }
 
     /// The agent's rows.

@@ -7,7 +7,7 @@
 //!            \                 /
 //!   submit.rs  agents.rs  plugins.rs     migrator.rs (source.rs, target.rs, recovery.rs)
 //!            \        |         /
-//!         directory.rs (leases, drivers)   delivery.rs (outbox)   session.rs   scan.rs
+//!         directory.rs (leases, drivers)   delivery.rs (outbox)   session.rs   scan.rs   timers.rs
 //! ```
 //! `Starting -> Ready -> Draining -> Stopped`. Nothing here is authority over an agent: the store is.
 
@@ -47,6 +47,7 @@ pub mod routing;
 mod scan;
 mod session;
 mod submit;
+mod timers;
 pub mod verify;
 mod wire;
 
@@ -117,6 +118,8 @@ pub(crate) struct Inner {
     pub(crate) migrator: Migrator,
     /// Set when something may be runnable that no hint announced.
     pub(crate) rescan: Notify,
+    /// Set when a turn has set or cancelled timers.
+    pub(crate) timers_changed: Notify,
     session: OnceLock<RwLock<Arc<Current>>>,
     failed: watch::Sender<Option<String>>,
 }
@@ -158,6 +161,7 @@ impl Runtime {
             hints: Hints::default(),
             migrator: Migrator::default(),
             rescan: Notify::new(),
+            timers_changed: Notify::new(),
             session: OnceLock::new(),
             failed: watch::Sender::new(None),
         };
@@ -172,6 +176,7 @@ impl Runtime {
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
         tasks.spawn(retention::run(runtime.clone(), config.inputs_kept));
+        tasks.spawn(timers::run(runtime.clone()));
         Ok(runtime)
     }
 
@@ -206,6 +211,7 @@ impl Runtime {
             match notice {
                 None => return,
                 Some(Notice::Outputs(agent)) => self.publish(&agent),
+                Some(Notice::Timers) => self.inner.timers_changed.notify_one(),
                 Some(Notice::NoRoom(agent)) => self.make_room(&agent),
                 Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
                     self.inner.directory.forget_lost(&agent);

@@ -5,8 +5,8 @@
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
-//! One file per group of tables: `sessions leases agents inputs boundary state outbox retention plugins events handoff export
-//! migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
+//! One file per group of tables: `sessions leases agents inputs boundary state outbox timers retention plugins events
+//! handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -56,6 +56,7 @@ mod sealing;
 mod sessions;
 mod sql;
 mod state;
+mod timers;
 mod writer;
 
 /// How many processes may have the file open.

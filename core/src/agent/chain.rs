@@ -93,6 +93,7 @@ pub(crate) struct Pending {
     /// The ends of its inputs, in order; empty when they go on waiting.
     pub(crate) ends: Vec<InputEnd>,
     pub(crate) has_outputs: bool,
+    pub(crate) has_timers: bool,
 }
 
 /// A chain under construction.
@@ -202,12 +203,15 @@ impl Chain {
             snapshot: Some(snapshot),
             state: effects.state,
             outputs: effects.outputs,
+            timers: effects.timers,
             lifecycle: None,
             events: Vec::new(),
             receipt,
         };
         let has_outputs = !boundary.outputs.is_empty();
-        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, ends, has_outputs });
+        let has_timers = !boundary.timers.is_empty();
+        let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs, has_timers };
+        self.push_boundary(boundary, pending);
     }
 
     /// Adds the end of an input that is given up.
@@ -229,10 +233,12 @@ impl Chain {
             snapshot: None,
             state: Vec::new(),
             outputs: Vec::new(),
+            timers: Vec::new(),
             lifecycle: None,
             events: vec![event],
         };
-        self.push_boundary(boundary, Pending { origin, seq, steps_end: 0, ends, has_outputs: false });
+        let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs: false, has_timers: false };
+        self.push_boundary(boundary, pending);
     }
 
     /// Adds an attempt at each input of an origin: they go on waiting. `attempts` and `deaths` count so far.
@@ -243,7 +249,8 @@ impl Chain {
         self.accept(&origin);
         self.steps.push(Step::Attempts(made));
         let steps_end = self.steps.len();
-        self.pending.push(Pending { origin, seq, steps_end, ends: Vec::new(), has_outputs: false });
+        let ends = Vec::new();
+        self.pending.push(Pending { origin, seq, steps_end, ends, has_outputs: false, has_timers: false });
     }
 
     fn push_boundary(&mut self, boundary: Boundary, pending: Pending) {

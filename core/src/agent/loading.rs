@@ -202,4 +202,9 @@ impl StateRead for StoreReader {
     fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StateReadError> {
         self.wait(self.store.state_keys(&self.agent, prefix, after, limit))
     }
+
+    fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        let timers = self.wait(self.store.timers(&self.agent))?;
+        Ok(timers.into_iter().map(|timer| timer.name).collect())
+    }
 }

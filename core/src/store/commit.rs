@@ -10,6 +10,7 @@ use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::store::agent::{Lifecycle, StoredInput};
 use crate::store::error::StoreError;
+use crate::timer::NewTimer;
 
 /// Who writes: compared with the agent's row inside the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct Boundary {
     pub state: Vec<(String, Option<Bytes>)>,
     /// Outputs in commit order.
     pub outputs: Vec<Output>,
+    /// What becomes of timers, at most once per name; `None` cancels.
+    pub timers: Vec<(String, Option<NewTimer>)>,
     /// A new lifecycle, when it changes.
     pub lifecycle: Option<Lifecycle>,
     /// What happened.

@@ -48,6 +48,7 @@ mod plugins;
 mod random;
 mod retention;
 mod sessions;
+mod timers;
 mod transfer;
 
 use fixture::World;
@@ -139,6 +140,7 @@ pub fn cases() -> Vec<Case> {
         commit::cases(),
         chain::cases(),
         outbox::cases(),
+        timers::cases(),
         plugins::cases(),
         events::cases(),
         transfer::cases(),

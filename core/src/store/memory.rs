@@ -2,7 +2,8 @@
 //! transaction. It keeps no rule by cleverness, and nothing beyond the process.
 //!
 //! `rows.rs` are the rows of one agent with their change log, `tables.rs` the whole store with sessions, leases, agents,
-//! plugins, events and migration records, `commit.rs` accepting and committing, `handoff.rs` moving homes.
+//! plugins, events and migration records, `commit.rs` accepting and committing, `timers.rs` firing, `handoff.rs` moving
+//! homes.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,12 +30,14 @@ use crate::store::rows::RowFrame;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 use crate::store::{OutputEnd, OutputKey, Page, RuntimeStore};
 use crate::time::Clock;
+use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
 mod handoff;
 mod retention;
 mod rows;
 mod tables;
+mod timers;
 
 use rows::AgentRows;
 use tables::Tables;
@@ -310,6 +313,32 @@ impl RuntimeStore for MemoryStore {
 
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
         self.tables().end_outputs(owner, ends, self.clock.wall_ms())
+    }
+
+    async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError> {
+        Ok(self.read(agent, |rows| rows.timers().cloned().collect()))
+    }
+
+    async fn due_timers(
+        &self,
+        incarnation: Incarnation,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        Ok(self.tables().due_timers(incarnation, now_ms, limit.min(PAGE_MAX)))
+    }
+
+    async fn next_timer_at(&self, incarnation: Incarnation) -> Result<Option<u64>, StoreError> {
+        Ok(self.tables().next_timer_at(incarnation))
+    }
+
+    async fn fire_timer(
+        &self,
+        owner: &Owner,
+        name: &str,
+        revision: Revision,
+    ) -> Result<Option<Seq>, AcceptError> {
+        self.tables().fire_timer(owner, name, revision, self.clock.wall_ms())
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

@@ -15,6 +15,7 @@ use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Lifecycle, StoredInput};
+use crate::timer::StoredTimer;
 
 /// A row and its change number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,8 @@ pub enum Row {
     Receiver(Receiver),
     /// A row that was deleted since the migration was recorded.
     Deleted(RowKey),
+    /// A timer that waits.
+    Timer(StoredTimer),
 }
 
 /// Names a row that can be deleted.
@@ -74,6 +77,8 @@ pub enum RowKey {
     State(String),
     /// An output: destination, generation, number.
     Output(AgentId, Generation, u64),
+    /// A timer, by name.
+    Timer(String),
 }
 
 /// The portable part of an agent's row.

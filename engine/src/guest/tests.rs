@@ -24,6 +24,10 @@ impl<F: Fn() + Send + Sync + 'static> StateRead for OnRead<F> {
     fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<String>, StateReadError> {
         Ok(Vec::new())
     }
+
+    fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Runs a line in a guest, and `act` beside it as soon as the guest is about to run the line.

@@ -36,7 +36,7 @@ enum Versions {
 }
 
 /// The grants that exist, each for an interface below.
-pub(crate) const GRANTS: [&str; 4] = ["config", "log", "outbox", "state"];
+pub(crate) const GRANTS: [&str; 5] = ["config", "log", "outbox", "state", "timers"];
 
 /// Interfaces and packages (those that end in `/`) with their verdicts. The first that fits counts.
 const TABLE: &[(&str, Verdict)] = &[
@@ -44,6 +44,7 @@ const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/turn", Verdict::Served(Versions::Godwit)),
     ("godwit:agent/state", Verdict::NeedsGrant("state", Versions::Godwit)),
     ("godwit:agent/outbox", Verdict::NeedsGrant("outbox", Versions::Godwit)),
+    ("godwit:agent/timers", Verdict::NeedsGrant("timers", Versions::Godwit)),
     ("godwit:agent/", Verdict::Never(LATER)),
     ("wasi:logging/logging", Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""]))),
     ("wasi:config/store", Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"]))),

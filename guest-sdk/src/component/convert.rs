@@ -1,9 +1,9 @@
 //! Between the types of the bindings and those of the SDK. Buffers move; nothing is copied.
 
-use super::bindings::godwit::agent::{outbox, state, types};
+use super::bindings::godwit::agent::{outbox, state, timers, types};
 use crate::{
     AgentError, Input, InputId, Kind, Outcome, PeerKind, Reply, SendError, SendOptions, Source, StateError,
-    TurnInfo,
+    TimerError, TurnInfo,
 };
 
 impl From<types::Input> for Input {
@@ -124,6 +124,19 @@ impl From<state::StateError> for StateError {
             state::StateError::Quota => Self::Quota,
             state::StateError::NotInTurn => Self::NotInTurn,
             state::StateError::Other(reason) => Self::Other(reason),
+        }
+    }
+}
+
+impl From<timers::TimerError> for TimerError {
+    fn from(error: timers::TimerError) -> Self {
+        match error {
+            timers::TimerError::InvalidName => Self::InvalidName,
+            timers::TimerError::InvalidTime => Self::InvalidTime,
+            timers::TimerError::TooLarge => Self::TooLarge,
+            timers::TimerError::Quota => Self::Quota,
+            timers::TimerError::NotInTurn => Self::NotInTurn,
+            timers::TimerError::Other(reason) => Self::Other(reason),
         }
     }
 }

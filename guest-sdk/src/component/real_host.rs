@@ -1,9 +1,9 @@
 //! The host behind the component's imports.
 
-use super::bindings::godwit::agent::{outbox, state, turn};
+use super::bindings::godwit::agent::{outbox, state, timers, turn};
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
-use crate::{ConfigError, Host, Level, SendError, SendOptions, StateError, TurnInfo};
+use crate::{ConfigError, Host, Level, SendError, SendOptions, StateError, TimerError, TurnInfo};
 
 /// The host that runs this component.
 pub struct RealHost;
@@ -54,5 +54,13 @@ impl Host for RealHost {
 
     fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError> {
         Ok(outbox::send(to_agent, payload, &options.into())?)
+    }
+
+    fn timer_set(&mut self, name: &str, at_ms: u64, payload: &[u8]) -> Result<(), TimerError> {
+        Ok(timers::set(name, at_ms, payload)?)
+    }
+
+    fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
+        Ok(timers::cancel(name)?)
     }
 }

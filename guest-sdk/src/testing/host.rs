@@ -2,10 +2,12 @@
 
 use crate::limits::{
     OUTPUT_BYTES_MAX, OUTPUTS_MAX, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX,
-    STATE_WRITES_MAX, TURN_EFFECT_BYTES_MAX,
+    STATE_WRITES_MAX, TIMER_AT_MS_MAX, TIMER_BYTES_MAX, TIMER_NAME_BYTES_MAX, TIMERS_MAX,
+    TURN_EFFECT_BYTES_MAX,
 };
 use crate::{
-    ConfigError, Host, Input, Kind, Level, Map, SendError, SendOptions, Source, StateError, TurnInfo,
+    ConfigError, Host, Input, Kind, Level, Map, SendError, SendOptions, Source, StateError, TimerError,
+    TurnInfo,
 };
 
 /// One output of the agent under test.
@@ -36,6 +38,15 @@ impl Sent {
     }
 }
 
+/// A timer of the agent under test.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// When it is due, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The payload of its input.
+    pub payload: Vec<u8>,
+}
+
 /// Stands in for the host: collects effects, enforces the limits of `crate::limits`.
 pub struct TestHost {
     turn: TurnInfo,
@@ -43,6 +54,7 @@ pub struct TestHost {
     log: Vec<(Level, String)>,
     state: Map<String, Vec<u8>>,
     sent: Vec<Sent>,
+    timers: Map<String, Timer>,
     effects: Effects,
 }
 
@@ -51,6 +63,7 @@ pub struct TestHost {
 struct Effects {
     state: Map<String, Option<Vec<u8>>>,
     sent: Vec<Sent>,
+    timers: Map<String, Option<Timer>>,
     writes: usize,
     bytes: usize,
 }
@@ -72,6 +85,7 @@ impl TestHost {
             log: Vec::new(),
             state: Map::new(),
             sent: Vec::new(),
+            timers: Map::new(),
             effects: Effects::default(),
         }
     }
@@ -94,6 +108,18 @@ impl TestHost {
         std::mem::take(&mut self.sent)
     }
 
+    pub(super) fn timers(&self) -> &Map<String, Timer> {
+        &self.timers
+    }
+
+    /// Takes the earliest timer that is due by a time.
+    pub(super) fn take_due(&mut self, now_ms: u64) -> Option<Input> {
+        let due = self.timers.iter().filter(|(_, timer)| timer.at_ms <= now_ms);
+        let name = due.min_by_key(|(_, timer)| timer.at_ms)?.0.clone();
+        let timer = self.timers.remove(&name)?;
+        Some(Input::timer(&name, timer.at_ms, timer.payload))
+    }
+
     pub(super) fn begin(&mut self) {
         self.turn.attempt += 1;
     }
@@ -104,6 +130,12 @@ impl TestHost {
             match value {
                 Some(value) => self.state.insert(key, value),
                 None => self.state.remove(&key),
+            };
+        }
+        for (name, timer) in effects.timers {
+            match timer {
+                Some(timer) => self.timers.insert(name, timer),
+                None => self.timers.remove(&name),
             };
         }
         self.sent.extend(effects.sent);
@@ -121,15 +153,51 @@ impl TestHost {
         if bytes > STATE_VALUE_BYTES_MAX {
             return Err(StateError::TooLarge);
         }
-        let effects = &mut self.effects;
-        let bytes = bytes + key.len();
-        if effects.writes == STATE_WRITES_MAX || effects.bytes + bytes > TURN_EFFECT_BYTES_MAX {
+        if !self.effects.has_spent(bytes + key.len()) {
             return Err(StateError::Quota);
         }
-        effects.writes += 1;
-        effects.bytes += bytes;
-        effects.state.insert(key.into(), value.map(<[u8]>::to_vec));
+        self.effects.state.insert(key.into(), value.map(<[u8]>::to_vec));
         Ok(())
+    }
+
+    fn set_timer(&mut self, name: &str, timer: Option<Timer>) -> Result<(), TimerError> {
+        let is_valid =
+            (1..=TIMER_NAME_BYTES_MAX).contains(&name.len()) && !name.bytes().any(|b| b.is_ascii_control());
+        if !is_valid {
+            return Err(TimerError::InvalidName);
+        }
+        let bytes = timer.as_ref().map_or(0, |timer| timer.payload.len());
+        if timer.as_ref().is_some_and(|timer| timer.at_ms > TIMER_AT_MS_MAX) {
+            return Err(TimerError::InvalidTime);
+        }
+        if bytes > TIMER_BYTES_MAX {
+            return Err(TimerError::TooLarge);
+        }
+        let mut names: crate::Set<&str> = self.timers.keys().map(String::as_str).collect();
+        for (changed, timer) in &self.effects.timers {
+            match timer {
+                Some(_) => names.insert(changed),
+                None => names.remove(changed.as_str()),
+            };
+        }
+        let is_new = timer.is_some() && !names.contains(name);
+        if is_new && names.len() >= TIMERS_MAX || !self.effects.has_spent(bytes + name.len()) {
+            return Err(TimerError::Quota);
+        }
+        self.effects.timers.insert(name.into(), timer);
+        Ok(())
+    }
+}
+
+impl Effects {
+    /// Takes room for a write of so many bytes, if there is any.
+    fn has_spent(&mut self, bytes: usize) -> bool {
+        let has_room = self.writes < STATE_WRITES_MAX && self.bytes + bytes <= TURN_EFFECT_BYTES_MAX;
+        if has_room {
+            self.writes += 1;
+            self.bytes += bytes;
+        }
+        has_room
     }
 }
 
@@ -199,6 +267,14 @@ impl Host for TestHost {
         let id = format!("{:016x}{:016x}", self.turn.revision, effects.sent.len());
         effects.sent.push(Sent { id: id.clone(), to: to_agent.into(), payload: payload.to_vec(), options });
         Ok(id)
+    }
+
+    fn timer_set(&mut self, name: &str, at_ms: u64, payload: &[u8]) -> Result<(), TimerError> {
+        self.set_timer(name, Some(Timer { at_ms, payload: payload.to_vec() }))
+    }
+
+    fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
+        self.set_timer(name, None)
     }
 }
 

@@ -179,3 +179,58 @@ fn a_snapshot_that_changes_fails_the_test() {
 fn a_restore_that_loses_state_fails_the_test() {
     Harness::<Breaker>::new().ask("lossy");
 }
+
+/// Sets timers as its input says: `NAME AT` a line, or fails after doing so.
+#[derive(Default, Serialize, Deserialize)]
+struct Waker {
+    woken: Vec<String>,
+}
+
+impl Agent for Waker {
+    fn handle(&mut self, input: &Input, host: &mut impl Host) -> Result<Reply, AgentError> {
+        if let Some(name) = input.timer_name() {
+            self.woken.push(format!("{name} at {}", host.turn().now_ms));
+            return Ok(Reply::none());
+        }
+        let text = input.text().unwrap_or_default();
+        for line in text.lines() {
+            match line.split_once(' ') {
+                Some((name, at_ms)) => host.timer_set(name, at_ms.parse().unwrap(), line.as_bytes())?,
+                None if line == "fail" => return Err(AgentError::retryable("asked to")),
+                None => host.timer_cancel(line)?,
+            }
+        }
+        Ok(Reply::none())
+    }
+}
+
+#[test]
+fn timers_fire_once_in_order_of_their_time() {
+    let mut waker = Harness::<Waker>::new();
+    waker.ask("b 30\na 20\nc 10\nd 99");
+    waker.ask("c\nb 25");
+    assert_eq!(waker.pass_to(50).len(), 2);
+    assert_eq!(waker.agent().woken, ["a at 20", "b at 25"]);
+    assert_eq!(waker.timers().keys().collect::<Vec<_>>(), ["d"]);
+    assert_eq!(waker.timers()["d"].payload, b"d 99");
+}
+
+#[test]
+fn timers_of_a_failed_turn_are_not_set() {
+    let mut waker = Harness::<Waker>::new();
+    waker.ask("a 1");
+    waker.handle(Input::message("b 2\na\nfail")).unwrap_err();
+    assert_eq!(waker.timers().keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn an_agent_has_so_many_timers_and_no_more() {
+    let mut waker = Harness::<Waker>::new();
+    let lines: Vec<String> = (0..crate::limits::TIMERS_MAX).map(|number| format!("t{number} 1")).collect();
+    waker.ask(lines.join("\n"));
+    let error = waker.handle(Input::message("one-more 1")).unwrap_err();
+    assert_eq!(error, crate::TimerError::Quota.into());
+    waker.ask("t0 2\nt1\none-more 1");
+    let error = waker.handle(Input::message("x 253402300800000")).unwrap_err();
+    assert_eq!(error, crate::TimerError::InvalidTime.into());
+}

@@ -22,7 +22,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{outbox, state};
+use super::{outbox, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -329,6 +329,9 @@ impl<'a> Chain<'a> {
         }
         for (output, sealed) in boundary.outputs.iter().zip(&prepared.outputs) {
             outbox::append(tx, &mut self.head, &boundary.receipt, output, sealed)?;
+        }
+        for (name, timer) in &boundary.timers {
+            timers::write(tx, &mut self.head, boundary.receipt.revision, name, timer.as_ref())?;
         }
         if let Some(snapshot) = &prepared.snapshot {
             write_snapshot(tx, self.head.key, self.head.change(), snapshot)?;

@@ -13,7 +13,7 @@ use super::agents::{self, Head, stored_snapshot};
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, inputs, outbox, state};
+use super::{boundary, inputs, outbox, state, timers};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -30,6 +30,7 @@ enum Name {
     Output(Int),
     Destination(String, Int),
     Receiver(String),
+    Timer(String),
     Deleted(Vec<u8>),
 }
 
@@ -92,7 +93,7 @@ struct Kind {
     name: fn(&rusqlite::Row<'_>) -> rusqlite::Result<Name>,
 }
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind {
         sql: "SELECT row_change FROM agent WHERE key = ?1 AND row_change > ?2 LIMIT ?3",
         name: |_| Ok(Name::Agent),
@@ -125,6 +126,10 @@ const KINDS: [Kind; 9] = [
     Kind {
         sql: "SELECT change, origin FROM receiver WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::Receiver(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, name FROM timer WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Timer(row.get(1)?)),
     },
     Kind {
         sql: "SELECT change, key FROM tombstone WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
@@ -238,6 +243,7 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
             },
         )?,
         Name::Receiver(origin) => receiver(conn, key, origin)?.map(Row::Receiver),
+        Name::Timer(name) => timers::timer(conn, key, agent, name)?.map(Row::Timer),
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

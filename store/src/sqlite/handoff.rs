@@ -22,7 +22,7 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, outbox, state};
+use super::{boundary, inputs, outbox, state, timers};
 
 // --- the source's side
 
@@ -228,6 +228,12 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
         }
         Row::Receiver(receiver) => inputs::write_receiver(tx, key, change, receiver),
         Row::Deleted(deleted) => receive_delete(tx, key, change, deleted),
+        Row::Timer(timer) => {
+            if is_deleted_since(tx, key, change, &RowKey::Timer(timer.name.clone()))? {
+                return Ok(());
+            }
+            timers::put(tx, key, change, timer)
+        }
     }
 }
 
@@ -352,14 +358,17 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
             tx.conn,
             "DELETE FROM state WHERE agent = ?1 AND key = ?2 AND change < ?3",
             params![key, name, change],
-        )?,
+        )
+        .map(drop)?,
         RowKey::Output(destination, generation, number) => execute(
             tx.conn,
             "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4
                  AND change < ?5",
             params![key, destination.as_str(), Int(generation.0), Int(*number), change],
-        )?,
-    };
+        )
+        .map(drop)?,
+        RowKey::Timer(name) => timers::receive_delete(tx, key, change, name)?,
+    }
     state::bury(tx, key, change, row)
 }
 

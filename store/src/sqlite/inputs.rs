@@ -285,7 +285,8 @@ pub(super) fn accept(
     Ok(Ok(accepted))
 }
 
-fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fallible<Seq> {
+/// Writes an input that was let in.
+pub(super) fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarnation) -> Fallible<Seq> {
     let placing = arrival.placing(tx.conn, &head.agent)?;
     if let Some(scope) = &placing.scope {
         replace(tx, head, &arrival.new.input, scope)?;

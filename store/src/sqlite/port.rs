@@ -24,6 +24,7 @@ use godwit_core::store::{
     UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
+use godwit_core::timer::{DueTimer, StoredTimer};
 
 use super::boundary::Prepared;
 use super::inputs::{Arrival, Listed, key_of};
@@ -31,7 +32,7 @@ use super::sql::execute;
 use super::writer::Work;
 use super::{
     SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, migrations,
-    outbox, plugins, retention, sessions, state,
+    outbox, plugins, retention, sessions, state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -323,6 +324,35 @@ impl RuntimeStore for SqliteStore {
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
         let (owner, ends) = (owner.clone(), ends.to_vec());
         self.write(move |tx| outbox::end(tx, &owner, &ends)).await
+    }
+
+    async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| timers::list(conn, &agent)).await
+    }
+
+    async fn due_timers(
+        &self,
+        incarnation: Incarnation,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| timers::due(conn, incarnation, now_ms, limit)).await
+    }
+
+    async fn next_timer_at(&self, incarnation: Incarnation) -> Result<Option<u64>, StoreError> {
+        self.read(move |conn| timers::next_at(conn, incarnation)).await
+    }
+
+    async fn fire_timer(
+        &self,
+        owner: &Owner,
+        name: &str,
+        revision: Revision,
+    ) -> Result<Option<Seq>, AcceptError> {
+        let (owner, name) = (owner.clone(), name.to_owned());
+        self.write(move |tx| timers::fire(tx, &owner, &name, revision)).await?
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

@@ -250,4 +250,8 @@ impl StateRead for NoRows {
     ) -> Result<Vec<String>, StateReadError> {
         Ok(Vec::new())
     }
+
+    fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        Ok(Vec::new())
+    }
 }

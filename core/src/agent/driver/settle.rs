@@ -84,9 +84,12 @@ impl Driver {
 
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
-        let Pending { origin, seq, mut ends, has_outputs, .. } = pending;
+        let Pending { origin, seq, mut ends, has_outputs, has_timers, .. } = pending;
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
+        }
+        if has_timers {
+            (self.env.notify)(Notice::Timers);
         }
         match (origin, ends.pop()) {
             (Origin::Direct(request), Some(InputEnd { outcome, .. })) => {

@@ -30,6 +30,7 @@ use crate::store::{
     UnitOutcome,
 };
 use crate::time::Clock;
+use crate::timer::{NewTimer, StoredTimer};
 
 pub(super) type Store = Arc<dyn RuntimeStore>;
 
@@ -223,7 +224,8 @@ impl Desk {
             .state("a", Some("1"))
             .state("b", Some("2"))
             .output(&other, "first")
-            .output(&other, "second");
+            .output(&other, "second")
+            .timer("furnished", Some((u64::from(u32::MAX) * 1_000, "in the future")));
         self.turn(turn).await;
         let turn = Turn::ends([&input]).state("a", None).output(&other, "third").snapshot("s2");
         self.turn(turn).await;
@@ -304,6 +306,7 @@ impl Chain {
             snapshot,
             state: turn.state,
             outputs: turn.outputs,
+            timers: turn.timers,
             lifecycle: turn.lifecycle,
             events: turn.events,
         }
@@ -342,6 +345,7 @@ pub(super) struct Turn {
     ends: Vec<(Seq, InputId)>,
     state: Vec<(String, Option<Bytes>)>,
     outputs: Vec<Output>,
+    timers: Vec<(String, Option<NewTimer>)>,
     snapshot: Option<String>,
     lifecycle: Option<Lifecycle>,
     events: Vec<NewEvent>,
@@ -354,6 +358,7 @@ impl Turn {
             ends: Vec::new(),
             state: Vec::new(),
             outputs: Vec::new(),
+            timers: Vec::new(),
             snapshot: None,
             lifecycle: None,
             events: Vec::new(),
@@ -392,6 +397,14 @@ impl Turn {
             headers: vec![("name".to_owned(), "value".to_owned())],
             correlation: None,
         });
+        self
+    }
+
+    /// Sets a timer to a time with a payload, or cancels it.
+    pub(super) fn timer(mut self, name: &str, timer: Option<(u64, &str)>) -> Self {
+        let timer =
+            timer.map(|(at_ms, payload)| NewTimer { at_ms, payload: Bytes::from(payload.to_owned()) });
+        self.timers.push((name.to_owned(), timer));
         self
     }
 
@@ -574,6 +587,7 @@ pub(super) struct Picture {
     outputs: Vec<StoredOutput>,
     pending: Vec<u64>,
     state: Vec<(String, Option<Bytes>)>,
+    timers: Vec<StoredTimer>,
     receipts: Vec<Receipt>,
     events: Vec<Event>,
     frames: Vec<RowFrame>,
@@ -599,6 +613,7 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
         outputs: store.outputs(agent, ALL).await.unwrap(),
         pending: pending.iter().map(|output| output.position).collect(),
         state,
+        timers: store.timers(agent).await.unwrap(),
         receipts: store.receipts(agent, generation, Revision(0), PAGE_MAX).await.unwrap(),
         events: store.events(0, Some(agent), None, PAGE_MAX).await.unwrap(),
         frames: match can_export {

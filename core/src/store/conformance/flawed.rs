@@ -26,6 +26,7 @@ use crate::store::{
     Unit, UnitOutcome,
 };
 use crate::time::Clock;
+use crate::timer::{DueTimer, StoredTimer};
 
 /// The rule that a flawed store breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,8 @@ pub enum Flaw {
     EventsUnfiltered,
     /// Ended outputs stay in the outbox.
     OutputsKept,
+    /// A timer fires whichever boundary has set it.
+    TimerRevisionsIgnored,
     /// A store that is opened again is empty.
     NotDurable,
     /// Retention removes whatever has ended.
@@ -66,9 +69,112 @@ pub enum Flaw {
     UpdatesTorn,
 }
 
+/// Which cases notice which flaw.
+const NOTICED: &[(Flaw, &[&str])] = &[
+    (
+        Flaw::TokenUnchecked,
+        &[
+            "fence::a_stale_token_changes_nothing",
+            "fence::another_incarnation_changes_nothing",
+            "fence::a_taken_agent_refuses_the_former_owner",
+            "timers::only_the_owner_fires",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::RevisionUnchecked,
+        &[
+            "fence::a_stale_revision_changes_nothing",
+            "commit::another_unit_on_an_old_revision_is_stale",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::KeysForgotten,
+        &[
+            "accept::the_same_key_and_body_answers_what_is_stored",
+            "accept::another_body_under_a_key_is_refused",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::SilenceIgnored,
+        &["placing::only_waking_inputs_make_an_agent_runnable", "random::random_sequences_equal_the_model"],
+    ),
+    (
+        Flaw::ScopesForgotten,
+        &[
+            "placing::a_newer_input_replaces_all_queued_ones_of_its_scope",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::StampsForgotten,
+        &[
+            "accept::deliveries_follow_the_table",
+            "accept::a_refused_delivery_changes_nothing",
+            "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
+        ],
+    ),
+    (
+        Flaw::AcknowledgedUnwritten,
+        &["accept::an_accepted_input_is_stored_whole", "accept::seqs_are_admission_order_without_gaps"],
+    ),
+    (Flaw::FailuresSkipped, &["chain::the_first_failure_ends_the_chain"]),
+    (
+        Flaw::ExpiryIgnored,
+        &[
+            "sessions::a_buried_session_is_dead_for_ever",
+            "leases::an_expired_session_holds_until_it_is_buried",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (Flaw::AgentsMixed, &["agents::nothing_of_one_agent_shows_under_another"]),
+    (
+        Flaw::DeletesForgotten,
+        &[
+            "handoff_rows::deletes_travel_while_a_migration_is_open",
+            "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
+        ],
+    ),
+    (
+        Flaw::CopiesKept,
+        &["handoff::a_discarded_copy_leaves_nothing", "handoff::a_discarded_copy_puts_its_tombstone_back"],
+    ),
+    (Flaw::EventsUnfiltered, &["events::events_are_read_after_a_cursor_by_agent_and_kind"]),
+    (
+        Flaw::OutputsKept,
+        &[
+            "outbox::an_acknowledged_output_is_gone",
+            "outbox::an_undeliverable_output_is_kept_with_its_reason",
+        ],
+    ),
+    (
+        Flaw::TimerRevisionsIgnored,
+        &["timers::a_timer_set_anew_is_another_timer", "random::random_sequences_equal_the_model"],
+    ),
+    (
+        Flaw::NotDurable,
+        &[
+            "commit::what_was_answered_is_there_after_reopening",
+            "leases::tokens_rise_across_releases_expiry_and_restarts",
+            "handoff::each_home_survives_reopening",
+        ],
+    ),
+    (Flaw::UpdatesTorn, &["auth::updates_at_once_all_count"]),
+    (
+        Flaw::PrunesTheYoung,
+        &[
+            "retention::ended_inputs_go_when_their_time_is_over",
+            "retention::the_newest_dead_letters_stay",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+];
+
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -83,6 +189,7 @@ impl Flaw {
         Self::CopiesKept,
         Self::EventsUnfiltered,
         Self::OutputsKept,
+        Self::TimerRevisionsIgnored,
         Self::NotDurable,
         Self::PrunesTheYoung,
         Self::UpdatesTorn,
@@ -90,72 +197,8 @@ impl Flaw {
 
     /// Names of cases that must fail on a store with this flaw; others may.
     pub fn noticed_by(self) -> &'static [&'static str] {
-        match self {
-            Self::TokenUnchecked => &[
-                "fence::a_stale_token_changes_nothing",
-                "fence::another_incarnation_changes_nothing",
-                "fence::a_taken_agent_refuses_the_former_owner",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::RevisionUnchecked => &[
-                "fence::a_stale_revision_changes_nothing",
-                "commit::another_unit_on_an_old_revision_is_stale",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::KeysForgotten => &[
-                "accept::the_same_key_and_body_answers_what_is_stored",
-                "accept::another_body_under_a_key_is_refused",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::SilenceIgnored => &[
-                "placing::only_waking_inputs_make_an_agent_runnable",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::ScopesForgotten => &[
-                "placing::a_newer_input_replaces_all_queued_ones_of_its_scope",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::StampsForgotten => &[
-                "accept::deliveries_follow_the_table",
-                "accept::a_refused_delivery_changes_nothing",
-                "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
-            ],
-            Self::AcknowledgedUnwritten => &[
-                "accept::an_accepted_input_is_stored_whole",
-                "accept::seqs_are_admission_order_without_gaps",
-            ],
-            Self::FailuresSkipped => &["chain::the_first_failure_ends_the_chain"],
-            Self::ExpiryIgnored => &[
-                "sessions::a_buried_session_is_dead_for_ever",
-                "leases::an_expired_session_holds_until_it_is_buried",
-                "random::random_sequences_equal_the_model",
-            ],
-            Self::AgentsMixed => &["agents::nothing_of_one_agent_shows_under_another"],
-            Self::DeletesForgotten => &[
-                "handoff_rows::deletes_travel_while_a_migration_is_open",
-                "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
-            ],
-            Self::CopiesKept => &[
-                "handoff::a_discarded_copy_leaves_nothing",
-                "handoff::a_discarded_copy_puts_its_tombstone_back",
-            ],
-            Self::EventsUnfiltered => &["events::events_are_read_after_a_cursor_by_agent_and_kind"],
-            Self::OutputsKept => &[
-                "outbox::an_acknowledged_output_is_gone",
-                "outbox::an_undeliverable_output_is_kept_with_its_reason",
-            ],
-            Self::NotDurable => &[
-                "commit::what_was_answered_is_there_after_reopening",
-                "leases::tokens_rise_across_releases_expiry_and_restarts",
-                "handoff::each_home_survives_reopening",
-            ],
-            Self::UpdatesTorn => &["auth::updates_at_once_all_count"],
-            Self::PrunesTheYoung => &[
-                "retention::ended_inputs_go_when_their_time_is_over",
-                "retention::the_newest_dead_letters_stay",
-                "random::random_sequences_equal_the_model",
-            ],
-        }
+        let noticed = NOTICED.iter().find(|(flaw, _)| *flaw == self);
+        noticed.map_or(&[], |(_, cases)| cases)
     }
 }
 
@@ -450,6 +493,38 @@ impl RuntimeStore for Flawed {
         let owner = self.pass(owner).await;
         let ends = if self.flaw == Flaw::OutputsKept { &[] } else { ends };
         self.inner.end_outputs(&owner, ends).await
+    }
+
+    async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError> {
+        self.inner.timers(agent).await
+    }
+
+    async fn due_timers(
+        &self,
+        incarnation: Incarnation,
+        now_ms: u64,
+        limit: usize,
+    ) -> Result<Vec<DueTimer>, StoreError> {
+        self.inner.due_timers(incarnation, now_ms, limit).await
+    }
+
+    async fn next_timer_at(&self, incarnation: Incarnation) -> Result<Option<u64>, StoreError> {
+        self.inner.next_timer_at(incarnation).await
+    }
+
+    async fn fire_timer(
+        &self,
+        owner: &Owner,
+        name: &str,
+        mut revision: Revision,
+    ) -> Result<Option<Seq>, AcceptError> {
+        let owner = self.pass(owner).await;
+        if self.flaw == Flaw::TimerRevisionsIgnored {
+            let timers = self.inner.timers(&owner.agent).await?;
+            let waiting = timers.into_iter().find(|timer| timer.name == name);
+            revision = waiting.map_or(revision, |timer| timer.revision);
+        }
+        self.inner.fire_timer(&owner, name, revision).await
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

@@ -52,7 +52,7 @@ async fn rows_are_exported_by_change_in_pages(world: World) {
     assert!(has(|row| matches!(row, Row::Input(_))) && has(|row| matches!(row, Row::Receipt(_))));
     assert!(has(|row| matches!(row, Row::Snapshot(_))) && has(|row| matches!(row, Row::State { .. })));
     assert!(has(|row| matches!(row, Row::Output(_))) && has(|row| matches!(row, Row::Destination { .. })));
-    assert!(has(|row| matches!(row, Row::Receiver(_))));
+    assert!(has(|row| matches!(row, Row::Receiver(_))) && has(|row| matches!(row, Row::Timer(_))));
 }
 
 async fn only_what_changed_is_exported_again(world: World) {
@@ -127,6 +127,7 @@ fn deleted(frames: &[RowFrame]) -> BTreeSet<String> {
         Row::Deleted(RowKey::Output(to, generation, number)) => {
             Some(format!("output {to} {generation} {number}"))
         }
+        Row::Deleted(RowKey::Timer(name)) => Some(format!("timer {name}")),
         _ => None,
     });
     keys.collect()

@@ -10,11 +10,11 @@ use crate::id::{AgentId, FencingToken, Generation, InputId, MigrationId, Revisio
 use crate::input::{AbandonReason, InputState, Lane, Mode, NewInput};
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
-use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     ALL, Desk, Site, Store, TTL, Turn, World, done, host, id, is_conflict, is_fenced, is_stale, keyed,
     message,
 };
+use crate::store::conformance::{Case, START_MS};
 use crate::store::{
     AcceptError, Accepted, OutputEnd, OutputKey, Owner, Pruned, Retention, Sharing, StoreError, UnitFailure,
 };
@@ -26,6 +26,7 @@ const HOSTS: u64 = 3;
 const KEPT: Duration = Duration::from_secs(20);
 const AGENTS: [&str; 2] = ["one", "two"];
 const DESTINATIONS: [&str; 2] = ["x", "y"];
+const TIMERS: [&str; 2] = ["s", "t"];
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case::of(random_sequences_equal_the_model)]
@@ -96,6 +97,8 @@ struct Model {
     inputs: Vec<ModelInput>,
     state: BTreeMap<String, String>,
     sent: BTreeMap<&'static str, u64>,
+    /// By name: the revision that set it.
+    timers: BTreeMap<&'static str, u64>,
     pending: Vec<(&'static str, u64)>,
 }
 
@@ -172,8 +175,9 @@ impl Run {
         match self.random.below(100) {
             0..18 => self.acquire(agent).await,
             18..40 => self.accept(agent).await,
-            40..68 => self.commit(agent).await,
-            68..72 => self.stage(agent).await,
+            40..66 => self.commit(agent).await,
+            66..69 => self.fire(agent).await,
+            69..72 => self.stage(agent).await,
             72..75 => self.abandon(agent).await,
             75..78 => self.release(agent).await,
             78..83 => self.redrive(agent).await,
@@ -358,6 +362,11 @@ impl Run {
         if let Some(destination) = destination {
             turn = turn.output(&id(destination), "hello");
         }
+        let timer = self.random.chance(30).then(|| TIMERS[self.random.below(2)]);
+        let sets = self.random.chance(70);
+        if let Some(timer) = timer {
+            turn = turn.timer(timer, sets.then_some((START_MS, "due")));
+        }
         let mut chain = desk.chain().await;
         if is_wrong_base {
             chain.base = Revision(chain.base.0 - 1);
@@ -399,6 +408,53 @@ impl Run {
             *number += 1;
             model.pending.push((destination, *number));
         }
+        match timer {
+            Some(timer) if sets => drop(model.timers.insert(timer, model.revision)),
+            Some(timer) => drop(model.timers.remove(timer)),
+            None => {}
+        }
+    }
+
+    /// Fires a timer, more often as the boundary has set it that set it last.
+    async fn fire(&mut self, agent: usize) {
+        let Some(desk) = self.grant(agent) else { return };
+        let name = TIMERS[self.random.below(2)];
+        let set_at = self.models[agent].timers.get(name).copied();
+        let is_guess = self.random.chance(30);
+        let head = usize::try_from(self.models[agent].revision).unwrap();
+        let guessed = self.random.below(head + 1) as u64;
+        let revision = set_at.filter(|_| !is_guess).unwrap_or(guessed);
+        let fired = self.store().fire_timer(&desk.owner, name, Revision(revision)).await;
+        if !self.is_current(agent, &desk.owner) {
+            let refused = fired.map_err(|error| match error {
+                AcceptError::Store(error) => error,
+                other => panic!("{}: {other:?}", self.at),
+            });
+            assert_eq!(answer(refused), Answer::Fenced, "{}", self.at);
+            return;
+        }
+        let input = InputId::of_timer(&id(AGENTS[agent]), Generation(1), name, Revision(revision));
+        let model = &mut self.models[agent];
+        if set_at == Some(revision) {
+            model.timers.remove(name);
+            let body = "due".to_owned();
+            let fired = ModelInput {
+                id: input,
+                key: None,
+                body,
+                lane: Lane::Queue,
+                wakes: true,
+                supersedes: None,
+                is_staged: false,
+                fate: Fate::Waiting,
+                ended_at_ms: None,
+                is_gone: false,
+            };
+            model.inputs.push(fired);
+        }
+        let place = model.inputs.iter().position(|known| known.id == input && !known.is_gone);
+        let expected = place.map(|place| Seq(place as u64 + 1));
+        assert_eq!(fired, Ok(expected), "{}", self.at);
     }
 
     /// Ends some of the inputs that wait.
@@ -598,6 +654,13 @@ impl Run {
         let pending: Vec<(&str, u64)> =
             pending.iter().map(|output| (output.output.destination.as_str(), output.number)).collect();
         assert_eq!(pending, model.pending, "{at}");
+
+        let timers = store.timers(agent).await.unwrap();
+        let timers: Vec<(&str, u64)> =
+            timers.iter().map(|timer| (timer.name.as_str(), timer.revision.0)).collect();
+        let expected: Vec<(&str, u64)> =
+            model.timers.iter().map(|(name, revision)| (*name, *revision)).collect();
+        assert_eq!(timers, expected, "{at}");
 
         let image = store.image(agent).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");

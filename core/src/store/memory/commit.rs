@@ -15,6 +15,7 @@ use crate::store::commit::{
 use crate::store::error::StoreError;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
+use crate::store::memory::timers;
 use crate::store::rows::{Receiver, Row, RowKey};
 use crate::store::{OutputEnd, OutputKey};
 
@@ -207,7 +208,7 @@ fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accep
 }
 
 /// Whether an input is here already; otherwise, whether there is room for it.
-fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, AcceptError> {
+pub(super) fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, AcceptError> {
     let body = new.body_digest();
     let by_key = new.idempotency_key.as_ref().and_then(|key| rows.input_by_key(key));
     if let Some(known) = by_key {
@@ -265,7 +266,7 @@ fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) {
 }
 
 /// Writes an input that was let in.
-fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq {
+pub(super) fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq {
     let seq = rows.portable().next_seq;
     let body_digest = new.body_digest();
     let placing = placing(rows, &new);
@@ -410,7 +411,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
-    let Boundary { receipt, ends, snapshot, state, outputs, lifecycle, events } = boundary;
+    let Boundary { receipt, ends, snapshot, state, outputs, timers, lifecycle, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         let event = match outcome {
@@ -447,6 +448,9 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<
             state: OutputState::Pending,
         }));
         rows.update(|portable| portable.next_output = position + 1);
+    }
+    for (name, timer) in timers {
+        timers::write(rows, name, timer, receipt.revision);
     }
     if let Some(snapshot) = snapshot {
         rows.put(Row::Snapshot(snapshot));

@@ -17,6 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Home, Lifecycle, StoredInput, Tombstone};
 use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey};
+use crate::timer::StoredTimer;
 
 /// Names a row of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +31,7 @@ pub(super) enum RowName {
     Output(AgentId, Generation, u64),
     Destination(AgentId, Generation),
     Receiver(AgentId),
+    Timer(String),
 }
 
 impl RowName {
@@ -49,6 +51,8 @@ impl RowName {
                 Self::Destination(destination.clone(), *generation)
             }
             Row::Receiver(receiver) => Self::Receiver(receiver.origin.clone()),
+            Row::Timer(timer) => Self::Timer(timer.name.clone()),
+            Row::Deleted(RowKey::Timer(name)) => Self::Timer(name.clone()),
         }
     }
 
@@ -86,6 +90,7 @@ pub(super) struct AgentRows {
     positions: BTreeMap<RowName, u64>,
     destinations: BTreeMap<(AgentId, Generation), u64>,
     receivers: BTreeMap<AgentId, Receiver>,
+    timers: BTreeMap<String, StoredTimer>,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -125,6 +130,7 @@ impl AgentRows {
             positions: BTreeMap::new(),
             destinations: BTreeMap::new(),
             receivers: BTreeMap::new(),
+            timers: BTreeMap::new(),
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -230,6 +236,15 @@ impl AgentRows {
         self.receivers.get(origin)
     }
 
+    /// Timers by name.
+    pub(super) fn timers(&self) -> impl Iterator<Item = &StoredTimer> {
+        self.timers.values()
+    }
+
+    pub(super) fn timer(&self, name: &str) -> Option<&StoredTimer> {
+        self.timers.get(name)
+    }
+
     /// Number of the last change to any row.
     pub(super) fn change(&self) -> u64 {
         self.change
@@ -272,8 +287,12 @@ impl AgentRows {
                     next_number: *next_number,
                 }),
             RowName::Receiver(origin) => self.receivers.get(origin).cloned().map(Row::Receiver),
+            RowName::Timer(name) => {
+                let deleted = Row::Deleted(RowKey::Timer(name.clone()));
+                Some(self.timers.get(name).cloned().map_or(deleted, Row::Timer))
+            }
         };
-        row.expect("only state rows and outputs are ever deleted")
+        row.expect("only state rows, outputs and timers are ever deleted")
     }
 
     // --- writing: each changes one row and logs it
@@ -401,6 +420,12 @@ impl AgentRows {
             }
             Row::Deleted(RowKey::State(key)) => {
                 self.state.remove(&key);
+            }
+            Row::Timer(timer) => {
+                self.timers.insert(timer.name.clone(), timer);
+            }
+            Row::Deleted(RowKey::Timer(name)) => {
+                self.timers.remove(&name);
             }
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
                 let name = RowName::Output(destination, generation, number);

@@ -206,6 +206,19 @@ CREATE TABLE receiver (
     PRIMARY KEY (agent, origin)
 ) STRICT, WITHOUT ROWID;
 
+-- Timers that wait. `revision` is the boundary that set one; `sealed` holds the payload.
+CREATE TABLE timer (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    name            TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    at_ms           INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, name)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX timer_at ON timer (at_ms);
+
 -- Rows deleted while a migration is open (at the source), or known to be deleted (in a copy). `key` is the RowKey.
 CREATE TABLE tombstone (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,

@@ -248,6 +248,7 @@ impl Desk {
             snapshot: Some(snapshot),
             state: Vec::new(),
             outputs: Vec::new(),
+            timers: Vec::new(),
             lifecycle: None,
             events: Vec::new(),
         }

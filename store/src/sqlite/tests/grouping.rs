@@ -1,6 +1,7 @@
 //! Groups of one transaction, and what an error does to them.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use godwit_core::store::{AcceptError, RuntimeStore, StoreError, UnitFailure};
@@ -126,12 +127,22 @@ async fn the_log_stays_bounded_while_commits_go_on() {
     assert!(highest < 120 << 20, "the log grew to {highest} bytes");
 }
 
+/// Waits until the writer thread, which answers first, has put its last group behind it.
+async fn rested(store: &SqliteStore) {
+    let begun = Instant::now();
+    while store.shared.idle_writer().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the writer does not rest");
+        tokio::task::yield_now().await;
+    }
+}
+
 #[tokio::test]
 async fn a_lone_caller_commits_by_itself_and_nobody_else_does() {
     let place = Place::new();
     let store = place.open(SqliteMode::Exclusive);
     let mut desk = Desk::new(&store, "a").await;
     let lone = desk.ask(message(&desk.owner.agent, b"one"), b"state");
+    rested(&store).await;
     assert_eq!(store.commit_turns_here(lone), Ok(done(2)));
 
     let unit = desk.ask(message(&desk.owner.agent, b"two"), b"state");
@@ -157,12 +168,8 @@ async fn a_write_that_panics_on_its_caller_s_thread_ends_the_store() {
     let store = place.open(SqliteMode::Exclusive);
     let desk = Desk::new(&store, "a").await;
     let (job, answer) = Work::<_, ()>::boxed(|_| panic!("planned"), true);
-    let idle = std::iter::repeat_with(|| {
-        std::thread::yield_now();
-        store.shared.idle_writer()
-    });
-    // The writer thread may still be leaving its last batch.
-    idle.take(100_000).flatten().next().expect("nobody writes").run(job);
+    rested(&store).await;
+    store.shared.idle_writer().expect("nobody writes").run(job);
     assert!(answer.await.is_err(), "the job was dropped");
     assert!(store.fatal().borrow().is_some());
     let refused = store.accept(message(&desk.owner.agent, b"late"), desk.owner.incarnation).await;

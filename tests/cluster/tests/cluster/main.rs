@@ -13,3 +13,4 @@ mod migrate;
 mod planted;
 mod room;
 mod stale;
+mod timers;
