@@ -57,6 +57,26 @@ pub enum EventKind {
     Migration,
     /// An agent's home moved away from, or to, this store.
     HomeMoved,
+    /// An agent stopped taking turns and goes on accepting.
+    AgentPaused,
+    /// An agent runs again.
+    AgentResumed,
+    /// An agent accepts nothing more and runs what it has.
+    AgentRetiring,
+    /// An agent has nothing left to run and rests.
+    AgentRetired,
+    /// An agent was rebuilt under a new token.
+    AgentRespawned,
+    /// A broken agent may run again.
+    AgentRecovered,
+    /// An agent starts anew, in the next generation.
+    AgentReset,
+    /// An agent was deleted.
+    AgentDeleted,
+    /// An agent neither accepts nor runs until an operator says that it may.
+    AgentSuspended,
+    /// A verb ended inputs that waited.
+    InputsAbandoned,
 }
 
 impl EventKind {
@@ -75,6 +95,16 @@ impl EventKind {
             Self::PluginRemoved => "plugin-removed",
             Self::Migration => "migration",
             Self::HomeMoved => "home-moved",
+            Self::AgentPaused => "agent-paused",
+            Self::AgentResumed => "agent-resumed",
+            Self::AgentRetiring => "agent-retiring",
+            Self::AgentRetired => "agent-retired",
+            Self::AgentRespawned => "agent-respawned",
+            Self::AgentRecovered => "agent-recovered",
+            Self::AgentReset => "agent-reset",
+            Self::AgentDeleted => "agent-deleted",
+            Self::AgentSuspended => "agent-suspended",
+            Self::InputsAbandoned => "inputs-abandoned",
         }
     }
 }

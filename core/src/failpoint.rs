@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "outbox.after-send",
         "timer.before-fire",
         "timer.after-fire",
+        "lifecycle.before-drained",
         "migration.source.after-reserve",
         "migration.source.after-transfer",
         "migration.source.after-restore",

@@ -267,6 +267,19 @@ pub enum AbandonReason {
     Cancelled,
 }
 
+impl AbandonReason {
+    /// The name in events and in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retired => "retired",
+            Self::Reset => "reset",
+            Self::Stopped => "stopped",
+            Self::Destroyed => "destroyed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// An input at the door, not yet accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewInput {

@@ -16,6 +16,7 @@ pub mod guest;
 pub mod id;
 pub mod input;
 pub mod lease;
+pub mod lifecycle;
 pub mod limits;
 pub mod mesh;
 pub mod migration;

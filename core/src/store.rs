@@ -56,16 +56,18 @@ pub mod retention;
 pub mod rows;
 pub mod session;
 
-pub use agent::{AgentImage, AgentRow, BrokenReason, Home, Lifecycle, NewAgent, StoredInput};
+pub use agent::{AgentImage, AgentRow, Home, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
 pub use commit::{
-    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Standing, Step, Unit, UnitFailure, UnitOutcome,
 };
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
 pub use retention::{Pruned, Retention};
 pub use rows::{Row, RowFrame, RowKey};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
+
+pub use crate::lifecycle::{BrokenReason, Lifecycle, LifecycleCommit};
 
 /// Which part of a list to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +150,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     // --- agents
 
     /// Creates an agent at home here: generation 1, revision 0, token 0, no holder. Appends `AgentCreated`.
-    /// The same content again is success (`false`); a tombstone of the id is `NotHome`.
+    /// The same content again is success (`false`); a tombstone of the id is `NotHome`, a deleted agent `Lifecycle`.
     ///
     /// # Errors
     /// `Conflict` when the id exists with another spec or other labels; `NoPlugin` when the plugin of a new agent is not
@@ -161,9 +163,10 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Rows of agents with ids after `after`, ascending. **R**
     async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
 
-    /// Agents at home here that this incarnation should look after: active, with open inputs that wake or pending outputs, and
-    /// held by it, by nobody, or under a dead session. In an order that starves nobody: repeated calls come to each of
-    /// them, though none of them changes. **R**
+    /// Agents at home here that this incarnation should look after, held by it, by nobody, or under a dead session: those
+    /// that run (`Lifecycle::runs`) with open inputs that wake, those that retire, those that publish
+    /// (`Lifecycle::publishes`) with pending outputs. In an order that starves nobody: repeated calls come to each of them,
+    /// though none of them changes. **R**
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
 
     /// All that is needed to run an agent: row, spec, plugin, snapshot, receipts since it, open inputs.
@@ -174,19 +177,41 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
     async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError>;
 
-    /// Sets the lifecycle and appends the events; nothing, when it is so already. **F** (no revision)
-    async fn set_lifecycle(
-        &self,
-        owner: &Owner,
-        lifecycle: Lifecycle,
-        events: Vec<NewEvent>,
-    ) -> Result<(), StoreError>;
+    /// Makes an agent anew whose state is `Deleted`: `Active`, generation + 1, token + 1, revision 0, the next spec revision,
+    /// nobody holds it. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
+    /// `Active` with this very content is success (`false`): a repetition. **H**
+    ///
+    /// # Errors
+    /// `Lifecycle` when it is in any other state, `Conflict` when it is active with other content; `NoAgent`, `NoPlugin`.
+    ///
+    /// Crash: deleted or made anew.
+    async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError>;
+
+    /// Moves an agent along the table of lifecycles: state, inputs, token, generation and events together. **F** (no
+    /// revision)
+    ///
+    /// | the commit says | what happens |
+    /// |---|---|
+    /// | token `Raise`, `RaiseAndFree` | token + 1, held on by the owner, or by nobody: a grant as any other (rule 5) |
+    /// | a raised generation | generation + 1, revision 0, head `Digest::ZERO`; seqs, receipts and outputs go on as they are |
+    /// | a cleared state | the snapshot, the `state` rows and the timers are gone |
+    /// | inputs to abandon | those that are open end as `Outcome::Abandoned`; `InputsAbandoned` with their number and the reason |
+    ///
+    /// A commit that was made before, under the token that it raised, is a repetition: it is answered as it stands.
+    ///
+    /// # Errors
+    /// `Lifecycle` when the agent is in another state than `commit.from()`, and not already in the next one; `Conflict` when
+    /// inputs would stay open in a terminal state.
+    ///
+    /// Crash: all of it or nothing.
+    async fn commit_lifecycle(&self, owner: &Owner, commit: LifecycleCommit) -> Result<Standing, StoreError>;
 
     // --- inputs
 
     /// Accepts an input durably. Any host on the store may accept; the owner finds the row. **H**
     ///
-    /// Order of checks: home and lifecycle, delivery stamp, idempotency key, inbox bound. With a delivery stamp the
+    /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, inbox bound. So what is here already is
+    /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
     /// receiver's row for (agent, origin) decides, in this transaction: a lower token is `StalePublisher`; a lower
     /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
     /// next = max(next, lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and
@@ -201,7 +226,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
-    /// `KeyReused`, under a known id `Conflict`.
+    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`).
     ///
     /// Crash: accepted or not; the client reads back by key or input id.
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError>;
@@ -223,7 +248,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Gives a dead letter another chance: queued, no attempts, no outcome, at its old place, and it wakes. **H**
     ///
     /// # Errors
-    /// `Conflict` when it is not dead-lettered, or not here.
+    /// `Conflict` when it is not dead-lettered, or not here; `Lifecycle` when the agent accepts nothing.
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
 
     /// Ends one input that is in the state `from` as abandoned. One that was abandoned for this reason is left as it is. **H**
@@ -244,7 +269,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// outputs. The ages are judged by the store's clock. **H**
     ///
     /// An input stays while it is open, young, one of the newest dead letters, or named by a boundary of this generation
-    /// above the oldest kept snapshot, from which replay would need it. While a migration of the agent is open, nothing
+    /// above the oldest kept snapshot, from which replay would need it, if the agent is not deleted. While a migration of the agent is open, nothing
     /// goes. The agent's row counts what went.
     ///
     /// Crash: all of it or nothing.
@@ -261,6 +286,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | what does not fit | answer |
     /// |---|---|
     /// | home; owner; `base`; a receipt's or checkpoint's revision; an accepted seq | `NotHome`; `Fenced`; `Stale` |
+    /// | a boundary that the state does not take (`Lifecycle::takes_boundary`) | `Lifecycle` |
     /// | a receipt's parent, agent, generation, token or incarnation | `Conflict` |
     /// | an end of, or an attempt at, an input that was replaced or abandoned meanwhile | `Stale` |
     /// | `receipt.inputs` are not the ids of `ends`, in order; an end of another input that is not open | `Conflict` |

@@ -44,6 +44,7 @@ mod faults;
 mod handoff;
 mod inputs;
 mod leases;
+mod lifecycle;
 mod lock;
 mod migrations;
 mod outbox;

@@ -204,7 +204,6 @@ impl Chain {
             state: effects.state,
             outputs: effects.outputs,
             timers: effects.timers,
-            lifecycle: None,
             events: Vec::new(),
             receipt,
         };
@@ -234,7 +233,6 @@ impl Chain {
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
-            lifecycle: None,
             events: vec![event],
         };
         let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs: false, has_timers: false };

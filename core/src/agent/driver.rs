@@ -24,12 +24,13 @@ use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
 };
-use crate::event::{EventKind, NewEvent};
+use crate::failpoint;
 use crate::id::{AgentId, InputId, Revision, Seq};
 use crate::lease::{Lease, LeaseGuard, LeaseState};
+use crate::lifecycle::{Lifecycle, LifecycleCommit, Verb};
 use crate::limits::PAGE_MAX;
 use crate::retry::Backoff;
-use crate::store::{Accepted, BrokenReason, Lifecycle, Owner, Page, StoreError};
+use crate::store::{Accepted, BrokenReason, Owner, Page, Standing, StoreError};
 use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
@@ -151,6 +152,19 @@ impl Driver {
         if self.is_inbox_stale {
             return self.read_inbox().await;
         }
+        let state = self.loaded.as_ref().map_or(Lifecycle::Active, |loaded| loaded.lifecycle.clone());
+        if state != Lifecycle::Active && !self.direct.is_empty() {
+            // The store says what becomes of them: it takes them for later, knows them already, or refuses.
+            self.admit_direct().await;
+            return Ok(());
+        }
+        if !state.runs() {
+            return self.wait_idle(shutdown).await;
+        }
+        let is_retiring = state == Lifecycle::Retiring;
+        if is_retiring && self.inbox.is_empty() {
+            return self.retired().await;
+        }
         if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
             return self.work().await;
         }
@@ -158,7 +172,8 @@ impl Driver {
             self.admit_direct().await;
             return Ok(());
         }
-        if self.inbox.is_due() || !self.direct.is_empty() {
+        // What retires runs also what would have waited for company.
+        if is_retiring || self.inbox.is_due() || !self.direct.is_empty() {
             return self.work().await;
         }
         self.wait_idle(shutdown).await
@@ -249,6 +264,7 @@ impl Driver {
                 Ok(())
             }
             Err(LoadFailure::Lost) => self.lose("load").await,
+            Err(LoadFailure::Resting) => Err(End::Parked),
             Err(LoadFailure::Store(error)) => {
                 if error == StoreError::Busy {
                     (self.env.notify)(Notice::NoRoom(self.agent.clone()));
@@ -283,16 +299,36 @@ impl Driver {
 
     /// Makes it durable that the agent can't run, and ends.
     async fn break_down(&mut self, reason: BrokenReason) -> Flow {
-        let now_ms = self.env.clock.wall_ms();
-        let event = NewEvent::of_agent(&self.agent, EventKind::AgentBroken, now_ms)
-            .with("reason", reason.name())
-            .with("message", reason.message());
         tracing::error!(agent = %self.agent, reason = reason.name(), error = reason.message(), "agent is broken");
-        let lifecycle = Lifecycle::Broken(reason.clone());
-        match self.env.store.set_lifecycle(&self.owner(), lifecycle, vec![event]).await {
-            Ok(()) => {
+        match self.change(&Verb::Break(reason.clone())).await {
+            Ok(_) => {
                 self.broken = Some(reason);
                 Err(End::Broken)
+            }
+            Err(error) => self.on_store_error("lifecycle", error).await,
+        }
+    }
+
+    /// Moves the agent along the table of lifecycles, from the state that is stored.
+    async fn change(&mut self, verb: &Verb) -> Result<Standing, StoreError> {
+        let row = self.env.store.agent(&self.agent).await?.ok_or(StoreError::NoAgent)?;
+        let commit = LifecycleCommit::plan(&self.agent, &row.lifecycle, verb, self.env.clock.wall_ms());
+        let commit = commit.map_err(|_| StoreError::Lifecycle { state: row.lifecycle })?;
+        self.env.store.commit_lifecycle(&self.owner(), commit).await
+    }
+
+    /// A retiring agent has run everything: it rests from here.
+    async fn retired(&mut self) -> Flow {
+        failpoint::hit("lifecycle.before-drained");
+        match self.change(&Verb::Drained).await {
+            Ok(_) => {
+                tracing::info!(agent = %self.agent, "agent is retired");
+                Err(End::Parked)
+            }
+            // An input that was not read yet.
+            Err(StoreError::Conflict { .. }) => {
+                self.is_inbox_stale = true;
+                Ok(())
             }
             Err(error) => self.on_store_error("lifecycle", error).await,
         }

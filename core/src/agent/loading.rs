@@ -23,6 +23,8 @@ const STATE_READ_MAX: Duration = Duration::from_millis(250);
 pub(crate) struct Loaded {
     pub(crate) author: Arc<Author>,
     pub(crate) guard: LeaseGuard,
+    /// `Active`, `Paused` (it is held and runs nothing) or `Retiring` (it ends when nothing is left).
+    pub(crate) lifecycle: Lifecycle,
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
     pub(crate) prover: Prover,
@@ -32,6 +34,8 @@ pub(crate) struct Loaded {
 pub(crate) enum LoadFailure {
     /// It can't run until somebody acts.
     Broken(BrokenReason),
+    /// It neither runs nor waits for anything.
+    Resting,
     /// The lease is not ours any more.
     Lost,
     /// The store can't answer now.
@@ -57,10 +61,15 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     if image.row.token != lease.token || !holds {
         return Err(LoadFailure::Lost);
     }
-    if let Lifecycle::Broken(reason) = &image.row.lifecycle {
-        return Err(LoadFailure::Broken(reason.clone()));
+    match &image.row.lifecycle {
+        Lifecycle::Broken(reason) => return Err(LoadFailure::Broken(reason.clone())),
+        Lifecycle::Active | Lifecycle::Paused | Lifecycle::Retiring | Lifecycle::Retired => {}
+        Lifecycle::Suspended(_) | Lifecycle::Deleted => return Err(LoadFailure::Resting),
     }
     image.check().map_err(|what| LoadFailure::Broken(BrokenReason::Corrupt { what }))?;
+    if image.row.lifecycle == Lifecycle::Retired {
+        return Err(LoadFailure::Resting);
+    }
     let plugin_version = ensure_plugin(env, &image).await?;
     let row = &image.row;
     let author = Author {
@@ -86,6 +95,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let mut loaded = Loaded {
         author: Arc::new(author),
         guard,
+        lifecycle: row.lifecycle.clone(),
         head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
         guest: None,
         prover: Prover::new(env.loader.clone(), request.clone(), env.spares.clone()),

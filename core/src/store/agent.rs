@@ -10,6 +10,7 @@ use crate::id::{
 };
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
 use crate::lease::Holder;
+use crate::lifecycle::Lifecycle;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
@@ -54,64 +55,6 @@ pub struct Tombstone {
     pub token: FencingToken,
     /// The agent's generation when it left.
     pub generation: Generation,
-}
-
-/// Whether an agent may run. The variants' order is part of the stored encoding: append only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Lifecycle {
-    /// It runs when there is something to do.
-    Active,
-    /// It can't run until somebody acts; it still accepts, bounded.
-    Broken(BrokenReason),
-}
-
-/// Why an agent can't run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum BrokenReason {
-    /// `init` failed for good.
-    Init {
-        /// The last error.
-        message: String,
-    },
-    /// Stored bytes are damaged.
-    Corrupt {
-        /// Which.
-        what: String,
-    },
-    /// The guest can't take its own snapshot back.
-    Restore {
-        /// The last error.
-        message: String,
-    },
-    /// The plugin's bytes are missing or can't be loaded.
-    Plugin {
-        /// What is wrong.
-        message: String,
-    },
-    /// Two histories of one agent exist.
-    Forked,
-}
-
-impl BrokenReason {
-    /// The name in the HTTP API.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Init { .. } => "init",
-            Self::Corrupt { .. } => "corrupt",
-            Self::Restore { .. } => "restore",
-            Self::Plugin { .. } => "plugin",
-            Self::Forked => "forked",
-        }
-    }
-
-    /// Details for people; empty when the name says all.
-    pub fn message(&self) -> &str {
-        match self {
-            Self::Init { message } | Self::Restore { message } | Self::Plugin { message } => message,
-            Self::Corrupt { what } => what,
-            Self::Forked => "",
-        }
-    }
 }
 
 /// An agent to create.
@@ -214,12 +157,16 @@ pub struct AgentImage {
 
 impl AgentImage {
     /// Checks the digests since the last snapshot: the receipts chain up to the row's head, and the snapshot is the state
-    /// that its receipt names.
+    /// that its receipt names. And that no input is open in a terminal state.
     ///
     /// # Errors
     /// Which row does not fit.
     pub fn check(&self) -> Result<(), String> {
         let row = &self.row;
+        if row.lifecycle.is_terminal() && row.open_inputs > 0 {
+            let Self { row: AgentRow { lifecycle, open_inputs, .. }, .. } = self;
+            return Err(format!("the agent is {} and {open_inputs} inputs are open", lifecycle.name()));
+        }
         let snapshot_revision = self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
         if snapshot_revision > row.revision {
             return Err(format!(

@@ -5,10 +5,12 @@ use bytes::Bytes;
 use crate::event::NewEvent;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq};
 use crate::input::{InputState, NewInput, Outcome};
+use crate::lease::Lease;
+use crate::lifecycle::Lifecycle;
 use crate::output::Output;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
-use crate::store::agent::{Lifecycle, StoredInput};
+use crate::store::agent::StoredInput;
 use crate::store::error::StoreError;
 use crate::timer::NewTimer;
 
@@ -83,8 +85,6 @@ pub struct Boundary {
     pub outputs: Vec<Output>,
     /// What becomes of timers, at most once per name; `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
-    /// A new lifecycle, when it changes.
-    pub lifecycle: Option<Lifecycle>,
     /// What happened.
     pub events: Vec<NewEvent>,
 }
@@ -130,6 +130,25 @@ pub enum Accepted {
     Duplicate(Box<StoredInput>),
     /// A delivery that was accepted before, or that its sender has ended: acknowledge it.
     AlreadyEnded,
+}
+
+/// How an agent stands after a lifecycle commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its state.
+    pub lifecycle: Lifecycle,
+    /// Its generation.
+    pub generation: Generation,
+    /// Boundaries in it.
+    pub revision: Revision,
+    /// Its token.
+    pub token: FencingToken,
+    /// The lease, when somebody still holds it.
+    pub lease: Option<Lease>,
+    /// Inputs that this commit ended; 0 for a repetition.
+    pub inputs_abandoned: u64,
+    /// Inputs that wait.
+    pub inputs_open: u64,
 }
 
 /// Why an input was not accepted.

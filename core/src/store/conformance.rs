@@ -41,6 +41,7 @@ mod handoff_rows;
 mod homes;
 mod journey;
 mod leases;
+mod lifecycle;
 mod migrations;
 mod outbox;
 mod placing;
@@ -141,6 +142,7 @@ pub fn cases() -> Vec<Case> {
         chain::cases(),
         outbox::cases(),
         timers::cases(),
+        lifecycle::cases(),
         plugins::cases(),
         events::cases(),
         transfer::cases(),

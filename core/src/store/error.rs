@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::id::{FencingToken, Generation, Incarnation, Revision};
 use crate::lease::Holder;
+use crate::lifecycle::Lifecycle;
 use crate::retry::{Retry, Retryable};
 use crate::store::agent::Home;
 
@@ -48,6 +49,12 @@ pub enum StoreError {
     SessionDead {
         /// The session.
         incarnation: Incarnation,
+    },
+    /// The agent's state does not allow it.
+    #[error("agent is {}", state.name())]
+    Lifecycle {
+        /// The state it is in.
+        state: Lifecycle,
     },
     /// Something else is stored under the same key.
     #[error("conflict: {what}")]

@@ -2,8 +2,8 @@
 //! transaction. It keeps no rule by cleverness, and nothing beyond the process.
 //!
 //! `rows.rs` are the rows of one agent with their change log, `tables.rs` the whole store with sessions, leases, agents,
-//! plugins, events and migration records, `commit.rs` accepting and committing, `timers.rs` firing, `handoff.rs` moving
-//! homes.
+//! plugins, events and migration records, `commit.rs` accepting and committing, `lifecycle.rs` moving along the table of
+//! lifecycles, `timers.rs` firing, `handoff.rs` moving homes.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,13 +16,14 @@ use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
+use crate::lifecycle::LifecycleCommit;
 use crate::limits::PAGE_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
-use crate::store::agent::{AgentImage, AgentRow, Lifecycle, NewAgent, StoredInput};
+use crate::store::agent::{AgentImage, AgentRow, NewAgent, StoredInput};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
-use crate::store::commit::{AcceptError, Accepted, Owner, Unit, UnitOutcome};
+use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
 use crate::store::retention::{Pruned, Retention};
@@ -34,6 +35,7 @@ use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
 mod handoff;
+mod lifecycle;
 mod retention;
 mod rows;
 mod tables;
@@ -196,13 +198,12 @@ impl RuntimeStore for MemoryStore {
         Ok(self.tables().image(agent))
     }
 
-    async fn set_lifecycle(
-        &self,
-        owner: &Owner,
-        lifecycle: Lifecycle,
-        events: Vec<NewEvent>,
-    ) -> Result<(), StoreError> {
-        self.tables().set_lifecycle(owner, lifecycle, events)
+    async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.tables().recreate(agent)
+    }
+
+    async fn commit_lifecycle(&self, owner: &Owner, commit: LifecycleCommit) -> Result<Standing, StoreError> {
+        self.tables().commit_lifecycle(owner, commit, self.clock.wall_ms())
     }
 
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {

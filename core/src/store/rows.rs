@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
+use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
-use crate::store::agent::{Lifecycle, StoredInput};
+use crate::store::agent::StoredInput;
 use crate::timer::StoredTimer;
 
 /// A row and its change number.

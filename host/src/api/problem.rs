@@ -68,6 +68,16 @@ pub enum Code {
     NotReady,
     /// It may or may not have happened.
     Unknown,
+    /// The agent was deleted.
+    AgentDeleted,
+    /// The agent accepts nothing more.
+    AgentRetired,
+    /// The agent waits for an operator's word.
+    AgentSuspended,
+    /// The agent's state does not allow the verb.
+    IllegalMove,
+    /// A verb ended the turn.
+    Interrupted,
 }
 
 /// What is fixed for a code.
@@ -80,7 +90,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 29] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -105,6 +115,11 @@ impl Code {
         Self::AgentBroken,
         Self::NotReady,
         Self::Unknown,
+        Self::AgentDeleted,
+        Self::AgentRetired,
+        Self::AgentSuspended,
+        Self::IllegalMove,
+        Self::Interrupted,
     ];
 
     fn row(self) -> Row {
@@ -135,6 +150,11 @@ impl Code {
             Self::AgentBroken => (503, "agent_broken", "the agent can't run", false),
             Self::NotReady => (503, "not_ready", "the host is not ready", true),
             Self::Unknown => (504, "unknown", "the outcome is unknown", false),
+            Self::AgentDeleted => (410, "agent_deleted", "the agent is deleted", false),
+            Self::AgentRetired => (423, "agent_retired", "the agent accepts nothing more", false),
+            Self::AgentSuspended => (423, "agent_suspended", "the agent waits for an operator", false),
+            Self::IllegalMove => (409, "illegal_move", "the agent's state does not allow it", false),
+            Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Row { status, name, title, is_retryable }
@@ -277,6 +297,15 @@ impl From<CallError> for Problem {
             CallError::Unavailable { .. } => Self::new(Code::Unavailable, detail),
             CallError::Unknown { .. } => Self::new(Code::Unknown, detail),
             CallError::Internal { .. } => Self::new(Code::Internal, detail),
+            CallError::Deleted => Self::new(Code::AgentDeleted, detail),
+            CallError::Retired { state } => Self::new(Code::AgentRetired, detail).with("state", state),
+            CallError::Suspended { reason } => {
+                Self::new(Code::AgentSuspended, detail).with("reason", reason.name())
+            }
+            CallError::Illegal(illegal) => {
+                Self::new(Code::IllegalMove, detail).with("state", illegal.state).with("verb", illegal.verb)
+            }
+            CallError::Interrupted => Self::new(Code::Interrupted, detail),
         }
     }
 }

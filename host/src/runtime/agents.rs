@@ -107,13 +107,16 @@ impl Runtime {
 
     pub(crate) async fn view(&self, row: &AgentRow) -> Result<AgentView, CallError> {
         let is_resident = self.inner().directory.handle(&row.agent).is_some();
-        let (state, broken) = match (&row.home, &row.lifecycle) {
-            (Home::HandingOff { .. }, _) => ("handing_off", None),
-            (Home::Prepared { .. }, _) => ("prepared", None),
-            (Home::Moved(_), _) => ("moved", None),
-            (Home::Here, Lifecycle::Broken(reason)) => ("broken", Some(reason.clone())),
-            (Home::Here, Lifecycle::Active) if is_resident => ("active", None),
-            (Home::Here, Lifecycle::Active) => ("dormant", None),
+        let state = match (&row.home, &row.lifecycle) {
+            (Home::HandingOff { .. }, _) => "handing_off",
+            (Home::Prepared { .. }, _) => "prepared",
+            (Home::Moved(_), _) => "moved",
+            (Home::Here, Lifecycle::Active) if !is_resident => "dormant",
+            (Home::Here, lifecycle) => lifecycle.name(),
+        };
+        let broken = match &row.lifecycle {
+            Lifecycle::Broken(reason) if row.home == Home::Here => Some(reason.clone()),
+            _ => None,
         };
         let plugin = self.plugin_info(row.plugin).await?;
         let lease_ms = match (row.holder, self.session().profile) {

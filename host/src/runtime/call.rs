@@ -12,6 +12,7 @@ use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
 use godwit_core::input::{InputState, Kind, Outcome, Source};
+use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
 use godwit_core::store::{BrokenReason, StoredInput};
@@ -184,7 +185,8 @@ pub struct Sent {
 pub struct AgentView {
     /// Its name.
     pub id: AgentId,
-    /// `dormant | active | broken`, or while it moves `handing_off | prepared`.
+    /// `dormant | active | paused | retiring | retired | broken | suspended | deleted`, or while it moves
+    /// `handing_off | prepared`.
     pub state: String,
     /// Who holds the lease, or who is home.
     pub host: Option<HostId>,
@@ -294,4 +296,25 @@ pub enum CallError {
         /// What is wrong.
         reason: String,
     },
+    /// The agent was deleted; only creating it with `recreate` brings one of its name back.
+    #[error("agent is deleted")]
+    Deleted,
+    /// The agent accepts nothing more.
+    #[error("agent is {state} and accepts nothing")]
+    Retired {
+        /// `retiring` or `retired`.
+        state: String,
+    },
+    /// The agent accepts and runs nothing until an operator resumes it.
+    #[error("agent is suspended ({})", reason.name())]
+    Suspended {
+        /// Why.
+        reason: SuspendReason,
+    },
+    /// The agent's state does not allow the verb.
+    #[error(transparent)]
+    Illegal(IllegalMove),
+    /// A verb ended the turn before it committed; the input was not accepted.
+    #[error("not accepted: its turn was interrupted by an operator")]
+    Interrupted,
 }

@@ -13,7 +13,7 @@ use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Source};
 use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
-use godwit_core::store::{AcceptError, Accepted, Home, OutputEnd, OutputKey, Page, StoreError};
+use godwit_core::store::{AcceptError, Accepted, Home, Lifecycle, OutputEnd, OutputKey, Page, StoreError};
 use godwit_core::time::{sleep, within};
 
 use super::Runtime;
@@ -320,6 +320,12 @@ impl Runtime {
             Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
             Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
             Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
+            Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
+                Delivered::Never(UndeliverableReason::Deleted)
+            }
+            Err(AcceptError::Store(StoreError::Lifecycle {
+                state: Lifecycle::Retiring | Lifecycle::Retired,
+            })) => Delivered::Never(UndeliverableReason::Retired),
             Err(AcceptError::Store(StoreError::NotHome { home })) => {
                 match home {
                     Home::Moved(tombstone) => self.inner().hints.learn(agent, tombstone.target),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, FORWARD_HOPS_MAX};
 use godwit_core::mesh::{MeshError, Peer};
-use godwit_core::store::{AgentRow, Home, StoreError};
+use godwit_core::store::{AgentRow, Home, Lifecycle, StoreError};
 use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
 
@@ -317,6 +317,9 @@ fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
             | CallError::Misdirected { .. }
             | CallError::Busy { .. }
             | CallError::Broken { .. }
+            | CallError::Deleted
+            | CallError::Retired { .. }
+            | CallError::Suspended { .. }
             | CallError::Unavailable { .. }
     );
     if may_be_durable && says_not_accepted { CallError::Unknown { reason: error.to_string() } } else { error }
@@ -378,6 +381,16 @@ impl Hints {
 pub(crate) fn store_error(error: StoreError) -> CallError {
     match error {
         StoreError::Conflict { what } => CallError::Conflict { what },
+        StoreError::Lifecycle { state } => match state {
+            Lifecycle::Deleted => CallError::Deleted,
+            Lifecycle::Suspended(reason) => CallError::Suspended { reason },
+            Lifecycle::Broken(reason) => CallError::Broken { reason },
+            Lifecycle::Retiring | Lifecycle::Retired => CallError::Retired { state: state.name().to_owned() },
+            // It does take this now: the state changed while it was asked for.
+            Lifecycle::Active | Lifecycle::Paused => {
+                CallError::Unavailable { reason: format!("agent became {} meanwhile", state.name()) }
+            }
+        },
         StoreError::NoPlugin { plugin } => CallError::NoSuch { what: format!("plugin {plugin}") },
         StoreError::Corrupt { what } => {
             CallError::Internal { reason: format!("stored bytes are damaged: {what}") }

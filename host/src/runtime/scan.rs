@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use godwit_core::store::{AgentRow, Lifecycle};
 use godwit_core::time::sleep;
 
 use super::Runtime;
@@ -29,6 +30,11 @@ pub(crate) async fn run(runtime: Runtime) {
     }
 }
 
+/// Whether a driver has something to do; other agents are named for their outputs alone.
+fn has_turns(row: &AgentRow) -> bool {
+    row.lifecycle == Lifecycle::Retiring || row.lifecycle.runs() && row.waking_inputs > 0
+}
+
 async fn look(runtime: &Runtime) {
     let inner = runtime.inner();
     let runnable = match inner.store.runnable(runtime.session().incarnation, SCAN_MAX).await {
@@ -45,7 +51,7 @@ async fn look(runtime: &Runtime) {
         }
         runtime.publish(&agent);
         match inner.store.agent(&agent).await {
-            Ok(Some(row)) if row.waking_inputs > 0 => runtime.look_at(&agent, true).await,
+            Ok(Some(row)) if has_turns(&row) => runtime.look_at(&agent, true).await,
             Ok(_) => {}
             Err(error) => tracing::warn!(%agent, %error, "can't read the agent's row"),
         }

@@ -18,6 +18,9 @@ const OUTCOME_POLL: Duration = Duration::from_millis(5);
 /// Looks at such an input before the owner is asked for again.
 const OUTCOME_POLLS: u32 = 20;
 
+/// Pause between looks at an input of an agent that does not run.
+const PAUSED_POLL: Duration = Duration::from_millis(50);
+
 impl Runtime {
     /// Does a call on an agent whose row is at home in this store.
     pub(crate) async fn call_here(
@@ -94,8 +97,13 @@ impl Runtime {
         row: &AgentRow,
         submission: &Submission,
     ) -> Result<Try, CallError> {
-        if let Lifecycle::Broken(reason) = &row.lifecycle {
-            return Err(CallError::Broken { reason: reason.clone() });
+        match &row.lifecycle {
+            Lifecycle::Broken(reason) => return Err(CallError::Broken { reason: reason.clone() }),
+            // It is taken, unless it must not be, and waits until the agent runs again: at most as long as its caller.
+            Lifecycle::Paused | Lifecycle::Retired | Lifecycle::Suspended(_) | Lifecycle::Deleted => {
+                return self.ask_at_rest(agent, submission).await;
+            }
+            Lifecycle::Active | Lifecycle::Retiring => {}
         }
         let mut input = self.new_input(agent, submission)?;
         loop {
@@ -149,6 +157,27 @@ impl Runtime {
         }
         // Look again: the owner may have died, and then this host takes over.
         Ok(Try::Again { may_be_durable: true })
+    }
+
+    /// Accepts durably, and waits while the agent does not run. One that is known already is answered with its end, whatever
+    /// has become of the agent.
+    async fn ask_at_rest(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
+        let Some(sent) = self.accept_here(agent, submission).await? else {
+            return Ok(Try::Again { may_be_durable: false });
+        };
+        loop {
+            let stored = self.inner().store.input(agent, sent.input).await.map_err(store_error)?;
+            if let Some(StoredInput { outcome: Some(outcome), seq, input, .. }) = stored {
+                let is_duplicate = sent.is_duplicate && input.id != submission.id;
+                let asked = Asked { input: input.id, seq, outcome, is_duplicate };
+                return Ok(Try::Done(AgentReply::Asked(asked)));
+            }
+            let row = self.inner().store.agent(agent).await.map_err(store_error)?;
+            if row.is_none_or(|row| row.lifecycle != Lifecycle::Paused) {
+                return Ok(Try::Again { may_be_durable: true });
+            }
+            sleep(PAUSED_POLL).await;
+        }
     }
 
     async fn send_here(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {

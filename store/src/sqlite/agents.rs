@@ -9,13 +9,13 @@ use godwit_core::id::{
 };
 use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::spec::Spec;
-use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, Owner, StoreError};
+use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
 
 use super::codec::{Int, PackedSnapshot, agent_id, migration_id, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
-use super::leases::{at_home, own};
+use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 use super::{boundary, plugins};
@@ -42,12 +42,13 @@ pub(super) struct Head {
     pub(super) change: u64,
     /// Whether deletes leave tombstones.
     pub(super) is_tracked: bool,
+    pub(super) lifecycle: Lifecycle,
 }
 
 const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
-           s.host, a.home_sealed, a.waking_inputs
+           s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
 
@@ -76,6 +77,7 @@ impl Head {
             change: row.get::<_, Int>(12)?.0,
             is_tracked: row.get(13)?,
             cause: cause(row, 14, 15)?,
+            lifecycle: lifecycle(row, 19, 20)?,
         })
     }
 
@@ -215,14 +217,29 @@ fn lifecycle_columns(lifecycle: &Lifecycle) -> (i64, Option<Vec<u8>>) {
     match lifecycle {
         Lifecycle::Active => (0, None),
         Lifecycle::Broken(_) => (1, Some(seal(lifecycle))),
+        Lifecycle::Paused => (2, None),
+        Lifecycle::Retiring => (3, None),
+        Lifecycle::Retired => (4, None),
+        Lifecycle::Suspended(_) => (5, Some(seal(lifecycle))),
+        Lifecycle::Deleted => (6, None),
     }
 }
 
 fn lifecycle(row: &Row<'_>, code: usize, details: usize) -> Fallible<Lifecycle> {
-    match (row.get(code)?, row.get::<_, Option<Vec<u8>>>(details)?) {
-        (0, None) => Ok(Lifecycle::Active),
-        (1, Some(sealed)) => unseal(&sealed, || "lifecycle of an agent".to_owned()),
-        (code, _) => Err(corrupt(format!("lifecycle {code} of an agent"))),
+    let code: i64 = row.get(code)?;
+    let lifecycle = match (code, row.get::<_, Option<Vec<u8>>>(details)?) {
+        (0, None) => Lifecycle::Active,
+        (2, None) => Lifecycle::Paused,
+        (3, None) => Lifecycle::Retiring,
+        (4, None) => Lifecycle::Retired,
+        (6, None) => Lifecycle::Deleted,
+        (1 | 5, Some(sealed)) => unseal(&sealed, || "lifecycle of an agent".to_owned())?,
+        _ => return Err(corrupt(format!("lifecycle {code} of an agent"))),
+    };
+    if lifecycle_columns(&lifecycle).0 == code {
+        Ok(lifecycle)
+    } else {
+        Err(corrupt(format!("lifecycle of an agent: {code} is not {lifecycle:?}")))
     }
 }
 
@@ -230,7 +247,7 @@ pub(super) fn write_lifecycle(tx: &Tx<'_>, key: i64, lifecycle: &Lifecycle) -> F
     let (code, details) = lifecycle_columns(lifecycle);
     execute(
         tx.conn,
-        "UPDATE agent SET lifecycle = ?2, broken_sealed = ?3 WHERE key = ?1",
+        "UPDATE agent SET lifecycle = ?2, lifecycle_sealed = ?3 WHERE key = ?1",
         params![key, code, details],
     )
     .map(drop)
@@ -283,7 +300,10 @@ impl NewRow<'_> {
 
 pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if Head::load(tx.conn, &new.agent)?.is_some() {
-        at_home(tx.conn, &new.agent)?;
+        let head = at_home(tx.conn, &new.agent)?;
+        if head.lifecycle == Lifecycle::Deleted {
+            return Err(StoreError::Lifecycle { state: head.lifecycle }.into());
+        }
         let known = row(tx.conn, &new.agent)?.zip(spec(tx.conn, &new.agent)?);
         return match known {
             Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
@@ -337,7 +357,7 @@ pub(super) fn write_spec(
 const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
-           a.broken_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned
+           a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
@@ -386,6 +406,15 @@ pub(super) fn spec(conn: &Connection, agent: &AgentId) -> Fallible<Option<Spec>>
     )
 }
 
+/// What is asked for is word for word what the index `agent_runnable` holds. In its numbers: those that retire; those that
+/// run and have open inputs that wake; those that publish and have pending outputs.
+pub(super) const RUNNABLE: &str = "
+    SELECT a.key, a.id FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+    WHERE a.key > ?2 AND a.home = 0 AND (a.lifecycle = 3 OR (a.waking_inputs > 0 AND a.lifecycle = 0)
+        OR (a.pending_outputs > 0 AND a.lifecycle IN (0, 2, 4, 6)))
+        AND (s.incarnation IS NULL OR s.incarnation = ?1)
+    ORDER BY a.key LIMIT ?3";
+
 /// Agents with work for an incarnation, by key behind `after`: (key, id).
 pub(super) fn runnable(
     conn: &Connection,
@@ -393,15 +422,9 @@ pub(super) fn runnable(
     after: i64,
     limit: usize,
 ) -> Fallible<Vec<(i64, AgentId)>> {
-    all(
-        conn,
-        "SELECT a.key, a.id FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
-         WHERE a.key > ?2 AND a.home = 0 AND a.lifecycle = 0 AND (a.waking_inputs > 0 OR a.pending_outputs > 0)
-             AND (s.incarnation IS NULL OR s.incarnation = ?1)
-         ORDER BY a.key LIMIT ?3",
-        params![Int(incarnation.0), after, limit as i64],
-        |row| Ok((row.get(0)?, agent_id(&row.get::<_, String>(1)?)?)),
-    )
+    all(conn, RUNNABLE, params![Int(incarnation.0), after, limit as i64], |row| {
+        Ok((row.get(0)?, agent_id(&row.get::<_, String>(1)?)?))
+    })
 }
 
 pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<AgentImage>> {
@@ -449,20 +472,4 @@ pub(super) fn stored_snapshot(conn: &Connection, key: i64) -> Fallible<Option<(u
             Ok((row.get::<_, Int>(0)?.0, packed))
         },
     )
-}
-
-pub(super) fn set_lifecycle(
-    tx: &Tx<'_>,
-    owner: &Owner,
-    lifecycle: &Lifecycle,
-    events: &[NewEvent],
-) -> Fallible<()> {
-    let mut head = own(tx, owner)?;
-    let is_so = row(tx.conn, &owner.agent)?.is_some_and(|row| row.lifecycle == *lifecycle);
-    if is_so {
-        return Ok(());
-    }
-    write_lifecycle(tx, head.key, lifecycle)?;
-    head.save(tx)?;
-    append(tx, events)
 }

@@ -14,7 +14,7 @@ use godwit_core::store::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::agents::{Head, stored_snapshot, write_lifecycle};
+use super::agents::{Head, stored_snapshot};
 use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
@@ -336,9 +336,6 @@ impl<'a> Chain<'a> {
         if let Some(snapshot) = &prepared.snapshot {
             write_snapshot(tx, self.head.key, self.head.change(), snapshot)?;
         }
-        if let Some(lifecycle) = &boundary.lifecycle {
-            write_lifecycle(tx, self.head.key, lifecycle)?;
-        }
         let place = (self.head.key, self.head.change());
         write_receipt(tx, place, &boundary.receipt, prepared.digest, &prepared.receipt)?;
         append(tx, &boundary.events)?;
@@ -352,6 +349,9 @@ impl<'a> Chain<'a> {
     fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<Vec<bool>, StepError> {
         let boundary = &prepared.boundary;
         let receipt = &boundary.receipt;
+        if !self.head.lifecycle.takes_boundary(receipt.kind) {
+            return Err(StoreError::Lifecycle { state: self.head.lifecycle.clone() }.into());
+        }
         if receipt.agent != self.owner.agent || receipt.generation != self.owner.generation {
             return Err(conflict("the receipt is another agent's or generation's").into());
         }

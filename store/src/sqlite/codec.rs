@@ -142,7 +142,7 @@ pub(super) fn event_code(kind: EventKind) -> i64 {
 
 /// Reads an event's kind.
 pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
-    const KINDS: [EventKind; 12] = [
+    const KINDS: [EventKind; 22] = [
         EventKind::HostJoined,
         EventKind::HostGone,
         EventKind::AgentCreated,
@@ -155,6 +155,16 @@ pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
         EventKind::PluginRemoved,
         EventKind::Migration,
         EventKind::HomeMoved,
+        EventKind::AgentPaused,
+        EventKind::AgentResumed,
+        EventKind::AgentRetiring,
+        EventKind::AgentRetired,
+        EventKind::AgentRespawned,
+        EventKind::AgentRecovered,
+        EventKind::AgentReset,
+        EventKind::AgentDeleted,
+        EventKind::AgentSuspended,
+        EventKind::InputsAbandoned,
     ];
     KINDS
         .into_iter()

@@ -10,7 +10,7 @@ use godwit_core::input::{
 };
 use godwit_core::limits::INBOX_INPUTS_MAX;
 use godwit_core::store::rows::Receiver;
-use godwit_core::store::{AcceptError, Accepted, Page, StoredInput};
+use godwit_core::store::{AcceptError, Accepted, Page, StoreError, StoredInput};
 use rusqlite::{Connection, Row, params};
 
 use super::agents::{self, Head};
@@ -240,6 +240,9 @@ pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallibl
         }
         return Err(conflict(format!("input {id} has another body")));
     }
+    if !head.lifecycle.accepts() {
+        return Ok(Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
+    }
     let depth = head.open_inputs;
     Ok(if depth >= INBOX_INPUTS_MAX { Err(AcceptError::Busy { depth }) } else { Ok(None) })
 }
@@ -432,6 +435,9 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
     let mut head = at_home(tx.conn, agent)?;
     let known = by_id(tx.conn, head.key, agent, input)?;
     let known = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+    if !head.lifecycle.accepts() {
+        return Err(StoreError::Lifecycle { state: head.lifecycle }.into());
+    }
     let state = moved(known.state, InputEvent::Redrive)?;
     let change = head.change();
     execute(

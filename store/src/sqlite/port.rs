@@ -18,10 +18,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, Lifecycle,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention,
-    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Step, StoreError, StoredInput, Unit,
-    UnitFailure, UnitOutcome,
+    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step, StoreError, StoredInput,
+    Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -31,8 +31,8 @@ use super::inputs::{Arrival, Listed, key_of};
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, migrations,
-    outbox, plugins, retention, sessions, state, timers,
+    SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, lifecycle,
+    migrations, outbox, plugins, retention, sessions, state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -168,14 +168,13 @@ impl RuntimeStore for SqliteStore {
         self.read(move |conn| agents::image(conn, &agent)).await
     }
 
-    async fn set_lifecycle(
-        &self,
-        owner: &Owner,
-        lifecycle: Lifecycle,
-        events: Vec<NewEvent>,
-    ) -> Result<(), StoreError> {
+    async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.write(move |tx| lifecycle::recreate(tx, &agent)).await
+    }
+
+    async fn commit_lifecycle(&self, owner: &Owner, commit: LifecycleCommit) -> Result<Standing, StoreError> {
         let owner = owner.clone();
-        self.write(move |tx| agents::set_lifecycle(tx, &owner, &lifecycle, &events)).await
+        self.write(move |tx| lifecycle::commit(tx, &owner, &commit)).await
     }
 
     async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {

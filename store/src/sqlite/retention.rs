@@ -3,7 +3,7 @@
 use godwit_core::id::{AgentId, InputId, Revision, Seq};
 use godwit_core::input::InputState;
 use godwit_core::limits::PRUNE_ROWS_MAX;
-use godwit_core::store::{Pruned, Retention};
+use godwit_core::store::{Lifecycle, Pruned, Retention};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::agents::Head;
@@ -130,6 +130,9 @@ fn is_needed(conn: &Connection, head: &Head, kept_from: Revision, input: &Looked
     let Some(revision) = input.revision.filter(|revision| *revision > kept_from) else {
         return Ok(false);
     };
+    if head.lifecycle == Lifecycle::Deleted {
+        return Ok(false);
+    }
     // An input that an earlier generation ended has a revision of that one.
     let before = Revision(revision.0 - 1);
     let receipts = boundary::receipts(conn, head.key, &head.agent, head.generation, before, 1)?;

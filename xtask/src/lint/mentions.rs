@@ -18,6 +18,7 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/input.rs", "which input is admitted"),
     ("core/src/input/", "which input is admitted"),
     ("core/src/receipt.rs", "the receipt chain"),
+    ("core/src/lifecycle.rs", "which verb is legal in which state, and what it changes"),
     ("core/src/snapshot.rs", "the snapshot's envelope"),
     ("core/src/snapshot/", "the snapshot's envelope"),
     ("core/src/journal.rs", "the journal's entries"),

@@ -20,6 +20,9 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
         AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent | StoreError::Fenced { .. }) => {
             Answer::Elsewhere
         }
+        refused @ AcceptError::Store(StoreError::Lifecycle { .. }) => {
+            Answer::NotAccepted(NotAccepted::Refused(refused))
+        }
         AcceptError::Store(error) => {
             Answer::NotAccepted(NotAccepted::Unavailable { reason: error.to_string() })
         }
@@ -138,6 +141,8 @@ impl Driver {
             }
             // An input was accepted meanwhile: take it into account and try again.
             UnitFailure::Store(StoreError::Stale { .. }) => {}
+            // A verb came in between: loading it again tells which state it is in.
+            UnitFailure::Store(StoreError::Lifecycle { .. }) => {}
             UnitFailure::Store(error) => {
                 let is_unknown = matches!(error, StoreError::Unknown { .. });
                 let is_lost = is_loss(&error);

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use crate::digest::Digest;
-use crate::event::{EventKind, NewEvent};
+use crate::event::EventKind;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq, SpecRevision};
+use crate::lifecycle::Verb;
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{
@@ -12,8 +13,8 @@ use crate::store::conformance::fixture::{
 };
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, Accepted, BrokenReason, Home, Lifecycle, OutputEnd, OutputKey, Owner, Sharing, StoreError,
-    Unit, UnitFailure,
+    AcceptError, Accepted, BrokenReason, Home, Lifecycle, LifecycleCommit, OutputEnd, OutputKey, Owner,
+    Sharing, StoreError, Unit, UnitFailure,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -25,14 +26,13 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(writes_to_an_unknown_agent_say_so),
         Case::of(runnable_are_free_or_mine_with_work),
         Case::of(runnable_starves_nobody),
-        Case::of(the_lifecycle_is_set_once_with_its_events),
         Case::of(an_image_holds_all_that_a_start_needs),
         Case::of(nothing_of_one_agent_shows_under_another),
     ]
 }
 
-fn broken() -> Lifecycle {
-    Lifecycle::Broken(BrokenReason::Init { message: "no".to_owned() })
+fn broken() -> Verb {
+    Verb::Break(BrokenReason::Init { message: "no".to_owned() })
 }
 
 async fn a_created_agent_starts_at_nothing(world: World) {
@@ -139,7 +139,9 @@ async fn writes_to_an_unknown_agent_say_so(world: World) {
     let no_agent = Err(StoreError::NoAgent);
     assert_eq!(store.redrive(&nobody, input_id).await, no_agent);
     assert_eq!(store.release(&owner).await, no_agent);
-    assert_eq!(store.set_lifecycle(&owner, broken(), vec![]).await, no_agent);
+    let commit = LifecycleCommit::plan(&nobody, &Lifecycle::Active, &broken(), START_MS).unwrap();
+    assert_eq!(store.commit_lifecycle(&owner, commit).await, Err(StoreError::NoAgent));
+    assert_eq!(store.recreate(new_agent("nobody", "plain")).await, Err(StoreError::NoAgent));
     assert_eq!(store.end_outputs(&owner, &[]).await, no_agent);
     assert_eq!(store.finish_handoff(&nobody, moved).await, no_agent);
     let no_lease = Err(StoreError::NoAgent);
@@ -163,7 +165,7 @@ async fn runnable_are_free_or_mine_with_work(world: World) {
         assert!(matches!(accepted, Ok(Accepted::New { .. })));
     }
     publishing.turn(Turn::of(BoundaryKind::Init).output(&free, "hello")).await;
-    site.store.set_lifecycle(&sick.owner, broken(), vec![]).await.unwrap();
+    sick.verb(&broken()).await.unwrap();
     let named: BTreeSet<AgentId> = runnable_of(&site).await;
     let expected = [&free, mine.agent(), publishing.agent()].map(AgentId::clone);
     assert_eq!(named, BTreeSet::from(expected));
@@ -202,24 +204,6 @@ async fn runnable_starves_nobody(world: World) {
         }
     }
     panic!("never named: {waiting:?}");
-}
-
-async fn the_lifecycle_is_set_once_with_its_events(world: World) {
-    let site = world.site("a").await;
-    let desk = site.own("agent").await;
-    let event = || NewEvent::of_agent(desk.agent(), EventKind::AgentBroken, START_MS).with("reason", "init");
-    for _ in 0..2 {
-        let set = site.store.set_lifecycle(&desk.owner, broken(), vec![event()]).await;
-        assert_eq!(set, Ok(()));
-    }
-    let row = desk.row().await;
-    assert_eq!((row.lifecycle, row.revision), (broken(), Revision(0)));
-    let kind = Some(EventKind::AgentBroken);
-    let events = site.store.events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
-    assert_eq!(events.len(), 1, "it was so already");
-    desk.accept("a broken agent still accepts").await;
-    assert_eq!(site.store.set_lifecycle(&desk.owner, Lifecycle::Active, vec![]).await, Ok(()));
-    assert_eq!(desk.row().await.lifecycle, Lifecycle::Active);
 }
 
 async fn an_image_holds_all_that_a_start_needs(world: World) {

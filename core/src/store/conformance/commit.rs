@@ -10,7 +10,7 @@ use crate::store::conformance::fixture::{
     ALL, Desk, Turn, World, assert_failed, done, end, id, is_conflict, is_stale, picture,
 };
 use crate::store::conformance::{Case, START_MS};
-use crate::store::{Boundary, BrokenReason, Lifecycle, Sharing, Step, StoredInput};
+use crate::store::{Boundary, Sharing, Step, StoredInput};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -24,7 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(state_rows_are_written_listed_and_deleted),
         Case::of(a_repeated_unit_is_success_and_changes_nothing),
         Case::of(another_unit_on_an_old_revision_is_stale),
-        Case::of(a_lifecycle_and_events_commit_with_their_boundary),
+        Case::of(events_commit_with_their_boundary),
         Case::of(agent_time_never_goes_back),
     ]
 }
@@ -253,19 +253,14 @@ async fn another_unit_on_an_old_revision_is_stale(world: World) {
     }
 }
 
-async fn a_lifecycle_and_events_commit_with_their_boundary(world: World) {
+async fn events_commit_with_their_boundary(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
     let kind = EventKind::InputDeadLettered;
-    let broken = Lifecycle::Broken(BrokenReason::Init { message: "no".to_owned() });
     let event = NewEvent::of_agent(desk.agent(), kind, START_MS).with("reason", "fatal");
-    let turn = Turn::of(BoundaryKind::DeadLetter).lifecycle(broken.clone()).event(event.clone());
-    desk.turn(turn).await;
-    assert_eq!(desk.row().await.lifecycle, broken);
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).event(event.clone())).await;
     let events = events_of(&desk, kind).await;
     assert_eq!(events, [event]);
-    desk.turn(Turn::ends([])).await;
-    assert_eq!(desk.row().await.lifecycle, broken, "a boundary without one leaves it");
 }
 
 async fn events_of(desk: &Desk, kind: EventKind) -> Vec<NewEvent> {

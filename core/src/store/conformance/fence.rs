@@ -1,15 +1,15 @@
 //! The fence inside each fenced write (rule 2): whoever is not the current owner, or builds on another revision, changes
 //! nothing at all.
 
-use crate::event::{EventKind, NewEvent};
 use crate::id::{FencingToken, Generation, Incarnation, Revision};
 use crate::lease::Holder;
+use crate::lifecycle::Verb;
 use crate::output::UndeliverableReason;
+use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     Desk, Turn, World, assert_failed, host, id, is_fenced, is_stale, migration, picture,
 };
-use crate::store::conformance::{Case, START_MS};
-use crate::store::{BrokenReason, Lifecycle, OutputEnd, OutputKey, Owner, StoreError, UnitFailure};
+use crate::store::{BrokenReason, OutputEnd, OutputKey, Owner, StoreError, UnitFailure};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -37,9 +37,9 @@ async fn assert_all_fenced(desk: &Desk, owner: &Owner) {
     unit.owner = owner.clone();
     assert_failed(&store.commit_turns(unit).await, 0, is_fenced);
 
-    let event = NewEvent::of_agent(desk.agent(), EventKind::AgentBroken, START_MS);
-    let lifecycle = Lifecycle::Broken(BrokenReason::Forked);
-    assert_fenced(store.set_lifecycle(owner, lifecycle, vec![event]).await);
+    for verb in [Verb::Pause, Verb::Reset, Verb::Delete, Verb::Break(BrokenReason::Forked)] {
+        assert_fenced(store.commit_lifecycle(owner, desk.plan(&verb).await).await);
+    }
     let key = OutputKey { destination: id("somebody"), generation: Generation(1), number: 1 };
     let undeliverable = OutputEnd::Undeliverable(UndeliverableReason::NotFound);
     for end in [OutputEnd::Acknowledged, undeliverable] {

@@ -18,6 +18,7 @@ use crate::input::{
     Source,
 };
 use crate::lease::Lease;
+use crate::lifecycle::Verb;
 use crate::limits::{GuestLimits, PAGE_MAX};
 use crate::output::{Output, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
@@ -25,9 +26,9 @@ use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
 use crate::store::conformance::{ManualClock, StoreFactory};
 use crate::store::{
-    Accepted, AgentImage, AgentRow, Attempt, Boundary, Home, InputEnd, Lifecycle, NewAgent, Owner, Page,
-    RowFrame, RuntimeStore, SessionRequest, Sharing, Step, StoreError, StoredInput, Unit, UnitFailure,
-    UnitOutcome,
+    Accepted, AgentImage, AgentRow, Attempt, Boundary, Home, InputEnd, LifecycleCommit, NewAgent, Owner,
+    Page, RowFrame, RuntimeStore, SessionRequest, Sharing, Standing, Step, StoreError, StoredInput, Unit,
+    UnitFailure, UnitOutcome,
 };
 use crate::time::Clock;
 use crate::timer::{NewTimer, StoredTimer};
@@ -202,6 +203,17 @@ impl Desk {
         }
     }
 
+    /// Moves the agent along the table by a verb that its state allows.
+    pub(super) async fn verb(&self, verb: &Verb) -> Result<Standing, StoreError> {
+        self.store().commit_lifecycle(&self.owner, self.plan(verb).await).await
+    }
+
+    /// The commit of a verb from the state that the agent is in.
+    pub(super) async fn plan(&self, verb: &Verb) -> LifecycleCommit {
+        let state = self.row().await.lifecycle;
+        LifecycleCommit::plan(self.agent(), &state, verb, super::START_MS).unwrap()
+    }
+
     /// Commits one turn that ends `inputs` and must succeed.
     pub(super) async fn turn(&self, turn: Turn) -> Receipt {
         let unit = self.chain().await.turn(turn).unit();
@@ -307,7 +319,6 @@ impl Chain {
             state: turn.state,
             outputs: turn.outputs,
             timers: turn.timers,
-            lifecycle: turn.lifecycle,
             events: turn.events,
         }
     }
@@ -347,7 +358,6 @@ pub(super) struct Turn {
     outputs: Vec<Output>,
     timers: Vec<(String, Option<NewTimer>)>,
     snapshot: Option<String>,
-    lifecycle: Option<Lifecycle>,
     events: Vec<NewEvent>,
 }
 
@@ -360,7 +370,6 @@ impl Turn {
             outputs: Vec::new(),
             timers: Vec::new(),
             snapshot: None,
-            lifecycle: None,
             events: Vec::new(),
         }
     }
@@ -410,11 +419,6 @@ impl Turn {
 
     pub(super) fn snapshot(mut self, state: &str) -> Self {
         self.snapshot = Some(state.to_owned());
-        self
-    }
-
-    pub(super) fn lifecycle(mut self, lifecycle: Lifecycle) -> Self {
-        self.lifecycle = Some(lifecycle);
         self
     }
 
@@ -579,18 +583,18 @@ pub(super) fn is_not_home(error: &StoreError) -> bool {
 /// All that reads show of one agent, to compare before and after.
 #[derive(Debug, PartialEq)]
 pub(super) struct Picture {
-    row: Option<AgentRow>,
-    lease: Option<Lease>,
-    image: Option<AgentImage>,
-    inputs: Vec<StoredInput>,
-    open: Vec<Seq>,
-    outputs: Vec<StoredOutput>,
-    pending: Vec<u64>,
-    state: Vec<(String, Option<Bytes>)>,
-    timers: Vec<StoredTimer>,
-    receipts: Vec<Receipt>,
-    events: Vec<Event>,
-    frames: Vec<RowFrame>,
+    pub(super) row: Option<AgentRow>,
+    pub(super) lease: Option<Lease>,
+    pub(super) image: Option<AgentImage>,
+    pub(super) inputs: Vec<StoredInput>,
+    pub(super) open: Vec<Seq>,
+    pub(super) outputs: Vec<StoredOutput>,
+    pub(super) pending: Vec<u64>,
+    pub(super) state: Vec<(String, Option<Bytes>)>,
+    pub(super) timers: Vec<StoredTimer>,
+    pub(super) receipts: Vec<Receipt>,
+    pub(super) events: Vec<Event>,
+    pub(super) frames: Vec<RowFrame>,
 }
 
 /// Reads all of an agent.

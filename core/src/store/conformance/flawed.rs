@@ -14,19 +14,24 @@ use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
 use crate::input::{AbandonReason, InputState, NewInput, Outcome};
 use crate::lease::Lease;
+use crate::lifecycle::Forgotten;
 use crate::limits::PAGE_MAX;
 use crate::output::StoredOutput;
 use crate::receipt::Receipt;
 use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, Lifecycle,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, Row,
-    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Step, StoreError, StoredInput,
-    Unit, UnitOutcome,
+    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing, Step, StoreError,
+    StoredInput, Unit, UnitOutcome,
 };
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
+
+mod noticed;
+
+use noticed::NOTICED;
 
 /// The rule that a flawed store breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,114 +72,17 @@ pub enum Flaw {
     PrunesTheYoung,
     /// An update of the auth flows is a read and a write apart.
     UpdatesTorn,
+    /// No verb raises the token.
+    TokenKept,
+    /// No verb ends the inputs that wait.
+    OpenInputsForgotten,
+    /// Verbs append no events.
+    ChangesUntold,
 }
-
-/// Which cases notice which flaw.
-const NOTICED: &[(Flaw, &[&str])] = &[
-    (
-        Flaw::TokenUnchecked,
-        &[
-            "fence::a_stale_token_changes_nothing",
-            "fence::another_incarnation_changes_nothing",
-            "fence::a_taken_agent_refuses_the_former_owner",
-            "timers::only_the_owner_fires",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-    (
-        Flaw::RevisionUnchecked,
-        &[
-            "fence::a_stale_revision_changes_nothing",
-            "commit::another_unit_on_an_old_revision_is_stale",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-    (
-        Flaw::KeysForgotten,
-        &[
-            "accept::the_same_key_and_body_answers_what_is_stored",
-            "accept::another_body_under_a_key_is_refused",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-    (
-        Flaw::SilenceIgnored,
-        &["placing::only_waking_inputs_make_an_agent_runnable", "random::random_sequences_equal_the_model"],
-    ),
-    (
-        Flaw::ScopesForgotten,
-        &[
-            "placing::a_newer_input_replaces_all_queued_ones_of_its_scope",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-    (
-        Flaw::StampsForgotten,
-        &[
-            "accept::deliveries_follow_the_table",
-            "accept::a_refused_delivery_changes_nothing",
-            "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
-        ],
-    ),
-    (
-        Flaw::AcknowledgedUnwritten,
-        &["accept::an_accepted_input_is_stored_whole", "accept::seqs_are_admission_order_without_gaps"],
-    ),
-    (Flaw::FailuresSkipped, &["chain::the_first_failure_ends_the_chain"]),
-    (
-        Flaw::ExpiryIgnored,
-        &[
-            "sessions::a_buried_session_is_dead_for_ever",
-            "leases::an_expired_session_holds_until_it_is_buried",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-    (Flaw::AgentsMixed, &["agents::nothing_of_one_agent_shows_under_another"]),
-    (
-        Flaw::DeletesForgotten,
-        &[
-            "handoff_rows::deletes_travel_while_a_migration_is_open",
-            "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
-        ],
-    ),
-    (
-        Flaw::CopiesKept,
-        &["handoff::a_discarded_copy_leaves_nothing", "handoff::a_discarded_copy_puts_its_tombstone_back"],
-    ),
-    (Flaw::EventsUnfiltered, &["events::events_are_read_after_a_cursor_by_agent_and_kind"]),
-    (
-        Flaw::OutputsKept,
-        &[
-            "outbox::an_acknowledged_output_is_gone",
-            "outbox::an_undeliverable_output_is_kept_with_its_reason",
-        ],
-    ),
-    (
-        Flaw::TimerRevisionsIgnored,
-        &["timers::a_timer_set_anew_is_another_timer", "random::random_sequences_equal_the_model"],
-    ),
-    (
-        Flaw::NotDurable,
-        &[
-            "commit::what_was_answered_is_there_after_reopening",
-            "leases::tokens_rise_across_releases_expiry_and_restarts",
-            "handoff::each_home_survives_reopening",
-        ],
-    ),
-    (Flaw::UpdatesTorn, &["auth::updates_at_once_all_count"]),
-    (
-        Flaw::PrunesTheYoung,
-        &[
-            "retention::ended_inputs_go_when_their_time_is_over",
-            "retention::the_newest_dead_letters_stay",
-            "random::random_sequences_equal_the_model",
-        ],
-    ),
-];
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -193,6 +101,9 @@ impl Flaw {
         Self::NotDurable,
         Self::PrunesTheYoung,
         Self::UpdatesTorn,
+        Self::TokenKept,
+        Self::OpenInputsForgotten,
+        Self::ChangesUntold,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.
@@ -374,14 +285,19 @@ impl RuntimeStore for Flawed {
         self.inner.image(agent).await
     }
 
-    async fn set_lifecycle(
-        &self,
-        owner: &Owner,
-        lifecycle: Lifecycle,
-        events: Vec<NewEvent>,
-    ) -> Result<(), StoreError> {
+    async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {
+        self.inner.recreate(agent).await
+    }
+
+    async fn commit_lifecycle(&self, owner: &Owner, commit: LifecycleCommit) -> Result<Standing, StoreError> {
         let owner = self.pass(owner).await;
-        self.inner.set_lifecycle(&owner, lifecycle, events).await
+        let commit = match self.flaw {
+            Flaw::TokenKept => commit.forgetting(Forgotten::Token),
+            Flaw::OpenInputsForgotten => commit.forgetting(Forgotten::Inputs),
+            Flaw::ChangesUntold => commit.forgetting(Forgotten::Events),
+            _ => commit,
+        };
+        self.inner.commit_lifecycle(&owner, commit).await
     }
 
     async fn accept(&self, mut input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {

@@ -1,9 +1,9 @@
 //! An agent is at home in one store (rule 4): elsewhere, and on its way, nothing but the handoff may write.
 
-use crate::event::{EventKind, NewEvent};
 use crate::id::MigrationId;
 use crate::input::InputState;
 use crate::lease::GrantCause;
+use crate::lifecycle::Verb;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{
     Desk, Site, Turn, World, assert_failed, host, is_not_home, message, migration, new_agent, picture,
@@ -11,7 +11,8 @@ use crate::store::conformance::fixture::{
 use crate::store::conformance::journey::Journey;
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, BrokenReason, Home, Lifecycle, OutputEnd, OutputKey, Owner, Sharing, StoreError,
+    AcceptError, BrokenReason, Home, Lifecycle, LifecycleCommit, OutputEnd, OutputKey, Owner, Sharing,
+    StoreError,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -43,9 +44,10 @@ async fn assert_all_not_home(site: &Site, desk: &Desk) {
         chain.owner = owner.clone();
         let unit = chain.turn(Turn::ends([]).state("late", Some("1"))).unit();
         assert_failed(&store.commit_turns(unit).await, 0, is_not_home);
-        let lifecycle = Lifecycle::Broken(BrokenReason::Forked);
-        let event = NewEvent::of_agent(agent, EventKind::AgentBroken, START_MS);
-        assert_eq!(store.set_lifecycle(owner, lifecycle, vec![event]).await, Err(not_home()));
+        for verb in [Verb::Pause, Verb::Reset, Verb::Delete, Verb::Break(BrokenReason::Forked)] {
+            let commit = LifecycleCommit::plan(agent, &Lifecycle::Active, &verb, START_MS).unwrap();
+            assert_eq!(store.commit_lifecycle(owner, commit).await, Err(not_home()));
+        }
         let key =
             OutputKey { destination: super::fixture::id("somebody"), generation: row.generation, number: 1 };
         let ends = [(key, OutputEnd::Acknowledged)];

@@ -1,4 +1,5 @@
-//! Random sequences against a model that shares no code with any store: tokens, numbers, revisions, fates of inputs.
+//! Random sequences against a model that shares no code with any store: tokens, numbers, revisions, fates of inputs,
+//! lifecycles.
 //!
 //! Three hosts share a store with two agents. They acquire, commit, lose and return; every grant that was ever given is
 //! tried again later. After each step everything that the store shows must equal the model.
@@ -11,14 +12,18 @@ use crate::input::{AbandonReason, InputState, Lane, Mode, NewInput};
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{
-    ALL, Desk, Site, Store, TTL, Turn, World, done, host, id, is_conflict, is_fenced, is_stale, keyed,
-    message,
+    ALL, Desk, Site, Store, TTL, Turn, World, done, host, id, keyed, message,
 };
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
     AcceptError, Accepted, OutputEnd, OutputKey, Owner, Pruned, Retention, Sharing, StoreError, UnitFailure,
 };
 use crate::time::Clock;
+
+mod model;
+mod verbs;
+
+use model::{Answer, Fate, Life, Model, ModelInput, Random, answer, fate};
 
 const STEPS: u64 = 120;
 const HOSTS: u64 = 3;
@@ -41,96 +46,6 @@ async fn random_sequences_equal_the_model(world: World) {
             run.step().await;
             run.compare().await;
         }
-    }
-}
-
-/// SplitMix64: small, seeded, good enough to choose steps.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        usize::try_from(mixed % end as u64).unwrap()
-    }
-
-    fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Waiting,
-    Applied,
-    GivenUp,
-    Replaced,
-    Abandoned,
-}
-
-#[derive(Debug)]
-struct ModelInput {
-    id: InputId,
-    key: Option<String>,
-    body: String,
-    lane: Lane,
-    wakes: bool,
-    supersedes: Option<String>,
-    is_staged: bool,
-    fate: Fate,
-    /// When it ended.
-    ended_at_ms: Option<u64>,
-    /// Whether retention has removed it.
-    is_gone: bool,
-}
-
-/// One agent as it must be.
-#[derive(Debug, Default)]
-struct Model {
-    token: u64,
-    /// Number of the holding host.
-    holder: Option<usize>,
-    revision: u64,
-    inputs: Vec<ModelInput>,
-    state: BTreeMap<String, String>,
-    sent: BTreeMap<&'static str, u64>,
-    /// By name: the revision that set it.
-    timers: BTreeMap<&'static str, u64>,
-    pending: Vec<(&'static str, u64)>,
-}
-
-impl Model {
-    /// A newer input takes the place of the queued ones of its scope.
-    fn replace(&mut self, supersedes: Option<&String>, now_ms: u64) {
-        for older in &mut self.inputs {
-            let is_queued = older.fate == Fate::Waiting && !older.is_staged;
-            if is_queued && supersedes.is_some() && older.supersedes.as_ref() == supersedes {
-                older.fate = Fate::Replaced;
-                older.ended_at_ms = Some(now_ms);
-            }
-        }
-    }
-}
-
-/// What a store answered, as far as the model knows answers.
-#[derive(Debug, PartialEq)]
-enum Answer {
-    Done,
-    Fenced,
-    Stale,
-    Conflict,
-}
-
-fn answer<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Answer {
-    match result {
-        Ok(_) => Answer::Done,
-        Err(error) if is_fenced(&error) => Answer::Fenced,
-        Err(error) if is_stale(&error) => Answer::Stale,
-        Err(error) if is_conflict(&error) => Answer::Conflict,
-        Err(error) => panic!("not in the model: {error:?}"),
     }
 }
 
@@ -160,7 +75,7 @@ impl Run {
             random: Random(seed),
             at: String::new(),
             sites,
-            models: AGENTS.iter().map(|_| Model::default()).collect(),
+            models: AGENTS.iter().map(|_| Model { generation: 1, ..Model::default() }).collect(),
             grants: AGENTS.iter().map(|_| Vec::new()).collect(),
             migrations: 0,
         }
@@ -175,15 +90,17 @@ impl Run {
         match self.random.below(100) {
             0..18 => self.acquire(agent).await,
             18..40 => self.accept(agent).await,
-            40..66 => self.commit(agent).await,
-            66..69 => self.fire(agent).await,
-            69..72 => self.stage(agent).await,
-            72..75 => self.abandon(agent).await,
-            75..78 => self.release(agent).await,
+            40..61 => self.commit(agent).await,
+            61..64 => self.fire(agent).await,
+            64..67 => self.stage(agent).await,
+            67..70 => self.abandon(agent).await,
+            70..76 => self.verb(agent).await,
+            76..78 => self.release(agent).await,
             78..83 => self.redrive(agent).await,
             83..88 => self.acknowledge(agent).await,
             88..92 => self.transfer(agent).await,
-            92..95 => self.leave().await,
+            92..94 => self.leave().await,
+            94..95 => self.recreate(agent).await,
             95..97 => self.expire().await,
             97..98 => self.prune(agent).await,
             _ => self.reopen().await,
@@ -206,7 +123,8 @@ impl Run {
     fn is_current(&self, agent: usize, owner: &Owner) -> bool {
         let model = &self.models[agent];
         let holder = model.holder.map(|number| self.sites[number].incarnation);
-        owner.token.0 == model.token && holder == Some(owner.incarnation)
+        let is_of_generation = owner.generation.0 == model.generation;
+        owner.token.0 == model.token && is_of_generation && holder == Some(owner.incarnation)
     }
 
     async fn acquire(&mut self, agent: usize) {
@@ -250,6 +168,7 @@ impl Run {
         let known = model.inputs.iter().position(is_known);
         match (known, answered) {
             (None, Ok(Accepted::New { seq })) => {
+                assert!(model.life.accepts(), "{}", self.at);
                 model.replace(supersedes.as_ref(), now_ms);
                 let wakes = !is_silent;
                 let (is_staged, fate) = (false, Fate::Waiting);
@@ -264,6 +183,7 @@ impl Run {
                     fate,
                     ended_at_ms: None,
                     is_gone: false,
+                    is_ended_by_verb: false,
                 };
                 model.inputs.push(new);
                 assert_eq!(seq, Seq(model.inputs.len() as u64), "{}", self.at);
@@ -272,6 +192,10 @@ impl Run {
                 let known = &mut model.inputs[known];
                 known.wakes |= known.fate == Fate::Waiting && !is_silent;
                 assert_eq!((stored.input.id, &body), (known.id, &known.body), "{}", self.at);
+            }
+            (None, Err(AcceptError::Store(StoreError::Lifecycle { state }))) => {
+                assert!(!model.life.accepts(), "{}", self.at);
+                assert_eq!(state, model.life.stored(), "{}", self.at);
             }
             (Some(known), Err(AcceptError::KeyReused)) => {
                 assert_ne!(model.inputs[known].body, body, "{}", self.at);
@@ -327,7 +251,7 @@ impl Run {
         let fits = match input.fate {
             Fate::Waiting => from == InputState::Queued && !input.is_staged,
             Fate::GivenUp => from == InputState::DeadLettered,
-            Fate::Abandoned => true,
+            Fate::Abandoned => !input.is_ended_by_verb,
             Fate::Applied | Fate::Replaced => false,
         } && !input.is_gone;
         let name = id(AGENTS[agent]);
@@ -374,10 +298,12 @@ impl Run {
         }
         let unit = chain.turn(turn).unit();
         let outcome = desk.commit(unit.clone()).await;
-        if !self.is_current(agent, &desk.owner) || is_wrong_base {
+        let does_run = self.models[agent].life.runs();
+        if !self.is_current(agent, &desk.owner) || is_wrong_base || !does_run {
             let expected = match self.is_current(agent, &desk.owner) {
                 false => Answer::Fenced,
-                true => Answer::Stale,
+                true if is_wrong_base => Answer::Stale,
+                true => Answer::Lifecycle,
             };
             let Some(UnitFailure::Store(error)) = outcome.failure else {
                 panic!("{}: {outcome:?}", self.at);
@@ -406,7 +332,7 @@ impl Run {
         if let Some(destination) = destination {
             let number = model.sent.entry(destination).or_default();
             *number += 1;
-            model.pending.push((destination, *number));
+            model.pending.push((destination, model.generation, *number));
         }
         match timer {
             Some(timer) if sets => drop(model.timers.insert(timer, model.revision)),
@@ -433,8 +359,14 @@ impl Run {
             assert_eq!(answer(refused), Answer::Fenced, "{}", self.at);
             return;
         }
-        let input = InputId::of_timer(&id(AGENTS[agent]), Generation(1), name, Revision(revision));
         let model = &mut self.models[agent];
+        let generation = Generation(model.generation);
+        let input = InputId::of_timer(&id(AGENTS[agent]), generation, name, Revision(revision));
+        if set_at == Some(revision) && !model.life.accepts() {
+            let refused = AcceptError::Store(StoreError::Lifecycle { state: model.life.stored() });
+            assert_eq!(fired, Err(refused), "{}", self.at);
+            return;
+        }
         if set_at == Some(revision) {
             model.timers.remove(name);
             let body = "due".to_owned();
@@ -449,6 +381,7 @@ impl Run {
                 fate: Fate::Waiting,
                 ended_at_ms: None,
                 is_gone: false,
+                is_ended_by_verb: false,
             };
             model.inputs.push(fired);
         }
@@ -471,7 +404,9 @@ impl Run {
 
     async fn release(&mut self, agent: usize) {
         let Some(desk) = self.grant(agent) else { return };
-        let is_free = self.models[agent].holder.is_none() && desk.owner.token.0 == self.models[agent].token;
+        let model = &self.models[agent];
+        let is_same = (desk.owner.token.0, desk.owner.generation.0) == (model.token, model.generation);
+        let is_free = model.holder.is_none() && is_same;
         let expected = match self.is_current(agent, &desk.owner) || is_free {
             true => Answer::Done,
             false => Answer::Fenced,
@@ -489,7 +424,9 @@ impl Run {
             (input.id, input.fate)
         };
         let expected = match fate {
-            Fate::GivenUp if !self.models[agent].inputs[chosen].is_gone => Answer::Done,
+            _ if self.models[agent].inputs[chosen].is_gone => Answer::Conflict,
+            _ if !self.models[agent].life.accepts() => Answer::Lifecycle,
+            Fate::GivenUp => Answer::Done,
             _ => Answer::Conflict,
         };
         let answered = self.store().redrive(&id(AGENTS[agent]), input).await;
@@ -508,8 +445,9 @@ impl Run {
             return;
         }
         let chosen = self.random.below(count);
-        let (destination, number) = self.models[agent].pending[chosen];
-        let key = OutputKey { destination: id(destination), generation: Generation(1), number };
+        let (destination, generation, number) = self.models[agent].pending[chosen];
+        let generation = Generation(generation);
+        let key = OutputKey { destination: id(destination), generation, number };
         let expected = match self.is_current(agent, &desk.owner) {
             true => Answer::Done,
             false => Answer::Fenced,
@@ -614,6 +552,8 @@ impl Run {
         assert_eq!(row.token, FencingToken(model.token), "{at}");
         assert_eq!(row.holder.map(|holder| holder.incarnation), holder, "{at}");
         assert_eq!(row.revision, Revision(model.revision), "{at}");
+        assert_eq!(row.generation, Generation(model.generation), "{at}");
+        assert_eq!(row.lifecycle, model.life.stored(), "{at}");
         assert_eq!(row.next_seq, Seq(model.inputs.len() as u64 + 1), "{at}");
 
         let inputs = store.inputs(agent, None, ALL).await.unwrap();
@@ -640,7 +580,8 @@ impl Run {
         let waking = waiting.iter().filter(|input| input.wakes).count() as u64;
         assert_eq!(row.waking_inputs, waking, "{at}");
         let runnable = store.runnable(self.sites[0].incarnation, PAGE_MAX).await.unwrap();
-        let is_runnable = (waking > 0 || !model.pending.is_empty()) && model.holder.is_none_or(|at| at == 0);
+        let has_work = model.life.runs() && waking > 0 || model.life == Life::Retiring;
+        let is_runnable = (has_work || !model.pending.is_empty()) && model.holder.is_none_or(|at| at == 0);
         assert_eq!(runnable.contains(agent), is_runnable, "{at}");
 
         let mut state = BTreeMap::new();
@@ -651,8 +592,10 @@ impl Run {
         assert_eq!(state, model.state, "{at}");
 
         let pending = store.pending_outputs(agent, ALL).await.unwrap();
-        let pending: Vec<(&str, u64)> =
-            pending.iter().map(|output| (output.output.destination.as_str(), output.number)).collect();
+        let pending: Vec<(&str, u64, u64)> = pending
+            .iter()
+            .map(|output| (output.output.destination.as_str(), output.generation.0, output.number))
+            .collect();
         assert_eq!(pending, model.pending, "{at}");
 
         let timers = store.timers(agent).await.unwrap();
@@ -664,18 +607,8 @@ impl Run {
 
         let image = store.image(agent).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
-        let receipts = store.receipts(agent, Generation(1), Revision(0), PAGE_MAX).await.unwrap();
+        let receipts = store.receipts(agent, row.generation, Revision(0), PAGE_MAX).await.unwrap();
         assert_eq!(receipts.len() as u64, model.revision, "{at}");
         assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");
-    }
-}
-
-fn fate(state: InputState) -> Fate {
-    match state {
-        InputState::Queued | InputState::Staged => Fate::Waiting,
-        InputState::Consumed => Fate::Applied,
-        InputState::DeadLettered => Fate::GivenUp,
-        InputState::Replaced => Fate::Replaced,
-        InputState::Abandoned => Fate::Abandoned,
     }
 }

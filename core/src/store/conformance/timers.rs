@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::id::{Generation, InputId, Revision, Seq};
 use crate::input::{InputState, Kind, Source};
+use crate::lifecycle::Verb;
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::migration::Phase;
 use crate::receipt::BoundaryKind;
@@ -12,7 +13,7 @@ use crate::store::conformance::fixture::{
 };
 use crate::store::conformance::journey::Journey;
 use crate::store::conformance::{Case, START_MS};
-use crate::store::{AcceptError, BrokenReason, Lifecycle, Row, RowKey, Sharing, StoreError};
+use crate::store::{AcceptError, BrokenReason, Row, RowKey, Sharing, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -191,11 +192,10 @@ async fn timers_are_due_for_who_may_own_the_agent(world: World) {
 async fn timers_of_agents_that_take_nothing_are_not_due(world: World) {
     let site = world.site("a").await;
     let desk = sleeper(&site).await;
-    let broken = Lifecycle::Broken(BrokenReason::Forked);
-    desk.store().set_lifecycle(&desk.owner, broken, vec![]).await.unwrap();
+    desk.verb(&Verb::Break(BrokenReason::Forked)).await.unwrap();
     assert_eq!(due(&site, 99, 9).await, []);
     assert_eq!(site.store.next_timer_at(site.incarnation).await, Ok(None));
-    desk.store().set_lifecycle(&desk.owner, Lifecycle::Active, vec![]).await.unwrap();
+    desk.verb(&Verb::Recover).await.unwrap();
     assert_eq!(due(&site, 99, 9).await.len(), 2);
 }
 

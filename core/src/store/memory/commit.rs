@@ -43,6 +43,7 @@ impl Tables {
         let rows = self.at_home(agent)?;
         let known = rows.input_by_id(input).cloned();
         let mut input = known.ok_or_else(|| conflict(format!("input {input} is not here")))?;
+        check_accepts(rows)?;
         input.state = moved(input.state, InputEvent::Redrive)?;
         input.attempts = 0;
         input.deaths = 0;
@@ -225,6 +226,7 @@ pub(super) fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<Stored
             Err(conflict(format!("input {} has another body", new.input.id)).into())
         };
     }
+    check_accepts(rows)?;
     let depth = rows.open_inputs();
     if depth >= INBOX_INPUTS_MAX {
         return Err(AcceptError::Busy { depth });
@@ -263,6 +265,11 @@ fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) {
         input.ended_at_ms = Some(new.input.accepted_at_ms);
         rows.put(Row::Input(input));
     }
+}
+
+fn check_accepts(rows: &AgentRows) -> Result<(), StoreError> {
+    let state = &rows.portable().lifecycle;
+    if state.accepts() { Ok(()) } else { Err(StoreError::Lifecycle { state: state.clone() }) }
 }
 
 /// Writes an input that was let in.
@@ -365,6 +372,9 @@ fn write_checkpoint(rows: &mut AgentRows, snapshot: Snapshot) -> Result<(), Stor
 fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Result<(), StoreError> {
     let receipt = &boundary.receipt;
     let portable = rows.portable();
+    if !portable.lifecycle.takes_boundary(receipt.kind) {
+        return Err(StoreError::Lifecycle { state: portable.lifecycle.clone() });
+    }
     if receipt.agent != owner.agent || receipt.generation != owner.generation {
         return Err(conflict("the receipt is another agent's or generation's"));
     }
@@ -411,7 +421,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
-    let Boundary { receipt, ends, snapshot, state, outputs, timers, lifecycle, events } = boundary;
+    let Boundary { receipt, ends, snapshot, state, outputs, timers, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         let event = match outcome {
@@ -459,7 +469,6 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<
         portable.revision = receipt.revision;
         portable.head = receipt.digest();
         portable.time_ms = portable.time_ms.max(receipt.committed_at_ms);
-        portable.lifecycle = lifecycle.unwrap_or_else(|| portable.lifecycle.clone());
     });
     rows.put(Row::Receipt(receipt));
     events

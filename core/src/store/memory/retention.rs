@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::{AgentId, Revision, Seq};
 use crate::input::{InputState, Outcome};
+use crate::lifecycle::Lifecycle;
 use crate::limits::PRUNE_ROWS_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::store::agent::StoredInput;
@@ -64,6 +65,9 @@ fn is_needed(rows: &AgentRows, input: &StoredInput) -> bool {
     else {
         return false;
     };
+    if rows.portable().lifecycle == Lifecycle::Deleted {
+        return false;
+    }
     let generation = rows.portable().generation;
     let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
     let kept_from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);

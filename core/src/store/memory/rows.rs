@@ -11,11 +11,12 @@ use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq, SpecRevision};
 use crate::input::{InputState, Kind, Scope};
 use crate::lease::GrantCause;
+use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
-use crate::store::agent::{Home, Lifecycle, StoredInput, Tombstone};
+use crate::store::agent::{Home, StoredInput, Tombstone};
 use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey};
 use crate::timer::StoredTimer;
 
@@ -334,6 +335,20 @@ impl AgentRows {
                 self.by_key.remove(key);
             }
             self.unlog(&RowName::Input(seq));
+        }
+    }
+
+    /// Lets go of what only the guest's own history explains: its snapshot, its `state` rows, its
+    /// timers. No migration is open.
+    pub(super) fn clear_state(&mut self) {
+        debug_assert!(!self.is_travelling, "the raised token has closed the migrations");
+        self.unlog(&RowName::Snapshot);
+        self.snapshot = None;
+        for key in std::mem::take(&mut self.state).into_keys() {
+            self.unlog(&RowName::State(key));
+        }
+        for name in std::mem::take(&mut self.timers).into_keys() {
+            self.unlog(&RowName::Timer(name));
         }
     }
 

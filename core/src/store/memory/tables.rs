@@ -11,10 +11,11 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
 };
 use crate::lease::{GrantCause, Holder, Lease};
+use crate::lifecycle::Lifecycle;
 use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
-use crate::store::agent::{AgentImage, AgentRow, Home, Lifecycle, NewAgent};
+use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::Owner;
 use crate::store::error::StoreError;
@@ -243,6 +244,9 @@ impl Tables {
     pub(super) fn create(&mut self, new: NewAgent) -> Result<bool, StoreError> {
         if self.agents.contains_key(&new.agent) {
             let rows = self.at_home(&new.agent)?;
+            if rows.portable().lifecycle == Lifecycle::Deleted {
+                return Err(StoreError::Lifecycle { state: Lifecycle::Deleted });
+            }
             return if rows.spec() == Some(&new.spec) && rows.portable().labels == new.labels {
                 Ok(false)
             } else {
@@ -310,12 +314,12 @@ impl Tables {
     }
 
     fn is_runnable(&self, rows: &AgentRows, incarnation: Incarnation) -> bool {
-        let has_work = rows.waking_inputs() > 0 || super::pending(rows, 0).next().is_some();
+        let lifecycle = &rows.portable().lifecycle;
+        let has_work = lifecycle.runs() && rows.waking_inputs() > 0
+            || *lifecycle == Lifecycle::Retiring
+            || lifecycle.publishes() && super::pending(rows, 0).next().is_some();
         let is_free_or_mine = self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation);
-        rows.standing.home == Home::Here
-            && rows.portable().lifecycle == Lifecycle::Active
-            && has_work
-            && is_free_or_mine
+        rows.standing.home == Home::Here && has_work && is_free_or_mine
     }
 
     pub(super) fn image(&self, agent: &AgentId) -> Option<AgentImage> {
@@ -334,20 +338,6 @@ impl Tables {
             snapshot: snapshot.cloned(),
             receipts: rows.receipts_from(generation, from).cloned().collect(),
         })
-    }
-
-    pub(super) fn set_lifecycle(
-        &mut self,
-        owner: &Owner,
-        lifecycle: Lifecycle,
-        events: Vec<NewEvent>,
-    ) -> Result<(), StoreError> {
-        let rows = self.fenced(owner)?;
-        if rows.portable().lifecycle != lifecycle {
-            rows.update(|portable| portable.lifecycle = lifecycle);
-            self.append(events);
-        }
-        Ok(())
     }
 
     // --- plugins
@@ -380,6 +370,10 @@ impl Tables {
         let mut infos: Vec<PluginInfo> = self.plugins.values().map(|(info, _)| info.clone()).collect();
         infos.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         infos
+    }
+
+    pub(super) fn has_plugin(&self, plugin: Digest) -> bool {
+        self.plugins.contains_key(&plugin)
     }
 
     pub(super) fn component(&self, plugin: Digest) -> Option<Bytes> {

@@ -2,8 +2,9 @@
 
 use crate::id::{Incarnation, InputId, Revision, Seq};
 use crate::input::NewInput;
+use crate::lifecycle::Lifecycle;
 use crate::limits::INBOX_INPUTS_MAX;
-use crate::store::agent::{Home, Lifecycle};
+use crate::store::agent::Home;
 use crate::store::commit::{AcceptError, Owner};
 use crate::store::memory::commit::{admit, door};
 use crate::store::memory::rows::AgentRows;

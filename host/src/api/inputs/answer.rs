@@ -77,7 +77,7 @@ fn unreplied(outcome: &Outcome) -> Problem {
         Outcome::Committed { .. } => (Code::Internal, String::from("the reply is missing")),
         Outcome::Replaced { by } => (Code::InputReplaced, format!("replaced by input {by}")),
         Outcome::Abandoned { reason } => {
-            (Code::InputAbandoned, format!("ended before its turn: {}", json::abandoned(*reason)))
+            (Code::InputAbandoned, format!("ended before its turn: {}", reason.name()))
         }
         Outcome::DeadLettered { reason, .. } => dead_lettered(reason),
     };

@@ -1,6 +1,6 @@
 //! Inputs as JSON: what was sent, where it is, how it ended, what the agent answered.
 
-use godwit_core::input::{AbandonReason, DeadLetterReason, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::input::{DeadLetterReason, Outcome, Reply, ReplyOutcome, Source};
 use godwit_core::store::StoredInput;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,7 @@ pub(super) fn outcome(outcome: &Outcome) -> Map<String, Value> {
             Value::Object(members)
         }
         Outcome::Replaced { by } => json!({"outcome": "replaced", "by": by.to_string()}),
-        Outcome::Abandoned { reason } => json!({"outcome": "abandoned", "reason": abandoned(*reason)}),
+        Outcome::Abandoned { reason } => json!({"outcome": "abandoned", "reason": reason.name()}),
     })
 }
 
@@ -68,17 +68,6 @@ fn dead_lettered(reason: &DeadLetterReason) -> Map<String, Value> {
             json!({"reason": "killed_host", "fault": "killed_host", "attempts": attempts})
         }
     })
-}
-
-/// The name of the verb that ended an input.
-pub(super) fn abandoned(reason: AbandonReason) -> &'static str {
-    match reason {
-        AbandonReason::Retired => "retired",
-        AbandonReason::Reset => "reset",
-        AbandonReason::Stopped => "stopped",
-        AbandonReason::Destroyed => "destroyed",
-        AbandonReason::Cancelled => "cancelled",
-    }
 }
 
 fn reply_json(reply: &Reply) -> Value {

@@ -5,7 +5,7 @@
 -- postcard. `change` is the agent's change number of the row's last write: unique and ascending per agent.
 --
 -- home:      0 here, 1 handing off, 2 prepared, 3 moved, 4 a copy that no id names yet
--- lifecycle: 0 active, 1 broken
+-- lifecycle: 0 active, 1 broken, 2 paused, 3 retiring, 4 retired, 5 suspended, 6 deleted
 -- lane:      0 steer, 1 queue
 -- state of inputs:  0 queued, 1 staged, 2 consumed, 3 dead-lettered, 4 replaced, 5 abandoned
 -- state of outputs: 0 pending, 1 undeliverable
@@ -43,7 +43,7 @@ CREATE TABLE agent (
     key             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL,
     home            INTEGER NOT NULL CHECK (home BETWEEN 0 AND 4),
-    lifecycle       INTEGER NOT NULL CHECK (lifecycle IN (0, 1)),
+    lifecycle       INTEGER NOT NULL CHECK (lifecycle BETWEEN 0 AND 6),
     generation      INTEGER NOT NULL,
     revision        INTEGER NOT NULL CHECK (revision >= 0),
     token           INTEGER NOT NULL CHECK (token >= 0),
@@ -72,13 +72,15 @@ CREATE TABLE agent (
     -- The migration that home 1..4 names.
     migration       BLOB,
     home_sealed     BLOB,
-    broken_sealed   BLOB,
+    -- Why it is broken or suspended.
+    lifecycle_sealed BLOB,
     labels_sealed   BLOB NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
 CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
 CREATE INDEX agent_runnable ON agent (key)
-    WHERE home = 0 AND lifecycle = 0 AND (waking_inputs > 0 OR pending_outputs > 0);
+    WHERE home = 0 AND (lifecycle = 3 OR (waking_inputs > 0 AND lifecycle = 0)
+        OR (pending_outputs > 0 AND lifecycle IN (0, 2, 4, 6)));
 
 CREATE TABLE spec (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,

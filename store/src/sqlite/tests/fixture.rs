@@ -249,7 +249,6 @@ impl Desk {
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
-            lifecycle: None,
             events: Vec::new(),
         }
     }

@@ -1,0 +1,126 @@
+//! Which cases must fail on which flawed store.
+
+use super::Flaw;
+
+/// Which cases notice which flaw.
+pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
+    (
+        Flaw::TokenUnchecked,
+        &[
+            "fence::a_stale_token_changes_nothing",
+            "fence::another_incarnation_changes_nothing",
+            "fence::a_taken_agent_refuses_the_former_owner",
+            "timers::only_the_owner_fires",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::RevisionUnchecked,
+        &[
+            "fence::a_stale_revision_changes_nothing",
+            "commit::another_unit_on_an_old_revision_is_stale",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::KeysForgotten,
+        &[
+            "accept::the_same_key_and_body_answers_what_is_stored",
+            "accept::another_body_under_a_key_is_refused",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::SilenceIgnored,
+        &["placing::only_waking_inputs_make_an_agent_runnable", "random::random_sequences_equal_the_model"],
+    ),
+    (
+        Flaw::ScopesForgotten,
+        &[
+            "placing::a_newer_input_replaces_all_queued_ones_of_its_scope",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::StampsForgotten,
+        &[
+            "accept::deliveries_follow_the_table",
+            "accept::a_refused_delivery_changes_nothing",
+            "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
+        ],
+    ),
+    (
+        Flaw::AcknowledgedUnwritten,
+        &["accept::an_accepted_input_is_stored_whole", "accept::seqs_are_admission_order_without_gaps"],
+    ),
+    (Flaw::FailuresSkipped, &["chain::the_first_failure_ends_the_chain"]),
+    (
+        Flaw::ExpiryIgnored,
+        &[
+            "sessions::a_buried_session_is_dead_for_ever",
+            "leases::an_expired_session_holds_until_it_is_buried",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (Flaw::AgentsMixed, &["agents::nothing_of_one_agent_shows_under_another"]),
+    (
+        Flaw::DeletesForgotten,
+        &[
+            "handoff_rows::deletes_travel_while_a_migration_is_open",
+            "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
+        ],
+    ),
+    (
+        Flaw::CopiesKept,
+        &["handoff::a_discarded_copy_leaves_nothing", "handoff::a_discarded_copy_puts_its_tombstone_back"],
+    ),
+    (Flaw::EventsUnfiltered, &["events::events_are_read_after_a_cursor_by_agent_and_kind"]),
+    (
+        Flaw::OutputsKept,
+        &[
+            "outbox::an_acknowledged_output_is_gone",
+            "outbox::an_undeliverable_output_is_kept_with_its_reason",
+        ],
+    ),
+    (
+        Flaw::TimerRevisionsIgnored,
+        &["timers::a_timer_set_anew_is_another_timer", "random::random_sequences_equal_the_model"],
+    ),
+    (
+        Flaw::NotDurable,
+        &[
+            "commit::what_was_answered_is_there_after_reopening",
+            "leases::tokens_rise_across_releases_expiry_and_restarts",
+            "handoff::each_home_survives_reopening",
+        ],
+    ),
+    (Flaw::UpdatesTorn, &["auth::updates_at_once_all_count"]),
+    (
+        Flaw::PrunesTheYoung,
+        &[
+            "retention::ended_inputs_go_when_their_time_is_over",
+            "retention::the_newest_dead_letters_stay",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::TokenKept,
+        &[
+            "lifecycle::a_reset_starts_the_next_generation_and_fences_the_former_owner",
+            "lifecycle::a_deleted_agent_is_gone_and_keeps_its_numbers",
+            "lifecycle::a_respawn_raises_the_token_alone",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (
+        Flaw::OpenInputsForgotten,
+        &[
+            "lifecycle::a_reset_starts_the_next_generation_and_fences_the_former_owner",
+            "lifecycle::a_deleted_agent_is_gone_and_keeps_its_numbers",
+            "lifecycle::a_broken_agent_retires_by_giving_up_its_inputs",
+            "lifecycle::an_interrupt_ends_the_inputs_it_names",
+            "random::random_sequences_equal_the_model",
+        ],
+    ),
+    (Flaw::ChangesUntold, &["lifecycle::every_change_is_an_event_and_a_repetition_is_none"]),
+];

@@ -1,0 +1,197 @@
+//! Moving an agent along the table of lifecycles, and making a deleted one anew.
+
+use godwit_core::digest::Digest;
+use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::id::{Revision, Seq, SpecRevision};
+use godwit_core::input::{AbandonReason, Outcome};
+use godwit_core::lease::GrantCause;
+use godwit_core::lifecycle::{OpenInputs, TokenMove, Verb};
+use godwit_core::store::{Home, Lifecycle, LifecycleCommit, NewAgent, Owner, Standing, StoreError};
+use rusqlite::{Connection, params};
+
+use super::agents::{self, Head, set_standing, write_lifecycle, write_spec};
+use super::codec::{Int, seal};
+use super::error::{Fallible, conflict};
+use super::events::append;
+use super::inputs::{End, end};
+use super::leases::{at_home, grant, is_owner, lease_of};
+use super::migrations::close;
+use super::plugins;
+use super::sql::{all, execute};
+use super::writer::Tx;
+
+pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fallible<Standing> {
+    let mut head = at_home(tx.conn, &owner.agent)?;
+    if is_raised_already(&head, owner, commit) {
+        return Ok(standing(&head, 0));
+    }
+    if !is_owner(&head, owner) {
+        return Err(head.fenced().into());
+    }
+    if head.lifecycle != *commit.from() {
+        let is_repeated = head.lifecycle == *commit.next() && commit.token() == TokenMove::Keep;
+        if is_repeated {
+            return Ok(standing(&head, 0));
+        }
+        return Err(StoreError::Lifecycle { state: head.lifecycle }.into());
+    }
+    let before = head.change;
+    let abandoned = abandon(tx, &mut head, commit.inputs())?;
+    if commit.next().is_terminal() && head.open_inputs > 0 {
+        return Err(conflict(format!("{} inputs are open", head.open_inputs)));
+    }
+    raise(tx, &head, owner, commit.token())?;
+    if commit.is_state_cleared() {
+        clear_state(tx, head.key)?;
+    }
+    let is_moved = *commit.from() != *commit.next() || commit.is_generation_raised();
+    if is_moved {
+        write_lifecycle(tx, head.key, commit.next())?;
+    }
+    if commit.is_generation_raised() {
+        raise_generation(tx, &mut head)?;
+    }
+    if is_moved || head.change != before {
+        head.save(tx)?;
+    }
+    append(tx, commit.events())?;
+    // What was raised above is in the row only.
+    let head = at_home(tx.conn, &owner.agent)?;
+    Ok(standing(&head, abandoned))
+}
+
+/// Whether the commit was made before: the token is the one that it raised.
+fn is_raised_already(head: &Head, owner: &Owner, commit: &LifecycleCommit) -> bool {
+    let generation = match commit.is_generation_raised() {
+        true => owner.generation.next(),
+        false => owner.generation,
+    };
+    let holder = match commit.token() {
+        TokenMove::Keep => return false,
+        TokenMove::Raise => Some(owner.incarnation),
+        TokenMove::RaiseAndFree => None,
+    };
+    head.token == owner.token.next()
+        && head.generation == generation
+        && head.lifecycle == *commit.next()
+        && head.holder.map(|holder| holder.incarnation) == holder
+}
+
+fn standing(head: &Head, inputs_abandoned: u64) -> Standing {
+    Standing {
+        lifecycle: head.lifecycle.clone(),
+        generation: head.generation,
+        revision: head.revision,
+        token: head.token,
+        lease: lease_of(head),
+        inputs_abandoned,
+        inputs_open: head.open_inputs,
+    }
+}
+
+/// Ends the inputs that a commit names and that are open; answers how many.
+fn abandon(tx: &Tx<'_>, head: &mut Head, inputs: &OpenInputs) -> Fallible<u64> {
+    let (reason, only) = match inputs {
+        OpenInputs::Keep => return Ok(0),
+        OpenInputs::Abandon(reason) => (*reason, None),
+        OpenInputs::AbandonThese { inputs, reason } => (*reason, Some(inputs)),
+    };
+    let mut ending = open_inputs(tx.conn, head.key)?;
+    ending.retain(|(seq, _)| only.is_none_or(|only| only.contains(seq)));
+    let outcome = Outcome::Abandoned { reason };
+    let sealed = seal(&outcome);
+    let at_ms = tx.now_ms();
+    for (seq, wakes) in &ending {
+        head.closed(*wakes);
+        let place = (head.key, *seq, head.change());
+        end(tx, place, &End { outcome: &outcome, sealed: &sealed, at_ms })?;
+    }
+    let count = ending.len() as u64;
+    if count > 0 {
+        append(tx, &[abandoned_event(tx, head, count, reason)])?;
+    }
+    Ok(count)
+}
+
+fn abandoned_event(tx: &Tx<'_>, head: &Head, count: u64, reason: AbandonReason) -> NewEvent {
+    NewEvent::of_agent(&head.agent, EventKind::InputsAbandoned, tx.now_ms())
+        .with("inputs", count)
+        .with("reason", reason.name())
+}
+
+/// Open inputs by seq, and whether each wakes.
+fn open_inputs(conn: &Connection, key: i64) -> Fallible<Vec<(Seq, bool)>> {
+    all(
+        conn,
+        "SELECT seq, wakes FROM input INDEXED BY input_open WHERE agent = ?1 AND state < 2 ORDER BY seq",
+        params![key],
+        |row| Ok((Seq(row.get::<_, Int>(0)?.0), row.get(1)?)),
+    )
+}
+
+fn raise(tx: &Tx<'_>, head: &Head, owner: &Owner, token: TokenMove) -> Fallible<()> {
+    let raised = head.token.next();
+    match token {
+        TokenMove::Keep => Ok(()),
+        TokenMove::Raise => grant(tx, head, raised, owner.incarnation, GrantCause::Acquired, None).map(drop),
+        TokenMove::RaiseAndFree => free_under(tx, head),
+    }
+}
+
+/// Raises the token; nobody holds the agent afterwards.
+fn free_under(tx: &Tx<'_>, head: &Head) -> Fallible<()> {
+    set_standing(tx, head.key, &Home::Here, head.token.next(), None, &GrantCause::Acquired)?;
+    close(tx, &head.agent, None)
+}
+
+/// Lets go of what only the guest's own history explains. The raised token has closed the migrations, so that nobody
+/// waits to hear of the deletes.
+fn clear_state(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+    let deletes = [
+        "DELETE FROM snapshot WHERE agent = ?1",
+        "DELETE FROM state WHERE agent = ?1",
+        "DELETE FROM timer WHERE agent = ?1",
+    ];
+    deletes.into_iter().try_for_each(|delete| execute(tx.conn, delete, params![key]).map(drop))
+}
+
+fn raise_generation(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
+    head.generation = head.generation.next();
+    head.revision = Revision(0);
+    head.digest = Digest::ZERO;
+    let generation = Int(head.generation.0);
+    execute(tx.conn, "UPDATE agent SET generation = ?2 WHERE key = ?1", params![head.key, generation])
+        .map(drop)
+}
+
+pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
+    let mut head = at_home(tx.conn, &new.agent)?;
+    if head.lifecycle == Lifecycle::Active {
+        let known = agents::row(tx.conn, &new.agent)?.zip(agents::spec(tx.conn, &new.agent)?);
+        return match known {
+            Some((row, spec)) if spec == new.spec && row.labels == new.labels => Ok(false),
+            _ => Err(conflict(format!("agent {} exists with another spec or other labels", new.agent))),
+        };
+    }
+    let state = head.lifecycle.clone();
+    let commit = LifecycleCommit::plan(&new.agent, &state, &Verb::Recreate, new.now_ms);
+    let commit = commit.map_err(|_| StoreError::Lifecycle { state })?;
+    let plugin = new.spec.plugin;
+    if !plugins::is_stored(tx.conn, plugin)? {
+        return Err(StoreError::NoPlugin { plugin }.into());
+    }
+    let known = agents::row(tx.conn, &new.agent)?.ok_or(StoreError::NoAgent)?;
+    let revision: SpecRevision = known.spec_revision.next();
+    write_spec(tx, head.key, head.change(), revision, &new.spec)?;
+    free_under(tx, &head)?;
+    write_lifecycle(tx, head.key, commit.next())?;
+    raise_generation(tx, &mut head)?;
+    execute(
+        tx.conn,
+        "UPDATE agent SET spec_revision = ?2, plugin = ?3, labels_sealed = ?4 WHERE key = ?1",
+        params![head.key, Int(revision.0), plugin.0, seal(&new.labels)],
+    )?;
+    head.save(tx)?;
+    append(tx, commit.events())?;
+    Ok(true)
+}
