@@ -7,6 +7,10 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, InputId, Revision, RunId, SpecRevision,
 };
 
+mod checkpoint;
+
+pub use checkpoint::{Checkpoint, ReceiptCheckpoint};
+
 /// What kind of boundary committed. The variants' order is part of the stored encoding: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BoundaryKind {

@@ -36,7 +36,7 @@ use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, 
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::output::{StoredOutput, UndeliverableReason};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::timer::{DueTimer, StoredTimer};
 
@@ -274,6 +274,24 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// Crash: all of it or nothing.
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError>;
+
+    /// The revision of the oldest kept snapshot of the agent's generation: what is above it may be replayed. 0 without one.
+    /// **R**
+    async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError>;
+
+    /// Replaces the receipts of a generation up to a revision by a signed checkpoint, which replaces the one before it.
+    /// Answers how many receipts went. **H**
+    ///
+    /// # Errors
+    /// `Conflict` when it is not signed by its host; when there is no receipt of its revision and digest, or one before it is
+    /// missing; when it is not below the oldest kept snapshot of the agent's generation. `Busy` while a migration of the
+    /// agent is open.
+    ///
+    /// Crash: replaced or not.
+    async fn checkpoint_receipts(&self, checkpoint: ReceiptCheckpoint) -> Result<u64, StoreError>;
+
+    /// The checkpoints of an agent's generations, ascending. **R**
+    async fn receipt_checkpoints(&self, agent: &AgentId) -> Result<Vec<ReceiptCheckpoint>, StoreError>;
 
     // --- boundaries
 

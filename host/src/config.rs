@@ -49,6 +49,8 @@ pub struct HostConfig {
     pub guest_threads: usize,
     /// How long ended inputs are kept.
     pub inputs_kept: Duration,
+    /// Receipts of each agent that are kept; without it all are.
+    pub receipts_kept: Option<u64>,
 }
 
 /// One thing that can be set.
@@ -65,7 +67,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 10] = [
+const KEYS: [Key; 11] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -136,6 +138,13 @@ const KEYS: [Key; 10] = [
         example: "604800",
         is_default: true,
         meaning: "Seconds that an ended input keeps its key, outcome and reply; later the same key is a new input.",
+    },
+    Key {
+        name: "limits.receipts_kept",
+        flag: None,
+        example: "100000",
+        is_default: false,
+        meaning: "Receipts of each agent that are kept; a checkpoint signed by the host stands for older ones. By default all.",
     },
 ];
 
@@ -228,6 +237,8 @@ impl HostConfig {
                 parse_count(text, 1, INPUTS_KEPT_S_MAX)
             })?
             .map_or(INPUTS_KEPT, |seconds| Duration::from_secs(seconds as u64)),
+            receipts_kept: scalar(layers, "limits.receipts_kept", |text| parse_count(text, 1, usize::MAX))?
+                .map(|count| count as u64),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, PermissionsExt};
-use ed25519_dalek::SigningKey;
+use ed25519_dalek::{Signer, SigningKey};
 use godwit_core::digest::Digest;
 use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
@@ -78,6 +78,11 @@ impl HostKey {
     /// What secrets in this host's store are sealed under.
     pub fn seal_key(&self) -> [u8; 32] {
         blake3::derive_key("godwit 2026 key that seals secrets in a store", &self.0.to_bytes())
+    }
+
+    /// Signs bytes that say themselves what they are for.
+    pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
+        self.0.sign(bytes).to_bytes()
     }
 
     /// The secret, for the mesh.

@@ -72,7 +72,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Remembers peers over a restart; without one they are forgotten.
     pub peer_book: Option<PeerBook>,
+    /// Signs with the host's key; without it no receipts are removed.
+    pub signer: Option<Signer>,
 }
+
+/// Signs bytes with the host's key.
+pub type Signer = Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
 
 /// How a runtime behaves.
 #[derive(Debug, Clone)]
@@ -93,6 +98,8 @@ pub struct RuntimeConfig {
     pub park_after: Duration,
     /// How long ended inputs are kept.
     pub inputs_kept: Duration,
+    /// Receipts of each agent that are kept; of older ones a signed checkpoint. All are kept when nothing is said.
+    pub receipts_kept: Option<u64>,
 }
 
 /// A running host. Cheap to clone.
@@ -145,6 +152,7 @@ impl Runtime {
             notify,
             park_after: config.park_after,
         };
+        let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
         let inner = Inner {
             store: parts.store,
             mesh: parts.mesh,
@@ -175,8 +183,8 @@ impl Runtime {
         tasks.spawn(runtime.clone().hear(incoming));
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
-        tasks.spawn(retention::run(runtime.clone(), config.inputs_kept));
         tasks.spawn(timers::run(runtime.clone()));
+        tasks.spawn(retention::run(runtime.clone(), policy));
         Ok(runtime)
     }
 

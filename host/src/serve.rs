@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::config::HostConfig;
 use crate::identity::{HostKey, open_data_dir};
 use crate::peer_book::PeerBook;
-use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
+use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig, Signer};
 
 /// The store can't say whether a write happened: start again, and it reads the truth from the disk.
 const EXIT_RESTART: u8 = 75;
@@ -62,16 +62,18 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let mesh_address = godwit_core::mesh::Mesh::local_address(mesh.as_ref());
 
     let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
-    let runtime_config = runtime_config(&config, &name, key.id(), api);
+    let host = key.id();
+    let runtime_config = runtime_config(&config, &name, host, api);
+    let signer: Signer = Arc::new(move |bytes| key.sign(bytes));
     let loader: Arc<dyn GuestLoader> = Arc::new(engine);
-    let parts = Parts { store: store.clone(), loader, mesh, clock, peer_book: Some(peer_book) };
+    let parts =
+        Parts { store: store.clone(), loader, mesh, clock, peer_book: Some(peer_book), signer: Some(signer) };
     let runtime = Runtime::start(runtime_config, parts, &door).await.context("cannot join the store")?;
 
     let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
     let absolute = store_path.canonicalize().unwrap_or(store_path);
     println!(
-        "godwit ready name={name} id={} api=http://{api} mesh={mesh_address} store=sqlite:{}{shared}",
-        key.id(),
+        "godwit ready name={name} id={host} api=http://{api} mesh={mesh_address} store=sqlite:{}{shared}",
         absolute.display(),
     );
     let exit = run_until_end(&runtime, &store, listener, &config).await?;
@@ -103,6 +105,7 @@ fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr
         guest_threads: config.guest_threads,
         park_after: PARK_AFTER,
         inputs_kept: config.inputs_kept,
+        receipts_kept: config.receipts_kept,
     }
 }
 

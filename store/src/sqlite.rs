@@ -228,6 +228,22 @@ impl SqliteStore {
         lock::stopped_signers(&beside(&self.path, ".lock"))
     }
 
+    /// Reads the whole file and answers what SQLite finds wrong with its structure; empty when all is well.
+    ///
+    /// # Errors
+    /// As for reads.
+    pub async fn check_file(&self) -> Result<Vec<String>, StoreError> {
+        let found = self
+            .read(|conn| sql::all(conn, "PRAGMA quick_check(20)", [], |row| Ok(row.get::<_, String>(0)?)))
+            .await;
+        match found {
+            Ok(lines) => Ok(lines.into_iter().filter(|line| line != "ok").collect()),
+            // Too damaged to be checked.
+            Err(StoreError::Corrupt { what }) => Ok(vec![what]),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Finishes what has been queued, closes the file and releases the lock. Calls after it are answered `Closed`.
     pub async fn close(self: &Arc<Self>) {
         let store = Arc::clone(self);

@@ -19,7 +19,7 @@ use crate::lease::Lease;
 use crate::lifecycle::LifecycleCommit;
 use crate::limits::PAGE_MAX;
 use crate::output::{OutputState, StoredOutput};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, NewAgent, StoredInput};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
@@ -250,6 +250,18 @@ impl RuntimeStore for MemoryStore {
 
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {
         self.tables().prune(agent, retention, after, self.clock.wall_ms())
+    }
+
+    async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError> {
+        Ok(Revision(self.read(agent, |rows| rows.kept_from().0)))
+    }
+
+    async fn checkpoint_receipts(&self, checkpoint: ReceiptCheckpoint) -> Result<u64, StoreError> {
+        self.tables().checkpoint_receipts(checkpoint)
+    }
+
+    async fn receipt_checkpoints(&self, agent: &AgentId) -> Result<Vec<ReceiptCheckpoint>, StoreError> {
+        Ok(self.read(agent, |rows| rows.checkpoints().cloned().collect()))
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
 use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::StoredInput;
@@ -69,6 +69,8 @@ pub enum Row {
     Deleted(RowKey),
     /// A timer that waits.
     Timer(StoredTimer),
+    /// What stands for the oldest receipts of a generation, which were removed.
+    ReceiptCheckpoint(ReceiptCheckpoint),
 }
 
 /// Names a row that can be deleted.

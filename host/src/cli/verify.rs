@@ -29,12 +29,18 @@ pub(super) struct Verify {
 
 impl Verify {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let mut damage = Vec::new();
         let reports: Vec<Value> = match (&self.id, &self.store) {
             (Some(id), _) => vec![session.client.post(&format!("/v1/agents/{id}/verify"), None).await?],
-            (None, Some(url)) => crate::offline::verify(url).await?.iter().map(verify_json).collect(),
+            (None, Some(url)) => {
+                let found = crate::offline::verify(url).await?;
+                damage.extend(found.file.iter().map(|what| format!("the store's file: {what}")));
+                found.agents.iter().map(verify_json).collect()
+            }
             (None, None) => Vec::new(),
         };
-        let broken = broken_agents(&reports);
+        damage.extend(broken_agents(&reports));
+        let broken = (!damage.is_empty()).then(|| damage.join("\n"));
         session.output.list(reports, &COLUMNS, "/agent")?;
         broken.map_or(Ok(()), |text| Err(CliError::Ended { exit: Exit::Failed, text }))
     }

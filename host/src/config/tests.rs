@@ -39,7 +39,7 @@ fn nothing_set_gives_the_defaults() {
     assert_eq!(config.lease_profile, LeaseProfile::NORMAL);
     assert!(config.peers.is_empty());
     assert!(config.guest_threads >= 2);
-    assert_eq!(config.inputs_kept, INPUTS_KEPT);
+    assert_eq!((config.inputs_kept, config.receipts_kept), (INPUTS_KEPT, None));
 }
 
 #[test]

@@ -1,46 +1,72 @@
 //! Verifying an agent's whole history in a store: receipts, snapshot, inputs.
 
-use godwit_core::id::{AgentId, Revision};
+use godwit_core::digest::Digest;
+use godwit_core::id::{AgentId, FencingToken, Generation, Revision};
 use godwit_core::input::Outcome;
 use godwit_core::limits::PAGE_MAX;
+use godwit_core::receipt::ReceiptCheckpoint;
 use godwit_core::store::{AgentRow, Home, Page, RuntimeStore, StoreError};
 
-use super::verify::{ChainCheck, VerifyReport};
+use super::verify::{HistoryCheck, VerifyReport};
 
-/// Recomputes an agent's history. Damage is in the report; an agent unknown here, or moved away, has an empty one.
+/// Recomputes an agent's history in all its generations. Damage is in the report; an agent unknown here has an empty one, and
+/// of one that has moved away only its tombstone is looked at.
 ///
 /// # Errors
 /// Only when the store can't be read.
 pub async fn audit(store: &dyn RuntimeStore, agent: &AgentId) -> Result<VerifyReport, StoreError> {
-    let row = store.agent(agent).await?;
-    let Some(row) = row.filter(|row| !matches!(row.home, Home::Moved(_))) else {
-        let nothing = ChainCheck::new(agent.clone(), godwit_core::id::Generation(1));
-        let zero = godwit_core::digest::Digest::ZERO;
-        return Ok(nothing.finish(Revision(0), zero, godwit_core::id::FencingToken(0)));
+    let mut check = HistoryCheck::new(agent.clone());
+    let row = match store.agent(agent).await? {
+        Some(row) if !matches!(row.home, Home::Moved(_)) => row,
+        gone => {
+            let token = gone.as_ref().map_or(FencingToken(0), |row| row.token);
+            if let Some(AgentRow { home: Home::Moved(tombstone), generation, .. }) = gone
+                && (tombstone.token, tombstone.generation) != (token, generation)
+            {
+                check.note("the tombstone names another token or generation than the row".into());
+            }
+            return Ok(check.finish(Revision(0), Digest::ZERO, token));
+        }
     };
-    let mut check = ChainCheck::new(agent.clone(), row.generation);
-    check_receipts(store, &row, &mut check).await?;
+    let checkpoints = match store.receipt_checkpoints(agent).await {
+        Ok(checkpoints) => checkpoints,
+        Err(StoreError::Corrupt { what }) => {
+            check.note(what);
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    for generation in (1..=row.generation.0).map(Generation) {
+        let of_this = |signed: &&ReceiptCheckpoint| signed.checkpoint.generation == generation;
+        let checkpoint = checkpoints.iter().find(of_this);
+        check.begin(generation, checkpoint);
+        let after = checkpoint.map_or(Revision(0), |signed| signed.checkpoint.revision);
+        check_receipts(store, &row, (generation, after), &mut check).await?;
+    }
     check_image(store, &row, &mut check).await?;
     check_inputs(store, &row, &mut check).await?;
     Ok(check.finish(row.revision, row.head, row.token))
 }
 
-/// Reads receipts in pages; a page with a damaged row is read again one by one, so that the damage is named.
+/// Reads the receipts of a generation in pages; a page with a damaged row is read again one by one, so that the damage is
+/// named. What is committed after the row was read is left out.
 async fn check_receipts(
     store: &dyn RuntimeStore,
     row: &AgentRow,
-    check: &mut ChainCheck,
+    (generation, mut after): (Generation, Revision),
+    check: &mut HistoryCheck,
 ) -> Result<(), StoreError> {
-    let mut after = Revision(0);
+    let last = if generation == row.generation { row.revision } else { Revision(u64::MAX) };
     let mut limit = PAGE_MAX;
-    while after < row.revision {
-        match store.receipts(&row.agent, row.generation, after, limit).await {
+    while after < last {
+        match store.receipts(&row.agent, generation, after, limit).await {
             Ok(receipts) => {
-                let Some(last) = receipts.last() else {
+                let Some(newest) = receipts.last() else {
                     return Ok(());
                 };
-                after = last.revision;
-                receipts.iter().for_each(|receipt| check.push(receipt));
+                after = newest.revision;
+                let receipts = receipts.iter().filter(|receipt| receipt.revision <= last);
+                receipts.for_each(|receipt| check.push(receipt));
                 limit = PAGE_MAX;
             }
             Err(StoreError::Corrupt { .. }) if limit > 1 => limit = 1,
@@ -57,7 +83,7 @@ async fn check_receipts(
 async fn check_image(
     store: &dyn RuntimeStore,
     row: &AgentRow,
-    check: &mut ChainCheck,
+    check: &mut HistoryCheck,
 ) -> Result<(), StoreError> {
     match store.image(&row.agent).await {
         Ok(Some(image)) => {
@@ -83,7 +109,7 @@ async fn check_image(
 async fn check_inputs(
     store: &dyn RuntimeStore,
     row: &AgentRow,
-    check: &mut ChainCheck,
+    check: &mut HistoryCheck,
 ) -> Result<(), StoreError> {
     let mut after = 0;
     let mut rows = 0;
@@ -108,7 +134,7 @@ async fn check_inputs(
                 continue;
             };
             // What ended after the row was read is not among the receipts that were.
-            if *revision <= row.revision && check.revision_of(stored.input.id) != Some(*revision) {
+            if *revision <= row.revision && !check.is_accounted(stored.input.id, *revision) {
                 check.note(format!(
                     "input {} ended at revision {revision}, whose receipt does not name it",
                     stored.input.id

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ed25519_dalek::{Signer as _, SigningKey};
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::input::{Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::migration::Phase;
@@ -37,7 +38,9 @@ async fn host_that_keeps(
 ) -> Runtime {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = PeerDoor::default();
-    let host = HostId([number; 32]);
+    let key = SigningKey::from_bytes(&[number; 32]);
+    let host = HostId(key.verifying_key().to_bytes());
+    let signer: Signer = Arc::new(move |bytes| key.sign(bytes).to_bytes());
     let mesh = network.host(host, Arc::new(door.clone()));
     let config = RuntimeConfig {
         host,
@@ -48,8 +51,16 @@ async fn host_that_keeps(
         guest_threads: 2,
         park_after: Duration::from_secs(60),
         inputs_kept,
+        receipts_kept: Some(5),
     };
-    let parts = Parts { store, loader: Arc::new(ScriptedLoader::default()), mesh, clock, peer_book: None };
+    let parts = Parts {
+        store,
+        loader: Arc::new(ScriptedLoader::default()),
+        mesh,
+        clock,
+        peer_book: None,
+        signer: Some(signer),
+    };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
     let (plugin, component) = script_plugin();
     drop(runtime.inner().store.put_plugin(plugin, component).await);
@@ -388,6 +399,22 @@ async fn ended_inputs_go_after_a_while_and_the_history_still_verifies() {
     assert_eq!(report.breaks, Vec::<String>::new());
     let row = host.inner().store.agent(&id("a")).await.unwrap().unwrap();
     assert!(row.inputs_pruned > 0);
+    let has_checkpoint = async {
+        loop {
+            ask(&host, "a", "add 1").await;
+            let Ok(AgentReply::Verified(report)) = call(&host, "a", AgentCall::Verify).await else {
+                panic!()
+            };
+            assert_eq!(report.breaks, Vec::<String>::new());
+            if report.checkpointed > 10 {
+                return report;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let report = within(Duration::from_secs(10), has_checkpoint).await.expect("old receipts go");
+    assert_eq!(report.checkpointed + report.receipts, report.revision.0);
+    assert_eq!(report.signers, [host.host()]);
 }
 
 async fn ask_number(host: &Runtime) -> u32 {

@@ -1,10 +1,10 @@
 //! Recomputing an agent's history: chain, digests, tokens, inputs. Pure, so that it is the same online and offline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_core::digest::Digest;
-use godwit_core::id::{AgentId, FencingToken, Generation, InputId, Revision};
-use godwit_core::receipt::Receipt;
+use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision, SpecRevision};
+use godwit_core::receipt::{BoundaryKind, Checkpoint, Receipt, ReceiptCheckpoint};
 use serde::{Deserialize, Serialize};
 
 /// What a verification found.
@@ -12,9 +12,15 @@ use serde::{Deserialize, Serialize};
 pub struct VerifyReport {
     /// Whose history.
     pub agent: AgentId,
-    /// Receipts read.
+    /// Receipts read, of all generations.
     pub receipts: u64,
-    /// The revision of the last receipt.
+    /// Receipts for which a signed checkpoint stands.
+    pub checkpointed: u64,
+    /// Hosts that signed those checkpoints.
+    pub signers: Vec<HostId>,
+    /// The current generation.
+    pub generation: Generation,
+    /// The revision of its last receipt.
     pub revision: Revision,
     /// The highest token seen.
     pub token: FencingToken,
@@ -22,50 +28,78 @@ pub struct VerifyReport {
     pub breaks: Vec<String>,
 }
 
-/// Checks one receipt after the other. Feed all receipts of one generation in ascending order.
+/// Checks one receipt after the other: `begin` each generation, ascending, and feed all its receipts in ascending order.
 #[derive(Debug)]
-pub struct ChainCheck {
-    agent: AgentId,
-    generation: Generation,
-    next: Revision,
-    parent: Digest,
+pub struct HistoryCheck {
+    /// The chain of the generation so far: what the next receipt must follow.
+    chain: Checkpoint,
+    spec_revision: SpecRevision,
+    /// The highest token of all generations.
     token: FencingToken,
     receipts: u64,
-    inputs: BTreeMap<InputId, Revision>,
-    /// State digest of each revision that names one: only the newest is needed.
-    state: Option<(Revision, Digest)>,
+    checkpointed: u64,
+    signers: BTreeSet<HostId>,
+    /// The revision to which a checkpoint reaches, by generation.
+    reach: BTreeMap<Generation, Revision>,
+    inputs: BTreeMap<InputId, (Generation, Revision)>,
     breaks: Vec<String>,
 }
 
-impl ChainCheck {
-    /// A check from the first revision of a generation on.
-    pub fn new(agent: AgentId, generation: Generation) -> Self {
+impl HistoryCheck {
+    /// A check of nothing yet.
+    pub fn new(agent: AgentId) -> Self {
         Self {
-            agent,
-            generation,
-            next: Revision(1),
-            parent: Digest::ZERO,
+            chain: Checkpoint::start(&agent, Generation(0)),
+            spec_revision: SpecRevision(0),
             token: FencingToken(0),
             receipts: 0,
+            checkpointed: 0,
+            signers: BTreeSet::new(),
+            reach: BTreeMap::new(),
             inputs: BTreeMap::new(),
-            state: None,
             breaks: Vec::new(),
         }
     }
 
-    /// Takes the next receipt.
+    /// Goes on with a generation, behind its checkpoint if it has one.
+    pub fn begin(&mut self, generation: Generation, checkpoint: Option<&ReceiptCheckpoint>) {
+        self.chain = Checkpoint::start(&self.chain.agent, generation);
+        self.spec_revision = SpecRevision(0);
+        let Some(signed) = checkpoint else { return };
+        let checkpoint = &signed.checkpoint;
+        if !signed.is_signed() || checkpoint.agent != self.chain.agent || checkpoint.generation != generation
+        {
+            self.note(format!(
+                "checkpoint at revision {} is damaged: host {} has not signed it",
+                checkpoint.revision, signed.host
+            ));
+        }
+        if checkpoint.token < self.token {
+            self.note(format!(
+                "checkpoint at revision {} has a token below {}",
+                checkpoint.revision, self.token
+            ));
+        }
+        self.token = self.token.max(checkpoint.token);
+        self.checkpointed += checkpoint.revision.0;
+        self.signers.insert(signed.host);
+        self.reach.insert(generation, checkpoint.revision);
+        self.chain = checkpoint.clone();
+    }
+
+    /// Takes the next receipt of the generation.
     pub fn push(&mut self, receipt: &Receipt) {
-        let revision = receipt.revision;
+        let (revision, next) = (receipt.revision, self.chain.revision.next());
         self.receipts += 1;
-        if revision != self.next {
-            self.note(format!("receipt {} is missing: {revision} follows", self.next));
-        } else if receipt.parent != self.parent {
+        if revision != next {
+            self.note(format!("receipt {next} is missing: {revision} follows"));
+        } else if receipt.parent != self.chain.head {
             let before = revision.0.saturating_sub(1);
             self.note(format!(
                 "receipt {before} is damaged: receipt {revision} names another digest as its parent"
             ));
         }
-        if receipt.agent != self.agent || receipt.generation != self.generation {
+        if receipt.agent != self.chain.agent || receipt.generation != self.chain.generation {
             self.note(format!("receipt {revision} belongs to {} of another history", receipt.agent));
         }
         if receipt.token < self.token {
@@ -74,17 +108,37 @@ impl ChainCheck {
                 receipt.token, self.token
             ));
         }
+        self.check_code(receipt);
         for input in &receipt.inputs {
-            if let Some(first) = self.inputs.insert(*input, revision) {
-                self.note(format!("input {input} is named by receipts {first} and {revision}"));
+            let place = (receipt.generation, revision);
+            if let Some((generation, first)) = self.inputs.insert(*input, place) {
+                self.note(match generation == receipt.generation {
+                    true => format!("input {input} is named by receipts {first} and {revision}"),
+                    false => format!(
+                        "input {input} is named by receipts {first} of generation {generation} and {revision}"
+                    ),
+                });
             }
         }
         self.token = self.token.max(receipt.token);
-        if let Some(state) = receipt.state {
-            self.state = Some((revision, state));
+        self.chain.token = self.chain.token.max(receipt.token);
+        self.chain.plugin = receipt.plugin;
+        self.chain.head = receipt.digest();
+        self.chain.revision = revision;
+    }
+
+    /// Code and spec change at boundaries of their own.
+    fn check_code(&mut self, receipt: &Receipt) {
+        let revision = receipt.revision;
+        let is_first = self.chain.revision == Revision(0);
+        let may_change = matches!(receipt.kind, BoundaryKind::Upgrade | BoundaryKind::Repair);
+        if !is_first && !may_change && receipt.plugin != self.chain.plugin {
+            self.note(format!("receipt {revision} ran another plugin without an upgrade before it"));
         }
-        self.parent = receipt.digest();
-        self.next = revision.next();
+        if receipt.spec_revision < self.spec_revision {
+            self.note(format!("receipt {revision} has an older spec than the one before it"));
+        }
+        self.spec_revision = self.spec_revision.max(receipt.spec_revision);
     }
 
     /// Adds something that does not fit.
@@ -92,29 +146,36 @@ impl ChainCheck {
         self.breaks.push(text);
     }
 
-    /// The revision whose receipt names an input.
-    pub fn revision_of(&self, input: InputId) -> Option<Revision> {
-        self.inputs.get(&input).copied()
-    }
-
-    /// The newest state that a receipt names.
-    pub fn state(&self) -> Option<(Revision, Digest)> {
-        self.state
+    /// Whether an input that ended at a revision may have: a receipt of that revision names it, or a checkpoint stands for
+    /// the receipt that did.
+    pub fn is_accounted(&self, input: InputId, ended_at: Revision) -> bool {
+        match self.inputs.get(&input) {
+            Some((_, revision)) => *revision == ended_at,
+            None => self.reach.values().any(|reach| ended_at <= *reach),
+        }
     }
 
     /// Compares the end of the chain with the agent's row.
     pub fn finish(mut self, revision: Revision, head: Digest, token: FencingToken) -> VerifyReport {
-        let last = Revision(self.next.0 - 1);
+        let last = self.chain.revision;
         if last != revision {
             self.note(format!("the row is at revision {revision}, the last receipt at {last}"));
-        } else if self.parent != head {
+        } else if self.chain.head != head {
             self.note(format!("receipt {last} is damaged: the row names another digest as its head"));
         }
         if self.token > token {
             self.note(format!("a receipt has token {}, the row only {token}", self.token));
         }
-        let Self { agent, token, receipts, breaks, .. } = self;
-        VerifyReport { agent, receipts, revision: last, token, breaks }
+        VerifyReport {
+            agent: self.chain.agent,
+            receipts: self.receipts,
+            checkpointed: self.checkpointed,
+            signers: self.signers.into_iter().collect(),
+            generation: self.chain.generation,
+            revision: last,
+            token: self.token,
+            breaks: self.breaks,
+        }
     }
 }
 

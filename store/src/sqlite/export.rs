@@ -13,7 +13,7 @@ use super::agents::{self, Head, stored_snapshot};
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, inputs, outbox, state, timers};
+use super::{boundary, inputs, outbox, retention, state, timers};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -32,6 +32,7 @@ enum Name {
     Receiver(String),
     Timer(String),
     Deleted(Vec<u8>),
+    Checkpoint(Int),
 }
 
 pub(super) fn export(
@@ -93,7 +94,7 @@ struct Kind {
     name: fn(&rusqlite::Row<'_>) -> rusqlite::Result<Name>,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: &[Kind] = &[
     Kind {
         sql: "SELECT row_change FROM agent WHERE key = ?1 AND row_change > ?2 LIMIT ?3",
         name: |_| Ok(Name::Agent),
@@ -134,6 +135,10 @@ const KINDS: [Kind; 10] = [
     Kind {
         sql: "SELECT change, key FROM tombstone WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::Deleted(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, generation FROM receipt_checkpoint WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Checkpoint(row.get(1)?)),
     },
 ];
 
@@ -244,6 +249,9 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
         )?,
         Name::Receiver(origin) => receiver(conn, key, origin)?.map(Row::Receiver),
         Name::Timer(name) => timers::timer(conn, key, agent, name)?.map(Row::Timer),
+        Name::Checkpoint(generation) => {
+            retention::one_checkpoint(conn, key, Generation(generation.0))?.map(Row::ReceiptCheckpoint)
+        }
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

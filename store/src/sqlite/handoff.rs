@@ -22,7 +22,7 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, outbox, state, timers};
+use super::{boundary, inputs, outbox, retention, state, timers};
 
 // --- the source's side
 
@@ -233,6 +233,10 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
                 return Ok(());
             }
             timers::put(tx, key, change, timer)
+        }
+        Row::ReceiptCheckpoint(signed) => {
+            check(&signed.checkpoint.agent)?;
+            retention::write_checkpoint(tx, key, change, signed)
         }
     }
 }

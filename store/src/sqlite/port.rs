@@ -15,7 +15,7 @@ use godwit_core::input::{AbandonReason, InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::output::StoredOutput;
-use godwit_core::receipt::Receipt;
+use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, LifecycleCommit,
@@ -231,6 +231,24 @@ impl RuntimeStore for SqliteStore {
             Some(pruned) => Ok(pruned),
             None => self.write(move |tx| retention::prune(tx, &agent, &plan)).await,
         }
+    }
+
+    async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| retention::oldest_kept(conn, &agent)).await
+    }
+
+    async fn checkpoint_receipts(&self, checkpoint: ReceiptCheckpoint) -> Result<u64, StoreError> {
+        if !checkpoint.is_signed() {
+            let what = "the checkpoint is not signed by the host that it names".to_owned();
+            return Err(StoreError::Conflict { what });
+        }
+        self.write(move |tx| retention::checkpoint(tx, &checkpoint)).await
+    }
+
+    async fn receipt_checkpoints(&self, agent: &AgentId) -> Result<Vec<ReceiptCheckpoint>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| retention::checkpoints(conn, &agent)).await
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {

@@ -1,15 +1,18 @@
 //! Removing what has ended and is no longer kept. What may go is found by a reader; the write checks it again.
 
-use godwit_core::id::{AgentId, InputId, Revision, Seq};
+use godwit_core::digest::Digest;
+use godwit_core::id::{AgentId, Generation, InputId, Revision, Seq};
 use godwit_core::input::InputState;
 use godwit_core::limits::PRUNE_ROWS_MAX;
-use godwit_core::store::{Lifecycle, Pruned, Retention};
+use godwit_core::receipt::{Checkpoint, ReceiptCheckpoint};
+use godwit_core::store::{Lifecycle, Pruned, Retention, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::agents::Head;
 use super::boundary;
-use super::codec::{Int, input_state};
-use super::error::Fallible;
+use super::codec::{Int, input_state, seal, unseal};
+use super::error::{Fallible, conflict};
+use super::inputs::key_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
@@ -169,4 +172,95 @@ pub(super) fn prune(tx: &Tx<'_>, agent: &AgentId, plan: &Plan) -> Fallible<Prune
         head.save(tx)?;
     }
     Ok(pruned)
+}
+
+// --- receipts
+
+pub(super) fn oldest_kept(conn: &Connection, agent: &AgentId) -> Fallible<Revision> {
+    match Head::load(conn, agent)? {
+        Some(head) => kept_from(conn, &head),
+        None => Ok(Revision(0)),
+    }
+}
+
+/// Replaces receipts by a checkpoint whose signature has been checked.
+pub(super) fn checkpoint(tx: &Tx<'_>, signed: &ReceiptCheckpoint) -> Fallible<u64> {
+    let Checkpoint { agent, generation, revision, head: digest, .. } = &signed.checkpoint;
+    let mut head = at_home(tx.conn, agent)?;
+    let known = one_checkpoint(tx.conn, head.key, *generation)?;
+    if known.as_ref() == Some(signed) {
+        return Ok(0);
+    }
+    if head.is_tracked {
+        return Err(StoreError::Busy.into());
+    }
+    if *generation == head.generation && *revision >= kept_from(tx.conn, &head)? {
+        return Err(conflict(format!("receipt {revision} is needed above the oldest kept snapshot")));
+    }
+    let before = known.map_or(Revision(0), |known| known.checkpoint.revision);
+    let place = params![head.key, Int(generation.0), Int(revision.0)];
+    let stored = first(
+        tx.conn,
+        "SELECT digest FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3",
+        place,
+        |row| Ok(Digest(row.get(0)?)),
+    )?;
+    let removed = execute(
+        tx.conn,
+        "DELETE FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision <= ?3",
+        place,
+    )? as u64;
+    if stored != Some(*digest) || removed != revision.0.saturating_sub(before.0) {
+        let next = before.next();
+        return Err(conflict(format!(
+            "receipts {next} to {revision} are not what the checkpoint stands for"
+        )));
+    }
+    write_checkpoint(tx, head.key, head.change(), signed)?;
+    head.save(tx)?;
+    Ok(removed)
+}
+
+/// Writes a checkpoint, unless one with a higher change number is here.
+pub(super) fn write_checkpoint(
+    tx: &Tx<'_>,
+    agent: i64,
+    change: Int,
+    signed: &ReceiptCheckpoint,
+) -> Fallible<()> {
+    let Checkpoint { generation, revision, .. } = &signed.checkpoint;
+    execute(
+        tx.conn,
+        "INSERT INTO receipt_checkpoint (agent, generation, change, revision, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (agent, generation) DO UPDATE SET change = excluded.change, revision = excluded.revision,
+             sealed = excluded.sealed
+         WHERE excluded.change > receipt_checkpoint.change",
+        params![agent, Int(generation.0), change, Int(revision.0), seal(signed)],
+    )
+    .map(drop)
+}
+
+pub(super) fn one_checkpoint(
+    conn: &Connection,
+    key: i64,
+    generation: Generation,
+) -> Fallible<Option<ReceiptCheckpoint>> {
+    first(
+        conn,
+        "SELECT sealed FROM receipt_checkpoint WHERE agent = ?1 AND generation = ?2",
+        params![key, Int(generation.0)],
+        |row| unseal(&row.get::<_, Vec<u8>>(0)?, || format!("checkpoint of generation {generation}")),
+    )
+}
+
+pub(super) fn checkpoints(conn: &Connection, agent: &AgentId) -> Fallible<Vec<ReceiptCheckpoint>> {
+    let Some(key) = key_of(conn, agent)? else {
+        return Ok(Vec::new());
+    };
+    all(
+        conn,
+        "SELECT sealed FROM receipt_checkpoint WHERE agent = ?1 ORDER BY generation",
+        params![key],
+        |row| unseal(&row.get::<_, Vec<u8>>(0)?, || format!("checkpoint of agent {agent}")),
+    )
 }

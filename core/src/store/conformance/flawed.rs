@@ -17,7 +17,7 @@ use crate::lease::Lease;
 use crate::lifecycle::Forgotten;
 use crate::limits::PAGE_MAX;
 use crate::output::StoredOutput;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
@@ -358,6 +358,18 @@ impl RuntimeStore for Flawed {
         let hasty = Retention { inputs: std::time::Duration::ZERO, dead_letters: 0 };
         let retention = if self.flaw == Flaw::PrunesTheYoung { &hasty } else { retention };
         self.inner.prune(agent, retention, after).await
+    }
+
+    async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError> {
+        self.inner.kept_from(agent).await
+    }
+
+    async fn checkpoint_receipts(&self, checkpoint: ReceiptCheckpoint) -> Result<u64, StoreError> {
+        self.inner.checkpoint_receipts(checkpoint).await
+    }
+
+    async fn receipt_checkpoints(&self, agent: &AgentId) -> Result<Vec<ReceiptCheckpoint>, StoreError> {
+        self.inner.receipt_checkpoints(agent).await
     }
 
     async fn commit_turns(&self, mut unit: Unit) -> UnitOutcome {

@@ -2,19 +2,22 @@
 
 use std::time::Duration;
 
-use crate::id::Seq;
+use ed25519_dalek::{Signer, SigningKey};
+
+use crate::digest::Digest;
+use crate::id::{HostId, Revision, Seq};
 use crate::input::InputState;
-use crate::limits::{INPUTS_KEPT, OUTPUT_LIFETIME, PRUNE_ROWS_MAX};
+use crate::limits::{INPUTS_KEPT, OUTPUT_LIFETIME, PAGE_MAX, PRUNE_ROWS_MAX};
 use crate::migration::{Phase, Role};
 use crate::output::UndeliverableReason;
-use crate::receipt::BoundaryKind;
+use crate::receipt::{BoundaryKind, Checkpoint, ReceiptCheckpoint};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
-    ALL, Desk, Turn, World, host, id, is_not_home, keyed, message, migration, picture,
+    ALL, Desk, Turn, World, host, id, is_conflict, is_not_home, keyed, message, migration, picture,
 };
 use crate::store::conformance::migrations::record;
 use crate::store::{
-    Accepted, OutputEnd, OutputKey, PrepareRequest, Pruned, Retention, StoreError, StoredInput,
+    Accepted, OutputEnd, OutputKey, PrepareRequest, Pruned, Retention, Sharing, StoreError, StoredInput,
 };
 use crate::time::Clock;
 
@@ -30,6 +33,9 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(old_undeliverable_outputs_go),
         Case::of(nothing_goes_while_a_migration_is_open),
         Case::of(the_count_of_what_went_moves_with_the_agent),
+        Case::of(receipts_are_replaced_by_a_signed_checkpoint),
+        Case::of(a_checkpoint_that_does_not_fit_changes_nothing),
+        Case::of(checkpoints_move_with_the_agent),
     ]
 }
 
@@ -218,4 +224,115 @@ async fn the_count_of_what_went_moves_with_the_agent(world: World) {
     target.store.prepare(request).await.unwrap();
     let copy = target.store.agent(desk.agent()).await.unwrap().unwrap();
     assert_eq!((copy.inputs_pruned, copy.next_seq), (1, Seq(3)));
+}
+
+/// A checkpoint that the first receipts of an agent make, signed by a host of its own.
+async fn checkpoint(desk: &Desk, to: u64) -> ReceiptCheckpoint {
+    let generation = desk.owner.generation;
+    let receipts = desk.store().receipts(desk.agent(), generation, Revision(0), PAGE_MAX).await.unwrap();
+    let known = desk.store().receipt_checkpoints(desk.agent()).await.unwrap().pop();
+    let start = || Checkpoint::start(desk.agent(), generation);
+    let mut checkpoint = known.map_or_else(start, |known| known.checkpoint);
+    for receipt in receipts.iter().filter(|receipt| receipt.revision.0 <= to) {
+        checkpoint.push(receipt).unwrap();
+    }
+    sign(checkpoint)
+}
+
+fn sign(checkpoint: Checkpoint) -> ReceiptCheckpoint {
+    let key = SigningKey::from_bytes(&[9; 32]);
+    let host = HostId(key.verifying_key().to_bytes());
+    checkpoint.sign(host, |bytes| key.sign(bytes).to_bytes())
+}
+
+/// An agent with receipts 1 to 5, of which the last stored a snapshot.
+async fn five_turns(desk: &Desk) {
+    for number in 1..=5 {
+        let input = desk.accept(&format!("{number}")).await;
+        desk.turn(Turn::ends([&input]).snapshot("s")).await;
+    }
+}
+
+async fn revisions(desk: &Desk) -> Vec<u64> {
+    let receipts =
+        desk.store().receipts(desk.agent(), desk.owner.generation, Revision(0), PAGE_MAX).await.unwrap();
+    receipts.iter().map(|receipt| receipt.revision.0).collect()
+}
+
+async fn receipts_are_replaced_by_a_signed_checkpoint(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("x").await;
+    assert_eq!(desk.store().kept_from(desk.agent()).await, Ok(Revision(0)));
+    five_turns(&desk).await;
+    assert_eq!(desk.store().kept_from(desk.agent()).await, Ok(Revision(5)));
+    let first = checkpoint(&desk, 2).await;
+    assert_eq!(desk.store().checkpoint_receipts(first.clone()).await, Ok(2));
+    assert_eq!(desk.store().checkpoint_receipts(first.clone()).await, Ok(0), "repeated");
+    assert_eq!(desk.store().receipt_checkpoints(desk.agent()).await, Ok(vec![first]));
+    assert_eq!(revisions(&desk).await, [3, 4, 5]);
+    let second = checkpoint(&desk, 4).await;
+    assert_eq!((second.checkpoint.revision, second.checkpoint.inputs), (Revision(4), 4));
+    assert_eq!(desk.store().checkpoint_receipts(second.clone()).await, Ok(2));
+    assert_eq!(desk.store().receipt_checkpoints(desk.agent()).await, Ok(vec![second.clone()]));
+    let image = desk.store().image(desk.agent()).await.unwrap().unwrap();
+    assert_eq!((image.check(), image.receipts.len()), (Ok(()), 1));
+    let input = desk.accept("six").await;
+    desk.turn(Turn::ends([&input]).snapshot("s")).await;
+    assert_eq!(revisions(&desk).await, [5, 6]);
+    drop(desk);
+    let store = world.reopen("a", Sharing::Exclusive, site.store).await;
+    assert_eq!(store.receipt_checkpoints(&id("x")).await, Ok(vec![second]));
+    assert_eq!(store.receipt_checkpoints(&id("nobody")).await, Ok(Vec::new()));
+}
+
+async fn a_checkpoint_that_does_not_fit_changes_nothing(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    five_turns(&desk).await;
+    let good = checkpoint(&desk, 3).await;
+    let head = Digest::of(b"another");
+    let wrong = [
+        ReceiptCheckpoint { signature: vec![0; 64], ..good.clone() },
+        sign(Checkpoint { head, ..good.checkpoint.clone() }),
+        sign(Checkpoint { revision: Revision(9), ..good.checkpoint.clone() }),
+        // Receipt 5 is that of the snapshot.
+        checkpoint(&desk, 5).await,
+        sign(Checkpoint { generation: crate::id::Generation(7), ..good.checkpoint.clone() }),
+    ];
+    let before = picture(desk.store(), desk.agent()).await;
+    for wrong in wrong {
+        let refused = desk.store().checkpoint_receipts(wrong.clone()).await;
+        assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?} to {wrong:?}");
+        assert_eq!(picture(desk.store(), desk.agent()).await, before, "{wrong:?}");
+    }
+    desk.store().put_migration(record(1, "x", Role::Source, Phase::Reserve)).await.unwrap();
+    assert_eq!(desk.store().checkpoint_receipts(good.clone()).await, Err(StoreError::Busy));
+    desk.store().put_migration(record(1, "x", Role::Source, Phase::Aborted)).await.unwrap();
+    assert_eq!(desk.store().checkpoint_receipts(good.clone()).await, Ok(3));
+    // What went can't be named again.
+    let older = sign(Checkpoint { revision: Revision(2), ..good.checkpoint });
+    let refused = desk.store().checkpoint_receipts(older).await;
+    assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
+}
+
+async fn checkpoints_move_with_the_agent(world: World) {
+    let (source, target) = (world.site("a").await, world.site("b").await);
+    let desk = source.own("x").await;
+    five_turns(&desk).await;
+    let signed = checkpoint(&desk, 3).await;
+    desk.store().checkpoint_receipts(signed.clone()).await.unwrap();
+    let frames = desk.store().export_rows(desk.agent(), 0, usize::MAX).await.unwrap();
+    let row = desk.row().await;
+    let request = PrepareRequest {
+        migration: migration(1),
+        agent: desk.agent().clone(),
+        source: source.host,
+        token: desk.owner.token.next(),
+        generation: row.generation,
+        revision: row.revision,
+        frames,
+    };
+    target.store.prepare(request).await.unwrap();
+    assert_eq!(target.store.receipt_checkpoints(desk.agent()).await, Ok(vec![signed]));
+    let receipts = target.store.receipts(desk.agent(), row.generation, Revision(0), PAGE_MAX).await.unwrap();
+    assert_eq!(receipts.first().map(|receipt| receipt.revision), Some(Revision(4)));
 }

@@ -7,12 +7,13 @@ use crate::input::{InputState, Outcome};
 use crate::lifecycle::Lifecycle;
 use crate::limits::PRUNE_ROWS_MAX;
 use crate::output::{OutputState, StoredOutput};
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::store::agent::StoredInput;
 use crate::store::error::StoreError;
 use crate::store::memory::rows::AgentRows;
-use crate::store::memory::tables::Tables;
+use crate::store::memory::tables::{Tables, conflict};
 use crate::store::retention::{Pruned, Retention};
-use crate::store::rows::RowKey;
+use crate::store::rows::{Row, RowKey};
 
 impl Tables {
     pub(super) fn prune(
@@ -51,6 +52,38 @@ impl Tables {
         }
         Ok(Pruned { inputs, outputs: gone.len() as u64, next })
     }
+
+    pub(super) fn checkpoint_receipts(&mut self, signed: ReceiptCheckpoint) -> Result<u64, StoreError> {
+        let checkpoint = &signed.checkpoint;
+        let (generation, revision) = (checkpoint.generation, checkpoint.revision);
+        let rows = self.at_home(&checkpoint.agent)?;
+        if rows.checkpoint(generation) == Some(&signed) {
+            return Ok(0);
+        }
+        if rows.is_travelling {
+            return Err(StoreError::Busy);
+        }
+        if !signed.is_signed() {
+            return Err(conflict("the checkpoint is not signed by the host that it names"));
+        }
+        if generation == rows.portable().generation && revision >= rows.kept_from() {
+            return Err(conflict(format!("receipt {revision} is needed above the oldest kept snapshot")));
+        }
+        let before = rows.checkpoint(generation).map_or(Revision(0), |known| known.checkpoint.revision);
+        let digest = rows.receipt(generation, revision).map(Receipt::digest);
+        let between =
+            rows.receipts_from(generation, before.next()).take_while(|receipt| receipt.revision <= revision);
+        if digest != Some(checkpoint.head) || between.count() as u64 != revision.0.saturating_sub(before.0) {
+            return Err(conflict(format!(
+                "receipts {} to {revision} are not what the checkpoint stands for",
+                before.next()
+            )));
+        }
+        let gone = rows.forget_receipts(generation, revision);
+        rows.put(Row::ReceiptCheckpoint(signed));
+        rows.update(|_| {});
+        Ok(gone)
+    }
 }
 
 fn newest_dead_letters(rows: &AgentRows, count: usize) -> BTreeSet<Seq> {
@@ -69,11 +102,9 @@ fn is_needed(rows: &AgentRows, input: &StoredInput) -> bool {
         return false;
     }
     let generation = rows.portable().generation;
-    let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
-    let kept_from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
     // An input that an earlier generation ended has a revision of that one.
     let named = rows.receipt(generation, *revision).map(|receipt| &receipt.inputs);
-    *revision > kept_from && named.is_some_and(|inputs| inputs.contains(&input.input.id))
+    *revision > rows.kept_from() && named.is_some_and(|inputs| inputs.contains(&input.input.id))
 }
 
 fn over_outputs(rows: &AgentRows, before_ms: u64) -> Vec<RowKey> {

@@ -13,7 +13,7 @@ use crate::input::{InputState, Kind, Scope};
 use crate::lease::GrantCause;
 use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Home, StoredInput, Tombstone};
@@ -33,6 +33,7 @@ pub(super) enum RowName {
     Destination(AgentId, Generation),
     Receiver(AgentId),
     Timer(String),
+    ReceiptCheckpoint(Generation),
 }
 
 impl RowName {
@@ -54,6 +55,7 @@ impl RowName {
             Row::Receiver(receiver) => Self::Receiver(receiver.origin.clone()),
             Row::Timer(timer) => Self::Timer(timer.name.clone()),
             Row::Deleted(RowKey::Timer(name)) => Self::Timer(name.clone()),
+            Row::ReceiptCheckpoint(signed) => Self::ReceiptCheckpoint(signed.checkpoint.generation),
         }
     }
 
@@ -92,6 +94,7 @@ pub(super) struct AgentRows {
     destinations: BTreeMap<(AgentId, Generation), u64>,
     receivers: BTreeMap<AgentId, Receiver>,
     timers: BTreeMap<String, StoredTimer>,
+    checkpoints: BTreeMap<Generation, ReceiptCheckpoint>,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -132,6 +135,7 @@ impl AgentRows {
             destinations: BTreeMap::new(),
             receivers: BTreeMap::new(),
             timers: BTreeMap::new(),
+            checkpoints: BTreeMap::new(),
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -246,6 +250,21 @@ impl AgentRows {
         self.timers.get(name)
     }
 
+    /// The revision of the oldest kept snapshot of this generation; 0 without one.
+    pub(super) fn kept_from(&self) -> Revision {
+        let of_this = |snapshot: &&Snapshot| snapshot.generation == self.portable.generation;
+        self.snapshot.as_ref().filter(of_this).map_or(Revision(0), |snapshot| snapshot.revision)
+    }
+
+    /// Checkpoints by generation.
+    pub(super) fn checkpoints(&self) -> impl Iterator<Item = &ReceiptCheckpoint> {
+        self.checkpoints.values()
+    }
+
+    pub(super) fn checkpoint(&self, generation: Generation) -> Option<&ReceiptCheckpoint> {
+        self.checkpoints.get(&generation)
+    }
+
     /// Number of the last change to any row.
     pub(super) fn change(&self) -> u64 {
         self.change
@@ -291,6 +310,9 @@ impl AgentRows {
             RowName::Timer(name) => {
                 let deleted = Row::Deleted(RowKey::Timer(name.clone()));
                 Some(self.timers.get(name).cloned().map_or(deleted, Row::Timer))
+            }
+            RowName::ReceiptCheckpoint(generation) => {
+                self.checkpoint(*generation).cloned().map(Row::ReceiptCheckpoint)
             }
         };
         row.expect("only state rows, outputs and timers are ever deleted")
@@ -352,6 +374,17 @@ impl AgentRows {
         }
     }
 
+    /// Removes the receipts of a generation up to a revision, and answers how many there were.
+    pub(super) fn forget_receipts(&mut self, generation: Generation, to: Revision) -> u64 {
+        let range = (generation, Revision(0))..=(generation, to);
+        let gone: Vec<_> = self.receipts.range(range).map(|(key, _)| *key).collect();
+        for (generation, revision) in &gone {
+            self.receipts.remove(&(*generation, *revision));
+            self.unlog(&RowName::Receipt(*generation, *revision));
+        }
+        gone.len() as u64
+    }
+
     /// Takes a row from another store under its own change number, unless a later one of the same name is here.
     ///
     /// # Errors
@@ -362,6 +395,7 @@ impl AgentRows {
             Row::Agent(portable) => Some(&portable.agent),
             Row::Receipt(receipt) => Some(&receipt.agent),
             Row::Output(output) => Some(&output.agent),
+            Row::ReceiptCheckpoint(signed) => Some(&signed.checkpoint.agent),
             _ => None,
         };
         if let Some(owner) = owner.filter(|owner| **owner != self.portable.agent) {
@@ -432,6 +466,9 @@ impl AgentRows {
             }
             Row::Receiver(receiver) => {
                 self.receivers.insert(receiver.origin.clone(), receiver);
+            }
+            Row::ReceiptCheckpoint(signed) => {
+                self.checkpoints.insert(signed.checkpoint.generation, signed);
             }
             Row::Deleted(RowKey::State(key)) => {
                 self.state.remove(&key);

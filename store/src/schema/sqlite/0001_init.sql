@@ -149,6 +149,16 @@ CREATE TABLE receipt (
     PRIMARY KEY (agent, generation, revision)
 ) STRICT, WITHOUT ROWID;
 
+-- What stands for the oldest receipts of a generation, which were removed.
+CREATE TABLE receipt_checkpoint (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    generation      INTEGER NOT NULL,
+    change          INTEGER NOT NULL,
+    revision        INTEGER NOT NULL CHECK (revision > 0),
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, generation)
+) STRICT, WITHOUT ROWID;
+
 -- The newest snapshot. `digest` covers the header columns and the digest of the unpacked state.
 CREATE TABLE snapshot (
     agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,

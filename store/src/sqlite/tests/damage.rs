@@ -2,8 +2,8 @@
 
 use godwit_core::store::{Page, RuntimeStore, StoreError};
 
-use super::fixture::{Desk, Place, plugin};
-use crate::sqlite::SqliteMode;
+use super::fixture::{Desk, Place, done, message, plugin};
+use crate::sqlite::{SqliteMode, SqliteStore};
 
 /// Flips a bit in a blob column of the only row that a condition leaves.
 fn flip(place: &Place, table: &str, column: &str, condition: &str, offset: usize) {
@@ -119,4 +119,24 @@ async fn a_row_that_contradicts_itself_is_not_served() {
     conn.execute("UPDATE agent SET home = 0, revision = 1 << 62", []).unwrap();
     conn.execute("UPDATE agent SET time_ms = -5", []).unwrap();
     assert!(matches!(store.agent(&desk.owner.agent).await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_found_in_the_file() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    for _ in 0..50 {
+        let unit = desk.ask(message(&desk.owner.agent, &[7; 400]), b"state");
+        assert_eq!(store.commit_turns(unit).await, done(2));
+    }
+    assert_eq!(store.check_file().await, Ok(Vec::new()));
+    store.close().await;
+    let mut bytes = std::fs::read(place.path()).unwrap();
+    let page = bytes.len() - 4096;
+    bytes[page..page + 16].fill(0xEE);
+    std::fs::write(place.path(), bytes).unwrap();
+    let store = SqliteStore::open_read_only(&place.path()).unwrap();
+    let found = store.check_file().await.unwrap();
+    assert!(!found.is_empty(), "the page is found");
 }
