@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::guest::{Guest, GuestLoader};
+use crate::guest::{Guest, GuestLoader, Interrupt};
 use crate::id::{AgentId, HostId, InputId, Revision, Seq};
 use crate::input::{NewInput, Outcome};
 use crate::lease::{Lease, LeaseGuard};
@@ -22,6 +22,7 @@ use crate::time::Clock;
 
 mod burst;
 mod chain;
+mod control;
 mod driver;
 mod inbox;
 mod loading;
@@ -29,6 +30,9 @@ pub mod pool;
 pub mod prover;
 pub mod turn;
 
+use control::{Control, Ending};
+
+pub use control::Interrupted;
 pub use driver::spawn;
 pub use loading::{outside_context, state_reader};
 pub use pool::GuestPool;
@@ -99,6 +103,8 @@ pub struct WarmGuest {
     pub guest: Box<dyn Guest>,
     /// Revision of the snapshot that it was restored from, whatever the sender of the snapshot called it.
     pub snapshot_revision: Revision,
+    /// Ends its calls: what it was started with.
+    pub interrupt: Interrupt,
 }
 
 /// How an ask ended, as far as this host can know.
@@ -143,6 +149,9 @@ pub enum NotAccepted {
     /// Too many callers wait for this agent.
     #[error("too many callers wait for this agent")]
     Busy,
+    /// An operator ended its turn before it committed.
+    #[error("its turn was interrupted by an operator")]
+    Interrupted,
     /// The host is stopping or can't write now.
     #[error("host can't take it now: {reason}")]
     Unavailable {
@@ -181,10 +190,20 @@ pub struct Frozen {
 
 impl Frozen {
     /// Ends the driver because the agent has moved: waiting callers are routed again.
-    pub async fn moved(mut self) {
+    pub async fn moved(self) {
+        self.end(End::Moved).await;
+    }
+
+    /// Ends the driver because something about the agent has changed: waiting callers are routed again, and the next that
+    /// needs the agent loads it anew.
+    pub async fn parked(self) {
+        self.end(End::Parked).await;
+    }
+
+    async fn end(mut self, end: End) {
         self.is_armed = false;
         let (done, ended) = oneshot::channel();
-        if self.handle.send(Command::Stop { end: End::Moved, done }).await.is_ok() {
+        if self.handle.send(Command::Stop { end, done }).await.is_ok() {
             // An error means that the driver is gone, which is what was wanted.
             let _ = ended.await;
         }
@@ -210,6 +229,7 @@ pub(crate) enum Command {
     Wake,
     Reload,
     Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Recycle { done: oneshot::Sender<Result<Revision, CommandError>> },
     Freeze { done: oneshot::Sender<Frozen> },
     Stop { end: End, done: oneshot::Sender<()> },
 }
@@ -219,6 +239,7 @@ pub(crate) enum Command {
 pub struct Handle {
     mailbox: mpsc::Sender<Command>,
     thaw: Arc<tokio::sync::Notify>,
+    control: Control,
 }
 
 impl std::fmt::Debug for Handle {
@@ -228,8 +249,12 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(mailbox: mpsc::Sender<Command>, thaw: Arc<tokio::sync::Notify>) -> Self {
-        Self { mailbox, thaw }
+    pub(crate) fn new(
+        mailbox: mpsc::Sender<Command>,
+        thaw: Arc<tokio::sync::Notify>,
+        control: Control,
+    ) -> Self {
+        Self { mailbox, thaw, control }
     }
 
     async fn send(&self, command: Command) -> Result<(), CommandError> {
@@ -286,6 +311,44 @@ impl Handle {
         let (done, result) = oneshot::channel();
         self.send(Command::Checkpoint { done }).await?;
         result.await.unwrap_or(Err(CommandError::Gone))
+    }
+
+    /// Rebuilds the instance from the store at the next turn boundary; what waits goes on waiting.
+    ///
+    /// # Errors
+    /// `CommandError`; `Loading` when the agent can't be loaded now.
+    pub async fn recycle(&self) -> Result<Revision, CommandError> {
+        let (done, result) = oneshot::channel();
+        self.send(Command::Recycle { done }).await?;
+        result.await.unwrap_or(Err(CommandError::Gone))
+    }
+
+    /// Whether a turn's guest call runs now.
+    pub fn is_running(&self) -> bool {
+        self.control.is_running()
+    }
+
+    /// Ends the turn that runs now, within 100 ms, and gives its inputs up. Nothing is counted, and the agent goes on.
+    ///
+    /// # Errors
+    /// `Gone` when the driver ended first: nobody knows what became of the turn, and nothing of it has committed.
+    pub async fn interrupt(&self) -> Result<Interrupted, CommandError> {
+        match self.control.ask(Ending::Interrupt) {
+            None => Ok(Interrupted::Idle),
+            Some(answer) => answer.await.map_err(|_| CommandError::Gone),
+        }
+    }
+
+    /// Ends the turn that runs now, within 100 ms, and the driver with it. Nothing is given up. The agent must have been
+    /// paused before, or the next who needs it starts it again.
+    pub async fn stop(&self) -> Interrupted {
+        let answer = self.control.ask(Ending::Stop);
+        self.park().await;
+        match answer {
+            None => Interrupted::Idle,
+            // Without an answer it was put back: that is what a driver that ends does.
+            Some(answer) => answer.await.unwrap_or(Interrupted::PutBack),
+        }
     }
 
     /// Holds the agent at its next turn boundary: callers wait, nothing runs.

@@ -119,6 +119,11 @@ impl Interrupt {
         self.0.store(true, std::sync::atomic::Ordering::Release);
     }
 
+    /// Takes the request back: the call that it was for has ended by itself.
+    pub fn clear(&self) {
+        self.0.store(false, std::sync::atomic::Ordering::Release);
+    }
+
     /// Whether an end was asked for.
     pub fn is_set(&self) -> bool {
         self.0.load(std::sync::atomic::Ordering::Acquire)

@@ -36,6 +36,7 @@ mod migrations;
 mod payload;
 mod plugins;
 pub mod problem;
+mod verbs;
 
 /// A JSON body in bytes: the largest config of an agent, with room for escapes and labels.
 const JSON_BYTES_MAX: usize = 4 * CONFIG_BYTES_MAX;
@@ -69,7 +70,8 @@ fn routes() -> Router<Runtime> {
         .route("/v1/plugins", post(plugins::load).layer(upload).get(plugins::list))
         .route("/v1/plugins/{digest}", get(plugins::show).delete(plugins::remove))
         .route("/v1/agents", get(agents::list))
-        .route("/v1/agents/{id}", put(agents::create).get(agents::show))
+        .route("/v1/agents/{id}", put(agents::create).get(agents::show).delete(verbs::delete))
+        .route("/v1/agents/{id}/{verb}", post(verbs::act))
         .route("/v1/agents/{id}/ask", post(inputs::ask).layer(input))
         .route("/v1/agents/{id}/send", post(inputs::send).layer(input))
         .route("/v1/agents/{id}/inputs", get(inputs::list))
@@ -78,7 +80,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/dead-letters/{input}/retry", post(inputs::retry))
         .route("/v1/agents/{id}/receipts", get(history::receipts))
         .route("/v1/agents/{id}/outputs", get(history::outputs))
-        .route("/v1/agents/{id}/checkpoint", post(agents::checkpoint))
+        .route("/v1/agents/{id}/checkpoint", post(verbs::checkpoint))
         .route("/v1/agents/{id}/verify", post(agents::verify))
         .route("/v1/agents/{id}/migrate", post(migrations::start))
         .route("/v1/migrations", get(migrations::list))

@@ -48,6 +48,7 @@ mod scan;
 mod session;
 mod submit;
 mod timers;
+pub mod verbs;
 pub mod verify;
 mod wire;
 

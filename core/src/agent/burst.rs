@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::agent::AgentEnv;
 use crate::agent::chain::{Chain, Origin, RanTurn};
+use crate::agent::control::Control;
 use crate::agent::loading::Loaded;
 use crate::guest::{GuestError, TurnContext};
 use crate::input::Input;
@@ -30,11 +31,18 @@ pub(crate) struct Burst {
     pub(crate) failed: Option<(Origin, u32, GuestError)>,
     /// The chain's commit, if it was done here.
     pub(crate) outcome: Option<UnitOutcome>,
+    /// Told which turn may be interrupted.
+    control: Control,
 }
 
 impl Burst {
-    pub(crate) fn new(loaded: Loaded, chain: Chain, turns: VecDeque<(Origin, u32)>) -> Self {
-        Self { loaded, chain, turns, failed: None, outcome: None }
+    pub(crate) fn new(
+        loaded: Loaded,
+        chain: Chain,
+        turns: VecDeque<(Origin, u32)>,
+        control: Control,
+    ) -> Self {
+        Self { loaded, chain, turns, failed: None, outcome: None, control }
     }
 
     /// Runs turns until one fails, the chain is full or the time is up. Blocks.
@@ -49,7 +57,10 @@ impl Burst {
                 continue;
             }
             is_first = false;
-            match self.turn(env, &origin, attempt) {
+            self.control.begin(&self.loaded.interrupt);
+            let ran = self.turn(env, &origin, attempt);
+            self.control.end(matches!(ran, Err(GuestError::Interrupted)));
+            match ran {
                 Ok(ran) => self.chain.push_turn(origin, ran),
                 Err(error) => {
                     self.failed = Some((origin, attempt, error));

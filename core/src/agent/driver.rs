@@ -19,6 +19,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use crate::agent::control::Control;
 use crate::agent::inbox::Inbox;
 use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::{
@@ -34,6 +35,7 @@ use crate::store::{Accepted, BrokenReason, Owner, Page, Standing, StoreError};
 use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
+mod ending;
 mod hold;
 mod settle;
 mod work;
@@ -52,7 +54,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let thaw = Arc::new(Notify::new());
-    let handle = Handle::new(mailbox.clone(), thaw.clone());
+    let control = Control::default();
+    let handle = Handle::new(mailbox.clone(), thaw.clone(), control.clone());
     let driver = Driver {
         agent: grant.lease.agent.clone(),
         lease: grant.lease.clone(),
@@ -61,6 +64,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         commands,
         own_mailbox: mailbox.downgrade(),
         thaw,
+        control,
         loaded: None,
         inbox: Inbox::default(),
         direct: VecDeque::new(),
@@ -89,6 +93,7 @@ struct Driver {
     commands: mpsc::Receiver<Command>,
     own_mailbox: mpsc::WeakSender<Command>,
     thaw: Arc<Notify>,
+    control: Control,
     loaded: Option<Loaded>,
     /// Durable inputs, by lane.
     inbox: Inbox,
@@ -232,6 +237,7 @@ impl Driver {
                 let _ = done.send(self.checkpoint().await);
             }
             Command::Freeze { done } => return self.freeze(done).await,
+            Command::Recycle { done } => return self.recycle(done).await,
             Command::Stop { end, done } => {
                 self.finish_stop(done);
                 return Err(end);
@@ -410,7 +416,11 @@ impl Driver {
                 Command::Ask(request) => self.direct.push_back(request),
                 Command::Join { input, answer, .. } => self.answer(answer, Answer::Follow { input }),
                 Command::Stop { done, .. } => self.finish_stop(done),
-                Command::Wake | Command::Reload | Command::Checkpoint { .. } | Command::Freeze { .. } => {}
+                Command::Wake
+                | Command::Reload
+                | Command::Checkpoint { .. }
+                | Command::Recycle { .. }
+                | Command::Freeze { .. } => {}
             }
         }
         for request in std::mem::take(&mut self.direct) {

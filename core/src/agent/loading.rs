@@ -27,6 +27,8 @@ pub(crate) struct Loaded {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
+    /// Ends a call of the guest.
+    pub(crate) interrupt: Interrupt,
     pub(crate) prover: Prover,
 }
 
@@ -85,12 +87,13 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         spec_revision: row.spec_revision,
         clock: env.clock.clone(),
     };
+    let interrupt = warm.as_ref().map(|warm| warm.interrupt.clone()).unwrap_or_default();
     let request = GuestRequest {
         state: state_reader(env.store.clone(), agent.clone()),
         agent,
         spec: Arc::new(image.spec.clone()),
         guard: guard.clone(),
-        interrupt: Interrupt::default(),
+        interrupt: interrupt.clone(),
     };
     let mut loaded = Loaded {
         author: Arc::new(author),
@@ -98,6 +101,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         lifecycle: row.lifecycle.clone(),
         head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
         guest: None,
+        interrupt,
         prover: Prover::new(env.loader.clone(), request.clone(), env.spares.clone()),
     };
     // Boundaries after the newest snapshot are dead letters, which leave the state: its revision names the state (I9).

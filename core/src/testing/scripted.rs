@@ -1,22 +1,27 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `send AGENT TEXT`. State is the sum, as text.
+//! `hang` (until it is interrupted), `send AGENT TEXT`. State is the sum, as text.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::guest::{
-    Guest, GuestError, GuestLoader, GuestRequest, LoadError, LoadedPlugin, TurnContext, TurnEffects,
+    Guest, GuestError, GuestLoader, GuestRequest, Interrupt, LoadError, LoadedPlugin, TurnContext,
+    TurnEffects,
 };
 use crate::id::AgentId;
 use crate::input::{Fault, FaultKind, Input, Kind, Reply, ReplyOutcome};
 use crate::lease::LeaseGuard;
 use crate::output::Output;
 use crate::spec::PluginInfo;
+
+/// A call that hangs ends by itself after this many milliseconds, as by its deadline.
+const HANG_MS_MAX: u32 = 10_000;
 
 /// Starts scripted guests for whatever plugin was loaded.
 #[derive(Default)]
@@ -51,13 +56,14 @@ impl GuestLoader for ScriptedLoader {
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
-        Ok(Box::new(ScriptedGuest { sum: 0, guard: request.guard }))
+        Ok(Box::new(ScriptedGuest { sum: 0, guard: request.guard, interrupt: request.interrupt }))
     }
 }
 
 struct ScriptedGuest {
     sum: i64,
     guard: LeaseGuard,
+    interrupt: Interrupt,
 }
 
 fn ok(text: String) -> Reply {
@@ -72,6 +78,20 @@ fn trap(message: &str) -> GuestError {
 impl ScriptedGuest {
     fn check(&self) -> Result<(), GuestError> {
         if self.guard.is_held() { Ok(()) } else { Err(GuestError::Fenced) }
+    }
+
+    /// Goes on until somebody ends it, at most as long as a guest may.
+    fn hang(&self) -> GuestError {
+        for _ in 0..HANG_MS_MAX {
+            if !self.guard.is_held() {
+                return GuestError::Fenced;
+            }
+            if self.interrupt.is_set() {
+                return GuestError::Interrupted;
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+        GuestError::Fault(Fault { kind: FaultKind::Deadline, message: "it hung".into() })
     }
 
     fn handle_one(
@@ -99,6 +119,7 @@ impl ScriptedGuest {
                 return Err(GuestError::Retryable { message: "not yet".into() });
             }
             "retry-until" => {}
+            "hang" => return Err(self.hang()),
             "send" => effects.outputs.push(output(rest)?),
             _ => return Err(trap("unknown verb")),
         }

@@ -1,4 +1,4 @@
-//! Agents over HTTP: create, list, show, checkpoint, verify.
+//! Agents over HTTP: create, list, show, verify.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,6 +39,13 @@ pub(super) struct AgentsQuery {
     state: Option<String>,
     after: Option<AgentId>,
     limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateQuery {
+    /// Whether one of this name that was deleted is made anew.
+    recreate: Option<bool>,
 }
 
 /// An agent as JSON.
@@ -92,13 +99,15 @@ impl From<AgentView> for AgentJson {
 pub(super) async fn create(
     State(runtime): State<Runtime>,
     path: PathText,
+    QueryOf(query): QueryOf<CreateQuery>,
     JsonOf(new): JsonOf<NewAgentJson>,
 ) -> Result<Response, Problem> {
     let agent: AgentId = path.parse("id")?;
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
     let NewAgentJson { plugin, config, labels, silent_intents } = new;
-    let request = CreateAgent { agent, plugin, config, labels, silent_intents };
+    let recreates = query.recreate.unwrap_or(false);
+    let request = CreateAgent { agent, plugin, config, labels, silent_intents, recreates };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));
@@ -117,7 +126,9 @@ pub(super) async fn list(
     let limit = page_limit(query.limit)?;
     let fits = |view: &AgentView| {
         let has_label = query.label.as_deref().is_none_or(|label| has_label(view, label));
-        has_label && query.state.as_deref().is_none_or(|state| view.state == state)
+        // What was deleted is listed for whoever asks for it.
+        let is_there = view.state != "deleted" || query.state.is_some();
+        is_there && has_label && query.state.as_deref().is_none_or(|state| view.state == state)
     };
     let mut after = query.after.clone();
     let mut found = Vec::new();
@@ -143,17 +154,6 @@ fn has_label(view: &AgentView, selector: &str) -> bool {
 pub(super) async fn show(door: AgentDoor) -> Result<Json<AgentJson>, Problem> {
     match door.call(AgentCall::Show).await?.reply {
         AgentReply::Agent(view) => Ok(Json(AgentJson::from(*view))),
-        _ => Err(Problem::wrong_reply()),
-    }
-}
-
-/// `POST /v1/agents/{id}/checkpoint`
-pub(super) async fn checkpoint(door: AgentDoor) -> Result<Json<Value>, Problem> {
-    match door.call(AgentCall::Checkpoint).await?.reply {
-        AgentReply::Checkpointed(revision) => Ok(Json(json!({
-            "agent": door.agent.as_str(),
-            "revision": revision.to_string(),
-        }))),
         _ => Err(Problem::wrong_reply()),
     }
 }

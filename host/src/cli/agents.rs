@@ -1,4 +1,4 @@
-//! `godwit agent`: create, list, show, checkpoint.
+//! `godwit agent`: create, list, show, and the verbs of the life cycle.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +40,60 @@ pub(super) enum Agent {
         /// Which agent.
         id: AgentId,
     },
+    /// Go on accepting inputs, run nothing.
+    Pause {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Run again: after a pause, a stop, or a retirement.
+    Resume {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Accept nothing more, run what waits, then rest.
+    Retire {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Rebuild the instance from what is stored.
+    Recycle {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Rebuild the instance under a new fencing token.
+    Respawn {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Start anew: what waits is given up, the state is gone, the generation rises.
+    Reset {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// End the turn that runs now and give its input up; the agent goes on with the next.
+    Interrupt {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// End the turn that runs now, and pause.
+    Stop {
+        /// Which agent.
+        id: AgentId,
+        /// Give up the inputs that wait.
+        #[arg(long)]
+        abandon: bool,
+    },
+    /// Let a broken agent run again, after what broke it was dealt with.
+    Recover {
+        /// Which agent.
+        id: AgentId,
+    },
+    /// Delete an agent for good.
+    #[command(alias = "destroy")]
+    Delete {
+        /// Which agent.
+        id: AgentId,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +109,9 @@ pub(super) struct Create {
     /// For people and selections; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
+    /// Make one anew whose id was deleted.
+    #[arg(long)]
+    recreate: bool,
     /// Requests of other agents about this are queued as context and wake nobody; may be given several times.
     #[arg(long, value_name = "INTENT")]
     silent_intent: Vec<String>,
@@ -88,8 +145,47 @@ impl Agent {
                 let sentence = format!("agent {id} stored at revision {revision}");
                 output.done(&answer, "/revision", &sentence)
             }
+            Self::Delete { id } => {
+                let request = client.request(Method::DELETE, &format!("/v1/agents/{id}"));
+                let answer = client.send(request.timeout(REQUEST_MAX)).await?;
+                report(session, id, &answer.json().await.context("the host's answer can't be read")?)
+            }
+            Self::Stop { id, abandon: true } => act(session, id, "stop?abandon=true").await,
+            Self::Stop { id, abandon: false } => act(session, id, "stop").await,
+            Self::Pause { id } => act(session, id, "pause").await,
+            Self::Resume { id } => act(session, id, "resume").await,
+            Self::Retire { id } => act(session, id, "retire").await,
+            Self::Recycle { id } => act(session, id, "recycle").await,
+            Self::Respawn { id } => act(session, id, "respawn").await,
+            Self::Reset { id } => act(session, id, "reset").await,
+            Self::Interrupt { id } => act(session, id, "interrupt").await,
+            Self::Recover { id } => act(session, id, "recover").await,
         }
     }
+}
+
+async fn act(session: &Session, id: &AgentId, verb: &str) -> Result<(), CliError> {
+    let answer = session.client.post(&format!("/v1/agents/{id}/{verb}"), None).await?;
+    report(session, id, &answer)
+}
+
+/// Says what a verb did.
+fn report(session: &Session, id: &AgentId, answer: &Value) -> Result<(), CliError> {
+    let text = |member: &str| answer[member].as_str().unwrap_or_default().to_owned();
+    let count = |member: &str| answer[member].as_u64().unwrap_or_default();
+    let mut sentence = format!("agent {id} is {}", text("state"));
+    if answer["token_before"].is_string() {
+        sentence += &format!(", generation {}, token {}", text("generation"), text("token"));
+    }
+    if let Some(end) = answer["turn"]["end"].as_str() {
+        sentence += &format!("; running turn: {}", end.replace('_', " "));
+    }
+    for (member, what) in [("inputs_abandoned", "given up"), ("inputs_pending", "waiting")] {
+        if count(member) > 0 {
+            sentence += &format!("; {} inputs {what}", count(member));
+        }
+    }
+    session.output.done(answer, "/state", &sentence)
 }
 
 impl Create {
@@ -102,7 +198,9 @@ impl Create {
             "silent_intents": self.silent_intent,
         });
         let client = &session.client;
-        let request = client.request(Method::PUT, &format!("/v1/agents/{}", self.id)).json(&body);
+        let recreate = if self.recreate { "?recreate=true" } else { "" };
+        let path = format!("/v1/agents/{}{recreate}", self.id);
+        let request = client.request(Method::PUT, &path).json(&body);
         let answer = client.send(request.timeout(REQUEST_MAX)).await?;
         let did = if answer.status() == StatusCode::CREATED { "created" } else { "is there already" };
         let agent: Value = answer.json().await.context("the host's answer can't be read")?;

@@ -31,6 +31,8 @@ pub struct CreateAgent {
     pub labels: BTreeMap<String, String>,
     /// Intents of peer requests that wake nobody.
     pub silent_intents: BTreeSet<String>,
+    /// Whether one of this name that was deleted is made anew.
+    pub recreates: bool,
 }
 
 /// A host as this one sees it.
@@ -57,10 +59,11 @@ impl Runtime {
     ///
     /// # Errors
     /// `NoSuch` for an unknown plugin, `Conflict` when the id has another spec or is a peer's, `PeersSilent` when a peer that
-    /// might have it does not answer, `Invalid` when the config or labels are too large.
+    /// might have it does not answer, `Invalid` when the config or labels are too large, `Deleted` when one of this name was
+    /// deleted and the request does not say `recreates`.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
         check_sizes(&request)?;
-        let CreateAgent { agent, plugin, config, labels, silent_intents } = request;
+        let CreateAgent { agent, plugin, config, labels, silent_intents, recreates } = request;
         let plugin = self.plugin(&plugin).await?.digest;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
@@ -80,7 +83,11 @@ impl Runtime {
         }
         let spec = Spec { plugin, config, limits: GuestLimits::default(), silent_intents };
         let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
-        let is_new = self.inner().store.create(new).await.map_err(store_error)?;
+        let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
+        let store = &self.inner().store;
+        let created =
+            if recreates && is_deleted { store.recreate(new).await } else { store.create(new).await };
+        let is_new = created.map_err(store_error)?;
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
         let row = row.ok_or(CallError::NotFound { agent })?;
         Ok((self.view(&row).await?, is_new))

@@ -18,6 +18,7 @@ use godwit_core::receipt::Receipt;
 use godwit_core::store::{BrokenReason, StoredInput};
 use serde::{Deserialize, Serialize};
 
+use super::verbs::{CheckpointReport, VerbCall, VerbReport};
 use super::verify::VerifyReport;
 
 /// Something to do with or learn about one agent.
@@ -79,6 +80,8 @@ pub enum AgentCall {
         /// A name, a key, or a unique prefix of a key.
         to: String,
     },
+    /// A verb of the life cycle.
+    Verb(VerbCall),
 }
 
 /// An input as a client gives it.
@@ -119,12 +122,14 @@ pub enum AgentReply {
     Outputs(Rows<StoredOutput>),
     /// To `Verify`.
     Verified(VerifyReport),
-    /// To `Checkpoint`: the revision that is stored.
-    Checkpointed(Revision),
+    /// To `Checkpoint`.
+    Checkpointed(CheckpointReport),
     /// To `Migrate`.
     Migrating(MigrationId),
     /// To `Redrive`.
     Done,
+    /// To `Verb`.
+    Verb(Box<VerbReport>),
 }
 
 /// Part of a list.

@@ -98,7 +98,7 @@ impl Directory {
     }
 
     /// Enters a lease that the store granted. An entry with the same token stays as it is; an older one is lost.
-    fn enter(&self, lease: Lease, guard: LeaseGuard) -> Owned {
+    pub(crate) fn enter(&self, lease: Lease, guard: LeaseGuard) -> Owned {
         let mut tables = self.lock();
         if let Some(entry) = tables.owned.get(&lease.agent) {
             if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {

@@ -144,11 +144,25 @@ impl Runtime {
                 sleep(MOVING_RECHECK).await;
                 Ok(Looked::Tried(Try::Again { may_be_durable: false }))
             }
-            Place::Here(row) => self.call_here(agent, &row, call).await.map(Looked::Tried),
-            Place::Remote(host) if hops >= FORWARD_HOPS_MAX => {
-                Err(CallError::Misdirected { agent: agent.clone(), host })
-            }
-            Place::Remote(host) => match self.call_there(agent, call, host, hops + 1).await {
+            Place::Here(row) => match self.owner_elsewhere(&row, call) {
+                None => self.call_here(agent, &row, call).await.map(Looked::Tried),
+                Some(host) => self.try_there(agent, call, host, hops).await,
+            },
+            Place::Remote(host) => self.try_there(agent, call, host, hops).await,
+        }
+    }
+
+    /// Tries the call at another host, once.
+    async fn try_there(
+        &self,
+        agent: &AgentId,
+        call: &AgentCall,
+        host: HostId,
+        hops: u8,
+    ) -> Result<Looked, CallError> {
+        match host {
+            host if hops >= FORWARD_HOPS_MAX => Err(CallError::Misdirected { agent: agent.clone(), host }),
+            host => match self.call_there(agent, call, host, hops + 1).await {
                 Ok(called) => Ok(Looked::Answered(called)),
                 Err(Unforwarded::Refused(error)) => Err(*error),
                 Err(Unforwarded::Again) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use godwit_core::agent::{Answer, CommandError, NotAccepted};
+use godwit_core::agent::{Answer, NotAccepted};
 use godwit_core::id::{AgentId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal};
 use godwit_core::input::{Input, Mode, NewInput, Policy};
@@ -33,7 +33,8 @@ impl Runtime {
         let reply = match call {
             AgentCall::Ask { submission, .. } => return self.ask_here(agent, row, submission).await,
             AgentCall::Send { submission } => return self.send_here(agent, submission).await,
-            AgentCall::Checkpoint => return self.checkpoint_here(agent).await,
+            AgentCall::Checkpoint => return self.checkpoint_here(agent, row).await,
+            AgentCall::Verb(verb) => return self.verb_here(agent, verb).await,
             AgentCall::Migrate { to } => AgentReply::Migrating(self.migrate_from_here(agent, to).await?),
             AgentCall::Show => AgentReply::Agent(Box::new(self.view(row).await?)),
             AgentCall::Inputs { state, after, limit } => {
@@ -230,25 +231,6 @@ impl Runtime {
             Err(error) => tracing::debug!(%agent, %error, "not activated"),
         }
     }
-
-    async fn checkpoint_here(&self, agent: &AgentId) -> Result<Try, CallError> {
-        let handle = match self.resident(agent).await {
-            Ok(handle) => handle,
-            Err(StoreError::NotHome { .. } | StoreError::NoAgent) => {
-                return Ok(Try::Again { may_be_durable: false });
-            }
-            Err(error) => return Err(store_error(error)),
-        };
-        match handle.checkpoint().await {
-            Ok(revision) => Ok(Try::Done(AgentReply::Checkpointed(revision))),
-            Err(CommandError::Gone) => Ok(Try::Again { may_be_durable: false }),
-            Err(CommandError::Loading) => {
-                sleep(OUTCOME_POLL).await;
-                Ok(Try::Again { may_be_durable: false })
-            }
-            Err(CommandError::Failed { reason }) => Err(CallError::Unavailable { reason }),
-        }
-    }
 }
 
 /// One row more than is shown, so that the reader learns whether the list goes on.
@@ -272,6 +254,7 @@ fn answered(answer: Answer, submission: &Submission) -> Result<Try, CallError> {
         Answer::NotAccepted(NotAccepted::Busy) => {
             Err(CallError::Busy { depth: godwit_core::agent::MAILBOX_MAX as u64 })
         }
+        Answer::NotAccepted(NotAccepted::Interrupted) => Err(CallError::Interrupted),
         Answer::NotAccepted(NotAccepted::Unavailable { reason }) => Err(CallError::Unavailable { reason }),
     }
 }

@@ -17,6 +17,8 @@ use super::call::{AgentCall, AgentReply, CallError, Submission};
 use super::routing::Forward;
 use super::*;
 
+mod verbs;
+
 struct World {
     network: SimNetwork,
     hosts: Vec<Runtime>,
@@ -86,6 +88,7 @@ async fn two_hosts_on_one_store() -> World {
 
 async fn create(runtime: &Runtime, agent: &str) {
     let request = CreateAgent {
+        recreates: false,
         agent: id(agent),
         plugin: "script".into(),
         config: BTreeMap::new(),

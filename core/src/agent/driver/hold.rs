@@ -60,7 +60,7 @@ impl Driver {
             self.load(None).await?;
         }
         let Some(loaded) = &self.loaded else { return Ok(()) };
-        let handle = Handle::new(mailbox, self.thaw.clone());
+        let handle = Handle::new(mailbox, self.thaw.clone(), self.control.clone());
         let frozen = Frozen::new(loaded.author.owner.clone(), loaded.head.revision, handle);
         if done.send(frozen).is_err() {
             // The dropped ticket has already asked for the thaw, which must not outlive this freeze.
@@ -86,8 +86,8 @@ impl Driver {
                 Some(Command::Wake) => self.is_inbox_stale = true,
                 Some(Command::Reload) => self.forget_queue(),
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
-                Some(Command::Checkpoint { done }) => {
-                    let busy = CommandError::Failed { reason: "agent is migrating".into() };
+                Some(Command::Checkpoint { done } | Command::Recycle { done }) => {
+                    let busy = CommandError::Failed { reason: "agent is held at a boundary".into() };
                     // The caller may be gone.
                     let _ = done.send(Err(busy));
                 }

@@ -111,7 +111,7 @@ impl Driver {
         }
     }
 
-    fn answer_waiters(&mut self, seq: Seq, outcome: &Outcome) {
+    pub(super) fn answer_waiters(&mut self, seq: Seq, outcome: &Outcome) {
         let Some(Waiters { input, answers }) = self.waiters.remove(&seq) else {
             return;
         };

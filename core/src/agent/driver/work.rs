@@ -7,7 +7,7 @@ use crate::agent::burst::Burst;
 use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
 use crate::agent::pool::Alone;
 use crate::agent::turn::{self, Start};
-use crate::agent::{End, Notice};
+use crate::agent::{End, Ending, Interrupted, Notice};
 use crate::guest::GuestError;
 use crate::id::Revision;
 use crate::input::{FaultKind, InputState};
@@ -39,20 +39,27 @@ impl Picked {
 impl Driver {
     /// Runs what waits, up to what one commit takes, commits it, and deals with the turn that failed.
     pub(super) async fn work(&mut self) -> Flow {
+        let flow = self.run_what_waits().await;
+        // A turn that had to end and was not given up is done again.
+        self.control.tell(&Interrupted::PutBack);
+        flow
+    }
+
+    async fn run_what_waits(&mut self) -> Flow {
         let Some(Picked { chain, turns, alone }) = self.pick().await? else { return Ok(()) };
         if turns.is_empty() {
             return if chain.is_empty() { Ok(()) } else { self.commit(chain).await };
         }
         let Some(loaded) = self.loaded.take() else { return Ok(()) };
         let (env, plugin) = (self.env.clone(), loaded.author.plugin);
-        let burst = Burst::new(loaded, chain, turns);
+        let burst = Burst::new(loaded, chain, turns, self.control.clone());
         let job = move || burst.run(&env);
         // Held until what it ran is committed: no other guest call can be to blame if the process dies.
         let run = match &alone {
             Some(alone) => alone.run(job).await,
             None => self.env.pool.run(plugin, job).await,
         };
-        let Burst { loaded, chain, turns, failed, outcome } = run.map_err(|_| End::Parked)?;
+        let Burst { loaded, chain, turns, failed, outcome, .. } = run.map_err(|_| End::Parked)?;
         self.loaded = Some(loaded);
         self.failures = 0;
         for (origin, _) in turns.into_iter().rev() {
@@ -73,7 +80,11 @@ impl Driver {
             self.put_back(origin);
             return settled;
         }
+        let is_interrupted = error == GuestError::Interrupted;
         match origin {
+            origin if is_interrupted && self.control.asked() == Some(Ending::Interrupt) => {
+                self.on_interrupted(origin).await
+            }
             Origin::Init => self.on_init_failure(attempt, error).await,
             origin => self.on_failed_turn(origin, attempt, error).await,
         }

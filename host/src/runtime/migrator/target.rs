@@ -451,8 +451,8 @@ impl Incoming {
         };
         let snapshot_revision = snapshot.revision;
         match self.build_guest(runtime, snapshot).await {
-            Ok(guest) => {
-                self.warm = Some(WarmGuest { guest, snapshot_revision });
+            Ok((guest, interrupt)) => {
+                self.warm = Some(WarmGuest { guest, snapshot_revision, interrupt });
                 failpoint::hit("migration.target.after-restore");
                 MigrationAnswer::Restored { revision }
             }
@@ -460,7 +460,11 @@ impl Incoming {
         }
     }
 
-    async fn build_guest(&mut self, runtime: &Runtime, snapshot: Snapshot) -> Result<Box<dyn Guest>, String> {
+    async fn build_guest(
+        &mut self,
+        runtime: &Runtime,
+        snapshot: Snapshot,
+    ) -> Result<(Box<dyn Guest>, Interrupt), String> {
         let env = &runtime.inner().env;
         let plugin = self.reservation.spec.plugin;
         if !env.loader.is_loaded(plugin) {
@@ -469,12 +473,13 @@ impl Incoming {
             runtime.compile(component).await.map_err(|error| error.to_string())?;
         }
         let agent = self.record.agent.clone();
+        let interrupt = Interrupt::default();
         let request = GuestRequest {
             agent: agent.clone(),
             spec: Arc::new(self.reservation.spec.clone()),
             guard: self.guard.clone(),
             state: state_reader(env.store.clone(), agent.clone()),
-            interrupt: Interrupt::default(),
+            interrupt: interrupt.clone(),
         };
         let generation = self.reservation.generation;
         let context =
@@ -486,7 +491,8 @@ impl Incoming {
             Ok(guest)
         };
         let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
-        built.map_err(|error| error.to_string())
+        let guest = built.map_err(|error| error.to_string())?;
+        Ok((guest, interrupt))
     }
 
     /// Step 2: the last rows, and the copy is bound, in one transaction.

@@ -1,0 +1,114 @@
+//! The lifecycle verbs over HTTP, and their reports as JSON.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::extract::{AgentDoor, PathText, QueryOf};
+use super::problem::{Code, Problem};
+use crate::runtime::Runtime;
+use crate::runtime::call::{AgentCall, AgentReply};
+use crate::runtime::verbs::{CheckpointReport, TurnEnd, VerbCall, VerbDetail, VerbReport};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerbQuery {
+    /// Of `stop`: whether the open inputs are given up.
+    abandon: Option<bool>,
+}
+
+/// `POST /v1/agents/{id}/{verb}`
+pub(super) async fn act(
+    State(_): State<Runtime>,
+    path: PathText,
+    QueryOf(query): QueryOf<VerbQuery>,
+    door: AgentDoor,
+) -> Result<Json<Value>, Problem> {
+    let name = path.text("verb");
+    let verb = parse(name, &query)?;
+    report(&door, verb).await
+}
+
+/// `DELETE /v1/agents/{id}`
+pub(super) async fn delete(door: AgentDoor) -> Result<Json<Value>, Problem> {
+    report(&door, VerbCall::Delete).await
+}
+
+fn parse(name: &str, query: &VerbQuery) -> Result<VerbCall, Problem> {
+    let known = VerbCall::ALL.into_iter().find(|verb| verb.name() == name);
+    let verb = match (known, name) {
+        (Some(verb), _) => verb,
+        (None, "destroy") => VerbCall::Delete,
+        (None, _) => return Err(Problem::new(Code::NoRoute, format!("no such verb: {name}"))),
+    };
+    match (verb, query.abandon) {
+        (VerbCall::Stop { .. }, abandon) => Ok(VerbCall::Stop { is_abandoning: abandon.unwrap_or(false) }),
+        (verb, None) => Ok(verb),
+        (verb, Some(_)) => Err(Problem::malformed(format!("{} does not take `abandon`", verb.name()))),
+    }
+}
+
+async fn report(door: &AgentDoor, verb: VerbCall) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Verb(verb)).await?.reply {
+        AgentReply::Verb(report) => Ok(Json(report_json(door.agent.as_str(), &report))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `POST /v1/agents/{id}/checkpoint`
+pub(super) async fn checkpoint(door: AgentDoor) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Checkpoint).await?.reply {
+        AgentReply::Checkpointed(report) => Ok(Json(checkpoint_json(door.agent.as_str(), &report))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn checkpoint_json(agent: &str, report: &CheckpointReport) -> Value {
+    json!({
+        "agent": agent,
+        "verb": "checkpoint",
+        "generation": report.generation.to_string(),
+        "revision": report.revision.to_string(),
+        "version": report.version.to_string(),
+    })
+}
+
+fn report_json(agent: &str, report: &VerbReport) -> Value {
+    let mut members = Map::new();
+    let mut add = |name: &str, value: Value| members.insert(name.to_owned(), value);
+    add("agent", json!(agent));
+    add("verb", json!(report.verb));
+    add("from", json!(report.from));
+    add("state", json!(report.to));
+    add("generation", json!(report.generation.to_string()));
+    add("revision", json!(report.revision.to_string()));
+    add("inputs_abandoned", json!(report.inputs_abandoned));
+    add("inputs_pending", json!(report.inputs_pending));
+    add("elapsed_ms", json!(u64::try_from(report.elapsed.as_millis()).unwrap_or(u64::MAX)));
+    match &report.detail {
+        VerbDetail::Moved => {}
+        VerbDetail::Fenced { generation_before, token_before, token } => {
+            add("generation_before", json!(generation_before.to_string()));
+            add("token_before", json!(token_before.to_string()));
+            add("token", json!(token.to_string()));
+        }
+        VerbDetail::Ended(end) => {
+            add("turn", turn_json(end));
+        }
+    }
+    Value::Object(members)
+}
+
+fn turn_json(end: &TurnEnd) -> Value {
+    match end {
+        TurnEnd::NothingRan => json!({"end": "nothing_ran"}),
+        TurnEnd::Finished => json!({"end": "finished"}),
+        TurnEnd::Abandoned { inputs } => {
+            let inputs: Vec<String> = inputs.iter().map(ToString::to_string).collect();
+            json!({"end": "abandoned", "inputs": inputs})
+        }
+        TurnEnd::NotAccepted { input } => json!({"end": "not_accepted", "input": input.to_string()}),
+        TurnEnd::PutBack => json!({"end": "put_back"}),
+    }
+}
