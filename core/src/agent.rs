@@ -28,6 +28,8 @@ mod inbox;
 mod loading;
 pub mod pool;
 pub mod prover;
+pub mod rebuild;
+mod tail;
 pub mod turn;
 
 use control::{Control, Ending};

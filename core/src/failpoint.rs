@@ -7,6 +7,8 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
     &[
         "turn.before-commit-queued",
         "turn.after-commit",
+        "checkpoint.before-commit",
+        "checkpoint.after-commit",
         "outbox.before-send",
         "outbox.after-send",
         "timer.before-fire",

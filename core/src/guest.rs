@@ -9,6 +9,8 @@
 //! 3. After any `Err` the guest is dead: the caller drops it and rebuilds from the store.
 //! 4. A call ends by its deadline plus 100 ms whatever the guest does, and soon after `Interrupt::interrupt`.
 //! 5. The guest sees the same time and random bytes for the same `TurnContext`.
+//! 6. Under `Answers::Record` a turn gives the answers that running it again needs. Under `Answers::Replay` it gets them from
+//!    there and from nowhere else; calls that do not fit them are `GuestError::Diverged`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Revision};
 use crate::input::{Fault, Input, Reply};
+use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
 use crate::output::Output;
 use crate::spec::Spec;
@@ -145,6 +148,20 @@ pub struct TurnContext {
     pub now_ms: u64,
     /// Seed of the guest's random numbers.
     pub seed: [u8; 32],
+    /// What becomes of the answers of its import calls.
+    pub answers: Answers,
+}
+
+/// What becomes of those answers to import calls that can't be computed again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Answers {
+    /// Nothing: the turn will not be run again.
+    #[default]
+    Forget,
+    /// They are kept in `TurnEffects::answers`.
+    Record,
+    /// The turn runs again, and gets these.
+    Replay(Arc<[RecordedAnswer]>),
 }
 
 /// What a turn did, before it is committed.
@@ -158,6 +175,8 @@ pub struct TurnEffects {
     pub outputs: Vec<Output>,
     /// What becomes of timers: the last call for each name, in name order. `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
+    /// What was recorded under `Answers::Record`; `None` when it was more than `ANSWER_BYTES_MAX`. No part of the digest.
+    pub answers: Option<Vec<RecordedAnswer>>,
     /// Time in the guest.
     pub elapsed: Duration,
 }
@@ -229,6 +248,12 @@ pub enum GuestError {
     /// `Interrupt` was set. Never counted.
     #[error("interrupted")]
     Interrupted,
+    /// A replayed turn did something else than when it ran first.
+    #[error("replay diverged: {message}")]
+    Diverged {
+        /// What did not fit.
+        message: String,
+    },
     /// The store could not answer a state read. Never counted.
     #[error(transparent)]
     StateRead(#[from] StateReadError),

@@ -15,6 +15,7 @@ pub mod failpoint;
 pub mod guest;
 pub mod id;
 pub mod input;
+pub mod journal;
 pub mod lease;
 pub mod lifecycle;
 pub mod limits;

@@ -73,6 +73,11 @@ pub enum BrokenReason {
     },
     /// Two histories of one agent exist.
     Forked,
+    /// A journaled turn, run again, did something else.
+    Diverged {
+        /// Which turn, and what did not fit.
+        message: String,
+    },
 }
 
 /// Why an agent is suspended. The variants' order is part of the stored encoding: append only.
@@ -426,13 +431,17 @@ impl BrokenReason {
             Self::Restore { .. } => "restore",
             Self::Plugin { .. } => "plugin",
             Self::Forked => "forked",
+            Self::Diverged { .. } => "diverged",
         }
     }
 
     /// Details for people; empty when the name says all.
     pub fn message(&self) -> &str {
         match self {
-            Self::Init { message } | Self::Restore { message } | Self::Plugin { message } => message,
+            Self::Init { message }
+            | Self::Restore { message }
+            | Self::Plugin { message }
+            | Self::Diverged { message } => message,
             Self::Corrupt { what } => what,
             Self::Forked => "",
         }

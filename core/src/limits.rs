@@ -30,6 +30,14 @@ pub const STATE_VALUE_BYTES_MAX: usize = 256 * 1024;
 pub const STATE_WRITES_MAX: usize = 1_000;
 /// Bytes of state writes, outputs and replies of one turn together.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
+/// Answers of imports that the journal entry of one turn keeps, in bytes; a turn that got more is committed with a snapshot.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Turns behind the newest snapshot: bounds what loading an agent runs again.
+pub const TAIL_TURNS_MAX: u32 = 4_096;
+/// Journal entries and payloads behind the newest snapshot, in bytes: loading holds them in memory.
+pub const TAIL_BYTES_MAX: u64 = 8 << 20;
+/// Snapshots up to this size in bytes are committed with each turn under the policy `auto`.
+pub const AUTO_SNAPSHOT_BYTES_MAX: usize = 16 * 1024;
 /// Outputs of one turn.
 pub const OUTPUTS_MAX: usize = 256;
 /// A timer's name in bytes.

@@ -70,6 +70,8 @@ pub struct Receipt {
     pub effects: Digest,
     /// Digest of the snapshot, when one is stored with this boundary.
     pub state: Option<Digest>,
+    /// Digest of the journal entry, when one is stored with this boundary.
+    pub journal: Option<Digest>,
     /// Digest of the receipt before; `Digest::ZERO` for the first of a generation.
     pub parent: Digest,
     /// Time in the guest, microseconds.

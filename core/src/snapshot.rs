@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{Generation, Revision};
+use crate::id::{FencingToken, Generation, Revision};
 
 /// Guest state at a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,10 @@ pub struct Snapshot {
     pub generation: Generation,
     /// The boundary after which it was taken.
     pub revision: Revision,
+    /// Token of that boundary: with `time_ms` it makes the circumstances under which the state is taken over again.
+    pub token: FencingToken,
+    /// Agent time of that boundary in Unix milliseconds.
+    pub time_ms: u64,
     /// The plugin version that wrote the bytes.
     pub plugin_version: String,
     /// What the guest's `snapshot` returned.

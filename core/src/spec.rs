@@ -18,6 +18,48 @@ pub struct Spec {
     pub limits: GuestLimits,
     /// Requests of other agents about these intents are queued as context and wake nobody.
     pub silent_intents: BTreeSet<String>,
+    /// What a commit writes of the guest's state.
+    pub durability: Durability,
+}
+
+impl Spec {
+    /// A spec of a plugin with nothing configured.
+    pub fn new(plugin: Digest) -> Self {
+        Self {
+            plugin,
+            config: BTreeMap::new(),
+            limits: GuestLimits::default(),
+            silent_intents: BTreeSet::new(),
+            durability: Durability::default(),
+        }
+    }
+}
+
+/// What a commit writes of the guest's state. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Durability {
+    /// Snapshots while they are small, else the journal.
+    #[default]
+    Auto,
+    /// The whole state at each boundary.
+    Snapshot,
+    /// What the turn got from outside, so that it can be run again; a snapshot when running the tail again would cost more
+    /// than one.
+    Journal,
+}
+
+impl Durability {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Snapshot, Self::Journal];
+
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Snapshot => "snapshot",
+            Self::Journal => "journal",
+        }
+    }
 }
 
 /// A plugin as the store knows it.

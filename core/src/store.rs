@@ -56,7 +56,7 @@ pub mod retention;
 pub mod rows;
 pub mod session;
 
-pub use agent::{AgentImage, AgentRow, Home, NewAgent, StoredInput};
+pub use agent::{AgentImage, AgentRow, Home, KeptSnapshot, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
 pub use commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Standing, Step, Unit, UnitFailure, UnitOutcome,
@@ -64,7 +64,7 @@ pub use commit::{
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
 pub use retention::{Pruned, Retention};
-pub use rows::{Row, RowFrame, RowKey};
+pub use rows::{Row, RowFrame, RowKey, Slot};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
 
 pub use crate::lifecycle::{BrokenReason, Lifecycle, LifecycleCommit};
@@ -169,13 +169,17 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// though none of them changes. **R**
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
 
-    /// All that is needed to run an agent: row, spec, plugin, snapshot, receipts since it, open inputs.
+    /// All that is needed to run an agent: row, spec, plugin, newest snapshot, receipts and journal since it. With `at` the
+    /// kept snapshot of that revision of the current generation takes the newest one's place.
     /// Its digests are checked by the store as far as rows go and by `AgentImage::check` across rows. `None` when it has
-    /// moved away. **R**
+    /// moved away, or no snapshot of that revision is kept. **R**
     ///
     /// # Errors
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
-    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError>;
+    async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError>;
+
+    /// The kept snapshots of an agent, oldest first. **R**
+    async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError>;
 
     /// Makes an agent anew whose state is `Deleted`: `Active`, generation + 1, token + 1, revision 0, the next spec revision,
     /// nobody holds it. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
@@ -311,8 +315,13 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | an end's revision is not the receipt's, a committed end's token not the owner's, another kind of end | `Conflict` |
     /// | `receipt.state` is not the digest of `snapshot`, or only one of them is there | `Conflict` |
     /// | an attempt at another input that is not open, or with a state that is not open | `Conflict` |
+    /// | `receipt.journal` is not the digest of `journal`, or only one of them is there | `Conflict` |
     /// | a checkpoint other than the snapshot that is stored for the same revision | `Conflict` |
     /// | `Step::Accept` of a delivery, or of an input with a supersession key | `Unsupported`: those go through `accept` |
+    ///
+    /// Two snapshots are kept, in slots; the newest is the one with the higher generation and revision. A boundary with a
+    /// snapshot and no journal entry writes the first slot. One with both, and a checkpoint, writes the slot that the newest
+    /// does not hold, and then the journal entries up to the older one go: nothing kept needs them.
     ///
     /// `Step::Accept` checks as `accept` does, then the seq; it keeps `accepted_at_ms`, which the guest has seen.
     ///

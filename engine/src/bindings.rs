@@ -5,4 +5,6 @@ wasmtime::component::bindgen!({
     world: "agent",
     imports: { default: trappable },
     require_store_data_send: true,
+    // Answers of imports are kept in the journal.
+    additional_derives: [serde::Serialize, serde::Deserialize],
 });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_core::guest::{GuestRequest, Interrupt, StateRead, TurnContext};
+use godwit_core::guest::{Answers, GuestRequest, Interrupt, StateRead, TurnContext};
 use godwit_core::id::AgentId;
 use godwit_core::lease::LeaseGuard;
 use godwit_core::limits::GuestLimits;
@@ -16,6 +16,7 @@ use crate::limits::{Limiter, effective};
 use crate::log::GuestLog;
 use crate::priority::Priority;
 use crate::random::Random;
+use crate::tape::Tape;
 
 /// The host's side of one guest.
 pub(crate) struct GuestContext {
@@ -40,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) random: Random,
     /// Whether the guest is in an import.
     pub(crate) is_in_host: bool,
+    /// Answers of imports, kept or given once more.
+    pub(crate) tape: Tape,
     priority: Priority,
 }
 
@@ -139,6 +142,7 @@ impl Call {
             deadline: boot_now() + Duration::from_millis(limits.turn_ms_max),
             random,
             is_in_host: false,
+            tape: Tape::new(if phase.is_turn() { &turn.answers } else { &Answers::Forget }),
             priority: Priority::default(),
         }
     }

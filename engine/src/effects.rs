@@ -107,6 +107,7 @@ impl Effects {
             state: self.writes.into_iter().collect(),
             outputs: self.outputs,
             timers: self.timers.into_iter().collect(),
+            answers: None,
             elapsed,
         })
     }

@@ -35,6 +35,8 @@ pub(crate) enum Stop {
     #[error("cannot read state")]
     StateRead(StateReadError),
     #[error("{what}")]
+    Diverged { what: String },
+    #[error("{what}")]
     Misuse { what: String },
 }
 
@@ -44,6 +46,7 @@ impl Stop {
             Self::Fenced => return GuestError::Fenced,
             Self::Interrupted => return GuestError::Interrupted,
             Self::StateRead(error) => return GuestError::StateRead(error.clone()),
+            Self::Diverged { what } => return GuestError::Diverged { message: what.clone() },
             Self::Deadline { .. } => FaultKind::Deadline,
             Self::Exited { .. } => FaultKind::Exited,
             Self::Blocked { .. } => FaultKind::Blocked,

@@ -2,10 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, TurnContext, TurnEffects};
-use godwit_core::input::{FaultKind, Input};
+use godwit_core::input::{FaultKind, Input, Reply};
 use godwit_core::time::boot_now;
 use wasmtime::{CallHook, UpdateDeadline};
 
@@ -81,11 +82,7 @@ impl Guest for WasmGuest {
             Phase::Init,
             context,
             |agent, store| agent.godwit_agent_guest().call_init(store),
-            |context, ()| {
-                let effects = std::mem::take(&mut context.effects);
-                let elapsed = boot_now().saturating_sub(started);
-                effects.finish(Vec::new(), elapsed).map_err(|problem| fault(FaultKind::Effects, problem))
-            },
+            |context, ()| finish_turn(context, Vec::new(), started),
         )
     }
 
@@ -103,10 +100,7 @@ impl Guest for WasmGuest {
                         format!("it gave {} replies to {} inputs", replies.len(), inputs.len()),
                     ));
                 }
-                let effects = std::mem::take(&mut context.effects);
-                let replies = replies.into_iter().map(convert::reply).collect();
-                let elapsed = boot_now().saturating_sub(started);
-                effects.finish(replies, elapsed).map_err(|problem| fault(FaultKind::Effects, problem))
+                finish_turn(context, replies.into_iter().map(convert::reply).collect(), started)
             },
         )
     }
@@ -135,6 +129,22 @@ impl Guest for WasmGuest {
             |_, ()| Ok(()),
         )
     }
+}
+
+/// What a turn did, once it has returned.
+fn finish_turn(
+    context: &mut GuestContext,
+    replies: Vec<Reply>,
+    started: Duration,
+) -> Result<TurnEffects, GuestError> {
+    if let Some(message) = context.call.tape.left_over() {
+        return Err(GuestError::Diverged { message });
+    }
+    let effects = std::mem::take(&mut context.effects);
+    let elapsed = boot_now().saturating_sub(started);
+    let finished = effects.finish(replies, elapsed);
+    let finished = finished.map_err(|problem| fault(FaultKind::Effects, problem))?;
+    Ok(TurnEffects { answers: context.call.tape.take(), ..finished })
 }
 
 impl Life {

@@ -25,6 +25,7 @@ mod log;
 mod plugin;
 mod priority;
 mod random;
+mod tape;
 #[cfg(test)]
 mod testing;
 mod ticker;

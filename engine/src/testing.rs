@@ -1,13 +1,13 @@
 //! What the engine's tests share: an engine of its own for each test, the components that xtask builds, rows in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::guest::{
-    Guest, GuestError, GuestLoader, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
+    Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
 use godwit_core::id::{AgentId, FencingToken, Generation, InputId, Revision};
 use godwit_core::input::{FaultKind, Input, Kind, ReplyOutcome, Source};
@@ -73,10 +73,8 @@ pub(crate) fn request(plugin: Digest) -> GuestRequest {
     GuestRequest {
         agent: AgentId::parse("agent-1").expect("an agent id"),
         spec: Arc::new(Spec {
-            plugin,
             config: BTreeMap::from([("greeting".to_string(), "hello".to_string())]),
-            limits: GuestLimits::default(),
-            silent_intents: BTreeSet::new(),
+            ..Spec::new(plugin)
         }),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(7)),
         state: Arc::new(Rows::default()),
@@ -99,6 +97,7 @@ pub(crate) fn turn(revision: u64) -> TurnContext {
         attempt: 1,
         now_ms: NOW_MS,
         seed: [9; 32],
+        answers: Answers::Forget,
     }
 }
 

@@ -12,10 +12,12 @@ use std::time::Duration;
 use crate::agent::AgentEnv;
 use crate::agent::chain::{Chain, Origin, RanTurn};
 use crate::agent::control::Control;
-use crate::agent::loading::Loaded;
-use crate::guest::{GuestError, TurnContext};
+use crate::agent::loading::{Loaded, outside_context};
+use crate::agent::tail::Write;
+use crate::guest::{Answers, GuestError, TurnContext};
 use crate::input::Input;
-use crate::store::UnitOutcome;
+use crate::journal::JournalEntry;
+use crate::store::{Owner, UnitOutcome};
 
 /// After this long a burst takes no further turn, so that others get the thread; nor does it commit there: a long call
 /// lowers the thread's priority, and nobody else's write may wait for such a thread.
@@ -77,9 +79,10 @@ impl Burst {
         self
     }
 
-    /// Runs one turn, takes the snapshot after it and proves it. The guest is gone after any failure.
+    /// Runs one turn and takes what its boundary writes. A snapshot is proved restorable. The guest is gone after any
+    /// failure.
     fn turn(&mut self, env: &AgentEnv, origin: &Origin, attempt: u32) -> Result<RanTurn, GuestError> {
-        let Loaded { author, guest: place, prover, .. } = &mut self.loaded;
+        let Loaded { author, guest: place, prover, tail, .. } = &mut self.loaded;
         let Some(mut guest) = place.take() else {
             // Taken by a turn that failed: the driver loads the agent again.
             return Err(GuestError::Interrupted);
@@ -92,18 +95,39 @@ impl Burst {
             attempt,
             now_ms: env.clock.wall_ms().max(self.chain.head.time_ms),
             seed: env.clock.random(),
+            answers: if tail.is_journaled() { Answers::Record } else { Answers::Forget },
         };
-        let after = author.context_outside(revision.next(), context.now_ms);
-        let effects = match origin {
+        let Owner { agent, generation, token, .. } = &author.owner;
+        let after = outside_context(agent, *generation, *token, revision.next(), context.now_ms);
+        let mut effects = match origin {
             Origin::Init => guest.init(&context)?,
             Origin::Direct(_) | Origin::Queued(_) | Origin::Batch(_) => {
                 let inputs: Vec<Input> = origin.inputs().into_iter().cloned().collect();
                 guest.handle(&context, &inputs)?
             }
         };
+        let TurnContext { attempt, now_ms, seed, .. } = context;
+        let answers = effects.answers.take();
+        let entry = answers.map(|answers| JournalEntry { attempt, seed, answers });
+        let payload: usize = origin.inputs().iter().map(|input| input.payload.len()).sum();
+        let write = tail.add(entry.as_ref().map(|entry| entry.weight() + payload), effects.elapsed);
+        let entry = entry.filter(|_| write != Write::Snapshot);
+        if write == Write::Entry {
+            *place = Some(guest);
+            return Ok(RanTurn { effects, state: None, entry, now_ms });
+        }
         let state = guest.snapshot(&after)?;
-        prover.prove(env.clock.boot(), &after, &state, &author.plugin_version)?;
+        if tail.is_base(state.len()) {
+            // Its room is needed by the next one.
+            drop(guest);
+            let started = env.clock.boot();
+            guest = prover.rebase(&after, &state, &author.plugin_version)?;
+            tail.begin(revision.next(), state.len(), Some(env.clock.boot().saturating_sub(started)));
+        } else {
+            prover.prove(env.clock.boot(), &after, &state, &author.plugin_version)?;
+            tail.begin(revision.next(), state.len(), None);
+        }
         *place = Some(guest);
-        Ok(RanTurn { effects, state, now_ms: context.now_ms })
+        Ok(RanTurn { effects, state: Some(state), entry, now_ms })
     }
 }

@@ -1,7 +1,8 @@
 //! Turns that wait for one commit: the guest has run them, nothing of them is visible yet.
 //!
 //! A chain becomes one `Unit`. Its turns build on each other; the store commits a prefix of them, and only the replies and
-//! outputs of that prefix are released. Each boundary carries its snapshot, so any prefix is a whole state.
+//! outputs of that prefix are released. Each boundary carries its snapshot or its journal entry, so any prefix is a whole
+//! state.
 
 use std::sync::Arc;
 
@@ -12,8 +13,9 @@ use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
 use crate::guest::TurnEffects;
-use crate::id::{HostId, InputId, Revision, RunId, Seq, SpecRevision};
+use crate::id::{FencingToken, HostId, InputId, Revision, RunId, Seq, SpecRevision};
 use crate::input::{DeadLetterReason, Input, InputState, Outcome};
+use crate::journal::JournalEntry;
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::store::{Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome};
@@ -82,6 +84,8 @@ pub(crate) struct Head {
     pub(crate) next_seq: Seq,
     /// Agent time: never goes back.
     pub(crate) time_ms: u64,
+    /// Token of the last boundary.
+    pub(crate) token: FencingToken,
 }
 
 /// One turn or attempt in the chain.
@@ -177,30 +181,36 @@ impl Chain {
 
     /// Adds a turn that the guest has run.
     pub(crate) fn push_turn(&mut self, origin: Origin, turn: RanTurn) {
-        let RanTurn { effects, state, now_ms } = turn;
+        let RanTurn { effects, state, entry, now_ms } = turn;
         let (seq, seqs) = (self.seq_of(&origin), self.seqs_of(&origin));
         self.accept(&origin);
         let kind = if matches!(origin, Origin::Init) { BoundaryKind::Init } else { BoundaryKind::Turn };
-        let snapshot = Snapshot {
+        let snapshot = state.map(|state| Snapshot {
             generation: self.author.owner.generation,
             revision: self.head.revision.next(),
+            token: self.author.owner.token,
+            time_ms: now_ms,
             plugin_version: self.author.plugin_version.clone(),
             state,
-        };
+        });
         let inputs = origin.inputs();
         let bytes: usize = inputs.iter().map(|input| input.payload.len()).sum();
         let mut receipt = self.receipt(kind, inputs.iter().map(|input| input.id).collect(), now_ms);
         receipt.effects = effects.digest();
-        receipt.state = Some(snapshot.state_digest());
+        receipt.state = snapshot.as_ref().map(Snapshot::state_digest);
+        receipt.journal = entry.as_ref().map(JournalEntry::digest);
         receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
         let (revision, token) = (receipt.revision, receipt.token);
         let committed =
             |(seq, reply)| InputEnd { seq, outcome: Outcome::Committed { revision, token, reply } };
         let ends: Vec<InputEnd> = seqs.into_iter().zip(effects.replies).map(committed).collect();
-        self.bytes += snapshot.state.len() + bytes;
+        self.bytes += snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len())
+            + entry.as_ref().map_or(0, JournalEntry::weight)
+            + bytes;
         let boundary = Boundary {
             ends: ends.clone(),
-            snapshot: Some(snapshot),
+            snapshot,
+            journal: entry,
             state: effects.state,
             outputs: effects.outputs,
             timers: effects.timers,
@@ -230,6 +240,7 @@ impl Chain {
             receipt,
             ends: ends.clone(),
             snapshot: None,
+            journal: None,
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
@@ -255,6 +266,7 @@ impl Chain {
         self.head.revision = boundary.receipt.revision;
         self.head.digest = boundary.receipt.digest();
         self.head.time_ms = boundary.receipt.committed_at_ms;
+        self.head.token = boundary.receipt.token;
         self.steps.push(Step::Boundary(Box::new(boundary)));
         self.pending.push(Pending { steps_end: self.steps.len(), ..pending });
     }
@@ -276,6 +288,7 @@ impl Chain {
             spec_revision: *spec_revision,
             effects: Digest::ZERO,
             state: None,
+            journal: None,
             parent: self.head.digest,
             elapsed_us: 0,
             fuel: None,
@@ -287,6 +300,9 @@ impl Chain {
 /// A turn that the guest has run.
 pub(crate) struct RanTurn {
     pub(crate) effects: TurnEffects,
-    pub(crate) state: Bytes,
+    /// The state after it, when its boundary stores that.
+    pub(crate) state: Option<Bytes>,
+    /// What running it again needs, when its boundary stores that.
+    pub(crate) entry: Option<JournalEntry>,
     pub(crate) now_ms: u64,
 }

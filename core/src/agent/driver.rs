@@ -131,6 +131,9 @@ impl Driver {
                 break end;
             }
         };
+        if end == End::Parked {
+            self.shorten_tail().await;
+        }
         self.finish(end).await;
     }
 
@@ -223,6 +226,16 @@ impl Driver {
         }
     }
 
+    /// Before the guest is given up: a snapshot, where loading the agent would run many turns again.
+    async fn shorten_tail(&mut self) {
+        let is_worth = |loaded: &Loaded| loaded.guest.is_some() && loaded.tail.is_worth_a_snapshot();
+        if self.loaded.as_ref().is_some_and(is_worth)
+            && let Err(error) = self.checkpoint().await
+        {
+            tracing::warn!(agent = %self.agent, %error, "no snapshot before parking");
+        }
+    }
+
     async fn on_command(&mut self, command: Command) -> Flow {
         match command {
             Command::Ask(request) if self.direct.len() >= MAILBOX_MAX => {
@@ -239,6 +252,9 @@ impl Driver {
             Command::Freeze { done } => return self.freeze(done).await,
             Command::Recycle { done } => return self.recycle(done).await,
             Command::Stop { end, done } => {
+                if end == End::Parked {
+                    self.shorten_tail().await;
+                }
                 self.finish_stop(done);
                 return Err(end);
             }
@@ -279,9 +295,9 @@ impl Driver {
                 self.pause_longer();
                 Ok(())
             }
-            Err(LoadFailure::Broken(BrokenReason::Restore { message }))
-                if self.failures + 1 < RESTORE_TRIES_MAX =>
-            {
+            Err(LoadFailure::Broken(
+                BrokenReason::Restore { message } | BrokenReason::Diverged { message },
+            )) if self.failures + 1 < RESTORE_TRIES_MAX => {
                 tracing::warn!(agent = %self.agent, error = message, "restore failed");
                 self.failures += 1;
                 self.pause_longer();

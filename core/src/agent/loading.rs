@@ -7,13 +7,15 @@ use bytes::Bytes;
 
 use crate::agent::chain::{Author, Head};
 use crate::agent::prover::Prover;
-use crate::agent::{AgentEnv, Grant};
+use crate::agent::rebuild::{RebuildError, Rebuilt, Start, rebuild};
+use crate::agent::tail::Tail;
+use crate::agent::{AgentEnv, Grant, WarmGuest};
 use crate::digest::Digest;
-use crate::guest::{Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext};
+use crate::guest::{
+    Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
+};
 use crate::id::{AgentId, FencingToken, Generation, Revision};
-use crate::input::FaultKind;
 use crate::lease::LeaseGuard;
-use crate::snapshot::Snapshot;
 use crate::store::{AgentImage, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
 use crate::time::within;
 
@@ -30,6 +32,8 @@ pub(crate) struct Loaded {
     /// Ends a call of the guest.
     pub(crate) interrupt: Interrupt,
     pub(crate) prover: Prover,
+    /// What lies behind the newest snapshot.
+    pub(crate) tail: Tail,
 }
 
 /// Why an agent could not be loaded.
@@ -58,7 +62,7 @@ impl From<StoreError> for LoadFailure {
 pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFailure> {
     let Grant { lease, guard, warm } = grant;
     let agent = lease.agent.clone();
-    let image = env.store.image(&agent).await?.ok_or(LoadFailure::Lost)?;
+    let image = env.store.image(&agent, None).await?.ok_or(LoadFailure::Lost)?;
     let holds = image.row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
     if image.row.token != lease.token || !holds {
         return Err(LoadFailure::Lost);
@@ -95,25 +99,27 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         guard: guard.clone(),
         interrupt: interrupt.clone(),
     };
-    let mut loaded = Loaded {
+    let prover = Prover::new(env.loader.clone(), request.clone(), env.spares.clone());
+    let last_token = image.receipts.last().map_or(row.token, |receipt| receipt.token);
+    let head = Head {
+        revision: row.revision,
+        digest: row.head,
+        next_seq: row.next_seq,
+        time_ms: row.time_ms,
+        token: last_token,
+    };
+    let lifecycle = row.lifecycle.clone();
+    let (guest, tail) = rebuild_guest(env, request, image, warm).await?;
+    Ok(Loaded {
         author: Arc::new(author),
         guard,
-        lifecycle: row.lifecycle.clone(),
-        head: Head { revision: row.revision, digest: row.head, next_seq: row.next_seq, time_ms: row.time_ms },
-        guest: None,
+        lifecycle,
+        head,
+        guest: Some(guest),
         interrupt,
-        prover: Prover::new(env.loader.clone(), request.clone(), env.spares.clone()),
-    };
-    // Boundaries after the newest snapshot are dead letters, which leave the state: its revision names the state (I9).
-    let newest = image.snapshot.as_ref().map(|snapshot| snapshot.revision);
-    match warm {
-        Some(warm) if Some(warm.snapshot_revision) == newest => loaded.guest = Some(warm.guest),
-        _ => {
-            let context = loaded.author.context_outside(loaded.head.revision, loaded.head.time_ms);
-            loaded.guest = Some(restore_guest(env, request, context, image.snapshot.clone()).await?);
-        }
-    }
-    Ok(loaded)
+        prover,
+        tail,
+    })
 }
 
 /// Makes sure that the plugin is compiled; its bytes come from the store.
@@ -133,44 +139,62 @@ async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, Loa
     Ok(info.version.clone())
 }
 
-async fn restore_guest(
+/// Brings a guest to the head: a warm one that has the newest snapshot's state, or a new one.
+async fn rebuild_guest(
     env: &AgentEnv,
     request: GuestRequest,
-    context: TurnContext,
-    snapshot: Option<Snapshot>,
-) -> Result<Box<dyn Guest>, LoadFailure> {
-    let plugin = request.spec.plugin;
+    image: AgentImage,
+    warm: Option<WarmGuest>,
+) -> Result<(Box<dyn Guest>, Tail), LoadFailure> {
+    // Boundaries behind the snapshot that are no turns leave the state: the snapshot's revision names it (I9).
+    let newest = image.snapshot.as_ref().map(|snapshot| (snapshot.revision, snapshot.state.len() as u64));
+    let warm = warm.filter(|warm| Some(warm.snapshot_revision) == newest.map(|(revision, _)| revision));
+    let (plugin, durability) = (image.spec.plugin, image.spec.durability);
     let loader = env.loader.clone();
-    let job = move || -> Result<Box<dyn Guest>, GuestError> {
-        let mut guest = loader.start(request)?;
-        if let Some(snapshot) = snapshot {
-            guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
+    let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.guest));
+    let job = move || rebuild(loader.as_ref(), start, &image, image.row.revision);
+    let rebuilt = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
+    let Rebuilt { guest, restore, turns } = rebuilt.map_err(failure)?;
+    let mut tail = Tail::new(durability, newest, restore);
+    for (bytes, elapsed) in turns {
+        tail.add_replayed(bytes, elapsed);
+    }
+    Ok((guest, tail))
+}
+
+fn failure(error: RebuildError) -> LoadFailure {
+    if error.is_for_want_of_room() {
+        return LoadFailure::Store(StoreError::Busy);
+    }
+    match error {
+        RebuildError::Stopped(_) | RebuildError::Restore(GuestError::Fenced | GuestError::Interrupted) => {
+            LoadFailure::Lost
         }
-        Ok(guest)
-    };
-    let restored = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
-    restored.map_err(|error| match error {
-        GuestError::Fenced | GuestError::Interrupted => LoadFailure::Lost,
-        // The host has no room for another guest now.
-        GuestError::Fault(fault) if fault.kind == FaultKind::Start => LoadFailure::Store(StoreError::Busy),
-        GuestError::StateRead(error) => LoadFailure::Store(StoreError::Closed { reason: error.reason }),
-        other => LoadFailure::Broken(BrokenReason::Restore { message: other.to_string() }),
-    })
+        RebuildError::Restore(GuestError::StateRead(error)) => {
+            LoadFailure::Store(StoreError::Closed { reason: error.reason })
+        }
+        RebuildError::Restore(other) => {
+            LoadFailure::Broken(BrokenReason::Restore { message: other.to_string() })
+        }
+        RebuildError::Diverged { .. } => {
+            LoadFailure::Broken(BrokenReason::Diverged { message: error.to_string() })
+        }
+    }
 }
 
 fn closing() -> StoreError {
     StoreError::Closed { reason: "the host is stopping".into() }
 }
 
-impl Author {
-    /// The context outside a boundary, where the last committed turn was at `time_ms`.
-    pub(crate) fn context_outside(&self, revision: Revision, time_ms: u64) -> TurnContext {
-        let Owner { agent, generation, token, .. } = &self.owner;
-        outside_context(agent, *generation, *token, revision, time_ms)
+impl Head {
+    /// The context outside a boundary, on top of this one.
+    pub(crate) fn context(&self, owner: &Owner) -> TurnContext {
+        outside_context(&owner.agent, owner.generation, self.token, self.revision, self.time_ms)
     }
 }
 
-/// The context of guest calls outside a boundary; the same on every host.
+/// The context of guest calls outside a boundary, on top of the one that `token`, `revision` and `time_ms` are of; the same
+/// on every host.
 pub fn outside_context(
     agent: &AgentId,
     generation: Generation,
@@ -184,7 +208,15 @@ pub fn outside_context(
         &generation.0.to_be_bytes(),
         &revision.0.to_be_bytes(),
     ];
-    TurnContext { generation, token, revision, attempt: 1, now_ms: time_ms, seed: Digest::of_parts(parts).0 }
+    TurnContext {
+        generation,
+        token,
+        revision,
+        attempt: 1,
+        now_ms: time_ms,
+        seed: Digest::of_parts(parts).0,
+        answers: Answers::Forget,
+    }
 }
 
 /// Serves a guest's `state` reads from the store. Must be made inside a tokio runtime; reads block the calling thread.

@@ -93,6 +93,22 @@ impl Prover {
         Ok(())
     }
 
+    /// Starts an instance that goes on from a snapshot in the agent's stead. Blocks. The proof is in the starting.
+    ///
+    /// # Errors
+    /// As `prove`.
+    pub fn rebase(
+        &mut self,
+        context: &TurnContext,
+        state: &Bytes,
+        version: &str,
+    ) -> Result<Box<dyn Guest>, GuestError> {
+        self.spare = None;
+        let mut guest = self.loader.start(self.request.clone()).map_err(refusal)?;
+        guest.restore(context, state, version).map_err(refusal)?;
+        Ok(guest)
+    }
+
     pub(crate) fn has_spare(&self) -> bool {
         self.spare.is_some()
     }

@@ -66,7 +66,11 @@ pub fn start(input: &StoredInput, incarnation: Incarnation) -> Start {
 pub fn after_failure(error: &GuestError, attempts: u32) -> Verdict {
     let exhausted = attempts >= ATTEMPTS_MAX;
     match error {
-        GuestError::Fenced | GuestError::Interrupted | GuestError::StateRead(_) => Verdict::Uncounted,
+        // A turn that runs first can't diverge from anything.
+        GuestError::Fenced
+        | GuestError::Interrupted
+        | GuestError::StateRead(_)
+        | GuestError::Diverged { .. } => Verdict::Uncounted,
         GuestError::Fatal { message } => {
             Verdict::DeadLetter(DeadLetterReason::Fatal { message: message.clone() })
         }

@@ -4,6 +4,8 @@ use super::*;
 
 fn snapshot() -> Snapshot {
     Snapshot {
+        token: crate::id::FencingToken(3),
+        time_ms: 9,
         generation: Generation(2),
         revision: Revision(7),
         plugin_version: "1.0.0".into(),

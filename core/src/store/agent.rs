@@ -9,9 +9,10 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
+use crate::journal::JournaledTurn;
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
-use crate::receipt::Receipt;
+use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
 
@@ -140,6 +141,25 @@ pub struct StoredInput {
     pub ended_at_ms: Option<u64>,
 }
 
+/// A snapshot that the store keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSnapshot {
+    /// The generation whose state it is.
+    pub generation: Generation,
+    /// The boundary after which it was taken.
+    pub revision: Revision,
+    /// Size of the state.
+    pub bytes: u64,
+}
+
+impl KeptSnapshot {
+    /// What a list says of a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let Snapshot { generation, revision, state, .. } = snapshot;
+        Self { generation: *generation, revision: *revision, bytes: state.len() as u64 }
+    }
+}
+
 /// All that an owner loads to run an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentImage {
@@ -149,15 +169,18 @@ pub struct AgentImage {
     pub spec: Spec,
     /// The plugin that it names, when it is stored.
     pub plugin: Option<PluginInfo>,
-    /// The newest snapshot of this generation.
+    /// The newest snapshot of this generation, or the kept one that was asked for.
     pub snapshot: Option<Snapshot>,
     /// Receipts of this generation from the snapshot's revision on (from 1 without a snapshot), ascending.
     pub receipts: Vec<Receipt>,
+    /// The journal entries behind the snapshot, with their inputs, by revision.
+    pub journal: BTreeMap<Revision, JournaledTurn>,
 }
 
 impl AgentImage {
-    /// Checks the digests since the last snapshot: the receipts chain up to the row's head, and the snapshot is the state
-    /// that its receipt names. And that no input is open in a terminal state.
+    /// Checks the digests since the snapshot: the receipts chain up to the row's head, the snapshot is the state that its
+    /// receipt names, and behind it each turn has the journal entry and the inputs that its receipt names. And that no input
+    /// is open in a terminal state.
     ///
     /// # Errors
     /// Which row does not fit.
@@ -195,6 +218,10 @@ impl AgentImage {
                 row.revision
             ));
         }
+        // A deleted agent has let go of what its turns would need.
+        if row.lifecycle != Lifecycle::Deleted {
+            self.check_tail(snapshot_revision)?;
+        }
         let Some(snapshot) = &self.snapshot else {
             return Ok(());
         };
@@ -204,6 +231,30 @@ impl AgentImage {
             return Err(format!(
                 "snapshot of revision {snapshot_revision} is not the state its receipt names"
             ));
+        }
+        Ok(())
+    }
+
+    fn check_tail(&self, snapshot: Revision) -> Result<(), String> {
+        for receipt in self.receipts.iter().filter(|receipt| receipt.revision > snapshot) {
+            let revision = receipt.revision;
+            let turn = match (receipt.kind, self.journal.get(&revision)) {
+                (BoundaryKind::DeadLetter, _) => continue,
+                (BoundaryKind::Init | BoundaryKind::Turn, Some(turn)) => turn,
+                (kind, _) => {
+                    let kind = kind.name();
+                    return Err(format!("{kind} {revision} has neither a snapshot nor a journal entry"));
+                }
+            };
+            if (receipt.plugin, receipt.spec_revision) != (self.spec.plugin, self.row.spec_revision) {
+                return Err(format!("journal entry {revision} is of another plugin or spec than the head"));
+            }
+            if receipt.journal != Some(turn.entry.digest()) {
+                return Err(format!("journal entry {revision} is not the one its receipt names"));
+            }
+            if !turn.inputs.iter().map(|input| &input.id).eq(&receipt.inputs) {
+                return Err(format!("journal entry {revision}: inputs that its receipt names are missing"));
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::event::NewEvent;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq};
 use crate::input::{InputState, NewInput, Outcome};
+use crate::journal::JournalEntry;
 use crate::lease::Lease;
 use crate::lifecycle::Lifecycle;
 use crate::output::Output;
@@ -79,6 +80,8 @@ pub struct Boundary {
     pub ends: Vec<InputEnd>,
     /// The state after it.
     pub snapshot: Option<Snapshot>,
+    /// What running it again needs.
+    pub journal: Option<JournalEntry>,
     /// Writes to the guest's `state` rows; `None` deletes.
     pub state: Vec<(String, Option<Bytes>)>,
     /// Outputs in commit order.

@@ -39,6 +39,7 @@ pub mod flawed;
 mod handoff;
 mod handoff_rows;
 mod homes;
+mod journal;
 mod journey;
 mod leases;
 mod lifecycle;
@@ -152,6 +153,7 @@ pub fn cases() -> Vec<Case> {
         homes::cases(),
         retention::cases(),
         auth::cases(),
+        journal::cases(),
         random::cases(),
     ]
     .into_iter()

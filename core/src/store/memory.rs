@@ -21,7 +21,7 @@ use crate::limits::PAGE_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
-use crate::store::agent::{AgentImage, AgentRow, NewAgent, StoredInput};
+use crate::store::agent::{AgentImage, AgentRow, KeptSnapshot, NewAgent, StoredInput};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
 use crate::store::error::StoreError;
@@ -194,8 +194,12 @@ impl RuntimeStore for MemoryStore {
         Ok(self.tables().runnable(incarnation, limit.min(PAGE_MAX)))
     }
 
-    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
-        Ok(self.tables().image(agent))
+    async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError> {
+        Ok(self.tables().image(agent, at))
+    }
+
+    async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
+        Ok(self.read(agent, |rows| rows.snapshots().into_iter().map(KeptSnapshot::of).collect()))
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

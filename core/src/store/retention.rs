@@ -1,7 +1,7 @@
 //! Retention: how long what has ended is kept, and what must stay because something still rests on it.
 //!
 //! An ended input keeps its key, outcome and reply for a while; then its row goes, and the same key is a new input. It
-//! stays longer when replay from the oldest kept snapshot would need it: when a boundary above that snapshot ended it.
+//! stays longer when replay would need it: while a journal entry of the turn that ended it is kept.
 //! The newest dead letters stay until somebody drops them. Undeliverable outputs go as inputs do.
 
 use std::time::Duration;

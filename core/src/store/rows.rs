@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
+use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
@@ -43,8 +44,13 @@ pub enum Row {
     Input(StoredInput),
     /// A receipt.
     Receipt(Receipt),
-    /// The newest snapshot.
-    Snapshot(Snapshot),
+    /// One of the two kept snapshots; see `RuntimeStore::commit_turns`.
+    Snapshot {
+        /// Its place: 0 or 1.
+        slot: Slot,
+        /// The snapshot.
+        snapshot: Snapshot,
+    },
     /// A `state` row of the guest.
     State {
         /// Its key.
@@ -71,6 +77,38 @@ pub enum Row {
     Timer(StoredTimer),
     /// What stands for the oldest receipts of a generation, which were removed.
     ReceiptCheckpoint(ReceiptCheckpoint),
+    /// The journal entry of a turn. Those that no kept snapshot needs are pruned without a trace.
+    Journal {
+        /// The generation of the turn.
+        generation: Generation,
+        /// The revision that the turn made.
+        revision: Revision,
+        /// The entry.
+        entry: JournalEntry,
+    },
+}
+
+/// The places for kept snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Slot {
+    /// Where a snapshot goes that builds on no journal.
+    First,
+    /// Where one goes beside the newest.
+    Second,
+}
+
+impl Slot {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
 }
 
 /// Names a row that can be deleted.

@@ -1,21 +1,25 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `hang` (until it is interrupted), `send AGENT TEXT`. State is the sum, as text.
+//! `hang` (until it is interrupted), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `dice` (adds a random number), `drift` (adds a number that no
+//! replay can give again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
+//! State is the sum, as text, and the padding.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::guest::{
-    Guest, GuestError, GuestLoader, GuestRequest, Interrupt, LoadError, LoadedPlugin, TurnContext,
-    TurnEffects,
+    Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, LoadError, LoadedPlugin, StateRead,
+    TurnContext, TurnEffects,
 };
 use crate::id::AgentId;
 use crate::input::{Fault, FaultKind, Input, Kind, Reply, ReplyOutcome};
+use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
 use crate::output::Output;
 use crate::spec::PluginInfo;
@@ -56,14 +60,22 @@ impl GuestLoader for ScriptedLoader {
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
-        Ok(Box::new(ScriptedGuest { sum: 0, guard: request.guard, interrupt: request.interrupt }))
+        let GuestRequest { guard, state, interrupt, .. } = request;
+        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt }))
     }
 }
 
+/// What `drift` has added so far, in all guests.
+static DRIFT: AtomicI64 = AtomicI64::new(1);
+
 struct ScriptedGuest {
     sum: i64,
+    padding: usize,
+    /// No part of its state.
+    age: u64,
     guard: LeaseGuard,
     interrupt: Interrupt,
+    state: Arc<dyn StateRead>,
 }
 
 fn ok(text: String) -> Reply {
@@ -76,6 +88,24 @@ fn trap(message: &str) -> GuestError {
 }
 
 impl ScriptedGuest {
+    /// Reads a row, or what it was when the turn ran first. A turn reads once.
+    fn read(
+        &self,
+        context: &TurnContext,
+        key: &str,
+        effects: &mut TurnEffects,
+    ) -> Result<String, GuestError> {
+        let diverged = || GuestError::Diverged { message: "it did not read before".into() };
+        let answer = match &context.answers {
+            Answers::Replay(kept) => kept.first().ok_or_else(diverged)?.answer.clone(),
+            Answers::Forget | Answers::Record => self.state.get(key)?.unwrap_or_default(),
+        };
+        if context.answers == Answers::Record {
+            effects.answers = Some(vec![RecordedAnswer { call: 0, answer: answer.clone() }]);
+        }
+        Ok(String::from_utf8_lossy(&answer).into_owned())
+    }
+
     fn check(&self) -> Result<(), GuestError> {
         if self.guard.is_held() { Ok(()) } else { Err(GuestError::Fenced) }
     }
@@ -121,6 +151,15 @@ impl ScriptedGuest {
             "retry-until" => {}
             "hang" => return Err(self.hang()),
             "send" => effects.outputs.push(output(rest)?),
+            "dice" => self.sum += i64::from(context.seed[0]),
+            "drift" => self.sum += DRIFT.fetch_add(1, Ordering::Relaxed),
+            "age" => return Ok(ok(self.age.to_string())),
+            "pad" => self.padding += rest.parse::<usize>().map_err(|_| trap("not a number"))?,
+            "write" => {
+                let (key, value) = rest.split_once(' ').ok_or_else(|| trap("write KEY TEXT"))?;
+                effects.state.push((key.to_owned(), Some(Bytes::from(value.to_owned()))));
+            }
+            "read" => return Ok(ok(self.read(context, rest, effects)?)),
             _ => return Err(trap("unknown verb")),
         }
         Ok(ok(self.sum.to_string()))
@@ -148,6 +187,10 @@ impl Guest for ScriptedGuest {
     fn handle(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {
         self.check()?;
         let mut effects = TurnEffects::default();
+        if context.answers == Answers::Record {
+            effects.answers = Some(Vec::new());
+        }
+        self.age += 1;
         for input in inputs {
             let reply = self.handle_one(context, input, &mut effects)?;
             effects.replies.push(reply);
@@ -158,12 +201,14 @@ impl Guest for ScriptedGuest {
 
     fn snapshot(&mut self, _context: &TurnContext) -> Result<Bytes, GuestError> {
         self.check()?;
-        Ok(Bytes::from(self.sum.to_string()))
+        Ok(Bytes::from(format!("{:<width$}", self.sum, width = self.padding)))
     }
 
     fn restore(&mut self, _context: &TurnContext, state: &[u8], _from: &str) -> Result<(), GuestError> {
         self.check()?;
-        self.sum = String::from_utf8_lossy(state).parse().map_err(|_| trap("garbage state"))?;
+        let text = String::from_utf8_lossy(state);
+        self.sum = text.trim_end().parse().map_err(|_| trap("garbage state"))?;
+        self.padding = if text.ends_with(' ') { text.len() } else { 0 };
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use crate::context::GuestContext;
 use crate::convert::kind_of_output;
 use crate::effects::{QuotaReached, check_envelope};
 use crate::limits::OUTPUT_PAYLOAD_BYTES_MAX;
+use crate::tape::Answered;
 
 impl outbox::Host for GuestContext {
     fn send(
@@ -20,7 +21,9 @@ impl outbox::Host for GuestContext {
         payload: Vec<u8>,
         options: SendOptions,
     ) -> wasmtime::Result<Result<String, SendError>> {
-        Ok(self.send_output(&to_agent, payload, options))
+        self.taped("outbox.send", |context| {
+            Ok(Answered::Computed(context.send_output(&to_agent, payload, options)))
+        })
     }
 }
 

@@ -12,25 +12,30 @@ use crate::context::GuestContext;
 use crate::effects::QuotaReached;
 use crate::fault::Stop;
 use crate::limits::STATE_KEYS_PAGE_MAX;
+use crate::tape::Answered;
 
 impl state::Host for GuestContext {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, StateError>> {
-        if let Err(error) = self.check_key(&key) {
-            return Ok(Err(error));
-        }
-        let value = match self.effects.written(&key) {
-            Some(written) => written.clone(),
-            None => self.state.get(&key).map_err(Stop::StateRead)?,
-        };
-        Ok(Ok(value.map(|value| value.to_vec())))
+        self.taped("state.get", |context| {
+            if let Err(error) = context.check_key(&key) {
+                return Ok(Answered::Computed(Err(error)));
+            }
+            let value = |value: Option<Bytes>| Ok(value.map(|value| value.to_vec()));
+            if let Some(written) = context.effects.written(&key) {
+                return Ok(Answered::Computed(value(written.clone())));
+            }
+            context.check_live()?;
+            let read = context.state.get(&key).map_err(Stop::StateRead)?;
+            Ok(Answered::Fetched(value(read)))
+        })
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), StateError>> {
-        Ok(self.write(key, Some(value)))
+        self.taped("state.set", |context| Ok(Answered::Computed(context.write(key, Some(value)))))
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), StateError>> {
-        Ok(self.write(key, None))
+        self.taped("state.delete", |context| Ok(Answered::Computed(context.write(key, None))))
     }
 
     fn list_keys(
@@ -39,13 +44,16 @@ impl state::Host for GuestContext {
         after: Option<String>,
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<String>, StateError>> {
-        let checked = if prefix.is_empty() { self.check_turn() } else { self.check_key(&prefix) };
-        if let Err(error) = checked {
-            return Ok(Err(error));
-        }
-        let limit = STATE_KEYS_PAGE_MAX.min(limit as usize);
-        let keys = self.keys(&prefix, after, limit).map_err(Stop::StateRead)?;
-        Ok(Ok(keys))
+        self.taped("state.list-keys", |context| {
+            let checked = if prefix.is_empty() { context.check_turn() } else { context.check_key(&prefix) };
+            if let Err(error) = checked {
+                return Ok(Answered::Computed(Err(error)));
+            }
+            context.check_live()?;
+            let limit = STATE_KEYS_PAGE_MAX.min(limit as usize);
+            let keys = context.keys(&prefix, after, limit).map_err(Stop::StateRead)?;
+            Ok(Answered::Fetched(Ok(keys)))
+        })
     }
 }
 

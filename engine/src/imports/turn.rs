@@ -10,7 +10,7 @@ impl types::Host for GuestContext {}
 
 impl turn::Host for GuestContext {
     fn current(&mut self) -> wasmtime::Result<TurnInfo> {
-        let TurnContext { generation, token, revision, attempt, now_ms, seed: _ } = self.call.turn;
+        let TurnContext { generation, token, revision, attempt, now_ms, .. } = self.call.turn;
         Ok(TurnInfo {
             agent: self.agent.as_str().to_owned(),
             generation: generation.0,

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::id::AgentId;
+use godwit_core::spec::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -29,6 +30,8 @@ pub(super) struct NewAgentJson {
     /// Requests of other agents about these are queued as context and wake nobody.
     #[serde(default)]
     silent_intents: BTreeSet<String>,
+    /// The durability policy: `auto`, `snapshot` or `journal`.
+    policy: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -105,9 +108,10 @@ pub(super) async fn create(
     let agent: AgentId = path.parse("id")?;
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
-    let NewAgentJson { plugin, config, labels, silent_intents } = new;
+    let NewAgentJson { plugin, config, labels, silent_intents, policy } = new;
+    let durability = policy.as_deref().map(parse_policy).transpose()?.unwrap_or_default();
     let recreates = query.recreate.unwrap_or(false);
-    let request = CreateAgent { agent, plugin, config, labels, silent_intents, recreates };
+    let request = CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));
@@ -178,5 +182,13 @@ pub(crate) fn verify_json(report: &VerifyReport) -> Value {
         "revision": report.revision.to_string(),
         "token": report.token.to_string(),
         "breaks": report.breaks,
+    })
+}
+
+fn parse_policy(text: &str) -> Result<Durability, Problem> {
+    let found = Durability::ALL.into_iter().find(|policy| policy.name() == text);
+    found.ok_or_else(|| {
+        let names = Durability::ALL.map(Durability::name).join(", ");
+        Problem::malformed(format!("policy {text:?} is not one of {names}"))
     })
 }

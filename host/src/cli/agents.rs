@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use godwit_core::id::AgentId;
+use godwit_core::spec::Durability;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -115,6 +116,9 @@ pub(super) struct Create {
     /// Requests of other agents about this are queued as context and wake nobody; may be given several times.
     #[arg(long, value_name = "INTENT")]
     silent_intent: Vec<String>,
+    /// What a commit writes of the state: the whole, a journal, or the smaller of the two.
+    #[arg(long, value_parser = Durability::ALL.map(Durability::name))]
+    policy: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +200,7 @@ impl Create {
             "config": map(&self.config),
             "labels": map(&self.label),
             "silent_intents": self.silent_intent,
+            "policy": self.policy,
         });
         let client = &session.client;
         let recreate = if self.recreate { "?recreate=true" } else { "" };

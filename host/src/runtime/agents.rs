@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::limits::{CONFIG_BYTES_MAX, GuestLimits, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX};
-use godwit_core::spec::Spec;
+use godwit_core::limits::{CONFIG_BYTES_MAX, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX};
+use godwit_core::spec::{Durability, Spec};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,8 @@ pub struct CreateAgent {
     pub silent_intents: BTreeSet<String>,
     /// Whether one of this name that was deleted is made anew.
     pub recreates: bool,
+    /// What a commit writes of the guest's state.
+    pub durability: Durability,
 }
 
 /// A host as this one sees it.
@@ -63,7 +65,7 @@ impl Runtime {
     /// deleted and the request does not say `recreates`.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
         check_sizes(&request)?;
-        let CreateAgent { agent, plugin, config, labels, silent_intents, recreates } = request;
+        let CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates } = request;
         let plugin = self.plugin(&plugin).await?.digest;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
@@ -81,7 +83,7 @@ impl Runtime {
                 Err(error) => return Err(error),
             },
         }
-        let spec = Spec { plugin, config, limits: GuestLimits::default(), silent_intents };
+        let spec = Spec { config, silent_intents, durability, ..Spec::new(plugin) };
         let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
         let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
         let store = &self.inner().store;

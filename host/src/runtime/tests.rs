@@ -94,6 +94,7 @@ async fn create(runtime: &Runtime, agent: &str) {
         config: BTreeMap::new(),
         labels: BTreeMap::new(),
         silent_intents: Default::default(),
+        durability: Default::default(),
     };
     runtime.create_agent(request).await.unwrap();
 }

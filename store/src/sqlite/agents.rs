@@ -12,13 +12,13 @@ use godwit_core::spec::Spec;
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
 
-use super::codec::{Int, PackedSnapshot, agent_id, migration_id, seal, unseal};
+use super::codec::{Int, agent_id, migration_id, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
-use super::{boundary, plugins};
+use super::{boundary, journal, plugins, snapshots};
 
 /// What a write needs to know of an agent, and what it changes. Loaded at its beginning, stored at its end.
 #[derive(Debug, Clone)]
@@ -427,7 +427,11 @@ pub(super) fn runnable(
     })
 }
 
-pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<AgentImage>> {
+pub(super) fn image(
+    conn: &Connection,
+    agent: &AgentId,
+    at: Option<Revision>,
+) -> Fallible<Option<AgentImage>> {
     let Some(row) = row(conn, agent)?.filter(|row| !matches!(row.home, Home::Moved(_))) else {
         return Ok(None);
     };
@@ -437,39 +441,20 @@ pub(super) fn image(conn: &Connection, agent: &AgentId) -> Fallible<Option<Agent
     let Some(spec) = spec(conn, agent)? else {
         return Err(corrupt(format!("spec {} of agent {agent}: it is missing", row.spec_revision)));
     };
-    let snapshot = stored_snapshot(conn, head.key)?
-        .map(|(_, packed)| packed)
-        .filter(|packed| packed.generation == row.generation.0)
-        .map(|packed| packed.unpack(agent))
-        .transpose()?;
+    let snapshot = snapshots::of_generation(conn, head.key, row.generation, at)?;
+    let snapshot = snapshot.map(|packed| packed.unpack(agent)).transpose()?;
+    if at.is_some() && snapshot.is_none() {
+        return Ok(None);
+    }
     let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.revision.0.max(1));
-    let after = Revision(from - 1);
+    let behind = snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
+    let receipts = boundary::receipts(conn, head.key, agent, row.generation, Revision(from - 1), usize::MAX)?;
     Ok(Some(AgentImage {
+        journal: journal::turns_after(conn, (head.key, agent), row.generation, behind, &receipts)?,
         plugin: plugins::info(conn, spec.plugin)?,
         spec,
         snapshot,
-        receipts: boundary::receipts(conn, head.key, agent, row.generation, after, usize::MAX)?,
+        receipts,
         row,
     }))
-}
-
-/// The newest snapshot with its change number.
-pub(super) fn stored_snapshot(conn: &Connection, key: i64) -> Fallible<Option<(u64, PackedSnapshot)>> {
-    first(
-        conn,
-        "SELECT change, generation, revision, plugin_version, digest, bytes, packed, state FROM snapshot WHERE agent = ?1",
-        params![key],
-        |row| {
-            let packed = PackedSnapshot {
-                generation: row.get::<_, Int>(1)?.0,
-                revision: row.get::<_, Int>(2)?.0,
-                plugin_version: row.get(3)?,
-                digest: Digest(row.get(4)?),
-                bytes: row.get::<_, Int>(5)?.0,
-                is_packed: row.get(6)?,
-                state: row.get::<_, Vec<u8>>(7)?.into(),
-            };
-            Ok((row.get::<_, Int>(0)?.0, packed))
-        },
-    )
 }

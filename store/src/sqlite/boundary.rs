@@ -8,13 +8,14 @@
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
 use godwit_core::input::{InputEvent, InputState, Outcome, Placing};
+use godwit_core::journal::JournalEntry;
 use godwit_core::receipt::Receipt;
 use godwit_core::store::{
-    Attempt, Boundary, InputEnd, Owner, Step, StoreError, Unit, UnitFailure, UnitOutcome,
+    Attempt, Boundary, InputEnd, Owner, Slot, Step, StoreError, Unit, UnitFailure, UnitOutcome,
 };
 use rusqlite::{Connection, Row, params};
 
-use super::agents::{Head, stored_snapshot};
+use super::agents::Head;
 use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
@@ -22,7 +23,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{outbox, state, timers};
+use super::{journal, outbox, snapshots, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -44,6 +45,7 @@ struct PreparedBoundary {
     digest: Digest,
     state_digest: Option<Digest>,
     snapshot: Option<PackedSnapshot>,
+    journal: Option<Vec<u8>>,
     /// One per end.
     outcomes: Vec<Vec<u8>>,
     /// One per state write.
@@ -95,6 +97,7 @@ impl PreparedBoundary {
             receipt,
             state_digest: hashed.map(|(_, digest)| digest),
             snapshot: hashed.map(|(snapshot, digest)| PackedSnapshot::new(snapshot, digest)).transpose()?,
+            journal: boundary.journal.as_ref().map(seal),
             outcomes: boundary.ends.iter().map(|end| seal(&end.outcome)).collect(),
             values: boundary
                 .state
@@ -307,13 +310,13 @@ impl<'a> Chain<'a> {
         if (snapshot.generation, snapshot.revision) != place {
             return Err(self.head.stale().into());
         }
-        let stored = stored_snapshot(tx.conn, self.head.key)?;
-        match stored.filter(|(_, stored)| (stored.generation, stored.revision) == place) {
-            Some((_, stored)) if stored.digest == snapshot.digest => Ok(()),
+        let stored = snapshots::newest(tx.conn, self.head.key)?;
+        match stored.filter(|stored| (stored.generation, stored.revision) == place) {
+            Some(stored) if stored.digest == snapshot.digest => Ok(()),
             Some(_) => {
                 Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
             }
-            None => Ok(write_snapshot(tx, self.head.key, self.head.change(), snapshot)?),
+            None => Ok(snapshots::write_beside(tx, &mut self.head, snapshot)?),
         }
     }
 
@@ -333,9 +336,7 @@ impl<'a> Chain<'a> {
         for (name, timer) in &boundary.timers {
             timers::write(tx, &mut self.head, boundary.receipt.revision, name, timer.as_ref())?;
         }
-        if let Some(snapshot) = &prepared.snapshot {
-            write_snapshot(tx, self.head.key, self.head.change(), snapshot)?;
-        }
+        self.state(tx, prepared)?;
         let place = (self.head.key, self.head.change());
         write_receipt(tx, place, &boundary.receipt, prepared.digest, &prepared.receipt)?;
         append(tx, &boundary.events)?;
@@ -343,6 +344,25 @@ impl<'a> Chain<'a> {
         self.head.digest = prepared.digest;
         self.head.time_ms = self.head.time_ms.max(boundary.receipt.committed_at_ms);
         Ok(())
+    }
+
+    /// Writes the state after a boundary: the snapshot, what running the turn again needs, or both.
+    fn state(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Fallible<()> {
+        let Receipt { generation, revision, .. } = prepared.boundary.receipt;
+        if let Some(entry) = &prepared.journal {
+            let place = (self.head.key, self.head.change());
+            journal::write(tx, place, generation, revision, entry)?;
+        }
+        match &prepared.snapshot {
+            None => Ok(()),
+            Some(snapshot) if prepared.journal.is_some() => {
+                snapshots::write_beside(tx, &mut self.head, snapshot)
+            }
+            Some(snapshot) => {
+                let place = (self.head.key, Slot::First, self.head.change());
+                snapshots::write(tx, place, snapshot)
+            }
+        }
     }
 
     /// Answers which of the inputs that it ends wake.
@@ -393,6 +413,9 @@ impl<'a> Chain<'a> {
         });
         if prepared.state_digest != receipt.state || !is_of_revision {
             return Err(conflict("the receipt names another state than the snapshot").into());
+        }
+        if boundary.journal.as_ref().map(JournalEntry::digest) != receipt.journal {
+            return Err(conflict("the receipt names another journal entry").into());
         }
         Ok(wake)
     }
@@ -459,36 +482,6 @@ pub(super) fn write_receipt(
             Int(receipt.committed_at_ms),
             digest.0,
             bytes,
-        ],
-    )
-    .map(drop)
-}
-
-/// Writes the newest snapshot, unless one with a higher change number is here.
-pub(super) fn write_snapshot(
-    tx: &Tx<'_>,
-    agent: i64,
-    change: Int,
-    snapshot: &PackedSnapshot,
-) -> Fallible<()> {
-    execute(
-        tx.conn,
-        "INSERT INTO snapshot (agent, change, generation, revision, plugin_version, digest, bytes, packed, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (agent) DO UPDATE SET change = excluded.change, generation = excluded.generation,
-             revision = excluded.revision, plugin_version = excluded.plugin_version, digest = excluded.digest,
-             bytes = excluded.bytes, packed = excluded.packed, state = excluded.state
-         WHERE excluded.change > snapshot.change",
-        params![
-            agent,
-            change,
-            Int(snapshot.generation),
-            Int(snapshot.revision),
-            snapshot.plugin_version,
-            snapshot.digest.0,
-            Int(snapshot.bytes),
-            snapshot.is_packed,
-            &snapshot.state[..],
         ],
     )
     .map(drop)

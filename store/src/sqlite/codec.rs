@@ -198,6 +198,8 @@ pub(super) fn reason(code: i64) -> Fallible<UndeliverableReason> {
 pub(super) struct PackedSnapshot {
     pub(super) generation: u64,
     pub(super) revision: u64,
+    pub(super) token: u64,
+    pub(super) time_ms: u64,
     pub(super) plugin_version: String,
     /// Covers the fields above and the digest of the state.
     pub(super) digest: Digest,
@@ -225,6 +227,8 @@ impl PackedSnapshot {
         Ok(Self {
             generation: snapshot.generation.0,
             revision: snapshot.revision.0,
+            token: snapshot.token.0,
+            time_ms: snapshot.time_ms,
             plugin_version: snapshot.plugin_version.clone(),
             digest: header_digest(snapshot, state_digest),
             bytes: state.len() as u64,
@@ -249,6 +253,8 @@ impl PackedSnapshot {
         let snapshot = Snapshot {
             generation: godwit_core::id::Generation(self.generation),
             revision: godwit_core::id::Revision(self.revision),
+            token: godwit_core::id::FencingToken(self.token),
+            time_ms: self.time_ms,
             plugin_version: self.plugin_version,
             state,
         };
@@ -262,6 +268,8 @@ fn header_digest(snapshot: &Snapshot, state_digest: Digest) -> Digest {
     Digest::of_parts([
         &snapshot.generation.0.to_le_bytes()[..],
         &snapshot.revision.0.to_le_bytes(),
+        &snapshot.token.0.to_le_bytes(),
+        &snapshot.time_ms.to_le_bytes(),
         snapshot.plugin_version.as_bytes(),
         &state_digest.0,
     ])

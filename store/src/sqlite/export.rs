@@ -2,18 +2,19 @@
 //!
 //! Each kind of row is asked for its next rows above `after`; what all of them together have told about completely is
 //! merged. Inputs and `state` rows have an index by change number. Receipts are never changed, so their change numbers
-//! ascend with their revisions and the first one is found by halving. The other tables are small.
+//! ascend with their revisions and the first one is found by halving. The other tables are small; the journal is as long as
+//! the tail behind the older kept snapshot.
 
 use godwit_core::id::{AgentId, Generation, Revision, Seq, SpecRevision};
 use godwit_core::store::rows::{AgentPortable, Receiver};
-use godwit_core::store::{Home, Row, RowFrame, RowKey, StoreError};
+use godwit_core::store::{Home, Row, RowFrame, RowKey, Slot, StoreError};
 use rusqlite::{Connection, params};
 
-use super::agents::{self, Head, stored_snapshot};
+use super::agents::{self, Head};
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, inputs, outbox, retention, state, timers};
+use super::{boundary, inputs, journal, outbox, retention, snapshots, state, timers};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -25,7 +26,8 @@ enum Name {
     Spec(Int),
     Input(Int),
     Receipt(Generation, Revision),
-    Snapshot,
+    Snapshot(Slot),
+    Journal(Generation, Revision),
     State(String),
     Output(Int),
     Destination(String, Int),
@@ -109,7 +111,19 @@ const KINDS: &[Kind] = &[
     },
     Kind {
         sql: "SELECT change FROM snapshot WHERE agent = ?1 AND change > ?2 LIMIT ?3",
-        name: |_| Ok(Name::Snapshot),
+        name: |_| Ok(Name::Snapshot(Slot::First)),
+    },
+    Kind {
+        sql: "SELECT change FROM snapshot_beside WHERE agent = ?1 AND change > ?2 LIMIT ?3",
+        name: |_| Ok(Name::Snapshot(Slot::Second)),
+    },
+    Kind {
+        sql: "SELECT change, generation, revision FROM journal WHERE agent = ?1 AND change > ?2
+              ORDER BY change LIMIT ?3",
+        name: |row| {
+            let (generation, revision): (Int, Int) = (row.get(1)?, row.get(2)?);
+            Ok(Name::Journal(Generation(generation.0), Revision(revision.0)))
+        },
     },
     Kind {
         sql: "SELECT change, key FROM state WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
@@ -220,10 +234,14 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
             let mut receipts = boundary::receipts(conn, key, agent, *generation, before, 1)?;
             receipts.pop().map(Row::Receipt)
         }
-        Name::Snapshot => match stored_snapshot(conn, key)? {
-            Some((_, packed)) => Some(Row::Snapshot(packed.unpack(agent)?)),
+        Name::Snapshot(slot) => match snapshots::in_slot(conn, key, *slot)? {
+            Some(packed) => Some(Row::Snapshot { slot: *slot, snapshot: packed.unpack(agent)? }),
             None => None,
         },
+        Name::Journal(generation, revision) => {
+            let entry = journal::entry(conn, (key, agent), *generation, *revision)?;
+            entry.map(|entry| Row::Journal { generation: *generation, revision: *revision, entry })
+        }
         Name::State(name) => state::value(conn, agent, name)?.map(|value| Row::State {
             key: name.clone(),
             value,

@@ -22,7 +22,7 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, outbox, retention, state, timers};
+use super::{boundary, inputs, journal, outbox, retention, snapshots, state, timers};
 
 // --- the source's side
 
@@ -209,9 +209,12 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
             check(&receipt.agent)?;
             receive_receipt(tx, key, change, receipt)
         }
-        Row::Snapshot(snapshot) => {
+        Row::Snapshot { slot, snapshot } => {
             let packed = PackedSnapshot::new(snapshot, snapshot.state_digest())?;
-            boundary::write_snapshot(tx, key, change, &packed)
+            snapshots::write(tx, (key, *slot, change), &packed)
+        }
+        Row::Journal { generation, revision, entry } => {
+            journal::receive(tx, (key, change), *generation, *revision, entry)
         }
         Row::State { key: name, value } => {
             if is_deleted_since(tx, key, change, &RowKey::State(name.clone()))? {

@@ -149,6 +149,8 @@ fn free_under(tx: &Tx<'_>, head: &Head) -> Fallible<()> {
 fn clear_state(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     let deletes = [
         "DELETE FROM snapshot WHERE agent = ?1",
+        "DELETE FROM snapshot_beside WHERE agent = ?1",
+        "DELETE FROM journal WHERE agent = ?1",
         "DELETE FROM state WHERE agent = ?1",
         "DELETE FROM timer WHERE agent = ?1",
     ];

@@ -18,10 +18,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention,
-    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step, StoreError, StoredInput,
-    Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step, StoreError,
+    StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -32,7 +32,7 @@ use super::sql::execute;
 use super::writer::Work;
 use super::{
     SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, lifecycle,
-    migrations, outbox, plugins, retention, sessions, state, timers,
+    migrations, outbox, plugins, retention, sessions, snapshots, state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -163,9 +163,18 @@ impl RuntimeStore for SqliteStore {
         Ok(found.into_iter().map(|(_, agent)| agent).collect())
     }
 
-    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
+    async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| agents::image(conn, &agent)).await
+        self.read(move |conn| agents::image(conn, &agent, at)).await
+    }
+
+    async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| match key_of(conn, &agent)? {
+            Some(key) => snapshots::list(conn, key),
+            None => Ok(Vec::new()),
+        })
+        .await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

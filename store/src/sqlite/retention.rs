@@ -6,16 +6,16 @@ use godwit_core::input::InputState;
 use godwit_core::limits::PRUNE_ROWS_MAX;
 use godwit_core::receipt::{Checkpoint, ReceiptCheckpoint};
 use godwit_core::store::{Lifecycle, Pruned, Retention, StoreError};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::agents::Head;
-use super::boundary;
 use super::codec::{Int, input_state, seal, unseal};
 use super::error::{Fallible, conflict};
 use super::inputs::key_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
+use super::{boundary, journal, snapshots};
 
 /// What a reader has found.
 #[derive(Debug, Default)]
@@ -61,7 +61,6 @@ pub(super) fn plan(
     }
     let before_ms = retention.inputs_before_ms(now_ms);
     let newest_from = newest_dead_letters_from(conn, head.key, retention.dead_letters)?;
-    let kept_from = kept_from(conn, &head)?;
     let looked_at = look(conn, head.key, after)?;
     let mut plan = Plan::default();
     let mut has_young = false;
@@ -71,7 +70,7 @@ pub(super) fn plan(
             continue;
         };
         let is_listed = input.state == InputState::DeadLettered && input.seq >= newest_from;
-        if !is_listed && !is_needed(conn, &head, kept_from, input)? {
+        if !is_listed && !is_needed(conn, &head, input)? {
             plan.inputs.push((input.seq, Int(ended_at_ms)));
         }
     }
@@ -119,25 +118,17 @@ fn newest_dead_letters_from(conn: &Connection, key: i64, count: usize) -> Fallib
     Ok(Seq(seq.unwrap_or(0)))
 }
 
-/// The revision of the oldest kept snapshot of the agent's generation.
-fn kept_from(conn: &Connection, head: &Head) -> Fallible<Revision> {
-    let revision: Option<Option<Int>> = conn
-        .prepare_cached("SELECT min(revision) FROM snapshot WHERE agent = ?1 AND generation = ?2")?
-        .query_row(params![head.key, Int(head.generation.0)], |row| row.get(0))
-        .optional()?;
-    Ok(Revision(revision.flatten().map_or(0, |revision| revision.0)))
-}
-
-/// Whether replay from the oldest kept snapshot would come to the boundary that ended an input.
-fn is_needed(conn: &Connection, head: &Head, kept_from: Revision, input: &Looked) -> Fallible<bool> {
-    let Some(revision) = input.revision.filter(|revision| *revision > kept_from) else {
+/// Whether a journal entry needs the payload of an input: that of the turn that ended it.
+fn is_needed(conn: &Connection, head: &Head, input: &Looked) -> Fallible<bool> {
+    let Some(revision) = input.revision else { return Ok(false) };
+    if !journal::is_there(conn, head.key, head.generation, revision)? {
         return Ok(false);
-    };
+    }
     if head.lifecycle == Lifecycle::Deleted {
         return Ok(false);
     }
     // An input that an earlier generation ended has a revision of that one.
-    let before = Revision(revision.0 - 1);
+    let before = Revision(revision.0.saturating_sub(1));
     let receipts = boundary::receipts(conn, head.key, &head.agent, head.generation, before, 1)?;
     Ok(receipts.iter().any(|receipt| receipt.revision == revision && receipt.inputs.contains(&input.id)))
 }
@@ -175,6 +166,13 @@ pub(super) fn prune(tx: &Tx<'_>, agent: &AgentId, plan: &Plan) -> Fallible<Prune
 }
 
 // --- receipts
+
+/// The revision of the oldest kept snapshot of the agent's generation; 0 without one.
+fn kept_from(conn: &Connection, head: &Head) -> Fallible<Revision> {
+    let kept = snapshots::list(conn, head.key)?.into_iter();
+    let oldest = kept.filter(|kept| kept.generation == head.generation).map(|kept| kept.revision).min();
+    Ok(oldest.unwrap_or(Revision(0)))
+}
 
 pub(super) fn oldest_kept(conn: &Connection, agent: &AgentId) -> Fallible<Revision> {
     match Head::load(conn, agent)? {

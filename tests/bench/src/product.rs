@@ -15,7 +15,6 @@ use godwit_core::guest::{
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use godwit_core::input::{Input, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source};
 use godwit_core::lease::{Lease, LeaseGuard, SessionLease};
-use godwit_core::limits::GuestLimits;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{NewAgent, RuntimeStore, SessionRequest};
 use godwit_core::task::TaskGroup;
@@ -79,12 +78,7 @@ impl Product {
     }
 
     fn spec(&self) -> Spec {
-        Spec {
-            plugin: self.plugin.digest,
-            config: Default::default(),
-            limits: GuestLimits::default(),
-            silent_intents: Default::default(),
-        }
+        Spec::new(self.plugin.digest)
     }
 
     /// Makes the agent in a store and takes its lease.
@@ -210,6 +204,7 @@ pub(crate) fn context() -> TurnContext {
         attempt: 1,
         now_ms: 1_700_000_000_000,
         seed: [9; 32],
+        answers: Default::default(),
     }
 }
 

@@ -3,51 +3,52 @@
 use tokio::sync::oneshot;
 
 use super::{Driver, Flow};
+use crate::agent::loading::Loaded;
 use crate::agent::{Answer, Command, CommandError, End, Frozen, Handle, MAILBOX_MAX, NotAccepted};
+use crate::failpoint;
+use crate::guest::GuestError;
 use crate::id::Revision;
 use crate::snapshot::Snapshot;
 use crate::store::{Step, Unit};
+use crate::time::Clock;
 
 impl Driver {
-    /// Takes a snapshot of the current revision and stores it.
+    /// Takes a snapshot of the current revision and stores it, unless it is stored already.
     pub(super) async fn checkpoint(&mut self) -> Result<Revision, CommandError> {
         let failed = |reason: String| CommandError::Failed { reason };
-        let Some(loaded) = self.loaded.as_mut() else {
-            return Err(CommandError::Loading);
-        };
         // Before `init` there is nothing to keep.
-        if loaded.head.revision == Revision(0) {
+        let ready = |loaded: &Loaded| loaded.guest.is_some() && loaded.head.revision > Revision(0);
+        let Some(mut loaded) = self.loaded.take_if(|loaded| ready(loaded)) else {
             return Err(CommandError::Loading);
+        };
+        let revision = loaded.head.revision;
+        if loaded.tail.is_at(revision) {
+            self.loaded = Some(loaded);
+            return Ok(revision);
         }
-        let Some(mut guest) = loaded.guest.take() else {
-            return Err(CommandError::Loading);
-        };
-        let context = loaded.author.context_outside(loaded.head.revision, loaded.head.time_ms);
+        let (plugin, clock) = (loaded.author.plugin, self.env.clock.clone());
         let job = move || {
-            let state = guest.snapshot(&context);
-            (guest, state)
+            let snapshot = loaded.snapshot(clock.as_ref());
+            (loaded, snapshot)
         };
-        let run = self.env.pool.run(loaded.author.plugin, job).await;
-        let (guest, state) = run.map_err(|error| failed(error.to_string()))?;
-        let state = state.map_err(|error| failed(error.to_string()))?;
-        loaded.guest = Some(guest);
-        let snapshot = Snapshot {
-            generation: loaded.author.owner.generation,
-            revision: loaded.head.revision,
-            plugin_version: loaded.author.plugin_version.clone(),
-            state,
-        };
+        let run = self.env.pool.run(plugin, job).await;
+        let (loaded, snapshot) = run.map_err(|error| failed(error.to_string()))?;
+        let snapshot = snapshot.map_err(|error| failed(error.to_string()))?;
         let unit = Unit {
             owner: loaded.author.owner.clone(),
-            base: loaded.head.revision,
+            base: revision,
             steps: vec![Step::Checkpoint(snapshot)],
         };
-        match self.env.store.commit_turns(unit).await.failure {
-            None => Ok(loaded.head.revision),
-            Some(failure) => {
-                self.loaded = None;
-                Err(failed(format!("store refused: {failure:?}")))
+        failpoint::hit("checkpoint.before-commit");
+        let outcome = self.env.store.commit_turns(unit).await;
+        failpoint::hit("checkpoint.after-commit");
+        match outcome.failure {
+            None => {
+                self.loaded = Some(loaded);
+                Ok(revision)
             }
+            // What is stored now is read again with the next load.
+            Some(failure) => Err(failed(format!("store refused: {failure:?}"))),
         }
     }
 
@@ -98,5 +99,34 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+impl Loaded {
+    /// Takes a snapshot of the head. Where a journal tail will build on it, the guest goes on in a new instance, which also
+    /// proves it. Blocks. The guest is gone after any failure.
+    fn snapshot(&mut self, clock: &dyn Clock) -> Result<Snapshot, GuestError> {
+        let author = &self.author;
+        let Some(mut guest) = self.guest.take() else { return Err(GuestError::Interrupted) };
+        let context = self.head.context(&author.owner);
+        let state = guest.snapshot(&context)?;
+        let mut restore = None;
+        if self.tail.is_base(state.len()) {
+            drop(guest);
+            let started = clock.boot();
+            guest = self.prover.rebase(&context, &state, &author.plugin_version)?;
+            restore = Some(clock.boot().saturating_sub(started));
+        }
+        self.guest = Some(guest);
+        let revision = self.head.revision;
+        self.tail.begin(revision, state.len(), restore);
+        Ok(Snapshot {
+            generation: author.owner.generation,
+            revision,
+            token: self.head.token,
+            time_ms: self.head.time_ms,
+            plugin_version: author.plugin_version.clone(),
+            state,
+        })
     }
 }

@@ -1,6 +1,5 @@
 //! Tests of the driver over the memory store and scripted guests.
 
-use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use bytes::Bytes;
@@ -12,12 +11,13 @@ use crate::guest::GuestLoader;
 use crate::id::{HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
-use crate::limits::GuestLimits;
-use crate::spec::Spec;
+use crate::spec::{Durability, Spec};
 use crate::store::memory::MemoryStore;
 use crate::store::{AcceptError, NewAgent, RuntimeStore, SessionRequest};
 use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
+
+mod journal;
 
 struct World {
     env: AgentEnv,
@@ -47,18 +47,17 @@ async fn join(store: &dyn RuntimeStore) -> Incarnation {
 }
 
 async fn world() -> World {
+    world_of(Durability::Auto).await
+}
+
+async fn world_of(durability: Durability) -> World {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::exclusive(clock.clone()));
     let (plugin, component) = script_plugin();
     let loader = ScriptedLoader::default();
     loader.load(&component).unwrap();
     let agent = AgentId::parse("a").unwrap();
-    let spec = Spec {
-        plugin: plugin.digest,
-        config: BTreeMap::new(),
-        limits: GuestLimits::default(),
-        silent_intents: BTreeSet::new(),
-    };
+    let spec = Spec { durability, ..Spec::new(plugin.digest) };
     store.put_plugin(plugin, component).await.unwrap();
     store.create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 }).await.unwrap();
     let incarnation = join(store.as_ref()).await;

@@ -1,6 +1,5 @@
 //! Tests of proofs with guests that count how they are used.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
@@ -10,7 +9,6 @@ use crate::guest::{Interrupt, LoadError, LoadedPlugin, TurnEffects};
 use crate::id::{AgentId, FencingToken, Generation, Revision};
 use crate::input::Input;
 use crate::lease::{LeaseGuard, SessionLease};
-use crate::limits::GuestLimits;
 use crate::spec::Spec;
 use crate::store::memory::MemoryStore;
 use crate::time::SystemClock;
@@ -82,12 +80,7 @@ fn desk(when_used: Used, spares: usize) -> Desk {
     let request = GuestRequest {
         state: state_reader(Arc::new(MemoryStore::exclusive(Arc::new(SystemClock))), agent.clone()),
         agent,
-        spec: Arc::new(Spec {
-            plugin: Digest::of(b"p"),
-            config: BTreeMap::new(),
-            limits: GuestLimits::default(),
-            silent_intents: BTreeSet::new(),
-        }),
+        spec: Arc::new(Spec::new(Digest::of(b"p"))),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(1)),
         interrupt: Interrupt::default(),
     };

@@ -99,7 +99,7 @@ async fn loads_of_something_unknown_are_empty(world: World) {
     let input = message(&nobody, "body").input.id;
     let generation = Generation(1);
     assert_eq!(store.agent(&nobody).await, Ok(None));
-    assert_eq!(store.image(&nobody).await, Ok(None));
+    assert_eq!(store.image(&nobody, None).await, Ok(None));
     assert_eq!(store.lease(&nobody).await, Ok(None));
     assert_eq!(store.input(&nobody, input).await, Ok(None));
     assert_eq!(store.inputs(&nobody, None, ALL).await, Ok(vec![]));
@@ -209,7 +209,7 @@ async fn runnable_starves_nobody(world: World) {
 async fn an_image_holds_all_that_a_start_needs(world: World) {
     let site = world.site("a").await;
     let desk = site.own("agent").await;
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()));
     assert_eq!((image.snapshot.as_ref(), image.receipts.len()), (None, 0));
     assert_eq!(image.spec, new_agent("agent", "plain").spec);
@@ -217,11 +217,11 @@ async fn an_image_holds_all_that_a_start_needs(world: World) {
 
     let mut receipts = vec![desk.turn(Turn::of(BoundaryKind::Init)).await];
     receipts.push(desk.turn(Turn::ends([])).await);
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!((image.check(), &image.receipts), (Ok(()), &receipts), "all, without a snapshot");
     receipts.push(desk.turn(Turn::ends([]).snapshot("three")).await);
     receipts.push(desk.turn(Turn::ends([])).await);
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()));
     let snapshot = image.snapshot.unwrap();
     assert_eq!((snapshot.revision, snapshot.state.as_ref()), (Revision(3), b"three".as_slice()));
@@ -240,7 +240,7 @@ async fn nothing_of_one_agent_shows_under_another(world: World) {
     assert_eq!(site.store.outputs(two.agent(), ALL).await, Ok(vec![]));
     assert_eq!(site.store.state_value(two.agent(), "b").await, Ok(None));
     assert_eq!(site.store.receipts(two.agent(), Generation(1), Revision(0), 9).await, Ok(vec![]));
-    assert_eq!(site.store.image(two.agent()).await.unwrap().unwrap().snapshot, None);
+    assert_eq!(site.store.image(two.agent(), None).await.unwrap().unwrap().snapshot, None);
 
     let same_key = |agent: &AgentId, body| keyed(agent, "key", body);
     let first = site.store.accept(same_key(one.agent(), "a"), site.incarnation).await;

@@ -41,7 +41,7 @@ async fn a_chain_commits_in_order(world: World) {
     assert_eq!((row.revision, row.open_inputs), (Revision(3), 0));
     let value = site.store.state_value(desk.agent(), "a").await.unwrap();
     assert_eq!(value.as_deref(), Some(b"2".as_slice()));
-    assert_eq!(site.store.image(desk.agent()).await.unwrap().unwrap().check(), Ok(()));
+    assert_eq!(site.store.image(desk.agent(), None).await.unwrap().unwrap().check(), Ok(()));
     let stored = stored(&desk, &first).await;
     assert_eq!((stored.state, stored.attempts), (InputState::Consumed, 1));
 }
@@ -186,7 +186,7 @@ async fn a_checkpoint_is_no_boundary(world: World) {
     let checkpoint = Step::Checkpoint(chain.snapshot(Revision(2), "two"));
     let unit = chain.step(checkpoint).turn(Turn::ends([])).unit();
     assert_eq!(desk.commit(unit).await, done(3));
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()));
     let snapshot = image.snapshot.unwrap();
     assert_eq!((snapshot.revision, snapshot.state.as_ref()), (Revision(2), b"two".as_slice()));
@@ -223,7 +223,7 @@ async fn a_checkpoint_never_replaces_a_snapshot_of_its_revision(world: World) {
     };
     assert_eq!(checkpoint("one").await, done(1), "the same again");
     assert_failed(&checkpoint("other").await, 0, is_conflict);
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.snapshot.as_ref().unwrap().state.as_ref(), b"one");
     assert_eq!(image.check(), Ok(()), "the receipt names this state");
 }

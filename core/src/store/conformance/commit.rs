@@ -45,7 +45,7 @@ async fn a_boundary_writes_all_its_rows(world: World) {
     assert_eq!(value.as_deref(), Some(b"value".as_slice()));
     let outputs = site.store.pending_outputs(desk.agent(), ALL).await.unwrap();
     assert_eq!((outputs.len(), outputs[0].revision), (1, Revision(1)));
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!((image.check(), image.receipts), (Ok(()), vec![receipt]));
     assert_eq!(image.snapshot.unwrap().state.as_ref(), b"after");
 }

@@ -17,9 +17,10 @@ use crate::input::{
     DeadLetterReason, DeliveryStamp, Input, InputState, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome,
     Source,
 };
+use crate::journal::{JournalEntry, RecordedAnswer};
 use crate::lease::Lease;
 use crate::lifecycle::Verb;
-use crate::limits::{GuestLimits, PAGE_MAX};
+use crate::limits::PAGE_MAX;
 use crate::output::{Output, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
@@ -185,6 +186,7 @@ impl Desk {
             owner: self.owner.clone(),
             host: self.site.host,
             plugin: row.plugin,
+            spec_revision: row.spec_revision,
             base: row.revision,
             revision: row.revision,
             head: row.head,
@@ -249,6 +251,7 @@ pub(super) struct Chain {
     pub(super) owner: Owner,
     host: HostId,
     plugin: Digest,
+    spec_revision: crate::id::SpecRevision,
     pub(super) base: Revision,
     pub(super) revision: Revision,
     pub(super) head: Digest,
@@ -287,6 +290,9 @@ impl Chain {
     /// The boundary that would be next, not added.
     pub(super) fn boundary(&self, turn: Turn) -> Boundary {
         let revision = self.revision.next();
+        let has_turn = matches!(turn.kind, BoundaryKind::Init | BoundaryKind::Turn);
+        let is_journaled = turn.is_journaled || (has_turn && turn.snapshot.is_none());
+        let journal = is_journaled.then(|| entry(revision));
         let snapshot = turn.snapshot.map(|state| self.snapshot(revision, &state));
         let receipt = Receipt {
             agent: self.owner.agent.clone(),
@@ -300,9 +306,10 @@ impl Chain {
             host: self.host,
             incarnation: self.owner.incarnation,
             plugin: self.plugin,
-            spec_revision: crate::id::SpecRevision(1),
+            spec_revision: self.spec_revision,
             effects: Digest::of(format!("effects of {revision}").as_bytes()),
             state: snapshot.as_ref().map(Snapshot::state_digest),
+            journal: journal.as_ref().map(JournalEntry::digest),
             parent: self.head,
             elapsed_us: 10,
             fuel: None,
@@ -316,6 +323,7 @@ impl Chain {
             ends: ends.collect(),
             receipt,
             snapshot,
+            journal,
             state: turn.state,
             outputs: turn.outputs,
             timers: turn.timers,
@@ -327,9 +335,21 @@ impl Chain {
         Snapshot {
             generation: self.owner.generation,
             revision,
+            token: self.owner.token,
+            time_ms: super::START_MS + revision.0,
             plugin_version: "1".to_owned(),
             state: Bytes::from(state.to_owned()),
         }
+    }
+}
+
+/// The journal entry of a turn.
+pub(super) fn entry(revision: Revision) -> JournalEntry {
+    let answer = Bytes::from(format!("answer at {revision}"));
+    JournalEntry {
+        attempt: 1,
+        seed: [revision.0 as u8; 32],
+        answers: vec![RecordedAnswer { call: 2, answer }],
     }
 }
 
@@ -358,6 +378,7 @@ pub(super) struct Turn {
     outputs: Vec<Output>,
     timers: Vec<(String, Option<NewTimer>)>,
     snapshot: Option<String>,
+    is_journaled: bool,
     events: Vec<NewEvent>,
 }
 
@@ -370,6 +391,7 @@ impl Turn {
             outputs: Vec::new(),
             timers: Vec::new(),
             snapshot: None,
+            is_journaled: false,
             events: Vec::new(),
         }
     }
@@ -419,6 +441,12 @@ impl Turn {
 
     pub(super) fn snapshot(mut self, state: &str) -> Self {
         self.snapshot = Some(state.to_owned());
+        self
+    }
+
+    /// With a journal entry also where it has a snapshot: the snapshot goes beside the newest.
+    pub(super) fn journaled(mut self) -> Self {
+        self.is_journaled = true;
         self
     }
 
@@ -478,10 +506,9 @@ pub(super) fn new_agent(agent: &str, plugin_name: &str) -> NewAgent {
     NewAgent {
         agent: id(agent),
         spec: Spec {
-            plugin: plugin(plugin_name).0.digest,
             config: BTreeMap::from([("greeting".to_owned(), "hello".to_owned())]),
-            limits: GuestLimits::default(),
             silent_intents: BTreeSet::from([SILENT.to_owned()]),
+            ..Spec::new(plugin(plugin_name).0.digest)
         },
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
         now_ms: super::START_MS,
@@ -611,7 +638,7 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
     let can_export = row.as_ref().is_some_and(|row| matches!(row.home, Home::Here | Home::HandingOff { .. }));
     Picture {
         lease: store.lease(agent).await.unwrap(),
-        image: store.image(agent).await.unwrap(),
+        image: store.image(agent, None).await.unwrap(),
         inputs: store.inputs(agent, None, ALL).await.unwrap(),
         open: open.iter().map(|input| input.seq).collect(),
         outputs: store.outputs(agent, ALL).await.unwrap(),

@@ -21,10 +21,10 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Retention, Row,
-    RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing, Step, StoreError,
-    StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Retention, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing, Step,
+    StoreError, StoredInput, Unit, UnitOutcome,
 };
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
@@ -78,11 +78,15 @@ pub enum Flaw {
     OpenInputsForgotten,
     /// Verbs append no events.
     ChangesUntold,
+    /// The journal is not read.
+    JournalForgotten,
+    /// Only the newest snapshot is ever read.
+    OlderSnapshotsIgnored,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -104,6 +108,8 @@ impl Flaw {
         Self::TokenKept,
         Self::OpenInputsForgotten,
         Self::ChangesUntold,
+        Self::JournalForgotten,
+        Self::OlderSnapshotsIgnored,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.
@@ -281,8 +287,17 @@ impl RuntimeStore for Flawed {
         self.inner.runnable(incarnation, limit).await
     }
 
-    async fn image(&self, agent: &AgentId) -> Result<Option<AgentImage>, StoreError> {
-        self.inner.image(agent).await
+    async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError> {
+        let at = if self.flaw == Flaw::OlderSnapshotsIgnored { None } else { at };
+        let mut image = self.inner.image(agent, at).await?;
+        if let Some(image) = image.as_mut().filter(|_| self.flaw == Flaw::JournalForgotten) {
+            image.journal.clear();
+        }
+        Ok(image)
+    }
+
+    async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
+        self.inner.kept_snapshots(agent).await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -71,7 +71,7 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
     };
     assert_eq!(same(arrived), same(row));
     assert_eq!(picture(target.store(), &agent).await.moved_rows(), before.moved_rows());
-    assert_eq!(target.store().image(&agent).await.unwrap().unwrap().check(), Ok(()));
+    assert_eq!(target.store().image(&agent, None).await.unwrap().unwrap().check(), Ok(()));
     target.turn(Turn::ends([])).await;
     for store in [source.store(), target.store()] {
         let kind = Some(EventKind::HomeMoved);
@@ -282,7 +282,7 @@ async fn an_agent_goes_there_and_back(world: World) {
     assert_eq!(home.owner.token, FencingToken(3));
     assert_eq!(picture(home.store(), home.agent()).await.moved_rows(), before.moved_rows());
     assert_eq!(home.store().state_value(home.agent(), "b").await, Ok(None), "no old row is left");
-    assert_eq!(home.store().image(home.agent()).await.unwrap().unwrap().check(), Ok(()));
+    assert_eq!(home.store().image(home.agent(), None).await.unwrap().unwrap().check(), Ok(()));
     let left = journey.from.row().await;
     assert_eq!(moved_to(&left), Some((journey.migration, FencingToken(3))));
     home.turn(Turn::ends([])).await;

@@ -111,7 +111,7 @@ async fn a_prepared_agent_takes_nothing(world: World) {
     let other: MigrationId = migration(9);
     let adopted = journey.to.store.adopt(journey.agent(), other, journey.to.incarnation).await;
     assert_eq!(adopted, Err(StoreError::NotHome { home }));
-    let image = journey.to.store.image(journey.agent()).await.unwrap().unwrap();
+    let image = journey.to.store.image(journey.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()), "it can be looked at before it is adopted");
 }
 
@@ -121,7 +121,7 @@ async fn a_moved_agent_takes_nothing(world: World) {
     assert!(matches!(desk.site.store.lease(desk.agent()).await.unwrap().unwrap().cause,
         GrantCause::Transferred { migration, .. } if migration == journey.migration));
     assert_all_not_home(&journey.from.site, &journey.from).await;
-    assert_eq!(journey.from.store().image(journey.agent()).await, Ok(None));
+    assert_eq!(journey.from.store().image(journey.agent(), None).await, Ok(None));
     let exported = journey.from.store().export_rows(journey.agent(), 0, usize::MAX).await;
     assert!(matches!(exported, Err(StoreError::NotHome { .. })), "{exported:?}");
     let (agent, incarnation) = (journey.agent().clone(), journey.from.site.incarnation);

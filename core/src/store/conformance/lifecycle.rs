@@ -366,7 +366,7 @@ async fn a_reset_starts_the_next_generation_and_fences_the_former_owner(world: W
     assert_eq!((row.next_seq, row.open_inputs), (before.next_seq, 0), "seqs go on");
     assert_eq!(row.lifecycle, Lifecycle::Active);
     assert_eq!(outcome_of(&desk, before.next_seq.0 - 1).await, abandoned(AbandonReason::Reset));
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!((image.check(), image.snapshot, image.receipts.len()), (Ok(()), None, 0));
     assert_eq!(site.store.state_keys(desk.agent(), "", None, 10).await, Ok(vec![]));
     let old = site.store.receipts(desk.agent(), before.generation, Revision(0), PAGE_MAX).await.unwrap();
@@ -377,7 +377,7 @@ async fn a_reset_starts_the_next_generation_and_fences_the_former_owner(world: W
     let anew = site.desk(standing.lease.unwrap());
     assert_eq!(anew.owner.generation, before.generation.next());
     anew.turn(Turn::of(BoundaryKind::Init).state("a", Some("new")).snapshot("new")).await;
-    let image = site.store.image(desk.agent()).await.unwrap().unwrap();
+    let image = site.store.image(desk.agent(), None).await.unwrap().unwrap();
     assert_eq!((image.check(), image.row.revision), (Ok(()), Revision(1)));
     assert_eq!(image.snapshot.map(|snapshot| snapshot.generation), Some(anew.owner.generation));
 }

@@ -4,7 +4,7 @@
 //! Three hosts share a store with two agents. They acquire, commit, lose and return; every grant that was ever given is
 //! tried again later. After each step everything that the store shows must equal the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::{AgentId, FencingToken, Generation, InputId, MigrationId, Revision, Seq};
@@ -281,11 +281,10 @@ impl Run {
         let (ended, mut turn) = self.some_waiting(agent, Turn::of(kind));
         let key = format!("state {}", self.random.below(3));
         let value = self.random.chance(70).then(|| format!("value {}", self.random.below(9)));
-        turn = turn.state(&key, value.as_deref()).snapshot(&format!("snapshot {}", self.random.below(99)));
+        turn = turn.state(&key, value.as_deref());
+        let (mut turn, written) = self.some_state(kind, turn);
         let destination = self.random.chance(50).then(|| DESTINATIONS[self.random.below(2)]);
-        if let Some(destination) = destination {
-            turn = turn.output(&id(destination), "hello");
-        }
+        turn = destination.iter().fold(turn, |turn, destination| turn.output(&id(destination), "hello"));
         let timer = self.random.chance(30).then(|| TIMERS[self.random.below(2)]);
         let sets = self.random.chance(70);
         if let Some(timer) = timer {
@@ -317,6 +316,7 @@ impl Run {
         }
         let model = &mut self.models[agent];
         model.revision += 1;
+        model.write(written, &ended);
         for index in ended {
             model.inputs[index].ended_at_ms = Some(self.world.clock.wall_ms());
             model.inputs[index].is_staged = false;
@@ -388,6 +388,22 @@ impl Run {
         let place = model.inputs.iter().position(|known| known.id == input && !known.is_gone);
         let expected = place.map(|place| Seq(place as u64 + 1));
         assert_eq!(fired, Ok(expected), "{}", self.at);
+    }
+
+    /// Lets the boundary write a snapshot, a journal entry, or both: in this order they are told.
+    fn some_state(&mut self, kind: BoundaryKind, turn: Turn) -> (Turn, (bool, bool)) {
+        let state = format!("snapshot {}", self.random.below(99));
+        let written = match self.random.below(3) {
+            0 if kind == BoundaryKind::Turn => (false, true),
+            1 if kind == BoundaryKind::Turn => (true, true),
+            _ => (true, false),
+        };
+        let turn = match written {
+            (false, _) => turn,
+            (true, false) => turn.snapshot(&state),
+            (true, true) => turn.snapshot(&state).journaled(),
+        };
+        (turn, written)
     }
 
     /// Ends some of the inputs that wait.
@@ -506,16 +522,18 @@ impl Run {
         self.rejoin(number).await;
     }
 
-    /// Every commit stores a snapshot, so that age and being a dead letter decide alone.
+    /// Age, being a dead letter, and being needed by the journal decide.
     async fn prune(&mut self, agent: usize) {
         let retention = Retention { inputs: KEPT, dead_letters: 1 };
         let before_ms = retention.inputs_before_ms(self.world.clock.wall_ms());
         let newest_dead = |input: &ModelInput| input.fate == Fate::GivenUp && !input.is_gone;
         let newest_dead = self.models[agent].inputs.iter().rposition(newest_dead);
+        let needed: BTreeSet<usize> = self.models[agent].journal.values().flatten().copied().collect();
         let mut gone = 0;
         for (index, input) in self.models[agent].inputs.iter_mut().enumerate() {
             let is_over = input.ended_at_ms.is_some_and(|at| at <= before_ms);
-            if is_over && !input.is_gone && Some(index) != newest_dead {
+            let is_kept = Some(index) == newest_dead || needed.contains(&index);
+            if is_over && !input.is_gone && !is_kept {
                 input.is_gone = true;
                 gone += 1;
             }
@@ -605,7 +623,11 @@ impl Run {
             model.timers.iter().map(|(name, revision)| (*name, *revision)).collect();
         assert_eq!(timers, expected, "{at}");
 
-        let image = store.image(agent).await.unwrap().unwrap();
+        let mut kept: Vec<u64> = model.kept.into_iter().filter(|revision| *revision > 0).collect();
+        kept.sort_unstable();
+        let stored = store.kept_snapshots(agent).await.unwrap();
+        assert_eq!(stored.iter().map(|kept| kept.revision.0).collect::<Vec<_>>(), kept, "{at}");
+        let image = store.image(agent, None).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
         let receipts = store.receipts(agent, row.generation, Revision(0), PAGE_MAX).await.unwrap();
         assert_eq!(receipts.len() as u64, model.revision, "{at}");

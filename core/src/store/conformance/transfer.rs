@@ -103,5 +103,5 @@ async fn a_transferred_agent_may_come_back(world: World) {
         desk = target.desk(lease);
     }
     assert_eq!(desk.row().await.revision, Revision(4));
-    assert_eq!(site.store.image(desk.agent()).await.unwrap().unwrap().check(), Ok(()));
+    assert_eq!(site.store.image(desk.agent(), None).await.unwrap().unwrap().check(), Ok(()));
 }

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
 use crate::input::{AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Scope};
+use crate::journal::JournalEntry;
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::output::{OutputState, StoredOutput};
+use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::store::agent::StoredInput;
 use crate::store::commit::{
@@ -16,7 +18,7 @@ use crate::store::error::StoreError;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
 use crate::store::memory::timers;
-use crate::store::rows::{Receiver, Row, RowKey};
+use crate::store::rows::{Receiver, Row, RowKey, Slot};
 use crate::store::{OutputEnd, OutputKey};
 
 impl Tables {
@@ -357,16 +359,23 @@ fn write_checkpoint(rows: &mut AgentRows, snapshot: Snapshot) -> Result<(), Stor
     if at(&snapshot) != (rows.portable().generation, rows.portable().revision) {
         return Err(stale(rows));
     }
-    match rows.snapshot() {
-        Some(stored) if *stored == snapshot => Ok(()),
-        Some(stored) if at(stored) == at(&snapshot) => {
+    match rows.newest_snapshot() {
+        Some((_, stored)) if *stored == snapshot => Ok(()),
+        Some((_, stored)) if at(stored) == at(&snapshot) => {
             Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)))
         }
         _ => {
-            rows.put(Row::Snapshot(snapshot));
+            keep_snapshot(rows, snapshot);
             Ok(())
         }
     }
+}
+
+/// Writes a snapshot beside the newest one, and drops the journal entries that neither needs.
+fn keep_snapshot(rows: &mut AgentRows, snapshot: Snapshot) {
+    let slot = rows.newest_snapshot().map_or(Slot::First, |(newest, _)| newest.other());
+    rows.put(Row::Snapshot { slot, snapshot });
+    rows.prune_journal();
 }
 
 fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Result<(), StoreError> {
@@ -405,6 +414,9 @@ fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Resul
     if state != receipt.state || !is_of_revision {
         return Err(conflict("the receipt names another state than the snapshot"));
     }
+    if boundary.journal.as_ref().map(JournalEntry::digest) != receipt.journal {
+        return Err(conflict("the receipt names another journal entry"));
+    }
     Ok(())
 }
 
@@ -421,7 +433,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
-    let Boundary { receipt, ends, snapshot, state, outputs, timers, events } = boundary;
+    let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         let event = match outcome {
@@ -462,8 +474,16 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<
     for (name, timer) in timers {
         timers::write(rows, name, timer, receipt.revision);
     }
-    if let Some(snapshot) = snapshot {
-        rows.put(Row::Snapshot(snapshot));
+    match (snapshot, journal) {
+        (None, None) => {}
+        (Some(snapshot), None) => rows.put(Row::Snapshot { slot: Slot::First, snapshot }),
+        (snapshot, Some(entry)) => {
+            let Receipt { generation, revision, .. } = receipt;
+            rows.put(Row::Journal { generation, revision, entry });
+            if let Some(snapshot) = snapshot {
+                keep_snapshot(rows, snapshot);
+            }
+        }
     }
     rows.update(|portable| {
         portable.revision = receipt.revision;

@@ -92,7 +92,7 @@ fn newest_dead_letters(rows: &AgentRows, count: usize) -> BTreeSet<Seq> {
     seqs.into_iter().rev().take(count).collect()
 }
 
-/// Whether replay from the oldest kept snapshot would come to the boundary that ended an input.
+/// Whether a journal entry needs the payload of an input: that of the turn that ended it.
 fn is_needed(rows: &AgentRows, input: &StoredInput) -> bool {
     let Some(Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. }) = &input.outcome
     else {
@@ -104,7 +104,7 @@ fn is_needed(rows: &AgentRows, input: &StoredInput) -> bool {
     let generation = rows.portable().generation;
     // An input that an earlier generation ended has a revision of that one.
     let named = rows.receipt(generation, *revision).map(|receipt| &receipt.inputs);
-    *revision > rows.kept_from() && named.is_some_and(|inputs| inputs.contains(&input.input.id))
+    rows.is_journaled(generation, *revision) && named.is_some_and(|inputs| inputs.contains(&input.input.id))
 }
 
 fn over_outputs(rows: &AgentRows, before_ms: u64) -> Vec<RowKey> {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq, SpecRevision};
 use crate::input::{InputState, Kind, Scope};
+use crate::journal::{JournalEntry, JournaledTurn};
 use crate::lease::GrantCause;
 use crate::lifecycle::Lifecycle;
 use crate::output::StoredOutput;
@@ -17,7 +18,7 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Home, StoredInput, Tombstone};
-use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey};
+use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey, Slot};
 use crate::timer::StoredTimer;
 
 /// Names a row of an agent.
@@ -27,7 +28,8 @@ pub(super) enum RowName {
     Spec(SpecRevision),
     Input(Seq),
     Receipt(Generation, Revision),
-    Snapshot,
+    Snapshot(Slot),
+    Journal(Generation, Revision),
     State(String),
     Output(AgentId, Generation, u64),
     Destination(AgentId, Generation),
@@ -43,7 +45,8 @@ impl RowName {
             Row::Spec { revision, .. } => Self::Spec(*revision),
             Row::Input(input) => Self::Input(input.seq),
             Row::Receipt(receipt) => Self::Receipt(receipt.generation, receipt.revision),
-            Row::Snapshot(_) => Self::Snapshot,
+            Row::Snapshot { slot, .. } => Self::Snapshot(*slot),
+            Row::Journal { generation, revision, .. } => Self::Journal(*generation, *revision),
             Row::State { key, .. } | Row::Deleted(RowKey::State(key)) => Self::State(key.clone()),
             Row::Output(output) => Self::of_output(output),
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
@@ -87,7 +90,8 @@ pub(super) struct AgentRows {
     by_id: HashMap<InputId, Seq>,
     by_key: HashMap<String, Seq>,
     receipts: BTreeMap<(Generation, Revision), Receipt>,
-    snapshot: Option<Snapshot>,
+    snapshots: BTreeMap<Slot, Snapshot>,
+    journal: BTreeMap<(Generation, Revision), JournalEntry>,
     state: BTreeMap<String, Bytes>,
     outputs: BTreeMap<u64, StoredOutput>,
     positions: BTreeMap<RowName, u64>,
@@ -128,7 +132,8 @@ impl AgentRows {
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             receipts: BTreeMap::new(),
-            snapshot: None,
+            snapshots: BTreeMap::new(),
+            journal: BTreeMap::new(),
             state: BTreeMap::new(),
             outputs: BTreeMap::new(),
             positions: BTreeMap::new(),
@@ -209,8 +214,50 @@ impl AgentRows {
         self.receipts.range(range).map(|(_, receipt)| receipt)
     }
 
-    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
-        self.snapshot.as_ref()
+    /// The newest snapshot, with its place.
+    pub(super) fn newest_snapshot(&self) -> Option<(Slot, &Snapshot)> {
+        let snapshots = self.snapshots.iter().map(|(slot, snapshot)| (*slot, snapshot));
+        snapshots.max_by_key(|(_, snapshot)| (snapshot.generation, snapshot.revision))
+    }
+
+    /// All kept snapshots, oldest first.
+    pub(super) fn snapshots(&self) -> Vec<&Snapshot> {
+        let mut snapshots: Vec<_> = self.snapshots.values().collect();
+        snapshots.sort_by_key(|snapshot| (snapshot.generation, snapshot.revision));
+        snapshots
+    }
+
+    /// Journal entries of a generation behind a revision, with their inputs.
+    pub(super) fn journal_after(
+        &self,
+        generation: Generation,
+        after: Revision,
+    ) -> BTreeMap<Revision, JournaledTurn> {
+        let range = (generation, after.next())..=(generation, Revision(u64::MAX));
+        let turn = |(&(_, revision), entry): (&(Generation, Revision), &JournalEntry)| {
+            let named = self.receipt(generation, revision).map_or(&[][..], |receipt| &receipt.inputs);
+            let inputs = named.iter().filter_map(|id| self.input_by_id(*id));
+            let inputs = inputs.map(|stored| stored.input.clone()).collect();
+            (revision, JournaledTurn { entry: entry.clone(), inputs })
+        };
+        self.journal.range(range).map(turn).collect()
+    }
+
+    pub(super) fn is_journaled(&self, generation: Generation, revision: Revision) -> bool {
+        self.journal.contains_key(&(generation, revision))
+    }
+
+    /// Drops journal entries that no kept snapshot needs.
+    pub(super) fn prune_journal(&mut self) {
+        let Some(oldest) = self.snapshots().first().map(|snapshot| (snapshot.generation, snapshot.revision))
+        else {
+            return;
+        };
+        let kept = self.journal.split_off(&(oldest.0, oldest.1.next()));
+        let pruned = std::mem::replace(&mut self.journal, kept);
+        for (generation, revision) in pruned.into_keys() {
+            self.unlog(&RowName::Journal(generation, revision));
+        }
     }
 
     pub(super) fn state(&self) -> &BTreeMap<String, Bytes> {
@@ -252,8 +299,9 @@ impl AgentRows {
 
     /// The revision of the oldest kept snapshot of this generation; 0 without one.
     pub(super) fn kept_from(&self) -> Revision {
-        let of_this = |snapshot: &&Snapshot| snapshot.generation == self.portable.generation;
-        self.snapshot.as_ref().filter(of_this).map_or(Revision(0), |snapshot| snapshot.revision)
+        let snapshots = self.snapshots.values();
+        let of_this = snapshots.filter(|snapshot| snapshot.generation == self.portable.generation);
+        of_this.map(|snapshot| snapshot.revision).min().unwrap_or(Revision(0))
     }
 
     /// Checkpoints by generation.
@@ -287,7 +335,14 @@ impl AgentRows {
             RowName::Receipt(generation, revision) => {
                 self.receipt(*generation, *revision).cloned().map(Row::Receipt)
             }
-            RowName::Snapshot => self.snapshot.clone().map(Row::Snapshot),
+            RowName::Snapshot(slot) => {
+                let snapshot = self.snapshots.get(slot).cloned();
+                snapshot.map(|snapshot| Row::Snapshot { slot: *slot, snapshot })
+            }
+            RowName::Journal(generation, revision) => {
+                let entry = self.journal.get(&(*generation, *revision)).cloned();
+                entry.map(|entry| Row::Journal { generation: *generation, revision: *revision, entry })
+            }
             RowName::State(key) => {
                 let value = self.state.get(key).cloned();
                 let deleted = Row::Deleted(RowKey::State(key.clone()));
@@ -360,12 +415,16 @@ impl AgentRows {
         }
     }
 
-    /// Lets go of what only the guest's own history explains: its snapshot, its `state` rows, its
-    /// timers. No migration is open.
+    /// Lets go of what only the guest's own history explains: its snapshots and journal, its `state` rows,
+    /// its timers. No migration is open.
     pub(super) fn clear_state(&mut self) {
         debug_assert!(!self.is_travelling, "the raised token has closed the migrations");
-        self.unlog(&RowName::Snapshot);
-        self.snapshot = None;
+        for slot in std::mem::take(&mut self.snapshots).into_keys() {
+            self.unlog(&RowName::Snapshot(slot));
+        }
+        for (generation, revision) in std::mem::take(&mut self.journal).into_keys() {
+            self.unlog(&RowName::Journal(generation, revision));
+        }
         for key in std::mem::take(&mut self.state).into_keys() {
             self.unlog(&RowName::State(key));
         }
@@ -453,7 +512,12 @@ impl AgentRows {
             Row::Receipt(receipt) => {
                 self.receipts.insert((receipt.generation, receipt.revision), receipt);
             }
-            Row::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            Row::Snapshot { slot, snapshot } => {
+                self.snapshots.insert(slot, snapshot);
+            }
+            Row::Journal { generation, revision, entry } => {
+                self.journal.insert((generation, revision), entry);
+            }
             Row::State { key, value } => {
                 self.state.insert(key, value);
             }

@@ -322,14 +322,18 @@ impl Tables {
         rows.standing.home == Home::Here && has_work && is_free_or_mine
     }
 
-    pub(super) fn image(&self, agent: &AgentId) -> Option<AgentImage> {
+    pub(super) fn image(&self, agent: &AgentId, at: Option<Revision>) -> Option<AgentImage> {
         let rows = self.agents.get(agent)?;
         if matches!(rows.standing.home, Home::Moved(_)) {
             return None;
         }
         let spec = rows.spec()?.clone();
         let generation = rows.portable().generation;
-        let snapshot = rows.snapshot().filter(|snapshot| snapshot.generation == generation);
+        let mut kept = rows.snapshots().into_iter().filter(|snapshot| snapshot.generation == generation);
+        let snapshot = kept.rfind(|snapshot| at.is_none_or(|at| snapshot.revision == at));
+        if at.is_some() && snapshot.is_none() {
+            return None;
+        }
         let from = snapshot.map_or(Revision(0), |snapshot| snapshot.revision);
         Some(AgentImage {
             row: self.agent_row(rows),
@@ -337,6 +341,7 @@ impl Tables {
             spec,
             snapshot: snapshot.cloned(),
             receipts: rows.receipts_from(generation, from).cloned().collect(),
+            journal: rows.journal_after(generation, from),
         })
     }
 

@@ -236,8 +236,12 @@ impl Source {
     async fn reserve(&mut self, is_shared: bool) -> Result<(), Failure> {
         let inner = self.runtime.inner();
         let owned = self.runtime.own(&self.record.agent).await.map_err(|error| refused_by_store(&error))?;
-        let image = inner.store.image(&self.record.agent).await.map_err(|error| refused_by_store(&error))?;
+        let image =
+            inner.store.image(&self.record.agent, None).await.map_err(|error| refused_by_store(&error))?;
         let image = image.ok_or(Failure::Fenced)?;
+        if !image.journal.is_empty() {
+            self.shorten_tail().await;
+        }
         let plugin =
             image.plugin.ok_or_else(|| Failure::PluginUnavailable { reason: "not stored here".into() })?;
         let reservation = Reservation {
@@ -259,6 +263,14 @@ impl Source {
                 self.send_bulk(header, component.ok_or_else(missing)?).await
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What is journaled behind the newest snapshot is run again at the target, within the pause: so it begins with little.
+    async fn shorten_tail(&self) {
+        let Ok(handle) = self.runtime.resident(&self.record.agent).await else { return };
+        if let Err(error) = handle.checkpoint().await {
+            tracing::debug!(agent = %self.record.agent, %error, "no snapshot before the move");
         }
     }
 
@@ -310,41 +322,36 @@ impl Source {
         Ok(())
     }
 
-    /// Sends what has changed since the last round: about what there was when it began, since a busy agent writes on. Rows
-    /// come in the order of their change, and each turn changes the snapshot, so a bundle that holds it has caught up.
-    /// Answers how many bytes that was.
+    /// Sends what has changed since the last round: what there was when it began, since a busy agent writes on. Answers how
+    /// many bytes that was.
     async fn send_round(&mut self) -> Result<u64, Failure> {
         let before = self.record.bytes;
-        loop {
-            let (bytes, has_caught_up) = self.send_bundle().await?;
-            if bytes < BUNDLE_BYTES / 2 || has_caught_up {
-                break;
-            }
-        }
+        let row = self.runtime.inner().store.agent(&self.record.agent).await;
+        let newest = row.map_err(|error| refused_by_store(&error))?.ok_or(Failure::Fenced)?.change;
+        while self.sent < newest && self.send_bundle().await? > 0 {}
         self.record.rounds += 1;
         Ok(self.record.bytes - before)
     }
 
     /// Sends all that has changed. The agent is frozen, so there is an end to it.
     async fn send_rest(&mut self) -> Result<(), Failure> {
-        while self.send_bundle().await?.0 > 0 {}
+        while self.send_bundle().await? > 0 {}
         self.record.rounds += 1;
         Ok(())
     }
 
-    /// Sends some of what has changed. Answers how many bytes, zero when nothing has, and whether the snapshot was among it.
-    async fn send_bundle(&mut self) -> Result<(usize, bool), Failure> {
+    /// Sends some of what has changed. Answers how many bytes; zero when nothing has.
+    async fn send_bundle(&mut self) -> Result<usize, Failure> {
         let frames = self.export().await?;
         if frames.is_empty() {
-            return Ok((0, false));
+            return Ok(0);
         }
         self.note(&frames);
-        let has_snapshot = frames.iter().any(is_snapshot);
         let body = wire::encode(&frames);
         let bytes = body.len();
         let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
         self.send_bulk(header, body).await?;
-        Ok((bytes, has_snapshot))
+        Ok(bytes)
     }
 
     /// Whether little is left: a bundle also ends before a row that would make it too large.
@@ -534,7 +541,7 @@ impl Source {
 }
 
 fn is_snapshot(frame: &RowFrame) -> bool {
-    matches!(frame.row, Row::Snapshot(_))
+    matches!(frame.row, Row::Snapshot { .. })
 }
 
 /// Tells the target that the agent is its own, until it answers or this host stops.

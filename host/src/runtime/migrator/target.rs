@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_core::agent::{WarmGuest, outside_context, state_reader};
+use godwit_core::agent::rebuild::restore_context;
+use godwit_core::agent::{WarmGuest, state_reader};
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
@@ -38,7 +39,6 @@ struct Incoming {
     digest: BundleDigest,
     /// The newest snapshot and agent time that have arrived.
     snapshot: Option<Snapshot>,
-    time_ms: u64,
     guard: LeaseGuard,
     warm: Option<WarmGuest>,
     /// The copy was dropped: nothing may bind it any more.
@@ -134,7 +134,6 @@ impl Runtime {
             reservation,
             digest: BundleDigest::default(),
             snapshot: None,
-            time_ms: 0,
             warm: None,
             is_closed: false,
         };
@@ -420,8 +419,12 @@ impl Incoming {
         for frame in frames {
             self.digest.update(frame);
             match &frame.row {
-                Row::Snapshot(snapshot) => self.snapshot = Some(snapshot.clone()),
-                Row::Agent(agent) => self.time_ms = agent.time_ms,
+                Row::Snapshot { snapshot, .. } => {
+                    let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
+                    if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
+                        self.snapshot = Some(snapshot.clone());
+                    }
+                }
                 _ => {}
             }
         }
@@ -430,11 +433,8 @@ impl Incoming {
     /// Builds a guest from the state at hand, unless the warm one is at it already.
     async fn on_restore(&mut self, runtime: &Runtime, revision: Revision) -> MigrationAnswer {
         if self.reservation.is_shared {
-            match runtime.inner().store.image(&self.record.agent).await {
-                Ok(Some(image)) => {
-                    self.time_ms = image.row.time_ms;
-                    self.snapshot = image.snapshot;
-                }
+            match runtime.inner().store.image(&self.record.agent, None).await {
+                Ok(Some(image)) => self.snapshot = image.snapshot,
                 Ok(None) => return refused("the agent is not in this store"),
                 Err(error) => {
                     return MigrationAnswer::StateFailed { reason: error.to_string() };
@@ -481,9 +481,7 @@ impl Incoming {
             state: state_reader(env.store.clone(), agent.clone()),
             interrupt: interrupt.clone(),
         };
-        let generation = self.reservation.generation;
-        let context =
-            outside_context(&agent, generation, self.guard.token(), snapshot.revision, self.time_ms);
+        let context = restore_context(&agent, &snapshot);
         let loader = env.loader.clone();
         let job = move || -> Result<Box<dyn Guest>, GuestError> {
             let mut guest = loader.start(request)?;

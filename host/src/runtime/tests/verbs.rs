@@ -177,6 +177,7 @@ async fn a_deleted_agent_is_gone_until_it_is_made_anew() {
     act(&hosts[0], "a", VerbCall::Delete, "deleted").await;
 
     let mut request = CreateAgent {
+        durability: Default::default(),
         recreates: false,
         agent: id("a"),
         plugin: "script".into(),

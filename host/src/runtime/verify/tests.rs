@@ -24,6 +24,7 @@ fn chain(length: u64) -> Vec<Receipt> {
                 spec_revision: SpecRevision(1),
                 effects: Digest::ZERO,
                 state: None,
+                journal: None,
                 parent,
                 elapsed_us: 1,
                 fuel: None,

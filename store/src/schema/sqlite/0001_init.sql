@@ -159,12 +159,15 @@ CREATE TABLE receipt_checkpoint (
     PRIMARY KEY (agent, generation)
 ) STRICT, WITHOUT ROWID;
 
--- The newest snapshot. `digest` covers the header columns and the digest of the unpacked state.
+-- The two slots for kept snapshots; the newest is the one with the higher generation and revision. They are tables of one
+-- shape, so that a row is found by its integer key. `digest` covers the header columns and the digest of the unpacked state.
 CREATE TABLE snapshot (
     agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
     change          INTEGER NOT NULL,
     generation      INTEGER NOT NULL,
     revision        INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    time_ms         INTEGER NOT NULL,
     plugin_version  TEXT NOT NULL,
     digest          BLOB NOT NULL CHECK (length(digest) = 32),
     -- Size of the unpacked state, and whether `state` is zstd.
@@ -172,6 +175,30 @@ CREATE TABLE snapshot (
     packed          INTEGER NOT NULL CHECK (packed IN (0, 1)),
     state           BLOB NOT NULL
 ) STRICT;
+
+CREATE TABLE snapshot_beside (
+    agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
+    change          INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    token           INTEGER NOT NULL,
+    time_ms         INTEGER NOT NULL,
+    plugin_version  TEXT NOT NULL,
+    digest          BLOB NOT NULL CHECK (length(digest) = 32),
+    bytes           INTEGER NOT NULL,
+    packed          INTEGER NOT NULL CHECK (packed IN (0, 1)),
+    state           BLOB NOT NULL
+) STRICT;
+
+-- What running a turn again needs beside its receipt and inputs.
+CREATE TABLE journal (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL CHECK (revision > 0),
+    change          INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, generation, revision)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE state (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,

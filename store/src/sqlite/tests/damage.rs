@@ -33,16 +33,16 @@ async fn any_flipped_bit_of_a_receipt_is_found() {
     let owner = desk.owner;
     for (column, offset) in [("body", 0), ("body", 77), ("body", 150), ("digest", 5)] {
         flip(&place, "receipt", column, "revision = 3", offset);
-        assert!(is_corrupt(store.image(&owner.agent).await, "receipt 3 of agent a"));
+        assert!(is_corrupt(store.image(&owner.agent, None).await, "receipt 3 of agent a"));
         flip(&place, "receipt", column, "revision = 3", offset);
         flip(&place, "receipt", column, "revision = 1", offset);
         // The image needs only what follows the snapshot; the chain is checked as a whole elsewhere.
-        assert!(store.image(&owner.agent).await.is_ok());
+        assert!(store.image(&owner.agent, None).await.is_ok());
         let receipts = store.receipts(&owner.agent, owner.generation, godwit_core::id::Revision(0), 10);
         assert!(is_corrupt(receipts.await, "receipt 1 of agent a"));
         flip(&place, "receipt", column, "revision = 1", offset);
     }
-    assert!(store.image(&owner.agent).await.is_ok());
+    assert!(store.image(&owner.agent, None).await.is_ok());
 }
 
 #[tokio::test]
@@ -52,18 +52,18 @@ async fn any_flipped_bit_of_a_snapshot_is_found() {
     let mut desk = Desk::new(&store, "a").await;
     for state in [b"short".to_vec(), b"long ".repeat(1_000)] {
         desk.asked(&store, b"ask", &state).await;
-        let image = store.image(&desk.owner.agent).await.unwrap().unwrap();
+        let image = store.image(&desk.owner.agent, None).await.unwrap().unwrap();
         assert_eq!(image.snapshot.unwrap().state, state);
         for (column, offset) in [("state", 0), ("state", 3), ("state", 1_001), ("digest", 9)] {
             flip(&place, "snapshot", column, "true", offset);
-            assert!(is_corrupt(store.image(&desk.owner.agent).await, "snapshot of agent a"));
+            assert!(is_corrupt(store.image(&desk.owner.agent, None).await, "snapshot of agent a"));
             flip(&place, "snapshot", column, "true", offset);
         }
         let conn = place.intruder();
         conn.execute("UPDATE snapshot SET plugin_version = '2'", []).unwrap();
-        assert!(is_corrupt(store.image(&desk.owner.agent).await, "snapshot of agent a"));
+        assert!(is_corrupt(store.image(&desk.owner.agent, None).await, "snapshot of agent a"));
         conn.execute("UPDATE snapshot SET plugin_version = '1'", []).unwrap();
-        assert!(store.image(&desk.owner.agent).await.is_ok());
+        assert!(store.image(&desk.owner.agent, None).await.is_ok());
     }
 }
 
@@ -102,7 +102,7 @@ async fn flipped_bits_of_a_component_an_input_and_a_spec_are_found() {
     assert!(is_corrupt(store.input(&agent, large).await, "input 2 of agent a"));
 
     flip(&place, "spec", "sealed", "true", 20);
-    assert!(is_corrupt(store.image(&agent).await, "spec of agent a"));
+    assert!(is_corrupt(store.image(&agent, None).await, "spec of agent a"));
 }
 
 #[tokio::test]

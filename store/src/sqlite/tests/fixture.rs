@@ -1,6 +1,6 @@
 //! What the tests are built from: a clock that stands still, a store in a directory of its own, an owned agent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,6 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, HostId, Incarnation, InputId, Revision, RunId, Seq, SpecRevision};
 use godwit_core::input::{Input, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome, Source};
-use godwit_core::limits::GuestLimits;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, Spec};
@@ -118,12 +117,7 @@ pub(super) fn plugin() -> (PluginInfo, Bytes) {
 
 pub(super) async fn create(store: &SqliteStore, agent: &str) -> AgentId {
     let (info, component) = plugin();
-    let spec = Spec {
-        plugin: info.digest,
-        config: BTreeMap::new(),
-        limits: GuestLimits::default(),
-        silent_intents: BTreeSet::new(),
-    };
+    let spec = Spec::new(info.digest);
     store.put_plugin(info, component).await.unwrap();
     let agent = AgentId::parse(agent).unwrap();
     let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 };
@@ -209,6 +203,8 @@ impl Desk {
         let snapshot = Snapshot {
             generation: self.owner.generation,
             revision: self.revision,
+            token: self.owner.token,
+            time_ms: 1,
             plugin_version: "1".to_owned(),
             state: Bytes::copy_from_slice(state),
         };
@@ -227,6 +223,7 @@ impl Desk {
             spec_revision: SpecRevision(1),
             effects: Digest::ZERO,
             state: Some(snapshot.state_digest()),
+            journal: None,
             parent: self.head,
             elapsed_us: 1,
             fuel: None,
@@ -246,6 +243,7 @@ impl Desk {
             ends: ends.iter().map(|(seq, _)| InputEnd { seq: *seq, outcome: outcome.clone() }).collect(),
             receipt,
             snapshot: Some(snapshot),
+            journal: None,
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),

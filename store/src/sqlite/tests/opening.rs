@@ -120,7 +120,7 @@ async fn reading_offline_changes_no_byte() {
         let before = files(&place);
         let reader = SqliteStore::open_read_only(&place.path()).unwrap();
         assert!(reader.input(&desk.owner.agent, input).await.unwrap().is_some());
-        let image = reader.image(&desk.owner.agent).await.unwrap().unwrap();
+        let image = reader.image(&desk.owner.agent, None).await.unwrap().unwrap();
         assert_eq!(image.check(), Ok(()));
         assert!(matches!(reader.probe().await, Err(StoreError::Unsupported { .. })));
         drop(reader);

@@ -91,7 +91,7 @@ async fn check(path: &Path, said: &Said) -> Result<(), String> {
         .map_err(|error| format!("it can't be opened: {error}"))?;
     store.probe().await.map_err(|error| format!("it can't be written: {error}"))?;
     let agent = AgentId::parse(AGENT).unwrap();
-    let Some(image) = store.image(&agent).await.map_err(|error| error.to_string())? else {
+    let Some(image) = store.image(&agent, None).await.map_err(|error| error.to_string())? else {
         return if said.inputs.is_empty() { Ok(()) } else { Err("the agent is lost".into()) };
     };
     image.check()?;

@@ -34,7 +34,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let sqlite = SqliteStore::open(&scratch.path().join("wake.db"), SqliteMode::Exclusive, clock)?;
     let in_memory = prepared(&product, memory).await?;
     let on_disk = prepared(&product, sqlite.clone()).await?;
-    let image = in_memory.env.store.image(&product::agent()).await?;
+    let image = in_memory.env.store.image(&product::agent(), None).await?;
     let snapshot = image.and_then(|image| image.snapshot).context("the agent has a snapshot")?;
 
     let [mut bare, mut memory, mut sqlite_times, mut driver] = [const { Samples::new() }; 4];
@@ -83,7 +83,7 @@ async fn steps(settled: &Settled) -> Result<std::time::Duration> {
     let store = &settled.env.store;
     let lease = &settled.lease;
     let started = Instant::now();
-    let image = store.image(&lease.agent).await?.context("the agent is here")?;
+    let image = store.image(&lease.agent, None).await?.context("the agent is here")?;
     image.check().map_err(anyhow::Error::msg)?;
     let row = &image.row;
     let context = outside_context(&row.agent, row.generation, lease.token, row.revision, row.time_ms);

@@ -123,4 +123,19 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         ],
     ),
     (Flaw::ChangesUntold, &["lifecycle::every_change_is_an_event_and_a_repetition_is_none"]),
+    (
+        Flaw::JournalForgotten,
+        &[
+            "journal::a_journaled_turn_is_in_the_image_with_its_inputs",
+            "journal::two_snapshots_are_kept_with_the_journal_behind_the_older",
+            "journal::the_journal_and_both_snapshots_move",
+        ],
+    ),
+    (
+        Flaw::OlderSnapshotsIgnored,
+        &[
+            "journal::two_snapshots_are_kept_with_the_journal_behind_the_older",
+            "journal::a_checkpoint_goes_beside_the_newest_snapshot",
+        ],
+    ),
 ];

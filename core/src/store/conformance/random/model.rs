@@ -69,9 +69,29 @@ pub(super) struct Model {
     pub(super) timers: BTreeMap<&'static str, u64>,
     /// Destination, generation, number.
     pub(super) pending: Vec<(&'static str, u64, u64)>,
+    /// Revisions of the kept snapshots, by slot; 0 is none.
+    pub(super) kept: [u64; 2],
+    /// The inputs that each journaled turn ended.
+    pub(super) journal: BTreeMap<u64, Vec<usize>>,
 }
 
 impl Model {
+    /// A boundary has written a snapshot, a journal entry, or both.
+    pub(super) fn write(&mut self, (has_snapshot, is_journaled): (bool, bool), ended: &[usize]) {
+        if is_journaled {
+            self.journal.insert(self.revision, ended.to_vec());
+        }
+        if has_snapshot && is_journaled {
+            let is_first = self.kept == [0, 0];
+            let newest = usize::from(self.kept[0] < self.kept[1]);
+            let oldest = if is_first { self.revision } else { self.kept[newest] };
+            self.kept[if is_first { 0 } else { 1 - newest }] = self.revision;
+            self.journal.retain(|revision, _| *revision > oldest);
+        } else if has_snapshot {
+            self.kept[0] = self.revision;
+        }
+    }
+
     pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
         self.revision = 0;

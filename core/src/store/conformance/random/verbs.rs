@@ -52,6 +52,8 @@ impl Run {
         if is_destructive {
             model.state.clear();
             model.timers.clear();
+            model.journal.clear();
+            model.kept = [0, 0];
             let now_ms = self.world.clock.wall_ms();
             for input in model.inputs.iter_mut().filter(|input| input.fate == Fate::Waiting) {
                 (input.fate, input.ended_at_ms) = (Fate::Abandoned, Some(now_ms));

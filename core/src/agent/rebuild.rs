@@ -1,0 +1,150 @@
+//! Rebuilding a guest from what is stored: the snapshot restored, the journaled turns behind it run again.
+//!
+//! A turn that runs again sees the same time, random numbers, inputs and answers as when it ran first; what it does is
+//! compared by digest with what its receipt names, and goes nowhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agent::loading::outside_context;
+use crate::guest::{Answers, Guest, GuestError, GuestLoader, GuestRequest, TurnContext};
+use crate::id::{AgentId, Revision};
+use crate::input::FaultKind;
+use crate::journal::JournaledTurn;
+use crate::receipt::{BoundaryKind, Receipt};
+use crate::snapshot::Snapshot;
+use crate::store::AgentImage;
+use crate::time::boot_now;
+
+/// A guest at a revision, and what it took to get it there.
+pub struct Rebuilt {
+    /// The guest.
+    pub guest: Box<dyn Guest>,
+    /// Time to start and restore it.
+    pub restore: Duration,
+    /// Turns that ran again: bytes of the entry with its payloads, and time in the guest.
+    pub turns: Vec<(usize, Duration)>,
+}
+
+/// Why a guest could not be rebuilt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RebuildError {
+    /// The snapshot can't be restored, or the guest can't be started.
+    #[error("restore failed: {0}")]
+    Restore(GuestError),
+    /// A turn, run again, did something else.
+    #[error("turn {revision}, run again, did something else: {message}")]
+    Diverged {
+        /// The revision that the turn made.
+        revision: Revision,
+        /// What did not fit.
+        message: String,
+    },
+    /// The host stopped the replay: the lease is gone, or a thread of its own said so.
+    #[error("replay was stopped: {0}")]
+    Stopped(GuestError),
+}
+
+/// Where a guest to be rebuilt comes from.
+pub enum Start {
+    /// It is restored already from the image's snapshot.
+    Warm(Box<dyn Guest>),
+    /// It is started and restored.
+    Cold(GuestRequest),
+}
+
+/// Brings a guest to a revision: that of the image's snapshot, or one behind it. The image must have passed
+/// `AgentImage::check`. Blocks as long as the turns take.
+///
+/// # Errors
+/// `RebuildError`; the guest is gone.
+pub fn rebuild(
+    loader: &dyn GuestLoader,
+    start: Start,
+    image: &AgentImage,
+    to: Revision,
+) -> Result<Rebuilt, RebuildError> {
+    let started = boot_now();
+    let mut guest = match start {
+        Start::Warm(guest) => guest,
+        Start::Cold(request) => restored(loader, request, image.snapshot.as_ref())?,
+    };
+    let restore = boot_now().saturating_sub(started);
+    let from = image.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
+    let mut turns = Vec::new();
+    for receipt in &image.receipts {
+        if receipt.revision <= from || receipt.revision > to {
+            continue;
+        }
+        // A dead letter has no turn.
+        if let Some(turn) = image.journal.get(&receipt.revision) {
+            let elapsed = run_again(guest.as_mut(), receipt, turn)?;
+            turns.push((weight(turn), elapsed));
+        }
+    }
+    Ok(Rebuilt { guest, restore, turns })
+}
+
+fn restored(
+    loader: &dyn GuestLoader,
+    request: GuestRequest,
+    snapshot: Option<&Snapshot>,
+) -> Result<Box<dyn Guest>, RebuildError> {
+    let agent = request.agent.clone();
+    let mut guest = loader.start(request).map_err(RebuildError::Restore)?;
+    if let Some(snapshot) = snapshot {
+        let context = restore_context(&agent, snapshot);
+        let restored = guest.restore(&context, &snapshot.state, &snapshot.plugin_version);
+        restored.map_err(RebuildError::Restore)?;
+    }
+    Ok(guest)
+}
+
+/// The circumstances under which a snapshot is restored: the same wherever and whenever that is.
+pub fn restore_context(agent: &AgentId, snapshot: &Snapshot) -> TurnContext {
+    let Snapshot { generation, revision, token, time_ms, .. } = snapshot;
+    outside_context(agent, *generation, *token, *revision, *time_ms)
+}
+
+/// Bytes that a journaled turn takes in memory, about.
+fn weight(turn: &JournaledTurn) -> usize {
+    turn.entry.weight() + turn.inputs.iter().map(|input| input.payload.len()).sum::<usize>()
+}
+
+fn run_again(
+    guest: &mut dyn Guest,
+    receipt: &Receipt,
+    turn: &JournaledTurn,
+) -> Result<Duration, RebuildError> {
+    let context = TurnContext {
+        generation: receipt.generation,
+        token: receipt.token,
+        revision: Revision(receipt.revision.0.saturating_sub(1)),
+        attempt: turn.entry.attempt,
+        now_ms: receipt.committed_at_ms,
+        seed: turn.entry.seed,
+        answers: Answers::Replay(Arc::from(turn.entry.answers.as_slice())),
+    };
+    let revision = receipt.revision;
+    let ran = match receipt.kind {
+        BoundaryKind::Init => guest.init(&context),
+        _ => guest.handle(&context, &turn.inputs),
+    };
+    let diverged = |message: String| RebuildError::Diverged { revision, message };
+    let effects = ran.map_err(|error| match error {
+        GuestError::Fenced | GuestError::Interrupted => RebuildError::Stopped(error),
+        GuestError::Diverged { message } => diverged(message),
+        other => diverged(format!("it failed: {other}")),
+    })?;
+    if effects.digest() != receipt.effects {
+        return Err(diverged("its receipt names other effects".into()));
+    }
+    Ok(effects.elapsed)
+}
+
+impl RebuildError {
+    /// Whether the host had no room for the guest: later it may.
+    pub fn is_for_want_of_room(&self) -> bool {
+        matches!(self, Self::Restore(GuestError::Fault(fault)) if fault.kind == FaultKind::Start)
+    }
+}

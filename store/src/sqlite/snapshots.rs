@@ -1,0 +1,152 @@
+//! The two kept snapshots of an agent, and which of them a new one replaces.
+
+use bytes::Bytes;
+use godwit_core::digest::Digest;
+use godwit_core::id::{Generation, Revision};
+use godwit_core::store::{KeptSnapshot, Slot};
+use rusqlite::{Connection, Row, params};
+
+use super::agents::Head;
+use super::codec::{Int, PackedSnapshot};
+use super::error::Fallible;
+use super::journal;
+use super::sql::{all, execute, first};
+use super::writer::Tx;
+
+/// A statement for each slot's table.
+macro_rules! for_slot {
+    ($slot:expr, $before:literal, $after:literal) => {
+        match $slot {
+            Slot::First => concat!($before, "snapshot", $after),
+            Slot::Second => concat!($before, "snapshot_beside", $after),
+        }
+    };
+}
+
+/// A snapshot's place, and the boundary that it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kept {
+    slot: Slot,
+    at: (u64, u64),
+    bytes: u64,
+}
+
+fn kept(conn: &Connection, key: i64) -> Fallible<Vec<Kept>> {
+    let mut kept = all(
+        conn,
+        "SELECT 0, generation, revision, bytes FROM snapshot WHERE agent = ?1
+         UNION ALL SELECT 1, generation, revision, bytes FROM snapshot_beside WHERE agent = ?1",
+        params![key],
+        |row| {
+            let at = (row.get::<_, Int>(1)?.0, row.get::<_, Int>(2)?.0);
+            let slot = if row.get::<_, i64>(0)? == 0 { Slot::First } else { Slot::Second };
+            Ok(Kept { slot, at, bytes: row.get::<_, Int>(3)?.0 })
+        },
+    )?;
+    kept.sort_by_key(|kept| kept.at);
+    Ok(kept)
+}
+
+/// The kept snapshots, oldest first.
+pub(super) fn list(conn: &Connection, key: i64) -> Fallible<Vec<KeptSnapshot>> {
+    let kept = kept(conn, key)?.into_iter();
+    let listed = kept.map(|Kept { at, bytes, .. }| KeptSnapshot {
+        generation: Generation(at.0),
+        revision: Revision(at.1),
+        bytes,
+    });
+    Ok(listed.collect())
+}
+
+/// The newest snapshot of a generation, or that of one revision of it.
+pub(super) fn of_generation(
+    conn: &Connection,
+    key: i64,
+    generation: Generation,
+    at: Option<Revision>,
+) -> Fallible<Option<PackedSnapshot>> {
+    let fits = |kept: &Kept| kept.at.0 == generation.0 && at.is_none_or(|at| at.0 == kept.at.1);
+    match kept(conn, key)?.into_iter().rfind(fits) {
+        None => Ok(None),
+        Some(kept) => in_slot(conn, key, kept.slot),
+    }
+}
+
+/// The newest snapshot.
+pub(super) fn newest(conn: &Connection, key: i64) -> Fallible<Option<PackedSnapshot>> {
+    match kept(conn, key)?.last() {
+        None => Ok(None),
+        Some(kept) => in_slot(conn, key, kept.slot),
+    }
+}
+
+/// The snapshot in a slot.
+pub(super) fn in_slot(conn: &Connection, key: i64, slot: Slot) -> Fallible<Option<PackedSnapshot>> {
+    let sql = for_slot!(
+        slot,
+        "SELECT generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state FROM ",
+        " WHERE agent = ?1"
+    );
+    first(conn, sql, params![key], packed)
+}
+
+fn packed(row: &Row<'_>) -> Fallible<PackedSnapshot> {
+    Ok(PackedSnapshot {
+        generation: row.get::<_, Int>(0)?.0,
+        revision: row.get::<_, Int>(1)?.0,
+        token: row.get::<_, Int>(2)?.0,
+        time_ms: row.get::<_, Int>(3)?.0,
+        plugin_version: row.get(4)?,
+        digest: Digest(row.get(5)?),
+        bytes: row.get::<_, Int>(6)?.0,
+        is_packed: row.get(7)?,
+        state: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+    })
+}
+
+/// Writes a snapshot into a slot, unless one with a higher change number is there.
+pub(super) fn write(
+    tx: &Tx<'_>,
+    (key, slot, change): (i64, Slot, Int),
+    snapshot: &PackedSnapshot,
+) -> Fallible<()> {
+    let sql = for_slot!(
+        slot,
+        "INSERT INTO ",
+        " AS s (agent, change, generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (agent) DO UPDATE SET change = excluded.change, generation = excluded.generation,
+             revision = excluded.revision, token = excluded.token, time_ms = excluded.time_ms,
+             plugin_version = excluded.plugin_version, digest = excluded.digest, bytes = excluded.bytes,
+             packed = excluded.packed, state = excluded.state
+         WHERE excluded.change > s.change"
+    );
+    execute(
+        tx.conn,
+        sql,
+        params![
+            key,
+            change,
+            Int(snapshot.generation),
+            Int(snapshot.revision),
+            Int(snapshot.token),
+            Int(snapshot.time_ms),
+            snapshot.plugin_version,
+            snapshot.digest.0,
+            Int(snapshot.bytes),
+            snapshot.is_packed,
+            &snapshot.state[..],
+        ],
+    )
+    .map(drop)
+}
+
+/// Writes a snapshot beside the newest one, and drops the journal entries that neither of them needs.
+pub(super) fn write_beside(tx: &Tx<'_>, head: &mut Head, snapshot: &PackedSnapshot) -> Fallible<()> {
+    let newest = kept(tx.conn, head.key)?.last().copied();
+    let slot = newest.map_or(Slot::First, |newest| newest.slot.other());
+    let place = (head.key, slot, head.change());
+    write(tx, place, snapshot)?;
+    let oldest = newest.map_or((snapshot.generation, snapshot.revision), |newest| newest.at);
+    journal::prune(tx, head.key, oldest)
+}
