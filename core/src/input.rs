@@ -50,6 +50,23 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kind of this name; a peer request without intent.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Message,
+            Self::PeerMessage,
+            Self::PeerRequest { intent: String::new() },
+            Self::PeerResponseProgress,
+            Self::PeerResponseTerminal,
+            Self::FlowStep,
+            Self::Event,
+            Self::Continuation,
+            Self::Operation,
+            Self::Timer,
+        ];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The kind's name in the HTTP API and in events.
     pub fn name(&self) -> &'static str {
         match self {

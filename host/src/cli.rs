@@ -93,6 +93,8 @@ enum Verb {
     Ask(inputs::Ask),
     /// Send an input and return once it is durable.
     Send(inputs::Send),
+    /// Send an input that wakes nobody: it runs with the agent's next turn.
+    Enqueue(inputs::Send),
     /// List an agent's inputs.
     Inputs(inputs::Inputs),
     /// List inputs that were given up, or give them another chance.
@@ -165,7 +167,8 @@ impl Session {
             Verb::Plugin(verb) => verb.run(self).await,
             Verb::Agent(verb) => verb.run(self).await,
             Verb::Ask(ask) => ask.run(self).await,
-            Verb::Send(send) => send.run(self).await,
+            Verb::Send(send) => send.run(self, "send").await,
+            Verb::Enqueue(send) => send.run(self, "enqueue").await,
             Verb::Inputs(inputs) => inputs.run(self).await,
             Verb::DeadLetters(verb) => verb.run(self).await,
             Verb::Receipts(history) => history.receipts(self).await,

@@ -177,9 +177,6 @@ pub fn check_submittable(kind: &Kind) -> Result<(), KindRefused> {
     }
 }
 
-/// The kinds that have a name and nothing else, for parsing; a peer request has an intent.
-pub const SUBMITTABLE: [Kind; 3] = [Kind::Message, Kind::Event, Kind::FlowStep];
-
 /// What a newer input must share to take the place of an older one: besides the kind, this text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scope(pub String);

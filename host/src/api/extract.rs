@@ -161,10 +161,14 @@ impl AgentDoor {
 
 /// The client's idempotency key.
 pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let key = text_header(headers, IDEMPOTENCY_KEY)?;
-    match key {
+    short_header(headers, IDEMPOTENCY_KEY)
+}
+
+/// A header that is a key: 1 to `TEXT_BYTES_MAX` bytes.
+pub(super) fn short_header(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+    match text_header(headers, name)? {
         Some(key) if key.is_empty() || key.len() > TEXT_BYTES_MAX => Err(Problem::malformed(format!(
-            "idempotency-key of {} bytes is not 1..={TEXT_BYTES_MAX} bytes",
+            "{name} of {} bytes is not 1..={TEXT_BYTES_MAX} bytes",
             key.len()
         ))),
         key => Ok(key),
@@ -178,7 +182,8 @@ pub(super) fn content_type(headers: &HeaderMap) -> Result<String, Problem> {
     Ok(text.unwrap_or_else(|| CONTENT_TYPE_DEFAULT.to_owned()))
 }
 
-fn text_header(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
+/// A header as text.
+pub(super) fn text_header(headers: &HeaderMap, name: &str) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get(name) else {
         return Ok(None);
     };

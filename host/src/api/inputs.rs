@@ -6,20 +6,29 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use godwit_core::id::InputId;
-use godwit_core::input::{InputState, Kind, Source};
+use godwit_core::input::{AbandonReason, InputState, Kind, Mode, Outcome, Source, TraceParent};
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, ASK_TIMEOUT_MAX};
 use godwit_core::store::StoredInput;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit};
+use super::extract::{
+    AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit, short_header,
+    text_header,
+};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
-use crate::runtime::call::{AgentCall, AgentReply, Submission};
+use crate::runtime::call::{AgentCall, AgentReply, Asked, Sent, Submission};
 
 mod answer;
 mod json;
 
+/// What a submitted input is about.
+const KIND: &str = "godwit-kind";
+/// In which lane it waits.
+const MODE: &str = "godwit-mode";
+/// Under which key it takes the place of queued inputs.
+const SUPERSEDES: &str = "godwit-supersedes";
 /// The input that an answer is about.
 pub(super) const INPUT_ID: HeaderName = HeaderName::from_static("godwit-input-id");
 #[derive(Debug, Deserialize)]
@@ -72,12 +81,34 @@ pub(super) async fn send(
     Body(payload): Body,
 ) -> Result<Response, Problem> {
     let submission = submission(&runtime, &headers, payload)?;
+    deliver(&door, submission).await
+}
+
+/// `POST /v1/agents/{id}/enqueue`
+pub(super) async fn enqueue(
+    State(runtime): State<Runtime>,
+    door: AgentDoor,
+    headers: HeaderMap,
+    Body(payload): Body,
+) -> Result<Response, Problem> {
+    let submission = Submission { is_silent: true, ..submission(&runtime, &headers, payload)? };
+    deliver(&door, submission).await
+}
+
+/// Submits, and answers once it is durable. A repetition of one that a verb or a newer input has ended learns that: it will
+/// not run.
+async fn deliver(door: &AgentDoor, submission: Submission) -> Result<Response, Problem> {
     let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
     let called = door.call(AgentCall::Send { submission }).await;
     let called = called.map_err(|problem| with_fate(problem, id, has_key))?;
     let AgentReply::Sent(sent) = called.reply else {
         return Err(Problem::wrong_reply());
     };
+    if let Some(Outcome::Replaced { .. } | Outcome::Abandoned { .. }) = &sent.outcome {
+        let Sent { input, seq, is_duplicate, outcome } = sent;
+        let asked = outcome.map(|outcome| Asked { input, seq, outcome, is_duplicate });
+        return asked.map_or_else(|| Err(Problem::wrong_reply()), |asked| answer::answer(&door.agent, asked));
+    }
     let body = json!({
         "input_id": sent.input.to_string(),
         "seq": sent.seq.to_string(),
@@ -100,13 +131,36 @@ fn timeout_ms(given: Option<u64>) -> Result<u64, Problem> {
 fn submission(runtime: &Runtime, headers: &HeaderMap, payload: Bytes) -> Result<Submission, Problem> {
     Ok(Submission {
         id: runtime.new_input_id(),
-        kind: Kind::Message,
+        kind: kind(headers)?,
         source: Source::External { name: "http".into() },
         content_type: content_type(headers)?,
         payload,
         headers: Vec::new(),
         idempotency_key: idempotency_key(headers)?,
+        mode: mode(headers)?,
+        is_silent: false,
+        supersedes: short_header(headers, SUPERSEDES)?,
+        // What is no trace context is passed over, as the standard wants it.
+        traceparent: text_header(headers, "traceparent")?.and_then(|text| TraceParent::parse(&text).ok()),
     })
+}
+
+/// `Godwit-Kind`. Whether clients may submit it the runtime decides.
+fn kind(headers: &HeaderMap) -> Result<Kind, Problem> {
+    match text_header(headers, KIND)? {
+        None => Ok(Kind::Message),
+        Some(name) => Kind::named(&name)
+            .ok_or_else(|| Problem::malformed(format!("there is no kind of input {name:?}"))),
+    }
+}
+
+/// `Godwit-Mode`.
+fn mode(headers: &HeaderMap) -> Result<Mode, Problem> {
+    let Some(name) = text_header(headers, MODE)? else {
+        return Ok(Mode::Default);
+    };
+    let found = [Mode::Queue, Mode::Steer].into_iter().find(|mode| mode.name() == name);
+    found.ok_or_else(|| Problem::malformed(format!("{MODE} {name:?} is neither queue nor steer")))
 }
 
 /// Tells the caller how to find out about an input whose fate is unknown.
@@ -158,6 +212,28 @@ pub(super) async fn retry(door: AgentDoor, path: PathText) -> Result<Response, P
         AgentReply::Done => {
             let body = json!({"input_id": input.to_string(), "state": InputState::Queued.name()});
             Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+        }
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `DELETE /v1/agents/{id}/dead-letters/{input}`
+pub(super) async fn drop_letter(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+    end(&door, path.parse("input")?, InputState::DeadLettered).await
+}
+
+/// `DELETE /v1/agents/{id}/inputs/{input}`
+pub(super) async fn cancel(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+    end(&door, path.parse("input")?, InputState::Queued).await
+}
+
+/// Ends an input as cancelled that is in this state; repeating it is success.
+async fn end(door: &AgentDoor, input: InputId, from: InputState) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Cancel { input, from }).await?.reply {
+        AgentReply::Done => {
+            let cancelled = AbandonReason::Cancelled.name();
+            let state = InputState::Abandoned.name();
+            Ok(Json(json!({"input_id": input.to_string(), "state": state, "reason": cancelled})))
         }
         _ => Err(Problem::wrong_reply()),
     }

@@ -50,6 +50,8 @@ pub enum Code {
     AgentError,
     /// The key was used for another body.
     IdempotencyKeyReused,
+    /// Clients may not submit inputs of this kind.
+    KindRefused,
     /// The component can't run here.
     PluginRefused,
     /// The agent's inbox is full.
@@ -90,7 +92,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -106,6 +108,7 @@ impl Code {
         Self::AgentRefused,
         Self::AgentError,
         Self::IdempotencyKeyReused,
+        Self::KindRefused,
         Self::PluginRefused,
         Self::Busy,
         Self::Internal,
@@ -141,6 +144,7 @@ impl Code {
             Self::IdempotencyKeyReused => {
                 (422, "idempotency_key_reused", "the idempotency key was used for another body", false)
             }
+            Self::KindRefused => (422, "kind_refused", "clients don't submit this kind", false),
             Self::PluginRefused => (422, "plugin_refused", "the component can't run here", false),
             Self::Busy => (429, "busy", "the agent's inbox is full", true),
             Self::Internal => (500, "internal", "the host is at fault", false),
@@ -288,6 +292,7 @@ impl From<CallError> for Problem {
             CallError::Broken { reason } => {
                 Self::new(Code::AgentBroken, detail).with("reason", reason.name())
             }
+            CallError::KindRefused { kind, .. } => Self::new(Code::KindRefused, detail).with("kind", kind),
             CallError::KeyReused => Self::new(Code::IdempotencyKeyReused, detail),
             CallError::Busy { .. } => {
                 Self::new(Code::Busy, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)

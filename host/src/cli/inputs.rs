@@ -1,4 +1,4 @@
-//! `godwit ask`, `send`, `inputs`, `dead-letters`.
+//! `godwit ask`, `send`, `enqueue`, `inputs`, `dead-letters`.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use godwit_core::id::{AgentId, InputId};
-use godwit_core::input::InputState;
+use godwit_core::input::{InputState, Mode};
 use godwit_core::limits::ASK_TIMEOUT_DEFAULT;
 use reqwest::{Method, RequestBuilder, Response, header};
 use serde_json::{Value, json};
@@ -49,6 +49,15 @@ struct What {
     /// Send under this key: the same key never runs twice.
     #[arg(long)]
     key: Option<String>,
+    /// In which lane it waits: steer runs before queue.
+    #[arg(long, value_parser = [Mode::Queue.name(), Mode::Steer.name()])]
+    mode: Option<String>,
+    /// Take the place of queued inputs that were sent under this key.
+    #[arg(long, value_name = "KEY")]
+    supersedes: Option<String>,
+    /// What it is about: message, event, flow-step [default: message].
+    #[arg(long)]
+    kind: Option<String>,
     /// Read the payload from a file.
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -78,10 +87,14 @@ impl What {
         let path = format!("/v1/agents/{}/{verb}", self.id);
         let request = session.client.request(Method::POST, &path);
         let request = request.header(header::CONTENT_TYPE, content_type).body(payload);
-        Ok(match &self.key {
-            Some(key) => request.header("idempotency-key", key),
-            None => request,
-        })
+        let headers = [
+            ("idempotency-key", &self.key),
+            ("godwit-mode", &self.mode),
+            ("godwit-supersedes", &self.supersedes),
+            ("godwit-kind", &self.kind),
+        ];
+        let given = headers.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        Ok(given.fold(request, |request, (name, value)| request.header(name, value)))
     }
 }
 
@@ -136,8 +149,8 @@ pub(super) struct Send {
 }
 
 impl Send {
-    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
-        let request = self.what.request(session, "send")?.timeout(REQUEST_MAX);
+    pub(super) async fn run(&self, session: &Session, verb: &str) -> Result<(), CliError> {
+        let request = self.what.request(session, verb)?.timeout(REQUEST_MAX);
         let answer = session.client.json(request).await?;
         let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
         let did = if answer["deduplicated"] == true { "was accepted before" } else { "accepted" };
@@ -152,6 +165,9 @@ pub(super) struct Inputs {
     id: AgentId,
     /// Show this one only, with payload and reply.
     input: Option<InputId>,
+    /// End this one, which must be queued, as cancelled.
+    #[arg(long, requires = "input")]
+    cancel: bool,
     /// Only those in this state.
     #[arg(long, value_parser = InputState::ALL.map(InputState::name))]
     state: Option<String>,
@@ -163,6 +179,9 @@ pub(super) struct Inputs {
 impl Inputs {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
         let path = format!("/v1/agents/{}/inputs", self.id);
+        if let Some(input) = self.input.filter(|_| self.cancel) {
+            return end(session, &format!("{path}/{input}"), &format!("input {input} is cancelled")).await;
+        }
         if let Some(input) = self.input {
             let input = session.client.get(&format!("{path}/{input}")).await?;
             return session.output.one(&input, "/id");
@@ -197,6 +216,13 @@ enum DeadLetter {
         /// Which input.
         input: InputId,
     },
+    /// Give a dead letter up for good.
+    Drop {
+        /// Which agent.
+        id: AgentId,
+        /// Which input.
+        input: InputId,
+    },
 }
 
 impl DeadLetters {
@@ -212,7 +238,17 @@ impl DeadLetters {
                 let answer = session.client.post(&path, None).await?;
                 session.output.done(&answer, "/input_id", &format!("input {input} is queued again"))
             }
+            (Some(DeadLetter::Drop { id, input }), _) => {
+                let path = format!("/v1/agents/{id}/dead-letters/{input}");
+                end(session, &path, &format!("input {input} is dropped")).await
+            }
             (None, None) => Err(CliError::Usage("which agent?".into())),
         }
     }
+}
+
+async fn end(session: &Session, path: &str, sentence: &str) -> Result<(), CliError> {
+    let request = session.client.request(Method::DELETE, path).timeout(REQUEST_MAX);
+    let answer = session.client.json(request).await?;
+    session.output.done(&answer, "/input_id", sentence)
 }

@@ -125,6 +125,13 @@ async fn check_inputs(
         after = last.seq.0;
         for stored in inputs.iter().filter(|stored| stored.seq.0 <= given) {
             rows += 1;
+            let id = stored.input.id;
+            if !matches!(stored.outcome, Some(Outcome::Committed { .. }))
+                && let Some(revision) = check.turn_of(id)
+            {
+                let state = stored.state.name();
+                check.note(format!("input {id} is {state}, and receipt {revision} says that it was applied"));
+            }
             let Some(Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. }) =
                 &stored.outcome
             else {

@@ -11,7 +11,7 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
-use godwit_core::input::{InputState, Kind, Outcome, Source};
+use godwit_core::input::{InputState, Kind, Mode, Outcome, Source, TraceParent};
 use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
@@ -31,7 +31,7 @@ pub enum AgentCall {
         /// The caller's bound.
         timeout_ms: u64,
     },
-    /// Submit and wait for durable acceptance.
+    /// Submit and wait for durable acceptance: `send`, and `enqueue` for a silent submission.
     Send {
         /// What to submit.
         submission: Submission,
@@ -82,6 +82,13 @@ pub enum AgentCall {
     },
     /// A verb of the life cycle.
     Verb(VerbCall),
+    /// End one input as cancelled: a queued one, or a dead letter that is dropped.
+    Cancel {
+        /// Which.
+        input: InputId,
+        /// The state that it must be in.
+        from: InputState,
+    },
 }
 
 /// An input as a client gives it.
@@ -101,6 +108,14 @@ pub struct Submission {
     pub headers: Vec<(String, String)>,
     /// The client's key.
     pub idempotency_key: Option<String>,
+    /// In which lane it is to wait.
+    pub mode: Mode,
+    /// Accept it without waking the agent.
+    pub is_silent: bool,
+    /// Queued inputs of this kind under this key end as replaced by it.
+    pub supersedes: Option<String>,
+    /// The trace that it is part of.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// What a call gave, by variant of the call.
@@ -126,7 +141,7 @@ pub enum AgentReply {
     Checkpointed(CheckpointReport),
     /// To `Migrate`.
     Migrating(MigrationId),
-    /// To `Redrive`.
+    /// To `Redrive` and `Cancel`.
     Done,
     /// To `Verb`.
     Verb(Box<VerbReport>),
@@ -183,6 +198,8 @@ pub struct Sent {
     pub seq: Seq,
     /// Whether the key or id was accepted before.
     pub is_duplicate: bool,
+    /// Its end, when it was accepted before and is over.
+    pub outcome: Option<Outcome>,
 }
 
 /// An agent as the API shows it.
@@ -261,6 +278,14 @@ pub enum CallError {
     Broken {
         /// Why.
         reason: BrokenReason,
+    },
+    /// Clients may not submit inputs of this kind.
+    #[error("inputs of kind {kind} can't be submitted: {reason}")]
+    KindRefused {
+        /// Which kind.
+        kind: String,
+        /// Who makes such inputs.
+        reason: String,
     },
     /// The key was used for another body.
     #[error("idempotency key was used for another body")]

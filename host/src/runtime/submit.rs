@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use godwit_core::agent::{Answer, NotAccepted};
 use godwit_core::id::{AgentId, Revision, Seq};
-use godwit_core::input::policy::{Activity, Signal};
-use godwit_core::input::{Input, Mode, NewInput, Policy};
+use godwit_core::input::policy::{Activity, Signal, check_submittable};
+use godwit_core::input::{AbandonReason, Input, NewInput, Policy};
 use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
 use godwit_core::time::sleep;
 
@@ -51,6 +51,13 @@ impl Runtime {
                 self.reload(agent).await;
                 AgentReply::Done
             }
+            AgentCall::Cancel { input, from } => {
+                let cancelled = AbandonReason::Cancelled;
+                store.abandon(agent, *input, *from, cancelled).await.map_err(store_error)?;
+                // Those who wait for it are told.
+                self.reload(agent).await;
+                AgentReply::Done
+            }
             AgentCall::Receipts { after, limit } => {
                 let page = one_more(*after, *limit);
                 let read = store.receipts(agent, row.generation, Revision(page.after), page.limit).await;
@@ -73,19 +80,22 @@ impl Runtime {
     }
 
     fn new_input(&self, agent: &AgentId, submission: &Submission) -> Result<NewInput, CallError> {
-        let Submission { id, kind, source, content_type, payload, headers, idempotency_key } =
-            submission.clone();
+        check_submittable(&submission.kind).map_err(|refused| CallError::KindRefused {
+            kind: submission.kind.name().to_owned(),
+            reason: refused.to_string(),
+        })?;
+        let Submission { id, kind, source, content_type, payload, headers, .. } = submission.clone();
         let accepted_at_ms = self.now_ms();
         let input =
             Input { id, kind, source, content_type, payload, headers, correlation: None, accepted_at_ms };
         let new = NewInput {
             agent: agent.clone(),
             input,
-            idempotency_key,
-            mode: Mode::Default,
-            is_silent: false,
-            supersedes: None,
-            traceparent: None,
+            idempotency_key: submission.idempotency_key.clone(),
+            mode: submission.mode,
+            is_silent: submission.is_silent,
+            supersedes: submission.supersedes.clone(),
+            traceparent: submission.traceparent.clone(),
             delivery: None,
         };
         new.check_limits().map_err(|error| CallError::Invalid { reason: error.to_string() })?;
@@ -185,7 +195,9 @@ impl Runtime {
         let Some(sent) = self.accept_here(agent, submission).await? else {
             return Ok(Try::Again { may_be_durable: false });
         };
-        self.look_at(agent, true).await;
+        if sent.outcome.is_none() {
+            self.look_at(agent, !submission.is_silent).await;
+        }
         Ok(Try::Done(AgentReply::Sent(sent)))
     }
 
@@ -193,13 +205,26 @@ impl Runtime {
     async fn accept_here(&self, agent: &AgentId, submission: &Submission) -> Result<Option<Sent>, CallError> {
         let input = self.new_input(agent, submission)?;
         let id = input.input.id;
+        let (is_duplicate, outcome) = (false, None);
         match self.inner().store.accept(input, self.session().incarnation).await {
-            Ok(Accepted::New { seq }) => Ok(Some(Sent { input: id, seq, is_duplicate: false })),
-            Ok(Accepted::Duplicate(stored)) => {
-                let is_duplicate = stored.input.id != id;
-                Ok(Some(Sent { input: stored.input.id, seq: stored.seq, is_duplicate }))
+            Ok(Accepted::New { seq }) => {
+                if submission.supersedes.is_some() {
+                    self.reload(agent).await;
+                }
+                Ok(Some(Sent { input: id, seq, is_duplicate, outcome }))
             }
-            Ok(Accepted::AlreadyEnded) => Ok(Some(Sent { input: id, seq: Seq(0), is_duplicate: true })),
+            Ok(Accepted::Duplicate(stored)) => {
+                if stored.state.is_open() {
+                    // It may wake from now on.
+                    self.reload(agent).await;
+                }
+                let is_duplicate = stored.input.id != id;
+                let StoredInput { input, seq, outcome, .. } = *stored;
+                Ok(Some(Sent { input: input.id, seq, is_duplicate, outcome }))
+            }
+            Ok(Accepted::AlreadyEnded) => {
+                Ok(Some(Sent { input: id, seq: Seq(0), is_duplicate: true, outcome }))
+            }
             Err(AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent)) => Ok(None),
             Err(error) => Err(refused(error)),
         }

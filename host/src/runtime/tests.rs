@@ -108,6 +108,10 @@ fn submission(runtime: &Runtime, text: &str) -> Submission {
         payload: Bytes::from(text.to_owned()),
         headers: Vec::new(),
         idempotency_key: None,
+        mode: Default::default(),
+        is_silent: false,
+        supersedes: None,
+        traceparent: None,
     }
 }
 

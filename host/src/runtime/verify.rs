@@ -41,8 +41,17 @@ pub struct HistoryCheck {
     signers: BTreeSet<HostId>,
     /// The revision to which a checkpoint reaches, by generation.
     reach: BTreeMap<Generation, Revision>,
-    inputs: BTreeMap<InputId, (Generation, Revision)>,
+    inputs: BTreeMap<InputId, Named>,
     breaks: Vec<String>,
+}
+
+/// The last receipt that names an input.
+#[derive(Debug, Clone, Copy)]
+struct Named {
+    generation: Generation,
+    revision: Revision,
+    /// A dead letter may be driven again: whatever else names an input is its last receipt.
+    is_dead_letter: bool,
 }
 
 impl HistoryCheck {
@@ -110,8 +119,11 @@ impl HistoryCheck {
         }
         self.check_code(receipt);
         for input in &receipt.inputs {
-            let place = (receipt.generation, revision);
-            if let Some((generation, first)) = self.inputs.insert(*input, place) {
+            let generation = receipt.generation;
+            let is_dead_letter = receipt.kind == BoundaryKind::DeadLetter;
+            let before = self.inputs.insert(*input, Named { generation, revision, is_dead_letter });
+            let before = before.filter(|before| !before.is_dead_letter);
+            if let Some(Named { generation, revision: first, .. }) = before {
                 self.note(match generation == receipt.generation {
                     true => format!("input {input} is named by receipts {first} and {revision}"),
                     false => format!(
@@ -150,9 +162,14 @@ impl HistoryCheck {
     /// the receipt that did.
     pub fn is_accounted(&self, input: InputId, ended_at: Revision) -> bool {
         match self.inputs.get(&input) {
-            Some((_, revision)) => *revision == ended_at,
+            Some(named) => named.revision == ended_at,
             None => self.reach.values().any(|reach| ended_at <= *reach),
         }
+    }
+
+    /// The revision of the turn that an input was applied in.
+    pub fn turn_of(&self, input: InputId) -> Option<Revision> {
+        self.inputs.get(&input).filter(|named| !named.is_dead_letter).map(|named| named.revision)
     }
 
     /// Compares the end of the chain with the agent's row.

@@ -71,7 +71,8 @@ pub fn none(what: &str, violations: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Receipts chain without gap or fork, tokens never fall, and no input is named twice (I2, I3, I4).
+/// Receipts chain without gap or fork, tokens never fall, and no input is named twice (I2, I3, I4), but that a dead letter
+/// may be named again: somebody gave it another chance.
 pub fn chain(history: &History) -> Vec<String> {
     let mut found = Vec::new();
     let mut named = BTreeMap::new();
@@ -92,7 +93,8 @@ pub fn chain(history: &History) -> Vec<String> {
             found.push(format!("the token falls from {token} to {} at receipt {revision}", receipt.token));
         }
         for input in &receipt.inputs {
-            if let Some(other) = named.insert(input.clone(), revision) {
+            let is_dead_letter = receipt.kind == "dead-letter";
+            if let Some((other, false)) = named.insert(input.clone(), (revision, is_dead_letter)) {
                 found.push(format!("input {input} is named by receipts {other} and {revision}"));
             }
         }
@@ -115,7 +117,7 @@ pub fn chain(history: &History) -> Vec<String> {
 
 fn ended_without_receipt<'a>(
     history: &'a History,
-    named: &'a BTreeMap<String, u64>,
+    named: &'a BTreeMap<String, (u64, bool)>,
 ) -> impl Iterator<Item = String> + 'a {
     let ended =
         history.inputs.iter().filter(|input| matches!(input.state.as_str(), "consumed" | "dead-lettered"));

@@ -74,6 +74,28 @@ impl Client {
         submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_send)
     }
 
+    /// Submits through one of the doors `ask`, `send`, `enqueue`, with headers, whatever the answer.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn submit(
+        &self,
+        agent: &str,
+        door: &str,
+        payload: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Reply> {
+        let request = self.request(Method::POST, &format!("/v1/agents/{agent}/{door}"));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.header("Content-Type", "text/plain").body(payload.to_owned());
+        let response = request.send().await.with_context(|| format!("no answer to {door}"))?;
+        let status = response.status().as_u16();
+        let bytes = response.bytes().await?;
+        let shown = || serde_json::Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        let body = serde_json::from_slice(&bytes).unwrap_or_else(|_| shown());
+        Ok(Reply { status, body, location: None })
+    }
+
     /// Asks the host itself, without forwarding: 421 says that it is not the agent's home.
     pub async fn ask_here(&self, agent: &str, payload: &str) -> Fate {
         let path = format!("/v1/agents/{agent}/ask?timeout_ms={}", ASK_MAX.as_millis());

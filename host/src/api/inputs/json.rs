@@ -1,6 +1,6 @@
 //! Inputs as JSON: what was sent, where it is, how it ended, what the agent answered.
 
-use godwit_core::input::{DeadLetterReason, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::input::{DeadLetterReason, Outcome, Reply, ReplyOutcome, Source, TraceParent};
 use godwit_core::store::StoredInput;
 use serde_json::{Map, Value, json};
 
@@ -23,6 +23,9 @@ pub(super) fn input(stored: &StoredInput) -> Value {
         "headers": input.headers,
         "correlation": input.correlation,
         "idempotency_key": stored.idempotency_key,
+        "lane": stored.placing.lane.name(),
+        "wakes": stored.placing.wakes,
+        "traceparent": stored.traceparent.as_ref().map(TraceParent::as_str),
         "attempts": stored.attempts,
         "accepted_at_ms": input.accepted_at_ms,
         "ended_at_ms": stored.ended_at_ms,

@@ -35,6 +35,32 @@ async fn body_of(response: Response) -> Value {
     serde_json::from_slice(&bytes).expect("json")
 }
 
+#[test]
+fn headers_say_what_an_input_is_and_how_it_waits() {
+    let headers = |pairs: &[(&'static str, &'static str)]| {
+        HeaderMap::from_iter(
+            pairs
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value"))),
+        )
+    };
+    assert_eq!(kind(&headers(&[])).expect("the usual"), Kind::Message);
+    assert_eq!(kind(&headers(&[(KIND, "event")])).expect("a kind"), Kind::Event);
+    assert_eq!(kind(&headers(&[(KIND, "timer")])).expect("judged by the runtime"), Kind::Timer);
+    for odd in ["Event", "", "telegram"] {
+        assert_eq!(kind(&headers(&[(KIND, odd)])).expect_err("no kind").code(), Code::Malformed);
+    }
+    assert_eq!(mode(&headers(&[])).expect("the usual"), Mode::Default);
+    assert_eq!(mode(&headers(&[(MODE, "queue")])).expect("a mode"), Mode::Queue);
+    assert_eq!(mode(&headers(&[(MODE, "steer")])).expect("a mode"), Mode::Steer);
+    for odd in ["default", "", "STEER"] {
+        assert_eq!(mode(&headers(&[(MODE, odd)])).expect_err("no mode").code(), Code::Malformed);
+    }
+    let key = |value| short_header(&headers(&[(SUPERSEDES, value)]), SUPERSEDES);
+    assert_eq!(key("k").expect("a key").as_deref(), Some("k"));
+    assert_eq!(key("").expect_err("empty").code(), Code::Malformed);
+}
+
 #[tokio::test]
 async fn a_reply_is_its_bytes_under_its_type() {
     let response = respond(committed(ReplyOutcome::Ok(Bytes::from_static(b"\xff\x00")), "image/x-y"));

@@ -41,6 +41,7 @@ fn each_call_error_has_its_status_and_code() {
         (CallError::NoSuch { what: reason() }, 404, "not_found", false),
         (CallError::Broken { reason: BrokenReason::Forked }, 503, "agent_broken", false),
         (CallError::KeyReused, 422, "idempotency_key_reused", false),
+        (CallError::KindRefused { kind: "timer".into(), reason: reason() }, 422, "kind_refused", false),
         (CallError::Busy { depth: 3 }, 429, "busy", true),
         (CallError::Invalid { reason: reason() }, 400, "malformed", false),
         (CallError::Conflict { what: reason() }, 409, "conflict", false),

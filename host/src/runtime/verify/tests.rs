@@ -36,6 +36,15 @@ fn chain(length: u64) -> Vec<Receipt> {
         .collect()
 }
 
+/// Makes the chain whole again after a change.
+fn relink(receipts: &mut [Receipt]) {
+    let mut parent = Digest::ZERO;
+    for receipt in receipts {
+        receipt.parent = parent;
+        parent = receipt.digest();
+    }
+}
+
 fn check(receipts: &[Receipt], head: Digest, expected: &[&str]) {
     check_behind(None, receipts, head, expected);
 }
@@ -77,6 +86,16 @@ fn a_whole_chain_passes_and_each_damage_is_named() {
     let mut doubled = good.clone();
     doubled[3].inputs = doubled[0].inputs.clone();
     check(&doubled, doubled[3].digest(), &["named by receipts 1 and 4"]);
+
+    let mut redriven = doubled.clone();
+    redriven[0].kind = BoundaryKind::DeadLetter;
+    relink(&mut redriven);
+    check(&redriven, redriven[3].digest(), &[]);
+    redriven[3].kind = BoundaryKind::DeadLetter;
+    check(&redriven, redriven[3].digest(), &[]);
+    redriven[0].kind = BoundaryKind::Turn;
+    relink(&mut redriven);
+    check(&redriven, redriven[3].digest(), &["named by receipts 1 and 4"]);
 
     let mut lower = good.clone();
     lower[3].token = FencingToken(1);

@@ -9,6 +9,7 @@ mod damage;
 mod doors;
 mod failpoints;
 mod hostile;
+mod inputs;
 mod migrate;
 mod planted;
 mod room;
