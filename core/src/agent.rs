@@ -70,6 +70,8 @@ pub enum Notice {
     Outputs(AgentId),
     /// Timers have been set or cancelled.
     Timers,
+    /// Operations have been started or cancelled.
+    Operations(AgentId),
     /// The host has no room for this agent's guest: somebody idle should be parked.
     NoRoom(AgentId),
     /// The driver is gone. Its handle takes nothing any more.

@@ -18,10 +18,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::id::{AgentId, FencingToken, Generation, Revision};
+use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
 use crate::input::{Fault, Input, Reply};
 use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
+use crate::operation::OperationChange;
 use crate::output::Output;
 use crate::spec::Spec;
 use crate::timer::NewTimer;
@@ -75,6 +76,8 @@ pub struct GuestRequest {
     pub agent: AgentId,
     /// Plugin, configuration, limits.
     pub spec: Arc<Spec>,
+    /// What the plugin was granted beyond what stays in the store.
+    pub grants: Arc<[String]>,
     /// Asked on entry and on each import.
     pub guard: LeaseGuard,
     /// Serves the `state` interface.
@@ -83,7 +86,7 @@ pub struct GuestRequest {
     pub interrupt: Interrupt,
 }
 
-/// The committed `state` rows and timers of one agent, read from inside a turn. Blocking; at most 250 ms.
+/// The committed `state` rows, timers and operations of one agent, read from inside a turn. Blocking; at most 250 ms.
 pub trait StateRead: Send + Sync + 'static {
     /// The value under a key.
     ///
@@ -102,6 +105,12 @@ pub trait StateRead: Send + Sync + 'static {
     /// # Errors
     /// As `get`.
     fn timers(&self) -> Result<Vec<String>, StateReadError>;
+
+    /// The ids of the operations that have not ended, in the order of their starts: at most `OPERATIONS_MAX`.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn operations(&self) -> Result<Vec<OperationId>, StateReadError>;
 }
 
 /// The store could not answer a read in time.
@@ -175,6 +184,8 @@ pub struct TurnEffects {
     pub outputs: Vec<Output>,
     /// What becomes of timers: the last call for each name, in name order. `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
+    /// What becomes of operations, in the order of the calls.
+    pub operations: Vec<OperationChange>,
     /// What was recorded under `Answers::Record`; `None` when it was more than `ANSWER_BYTES_MAX`. No part of the digest.
     pub answers: Option<Vec<RecordedAnswer>>,
     /// Time in the guest.
@@ -192,6 +203,7 @@ impl TurnEffects {
             encode(postcard::to_stdvec(&self.state)),
             encode(postcard::to_stdvec(&self.outputs)),
             encode(postcard::to_stdvec(&self.timers)),
+            encode(postcard::to_stdvec(&self.operations)),
         ];
         Digest::of_parts(parts.iter().map(Vec::as_slice))
     }

@@ -231,6 +231,11 @@ uuid_id!(
     "run id"
 );
 uuid_id!(
+    /// One operation: a UUIDv8 derived by hash, the same at each attempt of the turn that starts it.
+    OperationId,
+    "operation id"
+);
+uuid_id!(
     /// One planned move of an agent.
     MigrationId,
     "migration id"
@@ -241,37 +246,51 @@ uuid_id!(
     "store id"
 );
 
+/// The bytes of a UUIDv8 from a hash over parts, each with its length before it.
+fn derived<'a>(context: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    let mut bytes = [0u8; 16];
+    hasher.finalize_xof().fill(&mut bytes);
+    *uuid::Builder::from_custom_bytes(bytes).into_uuid().as_bytes()
+}
+
+impl OperationId {
+    /// Derives the id of the operation that a turn on top of `revision` starts as its `index`-th.
+    pub fn of(agent: &AgentId, generation: Generation, revision: Revision, index: u32) -> Self {
+        let numbers = [generation.0, revision.0, u64::from(index)].map(u64::to_be_bytes);
+        let [generation, revision, index] = &numbers;
+        Self(derived("godwit 2026 operation id", [agent.as_str().as_bytes(), generation, revision, index]))
+    }
+}
+
 impl InputId {
     /// Derives the id of a timer that fires, so that it fires once: `revision` is the boundary that set it.
     pub fn of_timer(agent: &AgentId, generation: Generation, name: &str, revision: Revision) -> Self {
         let numbers = [generation.0, revision.0].map(u64::to_be_bytes);
         let [generation, revision] = &numbers;
-        Self::derived(
+        Self(derived(
             "godwit 2026 input id of a timer",
             [agent.as_str().as_bytes(), generation, name.as_bytes(), revision],
-        )
+        ))
     }
 
-    /// A UUIDv8 from a hash over parts, each with its length before it.
-    fn derived<'a>(context: &str, parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key(context);
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
-        let mut bytes = [0u8; 16];
-        hasher.finalize_xof().fill(&mut bytes);
-        Self(*uuid::Builder::from_custom_bytes(bytes).into_uuid().as_bytes())
+    /// Derives the id of the input that ends an operation.
+    pub fn of_operation_end(agent: &AgentId, operation: OperationId) -> Self {
+        Self(derived("godwit 2026 input id of an operation's end", [agent.as_str().as_bytes(), &operation.0]))
     }
 
     /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
     pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
         let numbers = [generation.0, number].map(u64::to_be_bytes);
         let [generation, number] = &numbers;
-        Self::derived(
+        Self(derived(
             "godwit 2026 input id of a delivery",
             [origin.as_str().as_bytes(), generation, target.as_str().as_bytes(), number],
-        )
+        ))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Godwit's vocabulary, ports and state machines. No IO of its own.
 //!
 //! ```text
-//! L0  id digest limits retry input receipt snapshot output timer event spec lease     plain values and pure rules
+//! L0  id digest limits retry input receipt snapshot output timer operation event spec lease     plain values and pure rules
 //! L1  store guest mesh time                                                     ports: traits with numbered contracts
 //! L2  agent migration                                                           state machines and their drivers
 //! ```
@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod limits;
 pub mod mesh;
 pub mod migration;
+pub mod operation;
 pub mod output;
 pub mod receipt;
 pub mod retry;

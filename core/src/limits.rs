@@ -48,6 +48,20 @@ pub const TIMER_PAYLOAD_BYTES_MAX: usize = 32 * 1024;
 pub const TIMER_AT_MS_MAX: u64 = 253_402_300_799_999;
 /// Timers of one agent that wait.
 pub const TIMERS_MAX: usize = 64;
+/// Operations of one agent that have not ended.
+pub const OPERATIONS_MAX: usize = 16;
+/// Operations that one host works on at the same time; more wait for their turn.
+pub const OPERATIONS_RUNNING_MAX: usize = 256;
+/// Body of an operation's request in bytes.
+pub const OPERATION_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Body of the answer to an operation in bytes: it becomes an input's payload.
+pub const OPERATION_ANSWER_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+/// Headers of an operation's request.
+pub const OPERATION_HEADERS_MAX: usize = 32;
+/// Time of an operation in milliseconds, from its beginning to the last byte of the answer.
+pub const OPERATION_TIMEOUT_MS_MAX: u32 = 600_000;
+/// A url in bytes.
+pub const URL_BYTES_MAX: usize = 2 * 1024;
 /// One line of a guest's log in bytes; longer lines are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// A guest's log in one turn in bytes; the rest is dropped with a note.

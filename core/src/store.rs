@@ -11,7 +11,8 @@
 //!    otherwise `Fenced` or `Stale` and nothing changes. **H** checks home and lifecycle inside its transaction.
 //! 3. Tokens of an agent strictly increase for ever; token and generation survive expiry, release, tombstones, restarts.
 //! 4. An agent has one `Home`. All methods but the handoff group answer `NotHome` unless it is `Here`: acquire, accept,
-//!    release, commit, create, lifecycle, redrive, outputs, timers, transfer. This check comes before the fence. A copy being
+//!    release, commit, create, lifecycle, redrive, outputs, timers, operations,
+//!    transfer. This check comes before the fence. A copy being
 //!    received is invisible until `prepare` binds it. Reads answer in every home; of a `Moved` agent only name, home,
 //!    token and generation mean anything, and its image is `None`.
 //! 5. Each grant records its cause and appends `LeaseAcquired`. Every raise of the token but the migration's own closes the
@@ -32,9 +33,12 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
+use crate::id::{
+    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+};
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
+use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::{StoredOutput, UndeliverableReason};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
@@ -406,6 +410,49 @@ pub trait RuntimeStore: Send + Sync + 'static {
         owner: &Owner,
         name: &str,
         revision: Revision,
+    ) -> Result<Option<Seq>, AcceptError>;
+
+    // --- operations
+
+    /// The operations of an agent that have not ended, in the order of their starts. **R**
+    async fn operations(&self, agent: &AgentId) -> Result<Vec<StoredOperation>, StoreError>;
+
+    /// Agents with operations that this incarnation should look after, with ids after `after`, ascending: at home here,
+    /// active, and held by it, by nobody, or under a dead session. **R**
+    async fn operating(
+        &self,
+        incarnation: Incarnation,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentId>, StoreError>;
+
+    /// Makes it durable that the owner is about to do an operation; nothing of it may leave before. Answers the operation
+    /// as it is then, `None` when it has ended. Repeating it is success. **F** (no revision)
+    ///
+    /// # Errors
+    /// `Conflict` when an earlier owner has begun it, and it may be done once at most.
+    ///
+    /// Crash: begun or not; the next owner must take it for begun if it is.
+    async fn begin_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+    ) -> Result<Option<StoredOperation>, StoreError>;
+
+    /// Ends an operation: deletes its row and accepts its input, also into a full inbox. Answers the input's place;
+    /// `None` when there is no such operation and no such input. Repeating it answers the same, whatever the end.
+    /// **F** (no revision)
+    ///
+    /// # Errors
+    /// As `accept`; nothing was written, but for `AcceptError::Store(Unknown)`. `Conflict` for an end that can't follow on
+    /// its state.
+    ///
+    /// Crash: ended or not, never half: there is either the operation or its input.
+    async fn end_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+        end: OperationEnd,
     ) -> Result<Option<Seq>, AcceptError>;
 
     // --- plugins

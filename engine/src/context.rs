@@ -22,6 +22,7 @@ use crate::tape::Tape;
 pub(crate) struct GuestContext {
     pub(crate) agent: AgentId,
     pub(crate) spec: Arc<Spec>,
+    pub(crate) grants: Arc<[String]>,
     pub(crate) limits: GuestLimits,
     pub(crate) guard: LeaseGuard,
     pub(crate) interrupt: Interrupt,
@@ -80,7 +81,7 @@ impl Phase {
 impl GuestContext {
     /// The host's side of a guest that is about to be instantiated.
     pub(crate) fn new(request: GuestRequest, turn: &TurnContext) -> Self {
-        let GuestRequest { agent, spec, guard, state, interrupt } = request;
+        let GuestRequest { agent, spec, grants, guard, state, interrupt } = request;
         let limits = effective(&spec.limits);
         Self {
             call: Call::new(Phase::Start, &agent, turn, &limits),
@@ -89,6 +90,7 @@ impl GuestContext {
             limiter: Limiter::new(limits.memory_bytes_max),
             agent,
             spec,
+            grants,
             limits,
             guard,
             interrupt,

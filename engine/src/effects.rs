@@ -1,4 +1,4 @@
-//! What a turn has done so far: state writes, timers and outputs, within the limits of one turn. Nothing leaves from here; the
+//! What a turn has done so far: state writes, timers, operations and outputs, within the limits of one turn. Nothing leaves from here; the
 //! caller commits what `finish` gives.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use godwit_core::limits::{
     HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX, TEXT_BYTES_MAX,
     TURN_EFFECT_BYTES_MAX,
 };
+use godwit_core::operation::{NewOperation, OperationChange};
 use godwit_core::output::Output;
 use godwit_core::timer::NewTimer;
 
@@ -21,6 +22,7 @@ pub(crate) struct Effects {
     write_calls: usize,
     outputs: Vec<Output>,
     timers: BTreeMap<String, Option<NewTimer>>,
+    operations: Vec<OperationChange>,
     /// Keys, values and payloads of all calls, also of writes that a later one replaced.
     bytes: usize,
 }
@@ -68,6 +70,32 @@ impl Effects {
         Ok(())
     }
 
+    /// Notes the start or cancellation of an operation. Counts as a write.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn change_operation(&mut self, change: OperationChange) -> Result<(), QuotaReached> {
+        if self.write_calls == STATE_WRITES_MAX {
+            return Err(QuotaReached);
+        }
+        let bytes = match &change {
+            OperationChange::Start(operation) => operation.request.bytes(),
+            OperationChange::Cancel(operation) => operation.0.len(),
+        };
+        self.spend(bytes)?;
+        self.write_calls += 1;
+        self.operations.push(change);
+        Ok(())
+    }
+
+    /// The operations that this turn starts, in order.
+    pub(crate) fn started(&self) -> impl Iterator<Item = &NewOperation> {
+        self.operations.iter().filter_map(|change| match change {
+            OperationChange::Start(operation) => Some(operation),
+            OperationChange::Cancel(_) => None,
+        })
+    }
+
     /// What this turn does to timers, by name.
     pub(crate) fn timers(&self) -> &BTreeMap<String, Option<NewTimer>> {
         &self.timers
@@ -107,6 +135,7 @@ impl Effects {
             state: self.writes.into_iter().collect(),
             outputs: self.outputs,
             timers: self.timers.into_iter().collect(),
+            operations: self.operations,
             answers: None,
             elapsed,
         })

@@ -2,7 +2,7 @@
 //!
 //! | interface | file |
 //! |---|---|
-//! | `godwit:agent/{turn, state, outbox, timers}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs` |
+//! | `godwit:agent/{turn, state, outbox, timers, operations}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs`, `operations.rs` |
 //! | `wasi:logging/logging`, `wasi:config/store` | `logging.rs`, `config.rs` |
 //! | `wasi:{io, cli, clocks, random}` | `wasi.rs`, `wasi/streams.rs` |
 //!
@@ -11,6 +11,7 @@
 
 mod config;
 mod logging;
+mod operations;
 mod outbox;
 mod state;
 mod timers;

@@ -9,7 +9,7 @@ use godwit_core::digest::Digest;
 use godwit_core::guest::{
     Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
-use godwit_core::id::{AgentId, FencingToken, Generation, InputId, Revision};
+use godwit_core::id::{AgentId, FencingToken, Generation, InputId, OperationId, Revision};
 use godwit_core::input::{FaultKind, Input, Kind, ReplyOutcome, Source};
 use godwit_core::lease::{LeaseGuard, SessionLease};
 use godwit_core::limits::GuestLimits;
@@ -76,6 +76,7 @@ pub(crate) fn request(plugin: Digest) -> GuestRequest {
             config: BTreeMap::from([("greeting".to_string(), "hello".to_string())]),
             ..Spec::new(plugin)
         }),
+        grants: Arc::new([]),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(7)),
         state: Arc::new(Rows::default()),
         interrupt: Interrupt::default(),
@@ -141,6 +142,7 @@ pub(crate) fn fault_of<T: std::fmt::Debug>(result: Result<T, GuestError>) -> (Fa
 pub(crate) struct Rows {
     pub(crate) rows: BTreeMap<String, Bytes>,
     pub(crate) timers: Vec<String>,
+    pub(crate) operations: Vec<OperationId>,
     pub(crate) is_broken: bool,
 }
 
@@ -174,6 +176,11 @@ impl StateRead for Rows {
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
         self.check()?;
         Ok(self.timers.clone())
+    }
+
+    fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
+        self.check()?;
+        Ok(self.operations.clone())
     }
 }
 

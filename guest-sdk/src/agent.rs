@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::host::{ConfigError, SendError, StateError, TimerError};
+use crate::host::{ConfigError, OperationError, SendError, StateError, TimerError};
 use crate::{Host, Input, Reply, snapshot};
 
 /// An agent: its fields are its state, its methods are its turns.
@@ -87,6 +87,15 @@ impl From<SendError> for AgentError {
     fn from(error: SendError) -> Self {
         match error {
             SendError::Other(_) => Self::Retryable(error.to_string()),
+            _ => Self::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl From<OperationError> for AgentError {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Other(_) => Self::Retryable(error.to_string()),
             _ => Self::Fatal(error.to_string()),
         }
     }

@@ -78,6 +78,25 @@ pub trait Host {
         self.timer_set(name, at_ms, payload)
     }
 
+    /// Has the host make an HTTP request once the turn is committed. Gives the operation's id; its end comes back as an
+    /// input of kind [`crate::Kind::Operation`], which [`crate::Input::operation`] reads. The manifest must name where it goes.
+    ///
+    /// # Errors
+    /// Any `OperationError`; nothing is started then.
+    fn http_start(&mut self, request: HttpRequest) -> Result<String, OperationError>;
+
+    /// Asks that an operation ends soon; does nothing if it has ended.
+    ///
+    /// # Errors
+    /// `InvalidRequest`, `Quota`, `NotInTurn`, `Other`.
+    fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError>;
+
+    /// The ids of the operations that have not ended, in the order of their starts.
+    ///
+    /// # Errors
+    /// `NotInTurn`, `Other`.
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError>;
+
     /// Writes a line of level `Info` to the agent's log.
     fn info(&mut self, message: &str) {
         self.log(Level::Info, message);
@@ -175,6 +194,66 @@ pub enum TimerError {
     TooLarge,
     /// The agent has 64 timers, or the turn has written all that one turn may.
     #[error("the agent has 64 timers or the turn has written all that it may")]
+    Quota,
+    /// There is no turn.
+    #[error("there is no turn")]
+    NotInTurn,
+    /// Another reason; a retry may help.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// An HTTP request that the host makes for the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` or `OPTIONS`.
+    pub method: String,
+    /// `http://` or `https://`, a host name in lower case, perhaps a port, path and query.
+    pub url: String,
+    /// Names in lower case.
+    pub headers: Headers,
+    /// At most 256 KiB.
+    pub body: Vec<u8>,
+    /// From its beginning to the last byte of the answer, in milliseconds: 1 to 600,000.
+    pub timeout_ms: u32,
+    /// Whether it may be made again, under the same idempotency key, when the host that made it has died. If not, it ends
+    /// as unknown then.
+    pub is_repeatable: bool,
+}
+
+impl HttpRequest {
+    /// A `GET` that may be repeated, with 30 s of time.
+    pub fn get(url: impl Into<String>) -> Self {
+        Self {
+            method: "GET".into(),
+            url: url.into(),
+            headers: Headers::new(),
+            body: Vec::new(),
+            timeout_ms: 30_000,
+            is_repeatable: true,
+        }
+    }
+
+    /// A `POST` that is made once at most, with 30 s of time.
+    pub fn post(url: impl Into<String>, body: impl Into<Vec<u8>>) -> Self {
+        Self { method: "POST".into(), body: body.into(), is_repeatable: false, ..Self::get(url) }
+    }
+}
+
+/// Why a call on operations did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OperationError {
+    /// The component has no grant for it.
+    #[error("the component has no grant for it")]
+    NotGranted,
+    /// A part of the request, or the id, is not what it must be.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// A part of the request is larger than it may be.
+    #[error("a part of the request is larger than it may be")]
+    TooLarge,
+    /// The agent has 16 operations that have not ended, or the turn has written all that one turn may.
+    #[error("the agent has 16 operations or the turn has written all that it may")]
     Quota,
     /// There is no turn.
     #[error("there is no turn")]

@@ -69,6 +69,22 @@ impl Input {
         Self { headers, ..Self::new(Kind::Timer, Source::System, payload.as_ref()) }
     }
 
+    /// The end of an operation, as tests send it.
+    pub fn operation_end(
+        id: &str,
+        outcome: OperationOutcome,
+        status: Option<u16>,
+        body: impl AsRef<[u8]>,
+    ) -> Self {
+        let mut headers = vec![("godwit-operation-outcome".to_owned(), outcome.name().to_owned())];
+        headers.extend(status.map(|status| ("godwit-operation-status".to_owned(), status.to_string())));
+        Self {
+            headers,
+            correlation: Some(id.to_owned()),
+            ..Self::new(Kind::Operation, Source::System, body.as_ref())
+        }
+    }
+
     fn new(kind: Kind, source: Source, payload: &[u8]) -> Self {
         Self {
             id: InputId::default(),
@@ -107,11 +123,66 @@ impl Input {
         if self.kind == Kind::Timer { self.header("godwit-timer-at-ms")?.parse().ok() } else { None }
     }
 
+    /// How which operation ended, if it is an end of one. The payload is the body of the answer.
+    pub fn operation(&self) -> Option<OperationEnd<'_>> {
+        if self.kind != Kind::Operation {
+            return None;
+        }
+        let named = self.header("godwit-operation-outcome")?;
+        Some(OperationEnd {
+            id: self.correlation.as_deref()?,
+            outcome: OperationOutcome::ALL.into_iter().find(|outcome| outcome.name() == named)?,
+            status: self.header("godwit-operation-status").and_then(|status| status.parse().ok()),
+            reason: self.header("godwit-operation-reason").unwrap_or_default(),
+        })
+    }
+
     /// The agent that sent it, if one did.
     pub fn peer(&self) -> Option<&str> {
         match &self.source {
             Source::Peer { agent, .. } => Some(agent),
             _ => None,
+        }
+    }
+}
+
+/// How an operation of the agent ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationEnd<'a> {
+    /// Which operation, as its start has named it.
+    pub id: &'a str,
+    /// How it ended.
+    pub outcome: OperationOutcome,
+    /// The status of the HTTP answer, if one came.
+    pub status: Option<u16>,
+    /// For people: why it did not complete.
+    pub reason: &'a str,
+}
+
+/// How an operation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationOutcome {
+    /// An answer came, whatever its status.
+    Completed,
+    /// No answer came, and nothing was done; or an answer came that could not be taken.
+    Failed,
+    /// It may have been done.
+    Unknown,
+    /// The agent has cancelled it. If it had begun, it may have been done.
+    Cancelled,
+}
+
+impl OperationOutcome {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Completed, Self::Failed, Self::Unknown, Self::Cancelled];
+
+    /// Its name in the header.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Cancelled => "cancelled",
         }
     }
 }

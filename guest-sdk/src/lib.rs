@@ -57,7 +57,12 @@ pub use std::collections::{BTreeMap as Map, BTreeSet as Set};
 
 pub use agent::{Agent, AgentError};
 pub use bytes::Bytes;
-pub use host::{ConfigError, Host, Level, SendError, SendOptions, StateError, TimerError, TurnInfo};
-pub use input::{Headers, Input, InputId, Kind, Outcome, PeerKind, Reply, Source};
+pub use host::{
+    ConfigError, Host, HttpRequest, Level, OperationError, SendError, SendOptions, StateError, TimerError,
+    TurnInfo,
+};
+pub use input::{
+    Headers, Input, InputId, Kind, OperationEnd, OperationOutcome, Outcome, PeerKind, Reply, Source,
+};
 #[doc(hidden)]
 pub use manifest::manifest_bytes;

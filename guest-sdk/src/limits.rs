@@ -20,6 +20,10 @@ pub const TIMER_NAME_BYTES_MAX: usize = 256;
 pub const TIMER_BYTES_MAX: usize = 32 * 1024;
 /// The latest time of a timer: the end of the year 9999, in Unix milliseconds.
 pub const TIMER_AT_MS_MAX: u64 = 253_402_300_799_999;
+/// Operations that have not ended.
+pub const OPERATIONS_MAX: usize = 16;
+/// The body of an operation's request, in bytes.
+pub const OPERATION_REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Writes and outputs of one turn together, in bytes.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// A snapshot, in bytes, unless configured otherwise.

@@ -5,13 +5,13 @@
 //! limits and traps. A panic of the agent is a panic of the test.
 
 use crate::limits::SNAPSHOT_BYTES_MAX;
-use crate::{Agent, AgentError, Input, Map, Outcome, Reply};
+use crate::{Agent, AgentError, Input, Map, OperationOutcome, Outcome, Reply};
 
 mod host;
 #[cfg(test)]
 mod tests;
 
-pub use host::{Sent, TestHost, Timer};
+pub use host::{Operation, Sent, TestHost, Timer};
 
 /// Timers that one passing of time fires at most.
 const FIRED_MAX: usize = 10_000;
@@ -141,6 +141,26 @@ impl<A: Agent> Harness<A> {
     /// The agent's timers that wait, by name.
     pub fn timers(&self) -> &Map<String, Timer> {
         self.host.timers()
+    }
+
+    /// Ends an operation, and runs the turn over its end.
+    ///
+    /// # Panics
+    /// When the agent has no such operation, or the turn fails.
+    pub fn end_operation(
+        &mut self,
+        id: &str,
+        outcome: OperationOutcome,
+        status: Option<u16>,
+        body: impl AsRef<[u8]>,
+    ) -> Reply {
+        self.host.take_operation(id).expect("the agent has this operation");
+        self.handle(Input::operation_end(id, outcome, status, body)).expect("the turn succeeds")
+    }
+
+    /// The agent's operations that have not ended, in the order of their starts.
+    pub fn operations(&self) -> &[Operation] {
+        self.host.operations()
     }
 
     /// The agent's rows.

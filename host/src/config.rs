@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use godwit_core::id::HostId;
 use godwit_core::lease::LeaseProfile;
+
+use crate::runtime::operations::OperationPolicy;
 use godwit_core::limits::INPUTS_KEPT;
 
 /// Guests kept at once at most: each reserves address space for its memory.
@@ -51,6 +53,8 @@ pub struct HostConfig {
     pub inputs_kept: Duration,
     /// Receipts of each agent that are kept; without it all are.
     pub receipts_kept: Option<u64>,
+    /// What the work of agents may reach.
+    pub operations: OperationPolicy,
 }
 
 /// One thing that can be set.
@@ -67,7 +71,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 11] = [
+const KEYS: [Key; 13] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -145,6 +149,22 @@ const KEYS: [Key; 11] = [
         example: "100000",
         is_default: false,
         meaning: "Receipts of each agent that are kept; a checkpoint signed by the host stands for older ones. By default all.",
+    },
+    Key {
+        name: "operations.http",
+        flag: None,
+        example: "[]",
+        is_default: true,
+        meaning: "Where agents' HTTP operations may go, each HOST:PORT, in which either may be *. A plugin must have asked for it, too. \
+                  The variable takes them separated by commas.",
+    },
+    Key {
+        name: "operations.networks",
+        flag: None,
+        example: "[]",
+        is_default: true,
+        meaning: "Networks that agents' operations may reach though they are not of the public internet, each an IP address or \
+                  ADDRESS/PREFIX.",
     },
 ];
 
@@ -233,6 +253,10 @@ impl HostConfig {
                 parse_count(text, 2, GUEST_THREADS_MAX)
             })?
             .unwrap_or_else(threads_default),
+            operations: OperationPolicy {
+                targets: list(layers, "operations.http", parse_displayed)?,
+                networks: list(layers, "operations.networks", parse_displayed)?,
+            },
             inputs_kept: scalar(layers, "limits.inputs_kept_s", |text| {
                 parse_count(text, 1, INPUTS_KEPT_S_MAX)
             })?
@@ -396,6 +420,11 @@ pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
     let address =
         parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
     Ok((key, address))
+}
+
+/// Parses what says by itself what it should be.
+fn parse_displayed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
 }
 
 fn parse_profile(text: &str) -> Result<LeaseProfile, String> {

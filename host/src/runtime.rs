@@ -7,7 +7,8 @@
 //!            \                 /
 //!   submit.rs  agents.rs  plugins.rs     migrator.rs (source.rs, target.rs, recovery.rs)
 //!            \        |         /
-//!         directory.rs (leases, drivers)   delivery.rs (outbox)   session.rs   scan.rs   timers.rs
+//!         directory.rs (leases, drivers)   delivery.rs (outbox)   session.rs   scan.rs
+//!                                            timers.rs   operations.rs (background work)
 //! ```
 //! `Starting -> Ready -> Draining -> Stopped`. Nothing here is authority over an agent: the store is.
 
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::call::CallError;
 use self::directory::Directory;
 use self::migrator::Migrator;
+use self::operations::{OperationPolicy, Operations};
 use self::routing::Hints;
 use self::session::Current;
 use crate::peer_book::PeerBook;
@@ -40,6 +42,7 @@ mod delivery;
 mod directory;
 pub mod events;
 mod migrator;
+pub mod operations;
 mod peers;
 pub mod plugins;
 mod retention;
@@ -101,6 +104,8 @@ pub struct RuntimeConfig {
     pub inputs_kept: Duration,
     /// Receipts of each agent that are kept; of older ones a signed checkpoint. All are kept when nothing is said.
     pub receipts_kept: Option<u64>,
+    /// What the work of agents may reach.
+    pub operations: OperationPolicy,
 }
 
 /// A running host. Cheap to clone.
@@ -126,6 +131,7 @@ pub(crate) struct Inner {
     pub(crate) migrator: Migrator,
     /// Set when something may be runnable that no hint announced.
     pub(crate) rescan: Notify,
+    pub(crate) operations: Operations,
     /// Set when a turn has set or cancelled timers.
     pub(crate) timers_changed: Notify,
     session: OnceLock<RwLock<Arc<Current>>>,
@@ -171,6 +177,7 @@ impl Runtime {
             migrator: Migrator::default(),
             rescan: Notify::new(),
             timers_changed: Notify::new(),
+            operations: Operations::new(config.operations),
             session: OnceLock::new(),
             failed: watch::Sender::new(None),
         };
@@ -186,6 +193,7 @@ impl Runtime {
         tasks.spawn(scan::run(runtime.clone()));
         tasks.spawn(timers::run(runtime.clone()));
         tasks.spawn(retention::run(runtime.clone(), policy));
+        tasks.spawn(operations::scan(runtime.clone()));
         Ok(runtime)
     }
 
@@ -221,6 +229,10 @@ impl Runtime {
                 None => return,
                 Some(Notice::Outputs(agent)) => self.publish(&agent),
                 Some(Notice::Timers) => self.inner.timers_changed.notify_one(),
+                Some(Notice::Operations(agent)) => {
+                    let runtime = self.clone();
+                    self.inner.tasks.spawn(async move { operations::look(&runtime, &agent).await });
+                }
                 Some(Notice::NoRoom(agent)) => self.make_room(&agent),
                 Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
                     self.inner.directory.forget_lost(&agent);

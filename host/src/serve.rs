@@ -106,6 +106,7 @@ fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr
         park_after: PARK_AFTER,
         inputs_kept: config.inputs_kept,
         receipts_kept: config.receipts_kept,
+        operations: config.operations.clone(),
     }
 }
 

@@ -5,7 +5,7 @@
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
-//! One file per group of tables: `sessions leases agents inputs boundary state outbox timers retention plugins events
+//! One file per group of tables: `sessions leases agents inputs boundary state outbox timers operations retention plugins events
 //! handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
 use std::collections::HashMap;
@@ -48,6 +48,7 @@ mod leases;
 mod lifecycle;
 mod lock;
 mod migrations;
+mod operations;
 mod outbox;
 mod plugins;
 mod port;

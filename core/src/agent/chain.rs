@@ -98,6 +98,14 @@ pub(crate) struct Pending {
     pub(crate) ends: Vec<InputEnd>,
     pub(crate) has_outputs: bool,
     pub(crate) has_timers: bool,
+    pub(crate) has_operations: bool,
+}
+
+impl Pending {
+    /// One that nobody but its callers hears of.
+    fn quiet(origin: Origin, seq: Seq, steps_end: usize, ends: Vec<InputEnd>) -> Self {
+        Self { origin, seq, steps_end, ends, has_outputs: false, has_timers: false, has_operations: false }
+    }
 }
 
 /// A chain under construction.
@@ -214,12 +222,14 @@ impl Chain {
             state: effects.state,
             outputs: effects.outputs,
             timers: effects.timers,
+            operations: effects.operations,
             events: Vec::new(),
             receipt,
         };
         let has_outputs = !boundary.outputs.is_empty();
         let has_timers = !boundary.timers.is_empty();
-        let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs, has_timers };
+        let has_operations = !boundary.operations.is_empty();
+        let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs, has_timers, has_operations };
         self.push_boundary(boundary, pending);
     }
 
@@ -244,9 +254,10 @@ impl Chain {
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
+            operations: Vec::new(),
             events: vec![event],
         };
-        let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs: false, has_timers: false };
+        let pending = Pending::quiet(origin, seq, 0, ends);
         self.push_boundary(boundary, pending);
     }
 
@@ -259,7 +270,7 @@ impl Chain {
         self.steps.push(Step::Attempts(made));
         let steps_end = self.steps.len();
         let ends = Vec::new();
-        self.pending.push(Pending { origin, seq, steps_end, ends, has_outputs: false, has_timers: false });
+        self.pending.push(Pending::quiet(origin, seq, steps_end, ends));
     }
 
     fn push_boundary(&mut self, boundary: Boundary, pending: Pending) {

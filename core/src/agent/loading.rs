@@ -14,8 +14,9 @@ use crate::digest::Digest;
 use crate::guest::{
     Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
-use crate::id::{AgentId, FencingToken, Generation, Revision};
+use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
 use crate::lease::LeaseGuard;
+use crate::operation::StoredOperation;
 use crate::store::{AgentImage, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
 use crate::time::within;
 
@@ -96,6 +97,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         state: state_reader(env.store.clone(), agent.clone()),
         agent,
         spec: Arc::new(image.spec.clone()),
+        grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
         guard: guard.clone(),
         interrupt: interrupt.clone(),
     };
@@ -252,5 +254,10 @@ impl StateRead for StoreReader {
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
         let timers = self.wait(self.store.timers(&self.agent))?;
         Ok(timers.into_iter().map(|timer| timer.name).collect())
+    }
+
+    fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
+        let operations = self.wait(self.store.operations(&self.agent))?;
+        Ok(operations.iter().map(StoredOperation::id).collect())
     }
 }

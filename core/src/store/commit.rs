@@ -8,6 +8,7 @@ use crate::input::{InputState, NewInput, Outcome};
 use crate::journal::JournalEntry;
 use crate::lease::Lease;
 use crate::lifecycle::Lifecycle;
+use crate::operation::OperationChange;
 use crate::output::Output;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
@@ -88,6 +89,8 @@ pub struct Boundary {
     pub outputs: Vec<Output>,
     /// What becomes of timers, at most once per name; `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
+    /// What becomes of operations, in the order of the calls.
+    pub operations: Vec<OperationChange>,
     /// What happened.
     pub events: Vec<NewEvent>,
 }

@@ -44,6 +44,7 @@ mod journey;
 mod leases;
 mod lifecycle;
 mod migrations;
+mod operations;
 mod outbox;
 mod placing;
 mod plugins;
@@ -144,6 +145,7 @@ pub fn cases() -> Vec<Case> {
         outbox::cases(),
         timers::cases(),
         lifecycle::cases(),
+        operations::cases(),
         plugins::cases(),
         events::cases(),
         transfer::cases(),

@@ -3,7 +3,7 @@
 //!
 //! `rows.rs` are the rows of one agent with their change log, `tables.rs` the whole store with sessions, leases, agents,
 //! plugins, events and migration records, `commit.rs` accepting and committing, `lifecycle.rs` moving along the table of
-//! lifecycles, `timers.rs` firing, `handoff.rs` moving homes.
+//! lifecycles, `timers.rs` firing, `operations.rs` the registry of operations, `handoff.rs` moving homes.
 
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,14 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
+use crate::id::{
+    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+};
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::lifecycle::LifecycleCommit;
 use crate::limits::PAGE_MAX;
+use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
@@ -36,6 +39,7 @@ use crate::timer::{DueTimer, StoredTimer};
 mod commit;
 mod handoff;
 mod lifecycle;
+mod operations;
 mod retention;
 mod rows;
 mod tables;
@@ -356,6 +360,39 @@ impl RuntimeStore for MemoryStore {
         revision: Revision,
     ) -> Result<Option<Seq>, AcceptError> {
         self.tables().fire_timer(owner, name, revision, self.clock.wall_ms())
+    }
+
+    async fn operations(&self, agent: &AgentId) -> Result<Vec<StoredOperation>, StoreError> {
+        let mut operations: Vec<StoredOperation> =
+            self.read(agent, |rows| rows.operations().cloned().collect());
+        operations.sort_by_key(|stored| (stored.revision, stored.operation.index));
+        Ok(operations)
+    }
+
+    async fn operating(
+        &self,
+        incarnation: Incarnation,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentId>, StoreError> {
+        Ok(self.tables().operating(incarnation, after, limit.min(PAGE_MAX)))
+    }
+
+    async fn begin_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+    ) -> Result<Option<StoredOperation>, StoreError> {
+        self.tables().begin_operation(owner, operation)
+    }
+
+    async fn end_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+        end: OperationEnd,
+    ) -> Result<Option<Seq>, AcceptError> {
+        self.tables().end_operation(owner, operation, end, self.clock.wall_ms())
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

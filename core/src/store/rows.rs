@@ -9,9 +9,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::id::{AgentId, FencingToken, Generation, Revision, Seq, SpecRevision};
+use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
+use crate::operation::StoredOperation;
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
@@ -86,6 +87,8 @@ pub enum Row {
         /// The entry.
         entry: JournalEntry,
     },
+    /// An operation that has not ended.
+    Operation(StoredOperation),
 }
 
 /// The places for kept snapshots.
@@ -120,6 +123,8 @@ pub enum RowKey {
     Output(AgentId, Generation, u64),
     /// A timer, by name.
     Timer(String),
+    /// An operation.
+    Operation(OperationId),
 }
 
 /// The portable part of an agent's row.

@@ -28,6 +28,10 @@ impl<F: Fn() + Send + Sync + 'static> StateRead for OnRead<F> {
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
         Ok(Vec::new())
     }
+
+    fn operations(&self) -> Result<Vec<godwit_core::id::OperationId>, StateReadError> {
+        Ok(Vec::new())
+    }
 }
 
 /// Runs a line in a guest, and `act` beside it as soon as the guest is about to run the line.

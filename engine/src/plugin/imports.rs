@@ -2,14 +2,16 @@
 
 use std::fmt;
 
+use godwit_core::operation::request::{HTTP_GRANT_PREFIX, TargetPattern};
+
 /// The latest 0.2.x of WASI whose interfaces are served.
 const WASI_PATCH_MAX: u32 = 12;
 
 const FILES: &str = "an agent has no files: keep what it needs in its own memory or in `godwit:agent/state`, and drop the code \
                      that uses them (in Rust: `std::fs`, or a dependency that does)";
 const SOCKETS: &str = "an agent has no sockets: whom it talks to, it reaches through `godwit:agent/outbox`";
-const HTTP: &str = "an agent makes no HTTP requests of its own: let a client of the host's API make the request and send \
-                    the answer as an input";
+const HTTP: &str =
+    "an agent makes no HTTP requests of its own: `godwit:agent/operations` has the host make them";
 const TIMEZONE: &str = "an agent's time is UTC";
 const LATER: &str = "this version of the host does not serve it";
 
@@ -20,6 +22,8 @@ enum Verdict {
     Served(Versions),
     /// Linked for those who have a grant. Granted without a manifest's `grants`, since it stays in the store.
     NeedsGrant(&'static str, Versions),
+    /// Linked for those whose manifest asks for grants that begin so, and say behind it for what: it reaches outside.
+    NeedsTarget(&'static str, Versions),
     /// Never linked, for a reason.
     Never(&'static str),
 }
@@ -38,6 +42,25 @@ enum Versions {
 /// The grants that exist, each for an interface below.
 pub(crate) const GRANTS: [&str; 5] = ["config", "log", "outbox", "state", "timers"];
 
+/// Says what is wrong with a grant that a manifest asks for, if anything.
+pub(crate) fn grant_problem(grant: &str) -> Option<String> {
+    if GRANTS.contains(&grant) || TargetPattern::of_grant(grant).is_some() {
+        return None;
+    }
+    let shown = grant.escape_debug();
+    Some(if grant.starts_with(HTTP_GRANT_PREFIX) {
+        format!(
+            "its manifest asks for the grant `{shown}`, which is not `{HTTP_GRANT_PREFIX}HOST:PORT` with a host name in lower \
+             case or an address, and a port; either may be *"
+        )
+    } else {
+        format!(
+            "its manifest asks for the grant `{shown}`, which this host does not have; it has {}, and {HTTP_GRANT_PREFIX}HOST:PORT",
+            GRANTS.join(", ")
+        )
+    })
+}
+
 /// Interfaces and packages (those that end in `/`) with their verdicts. The first that fits counts.
 const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/types", Verdict::Served(Versions::Godwit)),
@@ -45,6 +68,7 @@ const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/state", Verdict::NeedsGrant("state", Versions::Godwit)),
     ("godwit:agent/outbox", Verdict::NeedsGrant("outbox", Versions::Godwit)),
     ("godwit:agent/timers", Verdict::NeedsGrant("timers", Versions::Godwit)),
+    ("godwit:agent/operations", Verdict::NeedsTarget(HTTP_GRANT_PREFIX, Versions::Godwit)),
     ("godwit:agent/", Verdict::Never(LATER)),
     ("wasi:logging/logging", Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""]))),
     ("wasi:config/store", Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"]))),
@@ -88,6 +112,17 @@ pub(crate) fn problem(import: &str, grants: Option<&[String]>) -> Option<String>
             Some(format!("it imports `{import}`, which is never served: {why}"))
         }
         Some((_, Verdict::Served(versions))) => wrong_version(import, version, *versions),
+        Some((_, Verdict::NeedsTarget(prefix, versions))) => {
+            let is_granted = grants.into_iter().flatten().any(|grant| grant.starts_with(prefix));
+            if is_granted {
+                wrong_version(import, version, *versions)
+            } else {
+                Some(format!(
+                    "it imports `{import}`, which needs a grant `{prefix}HOST:PORT` for each host that it asks: add them to \
+                     `grants` in the manifest"
+                ))
+            }
+        }
         Some((_, Verdict::NeedsGrant(grant, versions))) => {
             let is_granted = grants.is_none_or(|grants| grants.iter().any(|has| has == grant));
             if is_granted {

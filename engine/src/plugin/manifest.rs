@@ -4,7 +4,7 @@ use godwit_core::limits::GuestLimits;
 use serde::Deserialize;
 
 use crate::limits::{HOST_MAX, MANIFEST_BYTES_MAX};
-use crate::plugin::imports::GRANTS;
+use crate::plugin::imports::grant_problem;
 
 /// Name of the custom section.
 pub(crate) const SECTION: &str = "godwit:manifest";
@@ -72,13 +72,7 @@ impl Manifest {
                 ));
             }
         }
-        for grant in self.grants.iter().flatten().filter(|grant| !GRANTS.contains(&grant.as_str())) {
-            problems.push(format!(
-                "its manifest asks for the grant `{}`, which this host does not have; it has {}",
-                grant.escape_debug(),
-                GRANTS.join(", ")
-            ));
-        }
+        problems.extend(self.grants.iter().flatten().filter_map(|grant| grant_problem(grant)));
         let GuestLimits { turn_ms_max, memory_bytes_max, snapshot_bytes_max } = HOST_MAX;
         let asked = [
             ("turn-ms-max", self.limits.turn_ms_max, turn_ms_max),

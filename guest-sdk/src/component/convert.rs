@@ -1,9 +1,9 @@
 //! Between the types of the bindings and those of the SDK. Buffers move; nothing is copied.
 
-use super::bindings::godwit::agent::{outbox, state, timers, types};
+use super::bindings::godwit::agent::{operations, outbox, state, timers, types};
 use crate::{
-    AgentError, Input, InputId, Kind, Outcome, PeerKind, Reply, SendError, SendOptions, Source, StateError,
-    TimerError, TurnInfo,
+    AgentError, HttpRequest, Input, InputId, Kind, OperationError, Outcome, PeerKind, Reply, SendError,
+    SendOptions, Source, StateError, TimerError, TurnInfo,
 };
 
 impl From<types::Input> for Input {
@@ -124,6 +124,36 @@ impl From<state::StateError> for StateError {
             state::StateError::Quota => Self::Quota,
             state::StateError::NotInTurn => Self::NotInTurn,
             state::StateError::Other(reason) => Self::Other(reason),
+        }
+    }
+}
+
+impl From<HttpRequest> for operations::Request {
+    fn from(request: HttpRequest) -> Self {
+        let class = match request.is_repeatable {
+            true => operations::Class::AtLeastOnce,
+            false => operations::Class::AtMostOnce,
+        };
+        Self::Http(operations::HttpRequest {
+            method: request.method,
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+            timeout_ms: request.timeout_ms,
+            class,
+        })
+    }
+}
+
+impl From<operations::OperationError> for OperationError {
+    fn from(error: operations::OperationError) -> Self {
+        match error {
+            operations::OperationError::NotGranted => Self::NotGranted,
+            operations::OperationError::InvalidRequest(what) => Self::InvalidRequest(what),
+            operations::OperationError::TooLarge => Self::TooLarge,
+            operations::OperationError::Quota => Self::Quota,
+            operations::OperationError::NotInTurn => Self::NotInTurn,
+            operations::OperationError::Other(reason) => Self::Other(reason),
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The host behind the component's imports.
 
-use super::bindings::godwit::agent::{outbox, state, timers, turn};
+use super::bindings::godwit::agent::{operations, outbox, state, timers, turn};
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
-use crate::{ConfigError, Host, Level, SendError, SendOptions, StateError, TimerError, TurnInfo};
+use crate::{
+    ConfigError, Host, HttpRequest, Level, OperationError, SendError, SendOptions, StateError, TimerError,
+    TurnInfo,
+};
 
 /// The host that runs this component.
 pub struct RealHost;
@@ -62,5 +65,17 @@ impl Host for RealHost {
 
     fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
         Ok(timers::cancel(name)?)
+    }
+
+    fn http_start(&mut self, request: HttpRequest) -> Result<String, OperationError> {
+        Ok(operations::start(&request.into())?)
+    }
+
+    fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError> {
+        Ok(operations::cancel(id)?)
+    }
+
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
+        Ok(operations::list_active()?)
     }
 }

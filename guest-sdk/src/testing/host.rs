@@ -1,13 +1,13 @@
 //! A host in memory, for one agent under test.
 
 use crate::limits::{
-    OUTPUT_BYTES_MAX, OUTPUTS_MAX, STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX,
-    STATE_WRITES_MAX, TIMER_AT_MS_MAX, TIMER_BYTES_MAX, TIMER_NAME_BYTES_MAX, TIMERS_MAX,
-    TURN_EFFECT_BYTES_MAX,
+    OPERATION_REQUEST_BYTES_MAX, OPERATIONS_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, STATE_KEY_BYTES_MAX,
+    STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATE_WRITES_MAX, TIMER_AT_MS_MAX, TIMER_BYTES_MAX,
+    TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use crate::{
-    ConfigError, Host, Input, Kind, Level, Map, SendError, SendOptions, Source, StateError, TimerError,
-    TurnInfo,
+    ConfigError, Host, HttpRequest, Input, Kind, Level, Map, OperationError, SendError, SendOptions, Source,
+    StateError, TimerError, TurnInfo,
 };
 
 /// One output of the agent under test.
@@ -47,6 +47,17 @@ pub struct Timer {
     pub payload: Vec<u8>,
 }
 
+/// An operation of the agent under test that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operation {
+    /// Its id.
+    pub id: String,
+    /// What the agent wants.
+    pub request: HttpRequest,
+    /// Whether the agent wants it no more.
+    pub is_cancelled: bool,
+}
+
 /// Stands in for the host: collects effects, enforces the limits of `crate::limits`.
 pub struct TestHost {
     turn: TurnInfo,
@@ -55,6 +66,7 @@ pub struct TestHost {
     state: Map<String, Vec<u8>>,
     sent: Vec<Sent>,
     timers: Map<String, Timer>,
+    operations: Vec<Operation>,
     effects: Effects,
 }
 
@@ -64,6 +76,8 @@ struct Effects {
     state: Map<String, Option<Vec<u8>>>,
     sent: Vec<Sent>,
     timers: Map<String, Option<Timer>>,
+    started: Vec<Operation>,
+    cancelled: Vec<String>,
     writes: usize,
     bytes: usize,
 }
@@ -86,6 +100,7 @@ impl TestHost {
             state: Map::new(),
             sent: Vec::new(),
             timers: Map::new(),
+            operations: Vec::new(),
             effects: Effects::default(),
         }
     }
@@ -110,6 +125,16 @@ impl TestHost {
 
     pub(super) fn timers(&self) -> &Map<String, Timer> {
         &self.timers
+    }
+
+    pub(super) fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    /// Takes an operation that has not ended.
+    pub(super) fn take_operation(&mut self, id: &str) -> Option<Operation> {
+        let place = self.operations.iter().position(|operation| operation.id == id)?;
+        Some(self.operations.remove(place))
     }
 
     /// Takes the earliest timer that is due by a time.
@@ -137,6 +162,10 @@ impl TestHost {
                 Some(timer) => self.timers.insert(name, timer),
                 None => self.timers.remove(&name),
             };
+        }
+        self.operations.extend(effects.started);
+        for operation in &mut self.operations {
+            operation.is_cancelled |= effects.cancelled.contains(&operation.id);
         }
         self.sent.extend(effects.sent);
         self.turn.revision += 1;
@@ -275,6 +304,37 @@ impl Host for TestHost {
 
     fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
         self.set_timer(name, None)
+    }
+
+    fn http_start(&mut self, request: HttpRequest) -> Result<String, OperationError> {
+        let is_url = request.url.starts_with("http://") || request.url.starts_with("https://");
+        if !is_url || request.method.is_empty() || !(1..=600_000).contains(&request.timeout_ms) {
+            return Err(OperationError::InvalidRequest("the url, the method or the timeout is none".into()));
+        }
+        if request.body.len() > OPERATION_REQUEST_BYTES_MAX {
+            return Err(OperationError::TooLarge);
+        }
+        let started = self.effects.started.len();
+        let is_full = self.operations.len() + started >= OPERATIONS_MAX;
+        if is_full || !self.effects.has_spent(request.url.len() + request.body.len()) {
+            return Err(OperationError::Quota);
+        }
+        let id = format!("{:08x}-0000-8000-8000-{started:012x}", self.turn.revision);
+        self.effects.started.push(Operation { id: id.clone(), request, is_cancelled: false });
+        Ok(id)
+    }
+
+    fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError> {
+        if !self.effects.has_spent(id.len()) {
+            return Err(OperationError::Quota);
+        }
+        self.effects.cancelled.push(id.into());
+        Ok(())
+    }
+
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
+        let active = self.operations.iter().chain(&self.effects.started);
+        Ok(active.map(|operation| operation.id.clone()).collect())
     }
 }
 

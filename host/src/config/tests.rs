@@ -117,3 +117,20 @@ fn the_help_is_a_file_that_changes_nothing() {
     let config = load(Some(&uncommented.replace("# guest_threads =", "guest_threads =")), &[], &[]).unwrap();
     assert_eq!((config.name.as_deref(), config.guest_threads), (Some("host-a"), 4));
 }
+
+#[test]
+fn what_operations_may_reach_is_listed() {
+    assert_eq!(load(None, &[], &[]).unwrap().operations, OperationPolicy::default());
+    let file = "[operations]\nhttp = [\"api.example.com:443\", \"*:80\"]\nnetworks = [\"10.0.0.0/8\"]\n";
+    let policy = load(Some(file), &[], &[]).unwrap().operations;
+    assert_eq!((policy.targets.len(), policy.networks.len()), (2, 1));
+    let environment = [("GODWIT_OPERATIONS_HTTP", "a:1, b:2"), ("GODWIT_OPERATIONS_NETWORKS", "::1")];
+    let policy = load(Some(file), &environment, &[]).unwrap().operations;
+    assert_eq!(policy.targets, ["a:1".parse().unwrap(), "b:2".parse().unwrap()]);
+    for (name, value) in
+        [("GODWIT_OPERATIONS_HTTP", "example.com"), ("GODWIT_OPERATIONS_NETWORKS", "localhost")]
+    {
+        let error = load(None, &[(name, value)], &[]).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains(value), "{error}");
+    }
+}

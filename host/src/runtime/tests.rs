@@ -52,6 +52,7 @@ async fn host_that_keeps(
         resident_max: 100,
         guest_threads: 2,
         park_after: Duration::from_secs(60),
+        operations: OperationPolicy::default(),
         inputs_kept,
         receipts_kept: Some(5),
     };

@@ -23,7 +23,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{journal, outbox, snapshots, state, timers};
+use super::{journal, operations, outbox, snapshots, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -335,6 +335,9 @@ impl<'a> Chain<'a> {
         }
         for (name, timer) in &boundary.timers {
             timers::write(tx, &mut self.head, boundary.receipt.revision, name, timer.as_ref())?;
+        }
+        for change in &boundary.operations {
+            operations::write(tx, &mut self.head, boundary.receipt.revision, change)?;
         }
         self.state(tx, prepared)?;
         let place = (self.head.key, self.head.change());

@@ -5,7 +5,7 @@
 //! ascend with their revisions and the first one is found by halving. The other tables are small; the journal is as long as
 //! the tail behind the older kept snapshot.
 
-use godwit_core::id::{AgentId, Generation, Revision, Seq, SpecRevision};
+use godwit_core::id::{AgentId, Generation, OperationId, Revision, Seq, SpecRevision};
 use godwit_core::store::rows::{AgentPortable, Receiver};
 use godwit_core::store::{Home, Row, RowFrame, RowKey, Slot, StoreError};
 use rusqlite::{Connection, params};
@@ -14,7 +14,7 @@ use super::agents::{self, Head};
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, inputs, journal, outbox, retention, snapshots, state, timers};
+use super::{boundary, inputs, journal, operations, outbox, retention, snapshots, state, timers};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -33,6 +33,7 @@ enum Name {
     Destination(String, Int),
     Receiver(String),
     Timer(String),
+    Operation(OperationId),
     Deleted(Vec<u8>),
     Checkpoint(Int),
 }
@@ -145,6 +146,10 @@ const KINDS: &[Kind] = &[
     Kind {
         sql: "SELECT change, name FROM timer WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::Timer(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, id FROM operation WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Operation(OperationId(row.get(1)?))),
     },
     Kind {
         sql: "SELECT change, key FROM tombstone WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
@@ -270,6 +275,7 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
         Name::Checkpoint(generation) => {
             retention::one_checkpoint(conn, key, Generation(generation.0))?.map(Row::ReceiptCheckpoint)
         }
+        Name::Operation(id) => operations::operation(conn, key, agent, *id)?.map(Row::Operation),
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

@@ -22,7 +22,7 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, journal, outbox, retention, snapshots, state, timers};
+use super::{boundary, inputs, journal, operations, outbox, retention, snapshots, state, timers};
 
 // --- the source's side
 
@@ -241,6 +241,12 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
             check(&signed.checkpoint.agent)?;
             retention::write_checkpoint(tx, key, change, signed)
         }
+        Row::Operation(stored) => {
+            if is_deleted_since(tx, key, change, &RowKey::Operation(stored.id()))? {
+                return Ok(());
+            }
+            operations::put(tx, key, change, stored)
+        }
     }
 }
 
@@ -375,6 +381,7 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
         )
         .map(drop)?,
         RowKey::Timer(name) => timers::receive_delete(tx, key, change, name)?,
+        RowKey::Operation(id) => operations::receive_delete(tx, key, change, *id)?,
     }
     state::bury(tx, key, change, row)
 }

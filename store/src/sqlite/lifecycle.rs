@@ -153,6 +153,7 @@ fn clear_state(tx: &Tx<'_>, key: i64) -> Fallible<()> {
         "DELETE FROM journal WHERE agent = ?1",
         "DELETE FROM state WHERE agent = ?1",
         "DELETE FROM timer WHERE agent = ?1",
+        "DELETE FROM operation WHERE agent = ?1",
     ];
     deletes.into_iter().try_for_each(|delete| execute(tx.conn, delete, params![key]).map(drop))
 }

@@ -9,11 +9,12 @@ use godwit_core::digest::Digest;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::failpoint;
 use godwit_core::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId,
+    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
 use godwit_core::input::{AbandonReason, InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
+use godwit_core::operation::{OperationEnd, StoredOperation};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::PluginInfo;
@@ -28,11 +29,12 @@ use godwit_core::timer::{DueTimer, StoredTimer};
 
 use super::boundary::Prepared;
 use super::inputs::{Arrival, Listed, key_of};
+use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
     SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, lifecycle,
-    migrations, outbox, plugins, retention, sessions, snapshots, state, timers,
+    migrations, operations, outbox, plugins, retention, sessions, snapshots, state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -379,6 +381,41 @@ impl RuntimeStore for SqliteStore {
     ) -> Result<Option<Seq>, AcceptError> {
         let (owner, name) = (owner.clone(), name.to_owned());
         self.write(move |tx| timers::fire(tx, &owner, &name, revision)).await?
+    }
+
+    async fn operations(&self, agent: &AgentId) -> Result<Vec<StoredOperation>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| operations::list(conn, &agent)).await
+    }
+
+    async fn operating(
+        &self,
+        incarnation: Incarnation,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentId>, StoreError> {
+        let (after, limit) = (after.cloned(), limit.min(PAGE_MAX));
+        self.read(move |conn| operations::operating(conn, incarnation, after.as_ref(), limit)).await
+    }
+
+    async fn begin_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+    ) -> Result<Option<StoredOperation>, StoreError> {
+        let owner = owner.clone();
+        self.write(move |tx| operations::begin(tx, &owner, operation)).await
+    }
+
+    async fn end_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+        end: OperationEnd,
+    ) -> Result<Option<Seq>, AcceptError> {
+        let owner = owner.clone();
+        let ending = Ending::new(&owner.agent, operation, end, self.env.clock.wall_ms());
+        self.write(move |tx| operations::end(tx, &owner, &ending)).await?
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

@@ -12,7 +12,7 @@ use godwit_core::agent::{AgentEnv, Answer, Grant, GuestPool, Handle, spawn};
 use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
 };
-use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
+use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, OperationId, Revision};
 use godwit_core::input::{Input, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source};
 use godwit_core::lease::{Lease, LeaseGuard, SessionLease};
 use godwit_core::spec::{PluginInfo, Spec};
@@ -56,6 +56,7 @@ impl Product {
         GuestRequest {
             agent: agent(),
             spec: Arc::new(self.spec()),
+            grants: Arc::new([]),
             guard,
             state: Arc::new(NoRows),
             interrupt: Interrupt::default(),
@@ -247,6 +248,10 @@ impl StateRead for NoRows {
     }
 
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        Ok(Vec::new())
+    }
+
+    fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         Ok(Vec::new())
     }
 }

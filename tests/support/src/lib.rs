@@ -26,3 +26,4 @@ pub mod signal;
 pub mod stats;
 pub mod verdict;
 pub mod wait;
+pub mod web;

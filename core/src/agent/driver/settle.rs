@@ -87,12 +87,15 @@ impl Driver {
 
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
-        let Pending { origin, seq, mut ends, has_outputs, has_timers, .. } = pending;
+        let Pending { origin, seq, mut ends, has_outputs, has_timers, has_operations, .. } = pending;
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
         }
         if has_timers {
             (self.env.notify)(Notice::Timers);
+        }
+        if has_operations {
+            (self.env.notify)(Notice::Operations(self.agent.clone()));
         }
         match (origin, ends.pop()) {
             (Origin::Direct(request), Some(InputEnd { outcome, .. })) => {

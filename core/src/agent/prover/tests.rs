@@ -81,6 +81,7 @@ fn desk(when_used: Used, spares: usize) -> Desk {
         state: state_reader(Arc::new(MemoryStore::exclusive(Arc::new(SystemClock))), agent.clone()),
         agent,
         spec: Arc::new(Spec::new(Digest::of(b"p"))),
+        grants: Arc::new([]),
         guard: LeaseGuard::new(SessionLease::unlimited(), FencingToken(1)),
         interrupt: Interrupt::default(),
     };

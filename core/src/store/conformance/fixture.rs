@@ -11,7 +11,8 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent};
 use crate::id::{
-    AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, Revision, RunId, Seq,
+    AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision,
+    RunId, Seq,
 };
 use crate::input::{
     DeadLetterReason, DeliveryStamp, Input, InputState, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome,
@@ -21,6 +22,7 @@ use crate::journal::{JournalEntry, RecordedAnswer};
 use crate::lease::Lease;
 use crate::lifecycle::Verb;
 use crate::limits::PAGE_MAX;
+use crate::operation::{Class, HttpRequest, NewOperation, OperationChange, Request, StoredOperation};
 use crate::output::{Output, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
@@ -239,6 +241,7 @@ impl Desk {
             .state("b", Some("2"))
             .output(&other, "first")
             .output(&other, "second")
+            .start(self.agent(), Revision(0), 0, Class::AtLeastOnce)
             .timer("furnished", Some((u64::from(u32::MAX) * 1_000, "in the future")));
         self.turn(turn).await;
         let turn = Turn::ends([&input]).state("a", None).output(&other, "third").snapshot("s2");
@@ -327,6 +330,7 @@ impl Chain {
             state: turn.state,
             outputs: turn.outputs,
             timers: turn.timers,
+            operations: turn.operations,
             events: turn.events,
         }
     }
@@ -377,6 +381,7 @@ pub(super) struct Turn {
     state: Vec<(String, Option<Bytes>)>,
     outputs: Vec<Output>,
     timers: Vec<(String, Option<NewTimer>)>,
+    operations: Vec<OperationChange>,
     snapshot: Option<String>,
     is_journaled: bool,
     events: Vec<NewEvent>,
@@ -390,6 +395,7 @@ impl Turn {
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
+            operations: Vec::new(),
             snapshot: None,
             is_journaled: false,
             events: Vec::new(),
@@ -436,6 +442,27 @@ impl Turn {
         let timer =
             timer.map(|(at_ms, payload)| NewTimer { at_ms, payload: Bytes::from(payload.to_owned()) });
         self.timers.push((name.to_owned(), timer));
+        self
+    }
+
+    /// Starts an operation as the `index`-th of the turn on top of `base`.
+    pub(super) fn start(mut self, agent: &AgentId, base: Revision, index: u32, class: Class) -> Self {
+        let request = HttpRequest {
+            method: "POST".to_owned(),
+            url: "https://api.example.com/".to_owned(),
+            headers: vec![("accept".to_owned(), "text/plain".to_owned())],
+            body: Bytes::from(format!("request {index}")),
+            timeout_ms: 1_000,
+            class,
+        };
+        let id = OperationId::of(agent, Generation(1), base, index);
+        let operation = NewOperation { id, index, request: Request::Http(request) };
+        self.operations.push(OperationChange::Start(operation));
+        self
+    }
+
+    pub(super) fn cancel(mut self, operation: OperationId) -> Self {
+        self.operations.push(OperationChange::Cancel(operation));
         self
     }
 
@@ -619,6 +646,7 @@ pub(super) struct Picture {
     pub(super) pending: Vec<u64>,
     pub(super) state: Vec<(String, Option<Bytes>)>,
     pub(super) timers: Vec<StoredTimer>,
+    pub(super) operations: Vec<StoredOperation>,
     pub(super) receipts: Vec<Receipt>,
     pub(super) events: Vec<Event>,
     pub(super) frames: Vec<RowFrame>,
@@ -645,6 +673,7 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
         pending: pending.iter().map(|output| output.position).collect(),
         state,
         timers: store.timers(agent).await.unwrap(),
+        operations: store.operations(agent).await.unwrap(),
         receipts: store.receipts(agent, generation, Revision(0), PAGE_MAX).await.unwrap(),
         events: store.events(0, Some(agent), None, PAGE_MAX).await.unwrap(),
         frames: match can_export {

@@ -11,11 +11,14 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
-use crate::id::{AgentId, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq, StoreId};
+use crate::id::{
+    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+};
 use crate::input::{AbandonReason, InputState, NewInput, Outcome};
 use crate::lease::Lease;
 use crate::lifecycle::Forgotten;
 use crate::limits::PAGE_MAX;
+use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
@@ -66,6 +69,8 @@ pub enum Flaw {
     OutputsKept,
     /// A timer fires whichever boundary has set it.
     TimerRevisionsIgnored,
+    /// What an earlier owner has begun counts as wanted.
+    BeginningsForgotten,
     /// A store that is opened again is empty.
     NotDurable,
     /// Retention removes whatever has ended.
@@ -86,7 +91,7 @@ pub enum Flaw {
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -102,6 +107,7 @@ impl Flaw {
         Self::EventsUnfiltered,
         Self::OutputsKept,
         Self::TimerRevisionsIgnored,
+        Self::BeginningsForgotten,
         Self::NotDurable,
         Self::PrunesTheYoung,
         Self::UpdatesTorn,
@@ -468,6 +474,44 @@ impl RuntimeStore for Flawed {
             revision = waiting.map_or(revision, |timer| timer.revision);
         }
         self.inner.fire_timer(&owner, name, revision).await
+    }
+
+    async fn operations(&self, agent: &AgentId) -> Result<Vec<StoredOperation>, StoreError> {
+        self.inner.operations(agent).await
+    }
+
+    async fn operating(
+        &self,
+        incarnation: Incarnation,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentId>, StoreError> {
+        self.inner.operating(incarnation, after, limit).await
+    }
+
+    async fn begin_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+    ) -> Result<Option<StoredOperation>, StoreError> {
+        let owner = self.pass(owner).await;
+        match self.inner.begin_operation(&owner, operation).await {
+            Err(StoreError::Conflict { .. }) if self.flaw == Flaw::BeginningsForgotten => {
+                let operations = self.inner.operations(&owner.agent).await?;
+                Ok(operations.into_iter().find(|stored| stored.id() == operation))
+            }
+            answered => answered,
+        }
+    }
+
+    async fn end_operation(
+        &self,
+        owner: &Owner,
+        operation: OperationId,
+        end: OperationEnd,
+    ) -> Result<Option<Seq>, AcceptError> {
+        let owner = self.pass(owner).await;
+        self.inner.end_operation(&owner, operation, end).await
     }
 
     async fn put_plugin(&self, plugin: PluginInfo, component: Bytes) -> Result<bool, StoreError> {

@@ -17,7 +17,7 @@ use crate::store::commit::{
 use crate::store::error::StoreError;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
-use crate::store::memory::timers;
+use crate::store::memory::{operations, timers};
 use crate::store::rows::{Receiver, Row, RowKey, Slot};
 use crate::store::{OutputEnd, OutputKey};
 
@@ -433,7 +433,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
-    let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, events } = boundary;
+    let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, operations, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         let event = match outcome {
@@ -473,6 +473,9 @@ fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<
     }
     for (name, timer) in timers {
         timers::write(rows, name, timer, receipt.revision);
+    }
+    for change in operations {
+        operations::write(rows, change, (receipt.generation, receipt.revision));
     }
     match (snapshot, journal) {
         (None, None) => {}

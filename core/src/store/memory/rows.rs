@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 
 use crate::digest::Digest;
-use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq, SpecRevision};
+use crate::id::{
+    AgentId, FencingToken, Generation, Incarnation, InputId, OperationId, Revision, Seq, SpecRevision,
+};
 use crate::input::{InputState, Kind, Scope};
 use crate::journal::{JournalEntry, JournaledTurn};
 use crate::lease::GrantCause;
 use crate::lifecycle::Lifecycle;
+use crate::operation::StoredOperation;
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
@@ -36,6 +39,7 @@ pub(super) enum RowName {
     Receiver(AgentId),
     Timer(String),
     ReceiptCheckpoint(Generation),
+    Operation(OperationId),
 }
 
 impl RowName {
@@ -59,6 +63,8 @@ impl RowName {
             Row::Timer(timer) => Self::Timer(timer.name.clone()),
             Row::Deleted(RowKey::Timer(name)) => Self::Timer(name.clone()),
             Row::ReceiptCheckpoint(signed) => Self::ReceiptCheckpoint(signed.checkpoint.generation),
+            Row::Operation(stored) => Self::Operation(stored.id()),
+            Row::Deleted(RowKey::Operation(operation)) => Self::Operation(*operation),
         }
     }
 
@@ -99,6 +105,7 @@ pub(super) struct AgentRows {
     receivers: BTreeMap<AgentId, Receiver>,
     timers: BTreeMap<String, StoredTimer>,
     checkpoints: BTreeMap<Generation, ReceiptCheckpoint>,
+    operations: BTreeMap<OperationId, StoredOperation>,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -141,6 +148,7 @@ impl AgentRows {
             receivers: BTreeMap::new(),
             timers: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
+            operations: BTreeMap::new(),
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -293,6 +301,14 @@ impl AgentRows {
         self.timers.values()
     }
 
+    pub(super) fn operations(&self) -> impl Iterator<Item = &StoredOperation> {
+        self.operations.values()
+    }
+
+    pub(super) fn operation(&self, id: OperationId) -> Option<&StoredOperation> {
+        self.operations.get(&id)
+    }
+
     pub(super) fn timer(&self, name: &str) -> Option<&StoredTimer> {
         self.timers.get(name)
     }
@@ -369,8 +385,12 @@ impl AgentRows {
             RowName::ReceiptCheckpoint(generation) => {
                 self.checkpoint(*generation).cloned().map(Row::ReceiptCheckpoint)
             }
+            RowName::Operation(id) => {
+                let deleted = Row::Deleted(RowKey::Operation(*id));
+                Some(self.operation(*id).cloned().map_or(deleted, Row::Operation))
+            }
         };
-        row.expect("only state rows, outputs and timers are ever deleted")
+        row.expect("only state rows, outputs, timers and operations are ever deleted")
     }
 
     // --- writing: each changes one row and logs it
@@ -430,6 +450,9 @@ impl AgentRows {
         }
         for name in std::mem::take(&mut self.timers).into_keys() {
             self.unlog(&RowName::Timer(name));
+        }
+        for operation in std::mem::take(&mut self.operations).into_keys() {
+            self.unlog(&RowName::Operation(operation));
         }
     }
 
@@ -542,6 +565,12 @@ impl AgentRows {
             }
             Row::Deleted(RowKey::Timer(name)) => {
                 self.timers.remove(&name);
+            }
+            Row::Operation(stored) => {
+                self.operations.insert(stored.id(), stored);
+            }
+            Row::Deleted(RowKey::Operation(operation)) => {
+                self.operations.remove(&operation);
             }
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
                 let name = RowName::Output(destination, generation, number);

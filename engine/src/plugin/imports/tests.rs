@@ -9,11 +9,12 @@ use crate::testing::encode_function_import;
 
 /// A function of each interface that has one outside of resources. The others (`types`, `error`, `streams`, the two
 /// terminals) are imported by every component that the Rust toolchain makes, and so by those of the other tests.
-const FUNCTIONS: [(&str, &str); 19] = [
+const FUNCTIONS: [(&str, &str); 20] = [
     ("godwit:agent/turn", "current"),
     ("godwit:agent/state", "list-keys"),
     ("godwit:agent/outbox", "send"),
     ("godwit:agent/timers", "set"),
+    ("godwit:agent/operations", "list-active"),
     ("wasi:logging/logging", "log"),
     ("wasi:config/store", "get-all"),
     ("wasi:io/poll", "poll"),
@@ -46,9 +47,12 @@ fn what_the_table_serves_is_linked_and_nothing_else_is() {
     };
     for (interface, function) in FUNCTIONS {
         let entry = TABLE.iter().find(|(name, _)| *name == interface);
-        let Some((_, Verdict::Served(versions) | Verdict::NeedsGrant(_, versions))) = entry else {
-            panic!("{interface} is not served");
+        let (versions, grants) = match entry {
+            Some((_, Verdict::Served(versions) | Verdict::NeedsGrant(_, versions))) => (versions, None),
+            Some((_, Verdict::NeedsTarget(prefix, versions))) => (versions, Some([format!("{prefix}a:1")])),
+            _ => panic!("{interface} is not served"),
         };
+        let grants = grants.as_ref().map(<[String; 1]>::as_slice);
         let versions: &[&str] = match versions {
             Versions::Wasi => &["0.2.0", "0.2.6", "0.2.12"],
             Versions::Godwit => &["0.1.0", "0.1.7"],
@@ -59,7 +63,7 @@ fn what_the_table_serves_is_linked_and_nothing_else_is() {
                 "" => interface.to_string(),
                 version => format!("{interface}@{version}"),
             };
-            assert_eq!(problem(&import, None), None);
+            assert_eq!(problem(&import, grants), None);
             assert!(is_linked(&import, function), "{import}");
         }
     }
@@ -81,9 +85,34 @@ fn each_grant_is_one_that_an_interface_needs() {
         .iter()
         .filter_map(|(_, verdict)| match verdict {
             Verdict::NeedsGrant(grant, _) => Some(*grant),
-            Verdict::Served(_) | Verdict::Never(_) => None,
+            Verdict::Served(_) | Verdict::NeedsTarget(..) | Verdict::Never(_) => None,
         })
         .collect();
     needed.sort_unstable();
     assert_eq!(needed, GRANTS);
+}
+
+#[test]
+fn what_reaches_outside_is_never_there_without_being_asked_for() {
+    let import = "godwit:agent/operations@0.1.0";
+    let granted = |grants: Option<&[&str]>| {
+        let owned = grants.map(|grants| grants.iter().map(|grant| (*grant).to_owned()).collect::<Vec<_>>());
+        problem(import, owned.as_deref())
+    };
+    for grants in [None, Some([].as_slice()), Some(["state", "operations.http"].as_slice())] {
+        let said = granted(grants).expect("it is refused");
+        assert!(said.contains("operations.http:HOST:PORT"), "{said}");
+    }
+    assert_eq!(granted(Some(&["operations.http:example.com:443"])), None);
+}
+
+#[test]
+fn grants_that_no_host_has_are_named() {
+    for grant in ["state", "timers", "operations.http:example.com:443", "operations.http:*:*"] {
+        assert_eq!(grant_problem(grant), None, "{grant}");
+    }
+    for grant in ["", "files", "operations.http:", "operations.http:Example.com:443", "operations.ftp:a:1"] {
+        let said = grant_problem(grant).expect("it is refused");
+        assert!(said.contains("operations.http:HOST:PORT"), "{said}");
+    }
 }

@@ -147,9 +147,7 @@ impl Runtime {
     /// # Errors
     /// Why not.
     async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), String> {
-        if !reservation.plugin.grants.is_empty() {
-            return Err(format!("this host grants none of {:?}", reservation.plugin.grants));
-        }
+        self.inner().operations.check_grants(&reservation.plugin.grants)?;
         let row = self.inner().store.agent(agent).await.map_err(|error| error.to_string())?;
         match row.map(|row| row.home) {
             None => Ok(()),
@@ -477,6 +475,7 @@ impl Incoming {
         let request = GuestRequest {
             agent: agent.clone(),
             spec: Arc::new(self.reservation.spec.clone()),
+            grants: runtime.grants_of(plugin).await.map_err(|error| error.to_string())?,
             guard: self.guard.clone(),
             state: state_reader(env.store.clone(), agent.clone()),
             interrupt: interrupt.clone(),

@@ -258,6 +258,21 @@ CREATE TABLE timer (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX timer_at ON timer (at_ms);
 
+-- Operations that have not ended. `revision` is the boundary that started one, as the `position`-th; `token` is of the
+-- owner that has begun it; `sealed` holds the request.
+CREATE TABLE operation (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    id              BLOB NOT NULL CHECK (length(id) = 16),
+    change          INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    position        INTEGER NOT NULL,
+    token           INTEGER,
+    cancelled       INTEGER NOT NULL CHECK (cancelled IN (0, 1)),
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, id)
+) STRICT, WITHOUT ROWID;
+
 -- Rows deleted while a migration is open (at the source), or known to be deleted (in a copy). `key` is the RowKey.
 CREATE TABLE tombstone (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,

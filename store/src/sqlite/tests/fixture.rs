@@ -247,6 +247,7 @@ impl Desk {
             state: Vec::new(),
             outputs: Vec::new(),
             timers: Vec::new(),
+            operations: Vec::new(),
             events: Vec::new(),
         }
     }

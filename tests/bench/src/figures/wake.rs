@@ -90,6 +90,7 @@ async fn steps(settled: &Settled) -> Result<std::time::Duration> {
     let request = GuestRequest {
         agent: row.agent.clone(),
         spec: Arc::new(image.spec.clone()),
+        grants: Arc::new([]),
         guard: settled.guard.clone(),
         state: state_reader(store.clone(), row.agent.clone()),
         interrupt: Interrupt::default(),

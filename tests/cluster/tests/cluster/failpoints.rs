@@ -167,7 +167,8 @@ async fn every_failpoint_is_tried() -> Result<()> {
     ensure!(text(&version, "name")? == "godwit", "another program: {version}");
     let names = version["failpoints"].as_array().context("this build names its failpoints")?;
     let known: BTreeSet<_> = names.iter().filter_map(|name| name.as_str()).collect();
-    let tried = SEPARATE.iter().chain(SHARED).chain(TURNS).chain(crate::timers::GAPS);
+    let tried =
+        SEPARATE.iter().chain(SHARED).chain(TURNS).chain(crate::timers::GAPS).chain(crate::operations::GAPS);
     let tried: BTreeSet<_> = tried.copied().collect();
     ensure!(known == tried, "failpoints without a test, or the reverse: {known:?} and {tried:?}");
     Ok(())

@@ -11,6 +11,7 @@ mod failpoints;
 mod hostile;
 mod inputs;
 mod migrate;
+mod operations;
 mod planted;
 mod room;
 mod stale;

@@ -11,6 +11,7 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
             "fence::another_incarnation_changes_nothing",
             "fence::a_taken_agent_refuses_the_former_owner",
             "timers::only_the_owner_fires",
+            "operations::only_the_owner_begins_and_ends",
             "random::random_sequences_equal_the_model",
         ],
     ),
@@ -85,6 +86,13 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
     (
         Flaw::TimerRevisionsIgnored,
         &["timers::a_timer_set_anew_is_another_timer", "random::random_sequences_equal_the_model"],
+    ),
+    (
+        Flaw::BeginningsForgotten,
+        &[
+            "operations::a_later_owner_begins_again_what_may_be_done_again",
+            "operations::operations_move_with_their_agent",
+        ],
     ),
     (
         Flaw::NotDurable,

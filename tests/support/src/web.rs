@@ -1,0 +1,117 @@
+//! A web server that agents ask: it counts requests by idempotency key, and answers when and as its path says.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Bytes of a request's head at most.
+const HEAD_MAX: usize = 64 * 1024;
+
+/// What the server was asked, by idempotency key.
+type Asked = BTreeMap<String, usize>;
+
+/// The server. It ends when it is dropped.
+///
+/// | path | answer |
+/// |---|---|
+/// | `/text` | 200 `hello` |
+/// | `/teapot` | 418 `short and stout` |
+/// | `/moved` | 302 to `/text` |
+/// | `/slow/MS` | 200 `slow`, after so many milliseconds |
+/// | `/never` | none |
+#[derive(Debug)]
+pub struct Web {
+    address: SocketAddr,
+    asked: Arc<Mutex<Asked>>,
+    task: JoinHandle<()>,
+}
+
+impl Web {
+    /// Starts it at a port that the system chooses.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn start() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let asked = Arc::new(Mutex::new(Asked::new()));
+        let counts = asked.clone();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let counts = counts.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = serve(stream, &counts).await {
+                        eprintln!("the web server's connection ended: {error:#}");
+                    }
+                });
+            }
+        });
+        Ok(Self { address, asked, task })
+    }
+
+    /// The url of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// How often each idempotency key was seen.
+    pub fn asked(&self) -> BTreeMap<String, usize> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often a key was seen.
+    pub fn times(&self, key: &str) -> usize {
+        self.asked().get(key).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(mut stream: TcpStream, asked: &Mutex<Asked>) -> Result<()> {
+    let head = read_head(&mut stream).await?;
+    let path = head.split(' ').nth(1).context("a request line")?.to_owned();
+    let key = head.lines().filter_map(|line| line.split_once(": "));
+    let key = key.filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")).map(|(_, value)| value);
+    let key = key.last().unwrap_or("none").to_owned();
+    *asked.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    let (head, body) = match path.as_str() {
+        "/text" => ("200 OK\r\ncontent-type: text/plain", "hello"),
+        "/teapot" => ("418 I'm a teapot", "short and stout"),
+        "/moved" => ("302 Found\r\nlocation: /text", ""),
+        "/never" => {
+            // Until the other side gives up.
+            drop(stream.read(&mut [0; 1]).await);
+            return Ok(());
+        }
+        slow => {
+            let ms =
+                slow.strip_prefix("/slow/").and_then(|ms| ms.parse().ok()).context("a path of the table")?;
+            tokio::time::sleep(Duration::from_millis(ms)).await;
+            ("200 OK", "slow")
+        }
+    };
+    let answer =
+        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    // Whoever asked may be dead by now.
+    drop(stream.write_all(answer.as_bytes()).await);
+    Ok(())
+}
+
+async fn read_head(stream: &mut TcpStream) -> Result<String> {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
+        anyhow::ensure!(bytes.len() < HEAD_MAX, "a head without an end");
+        anyhow::ensure!(stream.read_buf(&mut bytes).await? > 0, "a request that breaks off");
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
