@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::digest::Digest;
 use crate::guest::{Guest, GuestLoader, Interrupt};
-use crate::id::{AgentId, HostId, InputId, Revision, Seq};
+use crate::id::{AgentId, HostId, InputId, Revision, Seq, SpecRevision};
 use crate::input::{NewInput, Outcome};
 use crate::lease::{Lease, LeaseGuard};
+use crate::spec::{PluginInfo, Spec};
 use crate::store::{AcceptError, BrokenReason, Owner, RuntimeStore};
 use crate::time::Clock;
 
@@ -173,6 +175,12 @@ pub enum CommandError {
     /// The agent is being loaded; try again soon.
     #[error("agent is being loaded")]
     Loading,
+    /// It happened or it did not.
+    #[error("outcome unknown: {reason}")]
+    Unknown {
+        /// What the store said.
+        reason: String,
+    },
     /// The agent can't do it.
     #[error("{reason}")]
     Failed {
@@ -227,6 +235,24 @@ pub(crate) struct AskRequest {
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
+pub(crate) struct RespecRequest {
+    pub(crate) spec: Spec,
+    /// What the spec names.
+    pub(crate) plugin: PluginInfo,
+    pub(crate) done: oneshot::Sender<Result<Respecced, CommandError>>,
+}
+
+/// A spec that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Respecced {
+    /// The plugin before.
+    pub plugin_before: Digest,
+    /// The spec revision from here.
+    pub spec_revision: SpecRevision,
+    /// The revision from here: another one after an upgrade.
+    pub revision: Revision,
+}
+
 pub(crate) enum Command {
     Ask(Box<AskRequest>),
     Join { input: InputId, seq: Seq, answer: oneshot::Sender<Answer> },
@@ -234,6 +260,7 @@ pub(crate) enum Command {
     Reload,
     Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
     Recycle { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Respec(Box<RespecRequest>),
     Freeze { done: oneshot::Sender<Frozen> },
     Stop { end: End, done: oneshot::Sender<()> },
 }
@@ -330,6 +357,16 @@ impl Handle {
     /// Whether a turn's guest call runs now.
     pub fn is_running(&self) -> bool {
         self.control.is_running()
+    }
+
+    /// Takes another spec at the next turn boundary: another configuration, or an upgrade to the plugin that `spec` names.
+    ///
+    /// # Errors
+    /// `CommandError`; but for `Unknown`, the agent goes on as before.
+    pub async fn respec(&self, spec: Spec, plugin: PluginInfo) -> Result<Respecced, CommandError> {
+        let (done, result) = oneshot::channel();
+        self.send(Command::Respec(Box::new(RespecRequest { spec, plugin, done }))).await?;
+        result.await.unwrap_or(Err(CommandError::Gone))
     }
 
     /// Ends the turn that runs now, within 100 ms, and gives its inputs up. Nothing is counted, and the agent goes on.

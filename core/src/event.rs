@@ -77,6 +77,14 @@ pub enum EventKind {
     AgentSuspended,
     /// A verb ended inputs that waited.
     InputsAbandoned,
+    /// An agent runs another plugin on its state.
+    AgentUpgraded,
+    /// An agent has another configuration.
+    SpecChanged,
+    /// An agent has other labels.
+    LabelsChanged,
+    /// An agent has work and makes no progress.
+    AgentStuck,
 }
 
 impl EventKind {
@@ -105,6 +113,10 @@ impl EventKind {
             Self::AgentDeleted => "agent-deleted",
             Self::AgentSuspended => "agent-suspended",
             Self::InputsAbandoned => "inputs-abandoned",
+            Self::AgentUpgraded => "agent-upgraded",
+            Self::SpecChanged => "spec-changed",
+            Self::LabelsChanged => "labels-changed",
+            Self::AgentStuck => "agent-stuck",
         }
     }
 }

@@ -16,6 +16,8 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "lifecycle.before-commit",
         "lifecycle.after-commit",
         "lifecycle.respawn.after-raise",
+        "respec.before-commit",
+        "respec.after-commit",
         "lifecycle.before-drained",
         "lifecycle.before-interrupted",
         "operation.before-begin",

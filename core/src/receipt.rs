@@ -80,6 +80,8 @@ pub struct Receipt {
     pub fuel: Option<u64>,
     /// Wall time of the turn in Unix milliseconds; never goes back within an agent.
     pub committed_at_ms: u64,
+    /// What was given up: by an upgrade the digest of the plugin before, by a repair the digest of the state before.
+    pub from: Option<Digest>,
 }
 
 impl Receipt {

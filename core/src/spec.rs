@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::id::SpecRevision;
 use crate::limits::GuestLimits;
 
 /// What an agent runs and with what.
@@ -60,6 +61,15 @@ impl Durability {
             Self::Journal => "journal",
         }
     }
+}
+
+/// A new spec revision of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecChange {
+    /// Its number: the one after the current one.
+    pub revision: SpecRevision,
+    /// What the agent is made of from here.
+    pub spec: Spec,
 }
 
 /// A plugin as the store knows it.

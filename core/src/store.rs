@@ -28,6 +28,8 @@
 //!
 //! One method is one transaction; no transaction object is ever handed out.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -63,7 +65,8 @@ pub mod session;
 pub use agent::{AgentImage, AgentRow, Home, KeptSnapshot, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
 pub use commit::{
-    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Standing, Step, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Standing, Step, Unit, UnitFailure,
+    UnitOutcome, Upgrade,
 };
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
@@ -184,6 +187,12 @@ pub trait RuntimeStore: Send + Sync + 'static {
 
     /// The kept snapshots of an agent, oldest first. **R**
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError>;
+
+    /// Replaces an agent's labels and appends `LabelsChanged`; nothing, when they are so already. **H**
+    ///
+    /// # Errors
+    /// `Lifecycle` when the agent is deleted.
+    async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError>;
 
     /// Makes an agent anew whose state is `Deleted`: `Active`, generation + 1, token + 1, revision 0, the next spec revision,
     /// nobody holds it. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
@@ -322,6 +331,13 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | `receipt.journal` is not the digest of `journal`, or only one of them is there | `Conflict` |
     /// | a checkpoint other than the snapshot that is stored for the same revision | `Conflict` |
     /// | `Step::Accept` of a delivery, or of an input with a supersession key | `Unsupported`: those go through `accept` |
+    ///
+    /// | a spec revision that is not the one after the current one; unless it is the current one, with this very spec, already | `Conflict` |
+    /// | `Step::Configure` with another plugin after the first boundary; a boundary of kind `Upgrade` outside `Step::Upgrade` | `Conflict` |
+    /// | an upgrade whose receipt does not name both plugins and the new spec revision, or that ends inputs | `Conflict` |
+    /// | a plugin that is not stored | `NoPlugin` |
+    ///
+    /// `Step::Configure` appends `SpecChanged`.
     ///
     /// Two snapshots are kept, in slots; the newest is the one with the higher generation and revision. A boundary with a
     /// snapshot and no journal entry writes the first slot. One with both, and a checkpoint, writes the slot that the newest

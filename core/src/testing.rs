@@ -6,4 +6,4 @@ pub mod mesh;
 pub mod scripted;
 
 pub use mesh::{SimMesh, SimNetwork};
-pub use scripted::{ScriptedLoader, script_plugin};
+pub use scripted::{PICKY, ScriptedLoader, script_plugin};

@@ -45,6 +45,7 @@ mod migrator;
 pub mod operations;
 mod peers;
 pub mod plugins;
+pub mod respec;
 mod retention;
 pub mod routing;
 mod scan;

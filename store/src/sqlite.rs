@@ -58,6 +58,7 @@ mod retention;
 mod sealing;
 mod sessions;
 mod snapshots;
+mod specs;
 mod sql;
 mod state;
 mod timers;

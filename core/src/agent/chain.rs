@@ -18,7 +18,10 @@ use crate::input::{DeadLetterReason, Input, InputState, Outcome};
 use crate::journal::JournalEntry;
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
-use crate::store::{Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome};
+use crate::spec::SpecChange;
+use crate::store::{
+    Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome, Upgrade,
+};
 use crate::time::Clock;
 
 /// Turns that one commit takes at most: bounds what a refused commit throws away.
@@ -134,7 +137,7 @@ impl Chain {
     }
 
     /// The unit to commit.
-    fn unit(&mut self) -> Unit {
+    pub(crate) fn unit(&mut self) -> Unit {
         Unit { owner: self.author.owner.clone(), base: self.base, steps: std::mem::take(&mut self.steps) }
     }
 
@@ -261,6 +264,41 @@ impl Chain {
         self.push_boundary(boundary, pending);
     }
 
+    /// Adds the boundary of an upgrade: this chain's author runs the new plugin, which has given `state` back.
+    pub(crate) fn push_upgrade(
+        &mut self,
+        change: SpecChange,
+        from: Digest,
+        state: Bytes,
+        now_ms: u64,
+        event: NewEvent,
+    ) {
+        let snapshot = Snapshot {
+            generation: self.author.owner.generation,
+            revision: self.head.revision.next(),
+            token: self.author.owner.token,
+            time_ms: now_ms,
+            plugin_version: self.author.plugin_version.clone(),
+            state,
+        };
+        let mut receipt = self.receipt(BoundaryKind::Upgrade, Vec::new(), now_ms);
+        receipt.from = Some(from);
+        receipt.effects = TurnEffects::default().digest();
+        receipt.state = Some(snapshot.state_digest());
+        let boundary = Boundary {
+            receipt,
+            ends: Vec::new(),
+            snapshot: Some(snapshot),
+            journal: None,
+            state: Vec::new(),
+            outputs: Vec::new(),
+            timers: Vec::new(),
+            operations: Vec::new(),
+            events: vec![event],
+        };
+        self.steps.push(Step::Upgrade(Box::new(Upgrade { boundary, change })));
+    }
+
     /// Adds an attempt at each input of an origin: they go on waiting. `attempts` and `deaths` count so far.
     pub(crate) fn push_attempts(&mut self, origin: Origin, state: InputState, attempts: u32, deaths: u32) {
         let seq = self.seq_of(&origin);
@@ -304,6 +342,7 @@ impl Chain {
             elapsed_us: 0,
             fuel: None,
             committed_at_ms: now_ms,
+            from: None,
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::agent::inbox::Inbox;
 use crate::agent::loading::{self, LoadFailure, Loaded};
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
+    RespecRequest,
 };
 use crate::failpoint;
 use crate::id::{AgentId, InputId, Revision, Seq};
@@ -37,6 +38,7 @@ use crate::time::{sleep, within};
 
 mod ending;
 mod hold;
+mod respec;
 mod settle;
 mod work;
 
@@ -251,6 +253,11 @@ impl Driver {
             }
             Command::Freeze { done } => return self.freeze(done).await,
             Command::Recycle { done } => return self.recycle(done).await,
+            Command::Respec(request) => {
+                let RespecRequest { spec, plugin, done } = *request;
+                // The caller may be gone; what is committed is so all the same.
+                let _ = done.send(self.respec(spec, &plugin).await);
+            }
             Command::Stop { end, done } => {
                 if end == End::Parked {
                     self.shorten_tail().await;
@@ -436,6 +443,7 @@ impl Driver {
                 | Command::Reload
                 | Command::Checkpoint { .. }
                 | Command::Recycle { .. }
+                | Command::Respec(_)
                 | Command::Freeze { .. } => {}
             }
         }

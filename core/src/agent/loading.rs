@@ -129,16 +129,33 @@ async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, Loa
     let digest = image.spec.plugin;
     let missing = |message: String| LoadFailure::Broken(BrokenReason::Plugin { message });
     let info = image.plugin.as_ref().ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
-    if !env.loader.is_loaded(digest) {
-        let component = env.store.component(digest).await?;
-        let component =
-            component.ok_or_else(|| missing(format!("component of plugin {digest} is not stored")))?;
-        let loader = env.loader.clone();
-        let loading = env.pool.run(digest, move || loader.load(&component));
-        let loaded = loading.await.map_err(|_| LoadFailure::Store(closing()))?;
-        loaded.map_err(|error| missing(error.to_string()))?;
+    match ensure_loaded(env, digest).await {
+        Ok(()) => Ok(info.version.clone()),
+        Err(Unloadable::Store(error)) => Err(error.into()),
+        Err(Unloadable::Missing(message)) => Err(missing(message)),
     }
-    Ok(info.version.clone())
+}
+
+/// Why a plugin can't be compiled.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unloadable {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    Missing(String),
+}
+
+/// Makes sure that a plugin is compiled; its bytes come from the store.
+pub(crate) async fn ensure_loaded(env: &AgentEnv, digest: Digest) -> Result<(), Unloadable> {
+    if env.loader.is_loaded(digest) {
+        return Ok(());
+    }
+    let component = env.store.component(digest).await?;
+    let component = component
+        .ok_or_else(|| Unloadable::Missing(format!("component of plugin {digest} is not stored")))?;
+    let loader = env.loader.clone();
+    let loaded = env.pool.run(digest, move || loader.load(&component)).await.map_err(|_| closing())?;
+    loaded.map(drop).map_err(|error| Unloadable::Missing(error.to_string()))
 }
 
 /// Brings a guest to the head: a warm one that has the newest snapshot's state, or a new one.

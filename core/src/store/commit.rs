@@ -12,6 +12,7 @@ use crate::operation::OperationChange;
 use crate::output::Output;
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
+use crate::spec::SpecChange;
 use crate::store::agent::StoredInput;
 use crate::store::error::StoreError;
 use crate::timer::NewTimer;
@@ -57,6 +58,30 @@ pub enum Step {
     Boundary(Box<Boundary>),
     /// A snapshot of the base revision, without a receipt. Not a boundary.
     Checkpoint(Snapshot),
+    /// Another configuration of the same plugin; before the first boundary also another plugin. Not a boundary.
+    Configure(SpecChange),
+    /// Another plugin on the same state: a boundary of kind `Upgrade` and the spec that it begins, all or nothing.
+    Upgrade(Box<Upgrade>),
+}
+
+impl Step {
+    /// The boundary that the step makes.
+    pub fn boundary(&self) -> Option<&Boundary> {
+        match self {
+            Self::Boundary(boundary) => Some(boundary),
+            Self::Upgrade(upgrade) => Some(&upgrade.boundary),
+            Self::Accept { .. } | Self::Attempts(_) | Self::Checkpoint(_) | Self::Configure(_) => None,
+        }
+    }
+}
+
+/// An upgrade with all its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// Its receipt names the new plugin and spec revision, and in `from` the plugin before. No input ends here.
+    pub boundary: Boundary,
+    /// What the agent is made of from here.
+    pub change: SpecChange,
 }
 
 /// State and attempts of one open input.

@@ -51,6 +51,7 @@ mod plugins;
 mod random;
 mod retention;
 mod sessions;
+mod specs;
 mod timers;
 mod transfer;
 
@@ -146,6 +147,7 @@ pub fn cases() -> Vec<Case> {
         timers::cases(),
         lifecycle::cases(),
         operations::cases(),
+        specs::cases(),
         plugins::cases(),
         events::cases(),
         transfer::cases(),

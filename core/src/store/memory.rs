@@ -5,6 +5,7 @@
 //! plugins, events and migration records, `commit.rs` accepting and committing, `lifecycle.rs` moving along the table of
 //! lifecycles, `timers.rs` firing, `operations.rs` the registry of operations, `handoff.rs` moving homes.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -42,6 +43,7 @@ mod lifecycle;
 mod operations;
 mod retention;
 mod rows;
+mod specs;
 mod tables;
 mod timers;
 
@@ -204,6 +206,10 @@ impl RuntimeStore for MemoryStore {
 
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         Ok(self.read(agent, |rows| rows.snapshots().into_iter().map(KeptSnapshot::of).collect()))
+    }
+
+    async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.tables().set_labels(agent, labels, self.clock.wall_ms())
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -27,6 +27,9 @@ use crate::spec::PluginInfo;
 /// A call that hangs ends by itself after this many milliseconds, as by its deadline.
 const HANG_MS_MAX: u32 = 10_000;
 
+/// The component of a plugin that takes no state.
+pub const PICKY: &[u8] = b"picky script";
+
 /// Starts scripted guests for whatever plugin was loaded.
 #[derive(Default)]
 pub struct ScriptedLoader {
@@ -60,8 +63,9 @@ impl GuestLoader for ScriptedLoader {
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
+        let is_picky = request.spec.plugin == Digest::of(PICKY);
         let GuestRequest { guard, state, interrupt, .. } = request;
-        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt }))
+        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt, is_picky }))
     }
 }
 
@@ -76,6 +80,8 @@ struct ScriptedGuest {
     guard: LeaseGuard,
     interrupt: Interrupt,
     state: Arc<dyn StateRead>,
+    /// Takes no state that it has not written itself.
+    is_picky: bool,
 }
 
 fn ok(text: String) -> Reply {
@@ -206,6 +212,9 @@ impl Guest for ScriptedGuest {
 
     fn restore(&mut self, _context: &TurnContext, state: &[u8], _from: &str) -> Result<(), GuestError> {
         self.check()?;
+        if self.is_picky {
+            return Err(trap("not my state"));
+        }
         let text = String::from_utf8_lossy(state);
         self.sum = text.trim_end().parse().map_err(|_| trap("garbage state"))?;
         self.padding = if text.ends_with(' ') { text.len() } else { 0 };

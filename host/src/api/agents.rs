@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, SpecRevision};
 use godwit_core::spec::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, PathText, QueryOf, page_limit};
+use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, QueryOf, page_limit};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::agents::CreateAgent;
 use crate::runtime::call::{AgentCall, AgentReply, AgentView};
+use crate::runtime::respec::SpecUpdate;
 use crate::runtime::verify::VerifyReport;
 
 /// What an agent is to be made of.
@@ -101,15 +102,24 @@ impl From<AgentView> for AgentJson {
 /// `PUT /v1/agents/{id}`
 pub(super) async fn create(
     State(runtime): State<Runtime>,
-    path: PathText,
+    door: AgentDoor,
+    headers: HeaderMap,
     QueryOf(query): QueryOf<CreateQuery>,
     JsonOf(new): JsonOf<NewAgentJson>,
 ) -> Result<Response, Problem> {
-    let agent: AgentId = path.parse("id")?;
+    let agent = door.agent.clone();
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
     let NewAgentJson { plugin, config, labels, silent_intents, policy } = new;
-    let durability = policy.as_deref().map(parse_policy).transpose()?.unwrap_or_default();
+    let durability = policy.as_deref().map(parse_policy).transpose()?;
+    if let Some(base) = if_match(&headers)? {
+        let update = SpecUpdate { base, plugin, config, labels, silent_intents, durability };
+        return match door.call(AgentCall::Update(update)).await?.reply {
+            AgentReply::Agent(view) => Ok(Json(AgentJson::from(*view)).into_response()),
+            _ => Err(Problem::wrong_reply()),
+        };
+    }
+    let durability = durability.unwrap_or_default();
     let recreates = query.recreate.unwrap_or(false);
     let request = CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates };
     let created = runtime.create_agent(request).await;
@@ -120,6 +130,14 @@ pub(super) async fn create(
     } else {
         body.into_response()
     })
+}
+
+/// The spec revision in `If-Match`, as it stands or in quotes.
+fn if_match(headers: &HeaderMap) -> Result<Option<SpecRevision>, Problem> {
+    let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim_matches('"');
+    let revision = text.parse().map_err(|_| Problem::malformed("If-Match is not a spec revision"))?;
+    Ok(Some(SpecRevision(revision)))
 }
 
 /// `GET /v1/agents`

@@ -64,6 +64,7 @@ fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
         "incarnation": receipt.incarnation.to_string(),
         "plugin": receipt.plugin.to_string(),
         "spec_revision": receipt.spec_revision.to_string(),
+        "from": receipt.from.map(|from| from.to_string()),
         "effects": receipt.effects.to_string(),
         "state": receipt.state.map(|state| state.to_string()),
         "parent": receipt.parent.to_string(),

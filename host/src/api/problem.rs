@@ -80,6 +80,8 @@ pub enum Code {
     IllegalMove,
     /// A verb ended the turn.
     Interrupted,
+    /// The spec is not the one that the caller has seen.
+    SpecMismatch,
 }
 
 /// What is fixed for a code.
@@ -92,7 +94,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -123,6 +125,7 @@ impl Code {
         Self::AgentSuspended,
         Self::IllegalMove,
         Self::Interrupted,
+        Self::SpecMismatch,
     ];
 
     fn row(self) -> Row {
@@ -158,6 +161,7 @@ impl Code {
             Self::AgentRetired => (423, "agent_retired", "the agent accepts nothing more", false),
             Self::AgentSuspended => (423, "agent_suspended", "the agent waits for an operator", false),
             Self::IllegalMove => (409, "illegal_move", "the agent's state does not allow it", false),
+            Self::SpecMismatch => (412, "spec_mismatch", "the spec has changed meanwhile", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -311,6 +315,9 @@ impl From<CallError> for Problem {
                 Self::new(Code::IllegalMove, detail).with("state", illegal.state).with("verb", illegal.verb)
             }
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
+            CallError::SpecMismatch { current } => {
+                Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())
+            }
         }
     }
 }

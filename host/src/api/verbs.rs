@@ -5,10 +5,11 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::extract::{AgentDoor, PathText, QueryOf};
+use super::extract::{AgentDoor, JsonOf, PathText, QueryOf};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
+use crate::runtime::respec::UpgradeReport;
 use crate::runtime::verbs::{CheckpointReport, TurnEnd, VerbCall, VerbDetail, VerbReport};
 
 #[derive(Debug, Deserialize)]
@@ -28,6 +29,35 @@ pub(super) async fn act(
     let name = path.text("verb");
     let verb = parse(name, &query)?;
     report(&door, verb).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpgradeJson {
+    /// `NAME`, `NAME@VERSION`, or a digest.
+    plugin: String,
+}
+
+/// `POST /v1/agents/{id}/upgrade`
+pub(super) async fn upgrade(
+    door: AgentDoor,
+    JsonOf(upgrade): JsonOf<UpgradeJson>,
+) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Upgrade { plugin: upgrade.plugin }).await?.reply {
+        AgentReply::Upgraded(report) => Ok(Json(upgrade_json(door.agent.as_str(), &report))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn upgrade_json(agent: &str, report: &UpgradeReport) -> Value {
+    json!({
+        "agent": agent,
+        "verb": "upgrade",
+        "plugin_before": report.plugin_before.to_string(),
+        "plugin": report.plugin.to_string(),
+        "spec_revision": report.spec_revision.to_string(),
+        "revision": report.revision.to_string(),
+    })
 }
 
 /// `DELETE /v1/agents/{id}`

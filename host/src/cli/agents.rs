@@ -84,6 +84,14 @@ pub(super) enum Agent {
         #[arg(long)]
         abandon: bool,
     },
+    /// Run another plugin on the same state. Whatever fails leaves the agent with the one it has.
+    Upgrade {
+        /// Which agent.
+        id: AgentId,
+        /// NAME, NAME@VERSION, or a digest.
+        #[arg(long)]
+        plugin: String,
+    },
     /// Let a broken agent run again, after what broke it was dealt with.
     Recover {
         /// Which agent.
@@ -153,6 +161,14 @@ impl Agent {
                 let request = client.request(Method::DELETE, &format!("/v1/agents/{id}"));
                 let answer = client.send(request.timeout(REQUEST_MAX)).await?;
                 report(session, id, &answer.json().await.context("the host's answer can't be read")?)
+            }
+            Self::Upgrade { id, plugin } => {
+                let body = json!({"plugin": plugin});
+                let answer = client.post(&format!("/v1/agents/{id}/upgrade"), Some(&body)).await?;
+                let text = |member: &str| answer[member].as_str().unwrap_or_default().to_owned();
+                let sentence =
+                    format!("agent {id} runs plugin {} from revision {}", text("plugin"), text("revision"));
+                output.done(&answer, "/spec_revision", &sentence)
             }
             Self::Stop { id, abandon: true } => act(session, id, "stop?abandon=true").await,
             Self::Stop { id, abandon: false } => act(session, id, "stop").await,

@@ -64,7 +64,7 @@ impl Runtime {
     /// might have it does not answer, `Invalid` when the config or labels are too large, `Deleted` when one of this name was
     /// deleted and the request does not say `recreates`.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
-        check_sizes(&request)?;
+        check_sizes(&request.config, &request.labels, &request.silent_intents)?;
         let CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates } = request;
         let plugin = self.plugin(&plugin).await?.digest;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
@@ -234,24 +234,29 @@ fn session_view(session: &SessionRow, own: HostId) -> HostView {
     }
 }
 
-fn check_sizes(request: &CreateAgent) -> Result<(), CallError> {
+/// Refuses what is larger than a spec may be.
+pub(super) fn check_sizes(
+    config: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+    silent_intents: &BTreeSet<String>,
+) -> Result<(), CallError> {
     let bytes = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
     let invalid = |reason: String| Err(CallError::Invalid { reason });
-    if bytes(&request.config) > CONFIG_BYTES_MAX {
+    if bytes(config) > CONFIG_BYTES_MAX {
         return invalid(format!("config is over the limit of {CONFIG_BYTES_MAX} bytes"));
     }
-    if request.labels.len() > LABELS_MAX {
+    if labels.len() > LABELS_MAX {
         return invalid(format!("more than {LABELS_MAX} labels"));
     }
     let is_long =
         |(name, value): (&String, &String)| name.len() > TEXT_BYTES_MAX || value.len() > TEXT_BYTES_MAX;
-    if request.labels.iter().any(is_long) {
+    if labels.iter().any(is_long) {
         return invalid(format!("a label is over the limit of {TEXT_BYTES_MAX} bytes"));
     }
-    if request.silent_intents.len() > SILENT_INTENTS_MAX {
+    if silent_intents.len() > SILENT_INTENTS_MAX {
         return invalid(format!("more than {SILENT_INTENTS_MAX} silent intents"));
     }
-    if request.silent_intents.iter().any(|intent| intent.is_empty() || intent.len() > TEXT_BYTES_MAX) {
+    if silent_intents.iter().any(|intent| intent.is_empty() || intent.len() > TEXT_BYTES_MAX) {
         return invalid(format!("a silent intent is not 1..={TEXT_BYTES_MAX} bytes"));
     }
     Ok(())

@@ -18,6 +18,7 @@ use godwit_core::receipt::Receipt;
 use godwit_core::store::{BrokenReason, StoredInput};
 use serde::{Deserialize, Serialize};
 
+use super::respec::{SpecUpdate, UpgradeReport};
 use super::verbs::{CheckpointReport, VerbCall, VerbReport};
 use super::verify::VerifyReport;
 
@@ -89,6 +90,13 @@ pub enum AgentCall {
         /// The state that it must be in.
         from: InputState,
     },
+    /// Another configuration or other labels.
+    Update(SpecUpdate),
+    /// Another plugin on the same state.
+    Upgrade {
+        /// `NAME`, `NAME@VERSION`, or a digest.
+        plugin: String,
+    },
 }
 
 /// An input as a client gives it.
@@ -125,7 +133,7 @@ pub enum AgentReply {
     Asked(Asked),
     /// To `Send`.
     Sent(Sent),
-    /// To `Show`.
+    /// To `Show` and `Update`.
     Agent(Box<AgentView>),
     /// To `Inputs`.
     Inputs(Rows<StoredInput>),
@@ -145,6 +153,8 @@ pub enum AgentReply {
     Done,
     /// To `Verb`.
     Verb(Box<VerbReport>),
+    /// To `Upgrade`.
+    Upgraded(UpgradeReport),
 }
 
 /// Part of a list.
@@ -347,4 +357,10 @@ pub enum CallError {
     /// A verb ended the turn before it committed; the input was not accepted.
     #[error("not accepted: its turn was interrupted by an operator")]
     Interrupted,
+    /// The spec is not the one that the caller has seen.
+    #[error("the current spec revision is {current}")]
+    SpecMismatch {
+        /// The current one.
+        current: SpecRevision,
+    },
 }

@@ -35,6 +35,8 @@ impl Runtime {
             AgentCall::Send { submission } => return self.send_here(agent, submission).await,
             AgentCall::Checkpoint => return self.checkpoint_here(agent, row).await,
             AgentCall::Verb(verb) => return self.verb_here(agent, verb).await,
+            AgentCall::Update(update) => return self.update_here(agent, row, update).await,
+            AgentCall::Upgrade { plugin } => return self.upgrade_here(agent, row, plugin).await,
             AgentCall::Migrate { to } => AgentReply::Migrating(self.migrate_from_here(agent, to).await?),
             AgentCall::Show => AgentReply::Agent(Box::new(self.view(row).await?)),
             AgentCall::Inputs { state, after, limit } => {

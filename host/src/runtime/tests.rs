@@ -17,6 +17,7 @@ use super::call::{AgentCall, AgentReply, CallError, Submission};
 use super::routing::Forward;
 use super::*;
 
+mod respec;
 mod verbs;
 
 struct World {

@@ -29,7 +29,7 @@ const HOLD_MAX: Duration = Duration::from_secs(5);
 /// How long a driver that lost its lease is waited for.
 const LET_GO_MAX: Duration = Duration::from_secs(1);
 /// Pause before asking a driver again that is loading.
-const LOADING_PAUSE: Duration = Duration::from_millis(5);
+pub(super) const LOADING_PAUSE: Duration = Duration::from_millis(5);
 /// Tries of a checkpoint after a respawn before it is left to the next turn.
 const CHECKPOINT_TRIES_MAX: u32 = 200;
 
@@ -174,7 +174,7 @@ pub struct CheckpointReport {
 impl AgentCall {
     /// Whether only the host that owns the agent can do it.
     pub(crate) fn needs_owner(&self) -> bool {
-        matches!(self, Self::Verb(_) | Self::Checkpoint)
+        matches!(self, Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. })
     }
 }
 
@@ -277,6 +277,7 @@ impl Runtime {
                 sleep(LOADING_PAUSE).await;
                 Ok(Try::Again { may_be_durable: false })
             }
+            Err(CommandError::Unknown { reason }) => Err(CallError::Unknown { reason }),
             Err(CommandError::Failed { reason }) => Err(CallError::Unavailable { reason }),
         }
     }

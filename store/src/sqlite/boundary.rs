@@ -9,9 +9,10 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
 use godwit_core::input::{InputEvent, InputState, Outcome, Placing};
 use godwit_core::journal::JournalEntry;
-use godwit_core::receipt::Receipt;
+use godwit_core::receipt::{BoundaryKind, Receipt};
+use godwit_core::spec::SpecChange;
 use godwit_core::store::{
-    Attempt, Boundary, InputEnd, Owner, Slot, Step, StoreError, Unit, UnitFailure, UnitOutcome,
+    Attempt, Boundary, InputEnd, Owner, Slot, Step, StoreError, Unit, UnitFailure, UnitOutcome, Upgrade,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -23,7 +24,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{journal, operations, outbox, snapshots, state, timers};
+use super::{journal, operations, outbox, snapshots, specs, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -37,6 +38,8 @@ enum PreparedStep {
     Attempts(Vec<Attempt>),
     Boundary(Box<PreparedBoundary>),
     Checkpoint(PackedSnapshot),
+    Configure(SpecChange),
+    Upgrade(Box<PreparedBoundary>, SpecChange),
 }
 
 struct PreparedBoundary {
@@ -84,6 +87,11 @@ impl PreparedStep {
                 Self::Checkpoint(PackedSnapshot::new(&snapshot, snapshot.state_digest())?)
             }
             Step::Boundary(boundary) => Self::Boundary(Box::new(PreparedBoundary::new(*boundary)?)),
+            Step::Configure(change) => Self::Configure(change),
+            Step::Upgrade(upgrade) => {
+                let Upgrade { boundary, change } = *upgrade;
+                Self::Upgrade(Box::new(PreparedBoundary::new(boundary)?), change)
+            }
         })
     }
 }
@@ -174,7 +182,7 @@ fn has_all_boundaries(conn: &Connection, head: &Head, unit: &Prepared) -> Fallib
         .steps
         .iter()
         .filter_map(|step| match step {
-            PreparedStep::Boundary(boundary) => Some(boundary),
+            PreparedStep::Boundary(boundary) | PreparedStep::Upgrade(boundary, _) => Some(boundary),
             _ => None,
         })
         .peekable();
@@ -225,7 +233,22 @@ impl<'a> Chain<'a> {
             _ => tx.nested(|| match step {
                 PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
                 PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
+                PreparedStep::Boundary(boundary)
+                    if boundary.boundary.receipt.kind == BoundaryKind::Upgrade =>
+                {
+                    Err(conflict("an upgrade takes a spec with it").into())
+                }
                 PreparedStep::Boundary(boundary) => self.boundary(tx, boundary),
+                PreparedStep::Configure(change) => {
+                    self.write_waiting(tx)?;
+                    Ok(specs::configure(tx, &mut self.head, change)?)
+                }
+                PreparedStep::Upgrade(boundary, change) => {
+                    self.write_waiting(tx)?;
+                    self.check_boundary(tx, boundary)?;
+                    specs::upgrade(tx, &mut self.head, &boundary.boundary, change)?;
+                    self.boundary(tx, boundary)
+                }
                 PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
             })?,
         };

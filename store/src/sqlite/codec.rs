@@ -142,7 +142,7 @@ pub(super) fn event_code(kind: EventKind) -> i64 {
 
 /// Reads an event's kind.
 pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
-    const KINDS: [EventKind; 22] = [
+    const KINDS: [EventKind; 26] = [
         EventKind::HostJoined,
         EventKind::HostGone,
         EventKind::AgentCreated,
@@ -165,6 +165,10 @@ pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
         EventKind::AgentDeleted,
         EventKind::AgentSuspended,
         EventKind::InputsAbandoned,
+        EventKind::AgentUpgraded,
+        EventKind::SpecChanged,
+        EventKind::LabelsChanged,
+        EventKind::AgentStuck,
     ];
     KINDS
         .into_iter()

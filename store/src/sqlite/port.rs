@@ -1,5 +1,6 @@
 //! `RuntimeStore`: each method as one write or one read.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +20,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, KeptSnapshot,
-    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step, StoreError,
-    StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Boundary, Handoff,
+    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
+    PrepareRequest, Pruned, Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
+    Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -34,7 +35,7 @@ use super::sql::execute;
 use super::writer::Work;
 use super::{
     SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, lifecycle,
-    migrations, operations, outbox, plugins, retention, sessions, snapshots, state, timers,
+    migrations, operations, outbox, plugins, retention, sessions, snapshots, specs, state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -52,16 +53,18 @@ fn failed(error: StoreError) -> UnitOutcome {
 
 /// About how many bytes encoding a unit has to go through.
 fn weight(unit: &Unit) -> usize {
+    let of_boundary = |boundary: &Boundary| {
+        let snapshot = boundary.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
+        let state = boundary.state.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len);
+        let outputs = boundary.outputs.iter().map(|output| output.payload.len());
+        snapshot + state.sum::<usize>() + outputs.sum::<usize>()
+    };
     let of_step = |step: &Step| match step {
         Step::Accept { input, .. } => input.input.payload.len(),
-        Step::Attempts(_) => 0,
+        Step::Attempts(_) | Step::Configure(_) => 0,
         Step::Checkpoint(snapshot) => snapshot.state.len(),
-        Step::Boundary(boundary) => {
-            let snapshot = boundary.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
-            let state = boundary.state.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len);
-            let outputs = boundary.outputs.iter().map(|output| output.payload.len());
-            snapshot + state.sum::<usize>() + outputs.sum::<usize>()
-        }
+        Step::Boundary(boundary) => of_boundary(boundary),
+        Step::Upgrade(upgrade) => of_boundary(&upgrade.boundary),
     };
     unit.steps.iter().map(of_step).sum()
 }
@@ -177,6 +180,11 @@ impl RuntimeStore for SqliteStore {
             None => Ok(Vec::new()),
         })
         .await
+    }
+
+    async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| specs::set_labels(tx, &agent, &labels)).await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -92,6 +92,11 @@ impl Driver {
                     // The caller may be gone.
                     let _ = done.send(Err(busy));
                 }
+                Some(Command::Respec(request)) => {
+                    let busy = CommandError::Failed { reason: "agent is held at a boundary".into() };
+                    // The caller may be gone.
+                    let _ = request.done.send(Err(busy));
+                }
                 Some(Command::Freeze { done }) => drop(done),
                 Some(Command::Stop { end, done }) => {
                     self.finish_stop(done);
@@ -105,7 +110,7 @@ impl Driver {
 impl Loaded {
     /// Takes a snapshot of the head. Where a journal tail will build on it, the guest goes on in a new instance, which also
     /// proves it. Blocks. The guest is gone after any failure.
-    fn snapshot(&mut self, clock: &dyn Clock) -> Result<Snapshot, GuestError> {
+    pub(super) fn snapshot(&mut self, clock: &dyn Clock) -> Result<Snapshot, GuestError> {
         let author = &self.author;
         let Some(mut guest) = self.guest.take() else { return Err(GuestError::Interrupted) };
         let context = self.head.context(&author.owner);

@@ -29,6 +29,7 @@ fn chain(length: u64) -> Vec<Receipt> {
             elapsed_us: 1,
             fuel: None,
             committed_at_ms: revision,
+            from: None,
         };
         parent = receipt.digest();
         receipt

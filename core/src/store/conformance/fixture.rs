@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::event::{Event, NewEvent};
 use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision,
-    RunId, Seq,
+    RunId, Seq, SpecRevision,
 };
 use crate::input::{
     DeadLetterReason, DeliveryStamp, Input, InputState, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome,
@@ -254,7 +254,7 @@ pub(super) struct Chain {
     pub(super) owner: Owner,
     host: HostId,
     plugin: Digest,
-    spec_revision: crate::id::SpecRevision,
+    spec_revision: SpecRevision,
     pub(super) base: Revision,
     pub(super) revision: Revision,
     pub(super) head: Digest,
@@ -317,6 +317,7 @@ impl Chain {
             elapsed_us: 10,
             fuel: None,
             committed_at_ms: super::START_MS + revision.0,
+            from: None,
         };
         let ends = turn
             .ends

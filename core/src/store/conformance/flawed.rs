@@ -3,6 +3,7 @@
 //! `FlawedFactory` wraps the stores of another factory. A test runs the suite on it and asserts that the cases named by
 //! `Flaw::noticed_by` fail: a suite that passes a flawed store proves nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -304,6 +305,10 @@ impl RuntimeStore for Flawed {
 
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         self.inner.kept_snapshots(agent).await
+    }
+
+    async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
+        self.inner.set_labels(agent, labels).await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -8,7 +8,7 @@ use crate::input::{AbandonReason, DeliveryStamp, InputEvent, InputState, NewInpu
 use crate::journal::JournalEntry;
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::output::{OutputState, StoredOutput};
-use crate::receipt::Receipt;
+use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::store::agent::StoredInput;
 use crate::store::commit::{
@@ -106,13 +106,10 @@ impl Tables {
     fn has_all_boundaries(&self, owner: &Owner, base: Revision, steps: &[Step]) -> bool {
         let rows = &self.agents[&owner.agent];
         let mut boundaries = 0;
-        let are_stored = steps.iter().all(|step| match step {
-            Step::Boundary(boundary) => {
-                boundaries += 1;
-                let receipt = &boundary.receipt;
-                rows.receipt(receipt.generation, receipt.revision) == Some(receipt)
-            }
-            _ => true,
+        let are_stored = steps.iter().filter_map(Step::boundary).all(|boundary| {
+            boundaries += 1;
+            let receipt = &boundary.receipt;
+            rows.receipt(receipt.generation, receipt.revision) == Some(receipt)
         });
         base < rows.portable().revision && boundaries > 0 && are_stored
     }
@@ -123,6 +120,11 @@ impl Tables {
             Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation),
             Step::Attempts(attempts) => Ok(write_attempts(rows, &attempts)?),
             Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
+            Step::Configure(change) => Ok(self.configure(owner, change, now_ms)?),
+            Step::Upgrade(upgrade) => Ok(self.upgrade(owner, *upgrade, now_ms)?),
+            Step::Boundary(boundary) if boundary.receipt.kind == BoundaryKind::Upgrade => {
+                Err(conflict("an upgrade takes a spec with it").into())
+            }
             Step::Boundary(boundary) => {
                 check_boundary(rows, owner, &boundary)?;
                 let events = write_boundary(rows, *boundary, now_ms);
@@ -378,7 +380,7 @@ fn keep_snapshot(rows: &mut AgentRows, snapshot: Snapshot) {
     rows.prune_journal();
 }
 
-fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Result<(), StoreError> {
+pub(super) fn check_boundary(rows: &AgentRows, owner: &Owner, boundary: &Boundary) -> Result<(), StoreError> {
     let receipt = &boundary.receipt;
     let portable = rows.portable();
     if !portable.lifecycle.takes_boundary(receipt.kind) {
@@ -432,7 +434,7 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 }
 
 /// Writes a boundary that was checked, and answers its events.
-fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
+pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
     let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, operations, events } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();

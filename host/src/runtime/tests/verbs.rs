@@ -20,20 +20,20 @@ async fn verb(runtime: &Runtime, agent: &str, verb: VerbCall) -> Result<VerbRepo
 }
 
 /// Does a verb that must succeed, and checks that the report's state is the one that is shown.
-async fn act(runtime: &Runtime, agent: &str, what: VerbCall, state: &str) -> VerbReport {
+pub(super) async fn act(runtime: &Runtime, agent: &str, what: VerbCall, state: &str) -> VerbReport {
     let report = verb(runtime, agent, what).await.unwrap();
     assert_eq!(report.to, state, "{report:?}");
     report
 }
 
-async fn show(runtime: &Runtime, agent: &str) -> AgentView {
+pub(super) async fn show(runtime: &Runtime, agent: &str) -> AgentView {
     match call(runtime, agent, AgentCall::Show).await {
         Ok(AgentReply::Agent(view)) => *view,
         other => panic!("{other:?}"),
     }
 }
 
-async fn becomes(runtime: &Runtime, agent: &str, state: &str) -> AgentView {
+pub(super) async fn becomes(runtime: &Runtime, agent: &str, state: &str) -> AgentView {
     let seen = async {
         loop {
             let view = show(runtime, agent).await;

@@ -228,6 +228,7 @@ impl Desk {
             elapsed_us: 1,
             fuel: None,
             committed_at_ms: 1,
+            from: None,
         };
         self.head = receipt.digest();
         let outcome = Outcome::Committed {
