@@ -31,6 +31,7 @@ mod loading;
 pub mod pool;
 pub mod prover;
 pub mod rebuild;
+pub mod sabotage;
 mod tail;
 pub mod turn;
 

@@ -1,16 +1,46 @@
-//! Failpoints: one name per gap between two durable steps. The list of names is the list of crash tests.
+//! Failpoints: one name per gap between two durable steps. The list of names is the list of crash tests: the suite `crash`
+//! takes it from the program and fails when it knows no way to one of them.
 //!
 //! Compiled to nothing without the feature `test-util`; the product carries none.
 
 /// Every failpoint, in the order of the paths they stand on.
 pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
     &[
+        "key.before-rename",
+        "store.open.before-log-replaced",
+        "store.open.after-log-replaced",
+        "store.open.before-schema",
+        "store.open.after-schema",
+        "session.after-join",
+        "session.after-bury",
+        "session.before-leave",
+        "session.after-leave",
+        "lease.after-acquire",
+        "peers.before-rename",
+        "plugin.before-put",
+        "plugin.after-put",
+        "plugin.after-remove",
+        "agent.after-create",
+        "agent.after-broken",
+        "input.after-accept",
+        "input.after-accept-behind",
+        "input.after-stage",
+        "input.after-attempt",
+        "input.after-redrive",
+        "turn.after-guest-call",
         "turn.before-commit-queued",
         "turn.after-commit",
         "checkpoint.before-commit",
         "checkpoint.after-commit",
+        "store.before-commit",
+        "store.after-commit",
+        "store.before-checkpoint",
+        "store.after-checkpoint",
         "outbox.before-send",
+        "outbox.after-accept",
         "outbox.after-send",
+        "outbox.before-end",
+        "outbox.after-end",
         "timer.before-fire",
         "timer.after-fire",
         "lifecycle.before-commit",

@@ -8,6 +8,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, PermissionsExt};
 use ed25519_dalek::{Signer, SigningKey};
 use godwit_core::digest::Digest;
+use godwit_core::failpoint;
 use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
 
@@ -60,6 +61,7 @@ impl HostKey {
         let mut file = dir.open_with(&temporary, &options)?;
         writeln!(file, "{}", Digest(key.0.to_bytes()))?;
         file.sync_all()?;
+        failpoint::hit("key.before-rename");
         dir.rename(&temporary, dir, KEY_FILE)?;
         dir.open(".")?.sync_all()?;
         Ok(key)

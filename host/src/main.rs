@@ -4,15 +4,30 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     #[cfg(feature = "test-util")]
-    failpoints::arm();
+    {
+        failpoints::arm();
+        failpoints::sabotage();
+    }
     godwit::cli::run()
 }
 
 #[cfg(feature = "test-util")]
 mod failpoints {
-    //! Arms failpoints from `GODWIT_FAILPOINTS=NAME=abort|stop[:HIT],...`; only in test builds.
+    //! Arms failpoints from `GODWIT_FAILPOINTS=NAME=abort|stop[:HIT],...`, and breaks what `GODWIT_BREAK` and `GODWIT_POISON`
+    //! name (the store reads its own part); only in test builds.
 
+    use godwit_core::agent::sabotage::{open_gate, poison};
     use godwit_core::failpoint::{Action, NAMES, arm as arm_one};
+
+    pub(crate) fn sabotage() {
+        let broken = std::env::var("GODWIT_BREAK").unwrap_or_default();
+        if broken.split(',').any(|part| part.trim() == "no-output-gate") {
+            open_gate();
+        }
+        if let Ok(payload) = std::env::var("GODWIT_POISON") {
+            poison(payload.into_bytes());
+        }
+    }
 
     pub(crate) fn arm() {
         let Ok(text) = std::env::var("GODWIT_FAILPOINTS") else {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use cap_std::fs::Dir;
+use godwit_core::failpoint;
 use godwit_core::id::HostId;
 
 use crate::config::parse_peer;
@@ -81,6 +82,7 @@ impl PeerBook {
             writeln!(file, "{key}@{address}")?;
         }
         file.sync_all()?;
+        failpoint::hit("peers.before-rename");
         self.dir.rename(&temporary, &self.dir, FILE)?;
         self.dir.open(".")?.sync_all()
     }

@@ -17,6 +17,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use godwit_core::agent::{AgentEnv, End, GuestPool, Notice, prover};
+use godwit_core::failpoint;
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::{HostId, InputId};
 use godwit_core::lease::LeaseProfile;
@@ -205,9 +206,11 @@ impl Runtime {
         if within(SHUTDOWN_MAX, inner.tasks.close()).await.is_none() {
             tracing::warn!("some tasks did not end in time");
         }
+        failpoint::hit("session.before-leave");
         if let Err(error) = inner.store.leave(self.session().incarnation).await {
             tracing::warn!(%error, "leases can't be freed");
         }
+        failpoint::hit("session.after-leave");
         inner.mesh.close().await;
         let pool = inner.env.pool.clone();
         if tokio::task::spawn_blocking(move || pool.close()).await.is_err() {

@@ -58,6 +58,13 @@ pub(crate) const SUITES: &[Suite] = &[
         packages: Packages::Named("godwit-it"),
     },
     Suite {
+        name: "crash",
+        about: "does a death in any gap between two durable steps lose or double anything?",
+        needs_hosts: true,
+        targets: &[],
+        packages: Packages::Named("godwit-crash"),
+    },
+    Suite {
         name: "cluster",
         about: "do several processes survive kill -9, SIGSTOP and migration under load?",
         needs_hosts: true,

@@ -9,11 +9,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::agent::AgentEnv;
 use crate::agent::chain::{Chain, Origin, RanTurn};
 use crate::agent::control::Control;
 use crate::agent::loading::{Loaded, outside_context};
 use crate::agent::tail::Write;
+use crate::agent::{AgentEnv, sabotage};
+use crate::failpoint;
 use crate::guest::{Answers, GuestError, TurnContext};
 use crate::input::Input;
 use crate::journal::JournalEntry;
@@ -70,6 +71,9 @@ impl Burst {
                 }
             }
         }
+        if !self.chain.is_empty() {
+            failpoint::hit("turn.after-guest-call");
+        }
         // While other jobs wait, the thread is theirs, and their units can share a commit with this one.
         let is_lone = is_short() && !env.pool.has_waiting();
         // Fence place 2: what was computed under a lease that has run out is not committed.
@@ -103,6 +107,7 @@ impl Burst {
             Origin::Init => guest.init(&context)?,
             Origin::Direct(_) | Origin::Queued(_) | Origin::Batch(_) => {
                 let inputs: Vec<Input> = origin.inputs().into_iter().cloned().collect();
+                sabotage::taste(&inputs);
                 guest.handle(&context, &inputs)?
             }
         };

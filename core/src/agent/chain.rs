@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::agent::AskRequest;
+use crate::agent::{AskRequest, sabotage};
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
@@ -143,6 +143,7 @@ impl Chain {
 
     /// Commits.
     pub(crate) async fn commit(&mut self, store: &dyn RuntimeStore) -> UnitOutcome {
+        sabotage::release_early(&mut self.pending);
         failpoint::hit("turn.before-commit-queued");
         let outcome = store.commit_turns(self.unit()).await;
         failpoint::hit("turn.after-commit");
@@ -151,6 +152,7 @@ impl Chain {
 
     /// Commits on this thread if the store does that now; `None` leaves the chain as it is.
     pub(crate) fn commit_here(&mut self, store: &dyn RuntimeStore) -> Option<UnitOutcome> {
+        sabotage::release_early(&mut self.pending);
         match store.commit_turns_here(self.unit()) {
             Ok(outcome) => {
                 failpoint::hit("turn.after-commit");

@@ -331,6 +331,7 @@ impl Driver {
         tracing::error!(agent = %self.agent, reason = reason.name(), error = reason.message(), "agent is broken");
         match self.change(&Verb::Break(reason.clone())).await {
             Ok(_) => {
+                failpoint::hit("agent.after-broken");
                 self.broken = Some(reason);
                 Err(End::Broken)
             }
@@ -411,6 +412,7 @@ impl Driver {
         let incarnation = self.lease.incarnation;
         let accepting = requests.iter().map(|request| store.accept(request.input.clone(), incarnation));
         let accepted = join_all(accepting).await;
+        failpoint::hit("input.after-accept-behind");
         for (request, accepted) in requests.into_iter().zip(accepted) {
             let AskRequest { input, answer } = *request;
             let id = input.input.id;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::limits::{CONFIG_BYTES_MAX, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX};
 use godwit_core::spec::{Durability, Spec};
@@ -90,6 +91,7 @@ impl Runtime {
         let created =
             if recreates && is_deleted { store.recreate(new).await } else { store.create(new).await };
         let is_new = created.map_err(store_error)?;
+        failpoint::hit("agent.after-create");
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
         let row = row.ok_or(CallError::NotFound { agent })?;
         Ok((self.view(&row).await?, is_new))

@@ -178,7 +178,10 @@ impl Runtime {
             }
         }
         if !ends.is_empty() {
-            match self.inner().store.end_outputs(&owned.owner(), &ends).await {
+            failpoint::hit("outbox.before-end");
+            let ended = self.inner().store.end_outputs(&owned.owner(), &ends).await;
+            failpoint::hit("outbox.after-end");
+            match ended {
                 Ok(()) => {}
                 Err(StoreError::Fenced { .. }) => is_stale = true,
                 Err(error) => {
@@ -314,6 +317,7 @@ impl Runtime {
         }
         match self.inner().store.accept(input.clone(), self.session().incarnation).await {
             Ok(Accepted::New { .. }) => {
+                failpoint::hit("outbox.after-accept");
                 self.look_at(agent, self.may_wake(input).await).await;
                 Delivered::Acknowledged
             }

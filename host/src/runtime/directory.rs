@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::agent::{self, Grant, Handle, WarmGuest};
+use godwit_core::failpoint;
 use godwit_core::id::AgentId;
 use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
 use godwit_core::store::{Owner, StoreError};
@@ -186,6 +187,7 @@ impl Runtime {
         let mut granted =
             self.inner().store.acquire(current.incarnation, std::slice::from_ref(agent)).await?;
         let lease = granted.pop().unwrap_or(Err(StoreError::NoAgent))?;
+        failpoint::hit("lease.after-acquire");
         let guard = LeaseGuard::new(current.lease.clone(), lease.token);
         Ok(self.inner().directory.enter(lease, guard))
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use godwit_core::digest::Digest;
+use godwit_core::failpoint;
 use godwit_core::guest::{LoadError, LoadedPlugin};
 use godwit_core::limits::{PLUGIN_BYTES_MAX, TEXT_BYTES_MAX};
 use godwit_core::spec::PluginInfo;
@@ -81,7 +82,9 @@ impl Runtime {
         {
             return Ok((known, false));
         }
+        failpoint::hit("plugin.before-put");
         let is_new = self.inner().store.put_plugin(info.clone(), component).await.map_err(store_error)?;
+        failpoint::hit("plugin.after-put");
         Ok((info, is_new))
     }
 
@@ -131,7 +134,9 @@ impl Runtime {
     /// # Errors
     /// `Conflict` while an agent names it.
     pub async fn remove_plugin(&self, digest: Digest) -> Result<bool, CallError> {
-        self.inner().store.remove_plugin(digest).await.map_err(store_error)
+        let removed = self.inner().store.remove_plugin(digest).await.map_err(store_error);
+        failpoint::hit("plugin.after-remove");
+        removed
     }
 }
 

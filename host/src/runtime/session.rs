@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use godwit_core::failpoint;
 use godwit_core::id::Incarnation;
 use godwit_core::lease::{LeaseProfile, SessionLease};
 use godwit_core::store::{SessionRequest, StoreError};
@@ -36,6 +37,7 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
         now_ms: inner.clock.wall_ms(),
     };
     let session = inner.store.join(request).await?;
+    failpoint::hit("session.after-join");
     tracing::info!(incarnation = %session.incarnation, shared = session.ttl.is_some(), "joined the store");
     Ok(match session.ttl {
         None => Current { incarnation: session.incarnation, lease: SessionLease::unlimited(), profile: None },
@@ -140,6 +142,7 @@ async fn take_over(runtime: &Runtime) {
     match runtime.inner().store.bury_expired().await {
         Ok(buried) if buried.is_empty() => {}
         Ok(buried) => {
+            failpoint::hit("session.after-bury");
             tracing::info!(sessions = ?buried, "buried expired sessions");
             runtime.inner().rescan.notify_one();
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use godwit_core::agent::{Answer, NotAccepted};
+use godwit_core::failpoint;
 use godwit_core::id::{AgentId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal, check_submittable};
 use godwit_core::input::{AbandonReason, Input, NewInput, Policy};
@@ -49,6 +50,7 @@ impl Runtime {
             }
             AgentCall::Redrive { input } => {
                 store.redrive(agent, *input).await.map_err(store_error)?;
+                failpoint::hit("input.after-redrive");
                 self.look_at(agent, true).await;
                 self.reload(agent).await;
                 AgentReply::Done
@@ -210,6 +212,7 @@ impl Runtime {
         let (is_duplicate, outcome) = (false, None);
         match self.inner().store.accept(input, self.session().incarnation).await {
             Ok(Accepted::New { seq }) => {
+                failpoint::hit("input.after-accept");
                 if submission.supersedes.is_some() {
                     self.reload(agent).await;
                 }

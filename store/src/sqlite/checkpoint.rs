@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
+use godwit_core::failpoint;
 use rusqlite::Connection;
 
 use super::connection::connect;
@@ -97,7 +98,10 @@ fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared) {
             Order::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
             Order::Restart => "PRAGMA wal_checkpoint(RESTART)",
         };
-        match checkpoint(&conn, statement) {
+        failpoint::hit("store.before-checkpoint");
+        let done = checkpoint(&conn, statement);
+        failpoint::hit("store.after-checkpoint");
+        match done {
             Ok((_, pages, _)) if pages > WARN_PAGES => {
                 tracing::warn!(
                     pages,

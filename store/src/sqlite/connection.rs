@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use godwit_core::failpoint;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, MigrationDefinitionError, Migrations};
@@ -58,6 +59,7 @@ pub(super) fn open(path: &Path, mode: SqliteMode, store: [u8; 16]) -> Result<Ope
     lock.sign(is_alone)?;
     let mut writer = connect(path)?;
     bring_up_to_date(&mut writer, path, is_alone)?;
+    failpoint::hit("store.open.after-schema");
     let store = identify(&writer, store).map_err(engine("read", path))?;
     sync_directory(path)?;
     if mode == SqliteMode::Shared && is_alone {
@@ -132,7 +134,9 @@ fn rewrite_log(path: &Path) -> Result<(), OpenError> {
         .map_err(io("create", &copy))?;
     std::io::copy(&mut source, &mut target).map_err(io("write", &copy))?;
     target.sync_all().map_err(io("sync", &copy))?;
+    failpoint::hit("store.open.before-log-replaced");
     std::fs::rename(&copy, &log).map_err(io("replace", &log))?;
+    failpoint::hit("store.open.after-log-replaced");
     sync_directory(path)
 }
 
@@ -234,6 +238,7 @@ fn bring_up_to_date(conn: &mut Connection, path: &Path, is_alone: bool) -> Resul
         return Err(OpenError::OlderSchema { path, found, known });
     }
     conn.pragma_update(None, "application_id", APPLICATION_ID).map_err(engine("mark", path))?;
+    failpoint::hit("store.open.before-schema");
     Migrations::from_slice(SCHEMA).to_latest(conn).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => engine("set up", path)(err),
         rusqlite_migration::Error::MigrationDefinition(MigrationDefinitionError::DatabaseTooFarAhead) => {

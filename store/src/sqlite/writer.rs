@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use godwit_core::failpoint;
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
 use rusqlite::{Connection, ErrorCode};
@@ -346,8 +347,12 @@ impl Writer {
                 return self.roll_back(error);
             }
         }
+        failpoint::hit("store.before-commit");
         match run_cached(&self.conn, "COMMIT") {
-            Ok(()) => Group::Durable,
+            Ok(()) => {
+                failpoint::hit("store.after-commit");
+                Group::Durable
+            }
             Err(error) => self.after_failed_commit(&error),
         }
     }

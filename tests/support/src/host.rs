@@ -59,16 +59,24 @@ impl HostOptions {
     /// # Errors
     /// When it does not get ready.
     pub async fn start(self) -> Result<Host> {
+        let mut host = self.prepare()?;
+        host.start(&[]).await?;
+        Ok(host)
+    }
+
+    /// A host that has not been started yet: only `Host::start` and `Host::dies_at_start` may be used before it is ready.
+    ///
+    /// # Errors
+    /// When its data directory can't be made.
+    pub fn prepare(self) -> Result<Host> {
         std::fs::create_dir_all(&self.data)?;
-        let mut host = Host {
+        Ok(Host {
             log: self.data.with_extension("log"),
             options: self,
             peers: Vec::new(),
             ready: None,
             process: None,
-        };
-        host.start(&[]).await?;
-        Ok(host)
+        })
     }
 }
 
@@ -117,6 +125,17 @@ impl Host {
         Ok(())
     }
 
+    /// Starts it so that it aborts itself before it is ready.
+    ///
+    /// # Errors
+    /// When it gets ready, or ends in another way.
+    pub async fn dies_at_start(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let Err(error) = self.start(variables).await else {
+            bail!("host {} got ready", self.options.name);
+        };
+        if is_abort(&error) { Ok(()) } else { Err(error) }
+    }
+
     /// What it said when it got ready.
     ///
     /// # Panics
@@ -146,6 +165,20 @@ impl Host {
     /// When the command fails.
     pub async fn add_peer(&mut self, peer: String) -> Result<()> {
         self.cli(&["peer", "add", &peer]).await?.ok()?;
+        self.peers.push(peer);
+        Ok(())
+    }
+
+    /// As `add_peer`, over HTTP: no second process.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn know(&mut self, peer: String) -> Result<()> {
+        let body = Some(serde_json::json!({ "peer": peer }));
+        let reply = self.client().call(reqwest::Method::POST, "/v1/peers", body).await?;
+        if !(200..300).contains(&reply.status) {
+            bail!("peer {peer}: {} {}", reply.status, reply.body);
+        }
         self.peers.push(peer);
         Ok(())
     }
@@ -242,6 +275,11 @@ impl Host {
     pub fn program(&self) -> &Path {
         &self.options.program
     }
+}
+
+/// Whether a start failed because the process aborted itself.
+pub fn is_abort(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("signal: 6")
 }
 
 impl Drop for Host {

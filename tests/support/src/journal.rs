@@ -16,6 +16,8 @@ pub struct Operation {
     pub agent: String,
     /// The idempotency key, the same at each try.
     pub key: String,
+    /// What was submitted, the same at each try.
+    pub payload: String,
     /// What each try was told, in order.
     pub fates: Vec<Fate>,
     /// From the first try to the last answer.

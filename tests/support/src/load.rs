@@ -99,26 +99,65 @@ impl Load {
     }
 }
 
-/// One operation: the same key until a host has acknowledged it, or definitely refused it for good.
 async fn operate(plan: &Plan, client: usize, index: u64) -> Operation {
-    let began = Instant::now();
-    let key = format!("{}-{client}-{index}", plan.prefix);
-    let agent = &plan.agents[client % plan.agents.len()];
-    let mut fates = Vec::new();
-    for turn in 0.. {
-        let door = &plan.doors[(client + index as usize + turn) % plan.doors.len()];
-        let fate = if index.is_multiple_of(2) {
-            door.ask_within(agent, PAYLOAD, Some(&key), ASK_MAX).await
-        } else {
-            door.send(agent, PAYLOAD, Some(&key)).await
-        };
-        let is_unknown = matches!(fate, Fate::Unknown(_));
-        let is_over = !fate.is_worth_repeating() || (is_unknown && !plan.repeats);
-        fates.push(fate);
-        if is_over || began.elapsed() > REPEAT_MAX {
-            break;
+    let how = if index.is_multiple_of(2) { How::Ask } else { How::Send };
+    let order = Order {
+        client,
+        index,
+        agent: plan.agents[client % plan.agents.len()].clone(),
+        key: format!("{}-{client}-{index}", plan.prefix),
+        payload: PAYLOAD.to_owned(),
+        how,
+    };
+    order.carry_out(&plan.doors, plan.repeats).await
+}
+
+/// How something is submitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// The client waits for the end.
+    Ask,
+    /// The client waits for durable acceptance.
+    Send,
+}
+
+/// One thing that a client wants done.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Who.
+    pub client: usize,
+    /// The client's count.
+    pub index: u64,
+    /// Of which agent.
+    pub agent: String,
+    /// Under which key.
+    pub key: String,
+    /// What is submitted.
+    pub payload: String,
+    /// By which door.
+    pub how: How,
+}
+
+impl Order {
+    /// Submits it under the same key until a host has acknowledged it, or definitely refused it for good.
+    pub async fn carry_out(self, doors: &[Client], repeats: bool) -> Operation {
+        let began = Instant::now();
+        let Self { client, index, agent, key, payload, how } = self;
+        let mut fates = Vec::new();
+        for turn in 0.. {
+            let door = &doors[(client + index as usize + turn) % doors.len()];
+            let fate = match how {
+                How::Ask => door.ask_within(&agent, payload.clone(), Some(&key), ASK_MAX).await,
+                How::Send => door.send(&agent, payload.clone(), Some(&key)).await,
+            };
+            let is_unknown = matches!(fate, Fate::Unknown(_));
+            let is_over = !fate.is_worth_repeating() || (is_unknown && !repeats);
+            fates.push(fate);
+            if is_over || began.elapsed() > REPEAT_MAX {
+                break;
+            }
+            tokio::time::sleep(REPEAT_AFTER).await;
         }
-        tokio::time::sleep(REPEAT_AFTER).await;
+        Operation { client, index, agent, key, payload, fates, took: began.elapsed() }
     }
-    Operation { client, index, agent: agent.clone(), key, fates, took: began.elapsed() }
 }

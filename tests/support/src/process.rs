@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -58,13 +58,21 @@ impl Process {
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(READY_MAX, lines.next_line()).await;
         let Ok(Ok(Some(line))) = line else {
-            let end = process.log_end(20);
-            bail!("{} did not get ready:\n{end}", program.display());
+            return Err(process.unready(program).await);
         };
         let ready = Ready::parse(&line)?;
         // Whatever else it prints must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         Ok((process, ready))
+    }
+
+    /// Why a process that printed no ready line did not.
+    async fn unready(mut self, program: &Path) -> anyhow::Error {
+        let status = match tokio::time::timeout(Duration::from_secs(1), self.child.wait()).await {
+            Ok(Ok(status)) => status.to_string(),
+            _ => "it still runs".to_owned(),
+        };
+        anyhow!("{} did not get ready: {status}\n{}", program.display(), self.log_end(20))
     }
 
     /// The process's id.

@@ -7,6 +7,7 @@ use crate::agent::chain::{Chain, Origin, Pending};
 use crate::agent::turn::{self, Verdict};
 use crate::agent::{Answer, AskRequest, End, NotAccepted, Notice};
 use crate::event::{EventKind, NewEvent};
+use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::{InputId, Seq};
 use crate::input::{InputState, Outcome};
@@ -237,6 +238,7 @@ impl Driver {
             Verdict::Again { attempts } => {
                 chain.push_attempts(origin, InputState::Queued, attempts, deaths);
                 self.commit(chain).await?;
+                failpoint::hit("input.after-attempt");
                 self.loaded = None;
                 self.pause_longer();
                 Ok(())

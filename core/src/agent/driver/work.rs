@@ -8,6 +8,7 @@ use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
 use crate::agent::pool::Alone;
 use crate::agent::turn::{self, Start};
 use crate::agent::{End, Ending, Interrupted, Notice};
+use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::Revision;
 use crate::input::{FaultKind, InputState};
@@ -146,6 +147,7 @@ impl Driver {
         let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
         chain.push_attempts(Origin::queued(inputs.clone()), InputState::Staged, attempts, deaths);
         self.commit(chain).await?;
+        failpoint::hit("input.after-stage");
         Ok(self.loaded.is_some().then(|| Origin::queued(inputs)))
     }
 

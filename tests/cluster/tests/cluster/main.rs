@@ -7,7 +7,6 @@ mod components;
 mod crash;
 mod damage;
 mod doors;
-mod failpoints;
 mod hostile;
 mod inputs;
 mod migrate;

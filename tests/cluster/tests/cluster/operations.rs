@@ -10,7 +10,7 @@ use godwit_support::web::Web;
 use crate::room::{SOON, shared};
 
 /// Gaps round the beginning and the end of an operation.
-pub(crate) const GAPS: &[&str] =
+const GAPS: &[&str] =
     &["operation.before-begin", "operation.after-begin", "operation.before-end", "operation.after-end"];
 
 const AGENT: &str = "fetcher";

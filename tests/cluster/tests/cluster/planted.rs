@@ -19,7 +19,8 @@ use crate::stale::held_commit;
 const AGENT: &str = "counted";
 
 fn operation(index: u64, key: &str, fates: Vec<Fate>) -> Operation {
-    Operation { client: 0, index, agent: AGENT.into(), key: key.into(), fates, took: Duration::ZERO }
+    let payload = "add 1".to_owned();
+    Operation { client: 0, index, agent: AGENT.into(), key: key.into(), payload, fates, took: Duration::ZERO }
 }
 
 async fn host(folder: &Folder, variables: &[(&str, &str)]) -> Result<Host> {

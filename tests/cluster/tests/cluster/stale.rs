@@ -63,6 +63,7 @@ async fn try_held_commit(variables: &[(&str, &str)]) -> Result<Option<Held>> {
         index: 0,
         agent: AGENT.into(),
         key: "held".into(),
+        payload: "add 1".into(),
         fates: vec![asked.await?],
         took: Duration::ZERO,
     };

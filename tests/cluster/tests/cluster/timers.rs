@@ -10,7 +10,7 @@ use godwit_support::wait::until;
 use crate::room::{SOON, shared};
 
 /// Gaps round the firing of a timer.
-pub(crate) const GAPS: &[&str] = &["timer.before-fire", "timer.after-fire"];
+const GAPS: &[&str] = &["timer.before-fire", "timer.after-fire"];
 
 const AGENT: &str = "sleeper";
 

@@ -33,6 +33,7 @@ fn good(count: u64) -> (Vec<Operation>, History) {
         index: seq - 1,
         agent: "c".into(),
         key: format!("k-0-{}", seq - 1),
+        payload: PAYLOAD.into(),
         fates: vec![Fate::Accepted(Answer {
             input_id: format!("i{seq}"),
             revision: Some(seq + 1),

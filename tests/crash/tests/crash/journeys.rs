@@ -1,0 +1,95 @@
+//! Which way leads to a failpoint. The names come from the program: one that no row here covers fails the suite.
+
+use crate::jobs::Job;
+use crate::jobs::Job::{
+    Break, Bulk, Checkpoint, Count, Create, Crowd, Fail, Pay, Peers, Relay, Tick, Upload,
+};
+
+/// How a run reaches its failpoint.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Journey {
+    pub(crate) way: Way,
+    /// The hit at which the host dies is one of 1 to this.
+    pub(crate) hits: u64,
+}
+
+/// What happens around it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// Clients work until the host dies.
+    Work(&'static [Job]),
+    /// The host dies in its first start in an empty directory.
+    FirstStart,
+    /// The host is killed at work, and dies in the start after it.
+    Restart,
+    /// The host is told to end, and dies on the way.
+    End,
+    /// Another host on the same file is killed; this one dies when it takes over.
+    TakeOver,
+    /// Agents move to another host; source or target dies, as the name says.
+    Move(Stores),
+}
+
+/// Between which hosts an agent moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stores {
+    /// Each has its own.
+    Separate,
+    /// Both share a file.
+    Shared,
+    /// The seed decides.
+    Either,
+}
+
+const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay];
+
+/// Names that begin so, and the way to them; the longest beginning counts.
+const JOURNEYS: &[(&str, Way, u64)] = &[
+    ("agent.after-broken", Way::Work(&[Break, Count]), 2),
+    ("agent.after-create", Way::Work(&[Create, Count]), 5),
+    ("checkpoint.", Way::Work(&[Checkpoint, Count, Pay]), 10),
+    ("input.", Way::Work(TURNS), 20),
+    ("input.after-attempt", Way::Work(&[Fail, Fail, Count]), 3),
+    ("input.after-redrive", Way::Work(&[Fail, Fail, Count]), 3),
+    ("input.after-stage", Way::Work(&[Fail, Fail, Count]), 3),
+    ("key.", Way::FirstStart, 1),
+    ("lease.", Way::Work(TURNS), 5),
+    ("migration.", Way::Move(Stores::Either), 1),
+    ("migration.source.after-handing-off", Way::Move(Stores::Separate), 1),
+    ("migration.source.after-moved", Way::Move(Stores::Separate), 1),
+    ("migration.source.after-prepared", Way::Move(Stores::Separate), 1),
+    ("migration.source.after-transferred", Way::Move(Stores::Shared), 1),
+    ("migration.target.after-prepared", Way::Move(Stores::Separate), 1),
+    ("migration.target.after-transfer", Way::Move(Stores::Separate), 1),
+    ("outbox.", Way::Work(&[Pay, Pay, Relay, Relay]), 40),
+    ("peers.", Way::Work(&[Peers, Count]), 10),
+    ("plugin.", Way::Work(&[Upload, Count]), 1),
+    ("session.after-bury", Way::TakeOver, 1),
+    ("session.after-join", Way::Restart, 1),
+    ("session.before-leave", Way::End, 1),
+    ("session.after-leave", Way::End, 1),
+    ("store.after-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),
+    ("store.before-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),
+    ("store.after-commit", Way::Work(TURNS), 60),
+    ("store.before-commit", Way::Work(TURNS), 60),
+    ("store.open.", Way::Restart, 1),
+    ("store.open.after-schema", Way::FirstStart, 1),
+    ("store.open.before-schema", Way::FirstStart, 1),
+    ("timer.", Way::Work(&[Tick, Count]), 10),
+    ("turn.", Way::Work(TURNS), 60),
+];
+
+/// Failpoints that nothing leads to from outside yet, with the reason.
+const CLOSED: &[(&str, &str)] = &[("lifecycle.before-drained", "no door retires an agent")];
+
+/// Why a failpoint can't be reached from outside.
+pub(crate) fn closed(name: &str) -> Option<&'static str> {
+    CLOSED.iter().find(|(closed, _)| *closed == name).map(|(_, reason)| *reason)
+}
+
+/// The way to a failpoint; none when nobody has thought of one.
+pub(crate) fn to(name: &str) -> Option<Journey> {
+    let rows = JOURNEYS.iter().filter(|(beginning, ..)| name.starts_with(beginning));
+    let (_, way, hits) = rows.max_by_key(|(beginning, ..)| beginning.len())?;
+    Some(Journey { way: *way, hits: *hits })
+}

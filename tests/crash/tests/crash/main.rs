@@ -1,0 +1,11 @@
+//! One question: does a host that dies, anywhere, lose or double anything? Real processes, clients that keep a journal
+//! outside of them, and a checker that shares no code with the product (`godwit_support::judge`).
+#![forbid(unsafe_code)]
+
+mod controls;
+mod jobs;
+mod journeys;
+mod matrix;
+mod pairs;
+mod runs;
+mod scene;

@@ -1,0 +1,102 @@
+//! Runs of two hosts: a migration in which one of them dies, and a takeover.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use godwit_support::cluster::Folder;
+use godwit_support::host::Host;
+use godwit_support::random::Random;
+
+use crate::jobs::{self, Job};
+use crate::journeys::Stores;
+use crate::runs::{Cell, Outcome, conclude, start};
+use crate::scene::{SOON, Scene, Template};
+
+const BUSY: &[Job] = &[Job::Count, Job::Count, Job::Pay, Job::Pay, Job::Relay];
+/// Agents of which one moves.
+const MOVERS: &[&str] = &["counter-0", "ledger-0", "relay-0", "sink"];
+const BEFORE: usize = 10;
+const AFTERWARDS: usize = 12;
+
+/// Host a is killed; host b, on the same file, dies when it has buried it.
+pub(crate) async fn take_over(
+    cell: &Cell,
+    template: &Template,
+    folder: &Folder,
+    armed: &[(&str, &str)],
+) -> Result<Outcome> {
+    let (mut a, mut b) = template.sharers(folder.path(), &[])?;
+    start(&mut a, &[]).await?;
+    start(&mut b, armed).await?;
+    let scene = Arc::new(Scene::new(vec![a.client(), b.client()], cell.seed));
+    let clients = jobs::start(&scene, BUSY);
+    scene.progress(BEFORE).await?;
+    a.kill().await?;
+    b.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+    let recoveries = vec![start(&mut b, &[]).await?, start(&mut a, &[]).await?];
+    scene.progress(AFTERWARDS).await?;
+    jobs::finish(&scene, clients).await?;
+    conclude(&scene, recoveries, &[&a]).await
+}
+
+/// An agent moves from a to b; the host that the failpoint stands on dies, and comes back.
+pub(crate) async fn migrate(
+    cell: &Cell,
+    stores: Stores,
+    template: &Template,
+    folder: &Folder,
+    armed: &[(&str, &str)],
+) -> Result<Outcome> {
+    let is_shared = match stores {
+        Stores::Separate => false,
+        Stores::Shared => true,
+        Stores::Either => cell.seed.is_multiple_of(2),
+    };
+    let (mut a, mut b) = if is_shared {
+        template.sharers(folder.path(), &[])?
+    } else {
+        (template.host(folder.path(), "a", &[])?, template.host(folder.path(), "b", &[])?)
+    };
+    let dies_at_source = cell.failpoint.starts_with("migration.source.");
+    start(&mut a, if dies_at_source { armed } else { &[] }).await?;
+    start(&mut b, if dies_at_source { &[] } else { armed }).await?;
+    if !is_shared {
+        let (of_a, of_b) = (a.peer(), b.peer());
+        a.know(of_b).await?;
+        b.know(of_a).await?;
+    }
+    let mover = MOVERS[Random::from_seed(cell.seed).below(MOVERS.len() as u64) as usize];
+    // On a shared file whoever is asked first owns the agent.
+    a.client().verb(mover, "checkpoint").await?;
+    let scene = Arc::new(Scene::new(vec![a.client(), b.client()], cell.seed));
+    let clients = jobs::start(&scene, BUSY);
+    scene.progress(BEFORE).await?;
+    move_until_death(&mut a, &mut b, dies_at_source, mover).await.with_context(|| cell.failpoint.clone())?;
+    let mortal = if dies_at_source { &mut a } else { &mut b };
+    let recovery = start(mortal, &[]).await?;
+    scene.progress(AFTERWARDS).await?;
+    jobs::finish(&scene, clients).await?;
+    let hosts: &[&Host] = if is_shared { &[&a] } else { &[&a, &b] };
+    conclude(&scene, vec![recovery], hosts).await
+}
+
+/// Starts the move, and starts it again when it fails before its failpoint.
+async fn move_until_death(a: &mut Host, b: &mut Host, dies_at_source: bool, mover: &str) -> Result<()> {
+    let (door, began) = (a.client(), Instant::now());
+    let mut migration = None;
+    while if dies_at_source { a.is_running() } else { b.is_running() } {
+        ensure!(began.elapsed() < SOON, "nobody dies");
+        migration = match migration {
+            // The answer may die with the host.
+            None => door.migrate(mover, "b").await.ok(),
+            Some(id) => match door.migration(&id).await {
+                Ok(over) if matches!(over.phase.as_str(), "failed" | "aborted") => None,
+                Ok(over) if over.phase == "complete" => bail!("{mover} moved, and nobody died"),
+                Ok(_) | Err(_) => Some(id),
+            },
+        };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
