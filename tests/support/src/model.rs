@@ -78,10 +78,10 @@ impl Step {
 }
 
 impl Kind {
-    /// The plugin of an agent of the suites, by its name: `KIND-...`, `sink` and `made` being counters.
+    /// The plugin of an agent of the suites, by its name: `KIND-...`; `sink`, `made` and `verbs` are counters.
     pub fn of(agent: &str) -> Option<Self> {
         match agent.split('-').next()? {
-            "counter" | "sink" | "made" => Some(Self::Counter),
+            "counter" | "sink" | "made" | "verbs" => Some(Self::Counter),
             "ledger" => Some(Self::Ledger),
             "relay" => Some(Self::Relay),
             "ticker" => Some(Self::Ticker),

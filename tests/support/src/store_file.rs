@@ -242,11 +242,8 @@ impl ReceiptBody {
         bytes.take(32)?; // plugin
         bytes.varint()?; // spec revision
         bytes.take(32)?; // effects
-        match bytes.take(1)? {
-            [0] => {}
-            [1] => drop(bytes.take(32)?), // state
-            other => bail!("{other:?} is neither none nor some"),
-        }
+        bytes.skip_digest()?; // state
+        bytes.skip_digest()?; // journal
         let parent = bytes.array()?;
         Ok(Self { agent, generation, revision, kind, inputs, token, host, incarnation, parent })
     }
@@ -265,6 +262,15 @@ impl<'a> Bytes<'a> {
 
     fn array(&mut self) -> Result<[u8; 32]> {
         Ok(self.take(32)?.try_into()?)
+    }
+
+    /// An optional digest.
+    fn skip_digest(&mut self) -> Result<()> {
+        match self.take(1)? {
+            [0] => Ok(()),
+            [1] => self.take(32).map(drop),
+            other => bail!("{other:?} is neither none nor some"),
+        }
     }
 
     fn counted(&mut self) -> Result<&'a [u8]> {

@@ -38,6 +38,10 @@ pub(crate) enum Job {
     Break,
     /// Checkpoints a counter.
     Checkpoint,
+    /// Uses the lifecycle verbs between additions.
+    Verbs,
+    /// Interrupts turns that would not end.
+    Interrupt,
     /// Loads components and removes every other one.
     Upload,
     /// Gives a peer one address after the other.
@@ -97,15 +101,20 @@ impl Worker {
                 Job::Create => self.create().await?,
                 Job::Break => self.make_broken().await?,
                 Job::Checkpoint => self.checkpoint().await?,
+                Job::Verbs => self.verbs().await?,
+                Job::Interrupt => self.interrupt().await?,
                 Job::Upload => self.upload().await?,
                 Job::Peers => self.peers().await?,
                 Job::Bulk => self.bulk().await,
             }
         }
-        if job == Job::Tick {
+        self.index += 1;
+        match job {
             // Nothing fires when all should be quiet.
-            self.index += 1;
-            self.submit("ticker-0", "stop".into(), How::Ask).await;
+            Job::Tick => drop(self.submit("ticker-0", "stop".into(), How::Ask).await),
+            // What was accepted while it rested must still run.
+            Job::Verbs => self.verb("verbs-0", "resume").await?,
+            _ => {}
         }
         Ok(())
     }
@@ -203,6 +212,34 @@ impl Worker {
         let highest = facts.checkpoints.entry(agent.into()).or_default();
         *highest = revision.max(*highest);
         Ok(())
+    }
+
+    /// Each verb in turn, and an addition after each. Nobody else uses the agent, so it is known which ones are refused: a
+    /// retired agent takes no input, a paused one runs none.
+    async fn verbs(&mut self) -> Result<()> {
+        const VERBS: &[&str] = &["pause", "resume", "recycle", "respawn", "retire", "resume", "reset"];
+        let verb = VERBS[self.index as usize % VERBS.len()];
+        self.verb("verbs-0", verb).await?;
+        if verb == "reset" {
+            self.scene.facts().resets.insert("verbs-0".into());
+        }
+        if verb != "retire" {
+            self.submit("verbs-0", "add 1".into(), How::Send).await;
+        }
+        Ok(())
+    }
+
+    /// Repeats a verb until it is done. One that was done by a call whose answer got lost may be illegal now.
+    async fn verb(&self, agent: &str, verb: &str) -> Result<()> {
+        self.call(Method::POST, &format!("/v1/agents/{agent}/{verb}"), None, &[409]).await.map(drop)
+    }
+
+    async fn interrupt(&mut self) -> Result<()> {
+        let agent = "hostile-1";
+        self.submit(agent, "loop".into(), How::Send).await;
+        // A moment for the turn to begin; one that has not is interrupted as well, or not at all.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        self.verb(agent, "interrupt").await
     }
 
     async fn upload(&mut self) -> Result<()> {

@@ -82,7 +82,7 @@ async fn a_death_in_any_gap_loses_and_doubles_nothing() -> Result<()> {
     if let Ok(only) = std::env::var(ONLY_VARIABLE) {
         names.retain(|name| name.contains(&only));
     }
-    names.retain(|name| match journeys::closed(name) {
+    names.retain(|name| match journeys::elsewhere(name) {
         Some(reason) => {
             println!("{name}: {reason}");
             false

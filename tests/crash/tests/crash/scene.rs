@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::client::Client;
 use godwit_support::cluster::Folder;
@@ -15,6 +15,7 @@ use godwit_support::journal::Journal;
 use godwit_support::judge::{Evidence, Sight, judge};
 use godwit_support::store_file::{HOME_HERE, StoreFile};
 use godwit_support::wait::until;
+use reqwest::Method;
 use serde_json::json;
 
 /// Longest wait for anything that should happen soon.
@@ -79,12 +80,17 @@ pub(crate) fn newcomer(folder: &Path) -> Result<Host> {
 }
 
 pub(crate) async fn create_agents(door: &Client) -> Result<()> {
-    for counter in ["counter-0", "counter-1", "sink"] {
-        door.create(counter, "counter").await?;
+    // One under each policy, so that dying is tried with snapshots and with replay.
+    for (counter, policy) in [("counter-0", "journal"), ("counter-1", "snapshot"), ("sink", "auto")] {
+        let spec = json!({ "plugin": "counter", "policy": policy });
+        let created = door.call(Method::PUT, &format!("/v1/agents/{counter}"), Some(spec)).await?;
+        ensure!(created.status == 201, "{counter} was not created: {}", created.body);
     }
     door.create("relay-0", "relay").await?;
     door.create("hostile-0", "hostile").await?;
+    door.create("hostile-1", "hostile").await?;
     door.create("ticker-0", "ticker").await?;
+    door.create("verbs-0", "counter").await?;
     for ledger in (0..LEDGERS).map(|number| format!("ledger-{number}")) {
         door.create(&ledger, "ledger").await?;
         door.reply(&ledger, &json!({ "deposit": DEPOSIT }).to_string()).await?;
@@ -112,6 +118,8 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 pub(crate) struct Facts {
     /// Agents that were created.
     pub(crate) created: BTreeSet<String>,
+    /// Agents that were reset: what waited then was given up.
+    pub(crate) resets: BTreeSet<String>,
     /// Agents that break at their first turn.
     pub(crate) breakable: BTreeSet<String>,
     /// Plugins by digest: whether they are there.

@@ -18,6 +18,7 @@ fn written() -> Vec<u8> {
     bytes.extend([6; 32]); // effects
     bytes.push(1);
     bytes.extend([8; 32]); // state
+    bytes.push(0); // journal
     bytes.extend([9; 32]); // parent
     bytes.extend([1, 0, 2]); // elapsed, fuel, time
     bytes
