@@ -283,6 +283,12 @@ impl InputId {
         Self(derived("godwit 2026 input id of an operation's end", [agent.as_str().as_bytes(), &operation.0]))
     }
 
+    /// Derives the id of the end of a request, answer or not, so that each request ends once at its asker.
+    pub fn of_reply(asker: &AgentId, output_id: &str) -> Self {
+        let parts = [asker.as_str().as_bytes(), output_id.as_bytes()];
+        Self(derived("godwit 2026 input id of a reply", parts))
+    }
+
     /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
     pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
         let numbers = [generation.0, number].map(u64::to_be_bytes);

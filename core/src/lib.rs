@@ -24,6 +24,7 @@ pub mod migration;
 pub mod operation;
 pub mod output;
 pub mod receipt;
+pub mod reply;
 pub mod retry;
 pub mod snapshot;
 pub mod spec;

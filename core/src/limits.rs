@@ -78,6 +78,8 @@ pub const INBOX_INPUTS_MAX: u64 = 10_000;
 pub const ATTEMPTS_MAX: u32 = 3;
 /// Times that the process may die with an input staged before the input runs once more, alone.
 pub const DEATHS_MAX: u32 = 2;
+/// Longest wait of an agent for the reply to a request, in milliseconds: 30 days.
+pub const REPLY_TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Rows that one list call returns at most.
 pub const PAGE_MAX: usize = 1_000;
 /// Events that one store keeps; the oldest go first, and a reader behind them gets a gap event.

@@ -21,6 +21,21 @@ pub struct Output {
     pub headers: Vec<(String, String)>,
     /// Ties an answer to its question.
     pub correlation: Option<String>,
+    /// Whether it asks for a reply, or is one.
+    pub reply: ReplyRole,
+}
+
+/// What an output has to do with a request that is answered by the host. The variants' order is part of the stored encoding:
+/// append only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyRole {
+    /// Nothing.
+    #[default]
+    None,
+    /// The receiver's reply comes back as an input; `correlation` is the output's id.
+    Expected,
+    /// It is that reply, made by the host when the input ended; `correlation` is the request's id.
+    Given,
 }
 
 /// A committed output.

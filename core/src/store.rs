@@ -243,7 +243,9 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
-    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`).
+    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`). But the end
+    /// of a request (`crate::reply`) is a `Duplicate` of the end that is here; accepting the first deletes the timer that
+    /// watches the request.
     ///
     /// Crash: accepted or not; the client reads back by key or input id.
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError>;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentId, Generation, InputId, Revision};
 use crate::input::{Input, Kind, Source};
 use crate::limits::TIMER_NAME_BYTES_MAX;
+use crate::reply;
 
 /// The header of a timer's input that holds the timer's name.
 pub const NAME_HEADER: &str = "godwit-timer";
@@ -51,14 +52,17 @@ pub struct DueTimer {
 }
 
 impl StoredTimer {
-    /// The input that it becomes. Acceptance dates it.
+    /// The input that it becomes. Acceptance dates it. A timer that watches a request says that nobody knows its end.
     pub fn input(&self, agent: &AgentId) -> Input {
+        if let Some(request) = reply::request_of_timer(&self.name) {
+            return reply::unknown(agent, request);
+        }
         let headers = vec![
             (NAME_HEADER.to_owned(), self.name.clone()),
             (AT_HEADER.to_owned(), self.timer.at_ms.to_string()),
         ];
         Input {
-            id: InputId::of_timer(agent, self.generation, &self.name, self.revision),
+            id: input_id(agent, self.generation, &self.name, self.revision),
             kind: Kind::Timer,
             source: Source::System,
             content_type: String::new(),
@@ -70,9 +74,19 @@ impl StoredTimer {
     }
 }
 
-/// Whether a text can name a timer: 1..=`TIMER_NAME_BYTES_MAX` bytes without control characters.
+/// The id of the input that a timer becomes.
+pub fn input_id(agent: &AgentId, generation: Generation, name: &str, revision: Revision) -> InputId {
+    match reply::request_of_timer(name) {
+        Some(request) => InputId::of_reply(agent, request),
+        None => InputId::of_timer(agent, generation, name, revision),
+    }
+}
+
+/// Whether a text can name a timer of a guest: 1..=`TIMER_NAME_BYTES_MAX` bytes without control characters, not of the
+/// names that the host gives.
 pub fn is_name(text: &str) -> bool {
-    (1..=TIMER_NAME_BYTES_MAX).contains(&text.len()) && !text.bytes().any(|byte| byte.is_ascii_control())
+    let is_sized = (1..=TIMER_NAME_BYTES_MAX).contains(&text.len());
+    is_sized && !text.bytes().any(|byte| byte.is_ascii_control()) && reply::request_of_timer(text).is_none()
 }
 
 #[cfg(test)]

@@ -70,6 +70,11 @@ impl Effects {
         Ok(())
     }
 
+    /// Takes back a timer that this turn has set.
+    pub(crate) fn forget_timer(&mut self, name: &str) {
+        self.timers.remove(name);
+    }
+
     /// Notes the start or cancellation of an operation. Counts as a write.
     ///
     /// # Errors

@@ -16,7 +16,9 @@ use crate::guest::TurnEffects;
 use crate::id::{FencingToken, HostId, InputId, Revision, RunId, Seq, SpecRevision};
 use crate::input::{DeadLetterReason, Input, InputState, Outcome};
 use crate::journal::JournalEntry;
+use crate::output::Output;
 use crate::receipt::{BoundaryKind, Receipt};
+use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::spec::SpecChange;
 use crate::store::{
@@ -213,6 +215,12 @@ impl Chain {
         receipt.state = snapshot.as_ref().map(Snapshot::state_digest);
         receipt.journal = entry.as_ref().map(JournalEntry::digest);
         receipt.elapsed_us = u64::try_from(effects.elapsed.as_micros()).unwrap_or(u64::MAX);
+        // Not of the guest: they follow from its replies, and its effects' digest leaves them out.
+        let answers: Vec<Output> = inputs
+            .iter()
+            .zip(&effects.replies)
+            .filter_map(|(input, said)| reply::of_turn(input, said))
+            .collect();
         let (revision, token) = (receipt.revision, receipt.token);
         let committed =
             |(seq, reply)| InputEnd { seq, outcome: Outcome::Committed { revision, token, reply } };
@@ -225,7 +233,7 @@ impl Chain {
             snapshot,
             journal: entry,
             state: effects.state,
-            outputs: effects.outputs,
+            outputs: effects.outputs.into_iter().chain(answers).collect(),
             timers: effects.timers,
             operations: effects.operations,
             events: Vec::new(),
@@ -249,6 +257,9 @@ impl Chain {
             event = event.with("input", id);
         }
         let receipt = self.receipt(BoundaryKind::DeadLetter, id.into_iter().collect(), now_ms);
+        let answer = origin.inputs().first().and_then(|input| reply::of_dead_letter(input, &reason));
+        let outputs = Vec::from_iter(answer);
+        let has_outputs = !outputs.is_empty();
         let outcome = Outcome::DeadLettered { revision: receipt.revision, reason };
         let ends = vec![InputEnd { seq, outcome }];
         let boundary = Boundary {
@@ -257,12 +268,12 @@ impl Chain {
             snapshot: None,
             journal: None,
             state: Vec::new(),
-            outputs: Vec::new(),
+            outputs,
             timers: Vec::new(),
             operations: Vec::new(),
             events: vec![event],
         };
-        let pending = Pending::quiet(origin, seq, 0, ends);
+        let pending = Pending { has_outputs, ..Pending::quiet(origin, seq, 0, ends) };
         self.push_boundary(boundary, pending);
     }
 

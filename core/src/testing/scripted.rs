@@ -21,8 +21,10 @@ use crate::id::AgentId;
 use crate::input::{Fault, FaultKind, Input, Kind, Reply, ReplyOutcome};
 use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
-use crate::output::Output;
+use crate::output::{Output, ReplyRole};
+use crate::reply;
 use crate::spec::PluginInfo;
+use crate::timer::NewTimer;
 
 /// A call that hangs ends by itself after this many milliseconds, as by its deadline.
 const HANG_MS_MAX: u32 = 10_000;
@@ -137,6 +139,11 @@ impl ScriptedGuest {
         effects: &mut TurnEffects,
     ) -> Result<Reply, GuestError> {
         let text = String::from_utf8_lossy(&input.payload).into_owned();
+        if input.kind == Kind::PeerResponseTerminal {
+            // An answer is added; a request that nobody answered counts a thousand.
+            self.sum += text.parse::<i64>().unwrap_or(1_000);
+            return Ok(ok(self.sum.to_string()));
+        }
         let (verb, rest) = text.split_once(' ').unwrap_or((&text, ""));
         match verb {
             "add" => self.sum += rest.parse::<i64>().map_err(|_| trap("not a number"))?,
@@ -157,6 +164,7 @@ impl ScriptedGuest {
             "retry-until" => {}
             "hang" => return Err(self.hang()),
             "send" => effects.outputs.push(output(rest)?),
+            "request" => request(rest, context, effects)?,
             "dice" => self.sum += i64::from(context.seed[0]),
             "drift" => self.sum += DRIFT.fetch_add(1, Ordering::Relaxed),
             "age" => return Ok(ok(self.age.to_string())),
@@ -172,6 +180,18 @@ impl ScriptedGuest {
     }
 }
 
+/// `request MILLISECONDS AGENT TEXT`: the text is the request's id as well.
+fn request(rest: &str, context: &TurnContext, effects: &mut TurnEffects) -> Result<(), GuestError> {
+    let (timeout_ms, rest) = rest.split_once(' ').ok_or_else(|| trap("request MILLISECONDS AGENT TEXT"))?;
+    let timeout_ms: u64 = timeout_ms.parse().map_err(|_| trap("not a number"))?;
+    let output = output(rest)?;
+    let id = String::from_utf8_lossy(&output.payload).into_owned();
+    let timer = NewTimer { at_ms: context.now_ms + timeout_ms, payload: Bytes::new() };
+    effects.timers.push((reply::timer_name(&id), Some(timer)));
+    effects.outputs.push(Output { correlation: Some(id), reply: ReplyRole::Expected, ..output });
+    Ok(())
+}
+
 fn output(rest: &str) -> Result<Output, GuestError> {
     let (destination, payload) = rest.split_once(' ').ok_or_else(|| trap("send AGENT TEXT"))?;
     Ok(Output {
@@ -181,6 +201,7 @@ fn output(rest: &str) -> Result<Output, GuestError> {
         payload: Bytes::from(payload.to_owned()),
         headers: Vec::new(),
         correlation: None,
+        reply: ReplyRole::None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use godwit_core::id::AgentId;
 use godwit_core::input::Kind;
+use godwit_core::output::ReplyRole;
 
 use super::*;
 
@@ -13,6 +14,7 @@ fn output(bytes: usize) -> Output {
         payload: Bytes::from(vec![0; bytes]),
         headers: Vec::new(),
         correlation: None,
+        reply: ReplyRole::None,
     }
 }
 

@@ -57,7 +57,7 @@ impl GuestContext {
 
     /// Whether the agent would have no more timers than it may with one of this name: what waits, under this turn's
     /// changes. What fires meanwhile only makes room.
-    fn has_room_for_timer(&self, name: &str) -> Result<bool, Stop> {
+    pub(super) fn has_room_for_timer(&self, name: &str) -> Result<bool, Stop> {
         if self.call.tape.is_replay() {
             // Had there been none, the error would be on the tape.
             return Ok(true);

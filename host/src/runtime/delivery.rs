@@ -11,7 +11,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, InputId};
 use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Source};
 use godwit_core::limits::OUTPUT_LIFETIME;
-use godwit_core::output::{StoredOutput, UndeliverableReason};
+use godwit_core::output::{ReplyRole, StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
 use godwit_core::store::{AcceptError, Accepted, Home, Lifecycle, OutputEnd, OutputKey, Page, StoreError};
 use godwit_core::time::{sleep, within};
@@ -348,12 +348,18 @@ impl Runtime {
 /// sent in order: so its own number is the lowest open one.
 fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) -> NewInput {
     let StoredOutput { agent, generation, number, output, .. } = stored;
+    let expects_reply = output.reply == ReplyRole::Expected;
+    let id = match (&output.reply, &output.correlation) {
+        // The end of a request has an id of its own, whichever way it comes.
+        (ReplyRole::Given, Some(request)) => InputId::of_reply(&output.destination, request),
+        _ => InputId::of_delivery(agent, *generation, &output.destination, *number),
+    };
     NewInput {
         agent: output.destination.clone(),
         input: Input {
-            id: InputId::of_delivery(agent, *generation, &output.destination, *number),
+            id,
             kind: output.kind.clone(),
-            source: Source::Peer { agent: agent.clone(), expects_reply: false },
+            source: Source::Peer { agent: agent.clone(), expects_reply },
             content_type: output.content_type.clone(),
             payload: output.payload.clone(),
             headers: output.headers.clone(),

@@ -430,3 +430,32 @@ async fn ended_inputs_go_after_a_while_and_the_history_still_verifies() {
 async fn ask_number(host: &Runtime) -> u32 {
     ask(host, "a", "get").await.parse().unwrap()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_ends_with_the_reply_or_with_unknown_and_never_twice() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "asker").await;
+    create(&hosts[1], "answerer").await;
+    assert_eq!(ask(&hosts[1], "answerer", "add 4").await, "4");
+    // The answerer's reply is its sum; the asker adds it.
+    assert_eq!(ask(&hosts[0], "asker", "request 60000 answerer add 3").await, "0");
+    until_asked(&hosts[0], "asker", "7").await;
+    assert_eq!(hosts[0].inner().store.timers(&id("asker")).await, Ok(vec![]), "nobody waits any more");
+    // Nobody answers: a thousand.
+    assert_eq!(ask(&hosts[0], "asker", "request 30 nobody hello").await, "7");
+    until_asked(&hosts[0], "asker", "1007").await;
+    let page = godwit_core::store::Page { after: 0, limit: 100 };
+    let inputs = hosts[0].inner().store.inputs(&id("asker"), None, page).await.unwrap();
+    let ends = inputs.iter().filter(|input| input.input.kind == Kind::PeerResponseTerminal).count();
+    assert_eq!(ends, 2, "each request ended once");
+}
+
+/// Waits until an agent answers so.
+async fn until_asked(runtime: &Runtime, agent: &str, expected: &str) {
+    let asking = async {
+        while ask(runtime, agent, "get").await != expected {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    within(Duration::from_secs(10), asking).await.unwrap_or_else(|| panic!("{agent} never says {expected}"));
+}

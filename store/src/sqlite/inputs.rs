@@ -9,6 +9,7 @@ use godwit_core::input::{
     TraceParent,
 };
 use godwit_core::limits::INBOX_INPUTS_MAX;
+use godwit_core::reply;
 use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, Page, StoreError, StoredInput};
 use rusqlite::{Connection, Row, params};
@@ -18,6 +19,7 @@ use super::codec::{Int, input_state, input_state_code, lane, lane_code, seal, un
 use super::error::{Fallible, conflict, corrupt};
 use super::leases::at_home;
 use super::sql::{all, execute, first};
+use super::timers;
 use super::writer::Tx;
 
 /// The session that no store gives: inputs received from another store carry it.
@@ -235,7 +237,9 @@ pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallibl
     }
     let id = arrival.new.input.id;
     if let Some(known) = by_id(conn, head.key, &head.agent, id)? {
-        if known.body_digest == arrival.digest {
+        // A request ends once, whatever comes later.
+        let is_end_of_request = reply::timer_ended_by(&head.agent, &arrival.new.input).is_some();
+        if known.body_digest == arrival.digest || is_end_of_request {
             return Ok(Ok(Some(Box::new(known))));
         }
         return Err(conflict(format!("input {id} has another body")));
@@ -293,6 +297,9 @@ pub(super) fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarna
     let placing = arrival.placing(tx.conn, &head.agent)?;
     if let Some(scope) = &placing.scope {
         replace(tx, head, &arrival.new.input, scope)?;
+    }
+    if let Some(timer) = reply::timer_ended_by(&head.agent, &arrival.new.input) {
+        timers::delete(tx, head, &timer)?;
     }
     let seq = head.next_seq;
     let fate = Fate { state: InputState::Queued, attempts: 0, deaths: 0, accepted_by: by, end: None };

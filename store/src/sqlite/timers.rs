@@ -1,11 +1,11 @@
 //! Timers: rows set with boundaries, which are due for whom, and firing one.
 
 use bytes::Bytes;
-use godwit_core::id::{AgentId, Generation, Incarnation, InputId, Revision, Seq};
+use godwit_core::id::{AgentId, Generation, Incarnation, Revision, Seq};
 use godwit_core::input::NewInput;
 use godwit_core::limits::INBOX_INPUTS_MAX;
 use godwit_core::store::{AcceptError, Owner, RowKey};
-use godwit_core::timer::{DueTimer, NewTimer, StoredTimer};
+use godwit_core::timer::{DueTimer, NewTimer, StoredTimer, input_id};
 use rusqlite::{Connection, Row, params};
 
 use super::agents::Head;
@@ -54,7 +54,8 @@ pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, stored: &StoredTimer) ->
     .map(drop)
 }
 
-fn delete(tx: &Tx<'_>, head: &mut Head, name: &str) -> Fallible<()> {
+/// Deletes a timer, when it is there.
+pub(super) fn delete(tx: &Tx<'_>, head: &mut Head, name: &str) -> Fallible<()> {
     let deleted =
         execute(tx.conn, "DELETE FROM timer WHERE agent = ?1 AND name = ?2", params![head.key, name])?;
     if deleted > 0 && head.is_tracked {
@@ -83,7 +84,7 @@ pub(super) fn fire(
     let mut head = own(tx, owner)?;
     let waiting = timer(tx.conn, head.key, &head.agent, name)?;
     let Some(timer) = waiting.filter(|timer| timer.revision == revision) else {
-        let fired = InputId::of_timer(&owner.agent, owner.generation, name, revision);
+        let fired = input_id(&owner.agent, owner.generation, name, revision);
         let known = inputs::by_id(tx.conn, head.key, &head.agent, fired)?;
         return Ok(Ok(known.map(|input| input.seq)));
     };

@@ -501,3 +501,41 @@ async fn an_input_that_killed_the_host_when_it_ran_alone_is_given_up() {
     let killed = DeadLetterReason::KilledHost { attempts: 3 };
     assert!(matches!(&stored.outcome, Some(Outcome::DeadLettered { reason, .. }) if *reason == killed));
 }
+
+#[tokio::test]
+async fn who_asked_for_a_reply_gets_one_however_the_input_ends() {
+    let world = world().await;
+    let handle = world.drive().await;
+    assert_eq!(reply(&world.ask(&handle, "get").await), "0");
+    for (text, expects_reply, how, payload) in [
+        ("add 2", true, Some("ok"), "2"),
+        ("refuse", true, Some("refused"), ""),
+        ("fatal", true, Some("dead-letter"), "never"),
+        ("add 1", false, None, ""),
+    ] {
+        let mut asked = world.input(text, None);
+        let peer = AgentId::parse("peer").unwrap();
+        asked.input.source = Source::Peer { agent: peer.clone(), expects_reply };
+        asked.input.correlation = Some(format!("request {text}"));
+        let before = world.pending().await.len();
+        within(Duration::from_secs(20), handle.ask(asked)).await.expect("it ends").unwrap();
+        let pending = world.pending().await;
+        let Some(how) = how else {
+            assert_eq!(pending.len(), before, "nobody waits");
+            continue;
+        };
+        let answer = &pending.last().expect("an answer").output;
+        assert_eq!(pending.len(), before + 1, "{text}");
+        assert_eq!((&answer.destination, &answer.kind), (&peer, &Kind::PeerResponseTerminal));
+        assert_eq!(answer.correlation, Some(format!("request {text}")));
+        assert_eq!(answer.headers[0], (crate::reply::REPLY_HEADER.to_owned(), how.to_owned()));
+        assert_eq!(answer.payload, payload);
+    }
+    assert!(world.notices.lock().unwrap().contains(&Notice::Outputs(world.agent.clone())));
+}
+
+impl World {
+    async fn pending(&self) -> Vec<crate::output::StoredOutput> {
+        self.env.store.pending_outputs(&self.agent, Page { after: 0, limit: 100 }).await.unwrap()
+    }
+}

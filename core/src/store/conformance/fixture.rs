@@ -23,7 +23,7 @@ use crate::lease::Lease;
 use crate::lifecycle::Verb;
 use crate::limits::PAGE_MAX;
 use crate::operation::{Class, HttpRequest, NewOperation, OperationChange, Request, StoredOperation};
-use crate::output::{Output, StoredOutput};
+use crate::output::{Output, ReplyRole, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
@@ -434,6 +434,7 @@ impl Turn {
             payload: Bytes::from(body.to_owned()),
             headers: vec![("name".to_owned(), "value".to_owned())],
             correlation: None,
+            reply: ReplyRole::None,
         });
         self
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use crate::id::InputId;
 use crate::input::{AbandonReason, InputState, Kind, Lane, Mode, NewInput, Outcome, Source, TraceParent};
 use crate::receipt::BoundaryKind;
-use crate::store::conformance::Case;
+use crate::reply;
 use crate::store::conformance::fixture::{
     ALL, Desk, SILENT, Turn, World, assert_failed, done, id, is_conflict, is_stale, keyed, message, picture,
 };
+use crate::store::conformance::{Case, START_MS};
 use crate::store::{Accepted, Attempt, Sharing, Step, StoreError, StoredInput, UnitFailure};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -25,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(only_the_state_that_was_named_is_abandoned),
         Case::of(a_dropped_dead_letter_stays_dropped),
         Case::of(attempts_follow_the_transition_table),
+        Case::of(a_request_ends_once_whatever_comes_first),
     ]
 }
 
@@ -315,6 +318,38 @@ async fn a_dropped_dead_letter_stays_dropped(world: World) {
     assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     let listed = site.store.inputs(agent, Some(InputState::DeadLettered), ALL).await.unwrap();
     assert_eq!(listed, []);
+}
+
+async fn a_request_ends_once_whatever_comes_first(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    for (request, is_answered_first) in [("q1", true), ("q2", false)] {
+        let timer = reply::timer_name(request);
+        let turn = Turn::ends([]).timer(&timer, Some((START_MS + 10, "")));
+        let revision = desk.turn(turn).await.revision;
+        let mut answer = message(desk.agent(), "42");
+        answer.input.kind = Kind::PeerResponseTerminal;
+        answer.input.id = InputId::of_reply(desk.agent(), request);
+        answer.input.correlation = Some(request.to_owned());
+        let fire = async || site.store.fire_timer(&desk.owner, &timer, revision).await;
+        let accept = async |new: NewInput| site.store.accept(new, site.incarnation).await;
+        let next = desk.row().await.next_seq;
+        if is_answered_first {
+            assert_eq!(accept(answer.clone()).await, Ok(Accepted::New { seq: next }));
+            assert_eq!(site.store.timers(desk.agent()).await, Ok(vec![]), "nobody waits any more");
+            assert_eq!(fire().await, Ok(Some(next)), "the answer is the end");
+        } else {
+            assert_eq!(fire().await, Ok(Some(next)));
+        }
+        let end = site.store.input(desk.agent(), answer.input.id).await.unwrap().unwrap();
+        let how = if is_answered_first { None } else { Some("unknown") };
+        let header = end.input.headers.iter().find(|(name, _)| name == reply::REPLY_HEADER);
+        assert_eq!(header.map(|(_, how)| how.as_str()), how);
+        let mut late = answer;
+        late.input.payload = bytes::Bytes::from_static(b"43");
+        assert_eq!(accept(late).await, Ok(Accepted::Duplicate(Box::new(end))));
+        assert_eq!(desk.row().await.next_seq, next.next(), "one end");
+    }
 }
 
 async fn attempts_follow_the_transition_table(world: World) {

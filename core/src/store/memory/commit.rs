@@ -9,6 +9,7 @@ use crate::journal::JournalEntry;
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
+use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::store::agent::StoredInput;
 use crate::store::commit::{
@@ -224,7 +225,9 @@ pub(super) fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<Stored
         };
     }
     if let Some(known) = rows.input_by_id(new.input.id) {
-        return if known.body_digest == body {
+        // A request ends once, whatever comes later.
+        let is_end_of_request = reply::timer_ended_by(&new.agent, &new.input).is_some();
+        return if known.body_digest == body || is_end_of_request {
             Ok(Some(Box::new(known.clone())))
         } else {
             Err(conflict(format!("input {} has another body", new.input.id)).into())
@@ -283,6 +286,9 @@ pub(super) fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq
     let placing = placing(rows, &new);
     if let Some(scope) = &placing.scope {
         replace(rows, &new, scope);
+    }
+    if let Some(timer) = reply::timer_ended_by(&new.agent, &new.input) {
+        rows.delete(RowKey::Timer(timer));
     }
     rows.put(Row::Input(StoredInput {
         seq,

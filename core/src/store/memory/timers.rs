@@ -1,6 +1,6 @@
 //! Timers: which are due for whom, and firing one.
 
-use crate::id::{Incarnation, InputId, Revision, Seq};
+use crate::id::{Incarnation, Revision, Seq};
 use crate::input::NewInput;
 use crate::lifecycle::Lifecycle;
 use crate::limits::INBOX_INPUTS_MAX;
@@ -10,7 +10,7 @@ use crate::store::memory::commit::{admit, door};
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::Tables;
 use crate::store::rows::{Row, RowKey};
-use crate::timer::{DueTimer, NewTimer, StoredTimer};
+use crate::timer::{DueTimer, NewTimer, StoredTimer, input_id};
 
 impl Tables {
     /// Timers of the agents that an incarnation should look after, earliest first.
@@ -54,7 +54,7 @@ impl Tables {
     ) -> Result<Option<Seq>, AcceptError> {
         let rows = self.fenced(owner)?;
         let Some(stored) = rows.timer(name).filter(|stored| stored.revision == revision) else {
-            let fired = InputId::of_timer(&owner.agent, owner.generation, name, revision);
+            let fired = input_id(&owner.agent, owner.generation, name, revision);
             return Ok(rows.input_by_id(fired).map(|input| input.seq));
         };
         let mut input = stored.input(&owner.agent);
