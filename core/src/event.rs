@@ -85,6 +85,8 @@ pub enum EventKind {
     LabelsChanged,
     /// An agent has work and makes no progress.
     AgentStuck,
+    /// The store was restored from a backup.
+    StoreRestored,
 }
 
 impl EventKind {
@@ -117,6 +119,7 @@ impl EventKind {
             Self::SpecChanged => "spec-changed",
             Self::LabelsChanged => "labels-changed",
             Self::AgentStuck => "agent-stuck",
+            Self::StoreRestored => "store-restored",
         }
     }
 }

@@ -181,6 +181,29 @@ counter!(
     SpecRevision
 );
 
+counter!(
+    /// How often a store was restored from a backup; 0 for one that never was.
+    StoreEpoch
+);
+
+/// Bits of a token's counter; its epoch is above them.
+const TOKEN_COUNTER_BITS: u32 = 48;
+
+impl FencingToken {
+    /// How often a store that held the agent was restored, or the agent imported.
+    pub fn epoch(self) -> u64 {
+        self.0 >> TOKEN_COUNTER_BITS
+    }
+
+    /// The token `by` epochs above this one, with the same counter: above every token that can be reached by counting.
+    /// `None` when there is no room for it above: stores hold 63 bits.
+    pub fn raised(self, by: u64) -> Option<Self> {
+        let epoch = self.epoch().checked_add(by).filter(|epoch| *epoch < 1 << 15)?;
+        let counter = self.0 & ((1 << TOKEN_COUNTER_BITS) - 1);
+        Some(Self(epoch << TOKEN_COUNTER_BITS | counter))
+    }
+}
+
 /// How far `adopt --force` raises a token, so that no token the lost owner could still be granted reaches it.
 pub const TOKEN_ADOPT_STEP: u64 = 1 << 20;
 

@@ -29,6 +29,7 @@
 //! One method is one transaction; no transaction object is ever handed out.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -57,6 +58,7 @@ pub mod commit;
 pub mod conformance;
 pub mod error;
 pub mod handoff;
+pub mod mark;
 pub mod memory;
 pub mod retention;
 pub mod rows;
@@ -70,6 +72,7 @@ pub use commit::{
 };
 pub use error::StoreError;
 pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
+pub use mark::{Relation, Restored, StoreMark};
 pub use retention::{Pruned, Retention};
 pub use rows::{Row, RowFrame, RowKey, Slot};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
@@ -110,6 +113,33 @@ pub struct OutputKey {
 pub trait RuntimeStore: Send + Sync + 'static {
     /// The store's own id, made with it. **R**
     fn id(&self) -> StoreId;
+
+    /// How far the store has come. **R**
+    async fn mark(&self) -> Result<StoreMark, StoreError>;
+
+    /// Writes a consistent copy of the store to a new file, durably, while the store is used. No host can join the copy
+    /// before it was restored. **R**
+    ///
+    /// # Errors
+    /// `Unsupported` by stores that are no file. `Conflict` when there is such a file. After any error there is none.
+    ///
+    /// Crash: perhaps a file beside it that is to be deleted.
+    async fn backup(&self, _to: &Path) -> Result<(), StoreError> {
+        Err(StoreError::Unsupported { what: "backups" })
+    }
+
+    /// Makes a restored backup usable, above a mark that was noted of the store it is a copy of: a higher epoch, session
+    /// and event than both have. All sessions die. The tokens of all agents rise by as many epochs as the store's does, so
+    /// that they are above all that were ever given. Agents at home here or being handed off are at home here afterwards,
+    /// held by nobody and suspended: they may live on elsewhere. Prepared ones stay so, suspended as well; unbound copies go.
+    /// Open migrations are closed as `Aborted` with `Failure::Fenced`, but for those of prepared agents.
+    /// Appends `StoreRestored`, and `AgentSuspended` for each agent.
+    ///
+    /// # Errors
+    /// `Conflict` while another host uses the store, or when a token has no room above.
+    ///
+    /// Crash: restored or not; restored, it is above the mark.
+    async fn restore(&self, above: StoreMark) -> Result<Restored, StoreError>;
 
     // --- host sessions
 

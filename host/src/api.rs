@@ -26,6 +26,7 @@ use crate::runtime::Runtime;
 
 mod access;
 pub(crate) mod agents;
+mod backup;
 mod events;
 mod extract;
 pub(crate) mod health;
@@ -92,6 +93,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
         .route("/v1/peers/{key}", delete(hosts::remove_peer))
+        .route("/v1/backup", post(backup::backup))
         .route("/v1/events", get(events::events))
 }
 

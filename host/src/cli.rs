@@ -12,6 +12,7 @@ use self::error::{CliError, Exit};
 use self::output::{Format, Output};
 
 mod agents;
+mod backup;
 mod client;
 mod error;
 mod events;
@@ -117,6 +118,8 @@ enum Verb {
     /// Tell the running host whom to talk to.
     #[command(subcommand)]
     Peer(peers::Peer),
+    /// Copy the running host's store into a file, which opens with `serve --restored`.
+    Backup(backup::Backup),
     /// Print what happened.
     Events(events::Events),
 }
@@ -179,6 +182,7 @@ impl Session {
             Verb::Migration(verb) => verb.run(self).await,
             Verb::Hosts => peers::hosts(self).await,
             Verb::Peer(verb) => verb.run(self).await,
+            Verb::Backup(backup) => backup.run(self).await,
             Verb::Events(events) => events.run(self).await,
         }
     }

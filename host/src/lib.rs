@@ -7,6 +7,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod head;
 pub mod identity;
 pub mod offline;
 pub mod peer_book;

@@ -13,6 +13,7 @@
 //! `Starting -> Ready -> Draining -> Stopped`. Nothing here is authority over an agent: the store is.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,10 +35,12 @@ use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
 use self::routing::Hints;
 use self::session::Current;
+use crate::head::Head;
 use crate::peer_book::PeerBook;
 
 pub mod agents;
 pub mod audit;
+pub mod backup;
 pub mod call;
 mod delivery;
 mod directory;
@@ -80,6 +83,8 @@ pub struct Parts {
     pub peer_book: Option<PeerBook>,
     /// Signs with the host's key; without it no receipts are removed.
     pub signer: Option<Signer>,
+    /// Notes outside the store how far it has come; without one a restored backup is not noticed.
+    pub head: Option<Head>,
 }
 
 /// Signs bytes with the host's key.
@@ -108,6 +113,8 @@ pub struct RuntimeConfig {
     pub receipts_kept: Option<u64>,
     /// What the work of agents may reach.
     pub operations: OperationPolicy,
+    /// Where backups lie while they are made; without it there are none.
+    pub scratch: Option<PathBuf>,
 }
 
 /// A running host. Cheap to clone.
@@ -125,6 +132,8 @@ pub(crate) struct Inner {
     pub(crate) name: String,
     pub(crate) api: SocketAddr,
     peer_book: Option<PeerBook>,
+    head: Option<Head>,
+    scratch: Option<PathBuf>,
     pub(crate) lease_profile: LeaseProfile,
     pub(crate) resident_max: usize,
     pub(crate) tasks: TaskGroup,
@@ -171,6 +180,8 @@ impl Runtime {
             name: config.name,
             api: config.api,
             peer_book: parts.peer_book,
+            head: parts.head,
+            scratch: config.scratch,
             lease_profile: config.lease_profile,
             resident_max: config.resident_max,
             tasks: TaskGroup::default(),
@@ -186,6 +197,7 @@ impl Runtime {
         let runtime = Self { inner: Arc::new(inner) };
         let current = session::join(&runtime).await?;
         drop(runtime.inner.session.set(RwLock::new(Arc::new(current))));
+        runtime.note_head().await?;
         let open = migrator::open_migrations(&runtime).await?;
         door.open(runtime.clone());
         let tasks = &runtime.inner.tasks;
@@ -248,6 +260,21 @@ impl Runtime {
                 }
             }
         }
+    }
+
+    /// Notes how far the store has come, outside of it.
+    ///
+    /// # Errors
+    /// `Closed` when the note can't be written.
+    pub(crate) async fn note_head(&self) -> Result<(), StoreError> {
+        let Some(head) = &self.inner.head else {
+            return Ok(());
+        };
+        head.note(self.inner.store.as_ref()).await.map_err(|error| {
+            let source =
+                std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+            StoreError::Closed { reason: format!("{error}{source}") }
+        })
     }
 
     pub(crate) fn inner(&self) -> &Inner {

@@ -1,7 +1,7 @@
 //! `godwit serve`: builds every part from the configuration, runs until a signal, takes it down in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use cap_std::fs::{Dir, File};
 use godwit_core::agent::prover;
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::HostId;
+use godwit_core::store::RuntimeStore;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
 use godwit_mesh::{IrohMesh, MeshConfig};
@@ -19,12 +20,15 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::HostConfig;
+use crate::head::{Head, HeadError};
 use crate::identity::{HostKey, open_data_dir};
 use crate::peer_book::PeerBook;
 use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig, Signer};
 
 /// The store can't say whether a write happened: start again, and it reads the truth from the disk.
 const EXIT_RESTART: u8 = 75;
+/// Files in the making, in the data directory.
+const SCRATCH: &str = "scratch";
 /// Guests that incoming migrations may keep warm at once.
 const WARM_MAX: usize = 16;
 /// An agent without work for this long gives its memory back.
@@ -34,7 +38,7 @@ const PARK_AFTER: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When a part can't be started; what was started is taken down by the process's end.
-pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
+pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<ExitCode> {
     let dir = open_data_dir(&config.data)?;
     let _lock = lock_data_dir(&dir, &config.data)?;
     let key = HostKey::load_or_create(&config.data)?;
@@ -44,8 +48,13 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let store_url =
         config.store_url.clone().unwrap_or_else(|| format!("sqlite:{}", data.join("godwit.db").display()));
     let (store_path, mode) = godwit_store::parse_url(&store_url)?;
+    let head = Head::open(dir.try_clone()?)?;
+    if let Some(noted) = head.noted().await.filter(|_| !store_path.exists()) {
+        return Err(HeadError::Missing { noted, path: store_path.display().to_string() }.into());
+    }
     let store = SqliteStore::open_sealing(&store_path, mode, clock.clone(), SealKey::new(key.seal_key()))
         .with_context(|| format!("cannot open the store {store_url}"))?;
+    admit(&store, &head, is_restoring).await?;
     // Beside the residents there are guests for proofs, at most one fresh one per thread, and those that migrations warm.
     // Parking takes a moment, in which newcomers need room too.
     let spares = prover::spares_max(config.resident_max);
@@ -63,11 +72,19 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
 
     let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
     let host = key.id();
-    let runtime_config = runtime_config(&config, &name, host, api);
+    let scratch = empty_scratch(&dir, &data)?;
+    let runtime_config = runtime_config(&config, &name, host, api, scratch);
     let signer: Signer = Arc::new(move |bytes| key.sign(bytes));
     let loader: Arc<dyn GuestLoader> = Arc::new(engine);
-    let parts =
-        Parts { store: store.clone(), loader, mesh, clock, peer_book: Some(peer_book), signer: Some(signer) };
+    let parts = Parts {
+        store: store.clone(),
+        loader,
+        mesh,
+        clock,
+        peer_book: Some(peer_book),
+        signer: Some(signer),
+        head: Some(head),
+    };
     let runtime = Runtime::start(runtime_config, parts, &door).await.context("cannot join the store")?;
 
     let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
@@ -79,6 +96,22 @@ pub async fn serve(config: HostConfig) -> anyhow::Result<ExitCode> {
     let exit = run_until_end(&runtime, &store, listener, &config).await?;
     store.close().await;
     Ok(exit)
+}
+
+/// Refuses a store that is a backup put back; with `--restored`, makes it usable: above all that was noted, its agents
+/// suspended.
+async fn admit(store: &SqliteStore, head: &Head, is_restoring: bool) -> anyhow::Result<()> {
+    let found = store.mark().await?;
+    let Some(above) = head.check(found, store.is_backup().await?, is_restoring).await? else {
+        return Ok(());
+    };
+    let restored = store.restore(above).await.context("cannot restore the store")?;
+    tracing::warn!(
+        epoch = %restored.epoch,
+        agents = restored.agents,
+        "the store was restored from a backup: its agents are suspended until an operator resumes each"
+    );
+    Ok(())
 }
 
 /// The mesh knows the peers of the book and those of the configuration, which win.
@@ -95,7 +128,13 @@ async fn start_mesh(
         .with_context(|| format!("cannot listen at {} for the mesh", config.mesh))
 }
 
-fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr) -> RuntimeConfig {
+fn runtime_config(
+    config: &HostConfig,
+    name: &str,
+    host: HostId,
+    api: SocketAddr,
+    scratch: PathBuf,
+) -> RuntimeConfig {
     RuntimeConfig {
         host,
         name: name.to_owned(),
@@ -107,6 +146,7 @@ fn runtime_config(config: &HostConfig, name: &str, host: HostId, api: SocketAddr
         inputs_kept: config.inputs_kept,
         receipts_kept: config.receipts_kept,
         operations: config.operations.clone(),
+        scratch: Some(scratch),
     }
 }
 
@@ -146,6 +186,17 @@ async fn run_until_end(
         _ = terminate.recv() => Ok(ExitCode::FAILURE),
         _ = interrupt.recv() => Ok(ExitCode::FAILURE),
     }
+}
+
+/// A directory of this process for files in the making; what a former one left there goes.
+fn empty_scratch(dir: &Dir, data: &Path) -> anyhow::Result<PathBuf> {
+    match dir.remove_dir_all(SCRATCH) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).context("cannot empty DATA/scratch"),
+    }
+    dir.create_dir(SCRATCH).context("cannot make DATA/scratch")?;
+    Ok(data.join(SCRATCH))
 }
 
 /// Holds the directory for this process; the lock ends with it.

@@ -33,6 +33,7 @@ pub use sealing::SealKey;
 
 mod agents;
 mod auth;
+mod backup;
 mod boundary;
 mod checkpoint;
 mod codec;
@@ -54,6 +55,7 @@ mod plugins;
 mod port;
 mod queue;
 mod readers;
+mod restore;
 mod retention;
 mod sealing;
 mod sessions;
@@ -246,6 +248,14 @@ impl SqliteStore {
             Err(StoreError::Corrupt { what }) => Ok(vec![what]),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the file is a backup, which no host can join before it was restored.
+    ///
+    /// # Errors
+    /// As for reads.
+    pub async fn is_backup(&self) -> Result<bool, StoreError> {
+        self.read(sessions::is_backup).await
     }
 
     /// Finishes what has been queued, closes the file and releases the lock. Calls after it are answered `Closed`.

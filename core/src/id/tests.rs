@@ -43,3 +43,15 @@ fn delivery_ids_differ_by_each_part() {
     assert_ne!(base, InputId::of_delivery(&a, Generation(2), &b, 1));
     assert_ne!(base, InputId::of_delivery(&a, Generation(1), &b, 2));
 }
+
+#[test]
+fn a_raised_token_is_above_whatever_counting_reaches() {
+    let token = FencingToken(7);
+    let raised = token.raised(1).unwrap();
+    assert_eq!((raised.epoch(), raised.raised(2).map(FencingToken::epoch)), (1, Some(3)));
+    assert!(raised > FencingToken((1 << 48) - 1));
+    assert_eq!(raised.next(), FencingToken((1 << 48) + 8));
+    assert_eq!(token.raised(1 << 15), None);
+    assert_eq!(FencingToken(i64::MAX as u64).raised(1), None);
+    assert_eq!(token.raised(u64::MAX), None);
+}

@@ -49,6 +49,7 @@ mod outbox;
 mod placing;
 mod plugins;
 mod random;
+mod restore;
 mod retention;
 mod sessions;
 mod specs;
@@ -156,6 +157,7 @@ pub fn cases() -> Vec<Case> {
         handoff_rows::cases(),
         homes::cases(),
         retention::cases(),
+        restore::cases(),
         auth::cases(),
         journal::cases(),
         random::cases(),

@@ -30,6 +30,7 @@ use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
+use crate::store::mark::{Restored, StoreMark};
 use crate::store::retention::{Pruned, Retention};
 use crate::store::rows::RowFrame;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
@@ -41,6 +42,7 @@ mod commit;
 mod handoff;
 mod lifecycle;
 mod operations;
+mod restore;
 mod retention;
 mod rows;
 mod specs;
@@ -139,6 +141,15 @@ fn pending(rows: &AgentRows, after: u64) -> impl Iterator<Item = &StoredOutput> 
 impl RuntimeStore for MemoryStore {
     fn id(&self) -> StoreId {
         self.tables().id
+    }
+
+    async fn restore(&self, above: StoreMark) -> Result<Restored, StoreError> {
+        let now = (self.clock.boot(), self.clock.wall_ms());
+        self.tables().restore(above, now)
+    }
+
+    async fn mark(&self) -> Result<StoreMark, StoreError> {
+        Ok(self.tables().mark())
     }
 
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {

@@ -39,6 +39,9 @@ pub(super) struct Serve {
     /// How soon another host on a shared store takes over: normal or fast.
     #[arg(long, value_name = "PROFILE")]
     lease_profile: Option<String>,
+    /// The store is a backup that was put back: give it a new epoch and suspend its agents until each is resumed.
+    #[arg(long)]
+    restored: bool,
     /// Print every key of the configuration file with its default and meaning.
     #[arg(long)]
     help_config: bool,
@@ -53,11 +56,12 @@ impl Serve {
         // What is not text can't be one of ours.
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let is_restoring = self.restored;
         let config = HostConfig::load(&self.into_flags(), environment);
         let config = config.map_err(|error| CliError::Usage(error.to_string()))?;
         crate::telemetry::start()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        Ok(runtime.block_on(crate::serve::serve(config))?)
+        Ok(runtime.block_on(crate::serve::serve(config, is_restoring))?)
     }
 
     fn into_flags(self) -> Flags {

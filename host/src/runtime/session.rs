@@ -110,6 +110,9 @@ async fn rejoin(runtime: &Runtime) -> bool {
         match join(runtime).await {
             Ok(current) => {
                 runtime.set_session(current);
+                if let Err(error) = runtime.note_head().await {
+                    tracing::error!(%error, "a backup of before this session would not be recognized");
+                }
                 return true;
             }
             Err(error) => {

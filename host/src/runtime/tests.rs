@@ -56,6 +56,7 @@ async fn host_that_keeps(
         operations: OperationPolicy::default(),
         inputs_kept,
         receipts_kept: Some(5),
+        scratch: None,
     };
     let parts = Parts {
         store,
@@ -64,6 +65,7 @@ async fn host_that_keeps(
         clock,
         peer_book: None,
         signer: Some(signer),
+        head: None,
     };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
     let (plugin, component) = script_plugin();

@@ -142,7 +142,7 @@ pub(super) fn event_code(kind: EventKind) -> i64 {
 
 /// Reads an event's kind.
 pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
-    const KINDS: [EventKind; 26] = [
+    const KINDS: [EventKind; 27] = [
         EventKind::HostJoined,
         EventKind::HostGone,
         EventKind::AgentCreated,
@@ -169,6 +169,7 @@ pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
         EventKind::SpecChanged,
         EventKind::LabelsChanged,
         EventKind::AgentStuck,
+        EventKind::StoreRestored,
     ];
     KINDS
         .into_iter()

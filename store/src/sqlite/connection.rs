@@ -91,7 +91,7 @@ fn check_file_system(path: &Path) -> Result<(), OpenError> {
     Err(OpenError::NetworkFileSystem { path, kind })
 }
 
-fn directory_of(path: &Path) -> &Path {
+pub(super) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -281,7 +281,7 @@ fn stored_id(conn: &Connection) -> rusqlite::Result<[u8; 16]> {
     conn.query_row("SELECT store FROM meta", [], |row| row.get(0))
 }
 
-fn engine(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
+pub(super) fn engine(action: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Engine { action, path, source }
 }

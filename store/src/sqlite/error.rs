@@ -185,6 +185,28 @@ pub enum OpenError {
     },
 }
 
+impl OpenError {
+    /// What a caller of the port sees when another file could not be written.
+    pub(super) fn into_store_error(self) -> StoreError {
+        match &self {
+            Self::Engine { source, .. } if source.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                StoreError::Full
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => StoreError::Full,
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
+                StoreError::Conflict { what: format!("{self}: {source}") }
+            }
+            _ => {
+                let mut reason = self.to_string();
+                if let Some(source) = std::error::Error::source(&self) {
+                    reason = format!("{reason}: {source}");
+                }
+                StoreError::Closed { reason }
+            }
+        }
+    }
+}
+
 fn named(pids: &[u32]) -> String {
     match pids {
         [] => "another process".to_owned(),

@@ -1,6 +1,7 @@
 //! `RuntimeStore`: each method as one write or one read.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Boundary, Handoff,
     KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
-    PrepareRequest, Pruned, Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
-    Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    PrepareRequest, Pruned, Restored, Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
+    Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -34,8 +35,9 @@ use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, boundary, events, export, handoff, inputs, leases, lifecycle,
-    migrations, operations, outbox, plugins, retention, sessions, snapshots, specs, state, timers,
+    SqliteMode, SqliteStore, agents, auth, backup, boundary, events, export, handoff, inputs, leases,
+    lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions, snapshots, specs,
+    state, timers,
 };
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
@@ -94,6 +96,25 @@ impl SqliteStore {
 impl RuntimeStore for SqliteStore {
     fn id(&self) -> StoreId {
         self.id
+    }
+
+    async fn mark(&self) -> Result<StoreMark, StoreError> {
+        let store = self.id;
+        self.read(move |conn| sessions::mark(conn, store)).await
+    }
+
+    async fn restore(&self, above: StoreMark) -> Result<Restored, StoreError> {
+        let store = self.id;
+        self.write(move |tx| restore::restore(tx, store, above)).await
+    }
+
+    async fn backup(&self, to: &Path) -> Result<(), StoreError> {
+        let (from, to) = (self.path.clone(), to.to_owned());
+        let written = tokio::task::spawn_blocking(move || backup::write(&from, &to)).await;
+        match written {
+            Ok(written) => written.map_err(|error| error.into_store_error()),
+            Err(error) => Err(StoreError::Closed { reason: error.to_string() }),
+        }
     }
 
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {

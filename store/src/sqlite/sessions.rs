@@ -4,18 +4,42 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::event::{EventKind, NewEvent};
-use godwit_core::id::{HostId, Incarnation};
-use godwit_core::store::{Session, SessionRequest, SessionRow, StoreError};
+use godwit_core::id::{HostId, Incarnation, StoreEpoch, StoreId};
+use godwit_core::store::{Session, SessionRequest, SessionRow, StoreError, StoreMark};
 use rusqlite::{Connection, Row, params};
 
 use super::SqliteMode;
 use super::codec::Int;
-use super::error::{Fallible, corrupt};
+use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
-use super::sql::{all, execute, first};
+use super::sql::{all, execute, exists, first};
 use super::writer::{Tx, WriteEnv, nanos};
 
+pub(super) fn mark(conn: &Connection, store: StoreId) -> Fallible<StoreMark> {
+    let found = first(
+        conn,
+        "SELECT epoch, (SELECT max(incarnation) FROM session), (SELECT max(seq) FROM event) FROM meta",
+        [],
+        |row| {
+            Ok(StoreMark {
+                store,
+                epoch: StoreEpoch(row.get::<_, Int>(0)?.0),
+                incarnation: Incarnation(row.get::<_, Option<Int>>(1)?.map_or(0, |number| number.0)),
+                event: row.get::<_, Option<Int>>(2)?.map_or(0, |number| number.0),
+            })
+        },
+    )?;
+    found.ok_or_else(|| corrupt("the store's own row is missing"))
+}
+
+pub(super) fn is_backup(conn: &Connection) -> Fallible<bool> {
+    exists(conn, "SELECT 1 FROM meta WHERE is_backup = 1", [])
+}
+
 pub(super) fn join(tx: &Tx<'_>, request: &SessionRequest) -> Fallible<Session> {
+    if is_backup(tx.conn)? {
+        return Err(conflict("the store is a backup: it must be restored first"));
+    }
     let is_exclusive = tx.env.mode == SqliteMode::Exclusive;
     // Sessions without expiry held the exclusive lock; who can join a shared store knows that nobody does.
     execute(

@@ -98,6 +98,14 @@ impl Host {
     /// # Errors
     /// When it still runs or does not get ready.
     pub async fn start(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        self.start_with(&[], variables).await
+    }
+
+    /// As `start`, with more arguments of `godwit serve` for this life only.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_with(&mut self, more: &[&str], variables: &[(&str, &str)]) -> Result<()> {
         if self.is_running() {
             bail!("host {} runs already", self.options.name);
         }
@@ -111,6 +119,7 @@ impl Host {
             arguments.extend([OsString::from(flag), OsString::from(value)]);
         }
         arguments.extend(options.arguments.iter().cloned());
+        arguments.extend(more.iter().map(OsString::from));
         for peer in &self.peers {
             arguments.extend([OsString::from("--peer"), OsString::from(peer)]);
         }

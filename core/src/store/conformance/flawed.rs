@@ -27,8 +27,8 @@ use crate::store::conformance::StoreFactory;
 use crate::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, KeptSnapshot,
     LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Retention, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing, Step,
-    StoreError, StoredInput, Unit, UnitOutcome,
+    Restored, Retention, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing,
+    Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
@@ -241,6 +241,14 @@ impl Flawed {
 impl RuntimeStore for Flawed {
     fn id(&self) -> StoreId {
         self.inner.id()
+    }
+
+    async fn restore(&self, above: StoreMark) -> Result<Restored, StoreError> {
+        self.inner.restore(above).await
+    }
+
+    async fn mark(&self) -> Result<StoreMark, StoreError> {
+        self.inner.mark().await
     }
 
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError> {

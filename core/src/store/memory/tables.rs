@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreId,
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
+    StoreId,
 };
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
@@ -20,6 +21,7 @@ use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::Owner;
 use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
+use crate::store::mark::StoreMark;
 use crate::store::memory::rows::AgentRows;
 use crate::store::rows::Row;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
@@ -34,6 +36,7 @@ struct SessionEntry {
 /// Everything the store holds. One method call holds the lock on all of it.
 pub(super) struct Tables {
     pub(super) id: StoreId,
+    epoch: StoreEpoch,
     sharing: Sharing,
     incarnations_given: Incarnation,
     sessions: BTreeMap<Incarnation, SessionEntry>,
@@ -53,6 +56,7 @@ impl Tables {
     pub(super) fn new(id: StoreId, sharing: Sharing) -> Self {
         Self {
             id,
+            epoch: StoreEpoch(0),
             sharing,
             incarnations_given: Incarnation(0),
             sessions: BTreeMap::new(),
@@ -65,6 +69,33 @@ impl Tables {
             migrations: BTreeMap::new(),
             runnable_last: None,
         }
+    }
+
+    pub(super) fn mark(&self) -> StoreMark {
+        StoreMark {
+            store: self.id,
+            epoch: self.epoch,
+            incarnation: self.incarnations_given,
+            event: self.events_appended,
+        }
+    }
+
+    /// Whether nobody else uses the store, for a restore.
+    pub(super) fn check_alone(&self, boot: Duration) -> Result<(), StoreError> {
+        let is_live = |session: &&SessionEntry| session.until.is_some_and(|until| until > boot);
+        match self.sessions.values().find(is_live) {
+            Some(session) => Err(conflict(format!("host {} uses the store", session.request.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends all that was of the epoch before: sessions and copies. Numbers go on above both marks.
+    pub(super) fn begin_epoch(&mut self, epoch: StoreEpoch, above: StoreMark) {
+        self.epoch = epoch;
+        self.sessions.clear();
+        self.copies.clear();
+        self.incarnations_given = self.incarnations_given.max(above.incarnation);
+        self.events_appended = self.events_appended.max(above.event);
     }
 
     // --- sessions

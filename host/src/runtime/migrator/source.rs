@@ -532,7 +532,13 @@ impl Source {
 
     /// After the commit point it always finishes: the target is told until it has heard.
     async fn complete(mut self, token: FencingToken) {
-        activate(&self.runtime, &self.record, token).await;
+        // The pause is the target's; the note need not lengthen it.
+        let (noted, ()) =
+            tokio::join!(self.runtime.note_head(), activate(&self.runtime, &self.record, token));
+        if let Err(error) = noted {
+            let agent = &self.record.agent;
+            tracing::error!(%agent, %error, "a backup of before this migration would not be recognized");
+        }
         let now = self.runtime.inner().clock.boot();
         let pause = self.frozen_at.map(|frozen_at| now.saturating_sub(frozen_at));
         self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));

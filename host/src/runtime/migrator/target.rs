@@ -348,7 +348,13 @@ impl Runtime {
         // The row says that it is ours; the record may follow while the source ends the pause.
         if record.role == Role::Target {
             let runtime = self.clone();
-            self.inner().tasks.spawn(async move { runtime.end_record(record, Phase::Complete, None).await });
+            self.inner().tasks.spawn(async move {
+                if let Err(error) = runtime.note_head().await {
+                    let agent = &record.agent;
+                    tracing::error!(%agent, %error, "a backup of before this migration would not be recognized");
+                }
+                runtime.end_record(record, Phase::Complete, None).await;
+            });
         }
         MigrationAnswer::Activated
     }

@@ -14,6 +14,10 @@
 CREATE TABLE meta (
     one             INTEGER PRIMARY KEY CHECK (one = 1),
     store           BLOB NOT NULL CHECK (length(store) = 16),
+    -- How often it was restored from a backup.
+    epoch           INTEGER NOT NULL DEFAULT 0 CHECK (epoch >= 0),
+    -- Set in a backup: no host may join before it was restored.
+    is_backup       INTEGER NOT NULL DEFAULT 0 CHECK (is_backup IN (0, 1)),
     probes          INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 

@@ -2,6 +2,7 @@
 //! the hosts from outside only.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod commands;
 mod components;
 mod crash;
