@@ -87,6 +87,8 @@ pub enum EventKind {
     AgentStuck,
     /// The store was restored from a backup.
     StoreRestored,
+    /// An agent came in from an archive.
+    AgentImported,
 }
 
 impl EventKind {
@@ -120,6 +122,7 @@ impl EventKind {
             Self::LabelsChanged => "labels-changed",
             Self::AgentStuck => "agent-stuck",
             Self::StoreRestored => "store-restored",
+            Self::AgentImported => "agent-imported",
         }
     }
 }

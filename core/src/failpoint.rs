@@ -57,6 +57,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "head.before-rename",
         "head.after-rename",
         "backup.before-rename",
+        "import.before-bound",
         "migration.source.after-reserve",
         "migration.source.after-transfer",
         "migration.source.after-restore",

@@ -190,6 +190,10 @@ counter!(
 const TOKEN_COUNTER_BITS: u32 = 48;
 
 impl FencingToken {
+    /// Numbers that outputs of one epoch may use to one destination, more than any agent sends: those of the next epoch
+    /// begin above them.
+    pub const NUMBERS_PER_EPOCH: u64 = 1 << 32;
+
     /// How often a store that held the agent was restored, or the agent imported.
     pub fn epoch(self) -> u64 {
         self.0 >> TOKEN_COUNTER_BITS

@@ -85,6 +85,8 @@ pub enum BrokenReason {
 pub enum SuspendReason {
     /// Its store is a restored backup: the agent may live on elsewhere.
     Restored,
+    /// It came from an archive: the agent may live on elsewhere.
+    Imported,
 }
 
 /// Something that is asked of an agent as a whole.
@@ -453,6 +455,7 @@ impl SuspendReason {
     pub fn name(self) -> &'static str {
         match self {
             Self::Restored => "restored",
+            Self::Imported => "imported",
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::id::{
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::operation::{OperationEnd, StoredOperation};
-use crate::output::{StoredOutput, UndeliverableReason};
+use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::timer::{DueTimer, StoredTimer};
@@ -60,6 +60,7 @@ pub mod error;
 pub mod handoff;
 pub mod mark;
 pub mod memory;
+pub mod outbox;
 pub mod retention;
 pub mod rows;
 pub mod session;
@@ -71,42 +72,14 @@ pub use commit::{
     UnitOutcome, Upgrade,
 };
 pub use error::StoreError;
-pub use handoff::{Handoff, MigrationRecord, PrepareRequest};
+pub use handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 pub use mark::{Relation, Restored, StoreMark};
+pub use outbox::{OutputEnd, OutputKey, Page};
 pub use retention::{Pruned, Retention};
 pub use rows::{Row, RowFrame, RowKey, Slot};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
 
 pub use crate::lifecycle::{BrokenReason, Lifecycle, LifecycleCommit};
-
-/// Which part of a list to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Page {
-    /// Rows after this position (seq, position, ...); 0 starts at the first.
-    pub after: u64,
-    /// At most this many rows, capped at `PAGE_MAX`.
-    pub limit: usize,
-}
-
-/// How an output left the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputEnd {
-    /// The destination has it durably: the row is deleted.
-    Acknowledged,
-    /// It will never arrive: the row is kept with the reason, and an `OutputUndeliverable` event is appended.
-    Undeliverable(UndeliverableReason),
-}
-
-/// Names one output of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OutputKey {
-    /// For whom it is.
-    pub destination: AgentId,
-    /// The sender's generation when it committed.
-    pub generation: Generation,
-    /// Its number to this destination.
-    pub number: u64,
-}
 
 /// Everything durable. The contract is in the module documentation.
 #[async_trait]
@@ -144,7 +117,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     // --- host sessions
 
     /// Opens a session: a new incarnation. Older sessions of the same host key die; in an exclusive store all do.
-    /// Appends `HostJoined`.
+    /// Appends `HostJoined`. In an exclusive store, copies that no open migration feeds go.
     ///
     /// Crash: a session nobody uses; it expires, or dies at the next exclusive join.
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError>;
@@ -669,6 +642,24 @@ pub trait RuntimeStore: Send + Sync + 'static {
         migration: MigrationId,
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError>;
+
+    /// Gives all rows of an agent at home here to a sink, as of one moment, ascending by change number, in batches. Answers the
+    /// agent's row of that moment. **R**
+    ///
+    /// The sink is called while a read transaction is open, so it must not wait for long.
+    async fn export_whole(&self, agent: &AgentId, sink: RowSink) -> Result<Option<AgentRow>, StoreError>;
+
+    /// Binds a copy whose rows `receive_rows` took from an archive: at home here, held by nobody, under the token of the
+    /// archive or the tombstone, whichever is higher, raised by one epoch. Suspended when that is asked; otherwise a suspended
+    /// one is active again. Numbers of its outputs jump above all that may have been used since. Appends `AgentImported`.
+    ///
+    /// # Errors
+    /// `Conflict` when the agent is here or had a later generation; when the copy's agent row is missing or of another
+    /// generation or revision; when the token has no room above. `NotHome` for a tombstone that is not to be replaced;
+    /// `NoPlugin`.
+    ///
+    /// Crash: bound, or a copy that goes at the next exclusive join.
+    async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError>;
 
     /// Back out at the target: drops the copy, bound or not, and puts back the tombstone that it replaced. Only on the
     /// source's word once `Prepared`. An adopted agent is no copy any more: nothing happens.

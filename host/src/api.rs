@@ -26,6 +26,7 @@ use crate::runtime::Runtime;
 
 mod access;
 pub(crate) mod agents;
+mod archive;
 mod backup;
 mod events;
 mod extract;
@@ -93,6 +94,8 @@ fn routes() -> Router<Runtime> {
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
         .route("/v1/peers/{key}", delete(hosts::remove_peer))
+        .route("/v1/agents/{id}/export", get(archive::export))
+        .route("/v1/import", post(archive::import).layer(DefaultBodyLimit::disable()))
         .route("/v1/backup", post(backup::backup))
         .route("/v1/events", get(events::events))
 }

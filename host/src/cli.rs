@@ -12,6 +12,7 @@ use self::error::{CliError, Exit};
 use self::output::{Format, Output};
 
 mod agents;
+mod archive;
 mod backup;
 mod client;
 mod error;
@@ -118,6 +119,10 @@ enum Verb {
     /// Tell the running host whom to talk to.
     #[command(subcommand)]
     Peer(peers::Peer),
+    /// Write an agent into a file, without the right to run it.
+    Export(archive::Export),
+    /// Take an agent in from a file.
+    Import(archive::Import),
     /// Copy the running host's store into a file, which opens with `serve --restored`.
     Backup(backup::Backup),
     /// Print what happened.
@@ -182,6 +187,8 @@ impl Session {
             Verb::Migration(verb) => verb.run(self).await,
             Verb::Hosts => peers::hosts(self).await,
             Verb::Peer(verb) => verb.run(self).await,
+            Verb::Export(export) => export.run(self).await,
+            Verb::Import(import) => import.run(self).await,
             Verb::Backup(backup) => backup.run(self).await,
             Verb::Events(events) => events.run(self).await,
         }

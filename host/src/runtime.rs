@@ -39,6 +39,7 @@ use crate::head::Head;
 use crate::peer_book::PeerBook;
 
 pub mod agents;
+pub mod archive;
 pub mod audit;
 pub mod backup;
 pub mod call;

@@ -43,6 +43,7 @@ mod events;
 mod export;
 mod faults;
 mod handoff;
+mod import;
 mod inputs;
 mod journal;
 mod leases;

@@ -29,6 +29,7 @@ use crate::time::Clock;
 
 mod accept;
 mod agents;
+mod archive;
 mod auth;
 mod chain;
 mod commit;
@@ -158,6 +159,7 @@ pub fn cases() -> Vec<Case> {
         homes::cases(),
         retention::cases(),
         restore::cases(),
+        archive::cases(),
         auth::cases(),
         journal::cases(),
         random::cases(),

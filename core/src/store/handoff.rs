@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
 use crate::migration::{Failure, Phase, Role};
+use crate::store::agent::AgentRow;
 use crate::store::rows::RowFrame;
 
 /// What step 1 granted.
@@ -42,6 +43,28 @@ pub struct PrepareRequest {
     pub revision: Revision,
     /// The last rows.
     pub frames: Vec<RowFrame>,
+}
+
+/// Takes rows of an agent, in batches, with the agent's row of the same moment; `false` ends it.
+pub type RowSink = Box<dyn FnMut(&AgentRow, Vec<RowFrame>) -> bool + Send>;
+
+/// Binds a copy that came from an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportRequest {
+    /// The id under which `receive_rows` got the copy.
+    pub copy: MigrationId,
+    /// Which agent.
+    pub agent: AgentId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Its revision.
+    pub revision: Revision,
+    /// The highest token that it had when it was exported.
+    pub token: FencingToken,
+    /// Whether it waits for an operator's word.
+    pub is_suspended: bool,
+    /// Whether a tombstone is replaced: the agent that went there is lost.
+    pub replaces_moved: bool,
 }
 
 /// A migration as one side remembers it.

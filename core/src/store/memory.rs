@@ -29,7 +29,7 @@ use crate::store::agent::{AgentImage, AgentRow, KeptSnapshot, NewAgent, StoredIn
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
 use crate::store::error::StoreError;
-use crate::store::handoff::{Handoff, MigrationRecord, PrepareRequest};
+use crate::store::handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 use crate::store::mark::{Restored, StoreMark};
 use crate::store::retention::{Pruned, Retention};
 use crate::store::rows::RowFrame;
@@ -40,6 +40,7 @@ use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
 mod handoff;
+mod import;
 mod lifecycle;
 mod operations;
 mod restore;
@@ -542,6 +543,25 @@ impl RuntimeStore for MemoryStore {
     ) -> Result<Lease, StoreError> {
         let now_ms = self.clock.wall_ms();
         self.at(CommitPoint::Abort, |tables| tables.abort_handoff(agent, migration, incarnation, now_ms))
+    }
+
+    async fn export_whole(&self, agent: &AgentId, mut sink: RowSink) -> Result<Option<AgentRow>, StoreError> {
+        let row = self.agent(agent).await?;
+        let frames = match &row {
+            Some(_) => {
+                self.tables().at_home(agent)?;
+                self.tables().export_rows(agent, 0, usize::MAX)?
+            }
+            None => Vec::new(),
+        };
+        if let Some(row) = &row {
+            sink(row, frames);
+        }
+        Ok(row)
+    }
+
+    async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError> {
+        self.tables().import(&request, self.clock.wall_ms())
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {

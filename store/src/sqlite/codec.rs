@@ -142,7 +142,7 @@ pub(super) fn event_code(kind: EventKind) -> i64 {
 
 /// Reads an event's kind.
 pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
-    const KINDS: [EventKind; 27] = [
+    const KINDS: [EventKind; 28] = [
         EventKind::HostJoined,
         EventKind::HostGone,
         EventKind::AgentCreated,
@@ -170,6 +170,7 @@ pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
         EventKind::LabelsChanged,
         EventKind::AgentStuck,
         EventKind::StoreRestored,
+        EventKind::AgentImported,
     ];
     KINDS
         .into_iter()

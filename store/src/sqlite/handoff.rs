@@ -115,7 +115,7 @@ fn replace_by_tombstone(tx: &Tx<'_>, key: i64, agent: &AgentId, tombstone: Tombs
 }
 
 /// Deletes an agent's row and with it all rows that hang on it.
-fn delete(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+pub(super) fn delete(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     execute(tx.conn, "DELETE FROM agent WHERE key = ?1", params![key]).map(drop)
 }
 
@@ -131,6 +131,11 @@ fn copy_of(conn: &Connection, migration: MigrationId) -> Fallible<Option<Copy>> 
     first(conn, "SELECT key, id FROM agent WHERE migration = ?1 AND home = 4", params![migration.0], |row| {
         Ok(Copy { key: row.get(0)?, agent: agent_id(&row.get::<_, String>(1)?)? })
     })
+}
+
+/// The key of the copy that was received under an id, if it is this agent's.
+pub(super) fn copy_key(conn: &Connection, copy: MigrationId, agent: &AgentId) -> Fallible<Option<i64>> {
+    Ok(copy_of(conn, copy)?.filter(|copy| copy.agent == *agent).map(|copy| copy.key))
 }
 
 /// Whether a migration's copy is bound: prepared, or adopted since.
@@ -432,7 +437,7 @@ fn is_prepared_so(head: &Head, request: &PrepareRequest) -> bool {
 }
 
 /// Brings what the agent's row says about its other rows up to date, once all have arrived.
-fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
     execute(
         tx.conn,

@@ -22,9 +22,10 @@ use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Boundary, Handoff,
-    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
-    PrepareRequest, Pruned, Restored, Retention, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow,
-    Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
+    ImportRequest, KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner,
+    Page, PrepareRequest, Pruned, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session,
+    SessionRequest, SessionRow, Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitFailure,
+    UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -35,7 +36,7 @@ use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, backup, boundary, events, export, handoff, inputs, leases,
+    SqliteMode, SqliteStore, agents, auth, backup, boundary, events, export, handoff, import, inputs, leases,
     lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions, snapshots, specs,
     state, timers,
 };
@@ -582,6 +583,15 @@ impl RuntimeStore for SqliteStore {
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
         self.write(move |tx| handoff::abort(tx, &agent, migration, incarnation)).await
+    }
+
+    async fn export_whole(&self, agent: &AgentId, mut sink: RowSink) -> Result<Option<AgentRow>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| import::whole(conn, &agent, &mut sink)).await
+    }
+
+    async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError> {
+        self.write(move |tx| import::import(tx, &request)).await
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ use super::agents::{Head, set_standing, write_lifecycle};
 use super::codec::{Int, agent_id};
 use super::error::{Fallible, conflict};
 use super::events::append;
+use super::import::skip_numbers;
 use super::migrations::close;
 use super::sessions::mark;
 use super::sql::{all, execute, first};
@@ -104,12 +105,12 @@ fn restore_agent(tx: &Tx<'_>, agent: &AgentId, epochs: u64) -> Fallible<()> {
     if home == Home::Here {
         close(tx, agent, None)?;
     }
+    skip_numbers(tx, &mut head, epochs)?;
     let verb = Verb::Suspend(SuspendReason::Restored);
     // Retired and deleted agents run nothing as they are.
     if let Ok(commit) = LifecycleCommit::plan(agent, &head.lifecycle, &verb, tx.now_ms()) {
         write_lifecycle(tx, head.key, commit.next())?;
-        head.save(tx)?;
         append(tx, commit.events())?;
     }
-    Ok(())
+    head.save(tx)
 }

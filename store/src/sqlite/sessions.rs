@@ -47,6 +47,15 @@ pub(super) fn join(tx: &Tx<'_>, request: &SessionRequest) -> Fallible<Session> {
         "UPDATE session SET dead = 1 WHERE dead = 0 AND (?1 OR host = ?2 OR expires_ns IS NULL)",
         params![is_exclusive, request.host.0],
     )?;
+    if is_exclusive {
+        // What an import left when its process died; nobody else receives anything now.
+        execute(
+            tx.conn,
+            "DELETE FROM agent WHERE home = 4
+                 AND NOT EXISTS (SELECT 1 FROM migration m WHERE m.id = agent.migration AND m.is_open = 1)",
+            [],
+        )?;
+    }
     let ttl = (!is_exclusive).then_some(request.ttl);
     execute(
         tx.conn,

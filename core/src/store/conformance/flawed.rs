@@ -25,10 +25,11 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
 use crate::store::conformance::StoreFactory;
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, KeptSnapshot,
-    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Restored, Retention, Row, RowFrame, RuntimeStore, Session, SessionRequest, SessionRow, Sharing, Standing,
-    Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
+    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
+    PrepareRequest, Pruned, Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session,
+    SessionRequest, SessionRow, Sharing, Standing, Step, StoreError, StoreMark, StoredInput, Unit,
+    UnitOutcome,
 };
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
@@ -660,6 +661,14 @@ impl RuntimeStore for Flawed {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError> {
         self.inner.abort_handoff(agent, migration, incarnation).await
+    }
+
+    async fn export_whole(&self, agent: &AgentId, sink: RowSink) -> Result<Option<AgentRow>, StoreError> {
+        self.inner.export_whole(agent, sink).await
+    }
+
+    async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError> {
+        self.inner.import(request).await
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {

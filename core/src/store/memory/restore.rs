@@ -46,6 +46,7 @@ impl Tables {
             let Some(rows) = self.agents.get_mut(&agent) else { continue };
             (rows.standing.home, rows.standing.token) = (home, token);
             (rows.standing.holder, rows.standing.cause) = (None, GrantCause::Acquired);
+            rows.skip_numbers(epochs);
             let verb = Verb::Suspend(SuspendReason::Restored);
             // Retired and deleted agents run nothing as they are.
             if let Ok(commit) = LifecycleCommit::plan(&agent, &rows.portable().lifecycle, &verb, now_ms) {

@@ -456,6 +456,14 @@ impl AgentRows {
         }
     }
 
+    /// Lets the numbers of outputs go on above all that may have been used since the rows were copied.
+    pub(super) fn skip_numbers(&mut self, epochs: u64) {
+        let skipped = FencingToken::NUMBERS_PER_EPOCH * epochs;
+        for ((destination, generation), next_number) in self.destinations.clone() {
+            self.put(Row::Destination { destination, generation, next_number: next_number + skipped });
+        }
+    }
+
     /// Removes the receipts of a generation up to a revision, and answers how many there were.
     pub(super) fn forget_receipts(&mut self, generation: Generation, to: Revision) -> u64 {
         let range = (generation, Revision(0))..=(generation, to);

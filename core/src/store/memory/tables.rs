@@ -102,7 +102,11 @@ impl Tables {
 
     pub(super) fn join(&mut self, request: SessionRequest, boot: Duration) -> Session {
         match self.sharing {
-            Sharing::Exclusive => self.sessions.clear(),
+            Sharing::Exclusive => {
+                self.sessions.clear();
+                let fed: Vec<MigrationId> = self.open_migrations();
+                self.copies.retain(|copy, _| fed.contains(copy));
+            }
             Sharing::Shared => self.sessions.retain(|_, session| session.request.host != request.host),
         }
         let ttl = (self.sharing == Sharing::Shared).then_some(request.ttl);
@@ -112,6 +116,11 @@ impl Tables {
         let until = ttl.map(|ttl| boot + ttl);
         self.sessions.insert(incarnation, SessionEntry { request, until });
         Session { incarnation, ttl }
+    }
+
+    fn open_migrations(&self) -> Vec<MigrationId> {
+        let open = self.migrations.values().filter(|record| !record.phase.is_terminal());
+        open.map(|record| record.id).collect()
     }
 
     pub(super) fn heartbeat(&mut self, incarnation: Incarnation, boot: Duration) -> Result<(), StoreError> {

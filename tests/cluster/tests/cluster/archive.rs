@@ -14,7 +14,8 @@ use godwit_support::wait::until;
 use crate::room::{SOON, shared};
 
 /// Gaps of the note beside the store, and of a backup.
-const GAPS: &[&str] = &["head.before-rename", "head.after-rename", "backup.before-rename"];
+const GAPS: &[&str] =
+    &["head.before-rename", "head.after-rename", "backup.before-rename", "import.before-bound"];
 
 const MOVER: &str = "mover";
 const STAYS: &str = "stays";
@@ -138,12 +139,21 @@ async fn a_death_beside_the_note_or_the_backup_harms_nothing() -> Result<()> {
     let mut host = options.start().await?;
     host.client().load_plugin(&binaries::plugin("counter")?).await?;
     host.client().create("c", "counter").await?;
+    let archive = folder.path().join("c.godwit").display().to_string();
+    host.cli(&["export", "c", &archive]).await?.ok()?;
     for failpoint in GAPS {
         println!("{failpoint}");
         host.terminate().await?;
         let started = host.start(&[("GODWIT_FAILPOINTS", failpoint)]).await;
         if failpoint.starts_with("head.") {
             ensure!(started.is_err(), "{failpoint}: it joins and is ready");
+        } else if failpoint.starts_with("import.") {
+            started?;
+            let other = HostOptions::new(&binaries::failpoints()?, &folder.path().join("other"), "other");
+            let mut other = other.variable("GODWIT_FAILPOINTS", failpoint).start().await?;
+            other.cli(&["import", &archive]).await?.expect_code(6)?;
+            other.died(SOON).await?;
+            host.terminate().await?;
         } else {
             started?;
             let path = folder.path().join("torn.db");
@@ -193,5 +203,48 @@ async fn what_retention_leaves_still_verifies() -> Result<()> {
     cli::run(host.program(), &["verify", "--store", &host.ready().store]).await?.ok()?;
     host.start(&[]).await?;
     ensure!(host.client().reply("c", "get").await? == "11");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_agent_leaves_in_a_file_and_comes_in_where_nobody_has_it() -> Result<()> {
+    let _room = shared().await;
+    let mut cluster = Cluster::separate(&binaries::product()?, &[]).await?;
+    let (a, b) = (cluster.a.client(), cluster.b.client());
+    a.load_plugin(&binaries::plugin("counter")?).await?;
+    a.create(MOVER, "counter").await?;
+    for number in 1..=5u32 {
+        let fate = a.ask(MOVER, "add 1", Some(&format!("key {number}"))).await;
+        ensure!(fate.reply() == Some(number.to_string().as_str()), "{fate:?}");
+    }
+    let file = cluster.folder().join("mover.godwit");
+    let archive = file.display().to_string();
+    cluster.a.cli(&["export", MOVER, &archive]).await?.ok()?;
+    // It lives: nobody takes it in, here or there.
+    cluster.a.cli(&["import", &archive]).await?.expect_code(4)?;
+    cluster.b.cli(&["import", &archive]).await?.expect_code(4)?;
+    let token = a.agent(MOVER).await?.token;
+    cluster.a.terminate().await?;
+    cluster.b.cli(&["import", &archive]).await?.expect_code(5)?;
+    let whole = std::fs::read(&file)?;
+    for (at, what) in [(whole.len() / 2, "damaged"), (whole.len() - 1, "damaged"), (0, "not an archive")] {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        let torn = cluster.folder().join("torn.godwit");
+        std::fs::write(&torn, flipped)?;
+        let refused = cluster.b.cli(&["import", "--force", &torn.display().to_string()]).await?;
+        ensure!(refused.code != 0 && refused.stderr.contains(what), "byte {at}: {refused:?}");
+    }
+    ensure!(b.list("/v1/agents").await?.is_empty(), "a torn archive leaves something");
+    cluster.b.cli(&["import", "--force", &archive]).await?.ok()?;
+    let shown = b.agent(MOVER).await?;
+    ensure!(shown.state == "suspended" && shown.token >= EPOCH + token, "{}", shown.body);
+    cluster.b.cli(&["agent", "resume", MOVER]).await?.ok()?;
+    ensure!(b.reply(MOVER, "add 1").await? == "6", "its plugin and its state came with it");
+    let again = b.ask(MOVER, "add 1", Some("key 3")).await;
+    ensure!(again.reply() == Some("3"), "its keys came with it: {again:?}");
+    cluster.b.cli(&["verify", MOVER]).await?.ok()?;
+    cluster.b.terminate().await?;
+    cli::run(cluster.b.program(), &["verify", "--store", &cluster.b.ready().store]).await?.ok()?;
     Ok(())
 }

@@ -85,6 +85,9 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
 
 /// Names that begin so are tried elsewhere, with the reason.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("head.", "before the host serves anybody: tests/cluster/archive.rs"),
+    ("backup.", "no agent takes part in it: tests/cluster/archive.rs"),
+    ("import.", "needs a second host: tests/cluster/archive.rs"),
     ("operation.", "needs a server that it calls: tests/cluster/operations.rs"),
     ("respec.", "a boundary between two plugins; the conformance suite and whole runtimes try it"),
 ];
