@@ -89,7 +89,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("backup.", "no agent takes part in it: tests/cluster/archive.rs"),
     ("import.", "needs a second host: tests/cluster/archive.rs"),
     ("operation.", "needs a server that it calls: tests/cluster/operations.rs"),
-    ("respec.", "a boundary between two plugins; the conformance suite and whole runtimes try it"),
+    ("respec.", "a boundary between two plugins: tests/cluster/lifecycle.rs"),
 ];
 
 /// Why a failpoint is no part of the matrix.
