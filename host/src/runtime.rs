@@ -20,7 +20,7 @@ use std::time::Duration;
 use godwit_core::agent::{AgentEnv, End, GuestPool, Notice, prover};
 use godwit_core::failpoint;
 use godwit_core::guest::GuestLoader;
-use godwit_core::id::{HostId, InputId};
+use godwit_core::id::{AgentId, HostId, InputId};
 use godwit_core::lease::LeaseProfile;
 use godwit_core::mesh::{Mesh, Peer};
 use godwit_core::store::{RuntimeStore, StoreError};
@@ -35,6 +35,7 @@ use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
 use self::routing::Hints;
 use self::session::Current;
+use self::watchdog::Watchdog;
 use crate::head::Head;
 use crate::peer_book::PeerBook;
 
@@ -59,6 +60,7 @@ mod submit;
 mod timers;
 pub mod verbs;
 pub mod verify;
+mod watchdog;
 mod wire;
 
 pub use peers::PeerDoor;
@@ -139,6 +141,7 @@ pub(crate) struct Inner {
     pub(crate) resident_max: usize,
     pub(crate) tasks: TaskGroup,
     pub(crate) directory: Directory,
+    pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
     pub(crate) migrator: Migrator,
     /// Set when something may be runnable that no hint announced.
@@ -187,6 +190,7 @@ impl Runtime {
             resident_max: config.resident_max,
             tasks: TaskGroup::default(),
             directory: Directory::default(),
+            watchdog: Watchdog::default(),
             hints: Hints::default(),
             migrator: Migrator::default(),
             rescan: Notify::new(),
@@ -206,6 +210,7 @@ impl Runtime {
         tasks.spawn(runtime.clone().hear(incoming));
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
+        tasks.spawn(watchdog::run(runtime.clone()));
         tasks.spawn(timers::run(runtime.clone()));
         tasks.spawn(retention::run(runtime.clone(), policy));
         tasks.spawn(operations::scan(runtime.clone()));
@@ -346,6 +351,11 @@ impl Runtime {
             Some(Err(error)) => Err(format!("the store can't write: {error}")),
             None => Err("the store did not write within 2 s".into()),
         }
+    }
+
+    /// Agents that have work and make no progress, each with the reason.
+    pub fn stuck(&self) -> Vec<(AgentId, String)> {
+        self.inner.watchdog.stuck()
     }
 
     /// The listed peers.

@@ -124,7 +124,7 @@ impl GuestPool {
     }
 
     /// Whether a job waits for a thread.
-    pub(crate) fn has_waiting(&self) -> bool {
+    pub fn has_waiting(&self) -> bool {
         !self.shared.lock().turn.is_empty()
     }
 

@@ -70,6 +70,7 @@ pub(super) struct AgentJson {
     last_receipt: String,
     broken: Option<Value>,
     created_at_ms: u64,
+    stuck: Option<String>,
 }
 
 impl From<AgentView> for AgentJson {
@@ -95,6 +96,7 @@ impl From<AgentView> for AgentJson {
             last_receipt: view.last_receipt.to_string(),
             broken,
             created_at_ms: view.created_at_ms,
+            stuck: view.stuck,
         }
     }
 }

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use godwit_core::failpoint;
+use godwit_core::id::AgentId;
 use serde_json::{Value, json};
 
 use super::problem::{Code, Problem};
@@ -13,10 +14,15 @@ pub(super) async fn healthz() -> Json<Value> {
     Json(json!({"status": "ok"}))
 }
 
-/// `GET /readyz`: a claim and a commit would work now.
+/// `GET /readyz`: a claim and a commit would work now. Agents that make no progress are named, and hold up nobody.
 pub(super) async fn readyz(State(runtime): State<Runtime>) -> Result<Json<Value>, Problem> {
     match runtime.ready().await {
-        Ok(()) => Ok(Json(json!({"status": "ready"}))),
+        Ok(()) => {
+            let named =
+                |(agent, reason): (AgentId, String)| json!({"agent": agent.as_str(), "reason": reason});
+            let stuck: Vec<Value> = runtime.stuck().into_iter().map(named).collect();
+            Ok(Json(json!({"status": "ready", "stuck": stuck})))
+        }
         Err(reason) => Err(Problem::new(Code::NotReady, reason)),
     }
 }

@@ -157,6 +157,7 @@ impl Runtime {
             last_receipt: row.head,
             broken,
             created_at_ms: row.created_at_ms,
+            stuck: self.inner().watchdog.reason(&row.agent),
         })
     }
 

@@ -250,6 +250,8 @@ pub struct AgentView {
     pub broken: Option<BrokenReason>,
     /// Wall time of creation in Unix milliseconds.
     pub created_at_ms: u64,
+    /// Why it makes no progress although it has work.
+    pub stuck: Option<String>,
 }
 
 /// Why a call did not do what it was asked.

@@ -19,6 +19,7 @@ use super::*;
 
 mod respec;
 mod verbs;
+mod watchdog;
 
 struct World {
     network: SimNetwork,

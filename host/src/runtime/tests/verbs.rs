@@ -71,7 +71,7 @@ async fn hang(runtime: &Runtime, agent: &str) -> Sent {
     hanging
 }
 
-async fn is_running(runtime: &Runtime, agent: &str) {
+pub(super) async fn is_running(runtime: &Runtime, agent: &str) {
     let handle = async {
         loop {
             let handle = runtime.inner().directory.handle(&id(agent));
