@@ -82,6 +82,8 @@ pub enum Code {
     Interrupted,
     /// The spec is not the one that the caller has seen.
     SpecMismatch,
+    /// Nothing more can be stored now.
+    StoreFull,
 }
 
 /// What is fixed for a code.
@@ -94,7 +96,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -126,6 +128,7 @@ impl Code {
         Self::IllegalMove,
         Self::Interrupted,
         Self::SpecMismatch,
+        Self::StoreFull,
     ];
 
     fn row(self) -> Row {
@@ -157,6 +160,7 @@ impl Code {
             Self::AgentBroken => (503, "agent_broken", "the agent can't run", false),
             Self::NotReady => (503, "not_ready", "the host is not ready", true),
             Self::Unknown => (504, "unknown", "the outcome is unknown", false),
+            Self::StoreFull => (503, "store_full", "the disk of the store is full", true),
             Self::AgentDeleted => (410, "agent_deleted", "the agent is deleted", false),
             Self::AgentRetired => (423, "agent_retired", "the agent accepts nothing more", false),
             Self::AgentSuspended => (423, "agent_suspended", "the agent waits for an operator", false),
@@ -313,6 +317,9 @@ impl From<CallError> for Problem {
             }
             CallError::Illegal(illegal) => {
                 Self::new(Code::IllegalMove, detail).with("state", illegal.state).with("verb", illegal.verb)
+            }
+            CallError::Full => {
+                Self::new(Code::StoreFull, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
             }
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
             CallError::SpecMismatch { current } => {

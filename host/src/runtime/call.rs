@@ -365,4 +365,7 @@ pub enum CallError {
         /// The current one.
         current: SpecRevision,
     },
+    /// The disk of the store is full: definitely not done.
+    #[error("not accepted: the disk of the store is full")]
+    Full,
 }

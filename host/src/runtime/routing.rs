@@ -410,6 +410,7 @@ pub(crate) fn store_error(error: StoreError) -> CallError {
             CallError::Internal { reason: format!("stored bytes are damaged: {what}") }
         }
         StoreError::Unknown { reason } => CallError::Unknown { reason },
+        StoreError::Full => CallError::Full,
         other => CallError::Unavailable { reason: other.to_string() },
     }
 }

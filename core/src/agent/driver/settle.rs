@@ -21,7 +21,7 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
         AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent | StoreError::Fenced { .. }) => {
             Answer::Elsewhere
         }
-        refused @ AcceptError::Store(StoreError::Lifecycle { .. }) => {
+        refused @ AcceptError::Store(StoreError::Lifecycle { .. } | StoreError::Full) => {
             Answer::NotAccepted(NotAccepted::Refused(refused))
         }
         AcceptError::Store(error) => {
@@ -148,17 +148,15 @@ impl Driver {
             // A verb came in between: loading it again tells which state it is in.
             UnitFailure::Store(StoreError::Lifecycle { .. }) => {}
             UnitFailure::Store(error) => {
-                let is_unknown = matches!(error, StoreError::Unknown { .. });
                 let is_lost = is_loss(&error);
                 if !is_lost {
                     let reason = error.to_string();
                     for request in directs.by_ref() {
                         let input = request.input.input.id;
-                        let unavailable = NotAccepted::Unavailable { reason: reason.clone() };
-                        let answer = if is_unknown {
-                            Answer::Unknown { input }
-                        } else {
-                            Answer::NotAccepted(unavailable)
+                        let answer = match &error {
+                            StoreError::Unknown { .. } => Answer::Unknown { input },
+                            StoreError::Full => refusal(input, error.clone().into()),
+                            _ => Answer::NotAccepted(NotAccepted::Unavailable { reason: reason.clone() }),
                         };
                         self.answer(request.answer, answer);
                     }

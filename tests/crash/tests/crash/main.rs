@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 mod controls;
+mod disk;
 mod jobs;
 mod journeys;
 mod matrix;
 mod pairs;
+mod poison;
 mod runs;
 mod scene;

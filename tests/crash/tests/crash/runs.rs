@@ -133,7 +133,7 @@ impl Cell {
 }
 
 /// Starts a host that may die at once. Answers whether it got ready.
-async fn begin(host: &mut Host, armed: &[(&str, &str)]) -> Result<bool> {
+pub(crate) async fn begin(host: &mut Host, armed: &[(&str, &str)]) -> Result<bool> {
     match start(host, armed).await {
         Ok(_) => Ok(true),
         Err(error) if is_abort(&error) => Ok(false),

@@ -50,10 +50,14 @@ impl Template {
         Ok(Self { folder })
     }
 
+    /// The data directory of a host in `folder`.
+    pub(crate) fn data(&self, folder: &Path, name: &str) -> Result<()> {
+        copy(&self.folder.path().join(name), &folder.join(name))
+    }
+
     /// A host of this name in `folder`, not started yet.
     pub(crate) fn host(&self, folder: &Path, name: &str, variables: &[(&str, &str)]) -> Result<Host> {
-        let data = folder.join(name);
-        copy(&self.folder.path().join(name), &data)?;
+        self.data(folder, name)?;
         options(folder, name, variables)?.prepare()
     }
 
@@ -193,10 +197,10 @@ impl Scene {
                 Some("hostile") => "turns",
                 _ => "get",
             };
-            // The reply is compared with the model, as every other.
-            let fate = door.ask(agent, question, None).await;
-            if fate.answer().is_none() {
-                found.push(format!("{agent} does not answer: {fate:?}"));
+            // The reply is compared with the model, as every other; a question changes nothing, so it may be repeated.
+            let answered = || async { Ok(door.ask(agent, question, None).await.answer().map(drop)) };
+            if let Err(error) = until(&format!("{agent} to answer"), SOON, answered).await {
+                found.push(format!("{error:#}"));
             }
         }
         if let Err(error) = self.quiet(files).await {
