@@ -18,6 +18,7 @@ mod convert;
 mod effects;
 mod engine;
 mod fault;
+mod faults;
 mod guest;
 mod imports;
 mod limits;

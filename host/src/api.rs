@@ -87,6 +87,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/checkpoint", post(verbs::checkpoint))
         .route("/v1/agents/{id}/upgrade", post(verbs::upgrade))
         .route("/v1/agents/{id}/verify", post(agents::verify))
+        .route("/v1/agents/{id}/replay", post(agents::replay))
         .route("/v1/agents/{id}/migrate", post(migrations::start))
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/migrations/{id}", get(migrations::show))

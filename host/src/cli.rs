@@ -107,6 +107,8 @@ enum Verb {
     Outputs(history::History),
     /// Recompute the history of an agent, or of all agents of a store that no host uses.
     Verify(verify::Verify),
+    /// Run an agent's kept history again, beside the agent, and compare.
+    Replay(verify::Replay),
     /// Move an agent to another host.
     Migrate(migrations::Migrate),
     /// List migrations.
@@ -182,6 +184,7 @@ impl Session {
             Verb::Receipts(history) => history.receipts(self).await,
             Verb::Outputs(history) => history.outputs(self).await,
             Verb::Verify(verify) => verify.run(self).await,
+            Verb::Replay(replay) => replay.run(self).await,
             Verb::Migrate(migrate) => migrate.run(self).await,
             Verb::Migrations => migrations::list(self).await,
             Verb::Migration(verb) => verb.run(self).await,

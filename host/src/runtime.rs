@@ -51,6 +51,7 @@ mod migrator;
 pub mod operations;
 mod peers;
 pub mod plugins;
+pub mod replay;
 pub mod respec;
 mod retention;
 pub mod routing;

@@ -19,6 +19,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, DynPollable, IoError};
 
 use crate::context::GuestContext;
 use crate::fault::Stop;
+use crate::faults;
 use crate::limits::RANDOM_BYTES_MAX;
 
 /// A pollable that is ready.
@@ -133,7 +134,7 @@ impl clocks::monotonic_clock::Host for GuestContext {
 
 impl clocks::wall_clock::Host for GuestContext {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
-        let now_ms = self.call.turn.now_ms;
+        let now_ms = faults::real_clock_ms().unwrap_or(self.call.turn.now_ms);
         let subsecond_ms = u32::try_from(now_ms % 1_000).expect("less than 1,000");
         Ok(clocks::wall_clock::Datetime { seconds: now_ms / 1_000, nanoseconds: subsecond_ms * 1_000_000 })
     }

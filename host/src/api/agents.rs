@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use godwit_core::id::{AgentId, SpecRevision};
+use godwit_core::id::{AgentId, Revision, SpecRevision};
 use godwit_core::spec::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -186,6 +186,33 @@ pub(super) async fn show(door: AgentDoor) -> Result<Json<AgentJson>, Problem> {
 pub(super) async fn verify(door: AgentDoor) -> Result<Json<Value>, Problem> {
     match door.call(AgentCall::Verify).await?.reply {
         AgentReply::Verified(report) => Ok(Json(verify_json(&report))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReplayQuery {
+    /// Up to this revision.
+    to: Option<u64>,
+}
+
+/// `POST /v1/agents/{id}/replay`
+pub(super) async fn replay(
+    door: AgentDoor,
+    QueryOf(query): QueryOf<ReplayQuery>,
+) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Replay { to: query.to.map(Revision) }).await?.reply {
+        AgentReply::Replayed(report) => Ok(Json(json!({
+            "agent": report.agent.as_str(),
+            "ok": report.breaks.is_empty(),
+            "from": report.from.to_string(),
+            "to": report.to.to_string(),
+            "turns": report.turns,
+            "state": report.state.map(|state| state.to_string()),
+            "elapsed_us": report.elapsed_us,
+            "breaks": report.breaks,
+        }))),
         _ => Err(Problem::wrong_reply()),
     }
 }

@@ -67,6 +67,7 @@ fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
         "from": receipt.from.map(|from| from.to_string()),
         "effects": receipt.effects.to_string(),
         "state": receipt.state.map(|state| state.to_string()),
+        "journal": receipt.journal.map(|entry| entry.to_string()),
         "parent": receipt.parent.to_string(),
         "digest": digest.to_string(),
         "run": receipt.run.to_string(),

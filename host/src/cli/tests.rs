@@ -53,6 +53,8 @@ fn every_documented_line_is_understood() {
         "receipts c-1 --after 3",
         "outputs c-1",
         "verify c-1",
+        "replay c-1",
+        "replay c-1 --to 7",
         "verify --store sqlite:x",
         "migrate c-1 --to b --wait",
         "migrations",

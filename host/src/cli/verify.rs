@@ -1,4 +1,4 @@
-//! `godwit verify`: through a running host, or offline on a store that no host uses.
+//! `godwit verify`: through a running host, or offline on a store that no host uses. `godwit replay`.
 
 use clap::Args;
 use godwit_core::id::AgentId;
@@ -9,6 +9,14 @@ use super::error::{CliError, Exit};
 use super::output::Column;
 use crate::api::agents::verify_json;
 
+const REPLAY_COLUMNS: [Column; 6] = [
+    Column::text("AGENT", "/agent"),
+    Column::text("OK", "/ok"),
+    Column::text("FROM", "/from"),
+    Column::text("TO", "/to"),
+    Column::text("TURNS", "/turns"),
+    Column::short("STATE", "/state"),
+];
 const COLUMNS: [Column; 5] = [
     Column::text("AGENT", "/agent"),
     Column::text("OK", "/ok"),
@@ -42,6 +50,28 @@ impl Verify {
         damage.extend(broken_agents(&reports));
         let broken = (!damage.is_empty()).then(|| damage.join("\n"));
         session.output.list(reports, &COLUMNS, "/agent")?;
+        broken.map_or(Ok(()), |text| Err(CliError::Ended { exit: Exit::Failed, text }))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Replay {
+    /// Which agent.
+    id: AgentId,
+    /// Up to this revision [default: the last].
+    #[arg(long, value_name = "REVISION")]
+    to: Option<u64>,
+}
+
+impl Replay {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let path = match self.to {
+            Some(to) => format!("/v1/agents/{}/replay?to={to}", self.id),
+            None => format!("/v1/agents/{}/replay", self.id),
+        };
+        let reports = vec![session.client.post(&path, None).await?];
+        let broken = broken_agents(&reports);
+        session.output.list(reports, &REPLAY_COLUMNS, "/agent")?;
         broken.map_or(Ok(()), |text| Err(CliError::Ended { exit: Exit::Failed, text }))
     }
 }

@@ -18,6 +18,7 @@ use godwit_core::receipt::Receipt;
 use godwit_core::store::{BrokenReason, StoredInput};
 use serde::{Deserialize, Serialize};
 
+use super::replay::ReplayReport;
 use super::respec::{SpecUpdate, UpgradeReport};
 use super::verbs::{CheckpointReport, VerbCall, VerbReport};
 use super::verify::VerifyReport;
@@ -97,6 +98,11 @@ pub enum AgentCall {
         /// `NAME`, `NAME@VERSION`, or a digest.
         plugin: String,
     },
+    /// Run the kept history again, beside the agent.
+    Replay {
+        /// Up to this revision; the head unless said otherwise.
+        to: Option<Revision>,
+    },
 }
 
 /// An input as a client gives it.
@@ -155,6 +161,8 @@ pub enum AgentReply {
     Verb(Box<VerbReport>),
     /// To `Upgrade`.
     Upgraded(UpgradeReport),
+    /// To `Replay`.
+    Replayed(ReplayReport),
 }
 
 /// Part of a list.

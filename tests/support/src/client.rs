@@ -210,9 +210,17 @@ impl Client {
     /// # Errors
     /// When the host refuses.
     pub async fn create(&self, agent: &str, plugin: &str) -> Result<()> {
+        self.create_with(agent, json!({ "plugin": plugin })).await
+    }
+
+    /// As `create`, with all that is said of the agent.
+    ///
+    /// # Errors
+    /// When the host refuses.
+    pub async fn create_with(&self, agent: &str, spec: Value) -> Result<()> {
         let path = format!("/v1/agents/{agent}");
         let look = || async {
-            let reply = self.call(Method::PUT, &path, Some(json!({ "plugin": plugin }))).await?;
+            let reply = self.call(Method::PUT, &path, Some(spec.clone())).await?;
             let is_created = matches!(reply.status, 200 | 201);
             if !is_created && reply.body["retryable"] == true {
                 bail!("{} {}", reply.status, reply.body);

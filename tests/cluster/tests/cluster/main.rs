@@ -10,6 +10,7 @@ mod damage;
 mod doors;
 mod hostile;
 mod inputs;
+mod journal;
 mod lifecycle;
 mod migrate;
 mod operations;

@@ -9,6 +9,7 @@
 //! | `none`, `refuse CODE`, `fatal TEXT` | no reply; a refusal; a fatal error |
 //! | `retry N` | a retryable error at the attempts 1 to N, then replies the attempt |
 //! | `turns`, `note TEXT`, `noted` | replies how many inputs the state has seen; keeps TEXT in the state; replies it |
+//! | `word WORD`, `words` | keeps WORD in a std `HashMap`, also in the snapshot; replies all, in the map's own order |
 //! | `turn`, `input` | replies `agent=.. generation=.. token=.. revision=.. attempt=.. now_ms=..`; the input's debug form |
 //! | `config KEY` | replies the value, or no reply |
 //! | `clock`, `random` | replies `SystemTime` in ms and `Instant` steps within the call in ns; a number from the host's random seed |
@@ -44,6 +45,8 @@ mod calls;
 mod harm;
 mod modes;
 
+use std::collections::HashMap;
+
 use godwit_guest::{Agent, AgentError, Host, Input, Outcome, Reply};
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +56,8 @@ pub struct Hostile {
     turns: u64,
     note: String,
     mode: String,
+    /// In no order but its own, which is another one in each instance.
+    words: HashMap<String, ()>,
 }
 
 impl Agent for Hostile {
@@ -89,6 +94,11 @@ impl Agent for Hostile {
 }
 
 impl Hostile {
+    /// The words in the order of the map.
+    fn words(&self) -> String {
+        self.words.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+
     fn obey(&mut self, input: &Input, host: &mut impl Host) -> Result<Reply, AgentError> {
         let line = input.text().unwrap_or_default();
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -96,6 +106,8 @@ impl Hostile {
             "turns" => return Ok(Reply::text(self.turns.to_string())),
             "note" => self.note = rest.into(),
             "noted" => return Ok(Reply::text(&*self.note)),
+            "word" => drop(self.words.insert(rest.into(), ())),
+            "words" => return Ok(Reply::text(self.words())),
             "mode" => self.mode = rest.into(),
             "input" => return Ok(Reply::text(format!("{input:?}"))),
             _ => {

@@ -1,4 +1,4 @@
-//! Snapshots of a guest that is not to be trusted with them: three lines of text, turns, mode and note, when it behaves.
+//! Snapshots of a guest that is not to be trusted with them: four lines of text, turns, mode, words and note, when it behaves.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +12,7 @@ static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
 
 /// Takes the snapshot that the mode asks for.
 pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
-    let mut text = format!("{}\n{}\n{}", agent.turns, agent.mode, agent.note);
+    let mut text = format!("{}\n{}\n{}\n{}", agent.turns, agent.mode, agent.words(), agent.note);
     let (mode, argument) = pair(&agent.mode);
     match mode {
         "trap-in-snapshot" => harm::trap(),
@@ -36,14 +36,16 @@ pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
 pub(crate) fn restore(state: &[u8]) -> Result<Hostile, AgentError> {
     let garbage = || AgentError::fatal("the snapshot is garbage");
     let text = std::str::from_utf8(state).map_err(|_| garbage())?;
-    let mut lines = text.splitn(3, '\n');
+    let mut lines = text.splitn(4, '\n');
     let mut line = || lines.next().ok_or_else(garbage);
-    let (turns, mode, note) = (number(line()?), line()?.to_string(), line()?.to_string());
+    let (turns, mode) = (number(line()?), line()?.to_string());
+    let words = line()?.split_whitespace().map(|word| (word.to_string(), ())).collect();
+    let note = line()?.to_string();
     match mode.as_str() {
         "trap-in-restore" => harm::trap(),
         "loop-in-restore" => harm::endless(),
         "fail-in-restore" => return Err(AgentError::fatal("asked to fail in restore")),
         _ => {}
     }
-    Ok(Hostile { turns, note, mode })
+    Ok(Hostile { turns, note, mode, words })
 }

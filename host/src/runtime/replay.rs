@@ -1,0 +1,180 @@
+//! Replaying an agent's kept history beside the running agent: nothing of it acts, and the agent goes on.
+//!
+//! From the oldest kept snapshot the journaled turns are run again; each turn's effects are compared with its receipt, and
+//! where a newer snapshot is kept, the state that comes out with that one. So replay checks what loading would do, and
+//! that the newer snapshot is what the turns behind the older one make.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_core::agent::rebuild::{RebuildError, Start, rebuild};
+use godwit_core::agent::{outside_context, state_reader};
+use godwit_core::digest::Digest;
+use godwit_core::guest::{GuestRequest, Interrupt};
+use godwit_core::id::{AgentId, Revision};
+use godwit_core::lease::{LeaseGuard, SessionLease};
+use godwit_core::store::{AgentImage, StoreError};
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use super::call::CallError;
+use super::routing::store_error;
+
+/// What a replay found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplayReport {
+    /// Whose history.
+    pub agent: AgentId,
+    /// The revision of the snapshot that it began with.
+    pub from: Revision,
+    /// The revision that was asked for.
+    pub to: Revision,
+    /// Turns that ran again.
+    pub turns: u64,
+    /// Digest of the state at `to`, when the replay came there.
+    pub state: Option<Digest>,
+    /// What does not fit, in the order of the history; empty when all is well.
+    pub breaks: Vec<String>,
+    /// Time in the guest, microseconds.
+    pub elapsed_us: u64,
+}
+
+/// One stretch of history that has run again.
+struct Stretch {
+    turns: u64,
+    elapsed: Duration,
+    state: Digest,
+}
+
+impl Runtime {
+    /// Replays an agent's history up to a revision, the head unless said otherwise.
+    ///
+    /// # Errors
+    /// `NoSuch` when no snapshot at or before the revision is kept, or the agent has not come so far; `Unavailable` when the
+    /// host has no room for another guest. What does not fit is in the report.
+    pub(crate) async fn replay_here(
+        &self,
+        agent: &AgentId,
+        to: Option<Revision>,
+    ) -> Result<ReplayReport, CallError> {
+        let store = &self.inner().store;
+        let row = store.agent(agent).await.map_err(store_error)?;
+        let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
+        let to = to.unwrap_or(row.revision);
+        let kept = store.kept_snapshots(agent).await.map_err(store_error)?;
+        let of_this = kept.iter().filter(|kept| kept.generation == row.generation && kept.revision <= to);
+        let bases: Vec<Revision> = of_this.map(|kept| kept.revision).collect();
+        let (Some(from), true) = (bases.first().copied(), to <= row.revision) else {
+            let what = format!("kept snapshot of agent {agent} at or before revision {to}");
+            return Err(CallError::NoSuch { what });
+        };
+        let empty = ReplayReport {
+            agent: agent.clone(),
+            from,
+            to,
+            turns: 0,
+            state: None,
+            breaks: Vec::new(),
+            elapsed_us: 0,
+        };
+        let mut report = empty;
+        let ends = bases.iter().skip(1).copied().chain([to]);
+        for (base, end) in bases.iter().copied().zip(ends) {
+            self.replay_stretch(&mut report, base, end, bases.contains(&end)).await?;
+        }
+        Ok(report)
+    }
+
+    /// Replays from one kept snapshot to a revision; compares the state with the snapshot that is kept there, if one is.
+    async fn replay_stretch(
+        &self,
+        report: &mut ReplayReport,
+        base: Revision,
+        end: Revision,
+        is_kept: bool,
+    ) -> Result<(), CallError> {
+        let store = &self.inner().store;
+        let image = match store.image(&report.agent, Some(base)).await {
+            Ok(Some(image)) => image,
+            Ok(None) => {
+                // The agent went on meanwhile, and the snapshot is not kept any more.
+                let reason = format!("snapshot {base} has just been replaced by a newer one: replay again");
+                return Err(CallError::Unavailable { reason });
+            }
+            Err(StoreError::Corrupt { what }) => {
+                report.breaks.push(what);
+                return Ok(());
+            }
+            Err(error) => return Err(store_error(error)),
+        };
+        if let Err(what) = image.check() {
+            report.breaks.push(what);
+            return Ok(());
+        }
+        let kept = match is_kept && end > base {
+            true => store.image(&report.agent, Some(end)).await.map_err(store_error)?,
+            false => None,
+        };
+        match self.run_stretch(image, end).await? {
+            Ok(stretch) => {
+                report.turns += stretch.turns;
+                report.elapsed_us += u64::try_from(stretch.elapsed.as_micros()).unwrap_or(u64::MAX);
+                let expected = kept.and_then(|kept| kept.snapshot).map(|snapshot| snapshot.state_digest());
+                if expected.is_some_and(|expected| expected != stretch.state) {
+                    report
+                        .breaks
+                        .push(format!("snapshot {end} is another state than the turns behind {base} make"));
+                }
+                report.state = (end == report.to).then_some(stretch.state);
+            }
+            Err(what) => report.breaks.push(what),
+        }
+        Ok(())
+    }
+
+    /// Runs the turns of an image up to a revision in a guest of its own.
+    async fn run_stretch(
+        &self,
+        image: AgentImage,
+        end: Revision,
+    ) -> Result<Result<Stretch, String>, CallError> {
+        let inner = self.inner();
+        let agent = image.row.agent.clone();
+        let plugin = image.spec.plugin;
+        if !inner.env.loader.is_loaded(plugin) {
+            let component = inner.store.component(plugin).await.map_err(store_error)?;
+            let missing = || CallError::NoSuch { what: format!("component of plugin {plugin}") };
+            let compiled = self.compile(component.ok_or_else(missing)?).await;
+            compiled.map_err(|error| CallError::Internal { reason: error.to_string() })?;
+        }
+        let request = GuestRequest {
+            agent: agent.clone(),
+            spec: Arc::new(image.spec.clone()),
+            grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
+            // It acts for nobody, so it needs no lease.
+            guard: LeaseGuard::new(SessionLease::unlimited(), image.row.token),
+            state: state_reader(inner.store.clone(), agent.clone()),
+            interrupt: Interrupt::default(),
+        };
+        let loader = inner.env.loader.clone();
+        let job = move || -> Result<Stretch, RebuildError> {
+            let at = image.receipts.iter().find(|receipt| receipt.revision == end);
+            let (token, time_ms) = at.map_or((image.row.token, image.row.time_ms), |receipt| {
+                (receipt.token, receipt.committed_at_ms)
+            });
+            let context = outside_context(&agent, image.row.generation, token, end, time_ms);
+            let mut rebuilt = rebuild(loader.as_ref(), Start::Cold(request), &image, end)?;
+            let state = rebuilt.guest.snapshot(&context).map_err(RebuildError::Restore)?;
+            let elapsed = rebuilt.turns.iter().map(|(_, elapsed)| *elapsed).sum();
+            Ok(Stretch { turns: rebuilt.turns.len() as u64, elapsed, state: Digest::of(&state) })
+        };
+        let stopping = |_| CallError::Unavailable { reason: "the host is stopping".into() };
+        match inner.env.pool.run(plugin, job).await.map_err(stopping)? {
+            Ok(stretch) => Ok(Ok(stretch)),
+            Err(error) if error.is_for_want_of_room() => {
+                Err(CallError::Unavailable { reason: format!("no room for another guest: {error}") })
+            }
+            Err(error) => Ok(Err(error.to_string())),
+        }
+    }
+}
