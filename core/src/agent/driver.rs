@@ -400,8 +400,9 @@ impl Driver {
     /// Whether asks must be accepted before they run: durable inputs wait, or one of them takes another's place, which a
     /// unit can't do.
     fn must_admit_direct(&self) -> bool {
-        let supersedes = |request: &Box<AskRequest>| request.input.supersedes.is_some();
-        !self.direct.is_empty() && (!self.inbox.is_empty() || self.direct.iter().any(supersedes))
+        !self.direct.is_empty()
+            && (!self.inbox.is_empty()
+                || self.direct.iter().any(|request| request.input.supersedes.is_some()))
     }
 
     /// Accepts asks into the inbox, among the durable inputs that wait.

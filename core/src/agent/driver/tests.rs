@@ -452,7 +452,7 @@ async fn an_input_under_suspicion_runs_while_nobody_else_does() {
     assert_eq!(world.env.store.commit_turns(stage(1)).await.failure, None);
     // Somebody else's guest call is under way: the suspect must wait for its end.
     let (begin, begun) = oneshot::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
     let pool = world.env.pool.clone();
     let other = tokio::spawn(async move {
         let job = move || {
