@@ -7,7 +7,7 @@
 //! dies leaves rows that say wanted or begun; the next owner finds them by its scan. Work stops with the lease: nothing of
 //! a lost agent is begun, and what was under way is dropped and ends with whoever owns the agent then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ pub use http::OperationPolicy;
 const SCAN_PAUSE: Duration = Duration::from_secs(1);
 /// How often work looks whether its agent's lease is still held.
 const GUARD_PAUSE: Duration = Duration::from_millis(100);
+/// How long a move waits for operations that are under way, and how often it looks.
+const STILL_MAX: Duration = Duration::from_secs(2);
+const STILL_PAUSE: Duration = Duration::from_millis(5);
 /// First and longest pause between tries to write an end.
 const END_FIRST: Duration = Duration::from_millis(50);
 const END_MAX: Duration = Duration::from_secs(5);
@@ -43,6 +46,8 @@ const END_MAX: Duration = Duration::from_secs(5);
 /// What this host works on.
 pub(crate) struct Operations {
     running: Mutex<HashMap<(AgentId, OperationId), CancellationToken>>,
+    /// Agents that are about to move: nothing of them is begun.
+    still: Mutex<HashSet<AgentId>>,
     slots: Arc<Semaphore>,
     http: HttpClient,
 }
@@ -51,6 +56,7 @@ impl Operations {
     pub(crate) fn new(policy: OperationPolicy) -> Self {
         Self {
             running: Mutex::default(),
+            still: Mutex::default(),
             slots: Arc::new(Semaphore::new(OPERATIONS_RUNNING_MAX)),
             http: HttpClient::new(policy),
         }
@@ -74,7 +80,20 @@ impl Operations {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims the work on an operation. `None` when somebody is at it already, who is told if it is not wanted any more.
+    fn still(&self) -> MutexGuard<'_, HashSet<AgentId>> {
+        self.still.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_still(&self, agent: &AgentId) -> bool {
+        self.still().contains(agent)
+    }
+
+    fn is_at_work(&self, agent: &AgentId) -> bool {
+        self.lock().keys().any(|(of, _)| of == agent)
+    }
+
+    /// Claims the work on an operation. `None` when somebody is at it already, who is told if it is not wanted any more,
+    /// and while its agent stands still.
     fn claim(&self, agent: &AgentId, stored: &StoredOperation) -> Option<CancellationToken> {
         let mut running = self.lock();
         match running.get(&(agent.clone(), stored.id())) {
@@ -84,6 +103,7 @@ impl Operations {
                 }
                 None
             }
+            None if self.is_still(agent) => None,
             None => {
                 let cancelled = CancellationToken::new();
                 running.insert((agent.clone(), stored.id()), cancelled.clone());
@@ -206,6 +226,9 @@ async fn outcome(
     if let Err(refusal) = check(runtime, owned, &operation).await? {
         return Some(refusal);
     }
+    if runtime.inner().operations.is_still(&owned.lease.agent) {
+        return None;
+    }
     failpoint::hit("operation.before-begin");
     let begun = runtime.inner().store.begin_operation(&owned.owner(), operation.id()).await;
     let operation = match begun {
@@ -282,7 +305,36 @@ async fn write_end(runtime: &Runtime, owned: &Owned, id: OperationId, end: Opera
     }
 }
 
+/// An agent of which no operation is begun. Ends when it is dropped; the scan finds what has waited.
+pub(crate) struct Still {
+    runtime: Runtime,
+    agent: AgentId,
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        self.runtime.inner().operations.still().remove(&self.agent);
+    }
+}
+
 impl Runtime {
+    /// Begins no operation of an agent from here on, and waits a while for those that are under way: what may be done
+    /// once at most should not be broken off by a move.
+    pub(crate) async fn still_operations(&self, agent: &AgentId) -> Still {
+        let operations = &self.inner().operations;
+        operations.still().insert(agent.clone());
+        let still = Still { runtime: self.clone(), agent: agent.clone() };
+        let over = async {
+            while operations.is_at_work(agent) {
+                sleep(STILL_PAUSE).await;
+            }
+        };
+        if within(STILL_MAX, over).await.is_none() {
+            tracing::info!(%agent, "operations are broken off by a move");
+        }
+        still
+    }
+
     /// What a plugin was granted beyond what stays in the store; nothing when it is not stored.
     pub(crate) async fn grants_of(&self, plugin: Digest) -> Result<Arc<[String]>, CallError> {
         let info = self.plugin_info(plugin).await?;

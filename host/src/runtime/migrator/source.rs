@@ -18,6 +18,7 @@ use super::super::call::CallError;
 use super::super::routing::store_error;
 use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
 use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
+use crate::runtime::operations::Still;
 
 /// Bytes of rows in one bulk transfer.
 const BUNDLE_BYTES: usize = 2 << 20;
@@ -90,6 +91,7 @@ impl Runtime {
             digest: BundleDigest::default(),
             has_sent_snapshot: false,
             frozen_at: None,
+            still: None,
         };
         self.inner().tasks.spawn(source.live());
         Ok(id)
@@ -121,6 +123,8 @@ struct Source {
     has_sent_snapshot: bool,
     /// Boot time of the freeze: the pause counts from here.
     frozen_at: Option<Duration>,
+    /// Held from before the freeze to the end: the agent's operations stand still.
+    still: Option<Still>,
 }
 
 impl Source {
@@ -179,6 +183,8 @@ impl Source {
         failpoint::hit("migration.source.after-restore");
 
         self.enter(Phase::Replay).await?;
+        // The agent goes on with its turns meanwhile.
+        self.still = Some(self.runtime.still_operations(&self.record.agent).await);
         let frozen = self.freeze().await?;
         if !is_shared {
             self.send_rest().await?;
