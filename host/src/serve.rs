@@ -17,7 +17,7 @@ use godwit_engine::{Engine, EngineConfig};
 use godwit_mesh::{IrohMesh, MeshConfig};
 use godwit_store::{SealKey, SqliteMode, SqliteStore};
 use rustix::fs::{FlockOperation, flock};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::HostConfig;
 use crate::head::{Head, HeadError};
@@ -89,11 +89,13 @@ pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<Exi
 
     let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
     let absolute = store_path.canonicalize().unwrap_or(store_path);
+    // Whoever reads the ready line may end the host at once, and in order.
+    let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     println!(
         "godwit ready name={name} id={host} api=http://{api} mesh={mesh_address} store=sqlite:{}{shared}",
         absolute.display(),
     );
-    let exit = run_until_end(&runtime, &store, listener, &config).await?;
+    let exit = run_until_end(&runtime, &store, listener, &config, signals).await?;
     store.close().await;
     Ok(exit)
 }
@@ -156,11 +158,10 @@ async fn run_until_end(
     store: &SqliteStore,
     listener: tokio::net::TcpListener,
     config: &HostConfig,
+    (mut terminate, mut interrupt): (Signal, Signal),
 ) -> anyhow::Result<ExitCode> {
     let router = crate::api::router(runtime.clone(), config)?;
     let serving = tokio::spawn(crate::api::serve(listener, router, runtime.shutdown_token()));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     let mut fatal = store.fatal();
     // Cancel safe: the first to resolve ends the host, the others are not needed any more.
     let exit = tokio::select! {
