@@ -28,6 +28,7 @@ mod control;
 mod driver;
 mod inbox;
 mod loading;
+mod overlay;
 pub mod pool;
 pub mod prover;
 pub mod rebuild;
@@ -40,6 +41,7 @@ use control::{Control, Ending};
 pub use control::Interrupted;
 pub use driver::spawn;
 pub use loading::{outside_context, state_reader};
+pub use overlay::Overlay;
 pub use pool::GuestPool;
 
 /// Commands that wait for one driver; more are refused as busy. Each is an ask of a client that waits.
@@ -112,6 +114,8 @@ pub struct WarmGuest {
     pub snapshot_revision: Revision,
     /// Ends its calls: what it was started with.
     pub interrupt: Interrupt,
+    /// Serves its reads: what it was started with.
+    pub rows: Arc<Overlay>,
 }
 
 /// How an ask ended, as far as this host can know.

@@ -86,7 +86,7 @@ impl Burst {
     /// Runs one turn and takes what its boundary writes. A snapshot is proved restorable. The guest is gone after any
     /// failure.
     fn turn(&mut self, env: &AgentEnv, origin: &Origin, attempt: u32) -> Result<RanTurn, GuestError> {
-        let Loaded { author, guest: place, prover, tail, .. } = &mut self.loaded;
+        let Loaded { author, guest: place, rows, prover, tail, .. } = &mut self.loaded;
         let Some(mut guest) = place.take() else {
             // Taken by a turn that failed: the driver loads the agent again.
             return Err(GuestError::Interrupted);
@@ -111,6 +111,8 @@ impl Burst {
                 guest.handle(&context, &inputs)?
             }
         };
+        // The next turn of this chain sees what this one has written, though it is not committed yet.
+        rows.add(&effects);
         let TurnContext { attempt, now_ms, seed, .. } = context;
         let answers = effects.answers.take();
         let entry = answers.map(|answers| JournalEntry { attempt, seed, answers });

@@ -9,7 +9,7 @@ use crate::agent::chain::{Author, Head};
 use crate::agent::prover::Prover;
 use crate::agent::rebuild::{RebuildError, Rebuilt, Start, rebuild};
 use crate::agent::tail::Tail;
-use crate::agent::{AgentEnv, Grant, WarmGuest};
+use crate::agent::{AgentEnv, Grant, Overlay, WarmGuest};
 use crate::digest::Digest;
 use crate::guest::{
     Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
@@ -32,6 +32,8 @@ pub(crate) struct Loaded {
     pub(crate) guest: Option<Box<dyn Guest>>,
     /// Ends a call of the guest.
     pub(crate) interrupt: Interrupt,
+    /// What the guest reads its rows through.
+    pub(crate) rows: Arc<Overlay>,
     pub(crate) prover: Prover,
     /// What lies behind the newest snapshot.
     pub(crate) tail: Tail,
@@ -93,8 +95,10 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         clock: env.clock.clone(),
     };
     let interrupt = warm.as_ref().map(|warm| warm.interrupt.clone()).unwrap_or_default();
+    let committed = || Overlay::new(state_reader(env.store.clone(), agent.clone()));
+    let rows = warm.as_ref().map_or_else(committed, |warm| warm.rows.clone());
     let request = GuestRequest {
-        state: state_reader(env.store.clone(), agent.clone()),
+        state: rows.clone(),
         agent,
         spec: Arc::new(image.spec.clone()),
         grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
@@ -119,6 +123,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         head,
         guest: Some(guest),
         interrupt,
+        rows,
         prover,
         tail,
     })

@@ -57,6 +57,7 @@ impl Driver {
         match outcome.failure {
             None => {
                 if let Some(loaded) = &mut self.loaded {
+                    loaded.rows.clear();
                     loaded.head = chain.head;
                 }
                 self.backoff = new_backoff();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_core::agent::rebuild::restore_context;
-use godwit_core::agent::{WarmGuest, state_reader};
+use godwit_core::agent::{Overlay, WarmGuest, state_reader};
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
@@ -453,10 +453,9 @@ impl Incoming {
         let Some(snapshot) = self.snapshot.clone() else {
             return MigrationAnswer::StateFailed { reason: "no snapshot has arrived".into() };
         };
-        let snapshot_revision = snapshot.revision;
         match self.build_guest(runtime, snapshot).await {
-            Ok((guest, interrupt)) => {
-                self.warm = Some(WarmGuest { guest, snapshot_revision, interrupt });
+            Ok(warm) => {
+                self.warm = Some(warm);
                 failpoint::hit("migration.target.after-restore");
                 MigrationAnswer::Restored { revision }
             }
@@ -464,11 +463,7 @@ impl Incoming {
         }
     }
 
-    async fn build_guest(
-        &mut self,
-        runtime: &Runtime,
-        snapshot: Snapshot,
-    ) -> Result<(Box<dyn Guest>, Interrupt), String> {
+    async fn build_guest(&mut self, runtime: &Runtime, snapshot: Snapshot) -> Result<WarmGuest, String> {
         let env = &runtime.inner().env;
         let plugin = self.reservation.spec.plugin;
         if !env.loader.is_loaded(plugin) {
@@ -478,14 +473,16 @@ impl Incoming {
         }
         let agent = self.record.agent.clone();
         let interrupt = Interrupt::default();
+        let rows = Overlay::new(state_reader(env.store.clone(), agent.clone()));
         let request = GuestRequest {
             agent: agent.clone(),
             spec: Arc::new(self.reservation.spec.clone()),
             grants: runtime.grants_of(plugin).await.map_err(|error| error.to_string())?,
             guard: self.guard.clone(),
-            state: state_reader(env.store.clone(), agent.clone()),
+            state: rows.clone(),
             interrupt: interrupt.clone(),
         };
+        let snapshot_revision = snapshot.revision;
         let context = restore_context(&agent, &snapshot);
         let loader = env.loader.clone();
         let job = move || -> Result<Box<dyn Guest>, GuestError> {
@@ -495,7 +492,7 @@ impl Incoming {
         };
         let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
         let guest = built.map_err(|error| error.to_string())?;
-        Ok((guest, interrupt))
+        Ok(WarmGuest { guest, snapshot_revision, interrupt, rows })
     }
 
     /// Step 2: the last rows, and the copy is bound, in one transaction.

@@ -156,3 +156,20 @@ async fn a_tail_of_another_plugin_than_the_spec_is_damage() {
     image.spec.plugin = crate::digest::Digest::of(b"another");
     assert!(image.check().unwrap_err().contains("plugin"));
 }
+
+#[tokio::test]
+async fn a_turn_reads_what_earlier_turns_of_its_chain_wrote() {
+    for durability in Durability::ALL {
+        let world = world_of(durability).await;
+        // All of them wait before the driver starts: they run in one go.
+        for text in ["write a one", "write a two", "read a", "write b three"] {
+            world.env.store.accept(world.input(text, None), world.incarnation).await.unwrap();
+        }
+        let handle = world.drive().await;
+        assert_eq!(reply(&world.ask(&handle, "read b").await), "three");
+        let inputs = world.env.store.inputs(&world.agent, None, Page { after: 0, limit: 9 }).await.unwrap();
+        let Some(Outcome::Committed { reply: read, .. }) = &inputs[2].outcome else { panic!("{inputs:?}") };
+        assert_eq!(read.outcome, ReplyOutcome::Ok("two".into()), "{durability:?}");
+        assert_eq!(world.image().await.check(), Ok(()));
+    }
+}
