@@ -66,7 +66,9 @@ impl Template {
         let file = folder.join("shared.db");
         copy(&self.folder.path().join("a").join("godwit.db"), &file)?;
         let host = |name: &str| {
-            copy(&self.folder.path().join(name), &folder.join(name))?;
+            self.data(folder, name)?;
+            // It tells of the store that the host had, and refuses another.
+            std::fs::remove_file(folder.join(name).join("head"))?;
             options(folder, name, variables)?.shared_store(&file).prepare()
         };
         Ok((host("a")?, host("b")?))
