@@ -59,7 +59,7 @@ impl Runtime {
             PeerRequest::Hello => PeerAnswer::Hello { name: self.name().to_owned(), api: self.inner().api },
             PeerRequest::WhoIsHome { agent } => PeerAnswer::Home(self.home_of(&agent).await),
             PeerRequest::Call { agent, call, hops } => {
-                PeerAnswer::Called(Box::new(self.call_with_hops(&agent, call, hops).await))
+                PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }
             PeerRequest::Deliver { mut input } => {
                 // The sending host is whoever proved its key, not whoever the stamp names.

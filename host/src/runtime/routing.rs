@@ -255,7 +255,7 @@ impl Runtime {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms) + Duration::from_secs(1),
             _ => CALL_MAX,
         };
-        let request = PeerRequest::Call { agent: agent.clone(), call: call.clone(), hops };
+        let request = PeerRequest::Call { agent: agent.clone(), call: Box::new(call.clone()), hops };
         let answer = self.ask_peer(host, &request, bound).await;
         let is_repeatable = matches!(
             call,

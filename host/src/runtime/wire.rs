@@ -28,7 +28,7 @@ pub(crate) enum PeerRequest {
     /// Where is this agent?
     WhoIsHome { agent: AgentId },
     /// Do this where the agent is at home; `hops` hosts have passed it on.
-    Call { agent: AgentId, call: AgentCall, hops: u8 },
+    Call { agent: AgentId, call: Box<AgentCall>, hops: u8 },
     /// Accept an output of another agent.
     Deliver { input: Box<NewInput> },
     /// Moving an agent.

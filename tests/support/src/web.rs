@@ -81,8 +81,9 @@ async fn serve(mut stream: TcpStream, asked: &Mutex<Asked>) -> Result<()> {
     let head = read_head(&mut stream).await?;
     let path = head.split(' ').nth(1).context("a request line")?.to_owned();
     let key = head.lines().filter_map(|line| line.split_once(": "));
-    let key = key.filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")).map(|(_, value)| value);
-    let key = key.last().unwrap_or("none").to_owned();
+    let mut key =
+        key.filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")).map(|(_, value)| value);
+    let key = key.next_back().unwrap_or("none").to_owned();
     *asked.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
     let (head, body) = match path.as_str() {
         "/text" => ("200 OK\r\ncontent-type: text/plain", "hello"),

@@ -422,14 +422,10 @@ impl Incoming {
     fn look_at(&mut self, frames: &[RowFrame]) {
         for frame in frames {
             self.digest.update(frame);
-            match &frame.row {
-                Row::Snapshot { snapshot, .. } => {
-                    let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
-                    if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
-                        self.snapshot = Some(snapshot.clone());
-                    }
-                }
-                _ => {}
+            let Row::Snapshot { snapshot, .. } = &frame.row else { continue };
+            let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
+            if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
+                self.snapshot = Some(snapshot.clone());
             }
         }
     }

@@ -57,7 +57,8 @@ pub struct Hostile {
     note: String,
     mode: String,
     /// In no order but its own, which is another one in each instance.
-    words: HashMap<String, ()>,
+    /// None until the first: a map draws random numbers as soon as it is there.
+    words: Option<HashMap<String, ()>>,
 }
 
 impl Agent for Hostile {
@@ -96,7 +97,7 @@ impl Agent for Hostile {
 impl Hostile {
     /// The words in the order of the map.
     fn words(&self) -> String {
-        self.words.keys().map(String::as_str).collect::<Vec<_>>().join(" ")
+        self.words.iter().flat_map(HashMap::keys).map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 
     fn obey(&mut self, input: &Input, host: &mut impl Host) -> Result<Reply, AgentError> {
@@ -106,7 +107,7 @@ impl Hostile {
             "turns" => return Ok(Reply::text(self.turns.to_string())),
             "note" => self.note = rest.into(),
             "noted" => return Ok(Reply::text(&*self.note)),
-            "word" => drop(self.words.insert(rest.into(), ())),
+            "word" => drop(self.words.get_or_insert_default().insert(rest.into(), ())),
             "words" => return Ok(Reply::text(self.words())),
             "mode" => self.mode = rest.into(),
             "input" => return Ok(Reply::text(format!("{input:?}"))),

@@ -39,7 +39,8 @@ pub(crate) fn restore(state: &[u8]) -> Result<Hostile, AgentError> {
     let mut lines = text.splitn(4, '\n');
     let mut line = || lines.next().ok_or_else(garbage);
     let (turns, mode) = (number(line()?), line()?.to_string());
-    let words = line()?.split_whitespace().map(|word| (word.to_string(), ())).collect();
+    let words = Some(line()?).filter(|words| !words.is_empty());
+    let words = words.map(|words| words.split(' ').map(|word| (word.to_string(), ())).collect());
     let note = line()?.to_string();
     match mode.as_str() {
         "trap-in-restore" => harm::trap(),
