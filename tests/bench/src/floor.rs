@@ -146,8 +146,8 @@ fn write_ask(connection: &Connection, at: &Position, rows: &AskRows) -> Result<(
     connection
         .prepare_cached(
             "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, digest,
-                                outcome_sealed, body)
-             VALUES (?1, ?2, ?3, 2, 0, 1, ?4, 1, ?5, ?6, ?7, ?8, ?9)",
+                                outcome_sealed, ended_at_ms, body, deaths, lane, wakes)
+             VALUES (?1, ?2, ?3, 2, 0, 1, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9, 0, 0, 1)",
         )?
         .execute(params![
             at.key,
@@ -169,8 +169,9 @@ fn write_ask(connection: &Connection, at: &Position, rows: &AskRows) -> Result<(
         .execute(params![at.key, at.generation, at.revision, at.change, digest, rows.receipt_body])?;
     connection
         .prepare_cached(
-            "INSERT INTO snapshot (agent, change, generation, revision, plugin_version, digest, bytes, packed, state)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+            "INSERT INTO snapshot (agent, change, generation, revision, token, time_ms, plugin_version, digest, bytes, packed,
+                                   state)
+             VALUES (?1, ?2, ?3, ?4, 1, ?2, ?5, ?6, ?7, ?8, ?9)
              ON CONFLICT (agent) DO UPDATE SET change = excluded.change, revision = excluded.revision,
                  digest = excluded.digest, state = excluded.state",
         )?
