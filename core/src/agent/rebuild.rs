@@ -54,7 +54,7 @@ pub enum Start {
 }
 
 /// Brings a guest to a revision: that of the image's snapshot, or one behind it. The image must have passed
-/// `AgentImage::check`. Blocks as long as the turns take.
+/// `AgentImage::check_to` that revision. Blocks as long as the turns take.
 ///
 /// # Errors
 /// `RebuildError`; the guest is gone.

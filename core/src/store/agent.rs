@@ -185,6 +185,14 @@ impl AgentImage {
     /// # Errors
     /// Which row does not fit.
     pub fn check(&self) -> Result<(), String> {
+        self.check_to(self.row.revision)
+    }
+
+    /// As `check`, but asks of turns no further than a revision whether they can be run again.
+    ///
+    /// # Errors
+    /// Which row does not fit.
+    pub fn check_to(&self, to: Revision) -> Result<(), String> {
         let row = &self.row;
         if row.lifecycle.is_terminal() && row.open_inputs > 0 {
             let Self { row: AgentRow { lifecycle, open_inputs, .. }, .. } = self;
@@ -220,7 +228,7 @@ impl AgentImage {
         }
         // A deleted agent has let go of what its turns would need.
         if row.lifecycle != Lifecycle::Deleted {
-            self.check_tail(snapshot_revision)?;
+            self.check_tail(snapshot_revision, to)?;
         }
         let Some(snapshot) = &self.snapshot else {
             return Ok(());
@@ -235,8 +243,23 @@ impl AgentImage {
         Ok(())
     }
 
-    fn check_tail(&self, snapshot: Revision) -> Result<(), String> {
-        for receipt in self.receipts.iter().filter(|receipt| receipt.revision > snapshot) {
+    /// Whether the history from the snapshot to a revision was journaled, all of it under the current spec. What was not
+    /// can't be run again, and need not be: a newer snapshot holds it.
+    pub fn is_journaled_to(&self, to: Revision) -> bool {
+        let snapshot = self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
+        self.behind(snapshot, to).all(|receipt| {
+            let spec = (receipt.plugin, receipt.spec_revision);
+            receipt.kind == BoundaryKind::DeadLetter
+                || (receipt.journal.is_some() && spec == (self.spec.plugin, self.row.spec_revision))
+        })
+    }
+
+    fn behind(&self, snapshot: Revision, to: Revision) -> impl Iterator<Item = &Receipt> {
+        self.receipts.iter().filter(move |receipt| receipt.revision > snapshot && receipt.revision <= to)
+    }
+
+    fn check_tail(&self, snapshot: Revision, to: Revision) -> Result<(), String> {
+        for receipt in self.behind(snapshot, to) {
             let revision = receipt.revision;
             let turn = match (receipt.kind, self.journal.get(&revision)) {
                 (BoundaryKind::DeadLetter, _) => continue,

@@ -2,7 +2,8 @@
 //!
 //! From the oldest kept snapshot the journaled turns are run again; each turn's effects are compared with its receipt, and
 //! where a newer snapshot is kept, the state that comes out with that one. So replay checks what loading would do, and
-//! that the newer snapshot is what the turns behind the older one make.
+//! that the newer snapshot is what the turns behind the older one make. A stretch that was not journaled, or ran under
+//! another spec, can't be run again: the replay begins behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,8 @@ impl Runtime {
     /// Replays an agent's history up to a revision, the head unless said otherwise.
     ///
     /// # Errors
-    /// `NoSuch` when no snapshot at or before the revision is kept, or the agent has not come so far; `Unavailable` when the
-    /// host has no room for another guest. What does not fit is in the report.
+    /// `NoSuch` when no kept snapshot leads to the revision, or the agent has not come so far; `Unavailable` when the host has
+    /// no room for another guest. What does not fit is in the report.
     pub(crate) async fn replay_here(
         &self,
         agent: &AgentId,
@@ -64,11 +65,13 @@ impl Runtime {
         let kept = store.kept_snapshots(agent).await.map_err(store_error)?;
         let of_this = kept.iter().filter(|kept| kept.generation == row.generation && kept.revision <= to);
         let bases: Vec<Revision> = of_this.map(|kept| kept.revision).collect();
-        let (Some(from), true) = (bases.first().copied(), to <= row.revision) else {
-            let what = format!("kept snapshot of agent {agent} at or before revision {to}");
-            return Err(CallError::NoSuch { what });
+        let unreachable = || CallError::NoSuch {
+            what: format!("kept snapshot of agent {agent} from which turns lead to revision {to}"),
         };
-        let empty = ReplayReport {
+        let (Some(from), true) = (bases.first().copied(), to <= row.revision) else {
+            return Err(unreachable());
+        };
+        let mut report = ReplayReport {
             agent: agent.clone(),
             from,
             to,
@@ -77,22 +80,26 @@ impl Runtime {
             breaks: Vec::new(),
             elapsed_us: 0,
         };
-        let mut report = empty;
+        let mut reaches = false;
         let ends = bases.iter().skip(1).copied().chain([to]);
         for (base, end) in bases.iter().copied().zip(ends) {
-            self.replay_stretch(&mut report, base, end, bases.contains(&end)).await?;
+            reaches = self.replay_stretch(&mut report, base, end, bases.contains(&end)).await?;
+            if !reaches {
+                report.from = end;
+            }
         }
-        Ok(report)
+        if reaches { Ok(report) } else { Err(unreachable()) }
     }
 
     /// Replays from one kept snapshot to a revision; compares the state with the snapshot that is kept there, if one is.
+    /// Answers whether there is a way; otherwise the report is as it was.
     async fn replay_stretch(
         &self,
         report: &mut ReplayReport,
         base: Revision,
         end: Revision,
         is_kept: bool,
-    ) -> Result<(), CallError> {
+    ) -> Result<bool, CallError> {
         let store = &self.inner().store;
         let image = match store.image(&report.agent, Some(base)).await {
             Ok(Some(image)) => image,
@@ -103,13 +110,16 @@ impl Runtime {
             }
             Err(StoreError::Corrupt { what }) => {
                 report.breaks.push(what);
-                return Ok(());
+                return Ok(true);
             }
             Err(error) => return Err(store_error(error)),
         };
-        if let Err(what) = image.check() {
+        if !image.is_journaled_to(end) {
+            return Ok(false);
+        }
+        if let Err(what) = image.check_to(end) {
             report.breaks.push(what);
-            return Ok(());
+            return Ok(true);
         }
         let kept = match is_kept && end > base {
             true => store.image(&report.agent, Some(end)).await.map_err(store_error)?,
@@ -129,7 +139,7 @@ impl Runtime {
             }
             Err(what) => report.breaks.push(what),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Runs the turns of an image up to a revision in a guest of its own.

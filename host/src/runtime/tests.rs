@@ -17,6 +17,7 @@ use super::call::{AgentCall, AgentReply, CallError, Submission};
 use super::routing::Forward;
 use super::*;
 
+mod replay;
 mod respec;
 mod verbs;
 mod watchdog;

@@ -1,0 +1,100 @@
+//! Replaying beside the agent: what can't be run again is passed by, and what comes out otherwise is said.
+
+use godwit_core::id::Revision;
+use godwit_core::spec::Durability;
+
+use super::*;
+use crate::runtime::replay::ReplayReport;
+use crate::runtime::respec::SpecUpdate;
+
+async fn agent(durability: Durability) -> Runtime {
+    let network = SimNetwork::default();
+    let host = host(&network, 1, separate_store()).await;
+    let request = CreateAgent {
+        recreates: false,
+        agent: id("a"),
+        plugin: "script".into(),
+        config: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        silent_intents: Default::default(),
+        durability,
+    };
+    host.create_agent(request).await.unwrap();
+    host
+}
+
+async fn replay(host: &Runtime, to: Option<u64>) -> Result<ReplayReport, CallError> {
+    let replay = AgentCall::Replay { to: to.map(Revision) };
+    call(host, "a", replay).await.map(|reply| match reply {
+        AgentReply::Replayed(report) => report,
+        other => panic!("{other:?}"),
+    })
+}
+
+/// The report of a replay in which all is well: where it began, where it ended, and the turns that ran again.
+async fn replayed(host: &Runtime, to: Option<u64>) -> (u64, u64, u64) {
+    let report = replay(host, to).await.unwrap();
+    assert_eq!(report.breaks, [""; 0]);
+    assert!(report.state.is_some(), "{report:?}");
+    (report.from.0, report.to.0, report.turns)
+}
+
+async fn checkpoint(host: &Runtime) {
+    call(host, "a", AgentCall::Checkpoint).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_journals_is_replayed_from_its_oldest_kept_snapshot() {
+    let host = agent(Durability::Journal).await;
+    for text in ["add 1", "dice", "write k v", "read k"] {
+        ask(&host, "a", text).await;
+    }
+    checkpoint(&host).await;
+    ask(&host, "a", "fatal").await;
+    ask(&host, "a", "age").await;
+    assert_eq!(replayed(&host, None).await, (1, 7, 5));
+    assert_eq!(replayed(&host, Some(3)).await, (1, 3, 2));
+    assert_eq!(replayed(&host, Some(5)).await, (1, 5, 4));
+    assert!(matches!(replay(&host, Some(8)).await, Err(CallError::NoSuch { .. })), "not so far");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_never_journaled_is_passed_by() {
+    let host = agent(Durability::Auto).await;
+    ask(&host, "a", "add 1").await;
+    ask(&host, "a", "fatal").await;
+    checkpoint(&host).await;
+    ask(&host, "a", "add 1").await;
+    // Kept are the snapshots of the dead letter and of the turn behind it, which is in no journal.
+    assert_eq!(replayed(&host, None).await, (4, 4, 0));
+    assert_eq!(replayed(&host, Some(3)).await, (3, 3, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turns_under_another_spec_are_passed_by() {
+    let host = agent(Durability::Journal).await;
+    ask(&host, "a", "add 1").await;
+    let update = SpecUpdate {
+        base: godwit_core::id::SpecRevision(1),
+        plugin: "script".into(),
+        config: BTreeMap::from([("key".into(), "other".into())]),
+        labels: BTreeMap::new(),
+        silent_intents: Default::default(),
+        durability: None,
+    };
+    call(&host, "a", AgentCall::Update(update)).await.unwrap();
+    ask(&host, "a", "add 1").await;
+    assert_eq!(replayed(&host, None).await, (2, 3, 1));
+    assert_eq!(ask(&host, "a", "get").await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_turn_that_comes_out_otherwise_is_named() {
+    let host = agent(Durability::Journal).await;
+    ask(&host, "a", "add 1").await;
+    ask(&host, "a", "drift").await;
+    let report = replay(&host, None).await.unwrap();
+    assert!(report.breaks.iter().any(|what| what.contains("turn 3")), "{report:?}");
+    assert_eq!(report.state, None);
+    ask(&host, "a", "get").await;
+}
