@@ -28,6 +28,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "input.after-attempt",
         "input.after-redrive",
         "turn.after-guest-call",
+        "turn.after-run-ahead",
         "turn.before-commit-queued",
         "turn.after-commit",
         "checkpoint.before-commit",

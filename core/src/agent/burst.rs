@@ -4,7 +4,7 @@
 //! driver --turns--> guest thread: turn, turn, .. --> commit here, if the store is idle --> driver
 //!                                                \-> the driver commits ----------------/
 //! ```
-//! It commits here only when no other job waits. Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
+//! It commits here only when no other job waits and nothing of the agent is on its way. Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub(crate) struct Burst {
     pub(crate) outcome: Option<UnitOutcome>,
     /// Told which turn may be interrupted.
     control: Control,
+    /// Whether its commit may be done here.
+    is_lone: bool,
 }
 
 impl Burst {
@@ -44,8 +46,9 @@ impl Burst {
         chain: Chain,
         turns: VecDeque<(Origin, u32)>,
         control: Control,
+        is_lone: bool,
     ) -> Self {
-        Self { loaded, chain, turns, failed: None, outcome: None, control }
+        Self { loaded, chain, turns, failed: None, outcome: None, control, is_lone }
     }
 
     /// Runs turns until one fails, the chain is full or the time is up. Blocks.
@@ -75,7 +78,7 @@ impl Burst {
             failpoint::hit("turn.after-guest-call");
         }
         // While other jobs wait, the thread is theirs, and their units can share a commit with this one.
-        let is_lone = is_short() && !env.pool.has_waiting();
+        let is_lone = self.is_lone && is_short() && !env.pool.has_waiting();
         // Fence place 2: what was computed under a lease that has run out is not committed.
         if !self.chain.is_empty() && is_lone && self.loaded.guard.is_held() {
             self.outcome = self.chain.commit_here(env.store.as_ref());
@@ -111,8 +114,8 @@ impl Burst {
                 guest.handle(&context, &inputs)?
             }
         };
-        // The next turn of this chain sees what this one has written, though it is not committed yet.
-        rows.add(&effects);
+        // The next turn sees what this one has written, though it is not committed yet.
+        rows.add(revision.next(), &effects);
         let TurnContext { attempt, now_ms, seed, .. } = context;
         let answers = effects.answers.take();
         let entry = answers.map(|answers| JournalEntry { attempt, seed, answers });

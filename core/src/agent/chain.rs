@@ -1,4 +1,4 @@
-//! Turns that wait for one commit: the guest has run them, nothing of them is visible yet.
+//! Turns that wait for one commit: the guest has run them, nothing of them is visible yet but to the turns after them.
 //!
 //! A chain becomes one `Unit`. Its turns build on each other; the store commits a prefix of them, and only the replies and
 //! outputs of that prefix are released. Each boundary carries its snapshot or its journal entry, so any prefix is a whole
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::agent::{AskRequest, sabotage};
+use crate::agent::{AskRequest, Overlay, sabotage};
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
@@ -65,6 +65,14 @@ impl Origin {
         }
     }
 
+    /// The ask that nothing durable knows of, if it is one.
+    pub(crate) fn into_direct(self) -> Option<Box<AskRequest>> {
+        match self {
+            Self::Direct(request) => Some(request),
+            Self::Queued(_) | Self::Batch(_) | Self::Init => None,
+        }
+    }
+
     /// Whether nothing durable knows of it and its caller is gone: it is not served.
     pub(crate) fn is_abandoned(&self) -> bool {
         matches!(self, Self::Direct(request) if request.answer.is_closed())
@@ -116,6 +124,8 @@ impl Pending {
 /// A chain under construction.
 pub(crate) struct Chain {
     author: Arc<Author>,
+    /// Told when it has committed.
+    pub(crate) rows: Arc<Overlay>,
     /// Where the history ends if all of it commits.
     pub(crate) head: Head,
     pub(crate) pending: Vec<Pending>,
@@ -125,9 +135,9 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(author: Arc<Author>, head: &Head) -> Self {
+    pub(crate) fn new(author: Arc<Author>, head: &Head, rows: Arc<Overlay>) -> Self {
         let base = head.revision;
-        Self { author, head: head.clone(), pending: Vec::new(), base, steps: Vec::new(), bytes: 0 }
+        Self { author, rows, head: head.clone(), pending: Vec::new(), base, steps: Vec::new(), bytes: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -143,13 +153,24 @@ impl Chain {
         Unit { owner: self.author.owner.clone(), base: self.base, steps: std::mem::take(&mut self.steps) }
     }
 
-    /// Commits.
-    pub(crate) async fn commit(&mut self, store: &dyn RuntimeStore) -> UnitOutcome {
+    /// Whether an input ends here.
+    pub(crate) fn ends(&self, seq: Seq) -> bool {
+        self.pending.iter().flat_map(|pending| &pending.ends).any(|end| end.seq == seq)
+    }
+
+    /// Commits. The unit is handed over with the first poll.
+    pub(crate) fn commit(
+        &mut self,
+        store: Arc<dyn RuntimeStore>,
+    ) -> impl Future<Output = UnitOutcome> + Send + 'static {
         sabotage::release_early(&mut self.pending);
-        failpoint::hit("turn.before-commit-queued");
-        let outcome = store.commit_turns(self.unit()).await;
-        failpoint::hit("turn.after-commit");
-        outcome
+        let unit = self.unit();
+        async move {
+            failpoint::hit("turn.before-commit-queued");
+            let outcome = store.commit_turns(unit).await;
+            failpoint::hit("turn.after-commit");
+            outcome
+        }
     }
 
     /// Commits on this thread if the store does that now; `None` leaves the chain as it is.

@@ -2,7 +2,8 @@
 //!
 //! It takes commands, runs turns on the guest threads, commits them, and only then answers. Everything it holds can be
 //! thrown away at any time: after each failure it loads the agent from the store again. Running what waits is in
-//! `driver/work.rs`, what happens after a commit or a failed turn in `driver/settle.rs`, standing still in `driver/hold.rs`.
+//! `driver/work.rs`, running ahead of commits in `driver/flight.rs`, what happens after a commit or a failed turn in
+//! `driver/settle.rs`, standing still in `driver/hold.rs`.
 //!
 //! ```text
 //!            Ask                    nothing waits                        commit
@@ -37,10 +38,13 @@ use crate::task::TaskGroup;
 use crate::time::{sleep, within};
 
 mod ending;
+mod flight;
 mod hold;
 mod respec;
 mod settle;
 mod work;
+
+use flight::Flights;
 
 /// How often an agent that may not act now looks at its lease again.
 const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
@@ -68,6 +72,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         thaw,
         control,
         loaded: None,
+        flights: Flights::default(),
         inbox: Inbox::default(),
         direct: VecDeque::new(),
         waiters: BTreeMap::new(),
@@ -96,7 +101,10 @@ struct Driver {
     own_mailbox: mpsc::WeakSender<Command>,
     thaw: Arc<Notify>,
     control: Control,
+    /// Its head is that of the last chain on its way.
     loaded: Option<Loaded>,
+    /// Chains on their way to the store.
+    flights: Flights,
     /// Durable inputs, by lane.
     inbox: Inbox,
     /// Asks that nothing durable knows of.
@@ -133,6 +141,8 @@ impl Driver {
                 break end;
             }
         };
+        // What is on its way arrives, and is told, before anybody hears of the end.
+        let end = self.land().await.err().unwrap_or(end);
         if end == End::Parked {
             self.shorten_tail().await;
         }
@@ -147,6 +157,9 @@ impl Driver {
     ) -> Flow {
         while let Ok(command) = self.commands.try_recv() {
             self.on_command(command).await?;
+        }
+        if !self.flights.is_empty() && !self.may_run_ahead() {
+            return self.land().await;
         }
         match self.guard.state() {
             LeaseState::Lost => return Err(End::Lost),
@@ -212,10 +225,11 @@ impl Driver {
             self.loaded.as_mut().map(|loaded| &mut loaded.prover).filter(|prover| prover.has_spare());
         let patience =
             if prover.is_some() { SPARE_IDLE.min(self.env.park_after) } else { self.env.park_after };
-        // Cancel safe: `recv` and `cancelled` lose nothing when dropped.
+        // Cancel safe: `recv`, `cancelled` and `arrival` lose nothing when dropped.
         let command = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Err(End::Parked),
+            () = self.flights.arrival() => return self.on_arrival().await,
             command = within(patience, self.commands.recv()) => command,
         };
         match (command, prover) {
@@ -248,6 +262,7 @@ impl Driver {
             Command::Wake => self.is_inbox_stale = true,
             Command::Reload => self.forget_queue(),
             Command::Checkpoint { done } => {
+                self.land().await?;
                 // The caller may be gone; the checkpoint is then simply there.
                 let _ = done.send(self.checkpoint().await);
             }
@@ -255,15 +270,17 @@ impl Driver {
             Command::Recycle { done } => return self.recycle(done).await,
             Command::Respec(request) => {
                 let RespecRequest { spec, plugin, done } = *request;
+                self.land().await?;
                 // The caller may be gone; what is committed is so all the same.
                 let _ = done.send(self.respec(spec, &plugin).await);
             }
             Command::Stop { end, done } => {
+                let landed = self.land().await;
                 if end == End::Parked {
                     self.shorten_tail().await;
                 }
                 self.finish_stop(done);
-                return Err(end);
+                return Err(landed.err().unwrap_or(end));
             }
         }
         Ok(())

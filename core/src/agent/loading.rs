@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::agent::chain::{Author, Head};
+use crate::agent::chain::{Author, Chain, Head};
 use crate::agent::prover::Prover;
 use crate::agent::rebuild::{RebuildError, Rebuilt, Start, rebuild};
 use crate::agent::tail::Tail;
@@ -37,6 +37,13 @@ pub(crate) struct Loaded {
     pub(crate) prover: Prover,
     /// What lies behind the newest snapshot.
     pub(crate) tail: Tail,
+}
+
+impl Loaded {
+    /// A chain on top of the head.
+    pub(crate) fn chain(&self) -> Chain {
+        Chain::new(self.author.clone(), &self.head, self.rows.clone())
+    }
 }
 
 /// Why an agent could not be loaded.

@@ -1,5 +1,8 @@
-//! The rows of an agent as its next turn must see them: the committed ones, under what turns before it in the same chain
-//! have written and not committed yet.
+//! The rows of an agent as its next turn must see them: the committed ones, under what turns before it have written and not
+//! committed yet.
+//!
+//! Commits arrive while a guest reads. So each read looks at what is pending first, and at the rows after that: what leaves
+//! in between has become a row.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -8,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::guest::{StateRead, StateReadError, TurnEffects};
-use crate::id::OperationId;
+use crate::id::{OperationId, Revision};
 use crate::limits::PAGE_MAX;
 use crate::operation::OperationChange;
 
@@ -18,14 +21,14 @@ pub struct Overlay {
     pending: Mutex<Pending>,
 }
 
-/// What is not committed yet.
+/// What is not committed yet, each with the revision that its commit makes.
 #[derive(Default)]
 struct Pending {
     /// The last write of each key; `None` deletes.
-    writes: BTreeMap<String, Option<Bytes>>,
+    writes: BTreeMap<String, (Revision, Option<Bytes>)>,
     /// By name: whether it is set.
-    timers: BTreeMap<String, bool>,
-    started: Vec<OperationId>,
+    timers: BTreeMap<String, (Revision, bool)>,
+    started: Vec<(Revision, OperationId)>,
 }
 
 impl Overlay {
@@ -34,21 +37,26 @@ impl Overlay {
         Arc::new(Self { committed, pending: Mutex::default() })
     }
 
-    /// A turn has run: the next one sees what it did.
-    pub(crate) fn add(&self, effects: &TurnEffects) {
+    /// A turn has run, and its boundary will be `revision`: the next one sees what it did.
+    pub(crate) fn add(&self, revision: Revision, effects: &TurnEffects) {
         let mut pending = self.pending();
-        pending.writes.extend(effects.state.iter().cloned());
-        pending.timers.extend(effects.timers.iter().map(|(name, timer)| (name.clone(), timer.is_some())));
+        let writes = effects.state.iter().map(|(key, value)| (key.clone(), (revision, value.clone())));
+        pending.writes.extend(writes);
+        let timers = effects.timers.iter().map(|(name, timer)| (name.clone(), (revision, timer.is_some())));
+        pending.timers.extend(timers);
         let started = effects.operations.iter().filter_map(|change| match change {
-            OperationChange::Start(operation) => Some(operation.id),
+            OperationChange::Start(operation) => Some((revision, operation.id)),
             OperationChange::Cancel(_) => None,
         });
         pending.started.extend(started);
     }
 
-    /// All that was added has committed.
-    pub(crate) fn clear(&self) {
-        *self.pending() = Pending::default();
+    /// All boundaries up to this one have committed.
+    pub(crate) fn committed(&self, revision: Revision) {
+        let mut pending = self.pending();
+        pending.writes.retain(|_, (made, _)| *made > revision);
+        pending.timers.retain(|_, (made, _)| *made > revision);
+        pending.started.retain(|(made, _)| *made > revision);
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -56,39 +64,50 @@ impl Overlay {
     }
 }
 
-impl Pending {
-    /// Written keys with a prefix behind `after` and up to `end`.
+/// Keys of one listing that were written: whether each is set.
+struct Written(BTreeMap<String, bool>);
+
+impl Written {
+    /// Written keys behind `after` and up to `end`.
     fn range<'a>(
         &'a self,
-        prefix: &'a str,
         after: Option<&str>,
         end: Option<&'a str>,
     ) -> impl Iterator<Item = (&'a String, bool)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let written = self.0.range::<str, _>((from, Bound::Unbounded));
+        let is_in = move |(key, _): &(&String, _)| end.is_none_or(|end| key.as_str() <= end);
+        written.take_while(is_in).map(|(key, is_set)| (key, *is_set))
+    }
+}
+
+impl Pending {
+    /// Written keys with a prefix behind `after`.
+    fn written(&self, prefix: &str, after: Option<&str>) -> Written {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         let written = self.writes.range::<str, _>((from, Bound::Unbounded));
-        written
-            .take_while(move |(key, _)| key.starts_with(prefix) && end.is_none_or(|end| key.as_str() <= end))
-            .map(|(key, value)| (key, value.is_some()))
+        let written = written.take_while(|(key, _)| key.starts_with(prefix));
+        Written(written.map(|(key, (_, value))| (key.clone(), value.is_some())).collect())
     }
 }
 
 impl StateRead for Overlay {
     fn get(&self, key: &str) -> Result<Option<Bytes>, StateReadError> {
-        if let Some(written) = self.pending().writes.get(key) {
+        if let Some((_, written)) = self.pending().writes.get(key) {
             return Ok(written.clone());
         }
         self.committed.get(key)
     }
 
     fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> Result<Vec<String>, StateReadError> {
-        let pending = self.pending();
-        if pending.writes.is_empty() {
+        let written = self.pending().written(prefix, after);
+        if written.0.is_empty() {
             return self.committed.list(prefix, after, limit);
         }
-        let removed = pending.range(prefix, after, None).filter(|(_, is_set)| !is_set).count();
+        let removed = written.0.values().filter(|is_set| !**is_set).count();
         // Room for those that were removed, so that one page is most often enough.
         let page_max = (limit + removed).min(PAGE_MAX);
         let mut keys = Vec::new();
@@ -97,7 +116,7 @@ impl StateRead for Overlay {
             let page = self.committed.list(prefix, after.as_deref(), page_max)?;
             let end = if page.len() < page_max { None } else { page.last().cloned() };
             let mut merged: BTreeSet<String> = page.into_iter().collect();
-            for (key, is_set) in pending.range(prefix, after.as_deref(), end.as_deref()) {
+            for (key, is_set) in written.range(after.as_deref(), end.as_deref()) {
                 if is_set {
                     merged.insert(key.clone());
                 } else {
@@ -114,20 +133,26 @@ impl StateRead for Overlay {
     }
 
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        let pending = self.pending().timers.clone();
         let mut names: BTreeSet<String> = self.committed.timers()?.into_iter().collect();
-        for (name, is_set) in &self.pending().timers {
-            if *is_set {
-                names.insert(name.clone());
+        for (name, (_, is_set)) in pending {
+            if is_set {
+                names.insert(name);
             } else {
-                names.remove(name);
+                names.remove(&name);
             }
         }
         Ok(names.into_iter().collect())
     }
 
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
+        let started: Vec<OperationId> = self.pending().started.iter().map(|(_, started)| *started).collect();
         let mut active = self.committed.operations()?;
-        active.extend(self.pending().started.iter());
+        for operation in started {
+            if !active.contains(&operation) {
+                active.push(operation);
+            }
+        }
         Ok(active)
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
@@ -82,7 +83,13 @@ pub struct MemoryStore {
     clock: Arc<dyn Clock>,
     /// Writes to come that will be answered with `Unknown`.
     doubts: Arc<Mutex<Vec<(CommitPoint, Doubt)>>>,
+    /// Units read it; who holds them back writes it.
+    gate: Arc<RwLock<()>>,
 }
+
+/// Units wait while this lives.
+#[must_use = "units are let through when it is dropped"]
+pub struct HeldCommits(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>);
 
 impl MemoryStore {
     /// An empty store for one host at a time. Its clock dates what the store writes by itself.
@@ -97,12 +104,18 @@ impl MemoryStore {
 
     fn new(sharing: Sharing, clock: Arc<dyn Clock>) -> Self {
         let id = StoreId::generate(clock.wall_ms(), clock.random());
-        Self { tables: Arc::new(Mutex::new(Tables::new(id, sharing))), clock, doubts: Arc::default() }
+        let tables = Arc::new(Mutex::new(Tables::new(id, sharing)));
+        Self { tables, clock, doubts: Arc::default(), gate: Arc::default() }
     }
 
     /// Answers the next write of this kind with `Unknown`, as a store does that lost its connection while it waited.
     pub fn doubt(&self, point: CommitPoint, doubt: Doubt) {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner).push((point, doubt));
+    }
+
+    /// Holds back units that come, as a slow disk does; then they commit in the order in which they came.
+    pub async fn hold_commits(&self) -> HeldCommits {
+        HeldCommits(self.gate.clone().write_owned().await)
     }
 
     fn at<T>(
@@ -291,12 +304,13 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
+        let _open = self.gate.read().await;
         self.tables().commit_turns(unit, self.clock.wall_ms())
     }
 
     /// Takes every other revision, so that its users go both ways.
     fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
-        if unit.base.0.is_multiple_of(2) {
+        if unit.base.0.is_multiple_of(2) && self.gate.try_read().is_ok() {
             Ok(self.tables().commit_turns(unit, self.clock.wall_ms()))
         } else {
             Err(unit)

@@ -6,7 +6,7 @@
 //! State is the sum, as text, and the padding.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +36,14 @@ pub const PICKY: &[u8] = b"picky script";
 #[derive(Default)]
 pub struct ScriptedLoader {
     loaded: Mutex<BTreeSet<Digest>>,
+    handled: Arc<AtomicU64>,
+}
+
+impl ScriptedLoader {
+    /// Guest calls that its guests have ended so far, whatever became of them.
+    pub fn handled(&self) -> u64 {
+        self.handled.load(Ordering::SeqCst)
+    }
 }
 
 /// The plugin that a test stores: any bytes will do.
@@ -65,9 +73,10 @@ impl GuestLoader for ScriptedLoader {
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
+        let handled = self.handled.clone();
         let is_picky = request.spec.plugin == Digest::of(PICKY);
         let GuestRequest { guard, state, interrupt, .. } = request;
-        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt, is_picky }))
+        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt, is_picky, handled }))
     }
 }
 
@@ -84,6 +93,8 @@ struct ScriptedGuest {
     state: Arc<dyn StateRead>,
     /// Takes no state that it has not written itself.
     is_picky: bool,
+    /// Counts guest calls.
+    handled: Arc<AtomicU64>,
 }
 
 fn ok(text: String) -> Reply {
@@ -205,13 +216,8 @@ fn output(rest: &str) -> Result<Output, GuestError> {
     })
 }
 
-impl Guest for ScriptedGuest {
-    fn init(&mut self, _context: &TurnContext) -> Result<TurnEffects, GuestError> {
-        self.check()?;
-        Ok(TurnEffects::default())
-    }
-
-    fn handle(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {
+impl ScriptedGuest {
+    fn handle_all(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {
         self.check()?;
         let mut effects = TurnEffects::default();
         if context.answers == Answers::Record {
@@ -224,6 +230,19 @@ impl Guest for ScriptedGuest {
         }
         self.check()?;
         Ok(effects)
+    }
+}
+
+impl Guest for ScriptedGuest {
+    fn init(&mut self, _context: &TurnContext) -> Result<TurnEffects, GuestError> {
+        self.check()?;
+        Ok(TurnEffects::default())
+    }
+
+    fn handle(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {
+        let handled = self.handle_all(context, inputs);
+        self.handled.fetch_add(1, Ordering::SeqCst);
+        handled
     }
 
     fn snapshot(&mut self, _context: &TurnContext) -> Result<Bytes, GuestError> {

@@ -57,6 +57,7 @@ impl Driver {
 
     /// Drops the instance and loads the agent again; what waits goes on waiting.
     pub(super) async fn recycle(&mut self, done: oneshot::Sender<Result<Revision, CommandError>>) -> Flow {
+        self.land().await?;
         let flow = self.load(None).await;
         let revision = self.loaded.as_ref().map(|loaded| loaded.head.revision);
         // The caller may be gone; the instance is new all the same.

@@ -57,6 +57,7 @@ impl Driver {
         let Some(mailbox) = self.own_mailbox.upgrade() else {
             return Err(End::Parked);
         };
+        self.land().await?;
         if self.loaded.is_none() {
             self.load(None).await?;
         }

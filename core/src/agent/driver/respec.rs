@@ -83,6 +83,7 @@ impl Driver {
             return Err(CommandError::Loading);
         };
         let (old, head, guard) = (loaded.author.clone(), loaded.head.clone(), loaded.guard.clone());
+        let rows = loaded.rows.clone();
         ensure_loaded(&self.env, change.spec.plugin).await.map_err(failed)?;
         let Author { owner, host, plugin: before, clock, .. } = &*old;
         let author = Author {
@@ -110,7 +111,7 @@ impl Driver {
             .with("from", before)
             .with("to", change.spec.plugin)
             .with("spec_revision", change.revision);
-        let mut chain = Chain::new(Arc::new(author), &head);
+        let mut chain = Chain::new(Arc::new(author), &head, rows);
         chain.push_upgrade(change, *before, taken, now_ms, event);
         Ok(chain.unit())
     }

@@ -32,18 +32,6 @@ pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
 }
 
 impl Driver {
-    /// Commits a chain and settles it.
-    pub(super) async fn commit(&mut self, mut chain: Chain) -> Flow {
-        if !self.guard.is_held() {
-            // Fence place 2: what was computed under a lease that has run out is thrown away.
-            self.loaded = None;
-            self.put_back_all(chain.pending);
-            return Ok(());
-        }
-        let outcome = chain.commit(self.env.store.as_ref()).await;
-        self.settle(chain, outcome).await
-    }
-
     /// Releases what has committed of a chain. After anything but full success `self.loaded` is `None`: the agent is loaded
     /// again, because the guest is ahead of the store.
     pub(super) async fn settle(&mut self, mut chain: Chain, outcome: UnitOutcome) -> Flow {
@@ -56,10 +44,7 @@ impl Driver {
         }
         match outcome.failure {
             None => {
-                if let Some(loaded) = &mut self.loaded {
-                    loaded.rows.clear();
-                    loaded.head = chain.head;
-                }
+                chain.rows.committed(chain.head.revision);
                 self.backoff = new_backoff();
                 Ok(())
             }
@@ -128,10 +113,7 @@ impl Driver {
 
     /// Deals with the steps that the store did not take. Durable inputs among them are read again from the store.
     async fn on_refused(&mut self, rest: Vec<Pending>, failure: UnitFailure) -> Flow {
-        let mut directs = rest.into_iter().filter_map(|pending| match pending.origin {
-            Origin::Direct(request) => Some(request),
-            Origin::Queued(_) | Origin::Batch(_) | Origin::Init => None,
-        });
+        let mut directs = rest.into_iter().filter_map(|pending| pending.origin.into_direct());
         match failure {
             UnitFailure::Duplicate(stored) => {
                 if let Some(request) = directs.next() {
@@ -176,7 +158,7 @@ impl Driver {
         }
     }
 
-    fn put_back_all(&mut self, pending: Vec<Pending>) {
+    pub(super) fn put_back_all(&mut self, pending: Vec<Pending>) {
         for pending in pending.into_iter().rev() {
             self.put_back(pending.origin);
         }
@@ -209,7 +191,7 @@ impl Driver {
             self.put_back(origin);
             return Ok(());
         };
-        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
+        let mut chain = loaded.chain();
         match verdict {
             Verdict::Uncounted => {
                 if was_staged && !matches!(error, GuestError::Fenced) {
@@ -322,20 +304,20 @@ impl Driver {
         self.is_inbox_stale = true;
     }
 
+    /// Inputs that somebody waits for and that are neither waiting here nor on their way to their end.
+    fn ended_waiters(&self) -> Vec<(Seq, InputId)> {
+        let is_open = |seq: Seq| self.inbox.contains(seq) || self.flights.hold(seq);
+        let ended = self.waiters.iter().filter(|(seq, _)| !is_open(**seq));
+        ended.map(|(seq, waiters)| (*seq, waiters.input)).collect()
+    }
+
     /// Answers those who wait for inputs that are not open any more: they ended before somebody joined, or in a commit
     /// whose outcome was not heard.
     pub(super) async fn answer_ended_waiters(&mut self) {
         if self.is_inbox_stale {
             return;
         }
-        let is_open = |seq: &Seq| self.inbox.contains(*seq);
-        let ended: Vec<(Seq, InputId)> = self
-            .waiters
-            .iter()
-            .filter(|(seq, _)| !is_open(seq))
-            .map(|(seq, waiters)| (*seq, waiters.input))
-            .collect();
-        for (seq, input) in ended {
+        for (seq, input) in self.ended_waiters() {
             let stored = self.env.store.input(&self.agent, input).await;
             match stored.map(|stored| stored.and_then(|stored| stored.outcome)) {
                 Ok(Some(outcome)) => self.answer_waiters(seq, &outcome),

@@ -17,10 +17,14 @@ use crate::store::{AcceptError, NewAgent, RuntimeStore, SessionRequest};
 use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
 
+mod flight;
 mod journal;
 
 struct World {
     env: AgentEnv,
+    /// Also in `env`.
+    memory: MemoryStore,
+    loader: Arc<ScriptedLoader>,
     tasks: TaskGroup,
     agent: AgentId,
     incarnation: Incarnation,
@@ -52,9 +56,10 @@ async fn world() -> World {
 
 async fn world_of(durability: Durability) -> World {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::exclusive(clock.clone()));
+    let memory = MemoryStore::exclusive(clock.clone());
+    let store: Arc<dyn RuntimeStore> = Arc::new(memory.clone());
     let (plugin, component) = script_plugin();
-    let loader = ScriptedLoader::default();
+    let loader = Arc::new(ScriptedLoader::default());
     loader.load(&component).unwrap();
     let agent = AgentId::parse("a").unwrap();
     let spec = Spec { durability, ..Spec::new(plugin.digest) };
@@ -65,7 +70,7 @@ async fn world_of(durability: Durability) -> World {
     let told = notices.clone();
     let env = AgentEnv {
         store,
-        loader: Arc::new(loader),
+        loader: loader.clone(),
         pool: GuestPool::start(2),
         spares: Arc::new(Semaphore::new(1)),
         clock,
@@ -75,7 +80,7 @@ async fn world_of(durability: Durability) -> World {
     };
     let session = SessionLease::unlimited();
     let ids = std::cell::Cell::new(0);
-    World { env, tasks: TaskGroup::default(), agent, incarnation, session, notices, ids }
+    World { env, memory, loader, tasks: TaskGroup::default(), agent, incarnation, session, notices, ids }
 }
 
 impl World {

@@ -47,21 +47,30 @@ impl Driver {
     }
 
     async fn run_what_waits(&mut self) -> Flow {
+        if self.flights.is_full() {
+            self.flights.arrival().await;
+            return self.on_arrival().await;
+        }
         let Some(Picked { chain, turns, alone }) = self.pick().await? else { return Ok(()) };
         if turns.is_empty() {
             return if chain.is_empty() { Ok(()) } else { self.commit(chain).await };
         }
         let Some(loaded) = self.loaded.take() else { return Ok(()) };
+        let is_init = loaded.head.revision == Revision(0);
+        let is_lone = self.flights.is_empty() && !self.inbox.is_due() && self.direct.is_empty();
         let (env, plugin) = (self.env.clone(), loaded.author.plugin);
-        let burst = Burst::new(loaded, chain, turns, self.control.clone());
+        let pool = env.pool.clone();
+        let burst = Burst::new(loaded, chain, turns, self.control.clone(), is_lone);
         let job = move || burst.run(&env);
         // Held until what it ran is committed: no other guest call can be to blame if the process dies.
-        let run = match &alone {
-            Some(alone) => alone.run(job).await,
-            None => self.env.pool.run(plugin, job).await,
+        let run = async {
+            match &alone {
+                Some(alone) => alone.run(job).await,
+                None => pool.run(plugin, job).await,
+            }
         };
-        let Burst { loaded, chain, turns, failed, outcome, .. } = run.map_err(|_| End::Parked)?;
-        self.loaded = Some(loaded);
+        let ran = self.beside_flights(run).await?.map_err(|_| End::Parked)?;
+        let Burst { loaded, chain, turns, failed, outcome, .. } = ran;
         self.failures = 0;
         for (origin, _) in turns.into_iter().rev() {
             match origin {
@@ -71,10 +80,26 @@ impl Driver {
                 Origin::Init => {}
             }
         }
+        if self.must_drop() {
+            if let Some((origin, ..)) = failed {
+                self.put_back(origin);
+            }
+            self.put_back_all(chain.pending);
+            return self.land().await;
+        }
+        self.loaded = Some(loaded);
+        let must_land = failed.is_some() || alone.is_some() || is_init;
         let settled = match outcome {
-            Some(outcome) => self.settle(chain, outcome).await,
-            None if chain.is_empty() => Ok(()),
-            None => self.commit(chain).await,
+            Some(outcome) => {
+                self.adopt(&chain);
+                self.settle(chain, outcome).await
+            }
+            None => {
+                if !chain.is_empty() {
+                    self.launch(chain).await;
+                }
+                if must_land { self.land().await } else { Ok(()) }
+            }
         };
         let Some((origin, attempt, error)) = failed else { return settled };
         if settled.is_err() || self.loaded.is_none() {
@@ -95,7 +120,7 @@ impl Driver {
     /// letters, which the chain holds already. A turn that runs alone is all of its burst.
     async fn pick(&mut self) -> Result<Option<Picked>, End> {
         let Some(loaded) = &self.loaded else { return Ok(None) };
-        let mut picked = Picked::nothing(Chain::new(loaded.author.clone(), &loaded.head));
+        let mut picked = Picked::nothing(loaded.chain());
         if loaded.head.revision == Revision(0) {
             picked.turns.push_back((Origin::Init, self.failures + 1));
             return Ok(Some(picked));
@@ -144,7 +169,7 @@ impl Driver {
         let attempts = if inputs.len() == 1 { attempts } else { 0 };
         let staged = |input| StoredInput { state: InputState::Staged, attempts, deaths, ..input };
         let inputs: Vec<StoredInput> = inputs.into_iter().map(staged).collect();
-        let mut chain = Chain::new(loaded.author.clone(), &loaded.head);
+        let mut chain = loaded.chain();
         chain.push_attempts(Origin::queued(inputs.clone()), InputState::Staged, attempts, deaths);
         self.commit(chain).await?;
         failpoint::hit("input.after-stage");

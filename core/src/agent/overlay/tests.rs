@@ -36,13 +36,16 @@ fn a_turn_sees_what_the_turns_before_it_wrote_and_nothing_after_a_clear() {
     let state = vec![write("a", Some("new")), write("b", None), write("c", Some("new"))];
     let timer = crate::timer::NewTimer { at_ms: 1, payload: Bytes::new() };
     let timers = vec![("evening".to_owned(), Some(timer)), ("noon".to_owned(), None)];
-    overlay.add(&TurnEffects { state, timers, ..TurnEffects::default() });
-    overlay.add(&TurnEffects { state: vec![write("c", Some("newer"))], ..TurnEffects::default() });
+    overlay.add(Revision(1), &TurnEffects { state, timers, ..TurnEffects::default() });
+    overlay.add(Revision(2), &TurnEffects { state: vec![write("c", Some("newer"))], ..TurnEffects::default() });
     let get = |key: &str| overlay.get(key).unwrap();
     assert_eq!((get("a"), get("b"), get("c")), (Some("new".into()), None, Some("newer".into())));
     assert_eq!(overlay.list("", None, 9).unwrap(), ["a", "c"]);
     assert_eq!(overlay.timers().unwrap(), ["evening", "morning"]);
-    overlay.clear();
+    overlay.committed(Revision(1));
+    assert_eq!((get("a"), get("c")), (Some("old".into()), Some("newer".into())), "the second is not a row yet");
+    assert_eq!(overlay.list("", None, 9).unwrap(), ["a", "b", "c"]);
+    overlay.committed(Revision(2));
     assert_eq!(overlay.get("b").unwrap(), Some("old".into()));
     assert_eq!(overlay.list("", None, 9).unwrap(), ["a", "b"]);
 }
@@ -68,7 +71,7 @@ fn every_listing_equals_that_of_the_rows_as_they_would_be_committed() {
             _ => {}
         }
     }
-    overlay.add(&TurnEffects { state, ..TurnEffects::default() });
+    overlay.add(Revision(1), &TurnEffects { state, ..TurnEffects::default() });
     let expected = Rows(expected);
     for prefix in ["", "x", "y1", "z"] {
         for after in [None, Some("x"), Some("x11"), Some("x12"), Some("y39"), Some("z")] {
