@@ -353,6 +353,9 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// A unit that builds on an older revision and whose boundaries (at least one) are all stored with these very receipts
     /// is a repetition: all of it is answered as committed. Any other is `Stale`.
     ///
+    /// A unit is handed over with the first poll. Units of one agent that build on each other may be handed over one after
+    /// the other, without waiting for answers: each is taken after those before it, or answered `Stale`.
+    ///
     /// Crash: a prefix of the chain, each step whole.
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
 

@@ -37,13 +37,18 @@ fn a_turn_sees_what_the_turns_before_it_wrote_and_nothing_after_a_clear() {
     let timer = crate::timer::NewTimer { at_ms: 1, payload: Bytes::new() };
     let timers = vec![("evening".to_owned(), Some(timer)), ("noon".to_owned(), None)];
     overlay.add(Revision(1), &TurnEffects { state, timers, ..TurnEffects::default() });
-    overlay.add(Revision(2), &TurnEffects { state: vec![write("c", Some("newer"))], ..TurnEffects::default() });
+    overlay
+        .add(Revision(2), &TurnEffects { state: vec![write("c", Some("newer"))], ..TurnEffects::default() });
     let get = |key: &str| overlay.get(key).unwrap();
     assert_eq!((get("a"), get("b"), get("c")), (Some("new".into()), None, Some("newer".into())));
     assert_eq!(overlay.list("", None, 9).unwrap(), ["a", "c"]);
     assert_eq!(overlay.timers().unwrap(), ["evening", "morning"]);
     overlay.committed(Revision(1));
-    assert_eq!((get("a"), get("c")), (Some("old".into()), Some("newer".into())), "the second is not a row yet");
+    assert_eq!(
+        (get("a"), get("c")),
+        (Some("old".into()), Some("newer".into())),
+        "the second is not a row yet"
+    );
     assert_eq!(overlay.list("", None, 9).unwrap(), ["a", "b", "c"]);
     overlay.committed(Revision(2));
     assert_eq!(overlay.get("b").unwrap(), Some("old".into()));

@@ -1,11 +1,13 @@
 //! Chains of steps: a prefix commits, the first failure ends the chain; accepting, attempts and checkpoints inside it.
 
+use futures::future::join;
+
 use crate::id::{FencingToken, Revision, Seq};
 use crate::input::InputState;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
-    ALL, Desk, Turn, World, assert_failed, done, is_conflict, is_stale, keyed, message, picture,
+    ALL, Chain, Desk, Turn, World, assert_failed, done, is_conflict, is_stale, keyed, message, picture,
     stamp_message,
 };
 use crate::store::{AcceptError, Attempt, Step, StoreError, StoredInput, UnitFailure};
@@ -14,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of(a_chain_commits_in_order),
         Case::of(the_first_failure_ends_the_chain),
+        Case::of(units_that_build_on_each_other_need_no_answer_in_between),
         Case::of(an_input_is_accepted_and_ended_in_one_unit),
         Case::of(an_accept_with_another_seq_is_stale),
         Case::of(a_duplicate_ends_the_chain_with_what_is_stored),
@@ -70,6 +73,33 @@ async fn the_first_failure_ends_the_chain(world: World) {
     let value = site.store.state_value(desk.agent(), "a").await.unwrap();
     assert_eq!(value.as_deref(), Some(b"kept".as_slice()));
     assert_eq!(site.store.input(desk.agent(), late.input.id).await, Ok(None));
+}
+
+/// A chain on top of one that is not committed yet.
+fn on(mut chain: Chain, lower: &Chain) -> Chain {
+    (chain.base, chain.revision, chain.head) = (lower.revision, lower.revision, lower.head);
+    chain
+}
+
+async fn units_that_build_on_each_other_need_no_answer_in_between(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let (first, second) = (desk.accept("1").await, desk.accept("2").await);
+    let lower = desk.chain().await.turn(Turn::of(BoundaryKind::Init)).turn(Turn::ends([&first]));
+    let upper = on(desk.chain().await, &lower).turn(Turn::ends([&second]));
+    let outcomes = join(desk.store().commit_turns(lower.unit()), desk.store().commit_turns(upper.unit()));
+    assert_eq!(outcomes.await, (done(2), done(1)));
+    assert_eq!(desk.row().await.revision, Revision(3));
+    // The lower one is refused half way: what builds on it can't commit.
+    let third = desk.accept("3").await;
+    let lower = desk.chain().await.turn(Turn::ends([&third])).turn(Turn::ends([&first]));
+    let upper = on(desk.chain().await, &lower).turn(Turn::ends([]).state("a", Some("lost")));
+    let outcomes = join(desk.store().commit_turns(lower.unit()), desk.store().commit_turns(upper.unit()));
+    let (lower, upper) = outcomes.await;
+    assert_failed(&lower, 1, is_conflict);
+    assert_failed(&upper, 0, is_stale);
+    assert_eq!(desk.row().await.revision, Revision(4));
+    assert_eq!(site.store.state_value(desk.agent(), "a").await, Ok(None));
 }
 
 async fn an_input_is_accepted_and_ended_in_one_unit(world: World) {
