@@ -75,6 +75,12 @@ impl Client {
         submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_send)
     }
 
+    /// Submits and waits for durable acceptance; it runs when something else does.
+    pub async fn enqueue(&self, agent: &str, payload: impl Into<Vec<u8>>, key: Option<&str>) -> Fate {
+        let request = self.request(Method::POST, &format!("/v1/agents/{agent}/enqueue"));
+        submit(request, payload.into(), key).await.map_or_else(|fate| fate, of_send)
+    }
+
     /// Submits through one of the doors `ask`, `send`, `enqueue`, with headers, whatever the answer.
     ///
     /// # Errors

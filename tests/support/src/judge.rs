@@ -258,7 +258,7 @@ impl<'a> Case<'a> {
                 let given = Given {
                     agent: self.id,
                     peer: input.body["source"]["agent"].as_str(),
-                    is_timer: input.body["kind"] == "timer",
+                    kind: input.body["kind"].as_str().unwrap_or_default(),
                     payload: &input.payload,
                 };
                 let step = model.step(given);

@@ -119,6 +119,8 @@ pub enum How {
     Ask,
     /// The client waits for durable acceptance.
     Send,
+    /// As `Send`, and the input waits for another that runs.
+    Enqueue,
 }
 
 /// One thing that a client wants done.
@@ -149,6 +151,7 @@ impl Order {
             let fate = match how {
                 How::Ask => door.ask_within(&agent, payload.clone(), Some(&key), ASK_MAX).await,
                 How::Send => door.send(&agent, payload.clone(), Some(&key)).await,
+                How::Enqueue => door.enqueue(&agent, payload.clone(), Some(&key)).await,
             };
             let is_unknown = matches!(fate, Fate::Unknown(_));
             let is_over = !fate.is_worth_repeating() || (is_unknown && !repeats);

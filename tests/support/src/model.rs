@@ -14,6 +14,8 @@ pub enum Kind {
     Relay,
     /// `plugins/ticker`
     Ticker,
+    /// `plugins/fetcher`, without what servers say.
+    Fetcher,
     /// `tests/guests/hostile`, of which the model knows only the harmless commands.
     Hostile,
 }
@@ -48,8 +50,8 @@ pub struct Given<'a> {
     pub agent: &'a str,
     /// The agent that it comes from, if it does from one.
     pub peer: Option<&'a str>,
-    /// Whether a timer has fired.
-    pub is_timer: bool,
+    /// The input's kind, as hosts show it.
+    pub kind: &'a str,
     /// What it says.
     pub payload: &'a str,
 }
@@ -78,13 +80,14 @@ impl Step {
 }
 
 impl Kind {
-    /// The plugin of an agent of the suites, by its name: `KIND-...`; `sink`, `made` and `verbs` are counters.
+    /// The plugin of an agent of the suites, by its name: `KIND-...`; `sink`, `made`, `verbs` and `changing` are counters.
     pub fn of(agent: &str) -> Option<Self> {
         match agent.split('-').next()? {
-            "counter" | "sink" | "made" | "verbs" => Some(Self::Counter),
+            "counter" | "sink" | "made" | "verbs" | "changing" => Some(Self::Counter),
             "ledger" => Some(Self::Ledger),
             "relay" => Some(Self::Relay),
             "ticker" => Some(Self::Ticker),
+            "fetcher" => Some(Self::Fetcher),
             "hostile" => Some(Self::Hostile),
             _ => None,
         }
@@ -104,7 +107,8 @@ impl Model {
             Kind::Counter => self.counter(payload),
             Kind::Ledger => self.ledger(given.agent, given.peer, payload),
             Kind::Relay => relay(payload),
-            Kind::Ticker => self.ticker(given.is_timer, payload),
+            Kind::Ticker => self.ticker(given.kind == "timer", payload),
+            Kind::Fetcher => self.fetcher(given.kind == "operation", payload),
             Kind::Hostile => self.hostile(payload),
         }
     }
@@ -128,6 +132,20 @@ impl Model {
             }
             None if payload == "stop" => Step::text("ok"),
             None if payload == "get" => Step::text(self.turns.to_string()),
+            _ => Step::refused("malformed"),
+        }
+    }
+
+    fn fetcher(&mut self, is_end: bool, payload: &str) -> Step {
+        if is_end {
+            self.turns += 1;
+            return Step::says(Said::Nothing);
+        }
+        match payload.split_once(' ') {
+            // The operation's id, or that there are too many.
+            Some(("fetch" | "post", _)) => Step::says(Said::Anything),
+            None if payload == "count" => Step::text(self.turns.to_string()),
+            None if payload == "active" => Step::says(Said::Anything),
             _ => Step::refused("malformed"),
         }
     }

@@ -1,5 +1,6 @@
 //! What clients do: each job is one client that works until the run is over, and remembers what it was told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,9 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::scene::{LEDGERS, SOON, Scene};
+use crate::scene::{LEDGERS, SOON, Scene, question};
+
+mod errands;
 
 /// A client's work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,12 @@ pub(crate) enum Job {
     Peers,
     /// Writes much, so that the log is moved back into the database.
     Bulk,
+    /// Has an agent ask a web server that counts.
+    Fetch,
+    /// Gives an agent other plugins.
+    Change,
+    /// Makes backups, and looks into them.
+    BackUp,
 }
 
 /// Starts one client for each job.
@@ -80,15 +89,23 @@ struct Worker {
     number: usize,
     index: u64,
     random: Random,
+    /// Agents in whose inboxes something may wait for company.
+    roused_last: BTreeSet<String>,
 }
 
 impl Worker {
     fn new(scene: Arc<Scene>, number: usize) -> Self {
         let random = Random::from_seed(scene.seed.wrapping_mul(31).wrapping_add(number as u64));
-        Self { scene, number, index: 0, random }
+        Self { scene, number, index: 0, random, roused_last: BTreeSet::new() }
     }
 
     async fn work(mut self, job: Job) -> Result<()> {
+        match job {
+            Job::Fetch => return self.fetch().await,
+            Job::Change => return self.change().await,
+            Job::BackUp => return self.back_up().await,
+            _ => {}
+        }
         while !self.scene.is_over() {
             self.index += 1;
             match job {
@@ -106,7 +123,13 @@ impl Worker {
                 Job::Upload => self.upload().await?,
                 Job::Peers => self.peers().await?,
                 Job::Bulk => self.bulk().await,
+                Job::Fetch | Job::Change | Job::BackUp => {}
             }
+        }
+        // What was enqueued runs with what comes last.
+        for agent in std::mem::take(&mut self.roused_last) {
+            self.index += 1;
+            self.submit(&agent, question(&agent).into(), How::Ask).await;
         }
         self.index += 1;
         match job {
@@ -123,8 +146,16 @@ impl Worker {
         &self.scene.doors[self.number % self.scene.doors.len()]
     }
 
-    fn either(&mut self) -> How {
-        if self.random.below(2) == 0 { How::Ask } else { How::Send }
+    /// One of the doors.
+    fn any(&mut self, agent: &str) -> How {
+        match self.random.below(5) {
+            0 | 1 => How::Ask,
+            2 | 3 => How::Send,
+            _ => {
+                self.roused_last.insert(agent.to_owned());
+                How::Enqueue
+            }
+        }
     }
 
     /// Submits until the fate is known, and writes it down.
@@ -138,8 +169,9 @@ impl Worker {
     }
 
     async fn count(&mut self, counter: usize) {
-        let (how, step) = (self.either(), 1 + self.random.below(9));
-        self.submit(&format!("counter-{counter}"), format!("add {step}"), how).await;
+        let agent = format!("counter-{counter}");
+        let (how, step) = (self.any(&agent), 1 + self.random.below(9));
+        self.submit(&agent, format!("add {step}"), how).await;
     }
 
     async fn pay(&mut self) {
@@ -147,13 +179,14 @@ impl Worker {
         let to = (from + 1 + self.random.below(LEDGERS - 1)) % LEDGERS;
         let amount = 1 + self.random.below(200);
         let transfer = json!({ "transfer": { "to": format!("ledger-{to}"), "amount": amount } });
-        let how = self.either();
-        self.submit(&format!("ledger-{from}"), transfer.to_string(), how).await;
+        let agent = format!("ledger-{from}");
+        let how = self.any(&agent);
+        self.submit(&agent, transfer.to_string(), how).await;
     }
 
     async fn relay(&mut self) {
         let forward = json!({ "to": "sink", "payload": format!("add {}", self.index) });
-        let how = self.either();
+        let how = self.any("relay-0");
         self.submit("relay-0", forward.to_string(), how).await;
     }
 
@@ -295,7 +328,7 @@ impl Worker {
 }
 
 /// The counter with a section of its own, so that it has another digest.
-fn variant(name: &str) -> Result<Vec<u8>> {
+pub(crate) fn variant(name: &str) -> Result<Vec<u8>> {
     let mut component = std::fs::read(binaries::plugin("counter")?)?;
     let short = |length: usize| u8::try_from(length).context("a short name");
     // A custom section: id 0, size, then its name, counted; all sizes are below 128 and so one byte each.

@@ -2,7 +2,8 @@
 
 use crate::jobs::Job;
 use crate::jobs::Job::{
-    Break, Bulk, Checkpoint, Count, Create, Crowd, Fail, Interrupt, Pay, Peers, Relay, Tick, Upload, Verbs,
+    BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Pay, Peers, Relay,
+    Tick, Upload, Verbs,
 };
 
 /// How a run reaches its failpoint.
@@ -28,6 +29,8 @@ pub(crate) enum Way {
     TakeOver,
     /// Agents move to another host; source or target dies, as the name says.
     Move(Stores),
+    /// Agents leave in files, and the host that takes them in dies.
+    Import,
 }
 
 /// Between which hosts an agent moves.
@@ -47,7 +50,10 @@ const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay];
 const JOURNEYS: &[(&str, Way, u64)] = &[
     ("agent.after-broken", Way::Work(&[Break, Count]), 2),
     ("agent.after-create", Way::Work(&[Create, Count]), 5),
+    ("backup.", Way::Work(&[BackUp, Count, Pay]), 2),
     ("checkpoint.", Way::Work(&[Checkpoint, Crowd, Pay]), 10),
+    ("head.", Way::Restart, 1),
+    ("import.", Way::Import, 1),
     ("input.", Way::Work(TURNS), 20),
     ("input.after-attempt", Way::Work(&[Fail, Fail, Count]), 3),
     ("input.after-redrive", Way::Work(&[Fail, Fail, Count]), 3),
@@ -65,9 +71,11 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("migration.source.after-transferred", Way::Move(Stores::Shared), 1),
     ("migration.target.after-prepared", Way::Move(Stores::Separate), 1),
     ("migration.target.after-transfer", Way::Move(Stores::Separate), 1),
+    ("operation.", Way::Work(&[Fetch, Count]), 12),
     ("outbox.", Way::Work(&[Pay, Pay, Relay, Relay]), 40),
     ("peers.", Way::Work(&[Peers, Count]), 10),
     ("plugin.", Way::Work(&[Upload, Count]), 1),
+    ("respec.", Way::Work(&[Change, Count]), 4),
     ("session.after-bury", Way::TakeOver, 1),
     ("session.after-join", Way::Restart, 1),
     ("session.before-leave", Way::End, 1),
@@ -82,20 +90,6 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("timer.", Way::Work(&[Tick, Count]), 10),
     ("turn.", Way::Work(TURNS), 60),
 ];
-
-/// Names that begin so are tried elsewhere, with the reason.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("head.", "before the host serves anybody: tests/cluster/archive.rs"),
-    ("backup.", "no agent takes part in it: tests/cluster/archive.rs"),
-    ("import.", "needs a second host: tests/cluster/archive.rs"),
-    ("operation.", "needs a server that it calls: tests/cluster/operations.rs"),
-    ("respec.", "a boundary between two plugins: tests/cluster/lifecycle.rs"),
-];
-
-/// Why a failpoint is no part of the matrix.
-pub(crate) fn elsewhere(name: &str) -> Option<&'static str> {
-    ELSEWHERE.iter().find(|(beginning, _)| name.starts_with(beginning)).map(|(_, reason)| *reason)
-}
 
 /// The way to a failpoint; none when nobody has thought of one.
 pub(crate) fn to(name: &str) -> Option<Journey> {

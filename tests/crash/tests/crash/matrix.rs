@@ -82,13 +82,6 @@ async fn a_death_in_any_gap_loses_and_doubles_nothing() -> Result<()> {
     if let Ok(only) = std::env::var(ONLY_VARIABLE) {
         names.retain(|name| name.contains(&only));
     }
-    names.retain(|name| match journeys::elsewhere(name) {
-        Some(reason) => {
-            println!("{name}: {reason}");
-            false
-        }
-        None => true,
-    });
     let cells = Arc::new(Mutex::new(cells(&names, seed)?));
     let template = Arc::new(Template::make().await?);
     let results = Arc::new(Mutex::new(Results::default()));

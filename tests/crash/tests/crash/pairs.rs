@@ -81,6 +81,39 @@ pub(crate) async fn migrate(
     conclude(&scene, vec![recovery], hosts).await
 }
 
+/// Agents leave host a in files. Host b dies while it takes them in, and does it when it is back; a is gone.
+pub(crate) async fn import(
+    cell: &Cell,
+    template: &Template,
+    folder: &Folder,
+    armed: &[(&str, &str)],
+) -> Result<Outcome> {
+    const LEAVERS: &[&str] = &["counter-0", "counter-1"];
+    let mut a = template.host(folder.path(), "a", &[])?;
+    start(&mut a, &[]).await?;
+    let scene = Arc::new(Scene::new(vec![a.client()], cell.seed));
+    let clients = jobs::start(&scene, &[Job::Count, Job::Count, Job::Crowd]);
+    scene.progress(BEFORE + AFTERWARDS).await?;
+    jobs::finish(&scene, clients).await?;
+    let archive = |agent: &str| folder.path().join(format!("{agent}.godwit")).display().to_string();
+    for agent in LEAVERS {
+        a.client().settled(agent, SOON).await?;
+        a.cli(&["export", agent, &archive(agent)]).await?.ok()?;
+    }
+    a.terminate().await?;
+    let mut b = template.host(folder.path(), "b", &[])?;
+    start(&mut b, armed).await?;
+    let dying = LEAVERS[(cell.seed % 2) as usize];
+    b.cli(&["import", &archive(dying)]).await?.expect_code(6)?;
+    b.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+    let recovery = start(&mut b, &[]).await?;
+    for agent in LEAVERS {
+        b.cli(&["import", &archive(agent)]).await?.ok()?;
+        b.cli(&["agent", "resume", agent]).await?.ok()?;
+    }
+    conclude(&scene.at(vec![b.client()]), vec![recovery], &[&b]).await
+}
+
 /// Starts the move, and starts it again when it fails before its failpoint.
 async fn move_until_death(a: &mut Host, b: &mut Host, dies_at_source: bool, mover: &str) -> Result<()> {
     let (door, began) = (a.client(), Instant::now());

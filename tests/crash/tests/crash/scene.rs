@@ -18,10 +18,12 @@ use godwit_support::wait::until;
 use reqwest::Method;
 use serde_json::json;
 
+use crate::jobs::variant;
+
 /// Longest wait for anything that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What is loaded in every store.
-pub(crate) const PLUGINS: &[&str] = &["counter", "ledger", "relay", "ticker"];
+pub(crate) const PLUGINS: &[&str] = &["counter", "ledger", "relay", "ticker", "fetcher"];
 /// Ledgers of the template, and what each has.
 pub(crate) const LEDGERS: u64 = 3;
 const DEPOSIT: u64 = 1_000;
@@ -42,6 +44,8 @@ impl Template {
                 door.load_plugin(&binaries::plugin(plugin)?).await?;
             }
             door.load_plugin(&binaries::test_guest("hostile")?).await?;
+            let other = door.upload(variant("other")?, Some("other")).await?;
+            ensure!(other.is_ok(), "{other:?}");
             if name == "a" {
                 create_agents(&door).await?;
             }
@@ -76,7 +80,9 @@ impl Template {
 }
 
 fn options(folder: &Path, name: &str, variables: &[(&str, &str)]) -> Result<HostOptions> {
-    let options = HostOptions::new(&binaries::failpoints()?, &folder.join(name), name);
+    let options = HostOptions::new(&binaries::failpoints()?, &folder.join(name), name)
+        .variable("GODWIT_OPERATIONS_HTTP", "127.0.0.1:*")
+        .variable("GODWIT_OPERATIONS_NETWORKS", "127.0.0.1");
     Ok(variables.iter().fold(options, |options, (name, value)| options.variable(name, value)))
 }
 
@@ -97,6 +103,9 @@ pub(crate) async fn create_agents(door: &Client) -> Result<()> {
     door.create("hostile-1", "hostile").await?;
     door.create("ticker-0", "ticker").await?;
     door.create("verbs-0", "counter").await?;
+    door.create("fetcher-0", "fetcher").await?;
+    let spec = json!({ "plugin": "counter", "policy": "journal" });
+    door.create_with("changing-0", spec).await?;
     for ledger in (0..LEDGERS).map(|number| format!("ledger-{number}")) {
         door.create(&ledger, "ledger").await?;
         door.reply(&ledger, &json!({ "deposit": DEPOSIT }).to_string()).await?;
@@ -117,6 +126,17 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
         copy(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
+}
+
+/// What an agent is asked that shows its state and changes nothing.
+pub(crate) fn question(agent: &str) -> &'static str {
+    match agent.split('-').next() {
+        Some("ledger") => r#"{"balance": null}"#,
+        Some("hostile") => "turns",
+        Some("fetcher") => "count",
+        Some("relay") => "{}",
+        _ => "get",
+    }
 }
 
 /// What was acknowledged apart from inputs.
@@ -158,6 +178,11 @@ impl Scene {
         }
     }
 
+    /// The same clients at other doors: all agents are there now.
+    pub(crate) fn at(&self, doors: Vec<Client>) -> Self {
+        Self { journal: self.journal.clone(), ..Self::new(doors, self.seed) }
+    }
+
     pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,13 +219,8 @@ impl Scene {
         }
         let breakable = self.facts().breakable.clone();
         for (agent, door) in agents.iter().filter(|(agent, _)| !breakable.contains(*agent)) {
-            let question = match agent.split('-').next() {
-                Some("ledger") => r#"{"balance": null}"#,
-                Some("hostile") => "turns",
-                _ => "get",
-            };
             // The reply is compared with the model, as every other; a question changes nothing, so it may be repeated.
-            let answered = || async { Ok(door.ask(agent, question, None).await.answer().map(drop)) };
+            let answered = || async { Ok(door.ask(agent, question(agent), None).await.answer().map(drop)) };
             if let Err(error) = until(&format!("{agent} to answer"), SOON, answered).await {
                 found.push(format!("{error:#}"));
             }

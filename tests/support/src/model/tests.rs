@@ -3,7 +3,7 @@
 use super::*;
 
 fn given<'a>(peer: Option<&'a str>, payload: &'a str) -> Given<'a> {
-    Given { agent: "own", peer, is_timer: false, payload }
+    Given { agent: "own", peer, kind: "message", payload }
 }
 
 fn replies(kind: Kind, inputs: &[(Option<&str>, &str)]) -> Vec<Said> {
@@ -52,7 +52,7 @@ fn names_say_which_plugin() {
 #[test]
 fn tickers_tick_no_more_often_than_they_were_told() {
     let mut model = Model::new(Kind::Ticker);
-    let tick = Given { agent: "own", peer: None, is_timer: true, payload: "" };
+    let tick = Given { agent: "own", peer: None, kind: "timer", payload: "" };
     assert_eq!(model.step(given(None, "once 5")).reply, text("ok"));
     assert_eq!(model.step(tick).reply, Said::Nothing);
     assert_eq!(model.step(given(None, "get")).reply, text("1"));

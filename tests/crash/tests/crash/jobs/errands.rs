@@ -1,0 +1,112 @@
+//! Clients that look after more than inputs: what an agent asks of a web server, the plugin that it runs, copies of the store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use godwit_support::binaries;
+use godwit_support::cli;
+use godwit_support::cluster::Folder;
+use godwit_support::fate::{End, Fate};
+use godwit_support::load::How;
+use godwit_support::store_file::StoreFile;
+use godwit_support::wait::until;
+use godwit_support::web::Web;
+use reqwest::Method;
+use serde_json::json;
+
+use super::Worker;
+use crate::scene::SOON;
+
+/// Agent that fetches, and the one whose plugin changes.
+const FETCHER: &str = "fetcher-0";
+const CHANGING: &str = "changing-0";
+
+/// An operation that an agent has started.
+struct Started {
+    id: String,
+    /// It may be made again when nobody knows what became of it.
+    is_repeatable: bool,
+}
+
+impl Worker {
+    /// Has an agent ask a server, and in the end compares what the server saw with what the agent was told.
+    pub(super) async fn fetch(&mut self) -> Result<()> {
+        let web = Web::start().await?;
+        let mut started = Vec::new();
+        while !self.scene.is_over() {
+            self.index += 1;
+            let is_repeatable = self.index.is_multiple_of(2);
+            let payload = match is_repeatable {
+                true => format!("fetch {}", web.url("/text")),
+                false => format!("post {} text", web.url("/text")),
+            };
+            let told = self.submit(FETCHER, payload, How::Ask).await;
+            if let Some(End::Reply(id)) = told.fates.last().and_then(Fate::answer).map(|answer| &answer.end) {
+                started.push(Started { id: String::from_utf8(id.clone())?, is_repeatable });
+            }
+        }
+        let ended = || async { Ok(self.door().reply(FETCHER, "active").await?.is_empty().then_some(())) };
+        until("all operations to end", SOON, ended).await?;
+        let inputs = self.door().inputs(FETCHER).await?;
+        for Started { id, is_repeatable } in started {
+            let ends: Vec<_> = inputs
+                .iter()
+                .filter(|input| input.body["kind"] == "operation" && input.body["correlation"] == id.as_str())
+                .map(|input| input.body["headers"].to_string())
+                .collect();
+            let times = web.times(&id);
+            ensure!(ends.len() == 1, "operation {id} ended {} times: {ends:?}", ends.len());
+            let is_completed = ends[0].contains("completed");
+            ensure!(is_completed || ends[0].contains("unknown"), "operation {id}: {ends:?}");
+            ensure!(is_completed || !is_repeatable, "operation {id} may be repeated, and was given up");
+            ensure!(!is_completed || times > 0, "operation {id} has an answer, and nobody was asked");
+            ensure!(is_repeatable || times <= 1, "operation {id} was made {times} times");
+        }
+        Ok(())
+    }
+
+    /// Gives a counter one plugin after the other, and another configuration; it goes on counting.
+    pub(super) async fn change(&mut self) -> Result<()> {
+        let mut plugin = "counter";
+        while !self.scene.is_over() {
+            self.index += 1;
+            self.submit(CHANGING, "add 1".into(), How::Send).await;
+            plugin = if plugin == "counter" { "other" } else { "counter" };
+            let path = format!("/v1/agents/{CHANGING}/upgrade");
+            // Illegal when the call whose answer got lost has done it.
+            self.call(Method::POST, &path, Some(json!({ "plugin": plugin })), &[409]).await?;
+        }
+        let shown = self.door().agent(CHANGING).await?;
+        ensure!(shown.body["plugin"]["name"] == plugin, "it should run {plugin}: {}", shown.body);
+        Ok(())
+    }
+
+    /// Copies the store again and again: each copy has all that was acknowledged before it was asked for.
+    pub(super) async fn back_up(&mut self) -> Result<()> {
+        let folder = Folder::new()?;
+        while !self.scene.is_over() {
+            self.index += 1;
+            let acknowledged = self.scene.journal.operations();
+            let path = folder.path().join(format!("{}.db", self.index));
+            let target = path.display().to_string();
+            let arguments = ["backup", &target, "--url", self.door().base()];
+            let ended = cli::run(&binaries::failpoints()?, &arguments).await?;
+            if ended.code != 0 {
+                ensure!(!path.exists(), "a backup that failed leaves a file: {}", ended.stderr);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+            let copy = StoreFile::read(Path::new(&path))?;
+            for operation in acknowledged {
+                let Some(answer) = operation.acknowledged() else { continue };
+                let id = answer.input_id.replace('-', "");
+                let inputs = copy.agents.get(&operation.agent).map(|agent| &agent.inputs);
+                let is_there = inputs.is_some_and(|inputs| inputs.iter().any(|input| input.id == id));
+                ensure!(is_there, "backup {} lacks input {id} of {}", self.index, operation.agent);
+            }
+            std::fs::remove_file(&path)?;
+        }
+        Ok(())
+    }
+}
