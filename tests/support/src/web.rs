@@ -6,9 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use rcgen::CertifiedKey;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::{self, ServerConfig};
 
 /// Bytes of a request's head at most.
 const HEAD_MAX: usize = 64 * 1024;
@@ -28,6 +32,7 @@ type Asked = BTreeMap<String, usize>;
 #[derive(Debug)]
 pub struct Web {
     address: SocketAddr,
+    scheme: &'static str,
     asked: Arc<Mutex<Asked>>,
     task: JoinHandle<()>,
 }
@@ -38,26 +43,55 @@ impl Web {
     /// # Errors
     /// When there is none.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// As `start`, over TLS. Also answers the certificate, as PEM, that whoever asks must trust.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn start_tls() -> Result<(Self, String)> {
+        let CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+        let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)?;
+        let web = Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await?;
+        Ok((web, cert.pem()))
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Result<Self> {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let asked = Arc::new(Mutex::new(Asked::new()));
         let counts = asked.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let counts = counts.clone();
+                let (counts, tls) = (counts.clone(), tls.clone());
                 tokio::spawn(async move {
-                    if let Err(error) = serve(stream, &counts).await {
+                    let served = match tls {
+                        None => serve(stream, &counts).await,
+                        Some(tls) => match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, &counts).await,
+                            Err(error) => Err(error.into()),
+                        },
+                    };
+                    if let Err(error) = served {
                         eprintln!("the web server's connection ended: {error:#}");
                     }
                 });
             }
         });
-        Ok(Self { address, asked, task })
+        Ok(Self { address, scheme, asked, task })
     }
 
     /// The url of a path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// How often each idempotency key was seen.
@@ -77,7 +111,7 @@ impl Drop for Web {
     }
 }
 
-async fn serve(mut stream: TcpStream, asked: &Mutex<Asked>) -> Result<()> {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: &Mutex<Asked>) -> Result<()> {
     let head = read_head(&mut stream).await?;
     let path = head.split(' ').nth(1).context("a request line")?.to_owned();
     let key = head.lines().filter_map(|line| line.split_once(": "));
@@ -105,10 +139,11 @@ async fn serve(mut stream: TcpStream, asked: &Mutex<Asked>) -> Result<()> {
         format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
     // Whoever asked may be dead by now.
     drop(stream.write_all(answer.as_bytes()).await);
+    drop(stream.shutdown().await);
     Ok(())
 }
 
-async fn read_head(stream: &mut TcpStream) -> Result<String> {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<String> {
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
         anyhow::ensure!(bytes.len() < HEAD_MAX, "a head without an end");

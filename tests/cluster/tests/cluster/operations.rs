@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
-use godwit_support::cluster::{Cluster, Side};
+use godwit_support::cluster::{Cluster, Folder, Side};
 use godwit_support::wait::until;
 use godwit_support::web::Web;
 
@@ -60,6 +60,29 @@ async fn answers_come_back_as_inputs() -> Result<()> {
     let last = ended(&pair, Side::A, AGENT, cases.len() + 1).await?;
     ensure!(last == "cancelled 0\n", "{last:?}");
     pair.end_and_verify().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn servers_prove_who_they_are() -> Result<()> {
+    let _room = shared().await;
+    let (web, certificate) = Web::start_tls().await?;
+    let folder = Folder::new()?;
+    let trusted = folder.path().join("trusted.pem");
+    std::fs::write(&trusted, certificate)?;
+    let trusted = trusted.display().to_string();
+    // Where the system's certificates are looked for: without the server's own, and with it.
+    let cases = [("/dev/null", "failed 0\n", 0), (trusted.as_str(), "completed 200\nhello", 1)];
+    for (file, expected, times) in cases {
+        let policy = [POLICY[0], POLICY[1], ("SSL_CERT_FILE", file)];
+        let mut cluster = Cluster::separate(&binaries::product()?, &policy).await?;
+        cluster.load(&["fetcher"]).await?;
+        cluster.a.client().create(AGENT, "fetcher").await?;
+        let id = cluster.a.client().reply(AGENT, &format!("fetch {}", web.url("/text"))).await?;
+        let last = ended(&cluster, Side::A, AGENT, 1).await?;
+        ensure!(last == expected && web.times(&id) == times, "{file}: {last:?}, {:?}", web.asked());
+        cluster.end_and_verify().await?;
+    }
     Ok(())
 }
 
