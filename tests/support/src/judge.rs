@@ -268,6 +268,10 @@ impl<'a> Case<'a> {
                         receipt.revision, input.payload, step.reply, input.body["reply"]
                     ));
                 }
+                if let Some(asker) = given.peer.filter(|_| input.body["source"]["expects_reply"] == true) {
+                    let reply = input.body["reply"]["body"].as_str().unwrap_or_default().to_owned();
+                    mail.entry((self.id.to_owned(), asker.to_owned())).or_default().push(reply);
+                }
                 for (to, payload) in step.outputs {
                     mail.entry((self.id.to_owned(), to)).or_default().push(payload);
                 }

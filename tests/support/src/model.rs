@@ -109,7 +109,7 @@ impl Model {
             Kind::Relay => relay(payload),
             Kind::Ticker => self.ticker(given.kind == "timer", payload),
             Kind::Fetcher => self.fetcher(given.kind == "operation", payload),
-            Kind::Hostile => self.hostile(payload),
+            Kind::Hostile => self.hostile(given.kind == "peer-response-terminal", payload),
         }
     }
 
@@ -196,8 +196,11 @@ impl Model {
         Step::text(format!(r#"{{"balance":{}}}"#, self.balance))
     }
 
-    fn hostile(&mut self, payload: &str) -> Step {
+    fn hostile(&mut self, is_end: bool, payload: &str) -> Step {
         self.turns += 1;
+        if is_end {
+            return Step::says(Said::Nothing);
+        }
         let (command, rest) = payload.split_once(' ').unwrap_or((payload, ""));
         match command {
             "note" => {
@@ -209,6 +212,14 @@ impl Model {
             "echo" => Step::text(rest),
             // It replies the attempt at which it worked.
             "retry" => Step::says(Said::Anything),
+            // To whom, how long it waits, what.
+            "request" => {
+                let mut words = rest.splitn(3, ' ');
+                let (to, text) = (words.next().unwrap_or_default(), words.nth(1).unwrap_or_default());
+                let outputs = vec![(to.to_owned(), text.to_owned())];
+                Step { reply: Said::Anything, outputs }
+            }
+            "ends" => Step::says(Said::Anything),
             "send" => {
                 let (to, text) = rest.split_once(' ').unwrap_or((rest, ""));
                 let outputs = vec![(to.to_owned(), text.to_owned())];

@@ -51,6 +51,8 @@ pub(crate) enum Job {
     Peers,
     /// Writes much, so that the log is moved back into the database.
     Bulk,
+    /// Has an agent ask another, and wait for its reply.
+    Request,
     /// Has an agent ask a web server that counts.
     Fetch,
     /// Gives an agent other plugins.
@@ -101,6 +103,7 @@ impl Worker {
 
     async fn work(mut self, job: Job) -> Result<()> {
         match job {
+            Job::Request => return self.request().await,
             Job::Fetch => return self.fetch().await,
             Job::Change => return self.change().await,
             Job::BackUp => return self.back_up().await,
@@ -123,7 +126,7 @@ impl Worker {
                 Job::Upload => self.upload().await?,
                 Job::Peers => self.peers().await?,
                 Job::Bulk => self.bulk().await,
-                Job::Fetch | Job::Change | Job::BackUp => {}
+                Job::Request | Job::Fetch | Job::Change | Job::BackUp => {}
             }
         }
         // What was enqueued runs with what comes last.

@@ -3,7 +3,7 @@
 use crate::jobs::Job;
 use crate::jobs::Job::{
     BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Pay, Peers, Relay,
-    Tick, Upload, Verbs,
+    Request, Tick, Upload, Verbs,
 };
 
 /// How a run reaches its failpoint.
@@ -44,7 +44,7 @@ pub(crate) enum Stores {
     Either,
 }
 
-const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay];
+const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay, Request];
 
 /// Names that begin so, and the way to them; the longest beginning counts.
 const JOURNEYS: &[(&str, Way, u64)] = &[
@@ -72,7 +72,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("migration.target.after-prepared", Way::Move(Stores::Separate), 1),
     ("migration.target.after-transfer", Way::Move(Stores::Separate), 1),
     ("operation.", Way::Work(&[Fetch, Count]), 12),
-    ("outbox.", Way::Work(&[Pay, Pay, Relay, Relay]), 40),
+    ("outbox.", Way::Work(&[Pay, Pay, Relay, Request]), 40),
     ("peers.", Way::Work(&[Peers, Count]), 10),
     ("plugin.", Way::Work(&[Upload, Count]), 1),
     ("respec.", Way::Work(&[Change, Count]), 4),

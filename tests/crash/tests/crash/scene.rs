@@ -101,6 +101,7 @@ pub(crate) async fn create_agents(door: &Client) -> Result<()> {
     door.create("relay-0", "relay").await?;
     door.create("hostile-0", "hostile").await?;
     door.create("hostile-1", "hostile").await?;
+    door.create("hostile-2", "hostile").await?;
     door.create("ticker-0", "ticker").await?;
     door.create("verbs-0", "counter").await?;
     door.create("fetcher-0", "fetcher").await?;

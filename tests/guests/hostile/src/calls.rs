@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use godwit_guest::{AgentError, Host, Level, Reply};
+use godwit_guest::{AgentError, Host, Level, PeerKind, Reply, SendOptions};
 
 use crate::{number, pair};
 
@@ -26,6 +26,15 @@ pub(crate) fn run(command: &str, rest: &str, host: &mut impl Host) -> Result<Rep
         "delete" => answer(host.state_delete(rest).map(|()| "ok")),
         "keys" => Reply::text(host.state_keys(rest, None, 1_000)?.join("\n")),
         "send" => answer(host.send_message(first, second.as_bytes())),
+        "request" => {
+            let (within_ms, text) = pair(second);
+            let options = SendOptions {
+                kind: PeerKind::Request { intent: "test".into() },
+                expects_reply_ms: Some(number(within_ms)),
+                ..SendOptions::default()
+            };
+            answer(host.send(first, text.as_bytes(), options))
+        }
         "log" => {
             host.log(Level::Warn, rest);
             Reply::text("ok")

@@ -15,6 +15,8 @@
 //! | `clock`, `random` | replies `SystemTime` in ms and `Instant` steps within the call in ns; a number from the host's random seed |
 //! | `set KEY VALUE`, `get KEY`, `delete KEY`, `keys PREFIX` | the agent's rows; `get` of nothing has no reply; keys by line |
 //! | `send ID TEXT` | sends TEXT, replies the output's id |
+//! | `request ID MS TEXT` | sends TEXT and waits MS for the reply, replies the output's id |
+//! | `ends` | replies the ends of requests so far, by line: correlation, how, text |
 //! | `log TEXT`, `print TEXT` | writes to the log; to standard output and error |
 //! | `loop`, `spin N` | computes for ever; N rounds, then replies `spun` |
 //! | `spin-import N`, `spin-state N` | calls `turn.current`, or reads the row `spin`, N times (0: for ever), then replies `spun` |
@@ -47,7 +49,7 @@ mod modes;
 
 use std::collections::HashMap;
 
-use godwit_guest::{Agent, AgentError, Host, Input, Outcome, Reply};
+use godwit_guest::{Agent, AgentError, Host, Input, Kind, Outcome, PeerKind, Reply};
 use serde::{Deserialize, Serialize};
 
 /// What lives on between turns.
@@ -59,6 +61,8 @@ pub struct Hostile {
     /// In no order but its own, which is another one in each instance.
     /// None until the first: a map draws random numbers as soon as it is there.
     words: Option<HashMap<String, ()>>,
+    /// How requests ended.
+    ends: Vec<String>,
 }
 
 impl Agent for Hostile {
@@ -101,6 +105,12 @@ impl Hostile {
     }
 
     fn obey(&mut self, input: &Input, host: &mut impl Host) -> Result<Reply, AgentError> {
+        if input.kind == Kind::Peer(PeerKind::ResponseTerminal) {
+            let correlation = input.correlation.as_deref().unwrap_or_default();
+            let how = input.header("godwit-reply").unwrap_or_default();
+            self.ends.push(format!("{correlation} {how} {}", input.text().unwrap_or_default()));
+            return Ok(Reply::none());
+        }
         let line = input.text().unwrap_or_default();
         let (command, rest) = line.split_once(' ').unwrap_or((line, ""));
         match command {
@@ -109,6 +119,7 @@ impl Hostile {
             "noted" => return Ok(Reply::text(&*self.note)),
             "word" => drop(self.words.get_or_insert_default().insert(rest.into(), ())),
             "words" => return Ok(Reply::text(self.words())),
+            "ends" => return Ok(Reply::text(self.ends.join("\n"))),
             "mode" => self.mode = rest.into(),
             "input" => return Ok(Reply::text(format!("{input:?}"))),
             _ => {

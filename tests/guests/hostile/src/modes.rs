@@ -1,4 +1,5 @@
-//! Snapshots of a guest that is not to be trusted with them: four lines of text, turns, mode, words and note, when it behaves.
+//! Snapshots of a guest that is not to be trusted with them: five lines of text, turns, mode, words,
+//! ends and note, when it behaves.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,12 +8,16 @@ use godwit_guest::{AgentError, Host};
 
 use crate::{Hostile, harm, number, pair};
 
+/// Stands between the ends of requests, which are single lines.
+const BETWEEN_ENDS: &str = "\x1f";
+
 /// Differs at each call, and is no part of the state.
 static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
 
 /// Takes the snapshot that the mode asks for.
 pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
-    let mut text = format!("{}\n{}\n{}\n{}", agent.turns, agent.mode, agent.words(), agent.note);
+    let ends = agent.ends.join(BETWEEN_ENDS);
+    let mut text = format!("{}\n{}\n{}\n{ends}\n{}", agent.turns, agent.mode, agent.words(), agent.note);
     let (mode, argument) = pair(&agent.mode);
     match mode {
         "trap-in-snapshot" => harm::trap(),
@@ -36,11 +41,13 @@ pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
 pub(crate) fn restore(state: &[u8]) -> Result<Hostile, AgentError> {
     let garbage = || AgentError::fatal("the snapshot is garbage");
     let text = std::str::from_utf8(state).map_err(|_| garbage())?;
-    let mut lines = text.splitn(4, '\n');
+    let mut lines = text.splitn(5, '\n');
     let mut line = || lines.next().ok_or_else(garbage);
     let (turns, mode) = (number(line()?), line()?.to_string());
     let words = Some(line()?).filter(|words| !words.is_empty());
     let words = words.map(|words| words.split(' ').map(|word| (word.to_string(), ())).collect());
+    let ends = Some(line()?).filter(|ends| !ends.is_empty());
+    let ends = ends.into_iter().flat_map(|ends| ends.split(BETWEEN_ENDS)).map(str::to_string).collect();
     let note = line()?.to_string();
     match mode.as_str() {
         "trap-in-restore" => harm::trap(),
@@ -48,5 +55,5 @@ pub(crate) fn restore(state: &[u8]) -> Result<Hostile, AgentError> {
         "fail-in-restore" => return Err(AgentError::fatal("asked to fail in restore")),
         _ => {}
     }
-    Ok(Hostile { turns, note, mode, words })
+    Ok(Hostile { turns, note, mode, words, ends })
 }

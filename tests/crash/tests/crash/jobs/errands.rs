@@ -18,7 +18,8 @@ use serde_json::json;
 use super::Worker;
 use crate::scene::SOON;
 
-/// Agent that fetches, and the one whose plugin changes.
+/// Agent that asks, that fetches, and the one whose plugin changes.
+const ASKER: &str = "hostile-2";
 const FETCHER: &str = "fetcher-0";
 const CHANGING: &str = "changing-0";
 
@@ -66,7 +67,33 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives a counter one plugin after the other, and another configuration; it goes on counting.
+    /// Has an agent ask a counter: each request ends once, with the counter's reply.
+    pub(super) async fn request(&mut self) -> Result<()> {
+        let mut requests = Vec::new();
+        while !self.scene.is_over() {
+            self.index += 1;
+            // It waits longer than any run takes.
+            let told = self.submit(ASKER, "request sink 600000 add 1".into(), How::Ask).await;
+            if let Some(End::Reply(id)) = told.fates.last().and_then(Fate::answer).map(|answer| &answer.end) {
+                requests.push(String::from_utf8(id.clone())?);
+            }
+        }
+        ensure!(!requests.is_empty(), "nothing was requested");
+        let ends = async || -> Result<Vec<String>> {
+            let ends = self.door().reply(ASKER, "ends").await?;
+            Ok(ends.lines().map(str::to_owned).collect())
+        };
+        let ended = || async { Ok((ends().await?.len() >= requests.len()).then_some(())) };
+        until("all requests to end", SOON, ended).await?;
+        let ends = ends().await?;
+        for id in requests {
+            let of: Vec<_> = ends.iter().filter(|end| end.starts_with(&id)).collect();
+            ensure!(of.len() == 1 && of[0].contains(" ok "), "request {id} ended so: {of:?}");
+        }
+        Ok(())
+    }
+
+    /// Gives a counter one plugin after the other; it goes on counting.
     pub(super) async fn change(&mut self) -> Result<()> {
         let mut plugin = "counter";
         while !self.scene.is_over() {
