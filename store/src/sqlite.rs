@@ -17,6 +17,7 @@ use std::thread::JoinHandle;
 use godwit_core::id::{Incarnation, StoreId};
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tokio::sync::watch;
 
 use auth::Vault;
@@ -228,6 +229,15 @@ impl SqliteStore {
     /// Transactions committed since it was opened.
     pub fn commits(&self) -> u64 {
         self.shared.commits.load(Ordering::Relaxed)
+    }
+
+    /// Shows each statement that writes run from here on to `observer`, before it runs: for tests and figures that count
+    /// them. It is called on the thread that writes, inside the transaction.
+    pub fn trace_writes(&self, observer: Option<fn(TraceEvent<'_>)>) {
+        let writer = self.shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = writer.as_ref() {
+            writer.conn.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, observer);
+        }
     }
 
     /// Processes that share the file and are stopped: one of them may hold the write lock and so hold up everybody.

@@ -8,5 +8,6 @@ mod grouping;
 mod opening;
 mod sharing;
 mod speed;
+mod statements;
 mod syscalls;
 mod units;

@@ -27,7 +27,9 @@ const WRONG_MAX: usize = 5;
 pub(crate) struct Order {
     /// One lane is one connection, which asks its agents in turn, one ask at a time.
     pub(crate) lanes: Vec<Vec<String>>,
-    /// What is asked.
+    /// Where each request goes.
+    pub(crate) door: Door,
+    /// What is asked, or sent.
     pub(crate) payload: String,
     /// What the answers must be.
     pub(crate) expected: Expected,
@@ -37,9 +39,30 @@ pub(crate) struct Order {
     pub(crate) pause_ms: u64,
 }
 
+/// The door of an agent that requests go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Door {
+    /// Answered when the turn has committed.
+    Ask,
+    /// Answered when the input is durable.
+    Send,
+}
+
+impl Door {
+    fn path(self, agent: &str) -> String {
+        let door = match self {
+            Self::Ask => "ask",
+            Self::Send => "send",
+        };
+        format!("/v1/agents/{agent}/{door}")
+    }
+}
+
 /// What a right answer is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Expected {
+    /// Whatever accepts the input.
+    Accepted,
     /// A number, larger by one than the agent's last: no ask was lost, doubled or mixed up.
     NextNumber,
     /// This text.
@@ -113,7 +136,7 @@ impl Lane {
 
     async fn work(&mut self, agents: &[String], order: &Order) -> Result<Done> {
         let requests: Vec<_> =
-            agents.iter().map(|agent| post(&format!("/v1/agents/{agent}/ask"), &order.payload)).collect();
+            agents.iter().map(|agent| post(&order.door.path(agent), &order.payload)).collect();
         if requests.is_empty() {
             bail!("a lane without agents");
         }
@@ -155,6 +178,8 @@ fn check(
     let text = String::from_utf8_lossy(body);
     let wrong = |what: &str| Err(format!("{agent} answered {status} {text:?}, expected {what}"));
     match expected {
+        Expected::Accepted if status == 202 => Ok(()),
+        Expected::Accepted => wrong("202"),
         _ if status != 200 => wrong("200"),
         Expected::Text(expected) if text == expected.as_str() => Ok(()),
         Expected::Text(expected) => wrong(expected),

@@ -7,11 +7,18 @@ use anyhow::Result;
 use crate::bench::Bench;
 use crate::report::Findings;
 
+mod ask_inside;
 mod ask_many;
 mod ask_one;
+mod boot;
 mod fence;
+mod history;
+mod large;
 mod migrate;
+mod neighbours;
 mod parked;
+mod send_hot;
+mod store_alone;
 mod turn;
 mod wake;
 
@@ -55,6 +62,21 @@ pub(crate) const FIGURES: &[Figure] = &[
         measure: |bench| Box::pin(ask_many::measure(bench)),
     },
     Figure {
+        name: "ask-inside",
+        about: "64 tasks ask 1,000 agents of a runtime in this process, against plain SQLite in groups of 64",
+        measure: |bench| Box::pin(ask_inside::measure(bench)),
+    },
+    Figure {
+        name: "send-hot",
+        about: "64 clients send to one agent over HTTP, against plain SQLite in groups of 64",
+        measure: |bench| Box::pin(send_hot::measure(bench)),
+    },
+    Figure {
+        name: "store",
+        about: "the store alone: units of 64 agents, against the same statements in plain SQLite",
+        measure: |bench| Box::pin(store_alone::measure(bench)),
+    },
+    Figure {
         name: "migrate",
         about: "an agent of 1 MiB goes back and forth between two hosts with stores of their own",
         measure: |bench| Box::pin(migrate::measure(bench)),
@@ -63,5 +85,25 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "parked",
         about: "memory of a host per agent that is created and not running",
         measure: |bench| Box::pin(parked::measure(bench)),
+    },
+    Figure {
+        name: "large",
+        about: "bytes that a turn of an agent of 16 MiB hands to the store",
+        measure: |bench| Box::pin(large::measure(bench)),
+    },
+    Figure {
+        name: "neighbours",
+        about: "1,000 agents beside three that misbehave, against the same load before them",
+        measure: |bench| Box::pin(neighbours::measure(bench)),
+    },
+    Figure {
+        name: "boot",
+        about: "start of a host with 100,000 agents in its store",
+        measure: |bench| Box::pin(boot::measure(bench)),
+    },
+    Figure {
+        name: "history",
+        about: "restart of an agent with 1,000,000 committed turns, against one with 1,000",
+        measure: |bench| Box::pin(history::measure(bench)),
     },
 ];

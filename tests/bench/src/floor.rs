@@ -1,12 +1,17 @@
-//! The floor of an ask: plain SQLite that commits the same rows, on the same disk, with WAL and `synchronous=FULL`.
+//! The floor of a commit: plain SQLite that writes the same rows, on the same disk, with WAL and `synchronous=FULL`.
 //!
 //! It works on a copy of the host's own database, so schema, indexes, agents and sizes are the product's. What it leaves
 //! out is everything but writing: reading, checking, hashing, packing, HTTP, guests.
 
+use std::ops::Range;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use rusqlite::{Connection, OpenFlags, params};
+
+/// More than the floor has.
+const STATEMENTS_CACHED: usize = 32;
 
 /// A copy of a host's database, and where each of its agents is in its history.
 pub(crate) struct PlainStore {
@@ -20,6 +25,7 @@ pub(crate) struct PlainStore {
 /// The counters that an ask advances.
 struct Position {
     key: i64,
+    id: String,
     generation: i64,
     revision: i64,
     change: i64,
@@ -55,6 +61,7 @@ impl PlainStore {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         Ok(Self { agents: positions(&connection)?, rows: AskRows::read(&connection)?, connection, next: 0 })
     }
 
@@ -63,17 +70,85 @@ impl PlainStore {
     /// # Errors
     /// When SQLite refuses.
     pub(crate) fn commit(&mut self, asks: usize) -> Result<()> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        self.transaction(asks, |connection, at, rows| {
+            at.advance();
+            insert_input(connection, at, at.seq, rows, true)?;
+            at.seq += 1;
+            write_boundary(connection, at, rows)?;
+            update_agent(connection, at)
+        })
+    }
+
+    /// As `commit`, with all other statements that the product runs for an ask: those that look before it writes, and the
+    /// step that a failure would undo.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub(crate) fn commit_as_product(&mut self, asks: usize) -> Result<()> {
+        self.transaction(asks, |connection, at, rows| {
+            at.advance();
+            look(connection, at)?;
+            step(connection, "SAVEPOINT step")?;
+            insert_input(connection, at, at.seq, rows, true)?;
+            at.seq += 1;
+            write_boundary(connection, at, rows)?;
+            step(connection, "RELEASE step")?;
+            update_agent(connection, at)
+        })
+    }
+
+    /// Accepts inputs of the first agent in one transaction. Answers their places.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub(crate) fn accept(&mut self, inputs: usize) -> Result<Range<i64>> {
+        let (connection, rows) = (&self.connection, &self.rows);
+        let at = self.agents.first_mut().context("the store has an agent")?;
+        let first = at.seq;
+        step(connection, "BEGIN IMMEDIATE")?;
+        for _ in 0..inputs {
+            at.change += 1;
+            insert_input(connection, at, at.seq, rows, false)?;
+            at.seq += 1;
+        }
+        update_agent(connection, at)?;
+        step(connection, "COMMIT")?;
+        Ok(first..at.seq)
+    }
+
+    /// Writes what the turns of accepted inputs write, in one transaction.
+    ///
+    /// # Errors
+    /// When SQLite refuses.
+    pub(crate) fn run(&mut self, inputs: Range<i64>) -> Result<()> {
+        let (connection, rows) = (&self.connection, &self.rows);
+        let at = self.agents.first_mut().context("the store has an agent")?;
+        step(connection, "BEGIN IMMEDIATE")?;
+        for seq in inputs {
+            at.advance();
+            end_input(connection, at, seq, rows)?;
+            write_boundary(connection, at, rows)?;
+        }
+        update_agent(connection, at)?;
+        step(connection, "COMMIT")
+    }
+
+    /// Shows each statement to `observer` before it runs.
+    pub(crate) fn trace(&self, observer: Option<fn(TraceEvent<'_>)>) {
+        self.connection.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, observer);
+    }
+
+    fn transaction(
+        &mut self,
+        asks: usize,
+        write: impl Fn(&Connection, &mut Position, &AskRows) -> Result<()>,
+    ) -> Result<()> {
+        step(&self.connection, "BEGIN IMMEDIATE")?;
         for _ in 0..asks {
-            let position = &mut self.agents[self.next];
-            position.revision += 1;
-            position.change += 1;
-            write_ask(&self.connection, position, &self.rows)?;
-            position.seq += 1;
+            write(&self.connection, &mut self.agents[self.next], &self.rows)?;
             self.next = (self.next + 1) % self.agents.len();
         }
-        self.connection.execute_batch("COMMIT")?;
-        Ok(())
+        step(&self.connection, "COMMIT")
     }
 
     /// The contents' sizes, for people.
@@ -92,7 +167,7 @@ impl PlainStore {
 
 fn positions(connection: &Connection) -> Result<Vec<Position>> {
     let mut statement =
-        connection.prepare("SELECT key, generation, revision, change, next_seq FROM agent")?;
+        connection.prepare("SELECT key, generation, revision, change, next_seq, id FROM agent")?;
     let rows = statement.query_map([], |row| {
         Ok(Position {
             key: row.get(0)?,
@@ -100,6 +175,7 @@ fn positions(connection: &Connection) -> Result<Vec<Position>> {
             revision: row.get(2)?,
             change: row.get(3)?,
             seq: row.get(4)?,
+            id: row.get(5)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -130,36 +206,104 @@ impl AskRows {
     }
 }
 
-/// The rows of one ask: the agent's row, the ended input, the receipt, the snapshot.
-fn write_ask(connection: &Connection, at: &Position, rows: &AskRows) -> Result<()> {
-    let unique = at.revision.to_le_bytes();
+impl Position {
+    /// To the next boundary.
+    fn advance(&mut self) {
+        self.revision += 1;
+        self.change += 1;
+    }
+
+    /// A digest that no other boundary of the agent has.
+    fn digest(&self) -> [u8; 32] {
+        let mut digest = [1; 32];
+        digest[..8].copy_from_slice(&self.revision.to_le_bytes());
+        digest
+    }
+}
+
+/// The id of an input, which no other of the agent has.
+fn input_id(seq: i64) -> [u8; 16] {
     let mut id = [0; 16];
-    id[..8].copy_from_slice(&unique);
-    let mut digest = [1; 32];
-    digest[..8].copy_from_slice(&unique);
+    id[..8].copy_from_slice(&seq.to_le_bytes());
+    id
+}
+
+fn step(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql)?.execute([])?;
+    Ok(())
+}
+
+/// What has to be known before an ask may be written: the agent's row with its holder, and whether the input is here.
+fn look(connection: &Connection, at: &Position) -> Result<()> {
+    connection
+        .prepare_cached(
+            "SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
+                    a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration,
+                    a.cause_revision, s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed
+             FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+             WHERE a.id = ?1 AND a.home < 4",
+        )?
+        .query_row(params![at.id], |row| row.get::<_, i64>(0))?;
+    let known = connection
+        .prepare_cached("SELECT seq FROM input WHERE agent = ?1 AND id = ?2")?
+        .exists(params![at.key, input_id(at.seq)])?;
+    ensure!(!known, "the floor repeats an input");
+    Ok(())
+}
+
+fn update_agent(connection: &Connection, at: &Position) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, time_ms = time_ms + 1, change = ?5, row_change = ?5
              WHERE key = ?1",
         )?
-        .execute(params![at.key, at.revision, digest, at.seq + 1, at.change])?;
+        .execute(params![at.key, at.revision, at.digest(), at.seq, at.change])?;
+    Ok(())
+}
+
+/// The row of an input, which has ended or waits.
+fn insert_input(
+    connection: &Connection,
+    at: &Position,
+    seq: i64,
+    rows: &AskRows,
+    has_ended: bool,
+) -> Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, digest,
                                 outcome_sealed, ended_at_ms, body, deaths, lane, wakes)
-             VALUES (?1, ?2, ?3, 2, 0, 1, ?4, 1, ?5, ?6, ?7, ?8, ?3, ?9, 0, 0, 1)",
+             VALUES (?1, ?2, ?3, ?10, 0, 1, ?4, 1, ?5, ?6, ?7, ?8, ?11, ?9, 0, 0, 1)",
         )?
         .execute(params![
             at.key,
-            at.seq,
+            seq,
             at.change,
-            at.revision,
+            has_ended.then_some(at.revision),
             rows.kind,
-            id,
+            input_id(seq),
             rows.input_digest,
-            rows.outcome,
-            rows.input_body
+            has_ended.then_some(&rows.outcome),
+            rows.input_body,
+            if has_ended { 2 } else { 0 },
+            has_ended.then_some(at.change),
         ])?;
+    Ok(())
+}
+
+fn end_input(connection: &Connection, at: &Position, seq: i64, rows: &AskRows) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE input SET change = ?3, state = 2, revision = ?4, token = 1, outcome_sealed = ?5, ended_at_ms = ?3
+             WHERE agent = ?1 AND seq = ?2",
+        )?
+        .execute(params![at.key, seq, at.change, at.revision, rows.outcome])?;
+    Ok(())
+}
+
+/// The receipt and the snapshot.
+fn write_boundary(connection: &Connection, at: &Position, rows: &AskRows) -> Result<()> {
+    let digest = at.digest();
     connection
         .prepare_cached(
             "INSERT INTO receipt (agent, generation, revision, change, kind, token, incarnation, committed_at_ms, digest,

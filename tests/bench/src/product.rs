@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use godwit_core::agent::prover::Prover;
 use godwit_core::agent::{AgentEnv, Answer, Grant, GuestPool, Handle, spawn};
+use godwit_core::digest::Digest;
 use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
 };
@@ -16,7 +17,7 @@ use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Operat
 use godwit_core::input::{Input, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source};
 use godwit_core::lease::{Lease, LeaseGuard, SessionLease};
 use godwit_core::spec::{PluginInfo, Spec};
-use godwit_core::store::{NewAgent, RuntimeStore, SessionRequest};
+use godwit_core::store::{NewAgent, RuntimeStore, Session, SessionRequest};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
@@ -82,13 +83,11 @@ impl Product {
         Spec::new(self.plugin.digest)
     }
 
-    /// Makes the agent in a store and takes its lease.
+    /// Stores the plugin.
     ///
     /// # Errors
     /// When the store refuses.
-    pub(crate) async fn settle(&self, store: Arc<dyn RuntimeStore>) -> Result<Settled> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let now_ms = clock.wall_ms();
+    pub(crate) async fn put(&self, store: &dyn RuntimeStore) -> Result<()> {
         let plugin = PluginInfo {
             digest: self.plugin.digest,
             name: self.plugin.name.clone().unwrap_or_else(|| AGENT.to_owned()),
@@ -96,13 +95,36 @@ impl Product {
             imports: self.plugin.imports.clone(),
             grants: self.plugin.grants.clone(),
             size: self.component.len() as u64,
-            loaded_at_ms: now_ms,
+            loaded_at_ms: SystemClock.wall_ms(),
         };
         store.put_plugin(plugin, self.component.clone()).await?;
-        store
-            .create(NewAgent { agent: agent(), spec: self.spec(), labels: Default::default(), now_ms })
-            .await?;
-        let session = store.join(session_request(now_ms)).await?;
+        Ok(())
+    }
+
+    /// Makes an agent of the stored plugin.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn create(&self, store: &dyn RuntimeStore, agent: AgentId) -> Result<()> {
+        let now_ms = SystemClock.wall_ms();
+        store.create(NewAgent { agent, spec: self.spec(), labels: Default::default(), now_ms }).await?;
+        Ok(())
+    }
+
+    /// The plugin's digest.
+    pub(crate) fn digest(&self) -> Digest {
+        self.plugin.digest
+    }
+
+    /// Makes the agent in a store and takes its lease.
+    ///
+    /// # Errors
+    /// When the store refuses.
+    pub(crate) async fn settle(&self, store: Arc<dyn RuntimeStore>) -> Result<Settled> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        self.put(store.as_ref()).await?;
+        self.create(store.as_ref(), agent()).await?;
+        let session = join(store.as_ref()).await?;
         let leases = store.acquire(session.incarnation, &[agent()]).await?;
         let lease = leases.into_iter().next().context("one agent, one answer")??;
         let guard = LeaseGuard::new(SessionLease::unlimited(), lease.token);
@@ -135,29 +157,12 @@ impl Settled {
         spawn(self.env.clone(), &self.tasks, grant)
     }
 
-    /// An input with this payload, as a client of the API sends it.
-    pub(crate) fn input(&self, payload: &str) -> NewInput {
-        let clock = &self.env.clock;
-        let mut input = input(payload);
-        input.id = InputId::generate(clock.wall_ms(), clock.random());
-        NewInput {
-            agent: agent(),
-            input,
-            idempotency_key: None,
-            mode: Default::default(),
-            is_silent: false,
-            supersedes: None,
-            traceparent: None,
-            delivery: None,
-        }
-    }
-
     /// Asks an agent that is awake.
     ///
     /// # Errors
     /// When there is no reply.
     pub(crate) async fn ask(&self, handle: &Handle, payload: &str) -> Result<String> {
-        match handle.ask(self.input(payload)).await {
+        match handle.ask(new_input(agent(), payload)).await {
             Ok(Answer::Ended { outcome: Outcome::Committed { reply, .. }, .. }) => text(&reply),
             Ok(other) => bail!("{payload:?} was not answered: {other:?}"),
             Err(_) => bail!("{payload:?} was not answered: the driver has ended"),
@@ -214,20 +219,43 @@ pub(crate) fn agent() -> AgentId {
     AgentId::parse(AGENT).expect("the name is within the alphabet")
 }
 
-fn host() -> HostId {
+/// An input with this payload, as a client of the API sends it.
+pub(crate) fn new_input(agent: AgentId, payload: &str) -> NewInput {
+    let mut input = input(payload);
+    let clock: &dyn Clock = &SystemClock;
+    input.id = InputId::generate(clock.wall_ms(), clock.random());
+    NewInput {
+        agent,
+        input,
+        idempotency_key: None,
+        mode: Default::default(),
+        is_silent: false,
+        supersedes: None,
+        traceparent: None,
+        delivery: None,
+    }
+}
+
+/// The host that this process is to its stores.
+pub(crate) fn host() -> HostId {
     HostId([1; 32])
 }
 
-fn session_request(now_ms: u64) -> SessionRequest {
+/// Joins a store as the only host.
+///
+/// # Errors
+/// When the store refuses.
+pub(crate) async fn join(store: &dyn RuntimeStore) -> Result<Session> {
     let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    SessionRequest {
+    let request = SessionRequest {
         host: host(),
         name: AGENT.into(),
         api: nowhere,
         mesh: nowhere,
         ttl: Duration::from_secs(3_600),
-        now_ms,
-    }
+        now_ms: SystemClock.wall_ms(),
+    };
+    Ok(store.join(request).await?)
 }
 
 /// No agent here keeps rows.

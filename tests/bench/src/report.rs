@@ -1,6 +1,7 @@
 //! What a figure found: its floor and the product side by side, their ratio, and whether the target is met.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
@@ -25,6 +26,8 @@ pub(crate) struct Row {
 pub(crate) enum Measure {
     /// Time of one operation.
     Time(Samples),
+    /// As `Time`, judged by its p99.
+    Tail(Samples),
     /// Operations per second, with the time of each, or of each group.
     Rate { per_second: f64, times: Samples },
     /// Bytes of each of many.
@@ -38,7 +41,7 @@ pub(crate) enum Target {
     RatioMax(f64),
     /// At least so many times the floor.
     RatioMin(f64),
-    /// At most so much: nanoseconds at p50, or bytes.
+    /// At most so much: nanoseconds of what the measure is judged by, or bytes.
     Max(f64),
 }
 
@@ -74,16 +77,60 @@ impl Measure {
     fn value(&self) -> f64 {
         match self {
             Self::Time(times) => times.p50(),
+            Self::Tail(times) => times.p99(),
             Self::Rate { per_second, .. } => *per_second,
             Self::Bytes(bytes) => *bytes,
         }
     }
 }
 
+/// What one side got done, over all rounds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Side {
+    pub(crate) operations: usize,
+    pub(crate) elapsed: Duration,
+    /// Of each operation, or of each group.
+    pub(crate) times: Samples,
+}
+
+impl Side {
+    /// Adds what was done in a round, with its times in nanoseconds.
+    pub(crate) fn add(&mut self, elapsed: Duration, nanos: Vec<u64>) {
+        self.operations += nanos.len();
+        self.elapsed += elapsed;
+        self.times.extend(nanos);
+    }
+
+    /// Does groups of `size` operations, one after the other, for a round.
+    ///
+    /// # Errors
+    /// Those of `group`.
+    pub(crate) fn repeat<E>(
+        &mut self,
+        round: Duration,
+        size: usize,
+        mut group: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
+        let started = Instant::now();
+        while started.elapsed() < round {
+            self.times.time(&mut group)?;
+            self.operations += size;
+        }
+        self.elapsed += started.elapsed();
+        Ok(())
+    }
+
+    /// Operations per second.
+    pub(crate) fn rate(&self) -> Measure {
+        let per_second = self.operations as f64 / self.elapsed.as_secs_f64();
+        Measure::Rate { per_second, times: self.times.clone() }
+    }
+}
+
 impl fmt::Display for Measure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Time(times) => write!(f, "{}", Quantiles(times)),
+            Self::Time(times) | Self::Tail(times) => write!(f, "{}", Quantiles(times)),
             Self::Rate { per_second, times } => write!(f, "{per_second:.0}/s\n{}", Quantiles(times)),
             Self::Bytes(bytes) => write!(f, "{bytes:.0} B"),
         }
@@ -120,6 +167,7 @@ impl Row {
             (Some(Target::RatioMax(max)), _) => format!("<= {max} x"),
             (Some(Target::RatioMin(min)), _) => format!(">= {min} x"),
             (Some(Target::Max(max)), Measure::Bytes(_)) => format!("<= {max:.0} B"),
+            (Some(Target::Max(max)), Measure::Tail(_)) => format!("p99 <= {}", nanos(max)),
             (Some(Target::Max(max)), _) => format!("p50 <= {}", nanos(max)),
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::bench::{Bench, guest_file, host_cpu, note, populate};
-use crate::client::{Expected, LoadClient, Order, Until};
+use crate::client::{Door, Expected, LoadClient, Order, Until};
 use crate::floor::PlainStore;
 use crate::report::{Findings, Measure, Target};
 use crate::samples::Samples;
@@ -35,6 +35,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let mut client = LoadClient::start(host.ready().api)?;
     let mut order = Order {
         lanes: vec![vec![AGENT.into()]],
+        door: Door::Ask,
         payload: "turns".into(),
         expected: Expected::NextNumber,
         until: Until::Asks(WARM_UP_BATCH),

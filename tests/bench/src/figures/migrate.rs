@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::bare::{self, BarePlugin};
 use crate::bench::{Bench, component, guest_file, populate};
-use crate::client::{Expected, LoadClient, Order, Until};
+use crate::client::{Door, Expected, LoadClient, Order, Until};
 use crate::product;
 use crate::report::{Findings, Measure, Target, nanos};
 use crate::samples::Samples;
@@ -175,6 +175,7 @@ impl Load {
         let names: Vec<_> = documents.iter().map(|document| &document.name).collect();
         let order = Order {
             lanes: vec![vec![AGENT.into()]],
+            door: Door::Ask,
             payload: json!({ "query": "gap" }).to_string(),
             expected: Expected::Text(json!({ "docs": names }).to_string()),
             until: Until::Asks(LOAD_BATCH),

@@ -60,13 +60,17 @@ async fn all_parked(api: &Client) -> Result<()> {
 }
 
 /// Memory of a process in bytes.
-struct Memory {
-    resident: f64,
+pub(super) struct Memory {
+    pub(super) resident: f64,
     anonymous: f64,
 }
 
 impl Memory {
-    fn of(host: &mut Host) -> Result<Self> {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When the host does not run.
+    pub(super) fn of(host: &mut Host) -> Result<Self> {
         let path = format!("/proc/{}/status", host.process()?.pid());
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let bytes = |name: &str| -> Result<f64> {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
 use godwit_support::client::Client;
 use godwit_support::cluster::Cluster;
+use godwit_support::{large, row_bytes};
 use serde_json::{Value, json};
 
 use crate::room::{SOON, shared};
@@ -79,5 +80,45 @@ async fn a_replay_that_does_something_else_breaks_the_agent_loudly() -> Result<(
     ensure!(agent["state"] == "broken" && agent["broken"]["reason"] == "diverged", "{agent}");
     let report = pair.a.client().verb("clocks", "replay").await?;
     ensure!(report["ok"] == false, "{report}");
+    Ok(())
+}
+
+/// Rows of one turn, without the input's payload.
+const TURN_BYTES_MAX: u64 = 4_096;
+
+#[tokio::test]
+async fn a_turn_of_a_large_agent_hands_the_store_little_more_than_its_input() -> Result<()> {
+    let _room = shared().await;
+    let mut pair = Cluster::separate(&binaries::product()?, &[]).await?;
+    let door = pair.a.client();
+    door.load_plugin(&binaries::test_guest("hostile")?).await?;
+    door.create("large", "hostile").await?;
+    large::grow(&door, "large").await?;
+    let file = pair.a.ready().store_path();
+    ensure!(large::state_bytes(&file, "large")? > 15 << 20, "the state is not that large");
+    for payload in ["turns".to_owned(), format!("echo {}", "y".repeat(100_000))] {
+        let mark = row_bytes::mark(&file, "large")?;
+        for _ in 0..10 {
+            door.reply("large", &payload).await?;
+        }
+        let mut written = row_bytes::since(&file, "large", mark)?;
+        // Each turn wrote the agent's row; the file shows it once.
+        written.entry("agent".into()).and_modify(|bytes| *bytes *= 10);
+        // An echo is in the outcome too.
+        let echoed = if payload.starts_with("echo") { payload.len() as u64 } else { 0 };
+        let own = written.values().sum::<u64>() / 10 - payload.len() as u64 - echoed;
+        ensure!(own <= TURN_BYTES_MAX, "{own} bytes beside the input: {written:?}");
+        ensure!(
+            written["journal"] > 0 && written["snapshot"] + written["snapshot_beside"] == 0,
+            "{written:?}"
+        );
+    }
+    // The count counts: a snapshot is seen.
+    let mark = row_bytes::mark(&file, "large")?;
+    door.reply("large", "turns").await?;
+    door.verb("large", "checkpoint").await?;
+    let written = row_bytes::since(&file, "large", mark)?;
+    ensure!(written["snapshot"] + written["snapshot_beside"] > 0, "{written:?}");
+    pair.end_and_verify().await?;
     Ok(())
 }
