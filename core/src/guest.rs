@@ -38,6 +38,9 @@ pub trait GuestLoader: Send + Sync + 'static {
     /// Whether a plugin is compiled and ready without its bytes.
     fn is_loaded(&self, plugin: Digest) -> bool;
 
+    /// Whether guests of a plugin answer queries: `false` also for one that is not loaded.
+    fn answers_queries(&self, plugin: Digest) -> bool;
+
     /// Starts a guest of a loaded plugin. Neither `init` nor `restore` has run. The component may be instantiated by the first
     /// call, which then ends in `FaultKind::Start` when the host has no room for it.
     ///
@@ -234,6 +237,13 @@ pub trait Guest: Send {
     /// # Errors
     /// `GuestError`; the guest is then dead.
     fn restore(&mut self, context: &TurnContext, state: &[u8], from_version: &str) -> Result<(), GuestError>;
+
+    /// Answers a question. Reads are served, effects are not possible; `context` is that of the last committed turn. The caller
+    /// drops the guest afterwards: what the call left in it is no part of the agent.
+    ///
+    /// # Errors
+    /// `GuestError`; the guest is then dead. `FaultKind::Start` when the plugin answers no queries.
+    fn query(&mut self, context: &TurnContext, payload: &[u8]) -> Result<Reply, GuestError>;
 }
 
 /// Why a guest call gave nothing. Each variant is treated differently by the driver.

@@ -56,6 +56,7 @@ pub(crate) enum Phase {
     Handle,
     Snapshot,
     Restore,
+    Query,
 }
 
 impl Phase {
@@ -63,8 +64,13 @@ impl Phase {
     pub(crate) fn is_turn(self) -> bool {
         match self {
             Self::Init | Self::Handle => true,
-            Self::Start | Self::Snapshot | Self::Restore => false,
+            Self::Start | Self::Snapshot | Self::Restore | Self::Query => false,
         }
+    }
+
+    /// Whether the call may read what is committed.
+    pub(crate) fn may_read(self) -> bool {
+        self.is_turn() || self == Self::Query
     }
 
     fn name(self) -> &'static str {
@@ -74,6 +80,7 @@ impl Phase {
             Self::Handle => "handle",
             Self::Snapshot => "snapshot",
             Self::Restore => "restore",
+            Self::Query => "query",
         }
     }
 }
@@ -115,7 +122,7 @@ impl GuestContext {
     /// Lets others go first when the call takes long: asked at each tick. A guest that is being rebuilt may always go on.
     pub(crate) fn make_way(&mut self) {
         let may_idle = match self.call.phase {
-            Phase::Init | Phase::Handle | Phase::Snapshot => true,
+            Phase::Init | Phase::Handle | Phase::Snapshot | Phase::Query => true,
             Phase::Start | Phase::Restore => false,
         };
         self.call.priority.lower(may_idle);

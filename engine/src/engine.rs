@@ -9,13 +9,13 @@ use godwit_core::guest::{Guest, GuestError, GuestLoader, GuestRequest, LoadError
 use godwit_core::input::FaultKind;
 use wasmtime::component::{Component, Linker};
 
-use crate::bindings::AgentPre;
 use crate::cache::Cache;
 use crate::config::{EngineConfig, EngineError, check_map_count, wasmtime_config};
 use crate::context::GuestContext;
 use crate::fault::fault;
 use crate::guest::WasmGuest;
 use crate::imports;
+use crate::linked::Plugin;
 use crate::plugin::{Inspection, inspect};
 use crate::ticker::Ticker;
 
@@ -29,11 +29,8 @@ pub struct Engine {
     _ticker: Ticker,
 }
 
-/// A component, compiled, with its imports linked.
-type Plugin = Arc<AgentPre<GuestContext>>;
-
 /// Where a plugin is or will be. Who makes it holds the lock, so that it is made once.
-type Slot = Mutex<Option<Plugin>>;
+type Slot = Mutex<Option<Arc<Plugin>>>;
 
 impl Engine {
     /// Sets up wasmtime, the cache, and the thread that keeps deadlines.
@@ -59,7 +56,7 @@ impl Engine {
     }
 
     /// A plugin that is ready, from memory or from the cache.
-    fn ready(&self, digest: Digest) -> Option<Plugin> {
+    fn ready(&self, digest: Digest) -> Option<Arc<Plugin>> {
         let found = self.make(digest, || Ok(None));
         found.ok().flatten()
     }
@@ -69,7 +66,7 @@ impl Engine {
         &self,
         digest: Digest,
         compile: impl FnOnce() -> Result<Option<Component>, LoadError>,
-    ) -> Result<Option<Plugin>, LoadError> {
+    ) -> Result<Option<Arc<Plugin>>, LoadError> {
         let slot = Arc::clone(lock(&self.plugins).entry(digest).or_default());
         let mut place = lock(&slot);
         if let Some(plugin) = place.as_ref() {
@@ -98,9 +95,8 @@ impl Engine {
         }
     }
 
-    fn link(&self, component: &Component) -> Result<Plugin, LoadError> {
-        let linked = self.linker.instantiate_pre(component).and_then(AgentPre::new);
-        linked.map(Arc::new).map_err(|error| LoadError {
+    fn link(&self, component: &Component) -> Result<Arc<Plugin>, LoadError> {
+        Plugin::link(&self.linker, component).map(Arc::new).map_err(|error| LoadError {
             problems: vec![format!(
                 "it does not fit the contract of `godwit:agent@0.1.0`: {error:#}; build it with the WIT files of this host's version"
             )],
@@ -138,6 +134,10 @@ impl GuestLoader for Engine {
 
     fn is_loaded(&self, plugin: Digest) -> bool {
         self.ready(plugin).is_some()
+    }
+
+    fn answers_queries(&self, plugin: Digest) -> bool {
+        self.ready(plugin).is_some_and(|plugin| plugin.answers_queries())
     }
 
     /// Checks that the plugin is there. Instantiation is part of the guest's first call, and what is wrong with it is

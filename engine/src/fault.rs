@@ -38,6 +38,8 @@ pub(crate) enum Stop {
     Diverged { what: String },
     #[error("{what}")]
     Misuse { what: String },
+    #[error("it answers no queries: it does not export `godwit:agent/query@0.1.0`")]
+    NoQuery,
 }
 
 impl Stop {
@@ -51,6 +53,7 @@ impl Stop {
             Self::Exited { .. } => FaultKind::Exited,
             Self::Blocked { .. } => FaultKind::Blocked,
             Self::Misuse { .. } => FaultKind::Trap,
+            Self::NoQuery => FaultKind::Start,
         };
         fault(kind, self.to_string())
     }
@@ -82,7 +85,7 @@ pub(crate) fn guest_error(error: &wasmtime::Error, context: &GuestContext) -> Gu
     }
     let kind = match context.call.phase {
         Phase::Start => FaultKind::Start,
-        Phase::Init | Phase::Handle | Phase::Snapshot | Phase::Restore => FaultKind::Trap,
+        Phase::Init | Phase::Handle | Phase::Snapshot | Phase::Restore | Phase::Query => FaultKind::Trap,
     };
     fault(kind, description(error, context))
 }
@@ -110,7 +113,7 @@ fn too_much_copied(context: &GuestContext) -> GuestError {
                 context.limits.snapshot_bytes_max
             ),
         ),
-        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore => {
+        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore | Phase::Query => {
             fault(FaultKind::Effects, "its replies are longer than one turn may have")
         }
     }

@@ -11,11 +11,11 @@ use godwit_core::time::boot_now;
 use wasmtime::{CallHook, UpdateDeadline};
 
 use crate::bindings::godwit::agent::types::AgentError;
-use crate::bindings::{Agent, AgentPre};
 use crate::context::{GuestContext, Phase};
 use crate::convert;
-use crate::fault::{fault, guest_error, panicked};
+use crate::fault::{Stop, fault, guest_error, panicked};
 use crate::limits::{HANDLES_MAX, HOSTCALL_BYTES_MAX};
+use crate::linked::{Exports, Plugin};
 
 /// A guest of a component.
 pub(crate) struct WasmGuest {
@@ -31,13 +31,13 @@ enum Life {
 }
 
 struct Unborn {
-    plugin: Arc<AgentPre<GuestContext>>,
+    plugin: Arc<Plugin>,
     request: GuestRequest,
 }
 
 struct Running {
     store: wasmtime::Store<GuestContext>,
-    agent: Agent,
+    exports: Exports,
 }
 
 /// What an export gives: wasmtime's verdict around the agent's own.
@@ -45,7 +45,7 @@ type Answer<T> = wasmtime::Result<Result<T, AgentError>>;
 
 impl WasmGuest {
     /// A guest that is instantiated by its first call.
-    pub(crate) fn new(plugin: Arc<AgentPre<GuestContext>>, request: GuestRequest) -> Self {
+    pub(crate) fn new(plugin: Arc<Plugin>, request: GuestRequest) -> Self {
         Self { life: Life::New(Box::new(Unborn { plugin, request })) }
     }
 
@@ -54,7 +54,7 @@ impl WasmGuest {
         &mut self,
         phase: Phase,
         turn: &TurnContext,
-        call: impl FnOnce(&Agent, &mut wasmtime::Store<GuestContext>) -> Answer<T>,
+        call: impl FnOnce(&Exports, &mut wasmtime::Store<GuestContext>) -> Answer<T>,
         finish: impl FnOnce(&mut GuestContext, T) -> Result<R, GuestError>,
     ) -> Result<R, GuestError> {
         let life = std::mem::replace(&mut self.life, Life::Dead);
@@ -81,7 +81,7 @@ impl Guest for WasmGuest {
         self.run(
             Phase::Init,
             context,
-            |agent, store| agent.godwit_agent_guest().call_init(store),
+            |exports, store| exports.agent.godwit_agent_guest().call_init(store),
             |context, ()| finish_turn(context, Vec::new(), started),
         )
     }
@@ -92,7 +92,7 @@ impl Guest for WasmGuest {
         self.run(
             Phase::Handle,
             context,
-            |agent, store| agent.godwit_agent_guest().call_handle(store, &given),
+            |exports, store| exports.agent.godwit_agent_guest().call_handle(store, &given),
             |context, replies| {
                 if replies.len() != inputs.len() {
                     return Err(fault(
@@ -109,7 +109,7 @@ impl Guest for WasmGuest {
         self.run(
             Phase::Snapshot,
             context,
-            |agent, store| agent.godwit_agent_guest().call_snapshot(store),
+            |exports, store| exports.agent.godwit_agent_guest().call_snapshot(store),
             |context, bytes| {
                 let max = context.limits.snapshot_bytes_max;
                 if bytes.len() as u64 > max {
@@ -125,8 +125,24 @@ impl Guest for WasmGuest {
         self.run(
             Phase::Restore,
             context,
-            |agent, store| agent.godwit_agent_guest().call_restore(store, state, from_version),
+            |exports, store| exports.agent.godwit_agent_guest().call_restore(store, state, from_version),
             |_, ()| Ok(()),
+        )
+    }
+
+    fn query(&mut self, context: &TurnContext, payload: &[u8]) -> Result<Reply, GuestError> {
+        let started = boot_now();
+        self.run(
+            Phase::Query,
+            context,
+            |exports, store| match &exports.query {
+                Some(query) => query.call_query(store, payload),
+                None => Err(Stop::NoQuery.into()),
+            },
+            |context, reply| {
+                let mut turn = finish_turn(context, vec![convert::reply(reply)], started)?;
+                turn.replies.pop().ok_or_else(|| fault(FaultKind::ReplyCount, "it gave no reply"))
+            },
         )
     }
 }
@@ -170,8 +186,8 @@ impl Unborn {
             store.data().check_running()?;
             Ok(UpdateDeadline::Continue(1))
         });
-        let agent = enter(&mut store, |store| self.plugin.instantiate(store))?;
-        Ok(Running { store, agent })
+        let exports = enter(&mut store, |store| self.plugin.instantiate(store))?;
+        Ok(Running { store, exports })
     }
 }
 
@@ -180,11 +196,11 @@ impl Running {
         &mut self,
         phase: Phase,
         turn: &TurnContext,
-        call: impl FnOnce(&Agent, &mut wasmtime::Store<GuestContext>) -> Answer<T>,
+        call: impl FnOnce(&Exports, &mut wasmtime::Store<GuestContext>) -> Answer<T>,
         finish: impl FnOnce(&mut GuestContext, T) -> Result<R, GuestError>,
     ) -> Result<R, GuestError> {
         self.store.data_mut().begin_call(phase, turn);
-        let answer = enter(&mut self.store, |store| call(&self.agent, store))?;
+        let answer = enter(&mut self.store, |store| call(&self.exports, store))?;
         match answer {
             Ok(value) => finish(self.store.data_mut(), value),
             Err(error) => Err(convert::agent_error(&error)),
@@ -217,7 +233,7 @@ fn enter<T>(
 fn hostcall_bytes_max(context: &GuestContext) -> usize {
     match context.call.phase {
         Phase::Snapshot => usize::try_from(context.limits.snapshot_bytes_max).unwrap_or(HOSTCALL_BYTES_MAX),
-        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore => HOSTCALL_BYTES_MAX,
+        Phase::Start | Phase::Init | Phase::Handle | Phase::Restore | Phase::Query => HOSTCALL_BYTES_MAX,
     }
 }
 

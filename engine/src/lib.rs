@@ -5,7 +5,7 @@
 //! bytes --plugin--> checked imports, manifest --cache--> compiled code --link--> Plugin (one per digest)
 //!                                                                                  |
 //!   GuestLoader::start --------------------------------------------------> WasmGuest (one wasmtime::Store)
-//!   Guest::{init, handle, snapshot, restore} --guest--> guard, deadline, call, effects or a typed fault
+//!   Guest::{init, handle, snapshot, restore, query} --guest--> guard, deadline, call, effects or a typed fault
 //! ```
 //! Not here: stores, leases beyond the guard that is handed in, what an input means. The engine sees one call at a time.
 #![deny(unsafe_code)]
@@ -22,6 +22,7 @@ mod faults;
 mod guest;
 mod imports;
 mod limits;
+mod linked;
 mod log;
 mod plugin;
 mod priority;

@@ -1,10 +1,10 @@
-//! The trait that an agent implements, and the error that undoes a turn.
+//! The traits that an agent implements, and the error that undoes a turn.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::{ConfigError, OperationError, SendError, StateError, TimerError};
-use crate::{Host, Input, Reply, snapshot};
+use crate::{Host, Input, ReadHost, Reply, snapshot};
 
 /// An agent: its fields are its state, its methods are its turns.
 ///
@@ -49,6 +49,18 @@ pub trait Agent: Default + Serialize + DeserializeOwned {
     fn restore(state: &[u8], from_version: &str) -> Result<Self, AgentError> {
         snapshot::decode(state, from_version)
     }
+}
+
+/// An agent that also answers queries: questions about its committed state that change nothing.
+///
+/// A query runs in an instance of its own that is thrown away, so it may come while a turn runs, and while the agent is
+/// paused. Export it with `export!(Counter: Query)`.
+pub trait Query: Agent {
+    /// Answers a question. Rows are read as they were committed; time and token are those of the last turn.
+    ///
+    /// # Errors
+    /// An `AgentError` is told to whoever asked; nothing is tried again. To say no, return [`Reply::refused`].
+    fn query(&self, payload: &[u8], host: &mut impl ReadHost) -> Result<Reply, AgentError>;
 }
 
 /// Why a turn must not count. All that it did is undone.

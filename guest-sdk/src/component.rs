@@ -1,10 +1,10 @@
-//! The component's side of the contract: bindings made from `wit/`, the real host, and the four exported calls.
+//! The component's side of the contract: bindings made from `wit/`, the real host, and the exported calls.
 //!
 //! Only for wasm32. Used by the `export!` macro; not part of the public API.
 
 use std::cell::RefCell;
 
-use crate::Agent;
+use crate::{Agent, Query};
 
 mod convert;
 mod real_host;
@@ -21,6 +21,26 @@ pub mod bindings {
         pub_export_macro: true,
         export_macro_name: "export_component",
         default_bindings_module: "godwit_guest::component::bindings",
+    });
+}
+
+/// Generated from `wit/`: the export that makes an agent one that answers queries. A component has it only if its `export!`
+/// line says so.
+#[expect(missing_docs, reason = "generated")]
+pub mod query_bindings {
+    wit_bindgen::generate!({
+        inline: "
+            package godwit:sdk;
+            world query {
+                export godwit:agent/query@0.1.0;
+            }
+        ",
+        world: "godwit:sdk/query",
+        path: "../wit",
+        with: { "godwit:agent/types@0.1.0": super::bindings::godwit::agent::types },
+        pub_export_macro: true,
+        export_macro_name: "export_query",
+        default_bindings_module: "godwit_guest::component::query_bindings",
     });
 }
 
@@ -65,10 +85,34 @@ pub fn restore<A: Agent>(cell: &RefCell<A>, state: &[u8], from_version: &str) ->
     Ok(())
 }
 
-/// Exports the four calls for an agent.
+/// Answers a query from the agent in `cell`.
+///
+/// # Errors
+/// The agent's.
+pub fn query<A: Query>(cell: &RefCell<A>, payload: &[u8]) -> Result<wit::Reply, wit::AgentError> {
+    Ok(cell.borrow().query(payload, &mut RealHost)?.into())
+}
+
+/// Exports the calls of an agent.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_agent {
+    ($agent:ty: Query) => {
+        $crate::component::export_agent!($agent);
+
+        impl $crate::component::query_bindings::exports::godwit::agent::query::Guest for Component {
+            fn query(
+                payload: ::std::vec::Vec<u8>,
+            ) -> ::std::result::Result<$crate::component::wit::Reply, $crate::component::wit::AgentError>
+            {
+                AGENT.with(|agent| $crate::component::query(agent, &payload))
+            }
+        }
+
+        $crate::component::query_bindings::export_query!(
+            Component with_types_in $crate::component::query_bindings
+        );
+    };
     ($agent:ty) => {
         ::std::thread_local! {
             static AGENT: ::std::cell::RefCell<$agent> = ::std::default::Default::default();

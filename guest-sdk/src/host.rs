@@ -1,13 +1,12 @@
 //! What an agent can ask of its host. On wasm32 the real one (`component.rs`), in tests `testing::TestHost`.
 //!
-//! Agents take `&mut impl Host`, not `dyn`: so a component imports just what its agent calls, and needs no other grants.
+//! Agents take `&mut impl Host`, not `dyn`: so a component imports just what its agent calls, and needs no other grants. A
+//! query gets the half that only reads.
 
 use crate::{Headers, PeerKind};
 
-/// The host of an agent, for one call.
-///
-/// All effects are collected: they happen if the turn is committed, and not at all if it is not.
-pub trait Host {
+/// What an agent can ask of its host in any call, a query as well: all that changes nothing.
+pub trait ReadHost {
     /// The circumstances of this call.
     fn turn(&self) -> TurnInfo;
 
@@ -26,6 +25,33 @@ pub trait Host {
     /// `InvalidKey`, `NotInTurn`, `Other`.
     fn state_get(&mut self, key: &str) -> Result<Option<Vec<u8>>, StateError>;
 
+    /// Up to `limit` keys (never more than 1,000) that begin with `prefix` and come behind `after`, in order.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `NotInTurn`, `Other`.
+    fn state_keys(
+        &mut self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, StateError>;
+
+    /// The ids of the operations that have not ended, in the order of their starts.
+    ///
+    /// # Errors
+    /// `NotInTurn`, `Other`.
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError>;
+
+    /// Writes a line of level `Info` to the agent's log.
+    fn info(&mut self, message: &str) {
+        self.log(Level::Info, message);
+    }
+}
+
+/// The host of an agent, for one call.
+///
+/// All effects are collected: they happen if the turn is committed, and not at all if it is not.
+pub trait Host: ReadHost {
     /// Sets the value of a key of the agent's rows.
     ///
     /// # Errors
@@ -37,17 +63,6 @@ pub trait Host {
     /// # Errors
     /// `InvalidKey`, `Quota`, `NotInTurn`, `Other`; the row is then as it was.
     fn state_delete(&mut self, key: &str) -> Result<(), StateError>;
-
-    /// Up to `limit` keys (never more than 1,000) that begin with `prefix` and come behind `after`, in order.
-    ///
-    /// # Errors
-    /// `InvalidKey`, `NotInTurn`, `Other`.
-    fn state_keys(
-        &mut self,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<String>, StateError>;
 
     /// Sends a payload to another agent once the turn is committed. Gives the output's id, which is the correlation of
     /// an answer.
@@ -90,17 +105,6 @@ pub trait Host {
     /// # Errors
     /// `InvalidRequest`, `Quota`, `NotInTurn`, `Other`.
     fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError>;
-
-    /// The ids of the operations that have not ended, in the order of their starts.
-    ///
-    /// # Errors
-    /// `NotInTurn`, `Other`.
-    fn operations_active(&mut self) -> Result<Vec<String>, OperationError>;
-
-    /// Writes a line of level `Info` to the agent's log.
-    fn info(&mut self, message: &str) {
-        self.log(Level::Info, message);
-    }
 
     /// Sends a message that stands for itself.
     ///

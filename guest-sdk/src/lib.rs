@@ -37,6 +37,9 @@
 //! - The state is what `Serialize` writes. Keep [`Map`] and [`Set`] in it, not the hash maps of std, whose order differs from
 //!   one instance to the next.
 //!
+//! An agent that implements [`Query`] as well, and says so in its `export!` line, answers questions about its committed state
+//! at any time, also while a turn runs.
+//!
 //! The contract below is in `wit/`. Not here: any interface that the host does not serve yet.
 
 #![deny(unsafe_code)]
@@ -55,11 +58,11 @@ pub mod testing;
 
 pub use std::collections::{BTreeMap as Map, BTreeSet as Set};
 
-pub use agent::{Agent, AgentError};
+pub use agent::{Agent, AgentError, Query};
 pub use bytes::Bytes;
 pub use host::{
-    ConfigError, Host, HttpRequest, Level, OperationError, SendError, SendOptions, StateError, TimerError,
-    TurnInfo,
+    ConfigError, Host, HttpRequest, Level, OperationError, ReadHost, SendError, SendOptions, StateError,
+    TimerError, TurnInfo,
 };
 pub use input::{
     Headers, Input, InputId, Kind, OperationEnd, OperationOutcome, Outcome, PeerKind, Reply, Source,

@@ -7,11 +7,12 @@
 /// - `export!(Counter)`: the manifest names the package and its version.
 /// - `export!(Counter, name = "tally")`: the same, under another name.
 /// - `export!(Counter, manifest = include_str!("../godwit.toml"))`: the whole manifest, TOML, as a constant text.
+/// - `export!(Counter: Query)`, perhaps with more behind it as above: an agent that implements [`crate::Query`], too.
 #[macro_export]
 macro_rules! export {
-    ($agent:ty) => {
+    ($agent:ty $(: $query:ident)?) => {
         $crate::export!(
-            $agent,
+            $agent $(: $query)?,
             manifest = concat!(
                 "name = \"",
                 env!("CARGO_PKG_NAME"),
@@ -21,13 +22,13 @@ macro_rules! export {
             )
         );
     };
-    ($agent:ty, name = $name:literal) => {
+    ($agent:ty $(: $query:ident)?, name = $name:literal) => {
         $crate::export!(
-            $agent,
+            $agent $(: $query)?,
             manifest = concat!("name = \"", $name, "\"\nversion = \"", env!("CARGO_PKG_VERSION"), "\"\n")
         );
     };
-    ($agent:ty, manifest = $manifest:expr) => {
+    ($agent:ty $(: $query:ident)?, manifest = $manifest:expr) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             const MANIFEST_TEXT: &str = $manifest;
@@ -35,7 +36,7 @@ macro_rules! export {
             #[unsafe(link_section = "godwit:manifest")]
             static MANIFEST: [u8; MANIFEST_TEXT.len()] = $crate::manifest_bytes(MANIFEST_TEXT);
 
-            $crate::component::export_agent!($agent);
+            $crate::component::export_agent!($agent $(: $query)?);
         };
     };
 }

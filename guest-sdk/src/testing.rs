@@ -5,7 +5,7 @@
 //! limits and traps. A panic of the agent is a panic of the test.
 
 use crate::limits::SNAPSHOT_BYTES_MAX;
-use crate::{Agent, AgentError, Input, Map, OperationOutcome, Outcome, Reply};
+use crate::{Agent, AgentError, Input, Map, OperationOutcome, Outcome, Query, Reply};
 
 mod host;
 #[cfg(test)]
@@ -181,6 +181,16 @@ impl<A: Agent> Harness<A> {
         self.agent = restored(&first);
         assert!(first == taken(&self.agent), "a restored agent has the same snapshot");
         self.snapshot = first;
+    }
+}
+
+impl<A: Query> Harness<A> {
+    /// Asks about the committed state, as the host does: in an agent of its own, made of the last snapshot.
+    ///
+    /// # Errors
+    /// That of the agent.
+    pub fn query(&mut self, payload: impl AsRef<[u8]>) -> Result<Reply, AgentError> {
+        restored::<A>(&self.snapshot).query(payload.as_ref(), &mut self.host)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `hang` (until it is interrupted), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `dice` (adds a random number), `drift` (adds a number that no
+//! `hang` (until it is interrupted), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
-//! State is the sum, as text, and the padding.
+//! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
+//! and answers how many different values they had.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -31,6 +32,8 @@ const HANG_MS_MAX: u32 = 10_000;
 
 /// The component of a plugin that takes no state.
 pub const PICKY: &[u8] = b"picky script";
+/// The component of a plugin that answers no queries.
+pub const MUTE: &[u8] = b"mute script";
 
 /// Starts scripted guests for whatever plugin was loaded.
 #[derive(Default)]
@@ -70,6 +73,10 @@ impl GuestLoader for ScriptedLoader {
 
     fn is_loaded(&self, plugin: Digest) -> bool {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).contains(&plugin)
+    }
+
+    fn answers_queries(&self, plugin: Digest) -> bool {
+        self.is_loaded(plugin) && plugin != Digest::of(MUTE)
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
@@ -184,6 +191,12 @@ impl ScriptedGuest {
                 let (key, value) = rest.split_once(' ').ok_or_else(|| trap("write KEY TEXT"))?;
                 effects.state.push((key.to_owned(), Some(Bytes::from(value.to_owned()))));
             }
+            "paint" => {
+                let (count, value) = rest.split_once(' ').ok_or_else(|| trap("paint N TEXT"))?;
+                let count = count.parse::<usize>().map_err(|_| trap("not a number"))?;
+                let value = Bytes::from(value.to_owned());
+                effects.state.extend((0..count).map(|row| (format!("row-{row}"), Some(value.clone()))));
+            }
             "read" => return Ok(ok(self.read(context, rest, effects)?)),
             _ => return Err(trap("unknown verb")),
         }
@@ -259,5 +272,34 @@ impl Guest for ScriptedGuest {
         self.sum = text.trim_end().parse().map_err(|_| trap("garbage state"))?;
         self.padding = if text.ends_with(' ') { text.len() } else { 0 };
         Ok(())
+    }
+
+    fn query(&mut self, context: &TurnContext, payload: &[u8]) -> Result<Reply, GuestError> {
+        self.check()?;
+        let text = String::from_utf8_lossy(payload).into_owned();
+        let (verb, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        let said = match verb {
+            "get" => self.sum.to_string(),
+            "age" => self.age.to_string(),
+            "read" => self.read(context, rest, &mut TurnEffects::default())?,
+            "dice" => context.seed[0].to_string(),
+            "when" => format!("{} {}", context.revision, context.now_ms),
+            "hang" => return Err(self.hang()),
+            "fatal" => return Err(GuestError::Fatal { message: "never".into() }),
+            "retry" => return Err(GuestError::Retryable { message: "later".into() }),
+            "refuse" => {
+                let outcome = ReplyOutcome::Refused { code: "no".into(), body: Bytes::new() };
+                return Ok(Reply { outcome, content_type: String::new(), headers: Vec::new() });
+            }
+            "scan" => {
+                let count = rest.parse::<usize>().map_err(|_| trap("not a number"))?;
+                let keys = (0..count).map(|number| format!("row-{number}"));
+                let values = keys.map(|key| self.state.get(&key)).collect::<Result<BTreeSet<_>, _>>()?;
+                values.len().to_string()
+            }
+            _ => return Err(trap("unknown verb")),
+        };
+        self.check()?;
+        Ok(ok(said))
     }
 }

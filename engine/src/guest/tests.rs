@@ -394,3 +394,5 @@ fn other_guests_go_on_beside_a_hostile_one() {
         }
     });
 }
+
+mod query;

@@ -32,7 +32,7 @@ impl operations::Host for GuestContext {
 
     fn list_active(&mut self) -> wasmtime::Result<Result<Vec<String>, OperationError>> {
         self.taped("operations.list-active", |context| {
-            if !context.call.phase.is_turn() {
+            if !context.call.phase.may_read() {
                 return Ok(Answered::Computed(Err(OperationError::NotInTurn)));
             }
             context.check_live()?;

@@ -45,7 +45,7 @@ impl state::Host for GuestContext {
         limit: u32,
     ) -> wasmtime::Result<Result<Vec<String>, StateError>> {
         self.taped("state.list-keys", |context| {
-            let checked = if prefix.is_empty() { context.check_turn() } else { context.check_key(&prefix) };
+            let checked = if prefix.is_empty() { context.check_read() } else { context.check_key(&prefix) };
             if let Err(error) = checked {
                 return Ok(Answered::Computed(Err(error)));
             }
@@ -59,6 +59,9 @@ impl state::Host for GuestContext {
 
 impl GuestContext {
     fn write(&mut self, key: String, value: Option<Vec<u8>>) -> Result<(), StateError> {
+        if !self.call.phase.is_turn() {
+            return Err(StateError::NotInTurn);
+        }
         self.check_key(&key)?;
         if value.as_ref().is_some_and(|value| value.len() > STATE_VALUE_BYTES_MAX) {
             return Err(StateError::TooLarge);
@@ -67,12 +70,12 @@ impl GuestContext {
         written.map_err(|QuotaReached| StateError::Quota)
     }
 
-    fn check_turn(&self) -> Result<(), StateError> {
-        if self.call.phase.is_turn() { Ok(()) } else { Err(StateError::NotInTurn) }
+    fn check_read(&self) -> Result<(), StateError> {
+        if self.call.phase.may_read() { Ok(()) } else { Err(StateError::NotInTurn) }
     }
 
     fn check_key(&self, key: &str) -> Result<(), StateError> {
-        self.check_turn()?;
+        self.check_read()?;
         let is_valid = (1..=STATE_KEY_BYTES_MAX).contains(&key.len())
             && !key.bytes().any(|byte| byte.is_ascii_control());
         if is_valid { Ok(()) } else { Err(StateError::InvalidKey) }

@@ -4,14 +4,14 @@ use super::bindings::godwit::agent::{operations, outbox, state, timers, turn};
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
 use crate::{
-    ConfigError, Host, HttpRequest, Level, OperationError, SendError, SendOptions, StateError, TimerError,
-    TurnInfo,
+    ConfigError, Host, HttpRequest, Level, OperationError, ReadHost, SendError, SendOptions, StateError,
+    TimerError, TurnInfo,
 };
 
 /// The host that runs this component.
 pub struct RealHost;
 
-impl Host for RealHost {
+impl ReadHost for RealHost {
     fn turn(&self) -> TurnInfo {
         turn::current().into()
     }
@@ -38,14 +38,6 @@ impl Host for RealHost {
         Ok(state::get(key)?)
     }
 
-    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
-        Ok(state::set(key, value)?)
-    }
-
-    fn state_delete(&mut self, key: &str) -> Result<(), StateError> {
-        Ok(state::delete(key)?)
-    }
-
     fn state_keys(
         &mut self,
         prefix: &str,
@@ -53,6 +45,20 @@ impl Host for RealHost {
         limit: u32,
     ) -> Result<Vec<String>, StateError> {
         Ok(state::list_keys(prefix, after, limit)?)
+    }
+
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
+        Ok(operations::list_active()?)
+    }
+}
+
+impl Host for RealHost {
+    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
+        Ok(state::set(key, value)?)
+    }
+
+    fn state_delete(&mut self, key: &str) -> Result<(), StateError> {
+        Ok(state::delete(key)?)
     }
 
     fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError> {
@@ -73,9 +79,5 @@ impl Host for RealHost {
 
     fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError> {
         Ok(operations::cancel(id)?)
-    }
-
-    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
-        Ok(operations::list_active()?)
     }
 }

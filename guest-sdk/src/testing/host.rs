@@ -6,8 +6,8 @@ use crate::limits::{
     TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use crate::{
-    ConfigError, Host, HttpRequest, Input, Kind, Level, Map, OperationError, SendError, SendOptions, Source,
-    StateError, TimerError, TurnInfo,
+    ConfigError, Host, HttpRequest, Input, Kind, Level, Map, OperationError, ReadHost, SendError,
+    SendOptions, Source, StateError, TimerError, TurnInfo,
 };
 
 /// One output of the agent under test.
@@ -230,7 +230,7 @@ impl Effects {
     }
 }
 
-impl Host for TestHost {
+impl ReadHost for TestHost {
     fn turn(&self) -> TurnInfo {
         self.turn.clone()
     }
@@ -249,14 +249,6 @@ impl Host for TestHost {
             Some(written) => Ok(written.clone()),
             None => Ok(self.state.get(key).cloned()),
         }
-    }
-
-    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
-        self.write(key, Some(value))
-    }
-
-    fn state_delete(&mut self, key: &str) -> Result<(), StateError> {
-        self.write(key, None)
     }
 
     fn state_keys(
@@ -278,6 +270,21 @@ impl Host for TestHost {
         let listed = |key: &String| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after);
         let limit = limit.min(STATE_KEYS_MAX) as usize;
         Ok(rows.into_keys().filter(listed).take(limit).collect())
+    }
+
+    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
+        let active = self.operations.iter().chain(&self.effects.started);
+        Ok(active.map(|operation| operation.id.clone()).collect())
+    }
+}
+
+impl Host for TestHost {
+    fn state_set(&mut self, key: &str, value: &[u8]) -> Result<(), StateError> {
+        self.write(key, Some(value))
+    }
+
+    fn state_delete(&mut self, key: &str) -> Result<(), StateError> {
+        self.write(key, None)
     }
 
     fn send(&mut self, to_agent: &str, payload: &[u8], options: SendOptions) -> Result<String, SendError> {
@@ -330,11 +337,6 @@ impl Host for TestHost {
         }
         self.effects.cancelled.push(id.into());
         Ok(())
-    }
-
-    fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
-        let active = self.operations.iter().chain(&self.effects.started);
-        Ok(active.map(|operation| operation.id.clone()).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::*;
-use crate::{Bytes, Host, Level, StateError};
+use crate::{Bytes, Host, Level, Query, ReadHost, StateError};
 
 /// Obeys one word a turn; what it holds and does tells what was kept.
 #[derive(Default, Serialize, Deserialize)]
@@ -41,6 +41,32 @@ impl Agent for Probe {
             _ => Ok(Reply::text(self.turns.to_string())),
         }
     }
+}
+
+impl Query for Probe {
+    fn query(&self, payload: &[u8], host: &mut impl ReadHost) -> Result<Reply, AgentError> {
+        match payload {
+            b"fatal" => Err(AgentError::fatal("asked to")),
+            b"cache" => Ok(Reply::text(self.cache.to_string())),
+            b"last" => Ok(Reply::bytes(host.state_get("last")?.unwrap_or_default())),
+            b"turn" => Ok(Reply::text(format!("{} {}", host.turn().revision, host.turn().attempt))),
+            _ => Ok(Reply::text(self.turns.to_string())),
+        }
+    }
+}
+
+#[test]
+fn a_query_sees_what_is_committed_in_an_agent_of_its_own() {
+    let mut probe = Harness::<Probe>::new();
+    probe.ask("one");
+    let mut query = |payload: &str| probe.query(payload).map(|reply| reply.outcome);
+    let text = |text: &str| Ok(Outcome::Ok(text.into()));
+    assert_eq!(query("turns"), text("1"));
+    assert_eq!(query("last"), text("one"));
+    assert_eq!(query("cache"), text("0"), "no part of the snapshot");
+    assert_eq!(query("turn"), text("2 0"), "the last committed revision, and no attempt");
+    assert_eq!(query("fatal"), Err(AgentError::fatal("asked to")));
+    assert_eq!(probe.ask_text("two"), "2", "nothing has changed");
 }
 
 #[test]

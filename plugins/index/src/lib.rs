@@ -2,7 +2,7 @@
 //!
 //! `{"put": {"doc": NAME, "text": T}}` takes in a document, or replaces it, and answers `{"docs": N}`, the number of documents.
 //! `{"query": "word word"}` answers `{"docs": [names]}`: those that hold all the words, sorted. Words are runs of letters and
-//! digits, in lower case.
+//! digits, in lower case. It is a good turn, and works as a query as well, which takes none.
 //!
 //! The state is an inverted index that grows to megabytes and is part of every snapshot, so it is compact (`postings.rs`).
 
@@ -10,7 +10,7 @@
 
 mod postings;
 
-use godwit_guest::{Agent, AgentError, Host, Input, Map, Reply, Set};
+use godwit_guest::{Agent, AgentError, Host, Input, Map, Query, ReadHost, Reply, Set};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use postings::Postings;
@@ -52,10 +52,17 @@ impl Agent for Index {
                 let docs = self.documents.len();
                 Ok(Reply::json(&Answer { docs }))
             }
-            Some(Request::Query(query)) => {
-                let docs = self.search(&query);
-                Ok(Reply::json(&Answer { docs }))
-            }
+            Some(Request::Query(query)) => Ok(self.found(&query)),
+        }
+    }
+}
+
+impl Query for Index {
+    fn query(&self, payload: &[u8], _host: &mut impl ReadHost) -> Result<Reply, AgentError> {
+        match Input::message(payload).json() {
+            None => Ok(Reply::refused("malformed")),
+            Some(Request::Put { .. }) => Ok(Reply::refused("read-only")),
+            Some(Request::Query(query)) => Ok(self.found(&query)),
         }
     }
 }
@@ -72,6 +79,10 @@ impl Index {
         for word in words(text) {
             self.words.entry(word).or_default().push(self.numbered);
         }
+    }
+
+    fn found(&self, query: &str) -> Reply {
+        Reply::json(&Answer { docs: self.search(query) })
     }
 
     fn search(&self, query: &str) -> Vec<&str> {
@@ -92,7 +103,7 @@ fn words(text: &str) -> Set<String> {
     runs.filter(|run| !run.is_empty()).map(str::to_lowercase).collect()
 }
 
-godwit_guest::export!(Index);
+godwit_guest::export!(Index: Query);
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,18 @@ fn finds_documents_that_hold_all_words() {
 }
 
 #[test]
+fn a_query_finds_what_a_turn_finds_and_puts_nothing() {
+    let mut index = Harness::<Index>::new();
+    put(&mut index, "a", "one two");
+    let turn = index.ask(json!({"query": "two"}).to_string());
+    assert_eq!(index.query(json!({"query": "two"}).to_string()), Ok(turn));
+    let put = json!({"put": {"doc": "b", "text": "two"}}).to_string();
+    assert_eq!(index.query(put), Ok(Reply::refused("read-only")));
+    assert_eq!(index.query("{}"), Ok(Reply::refused("malformed")));
+    assert_eq!(query(&mut index, "two"), ["a"]);
+}
+
+#[test]
 fn a_document_put_again_is_replaced() {
     let mut index = Harness::<Index>::new();
     put(&mut index, "a", "one two");

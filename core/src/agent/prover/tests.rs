@@ -7,7 +7,7 @@ use crate::agent::{outside_context, state_reader};
 use crate::digest::Digest;
 use crate::guest::{Interrupt, LoadError, LoadedPlugin, TurnEffects};
 use crate::id::{AgentId, FencingToken, Generation, Revision};
-use crate::input::Input;
+use crate::input::{Input, Reply};
 use crate::lease::{LeaseGuard, SessionLease};
 use crate::spec::Spec;
 use crate::store::memory::MemoryStore;
@@ -39,6 +39,10 @@ impl GuestLoader for Loader {
         true
     }
 
+    fn answers_queries(&self, _plugin: Digest) -> bool {
+        false
+    }
+
     fn start(&self, _request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
         self.started.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Taker { when_used: self.when_used, is_used: false }))
@@ -65,6 +69,10 @@ impl Guest for Taker {
             (true, Used::TakesNone) => false,
         };
         if takes { Ok(()) } else { Err(GuestError::Fatal { message: "unreadable".into() }) }
+    }
+
+    fn query(&mut self, _context: &TurnContext, _payload: &[u8]) -> Result<Reply, GuestError> {
+        unreachable!("a proof only restores")
     }
 }
 

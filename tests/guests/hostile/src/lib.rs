@@ -38,6 +38,8 @@
 //! | `effect-in-snapshot` | sends, writes and logs, and ends with what came of it |
 //! | `trap-in-restore`, `loop-in-restore`, `fail-in-restore` | as said, for snapshots taken in this mode |
 //!
+//! A query is such a line as well: the agent that it runs in obeys it, as far as the host lets it.
+//!
 //! The configuration `behave` is a command line that `init` runs first; its refusal is fatal.
 
 #![cfg(target_arch = "wasm32")]
@@ -49,11 +51,12 @@ mod modes;
 
 use std::collections::HashMap;
 
-use godwit_guest::{Agent, AgentError, Host, Input, Kind, Outcome, PeerKind, Reply};
+use godwit_guest::component::RealHost;
+use godwit_guest::{Agent, AgentError, Host, Input, Kind, Outcome, PeerKind, Query, ReadHost, Reply};
 use serde::{Deserialize, Serialize};
 
 /// What lives on between turns.
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub struct Hostile {
     turns: u64,
     note: String,
@@ -95,6 +98,13 @@ impl Agent for Hostile {
 
     fn restore(state: &[u8], _from_version: &str) -> Result<Self, AgentError> {
         modes::restore(state)
+    }
+}
+
+impl Query for Hostile {
+    fn query(&self, payload: &[u8], _host: &mut impl ReadHost) -> Result<Reply, AgentError> {
+        // What it must not do it tries all the same, on itself and on the world.
+        self.clone().obey(&Input::message(payload), &mut RealHost)
     }
 }
 
@@ -143,4 +153,4 @@ fn number(text: &str) -> u64 {
     text.parse().unwrap_or_default()
 }
 
-godwit_guest::export!(Hostile);
+godwit_guest::export!(Hostile: Query);

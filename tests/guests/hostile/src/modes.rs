@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use godwit_guest::component::RealHost;
-use godwit_guest::{AgentError, Host};
+use godwit_guest::{AgentError, Host, ReadHost};
 
 use crate::{Hostile, harm, number, pair};
 
