@@ -31,6 +31,7 @@ mod loading;
 mod overlay;
 pub mod pool;
 pub mod prover;
+pub mod query;
 pub mod rebuild;
 pub mod sabotage;
 mod tail;
@@ -40,7 +41,7 @@ use control::{Control, Ending};
 
 pub use control::Interrupted;
 pub use driver::spawn;
-pub use loading::{outside_context, state_reader};
+pub use loading::{guest_request, outside_context, state_reader};
 pub use overlay::Overlay;
 pub use pool::GuestPool;
 
@@ -56,6 +57,8 @@ pub struct AgentEnv {
     pub loader: Arc<dyn GuestLoader>,
     /// Runs guest calls.
     pub pool: Arc<GuestPool>,
+    /// The queries that run or wait.
+    pub queries: Arc<query::Queries>,
     /// How many guests are kept, in all, to prove snapshots of busy agents with: they take room beside the residents.
     pub spares: Arc<Semaphore>,
     /// Time and randomness.

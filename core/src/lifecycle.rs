@@ -250,6 +250,11 @@ impl Lifecycle {
         matches!(self, Self::Active | Self::Retiring)
     }
 
+    /// Whether the agent answers queries: it has a state that is its own, and is not over.
+    pub fn answers_queries(&self) -> bool {
+        matches!(self, Self::Active | Self::Paused | Self::Retiring)
+    }
+
     /// Whether committed outputs are delivered. Not those of a broken agent, which may be one of two.
     pub fn publishes(&self) -> bool {
         !matches!(self, Self::Broken(_) | Self::Suspended(_))

@@ -66,6 +66,14 @@ pub const URL_BYTES_MAX: usize = 2 * 1024;
 pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// A guest's log in one turn in bytes; the rest is dropped with a note.
 pub const LOG_TURN_BYTES_MAX: usize = 1 << 20;
+/// Queries that run at the same time on one host, each on a thread and in an instance of its own; half of them of one plugin.
+pub const QUERIES_RUNNING_MAX: usize = 4;
+/// Queries of one host that run or wait; more are refused as `Busy`. Each is a client that waits.
+pub const QUERIES_MAX: usize = 256;
+/// Queries of one agent that run or wait: a slow one leaves room for those of others.
+pub const QUERIES_PER_AGENT_MAX: usize = 32;
+/// Times that a query is run because turns have committed while it read the agent's rows; then it ends as `Busy`.
+pub const QUERY_TRIES_MAX: u32 = 8;
 /// Inputs that one guest call takes.
 pub const BATCH_MAX: usize = 64;
 /// Payload bytes after which no further input joins a guest call: several copies of them are in the guest's memory.

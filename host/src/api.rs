@@ -77,6 +77,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/ask", post(inputs::ask).layer(input))
         .route("/v1/agents/{id}/send", post(inputs::send).layer(input))
         .route("/v1/agents/{id}/enqueue", post(inputs::enqueue).layer(input))
+        .route("/v1/agents/{id}/query", post(inputs::query).layer(input))
         .route("/v1/agents/{id}/inputs", get(inputs::list))
         .route("/v1/agents/{id}/inputs/{input}", get(inputs::one).delete(inputs::cancel))
         .route("/v1/agents/{id}/dead-letters", get(inputs::dead_letters))

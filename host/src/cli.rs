@@ -97,6 +97,8 @@ enum Verb {
     Send(inputs::Send),
     /// Send an input that wakes nobody: it runs with the agent's next turn.
     Enqueue(inputs::Send),
+    /// Ask about an agent's committed state and print the reply: no turn is taken, nothing changes.
+    Query(inputs::Query),
     /// List an agent's inputs.
     Inputs(inputs::Inputs),
     /// List inputs that were given up, or give them another chance.
@@ -179,6 +181,7 @@ impl Session {
             Verb::Ask(ask) => ask.run(self).await,
             Verb::Send(send) => send.run(self, "send").await,
             Verb::Enqueue(send) => send.run(self, "enqueue").await,
+            Verb::Query(query) => query.run(self).await,
             Verb::Inputs(inputs) => inputs.run(self).await,
             Verb::DeadLetters(verb) => verb.run(self).await,
             Verb::Receipts(history) => history.receipts(self).await,

@@ -51,6 +51,7 @@ mod migrator;
 pub mod operations;
 mod peers;
 pub mod plugins;
+mod query;
 pub mod replay;
 pub mod respec;
 mod retention;
@@ -169,6 +170,7 @@ impl Runtime {
             store: parts.store.clone(),
             loader: parts.loader,
             pool: GuestPool::start(config.guest_threads),
+            queries: Arc::default(),
             spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
             clock: parts.clock.clone(),
             host: config.host,

@@ -11,6 +11,7 @@ use cap_std::fs::{Dir, File};
 use godwit_core::agent::prover;
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::HostId;
+use godwit_core::limits::QUERIES_RUNNING_MAX;
 use godwit_core::store::RuntimeStore;
 use godwit_core::time::{Clock, SystemClock};
 use godwit_engine::{Engine, EngineConfig};
@@ -58,7 +59,8 @@ pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<Exi
     // Beside the residents there are guests for proofs, at most one fresh one per thread, and those that migrations warm.
     // Parking takes a moment, in which newcomers need room too.
     let spares = prover::spares_max(config.resident_max);
-    let guests_max = config.resident_max + config.resident_max / 4 + spares + config.guest_threads + WARM_MAX;
+    let beside = spares + config.guest_threads + QUERIES_RUNNING_MAX + WARM_MAX;
+    let guests_max = config.resident_max + config.resident_max / 4 + beside;
     let resident_max = u32::try_from(guests_max).context("limits.resident_max is too large")?;
     let engine = Engine::new(EngineConfig { cache_dir: data.join("cache"), resident_max })?;
     let listener = tokio::net::TcpListener::bind(config.listen)

@@ -15,9 +15,9 @@ use crate::guest::{
     Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
-use crate::lease::LeaseGuard;
+use crate::lease::{Lease, LeaseGuard};
 use crate::operation::StoredOperation;
-use crate::store::{AgentImage, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
+use crate::store::{AgentImage, AgentRow, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
 use crate::time::within;
 
 /// Longest wait of a guest for one state read.
@@ -73,8 +73,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let Grant { lease, guard, warm } = grant;
     let agent = lease.agent.clone();
     let image = env.store.image(&agent, None).await?.ok_or(LoadFailure::Lost)?;
-    let holds = image.row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
-    if image.row.token != lease.token || !holds {
+    if !is_held(&image.row, &lease) {
         return Err(LoadFailure::Lost);
     }
     match &image.row.lifecycle {
@@ -104,14 +103,7 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     let interrupt = warm.as_ref().map(|warm| warm.interrupt.clone()).unwrap_or_default();
     let committed = || Overlay::new(state_reader(env.store.clone(), agent.clone()));
     let rows = warm.as_ref().map_or_else(committed, |warm| warm.rows.clone());
-    let request = GuestRequest {
-        state: rows.clone(),
-        agent,
-        spec: Arc::new(image.spec.clone()),
-        grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
-        guard: guard.clone(),
-        interrupt: interrupt.clone(),
-    };
+    let request = guest_request(&image, guard.clone(), rows.clone(), interrupt.clone());
     let prover = Prover::new(env.loader.clone(), request.clone(), env.spares.clone());
     let last_token = image.receipts.last().map_or(row.token, |receipt| receipt.token);
     let head = Head {
@@ -134,6 +126,29 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         prover,
         tail,
     })
+}
+
+/// Whether an agent's row names this lease.
+pub(crate) fn is_held(row: &AgentRow, lease: &Lease) -> bool {
+    let holds = row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
+    row.token == lease.token && holds
+}
+
+/// What a guest of an agent is started with.
+pub fn guest_request(
+    image: &AgentImage,
+    guard: LeaseGuard,
+    state: Arc<dyn StateRead>,
+    interrupt: Interrupt,
+) -> GuestRequest {
+    GuestRequest {
+        agent: image.row.agent.clone(),
+        spec: Arc::new(image.spec.clone()),
+        grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
+        guard,
+        state,
+        interrupt,
+    }
 }
 
 /// Makes sure that the plugin is compiled; its bytes come from the store.

@@ -4,6 +4,8 @@
 //! plugin may hold at most half of the threads; the others' jobs pass it by, in turn. A thread that comes back from a job with
 //! a lower priority than it had (the engine lowers that of a long call) is replaced by a fresh one.
 //!
+//! Queries have threads of their own, by the same rules: an agent is to answer them while turns take all the others.
+//!
 //! `alone` holds all other jobs back, for an input that is suspected of killing the process.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 
 use crate::digest::Digest;
+use crate::limits::QUERIES_RUNNING_MAX;
 
 /// Pause before another try to start a thread.
 const STAFF_RETRY: Duration = Duration::from_millis(100);
@@ -39,16 +42,34 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// Plugins with waiting jobs, in the order in which they are served.
-    turn: VecDeque<Digest>,
-    lanes: BTreeMap<Digest, Lane>,
-    per_plugin_max: usize,
+    turns: Share,
+    queries: Share,
     running: usize,
     /// Set while somebody holds others back: only these jobs run.
     lone: Option<VecDeque<Job>>,
     /// Threads to be started.
     missing: usize,
     is_closed: bool,
+}
+
+/// What a guest is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A turn, and what belongs to turns.
+    Turn,
+    /// A query.
+    Query,
+}
+
+/// The jobs of one kind, and the share of the threads that they may take.
+#[derive(Default)]
+struct Share {
+    /// Plugins with waiting jobs, in the order in which they are served.
+    turn: VecDeque<Digest>,
+    lanes: BTreeMap<Digest, Lane>,
+    running: usize,
+    running_max: usize,
+    per_plugin_max: usize,
 }
 
 #[derive(Default)]
@@ -63,10 +84,15 @@ struct Lane {
 pub struct PoolClosed;
 
 impl GuestPool {
-    /// Starts `threads` threads (at least 2).
+    /// Starts `threads` threads (at least 2), and `QUERIES_RUNNING_MAX` for queries.
     pub fn start(threads: usize) -> Arc<Self> {
         let threads = threads.max(2);
-        let queue = Queue { per_plugin_max: threads / 2, missing: threads, ..Queue::default() };
+        let queue = Queue {
+            turns: Share::of(threads),
+            queries: Share::of(QUERIES_RUNNING_MAX),
+            missing: threads + QUERIES_RUNNING_MAX,
+            ..Queue::default()
+        };
         let shared = Arc::new(Shared {
             queue: Mutex::new(queue),
             wake: Condvar::new(),
@@ -93,6 +119,30 @@ impl GuestPool {
         plugin: Digest,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolClosed> {
+        self.run_kind(Kind::Turn, plugin, job).await
+    }
+
+    /// Runs `job`, a query, on one of the threads, after earlier queries of the same plugin.
+    ///
+    /// # Errors
+    /// As `run`.
+    ///
+    /// # Cancel safety
+    /// As `run`.
+    pub async fn run_query<T: Send + 'static>(
+        &self,
+        plugin: Digest,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolClosed> {
+        self.run_kind(Kind::Query, plugin, job).await
+    }
+
+    async fn run_kind<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        plugin: Digest,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolClosed> {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || drop(done.send(job())));
         {
@@ -100,7 +150,7 @@ impl GuestPool {
             if queue.is_closed {
                 return Err(PoolClosed);
             }
-            queue.push(plugin, job);
+            queue.share(kind).push(plugin, job);
         }
         self.shared.wake.notify_one();
         result.await.map_err(|_| PoolClosed)
@@ -123,9 +173,9 @@ impl GuestPool {
         }
     }
 
-    /// Whether a job waits for a thread.
+    /// Whether a job, but no query, waits for a thread.
     pub fn has_waiting(&self) -> bool {
-        !self.shared.lock().turn.is_empty()
+        !self.shared.lock().turns.turn.is_empty()
     }
 
     /// Refuses new jobs, drops the waiting ones and joins the threads. Blocks until running jobs have ended.
@@ -133,8 +183,8 @@ impl GuestPool {
         {
             let mut queue = self.shared.lock();
             queue.is_closed = true;
-            queue.lanes.clear();
-            queue.turn.clear();
+            queue.turns.clear();
+            queue.queries.clear();
             queue.lone = None;
         }
         self.shared.wake.notify_all();
@@ -233,19 +283,19 @@ impl Shared {
         let priority = own_priority();
         let mut queue = self.lock();
         while !queue.is_closed {
-            let Some((plugin, job)) = queue.pop() else {
+            let Some((lane, job)) = queue.pop() else {
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
             drop(queue);
             if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
-                let plugin = plugin.map(tracing::field::display);
+                let plugin = lane.map(|(_, plugin)| tracing::field::display(plugin));
                 tracing::error!(plugin, "a guest job panicked");
             }
             // Before the lock: others wait for it, and this thread may be slow.
             let is_demoted = own_priority() > priority;
             queue = self.lock();
-            if queue.finished(plugin) {
+            if queue.finished(lane) {
                 self.wake.notify_one();
             }
             if queue.running == 0 {
@@ -266,6 +316,43 @@ fn own_priority() -> i32 {
 }
 
 impl Queue {
+    fn share(&mut self, kind: Kind) -> &mut Share {
+        match kind {
+            Kind::Turn => &mut self.turns,
+            Kind::Query => &mut self.queries,
+        }
+    }
+
+    /// The next job that may run, and whose it is; a lone one is nobody's.
+    fn pop(&mut self) -> Option<(Option<(Kind, Digest)>, Job)> {
+        if let Some(lone) = &mut self.lone {
+            let job = lone.pop_front()?;
+            self.running += 1;
+            return Some((None, job));
+        }
+        let kinds = [Kind::Turn, Kind::Query].into_iter();
+        let (kind, (plugin, job)) = kinds.filter_map(|kind| Some((kind, self.share(kind).pop()?))).next()?;
+        self.running += 1;
+        Some((Some((kind, plugin)), job))
+    }
+
+    /// Answers whether a job waits that may run now that this one has ended.
+    fn finished(&mut self, lane: Option<(Kind, Digest)>) -> bool {
+        self.running = self.running.saturating_sub(1);
+        lane.is_some_and(|(kind, plugin)| self.share(kind).finished(plugin))
+    }
+}
+
+impl Share {
+    fn of(threads: usize) -> Self {
+        Self { running_max: threads, per_plugin_max: threads / 2, ..Self::default() }
+    }
+
+    fn clear(&mut self) {
+        self.lanes.clear();
+        self.turn.clear();
+    }
+
     fn push(&mut self, plugin: Digest, job: Job) {
         let lane = self.lanes.entry(plugin).or_default();
         if lane.waiting.is_empty() {
@@ -275,11 +362,9 @@ impl Queue {
     }
 
     /// The next job of the first plugin in turn that has a thread left.
-    fn pop(&mut self) -> Option<(Option<Digest>, Job)> {
-        if let Some(lone) = &mut self.lone {
-            let job = lone.pop_front()?;
-            self.running += 1;
-            return Some((None, job));
+    fn pop(&mut self) -> Option<(Digest, Job)> {
+        if self.running == self.running_max {
+            return None;
         }
         let max = self.per_plugin_max;
         let lanes = &self.lanes;
@@ -293,22 +378,19 @@ impl Queue {
         if !lane.waiting.is_empty() {
             self.turn.push_back(plugin);
         }
-        Some((Some(plugin), job))
+        Some((plugin, job))
     }
 
-    /// Answers whether a job of the plugin waits that may run now.
-    fn finished(&mut self, plugin: Option<Digest>) -> bool {
+    /// A job of the plugin has ended. Answers whether one waits: all threads of the share may have been taken until now.
+    fn finished(&mut self, plugin: Digest) -> bool {
         self.running = self.running.saturating_sub(1);
-        let Some((plugin, lane)) = plugin.and_then(|plugin| Some((plugin, self.lanes.get_mut(&plugin)?)))
-        else {
-            return false;
-        };
-        lane.running = lane.running.saturating_sub(1);
-        if lane.running == 0 && lane.waiting.is_empty() {
-            self.lanes.remove(&plugin);
-            return false;
+        if let Some(lane) = self.lanes.get_mut(&plugin) {
+            lane.running = lane.running.saturating_sub(1);
+            if lane.running == 0 && lane.waiting.is_empty() {
+                self.lanes.remove(&plugin);
+            }
         }
-        !lane.waiting.is_empty()
+        !self.turn.is_empty()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Inputs over HTTP: ask, send, look them up, give dead letters another chance.
+//! Inputs over HTTP: ask, send, look them up, give dead letters another chance. And queries, which are answered as asks are.
 
 use axum::Json;
 use axum::extract::State;
@@ -93,6 +93,14 @@ pub(super) async fn enqueue(
 ) -> Result<Response, Problem> {
     let submission = Submission { is_silent: true, ..submission(&runtime, &headers, payload)? };
     deliver(&door, submission).await
+}
+
+/// `POST /v1/agents/{id}/query`
+pub(super) async fn query(door: AgentDoor, Body(payload): Body) -> Result<Response, Problem> {
+    match door.call(AgentCall::Query { payload }).await?.reply {
+        AgentReply::Queried(queried) => answer::queried(&door.agent, queried),
+        _ => Err(Problem::wrong_reply()),
+    }
 }
 
 /// Submits, and answers once it is durable. A repetition of one that a verb or a newer input has ended learns that: it will

@@ -84,6 +84,8 @@ pub enum Code {
     SpecMismatch,
     /// Nothing more can be stored now.
     StoreFull,
+    /// The agent's plugin answers no queries.
+    NoQuery,
 }
 
 /// What is fixed for a code.
@@ -96,7 +98,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -129,6 +131,7 @@ impl Code {
         Self::Interrupted,
         Self::SpecMismatch,
         Self::StoreFull,
+        Self::NoQuery,
     ];
 
     fn row(self) -> Row {
@@ -166,6 +169,7 @@ impl Code {
             Self::AgentSuspended => (423, "agent_suspended", "the agent waits for an operator", false),
             Self::IllegalMove => (409, "illegal_move", "the agent's state does not allow it", false),
             Self::SpecMismatch => (412, "spec_mismatch", "the spec has changed meanwhile", false),
+            Self::NoQuery => (422, "no_query", "the agent's plugin answers no queries", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -322,6 +326,13 @@ impl From<CallError> for Problem {
                 Self::new(Code::StoreFull, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
             }
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
+            CallError::NoQuery => Self::new(Code::NoQuery, detail),
+            CallError::QueryFailed { is_retryable, .. } => {
+                Self::new(Code::AgentError, detail).retryable(is_retryable)
+            }
+            CallError::QueryFault(fault) => {
+                Self::new(Code::AgentFault, detail).with("fault", fault.kind.name())
+            }
             CallError::SpecMismatch { current } => {
                 Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())
             }

@@ -1,4 +1,4 @@
-//! `godwit ask`, `send`, `enqueue`, `inputs`, `dead-letters`.
+//! `godwit ask`, `send`, `enqueue`, `query`, `inputs`, `dead-letters`.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -38,14 +38,40 @@ const DEAD_COLUMNS: [Column; 6] = [
     Column::text("MESSAGE", "/outcome/message"),
 ];
 
-/// What to send.
+/// The bytes that an agent gets.
 #[derive(Debug, Args)]
-struct What {
+struct Payload {
     /// Which agent.
     id: AgentId,
     /// The payload; `-` reads it from stdin.
     #[arg(conflicts_with = "file")]
     payload: Option<String>,
+    /// Read the payload from a file.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Payload {
+    fn read(&self) -> Result<Vec<u8>, CliError> {
+        match (&self.file, self.payload.as_deref()) {
+            (Some(file), _) => {
+                Ok(std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?)
+            }
+            (None, Some("-")) => {
+                let mut bytes = Vec::new();
+                std::io::stdin().lock().read_to_end(&mut bytes)?;
+                Ok(bytes)
+            }
+            (None, text) => Ok(text.unwrap_or_default().into()),
+        }
+    }
+}
+
+/// What to send.
+#[derive(Debug, Args)]
+struct What {
+    #[command(flatten)]
+    payload: Payload,
     /// Send under this key: the same key never runs twice.
     #[arg(long)]
     key: Option<String>,
@@ -58,9 +84,6 @@ struct What {
     /// What it is about: message, event, flow-step [default: message].
     #[arg(long)]
     kind: Option<String>,
-    /// Read the payload from a file.
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
     /// MIME type of the payload [default: text/plain, or application/octet-stream when it is no text].
     #[arg(long = "type", value_name = "MIME")]
     content_type: Option<String>,
@@ -68,23 +91,13 @@ struct What {
 
 impl What {
     fn request(&self, session: &Session, verb: &str) -> Result<RequestBuilder, CliError> {
-        let payload = match (&self.file, self.payload.as_deref()) {
-            (Some(file), _) => {
-                std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?
-            }
-            (None, Some("-")) => {
-                let mut bytes = Vec::new();
-                std::io::stdin().lock().read_to_end(&mut bytes)?;
-                bytes
-            }
-            (None, text) => text.unwrap_or_default().into(),
-        };
+        let payload = self.payload.read()?;
         let guessed = match std::str::from_utf8(&payload) {
             Ok(_) => "text/plain; charset=utf-8",
             Err(_) => "application/octet-stream",
         };
         let content_type = self.content_type.as_deref().unwrap_or(guessed);
-        let path = format!("/v1/agents/{}/{verb}", self.id);
+        let path = format!("/v1/agents/{}/{verb}", self.payload.id);
         let request = session.client.request(Method::POST, &path);
         let request = request.header(header::CONTENT_TYPE, content_type).body(payload);
         let headers = [
@@ -116,16 +129,40 @@ impl Ask {
             None => request,
         };
         let answer = session.client.send(request.timeout(bound.saturating_add(ANSWER_SLACK))).await?;
-        let about = about(&answer);
-        let reply = answer.bytes().await.context("the reply broke off; ask again with the same --key")?;
-        match session.output.format {
-            Format::Table => session.output.raw(&reply),
-            _ => session.output.done(&with_reply(about, &reply), "/input_id", ""),
-        }
+        print_reply(session, answer, "/input_id", "the reply broke off; ask again with the same --key").await
     }
 }
 
-/// What an answer's headers say about the input.
+#[derive(Debug, Args)]
+pub(super) struct Query {
+    #[command(flatten)]
+    payload: Payload,
+}
+
+impl Query {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/query", self.payload.id);
+        let request = session.client.request(Method::POST, &path).body(self.payload.read()?);
+        let answer = session.client.send(request.timeout(REQUEST_MAX)).await?;
+        print_reply(session, answer, "/revision", "the reply broke off; query again").await
+    }
+}
+
+async fn print_reply(
+    session: &Session,
+    answer: Response,
+    name: &str,
+    broken_off: &'static str,
+) -> Result<(), CliError> {
+    let about = about(&answer);
+    let reply = answer.bytes().await.context(broken_off)?;
+    match session.output.format {
+        Format::Table => session.output.raw(&reply),
+        _ => session.output.done(&with_reply(about, &reply), name, ""),
+    }
+}
+
+/// What an answer's headers say; a query has no input.
 fn about(answer: &Response) -> Value {
     let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
     json!({

@@ -11,7 +11,7 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
-use godwit_core::input::{InputState, Kind, Mode, Outcome, Source, TraceParent};
+use godwit_core::input::{Fault, InputState, Kind, Mode, Outcome, Reply, Source, TraceParent};
 use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
@@ -103,6 +103,11 @@ pub enum AgentCall {
         /// Up to this revision; the head unless said otherwise.
         to: Option<Revision>,
     },
+    /// Ask about the committed state; nothing of it stays.
+    Query {
+        /// At most `PAYLOAD_BYTES_MAX` bytes.
+        payload: Bytes,
+    },
 }
 
 /// An input as a client gives it.
@@ -163,6 +168,8 @@ pub enum AgentReply {
     Upgraded(UpgradeReport),
     /// To `Replay`.
     Replayed(ReplayReport),
+    /// To `Query`.
+    Queried(Queried),
 }
 
 /// Part of a list.
@@ -218,6 +225,17 @@ pub struct Sent {
     pub is_duplicate: bool,
     /// Its end, when it was accepted before and is over.
     pub outcome: Option<Outcome>,
+}
+
+/// The answer to a query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queried {
+    /// The agent's words.
+    pub reply: Reply,
+    /// The committed revision that it is about.
+    pub revision: Revision,
+    /// The token under which that was committed.
+    pub token: FencingToken,
 }
 
 /// An agent as the API shows it.
@@ -376,4 +394,20 @@ pub enum CallError {
     /// The disk of the store is full: definitely not done.
     #[error("not accepted: the disk of the store is full")]
     Full,
+    /// The agent's plugin answers no queries.
+    #[error(
+        "the agent's plugin answers no queries: it does not export `godwit:agent/query`; ask or send instead"
+    )]
+    NoQuery,
+    /// The agent gave an error instead of an answer to a query. Nothing has changed.
+    #[error("the agent did not answer the query: {message}")]
+    QueryFailed {
+        /// The agent's words.
+        message: String,
+        /// Whether the agent says that asking again may help.
+        is_retryable: bool,
+    },
+    /// The guest misbehaved in a query. Nothing has changed.
+    #[error("the guest broke in the query: {}: {}", .0.kind.name(), .0.message)]
+    QueryFault(Fault),
 }

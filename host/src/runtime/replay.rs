@@ -5,13 +5,12 @@
 //! that the newer snapshot is what the turns behind the older one make. A stretch that was not journaled, or ran under
 //! another spec, can't be run again: the replay begins behind it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_core::agent::rebuild::{RebuildError, Start, rebuild};
-use godwit_core::agent::{outside_context, state_reader};
+use godwit_core::agent::{guest_request, outside_context, state_reader};
 use godwit_core::digest::Digest;
-use godwit_core::guest::{GuestRequest, Interrupt};
+use godwit_core::guest::Interrupt;
 use godwit_core::id::{AgentId, Revision};
 use godwit_core::lease::{LeaseGuard, SessionLease};
 use godwit_core::store::{AgentImage, StoreError};
@@ -157,15 +156,10 @@ impl Runtime {
             let compiled = self.compile(component.ok_or_else(missing)?).await;
             compiled.map_err(|error| CallError::Internal { reason: error.to_string() })?;
         }
-        let request = GuestRequest {
-            agent: agent.clone(),
-            spec: Arc::new(image.spec.clone()),
-            grants: image.plugin.iter().flat_map(|plugin| &plugin.grants).cloned().collect(),
-            // It acts for nobody, so it needs no lease.
-            guard: LeaseGuard::new(SessionLease::unlimited(), image.row.token),
-            state: state_reader(inner.store.clone(), agent.clone()),
-            interrupt: Interrupt::default(),
-        };
+        // It acts for nobody, so it needs no lease.
+        let guard = LeaseGuard::new(SessionLease::unlimited(), image.row.token);
+        let rows = state_reader(inner.store.clone(), agent.clone());
+        let request = guest_request(&image, guard, rows, Interrupt::default());
         let loader = inner.env.loader.clone();
         let job = move || -> Result<Stretch, RebuildError> {
             let at = image.receipts.iter().find(|receipt| receipt.revision == end);

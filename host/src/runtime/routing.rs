@@ -266,6 +266,7 @@ impl Runtime {
                 | AgentCall::Inputs { .. }
                 | AgentCall::Receipts { .. }
                 | AgentCall::Outputs { .. }
+                | AgentCall::Query { .. }
         );
         match answer {
             Ok(PeerAnswer::Called(called)) => match *called {

@@ -79,6 +79,7 @@ impl Runtime {
                 let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)
             }
+            AgentCall::Query { payload } => return self.query_here(agent, row, payload).await,
             AgentCall::Replay { to } => AgentReply::Replayed(self.replay_here(agent, *to).await?),
         };
         Ok(Try::Done(reply))

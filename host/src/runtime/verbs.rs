@@ -174,7 +174,10 @@ pub struct CheckpointReport {
 impl AgentCall {
     /// Whether only the host that owns the agent can do it.
     pub(crate) fn needs_owner(&self) -> bool {
-        matches!(self, Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. })
+        matches!(
+            self,
+            Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. } | Self::Query { .. }
+        )
     }
 }
 

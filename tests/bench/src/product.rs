@@ -132,6 +132,7 @@ impl Product {
             store,
             loader: self.engine.clone(),
             pool: GuestPool::start(GUEST_THREADS),
+            queries: Arc::default(),
             spares: Arc::new(Semaphore::new(1)),
             clock,
             host: host(),

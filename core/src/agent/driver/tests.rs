@@ -19,6 +19,7 @@ use crate::time::{Clock, SystemClock};
 
 mod flight;
 mod journal;
+mod query;
 
 struct World {
     env: AgentEnv,
@@ -72,6 +73,7 @@ async fn world_of(durability: Durability) -> World {
         store,
         loader: loader.clone(),
         pool: GuestPool::start(2),
+        queries: Arc::default(),
         spares: Arc::new(Semaphore::new(1)),
         clock,
         host: host(),

@@ -52,6 +52,67 @@ async fn a_thread_that_was_slowed_down_is_replaced() {
         assert_eq!(pool.run(plugin, slow_down).await, Ok(true));
     }
     assert_eq!(pool.run(plugin, own_priority).await, Ok(own_priority()));
-    assert!(pool.shared.threads().len() <= 6, "finished threads are forgotten");
+    assert!(pool.shared.threads().len() <= 6 + QUERIES_RUNNING_MAX, "finished threads are forgotten");
     pool.close();
+}
+
+#[tokio::test]
+async fn queries_run_while_turns_hold_all_their_threads_and_the_other_way_round() {
+    let pool = GuestPool::start(2);
+    let (release, gate) = mpsc::sync_channel::<()>(64);
+    let gate = Arc::new(Mutex::new(gate));
+    let plugins: Vec<Digest> = (1..=4).map(|number| Digest([number; 32])).collect();
+    let hold = |is_query: bool, plugin: Digest| {
+        let (pool, gate) = (pool.clone(), gate.clone());
+        let job = move || {
+            let _ = gate.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        };
+        tokio::spawn(async move {
+            match is_query {
+                true => pool.run_query(plugin, job).await,
+                false => pool.run(plugin, job).await,
+            }
+        })
+    };
+    let soon = Duration::from_secs(5);
+    let turns: Vec<_> = plugins.iter().map(|plugin| hold(false, *plugin)).collect();
+    let held = || pool.shared.lock().turns.running;
+    while held() < 2 {
+        tokio::task::yield_now().await;
+    }
+    let passed = crate::time::within(soon, pool.run_query(plugins[0], || 1)).await;
+    assert_eq!(passed, Some(Ok(1)), "a query passes the turns");
+    assert_eq!(held(), 2, "a turn does not take a query's thread");
+    for _ in 0..turns.len() {
+        release.send(()).unwrap();
+    }
+    for job in turns {
+        assert_eq!(job.await.unwrap(), Ok(()));
+    }
+    let queries: Vec<_> = (0..3).flat_map(|_| plugins.iter().map(|plugin| hold(true, *plugin))).collect();
+    let passed = crate::time::within(soon, pool.run(plugins[0], || 2)).await;
+    assert_eq!(passed, Some(Ok(2)), "a turn passes the queries");
+    for _ in 0..queries.len() {
+        release.send(()).unwrap();
+    }
+    for job in queries {
+        assert_eq!(job.await.unwrap(), Ok(()));
+    }
+    tokio::task::spawn_blocking(move || pool.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_runs_alone_holds_queries_back_as_well() {
+    let pool = GuestPool::start(2);
+    let plugin = Digest([1; 32]);
+    let alone = pool.alone().await;
+    {
+        let query = pool.run_query(plugin, || 1);
+        tokio::pin!(query);
+        assert_eq!(crate::time::within(Duration::from_millis(20), &mut query).await, None);
+        assert_eq!(alone.run(|| 2).await, Ok(2));
+        drop(alone);
+        assert_eq!(query.await, Ok(1));
+    }
+    tokio::task::spawn_blocking(move || pool.close()).await.unwrap();
 }

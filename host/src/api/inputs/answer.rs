@@ -2,13 +2,13 @@
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, FencingToken, Revision};
 use godwit_core::input::{DeadLetterReason, Outcome, Reply, ReplyOutcome};
 
 use super::super::payload::members;
 use super::super::problem::{Code, Problem};
 use super::{INPUT_ID, json};
-use crate::runtime::call::Asked;
+use crate::runtime::call::{Asked, Queried};
 
 /// The revision that the input's turn made.
 const REVISION: HeaderName = HeaderName::from_static("godwit-revision");
@@ -19,23 +19,9 @@ const TOKEN: HeaderName = HeaderName::from_static("godwit-token");
 pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem> {
     let input = asked.input.to_string();
     match asked.outcome {
-        Outcome::Committed { revision, token, reply } => replied(reply)
-            .map(|mut response| {
-                let headers =
-                    [(INPUT_ID, &input), (REVISION, &revision.to_string()), (TOKEN, &token.to_string())];
-                for (name, value) in headers {
-                    if let Ok(value) = HeaderValue::from_str(value) {
-                        response.headers_mut().insert(name, value);
-                    }
-                }
-                response
-            })
-            .map_err(|refused| {
-                refused
-                    .with("token", token.to_string())
-                    .with_header(REVISION, &revision.to_string())
-                    .with_header(TOKEN, &token.to_string())
-            }),
+        Outcome::Committed { revision, token, reply } => {
+            at(revision, token, reply).map(|response| with_header(response, INPUT_ID, &input))
+        }
         ended => Err(unreplied(&ended)),
     }
     .map_err(|problem| {
@@ -43,7 +29,32 @@ pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem>
     })
 }
 
-/// The agent's answer to a committed input.
+/// What the client gets that asked about the committed state.
+pub(super) fn queried(agent: &AgentId, queried: Queried) -> Result<Response, Problem> {
+    let Queried { reply, revision, token } = queried;
+    at(revision, token, reply).map_err(|problem| problem.with("agent", agent.as_str()))
+}
+
+/// The agent's reply, with the revision and token that it is of.
+fn at(revision: Revision, token: FencingToken, reply: Reply) -> Result<Response, Problem> {
+    let (revision, token) = (revision.to_string(), token.to_string());
+    match replied(reply) {
+        Ok(response) => Ok(with_header(with_header(response, REVISION, &revision), TOKEN, &token)),
+        Err(refused) => Err(refused
+            .with("token", token.as_str())
+            .with_header(REVISION, &revision)
+            .with_header(TOKEN, &token)),
+    }
+}
+
+fn with_header(mut response: Response, name: HeaderName, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// The agent's answer.
 fn replied(reply: Reply) -> Result<Response, Problem> {
     match reply.outcome {
         ReplyOutcome::None => Ok(StatusCode::NO_CONTENT.into_response()),

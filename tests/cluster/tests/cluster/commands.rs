@@ -14,13 +14,18 @@ async fn exit_codes_say_how_it_went() -> Result<()> {
     let folder = Folder::new()?;
     let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host").start().await?;
     let counter = binaries::plugin("counter")?.display().to_string();
-    let cases: [(&[&str], i32); 13] = [
+    let index = binaries::plugin("index")?.display().to_string();
+    let cases: [(&[&str], i32); 17] = [
         (&["plugin", "load", &counter], 0),
         (&["agent", "create", "c", "--plugin", "counter"], 0),
         (&["ask", "c", "add 2"], 0),
         (&["send", "c", "add 3", "--key", "k"], 0),
         (&["agent", "list"], 0),
         (&["verify", "c"], 0),
+        (&["plugin", "load", &index], 0),
+        (&["agent", "create", "i", "--plugin", "index"], 0),
+        (&["query", "i", "{\"query\": \"w\"}"], 4),
+        (&["query", "c", "get"], 4),
         (&["no-such-command"], 2),
         (&["ask"], 2),
         (&["agent", "show", "nobody"], 3),
@@ -39,6 +44,9 @@ async fn exit_codes_say_how_it_went() -> Result<()> {
     }
     let output = host.cli(&["ask", "c", "get"]).await?.ok()?;
     ensure!(output.stdout.trim_end() == "5", "ask prints the reply: {:?}", output.stdout);
+    host.cli(&["ask", "i", r#"{"put": {"doc": "d", "text": "w"}}"#]).await?.ok()?;
+    let output = host.cli(&["query", "i", r#"{"query": "w"}"#]).await?.ok()?;
+    ensure!(output.stdout.trim_end() == r#"{"docs":["d"]}"#, "query prints the reply: {:?}", output.stdout);
     let listed = host.cli(&["agent", "show", "c", "-o", "json"]).await?.ok()?.json()?;
     ensure!(listed["id"] == "c", "{listed}");
     Ok(())

@@ -15,6 +15,7 @@ mod lifecycle;
 mod migrate;
 mod operations;
 mod planted;
+mod query;
 mod requests;
 mod room;
 mod stale;
