@@ -33,6 +33,7 @@ pub mod pool;
 pub mod prover;
 pub mod query;
 pub mod rebuild;
+pub mod recover;
 pub mod sabotage;
 mod tail;
 pub mod turn;

@@ -89,9 +89,44 @@ pub enum EventKind {
     StoreRestored,
     /// An agent came in from an archive.
     AgentImported,
+    /// An operator accepted another state of an agent than its history names.
+    AgentRepaired,
 }
 
 impl EventKind {
+    /// All kinds, in the order of their stored codes.
+    pub const ALL: [Self; 29] = [
+        Self::HostJoined,
+        Self::HostGone,
+        Self::AgentCreated,
+        Self::LeaseAcquired,
+        Self::Fenced,
+        Self::AgentBroken,
+        Self::InputDeadLettered,
+        Self::OutputUndeliverable,
+        Self::PluginLoaded,
+        Self::PluginRemoved,
+        Self::Migration,
+        Self::HomeMoved,
+        Self::AgentPaused,
+        Self::AgentResumed,
+        Self::AgentRetiring,
+        Self::AgentRetired,
+        Self::AgentRespawned,
+        Self::AgentRecovered,
+        Self::AgentReset,
+        Self::AgentDeleted,
+        Self::AgentSuspended,
+        Self::InputsAbandoned,
+        Self::AgentUpgraded,
+        Self::SpecChanged,
+        Self::LabelsChanged,
+        Self::AgentStuck,
+        Self::StoreRestored,
+        Self::AgentImported,
+        Self::AgentRepaired,
+    ];
+
     /// The name in the HTTP API.
     pub fn name(self) -> &'static str {
         match self {
@@ -123,6 +158,7 @@ impl EventKind {
             Self::AgentStuck => "agent-stuck",
             Self::StoreRestored => "store-restored",
             Self::AgentImported => "agent-imported",
+            Self::AgentRepaired => "agent-repaired",
         }
     }
 }

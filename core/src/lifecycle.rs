@@ -269,9 +269,8 @@ impl Lifecycle {
     pub fn takes_boundary(&self, kind: BoundaryKind) -> bool {
         match kind {
             BoundaryKind::Init | BoundaryKind::Turn | BoundaryKind::DeadLetter => self.runs(),
-            BoundaryKind::Upgrade | BoundaryKind::Repair => {
-                self.runs() || matches!(self, Self::Paused | Self::Broken(_))
-            }
+            BoundaryKind::Upgrade => self.runs() || matches!(self, Self::Paused | Self::Broken(_)),
+            BoundaryKind::Repair => matches!(self, Self::Broken(_)),
         }
     }
 
@@ -374,6 +373,14 @@ impl LifecycleCommit {
     /// Whether the guest's state goes: snapshots, and everything else that only the guest's own history explains.
     pub fn is_state_cleared(&self) -> bool {
         self.is_state_cleared
+    }
+
+    /// Whether it changes the state alone: no input, token, generation or guest state.
+    pub fn keeps_all(&self) -> bool {
+        self.inputs == OpenInputs::Keep
+            && self.token == TokenMove::Keep
+            && !self.is_generation_raised
+            && !self.is_state_cleared
     }
 
     /// What is to be known of it.

@@ -80,7 +80,8 @@ pub struct Receipt {
     pub fuel: Option<u64>,
     /// Wall time of the turn in Unix milliseconds; never goes back within an agent.
     pub committed_at_ms: u64,
-    /// What was given up: by an upgrade the digest of the plugin before, by a repair the digest of the state before.
+    /// What was given up: by an upgrade the digest of the plugin before, by a repair the digest that the history names where it
+    /// first does not fit what was found: of a state, or of the effects of a turn.
     pub from: Option<Digest>,
 }
 

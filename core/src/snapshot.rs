@@ -31,6 +31,18 @@ impl Snapshot {
     pub fn state_digest(&self) -> Digest {
         Digest::of(&self.state)
     }
+
+    /// Digest of the whole snapshot: its header, and the digest of its state, which the caller has.
+    pub fn digest(&self, state: Digest) -> Digest {
+        Digest::of_parts([
+            &self.generation.0.to_le_bytes()[..],
+            &self.revision.0.to_le_bytes(),
+            &self.token.0.to_le_bytes(),
+            &self.time_ms.to_le_bytes(),
+            self.plugin_version.as_bytes(),
+            &state.0,
+        ])
+    }
 }
 
 const MAGIC: [u8; 4] = *b"GWSN";

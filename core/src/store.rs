@@ -68,7 +68,7 @@ pub mod session;
 pub use agent::{AgentImage, AgentRow, Home, KeptSnapshot, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
 pub use commit::{
-    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Standing, Step, Unit, UnitFailure,
+    AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Repair, Standing, Step, Unit, UnitFailure,
     UnitOutcome, Upgrade,
 };
 pub use error::StoreError;
@@ -334,19 +334,22 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | `receipt.state` is not the digest of `snapshot`, or only one of them is there | `Conflict` |
     /// | an attempt at another input that is not open, or with a state that is not open | `Conflict` |
     /// | `receipt.journal` is not the digest of `journal`, or only one of them is there | `Conflict` |
-    /// | a checkpoint other than the snapshot that is stored for the same revision | `Conflict` |
+    /// | a checkpoint other than the sound snapshot that is stored for the same revision | `Conflict` |
     /// | `Step::Accept` of a delivery, or of an input with a supersession key | `Unsupported`: those go through `accept` |
     ///
     /// | a spec revision that is not the one after the current one; unless it is the current one, with this very spec, already | `Conflict` |
     /// | `Step::Configure` with another plugin after the first boundary; a boundary of kind `Upgrade` outside `Step::Upgrade` | `Conflict` |
     /// | an upgrade whose receipt does not name both plugins and the new spec revision, or that ends inputs | `Conflict` |
+    /// | a boundary of kind `Repair` outside `Step::Repair`; a repair that is not `Repair::is_sound` | `Conflict` |
+    /// | a repair of an agent in another state than it names | `Lifecycle` |
     /// | a plugin that is not stored | `NoPlugin` |
     ///
     /// `Step::Configure` appends `SpecChanged`.
     ///
     /// Two snapshots are kept, in slots; the newest is the one with the higher generation and revision. A boundary with a
     /// snapshot and no journal entry writes the first slot. One with both, and a checkpoint, writes the slot that the newest
-    /// does not hold, and then the journal entries up to the older one go: nothing kept needs them.
+    /// does not hold, and then the journal entries up to the older one go: nothing kept needs them. So does a repair, but it
+    /// takes the newest one's slot when that one is damaged. A checkpoint of a kept revision writes over damaged bytes alone.
     ///
     /// `Step::Accept` checks as `accept` does, then the seq; it keeps `accepted_at_ms`, which the guest has seen.
     ///

@@ -22,7 +22,8 @@ use crate::reply;
 use crate::snapshot::Snapshot;
 use crate::spec::SpecChange;
 use crate::store::{
-    Attempt, Boundary, InputEnd, Owner, RuntimeStore, Step, StoredInput, Unit, UnitOutcome, Upgrade,
+    Attempt, Boundary, InputEnd, LifecycleCommit, Owner, Repair, RuntimeStore, Step, StoredInput, Unit,
+    UnitOutcome, Upgrade,
 };
 use crate::time::Clock;
 
@@ -307,6 +308,32 @@ impl Chain {
         now_ms: u64,
         event: NewEvent,
     ) {
+        let boundary = self.taken_over(BoundaryKind::Upgrade, from, state, now_ms, event);
+        self.steps.push(Step::Upgrade(Box::new(Upgrade { boundary, change })));
+    }
+
+    /// Adds the boundary at which another state is accepted than the history names, which is `from`.
+    pub(crate) fn push_repair(
+        &mut self,
+        commit: LifecycleCommit,
+        from: Digest,
+        state: Bytes,
+        now_ms: u64,
+        event: NewEvent,
+    ) {
+        let boundary = self.taken_over(BoundaryKind::Repair, from, state, now_ms, event);
+        self.steps.push(Step::Repair(Box::new(Repair { boundary, commit })));
+    }
+
+    /// A boundary at which the state comes from elsewhere than a turn.
+    fn taken_over(
+        &self,
+        kind: BoundaryKind,
+        from: Digest,
+        state: Bytes,
+        now_ms: u64,
+        event: NewEvent,
+    ) -> Boundary {
         let snapshot = Snapshot {
             generation: self.author.owner.generation,
             revision: self.head.revision.next(),
@@ -315,11 +342,11 @@ impl Chain {
             plugin_version: self.author.plugin_version.clone(),
             state,
         };
-        let mut receipt = self.receipt(BoundaryKind::Upgrade, Vec::new(), now_ms);
+        let mut receipt = self.receipt(kind, Vec::new(), now_ms);
         receipt.from = Some(from);
         receipt.effects = TurnEffects::default().digest();
         receipt.state = Some(snapshot.state_digest());
-        let boundary = Boundary {
+        Boundary {
             receipt,
             ends: Vec::new(),
             snapshot: Some(snapshot),
@@ -329,8 +356,7 @@ impl Chain {
             timers: Vec::new(),
             operations: Vec::new(),
             events: vec![event],
-        };
-        self.steps.push(Step::Upgrade(Box::new(Upgrade { boundary, change })));
+        }
     }
 
     /// Adds an attempt at each input of an origin: they go on waiting. `attempts` and `deaths` count so far.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::loading::outside_context;
+use crate::digest::Digest;
 use crate::guest::{Answers, Guest, GuestError, GuestLoader, GuestRequest, TurnContext};
 use crate::id::{AgentId, Revision};
 use crate::input::FaultKind;
@@ -70,7 +71,7 @@ pub fn rebuild(
         Start::Cold(request) => restored(loader, request, image.snapshot.as_ref())?,
     };
     let restore = boot_now().saturating_sub(started);
-    let from = image.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
+    let from = image.base();
     let mut turns = Vec::new();
     for receipt in &image.receipts {
         if receipt.revision <= from || receipt.revision > to {
@@ -78,14 +79,18 @@ pub fn rebuild(
         }
         // A dead letter has no turn.
         if let Some(turn) = image.journal.get(&receipt.revision) {
-            let elapsed = run_again(guest.as_mut(), receipt, turn)?;
-            turns.push((weight(turn), elapsed));
+            let again = run_again(guest.as_mut(), receipt, turn)?;
+            if again.effects != receipt.effects {
+                return Err(RebuildError::other_effects(receipt.revision));
+            }
+            turns.push((weight(turn), again.elapsed));
         }
     }
     Ok(Rebuilt { guest, restore, turns })
 }
 
-fn restored(
+/// Starts a guest and gives it the state of a snapshot, if there is one.
+pub(crate) fn restored(
     loader: &dyn GuestLoader,
     request: GuestRequest,
     snapshot: Option<&Snapshot>,
@@ -111,11 +116,18 @@ fn weight(turn: &JournaledTurn) -> usize {
     turn.entry.weight() + turn.inputs.iter().map(|input| input.payload.len()).sum::<usize>()
 }
 
-fn run_again(
+/// What a turn did when it ran again.
+pub(crate) struct Again {
+    pub(crate) effects: Digest,
+    pub(crate) elapsed: Duration,
+}
+
+/// Runs a journaled turn again. Whether it did what its receipt names is for the caller to see.
+pub(crate) fn run_again(
     guest: &mut dyn Guest,
     receipt: &Receipt,
     turn: &JournaledTurn,
-) -> Result<Duration, RebuildError> {
+) -> Result<Again, RebuildError> {
     let context = TurnContext {
         generation: receipt.generation,
         token: receipt.token,
@@ -136,13 +148,22 @@ fn run_again(
         GuestError::Diverged { message } => diverged(message),
         other => diverged(format!("it failed: {other}")),
     })?;
-    if effects.digest() != receipt.effects {
-        return Err(diverged("its receipt names other effects".into()));
-    }
-    Ok(effects.elapsed)
+    Ok(Again { effects: effects.digest(), elapsed: effects.elapsed })
 }
 
 impl RebuildError {
+    fn other_effects(revision: Revision) -> Self {
+        Self::Diverged { revision, message: "its receipt names other effects".into() }
+    }
+
+    /// Whether the guest could not take a state: neither the host's doing nor a want of room.
+    pub fn is_of_guest(&self) -> bool {
+        let is_passing = |error: &GuestError| {
+            matches!(error, GuestError::Fenced | GuestError::Interrupted | GuestError::StateRead(_))
+        };
+        matches!(self, Self::Restore(error) if !is_passing(error)) && !self.is_for_want_of_room()
+    }
+
     /// Whether the host had no room for the guest: later it may.
     pub fn is_for_want_of_room(&self) -> bool {
         matches!(self, Self::Restore(GuestError::Fault(fault)) if fault.kind == FaultKind::Start)

@@ -163,8 +163,9 @@ fn what_a_state_means_is_said_once() {
         assert_eq!(means(state), expected, "{}", state.name());
         let turns = [BoundaryKind::Init, BoundaryKind::Turn, BoundaryKind::DeadLetter];
         assert!(turns.iter().all(|kind| state.takes_boundary(*kind) == state.runs()));
-        let repairs = state.runs() || matches!(state, Lifecycle::Paused | Lifecycle::Broken(_));
-        assert_eq!(state.takes_boundary(BoundaryKind::Upgrade), repairs);
-        assert_eq!(state.takes_boundary(BoundaryKind::Repair), repairs);
+        let is_broken = matches!(state, Lifecycle::Broken(_));
+        let upgrades = state.runs() || *state == Lifecycle::Paused || is_broken;
+        assert_eq!(state.takes_boundary(BoundaryKind::Upgrade), upgrades);
+        assert_eq!(state.takes_boundary(BoundaryKind::Repair), is_broken);
     }
 }

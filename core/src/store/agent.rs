@@ -150,13 +150,16 @@ pub struct KeptSnapshot {
     pub revision: Revision,
     /// Size of the state.
     pub bytes: u64,
+    /// `Snapshot::digest` as it was recorded. Listing does not look whether the snapshot still has it.
+    pub digest: Digest,
 }
 
 impl KeptSnapshot {
     /// What a list says of a snapshot.
     pub fn of(snapshot: &Snapshot) -> Self {
         let Snapshot { generation, revision, state, .. } = snapshot;
-        Self { generation: *generation, revision: *revision, bytes: state.len() as u64 }
+        let digest = snapshot.digest(snapshot.state_digest());
+        Self { generation: *generation, revision: *revision, bytes: state.len() as u64, digest }
     }
 }
 
@@ -175,6 +178,8 @@ pub struct AgentImage {
     pub receipts: Vec<Receipt>,
     /// The journal entries behind the snapshot, with their inputs, by revision.
     pub journal: BTreeMap<Revision, JournaledTurn>,
+    /// What is wrong with those that are damaged, or have a damaged input: they are not in `journal`.
+    pub damaged: BTreeMap<Revision, String>,
 }
 
 impl AgentImage {
@@ -193,21 +198,36 @@ impl AgentImage {
     /// # Errors
     /// Which row does not fit.
     pub fn check_to(&self, to: Revision) -> Result<(), String> {
+        self.check_chain()?;
+        // A deleted agent has let go of what its turns would need.
+        if self.row.lifecycle != Lifecycle::Deleted {
+            self.behind(self.base(), to).try_for_each(|receipt| self.check_turn(receipt))?;
+        }
+        match self.state_named_otherwise() {
+            Some(_) => {
+                Err(format!("snapshot of revision {} is not the state its receipt names", self.base()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks what running turns again can't mend: that the receipts chain from the snapshot up to the row's head, and that no
+    /// input is open in a terminal state.
+    ///
+    /// # Errors
+    /// Which row does not fit.
+    pub fn check_chain(&self) -> Result<(), String> {
         let row = &self.row;
         if row.lifecycle.is_terminal() && row.open_inputs > 0 {
             let Self { row: AgentRow { lifecycle, open_inputs, .. }, .. } = self;
             return Err(format!("the agent is {} and {open_inputs} inputs are open", lifecycle.name()));
         }
-        let snapshot_revision = self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
-        if snapshot_revision > row.revision {
-            return Err(format!(
-                "snapshot of revision {snapshot_revision} is ahead of the head {}",
-                row.revision
-            ));
+        let base = self.base();
+        if base > row.revision {
+            return Err(format!("snapshot of revision {base} is ahead of the head {}", row.revision));
         }
-        let first = snapshot_revision.0.max(1);
         let mut parent = None;
-        for (receipt, revision) in self.receipts.iter().zip(first..) {
+        for (receipt, revision) in self.receipts.iter().zip(base.0.max(1)..) {
             if receipt.revision.0 != revision
                 || receipt.generation != row.generation
                 || receipt.agent != row.agent
@@ -226,28 +246,38 @@ impl AgentImage {
                 row.revision
             ));
         }
-        // A deleted agent has let go of what its turns would need.
-        if row.lifecycle != Lifecycle::Deleted {
-            self.check_tail(snapshot_revision, to)?;
-        }
-        let Some(snapshot) = &self.snapshot else {
-            return Ok(());
-        };
-        let named = self.receipts.first().and_then(|receipt| receipt.state);
-        // A checkpoint's state is not named by a receipt; the store has checked it against its own digest.
-        if named.is_some_and(|named| named != snapshot.state_digest()) {
-            return Err(format!(
-                "snapshot of revision {snapshot_revision} is not the state its receipt names"
-            ));
-        }
         Ok(())
+    }
+
+    /// The revision of the snapshot; 0 without one.
+    pub fn base(&self) -> Revision {
+        self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision)
+    }
+
+    /// The receipt of a boundary, from the snapshot's on.
+    pub fn receipt(&self, revision: Revision) -> Option<&Receipt> {
+        let place = self.receipts.binary_search_by_key(&revision, |receipt| receipt.revision);
+        place.ok().and_then(|place| self.receipts.get(place))
+    }
+
+    /// The digest of the state that the snapshot's receipt names, where the snapshot is another. A checkpoint's state is not
+    /// named by a receipt; the store has checked it against its own digest.
+    pub fn state_named_otherwise(&self) -> Option<Digest> {
+        let snapshot = self.snapshot.as_ref()?;
+        let named = self.receipt(snapshot.revision).and_then(|receipt| receipt.state);
+        named.filter(|named| *named != snapshot.state_digest())
+    }
+
+    /// The first boundary behind the snapshot that can't be run again, and why.
+    pub fn first_obstacle(&self) -> Option<(&Receipt, String)> {
+        self.behind(self.base(), self.row.revision)
+            .find_map(|receipt| self.check_turn(receipt).err().map(|what| (receipt, what)))
     }
 
     /// Whether the history from the snapshot to a revision was journaled, all of it under the current spec. What was not
     /// can't be run again, and need not be: a newer snapshot holds it.
     pub fn is_journaled_to(&self, to: Revision) -> bool {
-        let snapshot = self.snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
-        self.behind(snapshot, to).all(|receipt| {
+        self.behind(self.base(), to).all(|receipt| {
             let spec = (receipt.plugin, receipt.spec_revision);
             receipt.kind == BoundaryKind::DeadLetter
                 || (receipt.journal.is_some() && spec == (self.spec.plugin, self.row.spec_revision))
@@ -258,27 +288,56 @@ impl AgentImage {
         self.receipts.iter().filter(move |receipt| receipt.revision > snapshot && receipt.revision <= to)
     }
 
-    fn check_tail(&self, snapshot: Revision, to: Revision) -> Result<(), String> {
-        for receipt in self.behind(snapshot, to) {
+    /// What is damaged of an older kept snapshot and of the journal behind it, up to a revision. What was not journaled, or
+    /// ran under another spec, is no damage: a newer snapshot holds it. Nor is what lies before a repair: that has dealt with
+    /// it.
+    pub fn damage_to(&self, to: Revision) -> Vec<String> {
+        let named = self
+            .state_named_otherwise()
+            .map(|_| format!("snapshot of revision {} is not the state its receipt names", self.base()));
+        let repairs = self.receipts.iter().filter(|receipt| receipt.kind == BoundaryKind::Repair);
+        let repaired = repairs.map(|receipt| receipt.revision).max().unwrap_or(self.base());
+        let journaled = self.behind(repaired, to).filter(|receipt| receipt.journal.is_some());
+        let of_turns = journaled.filter_map(|receipt| {
             let revision = receipt.revision;
-            let turn = match (receipt.kind, self.journal.get(&revision)) {
-                (BoundaryKind::DeadLetter, _) => continue,
-                (BoundaryKind::Init | BoundaryKind::Turn, Some(turn)) => turn,
-                (kind, _) => {
-                    let kind = kind.name();
-                    return Err(format!("{kind} {revision} has neither a snapshot nor a journal entry"));
-                }
-            };
-            if (receipt.plugin, receipt.spec_revision) != (self.spec.plugin, self.row.spec_revision) {
-                return Err(format!("journal entry {revision} is of another plugin or spec than the head"));
+            match (self.damaged.get(&revision), self.journal.get(&revision)) {
+                (Some(what), _) => Some(what.clone()),
+                (None, Some(turn)) => check_entry(receipt, turn).err(),
+                (None, None) => Some(format!("journal entry {revision} is missing")),
             }
-            if receipt.journal != Some(turn.entry.digest()) {
-                return Err(format!("journal entry {revision} is not the one its receipt names"));
-            }
-            if !turn.inputs.iter().map(|input| &input.id).eq(&receipt.inputs) {
-                return Err(format!("journal entry {revision}: inputs that its receipt names are missing"));
-            }
-        }
-        Ok(())
+        });
+        named.into_iter().chain(of_turns).collect()
     }
+
+    /// Whether a boundary behind the snapshot can be run again, or need not be.
+    fn check_turn(&self, receipt: &Receipt) -> Result<(), String> {
+        let revision = receipt.revision;
+        if let Some(what) = self.damaged.get(&revision) {
+            return Err(what.clone());
+        }
+        let turn = match (receipt.kind, self.journal.get(&revision)) {
+            (BoundaryKind::DeadLetter, _) => return Ok(()),
+            (BoundaryKind::Init | BoundaryKind::Turn, Some(turn)) => turn,
+            (kind, _) => {
+                let kind = kind.name();
+                return Err(format!("{kind} {revision} has neither a snapshot nor a journal entry"));
+            }
+        };
+        if (receipt.plugin, receipt.spec_revision) != (self.spec.plugin, self.row.spec_revision) {
+            return Err(format!("journal entry {revision} is of another plugin or spec than the head"));
+        }
+        check_entry(receipt, turn)
+    }
+}
+
+/// Whether a turn is the one that its receipt names, with its inputs.
+fn check_entry(receipt: &Receipt, turn: &JournaledTurn) -> Result<(), String> {
+    let revision = receipt.revision;
+    if receipt.journal != Some(turn.entry.digest()) {
+        return Err(format!("journal entry {revision} is not the one its receipt names"));
+    }
+    if !turn.inputs.iter().map(|input| &input.id).eq(&receipt.inputs) {
+        return Err(format!("journal entry {revision}: inputs that its receipt names are missing"));
+    }
+    Ok(())
 }

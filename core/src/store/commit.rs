@@ -7,10 +7,10 @@ use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq};
 use crate::input::{InputState, NewInput, Outcome};
 use crate::journal::JournalEntry;
 use crate::lease::Lease;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, LifecycleCommit};
 use crate::operation::OperationChange;
 use crate::output::Output;
-use crate::receipt::Receipt;
+use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::spec::SpecChange;
 use crate::store::agent::StoredInput;
@@ -56,12 +56,15 @@ pub enum Step {
     Attempts(Vec<Attempt>),
     /// A boundary: receipt, fates, state and outputs, all or nothing.
     Boundary(Box<Boundary>),
-    /// A snapshot of the base revision, without a receipt. Not a boundary.
+    /// A snapshot of the base revision, or a kept one once more, without a receipt. Not a boundary.
     Checkpoint(Snapshot),
     /// Another configuration of the same plugin; before the first boundary also another plugin. Not a boundary.
     Configure(SpecChange),
     /// Another plugin on the same state: a boundary of kind `Upgrade` and the spec that it begins, all or nothing.
     Upgrade(Box<Upgrade>),
+    /// Another state than the history names, accepted by an operator: a boundary of kind `Repair` and the move out of
+    /// `Broken`, all or nothing.
+    Repair(Box<Repair>),
 }
 
 impl Step {
@@ -70,6 +73,7 @@ impl Step {
         match self {
             Self::Boundary(boundary) => Some(boundary),
             Self::Upgrade(upgrade) => Some(&upgrade.boundary),
+            Self::Repair(repair) => Some(&repair.boundary),
             Self::Accept { .. } | Self::Attempts(_) | Self::Checkpoint(_) | Self::Configure(_) => None,
         }
     }
@@ -82,6 +86,31 @@ pub struct Upgrade {
     pub boundary: Boundary,
     /// What the agent is made of from here.
     pub change: SpecChange,
+}
+
+/// A repair with all its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// Its receipt names the accepted state, and in `from` the digest that the history names instead. It holds the snapshot
+    /// and events, and nothing else: no input ends here, and no effect is repeated.
+    pub boundary: Boundary,
+    /// The move from `Broken` to `Active`.
+    pub commit: LifecycleCommit,
+}
+
+impl Repair {
+    /// Whether it is what a repair may be.
+    pub fn is_sound(&self) -> bool {
+        let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, operations, .. } =
+            &self.boundary;
+        let is_bare = ends.is_empty() && state.is_empty() && outputs.is_empty();
+        let has_no_wishes = journal.is_none() && timers.is_empty() && operations.is_empty();
+        let names_both = receipt.from.is_some() && snapshot.is_some();
+        let is_recovery = matches!(self.commit.from(), Lifecycle::Broken(_))
+            && *self.commit.next() == Lifecycle::Active
+            && self.commit.keeps_all();
+        receipt.kind == BoundaryKind::Repair && is_bare && has_no_wishes && names_both && is_recovery
+    }
 }
 
 /// State and attempts of one open input.

@@ -50,6 +50,7 @@ mod outbox;
 mod placing;
 mod plugins;
 mod random;
+mod repair;
 mod restore;
 mod retention;
 mod sessions;
@@ -162,6 +163,7 @@ pub fn cases() -> Vec<Case> {
         archive::cases(),
         auth::cases(),
         journal::cases(),
+        repair::cases(),
         random::cases(),
     ]
     .into_iter()

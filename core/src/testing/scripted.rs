@@ -2,7 +2,7 @@
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
 //! `hang` (until it is interrupted), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
-//! replay can give again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
+//! replay can give again), `fragile` (adds one, and traps when it runs again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
 //! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
 //! and answers how many different values they had.
 
@@ -185,6 +185,8 @@ impl ScriptedGuest {
             "request" => request(rest, context, effects)?,
             "dice" => self.sum += i64::from(context.seed[0]),
             "drift" => self.sum += DRIFT.fetch_add(1, Ordering::Relaxed),
+            "fragile" if matches!(context.answers, Answers::Replay(_)) => return Err(trap("once only")),
+            "fragile" => self.sum += 1,
             "age" => return Ok(ok(self.age.to_string())),
             "pad" => self.padding += rest.parse::<usize>().map_err(|_| trap("not a number"))?,
             "write" => {

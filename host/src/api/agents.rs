@@ -223,6 +223,7 @@ pub(crate) fn verify_json(report: &VerifyReport) -> Value {
         "agent": report.agent.as_str(),
         "ok": report.breaks.is_empty(),
         "receipts": report.receipts,
+        "repairs": report.repairs,
         "checkpointed": report.checkpointed,
         "signers": report.signers.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "generation": report.generation.to_string(),

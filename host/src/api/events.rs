@@ -35,21 +35,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause after the log could not be read.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
-const KINDS: [EventKind; 12] = [
-    EventKind::HostJoined,
-    EventKind::HostGone,
-    EventKind::AgentCreated,
-    EventKind::LeaseAcquired,
-    EventKind::Fenced,
-    EventKind::AgentBroken,
-    EventKind::InputDeadLettered,
-    EventKind::OutputUndeliverable,
-    EventKind::PluginLoaded,
-    EventKind::PluginRemoved,
-    EventKind::Migration,
-    EventKind::HomeMoved,
-];
-
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
@@ -105,9 +90,9 @@ pub(super) async fn events(
 }
 
 fn parse_kind(text: &str) -> Result<EventKind, Problem> {
-    let found = KINDS.into_iter().find(|kind| kind.name() == text);
+    let found = EventKind::ALL.into_iter().find(|kind| kind.name() == text);
     found.ok_or_else(|| {
-        let names = KINDS.map(EventKind::name).join(", ");
+        let names = EventKind::ALL.map(EventKind::name).join(", ");
         Problem::malformed(format!("kind {text:?} is not one of {names}"))
     })
 }

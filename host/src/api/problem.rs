@@ -86,6 +86,8 @@ pub enum Code {
     StoreFull,
     /// The agent's plugin answers no queries.
     NoQuery,
+    /// The agent's history does not fit what is recorded of it.
+    NotRecovered,
 }
 
 /// What is fixed for a code.
@@ -98,7 +100,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -132,6 +134,7 @@ impl Code {
         Self::SpecMismatch,
         Self::StoreFull,
         Self::NoQuery,
+        Self::NotRecovered,
     ];
 
     fn row(self) -> Row {
@@ -171,6 +174,7 @@ impl Code {
             Self::SpecMismatch => (412, "spec_mismatch", "the spec has changed meanwhile", false),
             Self::NoQuery => (422, "no_query", "the agent's plugin answers no queries", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
+            Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Row { status, name, title, is_retryable }
@@ -332,6 +336,16 @@ impl From<CallError> for Problem {
             }
             CallError::QueryFault(fault) => {
                 Self::new(Code::AgentFault, detail).with("fault", fault.kind.name())
+            }
+            CallError::NotRecovered(refused) => {
+                let ways = refused.ways.iter().map(|way| {
+                    let from = way.from.map(|from| from.to_string());
+                    json!({"from": from, "accept_state": way.accepts_state})
+                });
+                Self::new(Code::NotRecovered, detail)
+                    .with("from_snapshot", refused.from.to_string())
+                    .with("turns", refused.turns)
+                    .with("ways", ways.collect::<Vec<_>>())
             }
             CallError::SpecMismatch { current } => {
                 Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())

@@ -2,6 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
+use godwit_core::agent::recover::Recovery;
+use godwit_core::id::Revision;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -10,13 +12,19 @@ use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
 use crate::runtime::respec::UpgradeReport;
-use crate::runtime::verbs::{CheckpointReport, TurnEnd, VerbCall, VerbDetail, VerbReport};
+use crate::runtime::verbs::{
+    CheckpointReport, RecoverEnd, RecoverReport, TurnEnd, VerbCall, VerbDetail, VerbReport,
+};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VerbQuery {
     /// Of `stop`: whether the open inputs are given up.
     abandon: Option<bool>,
+    /// Of `recover`: the revision of the kept snapshot to begin with.
+    from: Option<u64>,
+    /// Of `recover`: whether another state than the history names is taken.
+    accept_state: Option<bool>,
 }
 
 /// `POST /v1/agents/{id}/{verb}`
@@ -72,10 +80,21 @@ fn parse(name: &str, query: &VerbQuery) -> Result<VerbCall, Problem> {
         (None, "destroy") => VerbCall::Delete,
         (None, _) => return Err(Problem::new(Code::NoRoute, format!("no such verb: {name}"))),
     };
-    match (verb, query.abandon) {
-        (VerbCall::Stop { .. }, abandon) => Ok(VerbCall::Stop { is_abandoning: abandon.unwrap_or(false) }),
-        (verb, None) => Ok(verb),
-        (verb, Some(_)) => Err(Problem::malformed(format!("{} does not take `abandon`", verb.name()))),
+    let VerbQuery { abandon, from, accept_state } = *query;
+    let given =
+        [("abandon", abandon.is_some()), ("from", from.is_some()), ("accept_state", accept_state.is_some())];
+    let (verb, takes): (_, &[&str]) = match verb {
+        VerbCall::Stop { .. } => (VerbCall::Stop { is_abandoning: abandon.unwrap_or(false) }, &["abandon"]),
+        VerbCall::Recover(_) => {
+            let recovery =
+                Recovery { from: from.map(Revision), accepts_state: accept_state.unwrap_or(false) };
+            (VerbCall::Recover(recovery), &["from", "accept_state"])
+        }
+        verb => (verb, &[]),
+    };
+    match given.iter().find(|(name, is_given)| *is_given && !takes.contains(name)) {
+        None => Ok(verb),
+        Some((argument, _)) => Err(Problem::malformed(format!("{name} does not take `{argument}`"))),
     }
 }
 
@@ -126,8 +145,36 @@ fn report_json(agent: &str, report: &VerbReport) -> Value {
         VerbDetail::Ended(end) => {
             add("turn", turn_json(end));
         }
+        VerbDetail::Recovered(report) => {
+            add("recovery", report.as_ref().map_or(Value::Null, recovery_json));
+        }
     }
     Value::Object(members)
+}
+
+fn recovery_json(report: &RecoverReport) -> Value {
+    let (outcome, repair) = match &report.outcome {
+        RecoverEnd::Rebuilt => ("rebuilt", None),
+        RecoverEnd::Mended => ("mended", None),
+        RecoverEnd::Repaired { at, what, expected, accepted, turns_left_out } => {
+            let repair = json!({
+                "misfit_revision": at.to_string(),
+                "misfit": what,
+                "expected": expected.to_string(),
+                "accepted": accepted.to_string(),
+                "turns_left_out": turns_left_out,
+            });
+            ("repaired", Some(repair))
+        }
+    };
+    json!({
+        "reason": report.reason.name(),
+        "message": report.reason.message(),
+        "from_snapshot": report.from_snapshot.to_string(),
+        "turns": report.turns,
+        "outcome": outcome,
+        "repair": repair,
+    })
 }
 
 fn turn_json(end: &TurnEnd) -> Value {

@@ -92,10 +92,19 @@ pub(super) enum Agent {
         #[arg(long)]
         plugin: String,
     },
-    /// Let a broken agent run again, after what broke it was dealt with.
+    /// Run a broken agent's history again, and let it run on if that gives what is recorded.
+    ///
+    /// If not, the answer says what does not fit, and which of the options works.
     Recover {
         /// Which agent.
         id: AgentId,
+        /// Begin with the older kept snapshot of this revision; what is damaged behind it is made anew.
+        #[arg(long, value_name = "REVISION")]
+        from: Option<u64>,
+        /// Go on with the state that comes out, though the history names another one. This goes on the record as a boundary
+        /// of its own, and can't be taken back.
+        #[arg(long)]
+        accept_state: bool,
     },
     /// Delete an agent for good.
     #[command(alias = "destroy")]
@@ -179,7 +188,10 @@ impl Agent {
             Self::Respawn { id } => act(session, id, "respawn").await,
             Self::Reset { id } => act(session, id, "reset").await,
             Self::Interrupt { id } => act(session, id, "interrupt").await,
-            Self::Recover { id } => act(session, id, "recover").await,
+            Self::Recover { id, from, accept_state } => {
+                let from = from.map_or(String::new(), |from| format!("&from={from}"));
+                act(session, id, &format!("recover?accept_state={accept_state}{from}")).await
+            }
         }
     }
 }
@@ -199,6 +211,14 @@ fn report(session: &Session, id: &AgentId, answer: &Value) -> Result<(), CliErro
     }
     if let Some(end) = answer["turn"]["end"].as_str() {
         sentence += &format!("; running turn: {}", end.replace('_', " "));
+    }
+    if let Some(outcome) = answer["recovery"]["outcome"].as_str() {
+        let of = |member: &str| answer["recovery"][member].to_string().replace('"', "");
+        sentence +=
+            &format!("; {outcome} from snapshot {}, {} turns ran again", of("from_snapshot"), of("turns"));
+        if let Some(left_out) = answer["recovery"]["repair"]["turns_left_out"].as_u64() {
+            sentence += &format!(", {left_out} are left out of the accepted state");
+        }
     }
     for (member, what) in [("inputs_abandoned", "given up"), ("inputs_pending", "waiting")] {
         if count(member) > 0 {

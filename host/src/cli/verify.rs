@@ -17,10 +17,11 @@ const REPLAY_COLUMNS: [Column; 6] = [
     Column::text("TURNS", "/turns"),
     Column::short("STATE", "/state"),
 ];
-const COLUMNS: [Column; 5] = [
+const COLUMNS: [Column; 6] = [
     Column::text("AGENT", "/agent"),
     Column::text("OK", "/ok"),
     Column::text("RECEIPTS", "/receipts"),
+    Column::text("REPAIRS", "/repairs"),
     Column::text("REVISION", "/revision"),
     Column::text("TOKEN", "/token"),
 ];

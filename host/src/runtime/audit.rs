@@ -1,4 +1,4 @@
-//! Verifying an agent's whole history in a store: receipts, snapshot, inputs.
+//! Verifying an agent's whole history in a store: receipts, snapshots, journal, inputs.
 
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, Revision};
@@ -80,11 +80,23 @@ async fn check_receipts(
     Ok(())
 }
 
+/// What the agent would be loaded from, and the older kept snapshot with the journal that leads from it to the newest one.
 async fn check_image(
     store: &dyn RuntimeStore,
     row: &AgentRow,
     check: &mut HistoryCheck,
 ) -> Result<(), StoreError> {
+    let kept = store.kept_snapshots(&row.agent).await?;
+    let newest = kept.last().map_or(Revision(0), |newest| newest.revision);
+    for older in kept.iter().filter(|kept| kept.generation == row.generation && kept.revision < newest) {
+        match store.image(&row.agent, Some(older.revision)).await {
+            Ok(Some(image)) => image.damage_to(newest).into_iter().for_each(|what| check.note(what)),
+            // A newer one has just taken its place.
+            Ok(None) => {}
+            Err(StoreError::Corrupt { what }) => check.note(what),
+            Err(error) => return Err(error),
+        }
+    }
     match store.image(&row.agent, None).await {
         Ok(Some(image)) => {
             if let Err(what) = image.check() {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use godwit_core::agent::recover::Refused;
 use godwit_core::digest::Digest;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
@@ -391,6 +392,9 @@ pub enum CallError {
         /// The current one.
         current: SpecRevision,
     },
+    /// A broken agent's history does not fit: it is as broken as before.
+    #[error("agent is still broken: {0}")]
+    NotRecovered(Box<Refused>),
     /// The disk of the store is full: definitely not done.
     #[error("not accepted: the disk of the store is full")]
     Full,

@@ -9,12 +9,14 @@
 
 use std::time::Duration;
 
+use godwit_core::agent::recover::{Misfit, RecoverError, RecoverOutcome, Recovered, Recovery, recover};
 use godwit_core::agent::{CommandError, Frozen, Handle, Interrupted};
+use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use godwit_core::lease::{Lease, LeaseGuard};
 use godwit_core::lifecycle::{LifecycleCommit, Verb};
-use godwit_core::store::{AgentRow, Standing, StoreError};
+use godwit_core::store::{AgentRow, BrokenReason, Lifecycle, Standing, StoreError};
 use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
 
@@ -57,12 +59,12 @@ pub enum VerbCall {
         /// Whether the open inputs are given up.
         is_abandoning: bool,
     },
-    /// Run again after what broke it was dealt with.
-    Recover,
+    /// Run a broken agent's history again, and let it run on if it fits.
+    Recover(Recovery),
 }
 
 impl VerbCall {
-    /// All verbs without arguments, for parsing and help.
+    /// All verbs, without their arguments, for parsing and help.
     pub const ALL: [Self; 10] = [
         Self::Pause,
         Self::Resume,
@@ -73,7 +75,7 @@ impl VerbCall {
         Self::Delete,
         Self::Interrupt,
         Self::Stop { is_abandoning: false },
-        Self::Recover,
+        Self::Recover(Recovery { from: None, accepts_state: false }),
     ];
 
     /// The verb of the pure table.
@@ -88,7 +90,7 @@ impl VerbCall {
             Self::Delete => Verb::Delete,
             Self::Interrupt => Verb::Interrupt { inputs: Vec::new() },
             Self::Stop { is_abandoning } => Verb::Stop { is_abandoning: *is_abandoning },
-            Self::Recover => Verb::Recover,
+            Self::Recover(_) => Verb::Recover,
         }
     }
 
@@ -145,7 +147,7 @@ pub struct VerbReport {
 /// What is particular to a verb.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VerbDetail {
-    /// Pause, resume, retire, recover, recycle: nothing.
+    /// Pause, resume, retire, recycle: nothing.
     Moved,
     /// Reset, respawn, delete: anything under the token before is fenced.
     Fenced {
@@ -158,6 +160,56 @@ pub enum VerbDetail {
     },
     /// Interrupt, stop.
     Ended(TurnEnd),
+    /// Recover; `None` when the agent was not broken.
+    Recovered(Option<RecoverReport>),
+}
+
+/// What a recovery found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoverReport {
+    /// Why it was broken.
+    pub reason: BrokenReason,
+    /// Revision of the snapshot that it began with; 0 before the first boundary.
+    pub from_snapshot: Revision,
+    /// Turns that ran again.
+    pub turns: u64,
+    /// What it came to.
+    pub outcome: RecoverEnd,
+}
+
+/// What a recovery came to: `godwit_core::agent::recover::RecoverOutcome`, as it is sent and shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RecoverEnd {
+    /// The recorded history came out.
+    Rebuilt,
+    /// It came out of an older snapshot; the newer ones are stored anew.
+    Mended,
+    /// Another state was accepted.
+    Repaired {
+        /// Where the history first does not fit.
+        at: Revision,
+        /// What does not fit there.
+        what: String,
+        /// The digest that the history names there.
+        expected: Digest,
+        /// Digest of the state from here.
+        accepted: Digest,
+        /// Turns whose doings are no part of that state.
+        turns_left_out: u64,
+    },
+}
+
+impl From<RecoverOutcome> for RecoverEnd {
+    fn from(outcome: RecoverOutcome) -> Self {
+        match outcome {
+            RecoverOutcome::Rebuilt => Self::Rebuilt,
+            RecoverOutcome::Mended => Self::Mended,
+            RecoverOutcome::Repaired { misfit, accepted, turns_left_out } => {
+                let Misfit { revision: at, expected, what } = misfit;
+                Self::Repaired { at, what, expected, accepted, turns_left_out }
+            }
+        }
+    }
 }
 
 /// A stored snapshot.
@@ -298,6 +350,19 @@ impl From<StoreError> for Refusal {
     }
 }
 
+impl From<RecoverError> for Refusal {
+    fn from(error: RecoverError) -> Self {
+        match error {
+            RecoverError::Refused(refused) => Self::Call(CallError::NotRecovered(refused)),
+            RecoverError::Plugin { message } => {
+                Self::Call(CallError::Broken { reason: BrokenReason::Plugin { message } })
+            }
+            RecoverError::Unavailable { reason } => Self::Call(CallError::Unavailable { reason }),
+            RecoverError::Store(error) => Self::Store(error),
+        }
+    }
+}
+
 impl From<CommandError> for Refusal {
     fn from(error: CommandError) -> Self {
         Self::Call(CallError::Unavailable { reason: error.to_string() })
@@ -307,7 +372,8 @@ impl From<CommandError> for Refusal {
 impl Act<'_> {
     async fn run(&self) -> Result<VerbReport, Refusal> {
         match self.verb {
-            VerbCall::Pause | VerbCall::Resume | VerbCall::Retire | VerbCall::Recover => self.moved().await,
+            VerbCall::Pause | VerbCall::Resume | VerbCall::Retire => self.moved().await,
+            VerbCall::Recover(recovery) => self.recover(*recovery).await,
             VerbCall::Recycle => self.recycle().await,
             VerbCall::Respawn => self.respawn().await,
             VerbCall::Reset | VerbCall::Delete => self.destroy().await,
@@ -348,7 +414,7 @@ impl Act<'_> {
         Ok(standing)
     }
 
-    /// Pause, resume, retire, recover: a running turn ends first, then the driver goes; the next one finds the new state.
+    /// Pause, resume, retire: a running turn ends first, then the driver goes; the next one finds the new state.
     async fn moved(&self) -> Result<VerbReport, Refusal> {
         let held = self.hold().await;
         let standing = self.commit().await?;
@@ -433,6 +499,19 @@ impl Act<'_> {
             Some(handle) => handle.stop().await.into(),
         };
         Ok(self.report(&standing, VerbDetail::Ended(end)))
+    }
+
+    /// Runs the history again beside the driver, which a broken agent does not have.
+    async fn recover(&self, recovery: Recovery) -> Result<VerbReport, Refusal> {
+        let Lifecycle::Broken(reason) = self.row.lifecycle.clone() else {
+            return self.report_as_is(VerbDetail::Recovered(None)).await;
+        };
+        let Owned { lease, guard, .. } = &self.owned;
+        let recovered = recover(&self.runtime.inner().env, lease, guard.clone(), recovery).await;
+        let Recovered { from, turns, outcome } = recovered?;
+        self.runtime.look_at(self.agent, true).await;
+        let report = RecoverReport { reason, from_snapshot: from, turns, outcome: outcome.into() };
+        self.report_as_is(VerbDetail::Recovered(Some(report))).await
     }
 
     /// Takes up the lease that a raised token left this host with, or lets the agent go.

@@ -24,6 +24,8 @@ pub struct VerifyReport {
     pub revision: Revision,
     /// The highest token seen.
     pub token: FencingToken,
+    /// Boundaries among them at which an operator accepted another state than the history named.
+    pub repairs: u64,
     /// What does not fit, in the order of the history; empty when all is well.
     pub breaks: Vec<String>,
 }
@@ -37,6 +39,7 @@ pub struct HistoryCheck {
     /// The highest token of all generations.
     token: FencingToken,
     receipts: u64,
+    repairs: u64,
     checkpointed: u64,
     signers: BTreeSet<HostId>,
     /// The revision to which a checkpoint reaches, by generation.
@@ -62,6 +65,7 @@ impl HistoryCheck {
             spec_revision: SpecRevision(0),
             token: FencingToken(0),
             receipts: 0,
+            repairs: 0,
             checkpointed: 0,
             signers: BTreeSet::new(),
             reach: BTreeMap::new(),
@@ -118,6 +122,7 @@ impl HistoryCheck {
             ));
         }
         self.check_code(receipt);
+        self.check_repair(receipt);
         for input in &receipt.inputs {
             let generation = receipt.generation;
             let is_dead_letter = receipt.kind == BoundaryKind::DeadLetter;
@@ -143,7 +148,7 @@ impl HistoryCheck {
     fn check_code(&mut self, receipt: &Receipt) {
         let revision = receipt.revision;
         let is_first = self.chain.revision == Revision(0);
-        let may_change = matches!(receipt.kind, BoundaryKind::Upgrade | BoundaryKind::Repair);
+        let may_change = receipt.kind == BoundaryKind::Upgrade;
         if !is_first && !may_change && receipt.plugin != self.chain.plugin {
             self.note(format!("receipt {revision} ran another plugin without an upgrade before it"));
         }
@@ -151,6 +156,20 @@ impl HistoryCheck {
             self.note(format!("receipt {revision} has an older spec than the one before it"));
         }
         self.spec_revision = self.spec_revision.max(receipt.spec_revision);
+    }
+
+    /// Another state is taken at a boundary of its own, which says which and instead of what, and does nothing else.
+    fn check_repair(&mut self, receipt: &Receipt) {
+        if receipt.kind != BoundaryKind::Repair {
+            return;
+        }
+        self.repairs += 1;
+        if receipt.from.is_none() || receipt.state.is_none() || !receipt.inputs.is_empty() {
+            self.note(format!(
+                "repair {} names no state, nothing that it was taken for, or inputs",
+                receipt.revision
+            ));
+        }
     }
 
     /// Adds something that does not fit.
@@ -186,6 +205,7 @@ impl HistoryCheck {
         VerifyReport {
             agent: self.chain.agent,
             receipts: self.receipts,
+            repairs: self.repairs,
             checkpointed: self.checkpointed,
             signers: self.signers.into_iter().collect(),
             generation: self.chain.generation,

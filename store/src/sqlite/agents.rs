@@ -449,8 +449,10 @@ pub(super) fn image(
     let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.revision.0.max(1));
     let behind = snapshot.as_ref().map_or(Revision(0), |snapshot| snapshot.revision);
     let receipts = boundary::receipts(conn, head.key, agent, row.generation, Revision(from - 1), usize::MAX)?;
+    let turns = journal::turns_after(conn, (head.key, agent), row.generation, behind, &receipts)?;
     Ok(Some(AgentImage {
-        journal: journal::turns_after(conn, (head.key, agent), row.generation, behind, &receipts)?,
+        journal: turns.whole,
+        damaged: turns.damaged,
         plugin: plugins::info(conn, spec.plugin)?,
         spec,
         snapshot,

@@ -12,7 +12,8 @@ use godwit_core::journal::JournalEntry;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::spec::SpecChange;
 use godwit_core::store::{
-    Attempt, Boundary, InputEnd, Owner, Slot, Step, StoreError, Unit, UnitFailure, UnitOutcome, Upgrade,
+    Attempt, Boundary, InputEnd, LifecycleCommit, Owner, Repair, Slot, Step, StoreError, Unit, UnitFailure,
+    UnitOutcome, Upgrade,
 };
 use rusqlite::{Connection, Row, params};
 
@@ -24,7 +25,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{journal, operations, outbox, snapshots, specs, state, timers};
+use super::{journal, lifecycle, operations, outbox, snapshots, specs, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -34,12 +35,17 @@ pub(super) struct Prepared {
 }
 
 enum PreparedStep {
-    Accept { arrival: Box<Arrival>, seq: Seq },
+    Accept {
+        arrival: Box<Arrival>,
+        seq: Seq,
+    },
     Attempts(Vec<Attempt>),
     Boundary(Box<PreparedBoundary>),
     Checkpoint(PackedSnapshot),
     Configure(SpecChange),
     Upgrade(Box<PreparedBoundary>, SpecChange),
+    /// `None` when the unit's repair is not what a repair may be.
+    Repair(Box<PreparedBoundary>, Option<LifecycleCommit>),
 }
 
 struct PreparedBoundary {
@@ -91,6 +97,11 @@ impl PreparedStep {
             Step::Upgrade(upgrade) => {
                 let Upgrade { boundary, change } = *upgrade;
                 Self::Upgrade(Box::new(PreparedBoundary::new(boundary)?), change)
+            }
+            Step::Repair(repair) => {
+                let is_sound = repair.is_sound();
+                let Repair { boundary, commit } = *repair;
+                Self::Repair(Box::new(PreparedBoundary::new(boundary)?), is_sound.then_some(commit))
             }
         })
     }
@@ -182,7 +193,9 @@ fn has_all_boundaries(conn: &Connection, head: &Head, unit: &Prepared) -> Fallib
         .steps
         .iter()
         .filter_map(|step| match step {
-            PreparedStep::Boundary(boundary) | PreparedStep::Upgrade(boundary, _) => Some(boundary),
+            PreparedStep::Boundary(boundary)
+            | PreparedStep::Upgrade(boundary, _)
+            | PreparedStep::Repair(boundary, _) => Some(boundary),
             _ => None,
         })
         .peekable();
@@ -230,27 +243,7 @@ impl<'a> Chain<'a> {
         let result = match step {
             // Accepting writes nothing yet.
             PreparedStep::Accept { arrival, seq } if self.waiting.is_none() => self.accept(tx, arrival, *seq),
-            _ => tx.nested(|| match step {
-                PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
-                PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
-                PreparedStep::Boundary(boundary)
-                    if boundary.boundary.receipt.kind == BoundaryKind::Upgrade =>
-                {
-                    Err(conflict("an upgrade takes a spec with it").into())
-                }
-                PreparedStep::Boundary(boundary) => self.boundary(tx, boundary),
-                PreparedStep::Configure(change) => {
-                    self.write_waiting(tx)?;
-                    Ok(specs::configure(tx, &mut self.head, change)?)
-                }
-                PreparedStep::Upgrade(boundary, change) => {
-                    self.write_waiting(tx)?;
-                    self.check_boundary(tx, boundary)?;
-                    specs::upgrade(tx, &mut self.head, &boundary.boundary, change)?;
-                    self.boundary(tx, boundary)
-                }
-                PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
-            })?,
+            _ => tx.nested(|| self.write_step(tx, step))?,
         };
         let failure = match result {
             Ok(()) => return Ok(Ok(())),
@@ -260,6 +253,40 @@ impl<'a> Chain<'a> {
         };
         (self.head, self.waiting) = before;
         Ok(Err(failure))
+    }
+
+    fn write_step(&mut self, tx: &Tx<'_>, step: &'a PreparedStep) -> Result<(), StepError> {
+        match step {
+            PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
+            PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
+            PreparedStep::Boundary(boundary) => match boundary.boundary.receipt.kind {
+                BoundaryKind::Upgrade => Err(conflict("an upgrade takes a spec with it").into()),
+                BoundaryKind::Repair => Err(conflict("a repair takes a recovery with it").into()),
+                BoundaryKind::Init | BoundaryKind::Turn | BoundaryKind::DeadLetter => {
+                    self.boundary(tx, boundary)
+                }
+            },
+            PreparedStep::Configure(change) => {
+                self.write_waiting(tx)?;
+                Ok(specs::configure(tx, &mut self.head, change)?)
+            }
+            PreparedStep::Upgrade(boundary, change) => {
+                self.write_waiting(tx)?;
+                self.check_boundary(tx, boundary)?;
+                specs::upgrade(tx, &mut self.head, &boundary.boundary, change)?;
+                self.boundary(tx, boundary)
+            }
+            PreparedStep::Repair(boundary, commit) => {
+                self.write_waiting(tx)?;
+                self.check_boundary(tx, boundary)?;
+                let commit = commit.as_ref().ok_or_else(|| {
+                    conflict("the boundary is not a repair, or what moves the agent no recovery")
+                })?;
+                self.boundary(tx, boundary)?;
+                Ok(lifecycle::recovered(tx, &mut self.head, commit)?)
+            }
+            PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
+        }
     }
 
     /// Writes what is left: an accepted input that nothing ended, and the agent's row.
@@ -329,17 +356,24 @@ impl<'a> Chain<'a> {
     }
 
     fn checkpoint(&mut self, tx: &Tx<'_>, snapshot: &PackedSnapshot) -> Result<(), StepError> {
-        let place = (self.head.generation.0, self.head.revision.0);
-        if (snapshot.generation, snapshot.revision) != place {
-            return Err(self.head.stale().into());
-        }
-        let stored = snapshots::newest(tx.conn, self.head.key)?;
-        match stored.filter(|stored| (stored.generation, stored.revision) == place) {
-            Some(stored) if stored.digest == snapshot.digest => Ok(()),
-            Some(_) => {
+        let at = (snapshot.generation, snapshot.revision);
+        let Some((slot, stored)) = snapshots::of_boundary(tx.conn, self.head.key, at)? else {
+            return match at == (self.head.generation.0, self.head.revision.0) {
+                true => Ok(snapshots::write_beside(tx, &mut self.head, snapshot)?),
+                false => Err(self.head.stale().into()),
+            };
+        };
+        let digest = stored.digest;
+        match stored.unpack(&self.head.agent) {
+            Ok(_) if digest == snapshot.digest => Ok(()),
+            Ok(_) => {
                 Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
             }
-            None => Ok(snapshots::write_beside(tx, &mut self.head, snapshot)?),
+            // Damaged: whoever writes it once more has it from elsewhere.
+            Err(_) => {
+                let place = (self.head.key, slot, self.head.change());
+                Ok(snapshots::write(tx, place, snapshot)?)
+            }
         }
     }
 
@@ -381,6 +415,9 @@ impl<'a> Chain<'a> {
         }
         match &prepared.snapshot {
             None => Ok(()),
+            Some(snapshot) if prepared.boundary.receipt.kind == BoundaryKind::Repair => {
+                snapshots::write_over_damage(tx, &mut self.head, snapshot)
+            }
             Some(snapshot) if prepared.journal.is_some() => {
                 snapshots::write_beside(tx, &mut self.head, snapshot)
             }

@@ -142,37 +142,7 @@ pub(super) fn event_code(kind: EventKind) -> i64 {
 
 /// Reads an event's kind.
 pub(super) fn event_kind(code: i64) -> Fallible<EventKind> {
-    const KINDS: [EventKind; 28] = [
-        EventKind::HostJoined,
-        EventKind::HostGone,
-        EventKind::AgentCreated,
-        EventKind::LeaseAcquired,
-        EventKind::Fenced,
-        EventKind::AgentBroken,
-        EventKind::InputDeadLettered,
-        EventKind::OutputUndeliverable,
-        EventKind::PluginLoaded,
-        EventKind::PluginRemoved,
-        EventKind::Migration,
-        EventKind::HomeMoved,
-        EventKind::AgentPaused,
-        EventKind::AgentResumed,
-        EventKind::AgentRetiring,
-        EventKind::AgentRetired,
-        EventKind::AgentRespawned,
-        EventKind::AgentRecovered,
-        EventKind::AgentReset,
-        EventKind::AgentDeleted,
-        EventKind::AgentSuspended,
-        EventKind::InputsAbandoned,
-        EventKind::AgentUpgraded,
-        EventKind::SpecChanged,
-        EventKind::LabelsChanged,
-        EventKind::AgentStuck,
-        EventKind::StoreRestored,
-        EventKind::AgentImported,
-    ];
-    KINDS
+    EventKind::ALL
         .into_iter()
         .find(|kind| event_code(*kind) == code)
         .ok_or_else(|| corrupt(format!("event kind {code}")))
@@ -236,7 +206,7 @@ impl PackedSnapshot {
             token: snapshot.token.0,
             time_ms: snapshot.time_ms,
             plugin_version: snapshot.plugin_version.clone(),
-            digest: header_digest(snapshot, state_digest),
+            digest: snapshot.digest(state_digest),
             bytes: state.len() as u64,
             is_packed: packed.is_some(),
             state: packed.map_or_else(|| state.clone(), Bytes::from),
@@ -265,20 +235,9 @@ impl PackedSnapshot {
             state,
         };
         let is_whole =
-            snapshot.state.len() == size && header_digest(&snapshot, snapshot.state_digest()) == self.digest;
+            snapshot.state.len() == size && snapshot.digest(snapshot.state_digest()) == self.digest;
         if is_whole { Ok(snapshot) } else { Err(corrupt(format!("{what}: its digest does not match"))) }
     }
-}
-
-fn header_digest(snapshot: &Snapshot, state_digest: Digest) -> Digest {
-    Digest::of_parts([
-        &snapshot.generation.0.to_le_bytes()[..],
-        &snapshot.revision.0.to_le_bytes(),
-        &snapshot.token.0.to_le_bytes(),
-        &snapshot.time_ms.to_le_bytes(),
-        snapshot.plugin_version.as_bytes(),
-        &state_digest.0,
-    ])
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use godwit_core::id::{AgentId, Generation, Revision};
+use godwit_core::id::{AgentId, Generation, InputId, Revision};
 use godwit_core::journal::{JournalEntry, JournaledTurn};
 use godwit_core::receipt::Receipt;
+use godwit_core::store::StoreError;
 use rusqlite::{Connection, params};
 
 use super::codec::{Int, seal, unseal};
-use super::error::Fallible;
+use super::error::{Fail, Fallible};
 use super::inputs;
 use super::sql::{all, execute, exists, first};
 use super::writer::Tx;
@@ -86,6 +87,13 @@ pub(super) fn entry(
     )
 }
 
+/// Turns that can be run again, and what is wrong with those whose rows are damaged.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    pub(super) whole: BTreeMap<Revision, JournaledTurn>,
+    pub(super) damaged: BTreeMap<Revision, String>,
+}
+
 /// The entries of a generation behind a revision, each with the inputs that its receipt names and that are here.
 pub(super) fn turns_after(
     conn: &Connection,
@@ -93,26 +101,36 @@ pub(super) fn turns_after(
     generation: Generation,
     after: Revision,
     receipts: &[Receipt],
-) -> Fallible<BTreeMap<Revision, JournaledTurn>> {
+) -> Fallible<Turns> {
     let entries = all(
         conn,
         "SELECT revision, sealed FROM journal WHERE agent = ?1 AND generation = ?2 AND revision > ?3",
         params![key, Int(generation.0), Int(after.0)],
-        |row| {
-            let revision = Revision(row.get::<_, Int>(0)?.0);
-            let what = || format!("journal entry {revision} of agent {agent}");
-            Ok((revision, unseal::<JournalEntry>(&row.get::<_, Vec<u8>>(1)?, what)?))
-        },
+        |row| Ok((Revision(row.get::<_, Int>(0)?.0), row.get::<_, Vec<u8>>(1)?)),
     )?;
-    let mut turns = BTreeMap::new();
-    for (revision, entry) in entries {
+    let mut turns = Turns::default();
+    for (revision, sealed) in entries {
         let at = receipts.binary_search_by_key(&revision, |receipt| receipt.revision);
         let named = at.map_or(&[][..], |place| &receipts[place].inputs);
-        let mut found = Vec::with_capacity(named.len());
-        for id in named {
-            found.extend(inputs::by_id(conn, key, agent, *id)?.map(|stored| stored.input));
+        let what = || format!("journal entry {revision} of agent {agent}");
+        match unseal(&sealed, what).and_then(|entry| turn(conn, (key, agent), entry, named)) {
+            Ok(turn) => drop(turns.whole.insert(revision, turn)),
+            Err(Fail::Store(StoreError::Corrupt { what })) => drop(turns.damaged.insert(revision, what)),
+            Err(fail) => return Err(fail),
         }
-        turns.insert(revision, JournaledTurn { entry, inputs: found });
     }
     Ok(turns)
+}
+
+fn turn(
+    conn: &Connection,
+    (key, agent): (i64, &AgentId),
+    entry: JournalEntry,
+    named: &[InputId],
+) -> Fallible<JournaledTurn> {
+    let mut inputs = Vec::with_capacity(named.len());
+    for id in named {
+        inputs.extend(inputs::by_id(conn, key, agent, *id)?.map(|stored| stored.input));
+    }
+    Ok(JournaledTurn { entry, inputs })
 }

@@ -60,6 +60,16 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     Ok(standing(&head, abandoned))
 }
 
+/// Moves an agent that a boundary of the same step has repaired; the caller saves the head.
+pub(super) fn recovered(tx: &Tx<'_>, head: &mut Head, commit: &LifecycleCommit) -> Fallible<()> {
+    if head.lifecycle != *commit.from() {
+        return Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into());
+    }
+    write_lifecycle(tx, head.key, commit.next())?;
+    head.lifecycle = commit.next().clone();
+    append(tx, commit.events())
+}
+
 /// Whether the commit was made before: the token is the one that it raised.
 fn is_raised_already(head: &Head, owner: &Owner, commit: &LifecycleCommit) -> bool {
     let generation = match commit.is_generation_raised() {

@@ -68,6 +68,7 @@ fn weight(unit: &Unit) -> usize {
         Step::Checkpoint(snapshot) => snapshot.state.len(),
         Step::Boundary(boundary) => of_boundary(boundary),
         Step::Upgrade(upgrade) => of_boundary(&upgrade.boundary),
+        Step::Repair(repair) => of_boundary(&repair.boundary),
     };
     unit.steps.iter().map(of_step).sum()
 }

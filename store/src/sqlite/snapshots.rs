@@ -29,18 +29,19 @@ struct Kept {
     slot: Slot,
     at: (u64, u64),
     bytes: u64,
+    digest: Digest,
 }
 
 fn kept(conn: &Connection, key: i64) -> Fallible<Vec<Kept>> {
     let mut kept = all(
         conn,
-        "SELECT 0, generation, revision, bytes FROM snapshot WHERE agent = ?1
-         UNION ALL SELECT 1, generation, revision, bytes FROM snapshot_beside WHERE agent = ?1",
+        "SELECT 0, generation, revision, bytes, digest FROM snapshot WHERE agent = ?1
+         UNION ALL SELECT 1, generation, revision, bytes, digest FROM snapshot_beside WHERE agent = ?1",
         params![key],
         |row| {
             let at = (row.get::<_, Int>(1)?.0, row.get::<_, Int>(2)?.0);
             let slot = if row.get::<_, i64>(0)? == 0 { Slot::First } else { Slot::Second };
-            Ok(Kept { slot, at, bytes: row.get::<_, Int>(3)?.0 })
+            Ok(Kept { slot, at, bytes: row.get::<_, Int>(3)?.0, digest: Digest(row.get(4)?) })
         },
     )?;
     kept.sort_by_key(|kept| kept.at);
@@ -50,10 +51,11 @@ fn kept(conn: &Connection, key: i64) -> Fallible<Vec<Kept>> {
 /// The kept snapshots, oldest first.
 pub(super) fn list(conn: &Connection, key: i64) -> Fallible<Vec<KeptSnapshot>> {
     let kept = kept(conn, key)?.into_iter();
-    let listed = kept.map(|Kept { at, bytes, .. }| KeptSnapshot {
+    let listed = kept.map(|Kept { at, bytes, digest, .. }| KeptSnapshot {
         generation: Generation(at.0),
         revision: Revision(at.1),
         bytes,
+        digest,
     });
     Ok(listed.collect())
 }
@@ -72,12 +74,14 @@ pub(super) fn of_generation(
     }
 }
 
-/// The newest snapshot.
-pub(super) fn newest(conn: &Connection, key: i64) -> Fallible<Option<PackedSnapshot>> {
-    match kept(conn, key)?.last() {
-        None => Ok(None),
-        Some(kept) => in_slot(conn, key, kept.slot),
-    }
+/// The kept snapshot of a boundary, given by generation and revision, with its place.
+pub(super) fn of_boundary(
+    conn: &Connection,
+    key: i64,
+    at: (u64, u64),
+) -> Fallible<Option<(Slot, PackedSnapshot)>> {
+    let Some(kept) = kept(conn, key)?.into_iter().find(|kept| kept.at == at) else { return Ok(None) };
+    Ok(in_slot(conn, key, kept.slot)?.map(|packed| (kept.slot, packed)))
 }
 
 /// The snapshot in a slot.
@@ -143,10 +147,30 @@ pub(super) fn write(
 
 /// Writes a snapshot beside the newest one, and drops the journal entries that neither of them needs.
 pub(super) fn write_beside(tx: &Tx<'_>, head: &mut Head, snapshot: &PackedSnapshot) -> Fallible<()> {
-    let newest = kept(tx.conn, head.key)?.last().copied();
-    let slot = newest.map_or(Slot::First, |newest| newest.slot.other());
+    let kept = kept(tx.conn, head.key)?;
+    let slot = kept.last().map_or(Slot::First, |newest| newest.slot.other());
+    write_in(tx, head, (slot, &kept), snapshot)
+}
+
+/// As `write_beside`, but in the newest one's place when that one is damaged: the older one may be all that is left.
+pub(super) fn write_over_damage(tx: &Tx<'_>, head: &mut Head, snapshot: &PackedSnapshot) -> Fallible<()> {
+    let kept = kept(tx.conn, head.key)?;
+    let Some(newest) = kept.last() else { return write_in(tx, head, (Slot::First, &kept), snapshot) };
+    let packed = in_slot(tx.conn, head.key, newest.slot)?;
+    let is_sound = packed.is_some_and(|packed| packed.unpack(&head.agent).is_ok());
+    let slot = if is_sound { newest.slot.other() } else { newest.slot };
+    write_in(tx, head, (slot, &kept), snapshot)
+}
+
+/// Writes a snapshot that is newer than the kept ones, and drops the journal entries that none needs then.
+fn write_in(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    (slot, kept): (Slot, &[Kept]),
+    snapshot: &PackedSnapshot,
+) -> Fallible<()> {
     let place = (head.key, slot, head.change());
     write(tx, place, snapshot)?;
-    let oldest = newest.map_or((snapshot.generation, snapshot.revision), |newest| newest.at);
-    journal::prune(tx, head.key, oldest)
+    let oldest = kept.iter().find(|kept| kept.slot != slot);
+    journal::prune(tx, head.key, oldest.map_or((snapshot.generation, snapshot.revision), |kept| kept.at))
 }

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | I1 | nothing waits once all is quiet; every acknowledged input is there and ended as its client was told; places have no gap |
 //! | I2 | at most one turn names an input, and each that ended is named; one key is one input; nobody invented inputs |
-//! | I3 | receipts stand without gap, each names the computed digest of the one before, the row names the last |
+//! | I3 | receipts stand without gap and say what a receipt of their kind says, each names the computed digest of the one before, the row names the last |
 //! | I4 | tokens never fall, and nothing commits under one that was succeeded; one token belongs to one incarnation of one host |
 //! | I5 | what clients were told and what receivers got is what the receipts' turns made, and nothing else |
 //! | I6 | each receiver has each message once, in the order of commits |
@@ -24,6 +24,7 @@ const CONSUMED: u64 = 2;
 const DEAD_LETTERED: u64 = 3;
 const TURN: u64 = 1;
 const DEAD_LETTER: u64 = 2;
+const REPAIR: u64 = 4;
 
 /// All that is known after a run.
 #[derive(Debug, Clone, Default)]
@@ -112,6 +113,12 @@ fn chain(agent: &AgentRows) -> Vec<String> {
         let columns = (*generation, *revision, receipt.kind, receipt.token, receipt.incarnation);
         if columns != (body.generation, body.revision, body.kind, body.token, body.incarnation) {
             found.push(format!("receipt {revision} says otherwise than its row: {body:?}"));
+        }
+        if ![TURN, DEAD_LETTER].contains(&body.kind) && !body.inputs.is_empty() {
+            found.push(format!("receipt {revision} of kind {} names inputs", body.kind));
+        }
+        if body.kind > REPAIR || (body.kind == REPAIR && !(body.has_state && body.has_from)) {
+            found.push(format!("receipt {revision} of kind {} does not say what it did", body.kind));
         }
         if before.is_some_and(|before| before.token > receipt.token) {
             found.push(format!("the token falls to {} at receipt {revision}", receipt.token));

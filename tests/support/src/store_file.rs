@@ -92,8 +92,12 @@ pub struct ReceiptBody {
     pub host: [u8; 32],
     /// Its incarnation.
     pub incarnation: u64,
+    /// Whether it names a state.
+    pub has_state: bool,
     /// Digest of the receipt before.
     pub parent: [u8; 32],
+    /// Whether it names what was given up.
+    pub has_from: bool,
 }
 
 /// An input's plain columns.
@@ -218,8 +222,7 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 impl ReceiptBody {
-    /// Reads a receipt's bytes: postcard, fields in the order in which the product documents them. What follows the parent
-    /// is not looked at.
+    /// Reads a receipt's bytes: postcard, fields in the order in which the product documents them.
     ///
     /// # Errors
     /// When they end too early.
@@ -242,10 +245,28 @@ impl ReceiptBody {
         bytes.take(32)?; // plugin
         bytes.varint()?; // spec revision
         bytes.take(32)?; // effects
-        bytes.skip_digest()?; // state
-        bytes.skip_digest()?; // journal
+        let has_state = bytes.digest()?;
+        bytes.digest()?; // journal
         let parent = bytes.array()?;
-        Ok(Self { agent, generation, revision, kind, inputs, token, host, incarnation, parent })
+        bytes.varint()?; // elapsed
+        if bytes.is_some()? {
+            bytes.varint()?; // fuel
+        }
+        bytes.varint()?; // time
+        let has_from = bytes.digest()?;
+        Ok(Self {
+            agent,
+            generation,
+            revision,
+            kind,
+            inputs,
+            token,
+            host,
+            incarnation,
+            has_state,
+            parent,
+            has_from,
+        })
     }
 }
 
@@ -264,13 +285,22 @@ impl<'a> Bytes<'a> {
         Ok(self.take(32)?.try_into()?)
     }
 
-    /// An optional digest.
-    fn skip_digest(&mut self) -> Result<()> {
+    /// The mark of an optional value.
+    fn is_some(&mut self) -> Result<bool> {
         match self.take(1)? {
-            [0] => Ok(()),
-            [1] => self.take(32).map(drop),
+            [0] => Ok(false),
+            [1] => Ok(true),
             other => bail!("{other:?} is neither none nor some"),
         }
+    }
+
+    /// Whether there is an optional digest, which is passed.
+    fn digest(&mut self) -> Result<bool> {
+        let is_there = self.is_some()?;
+        if is_there {
+            self.take(32)?;
+        }
+        Ok(is_there)
     }
 
     fn counted(&mut self) -> Result<&'a [u8]> {

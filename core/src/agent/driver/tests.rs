@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::agent::GuestPool;
 use crate::guest::GuestLoader;
-use crate::id::{HostId, Incarnation};
+use crate::id::{FencingToken, HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::spec::{Durability, Spec};
@@ -20,6 +20,7 @@ use crate::time::{Clock, SystemClock};
 mod flight;
 mod journal;
 mod query;
+mod recover;
 
 struct World {
     env: AgentEnv,

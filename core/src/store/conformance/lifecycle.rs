@@ -175,7 +175,7 @@ async fn who_accepts_is_asked_in_the_accepting_transaction(world: World) {
 }
 
 async fn who_runs_is_asked_in_the_committing_transaction(world: World) {
-    let kinds = [BoundaryKind::Init, BoundaryKind::Turn, BoundaryKind::DeadLetter, BoundaryKind::Repair];
+    let kinds = [BoundaryKind::Init, BoundaryKind::Turn, BoundaryKind::DeadLetter];
     for (number, (verbs, state)) in ways().into_iter().enumerate() {
         for kind in kinds {
             let desk = desk_in(&world, &format!("a{number}-{}", kind.name()), &verbs).await;

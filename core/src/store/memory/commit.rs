@@ -123,8 +123,12 @@ impl Tables {
             Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
             Step::Configure(change) => Ok(self.configure(owner, change, now_ms)?),
             Step::Upgrade(upgrade) => Ok(self.upgrade(owner, *upgrade, now_ms)?),
+            Step::Repair(repair) => Ok(self.repair(owner, *repair, now_ms)?),
             Step::Boundary(boundary) if boundary.receipt.kind == BoundaryKind::Upgrade => {
                 Err(conflict("an upgrade takes a spec with it").into())
+            }
+            Step::Boundary(boundary) if boundary.receipt.kind == BoundaryKind::Repair => {
+                Err(conflict("a repair takes a recovery with it").into())
             }
             Step::Boundary(boundary) => {
                 check_boundary(rows, owner, &boundary)?;
@@ -364,18 +368,14 @@ fn write_attempts(rows: &mut AgentRows, attempts: &[Attempt]) -> Result<(), Stor
 
 fn write_checkpoint(rows: &mut AgentRows, snapshot: Snapshot) -> Result<(), StoreError> {
     let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
-    if at(&snapshot) != (rows.portable().generation, rows.portable().revision) {
-        return Err(stale(rows));
-    }
-    match rows.newest_snapshot() {
-        Some((_, stored)) if *stored == snapshot => Ok(()),
-        Some((_, stored)) if at(stored) == at(&snapshot) => {
-            Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)))
-        }
-        _ => {
+    match rows.snapshots().into_iter().find(|stored| at(stored) == at(&snapshot)) {
+        Some(stored) if *stored == snapshot => Ok(()),
+        Some(_) => Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision))),
+        None if at(&snapshot) == (rows.portable().generation, rows.portable().revision) => {
             keep_snapshot(rows, snapshot);
             Ok(())
         }
+        None => Err(stale(rows)),
     }
 }
 
@@ -487,6 +487,7 @@ pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u
     }
     match (snapshot, journal) {
         (None, None) => {}
+        (Some(snapshot), None) if receipt.kind == BoundaryKind::Repair => keep_snapshot(rows, snapshot),
         (Some(snapshot), None) => rows.put(Row::Snapshot { slot: Slot::First, snapshot }),
         (snapshot, Some(entry)) => {
             let Receipt { generation, revision, .. } = receipt;

@@ -7,8 +7,9 @@ use crate::input::{AbandonReason, InputEvent, Outcome};
 use crate::lease::GrantCause;
 use crate::lifecycle::{Lifecycle, LifecycleCommit, OpenInputs, TokenMove, Verb};
 use crate::store::agent::{Home, NewAgent, StoredInput};
-use crate::store::commit::{Owner, Standing};
+use crate::store::commit::{Owner, Repair, Standing};
 use crate::store::error::StoreError;
+use crate::store::memory::commit::{check_boundary, write_boundary};
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, lease};
 use crate::store::rows::Row;
@@ -62,6 +63,25 @@ impl Tables {
         }
         self.append(commit.events().iter().cloned());
         Ok(self.standing(owner, ending.len() as u64))
+    }
+
+    /// A boundary of kind `Repair`, and the recovery that it is part of.
+    pub(super) fn repair(&mut self, owner: &Owner, repair: Repair, now_ms: u64) -> Result<(), StoreError> {
+        let rows = self.at_home(&owner.agent)?;
+        check_boundary(rows, owner, &repair.boundary)?;
+        if !repair.is_sound() {
+            return Err(conflict("the boundary is not a repair, or what moves the agent no recovery"));
+        }
+        let Repair { boundary, commit } = repair;
+        let state = &rows.portable().lifecycle;
+        if state != commit.from() {
+            return Err(StoreError::Lifecycle { state: state.clone() });
+        }
+        let events = write_boundary(rows, boundary, now_ms);
+        rows.update(|portable| portable.lifecycle = commit.next().clone());
+        self.append(events);
+        self.append(commit.events().iter().cloned());
+        Ok(())
     }
 
     /// Whether the commit was made before: the token is the one that it raised.

@@ -382,6 +382,7 @@ impl Tables {
             snapshot: snapshot.cloned(),
             receipts: rows.receipts_from(generation, from).cloned().collect(),
             journal: rows.journal_after(generation, from),
+            damaged: BTreeMap::new(),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use godwit_core::agent::recover::Recovery;
 use godwit_core::id::{Generation, Revision};
 use godwit_core::input::{AbandonReason, InputState};
 use godwit_core::output::{OutputState, UndeliverableReason};
@@ -307,7 +308,7 @@ async fn what_the_table_does_not_allow_is_refused_by_name() {
     let World { hosts, .. } = two_hosts().await;
     create(&hosts[0], "a").await;
     act(&hosts[0], "a", VerbCall::Pause, "paused").await;
-    let refused = verb(&hosts[0], "a", VerbCall::Recover).await;
+    let refused = verb(&hosts[0], "a", VerbCall::Recover(Recovery::default())).await;
     let Err(CallError::Illegal(illegal)) = refused else { panic!("{refused:?}") };
     assert_eq!((illegal.state.as_str(), illegal.verb.as_str()), ("paused", "recover"));
     let unknown = verb(&hosts[0], "nobody", VerbCall::Pause).await;

@@ -193,3 +193,33 @@ fn code_changes_at_an_upgrade_only() {
     let head = relink(&mut older);
     check(&older, head, &["an older spec"]);
 }
+
+#[test]
+fn a_repair_is_counted_and_says_what_it_took() {
+    let repaired = |alter: fn(&mut Receipt)| {
+        let mut receipts = chain(4);
+        let repair = &mut receipts[2];
+        (repair.kind, repair.from, repair.state) =
+            (BoundaryKind::Repair, Some(Digest([1; 32])), Some(Digest([2; 32])));
+        repair.inputs.clear();
+        alter(repair);
+        for index in 1..receipts.len() {
+            receipts[index].parent = receipts[index - 1].digest();
+        }
+        let head = receipts[3].digest();
+        (receipts, head)
+    };
+    let (good, head) = repaired(|_| {});
+    check(&good, head, &[]);
+    let wrong: [fn(&mut Receipt); 3] = [
+        |repair| repair.from = None,
+        |repair| repair.state = None,
+        |repair| repair.inputs.push(InputId([9; 16])),
+    ];
+    for alter in wrong {
+        let (silent, head) = repaired(alter);
+        check(&silent, head, &["repair 3 names no state"]);
+    }
+    let (other, head) = repaired(|repair| repair.plugin = Digest([9; 32]));
+    check(&other, head, &["receipt 3 ran another plugin", "receipt 4 ran another plugin"]);
+}

@@ -1,6 +1,13 @@
 //! Damaged bytes are refused and named, never served.
 
-use godwit_core::store::{Page, RuntimeStore, StoreError};
+use godwit_core::digest::Digest;
+use godwit_core::id::Revision;
+use godwit_core::journal::JournalEntry;
+use godwit_core::lifecycle::Verb;
+use godwit_core::receipt::BoundaryKind;
+use godwit_core::store::{
+    BrokenReason, Lifecycle, LifecycleCommit, Page, Repair, RuntimeStore, Step, StoreError, Unit,
+};
 
 use super::fixture::{Desk, Place, done, message, plugin};
 use crate::sqlite::{SqliteMode, SqliteStore};
@@ -139,4 +146,108 @@ async fn a_damaged_page_is_found_in_the_file() {
     let store = SqliteStore::open_read_only(&place.path()).unwrap();
     let found = store.check_file().await.unwrap();
     assert!(!found.is_empty(), "the page is found");
+}
+
+/// An agent with snapshots of revisions 1 and 3, the newer one beside, and a tail of one journaled turn behind it.
+async fn journaled(store: &SqliteStore) -> Desk {
+    let mut desk = Desk::new(store, "a").await;
+    desk.asked(store, b"first", b"one").await;
+    for state in [None, Some(&b"three"[..]), None] {
+        let (input, base) = (message(&desk.owner.agent, b"ask"), desk.revision);
+        let (seq, id) = (desk.next_seq, input.input.id);
+        desk.next_seq = seq.next();
+        let head = desk.head;
+        let mut boundary = desk.boundary(&[(seq, id)], state.unwrap_or_default());
+        let entry = JournalEntry { attempt: 1, seed: [1; 32], answers: Vec::new() };
+        boundary.receipt.journal = Some(entry.digest());
+        boundary.journal = Some(entry);
+        if state.is_none() {
+            (boundary.snapshot, boundary.receipt.state) = (None, None);
+        }
+        boundary.receipt.parent = head;
+        desk.head = boundary.receipt.digest();
+        let steps = vec![Step::Accept { input: Box::new(input), seq }, Step::Boundary(Box::new(boundary))];
+        let unit = Unit { owner: desk.owner.clone(), base, steps };
+        assert_eq!(store.commit_turns(unit).await, done(2));
+    }
+    desk
+}
+
+async fn kept(store: &SqliteStore, desk: &Desk) -> Vec<u64> {
+    let kept = store.kept_snapshots(&desk.owner.agent).await.unwrap();
+    kept.iter().map(|kept| kept.revision.0).collect()
+}
+
+#[tokio::test]
+async fn a_damaged_snapshot_is_written_once_more_in_its_place() {
+    for column in ["state", "digest"] {
+        let place = Place::new();
+        let store = place.open(SqliteMode::Exclusive);
+        let desk = journaled(&store).await;
+        let agent = &desk.owner.agent;
+        let newest = store.image(agent, None).await.unwrap().unwrap().snapshot.unwrap();
+        assert_eq!((newest.revision, kept(&store, &desk).await), (Revision(3), vec![1, 3]));
+        flip(&place, "snapshot_beside", column, "true", 2);
+        assert!(is_corrupt(store.image(agent, None).await, "snapshot of agent a"));
+        let older = store.image(agent, Some(Revision(1))).await.unwrap().unwrap();
+        assert_eq!((older.check(), older.journal.len()), (Ok(()), 3), "the older one leads to the head");
+        let steps = vec![Step::Checkpoint(newest.clone())];
+        let unit = Unit { owner: desk.owner.clone(), base: desk.revision, steps };
+        for _ in 0..2 {
+            assert_eq!(store.commit_turns(unit.clone()).await, done(1));
+            assert_eq!(kept(&store, &desk).await, [1, 3]);
+            let image = store.image(agent, None).await.unwrap().unwrap();
+            assert_eq!((image.check(), image.snapshot.as_ref()), (Ok(()), Some(&newest)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_repair_takes_the_place_of_a_damaged_snapshot_and_leaves_the_sound_one() {
+    for is_damaged in [false, true] {
+        let place = Place::new();
+        let store = place.open(SqliteMode::Exclusive);
+        let mut desk = journaled(&store).await;
+        if is_damaged {
+            flip(&place, "snapshot_beside", "state", "true", 2);
+        }
+        let broken = Lifecycle::Broken(BrokenReason::Forked);
+        let plan = |from, verb| LifecycleCommit::plan(&desk.owner.agent, from, verb, 1).unwrap();
+        let (down, up) =
+            (plan(&Lifecycle::Active, &Verb::Break(BrokenReason::Forked)), plan(&broken, &Verb::Recover));
+        store.commit_lifecycle(&desk.owner, down).await.unwrap();
+        let base = desk.revision;
+        let mut boundary = desk.boundary(&[], b"accepted");
+        boundary.receipt.kind = BoundaryKind::Repair;
+        boundary.receipt.from = Some(Digest::ZERO);
+        let steps = vec![Step::Repair(Box::new(Repair { boundary, commit: up }))];
+        let unit = Unit { owner: desk.owner.clone(), base, steps };
+        assert_eq!(store.commit_turns(unit).await, done(1));
+        let sound = if is_damaged { 1 } else { 3 };
+        assert_eq!(kept(&store, &desk).await, [sound, 5]);
+        for at in [sound, 5] {
+            let image = store.image(&desk.owner.agent, Some(Revision(at))).await.unwrap().unwrap();
+            assert_eq!((image.base(), image.check_chain()), (Revision(at), Ok(())));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_turn_of_the_journal_is_named_and_the_others_are_read() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let desk = journaled(&store).await;
+    let image = async |at| store.image(&desk.owner.agent, Some(Revision(at))).await.unwrap().unwrap();
+    for (table, column, row, named) in
+        [("journal", "sealed", "revision = 2", "journal entry 2"), ("input", "body", "seq = 2", "input 2")]
+    {
+        flip(&place, table, column, row, 20);
+        let older = image(1).await;
+        assert_eq!(older.journal.keys().map(|at| at.0).collect::<Vec<_>>(), [3, 4]);
+        assert!(older.check().unwrap_err().contains(named), "{:?}", older.check());
+        assert_eq!(older.first_obstacle().unwrap().0.revision, Revision(2));
+        assert_eq!((older.check_chain(), image(3).await.check()), (Ok(()), Ok(())));
+        flip(&place, table, column, row, 20);
+        assert_eq!(image(1).await.check(), Ok(()));
+    }
 }

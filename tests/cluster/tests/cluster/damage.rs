@@ -19,7 +19,13 @@ const HEALTHY: &str = "healthy";
 const OLD_REVISION: u64 = 2;
 
 /// Flips one bit in the middle of a stored value.
-fn flip(file: &Connection, table: &str, column: &str, agent: &str, revision: Option<u64>) -> Result<()> {
+pub(crate) fn flip(
+    file: &Connection,
+    table: &str,
+    column: &str,
+    agent: &str,
+    revision: Option<u64>,
+) -> Result<()> {
     let row = format!(
         "agent = (SELECT key FROM agent WHERE id = '{agent}'){}",
         revision.map_or(String::new(), |revision| format!(" AND revision = {revision}"))

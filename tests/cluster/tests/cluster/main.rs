@@ -17,6 +17,7 @@ mod operations;
 mod planted;
 mod query;
 mod requests;
+mod recover;
 mod room;
 mod stale;
 mod timers;

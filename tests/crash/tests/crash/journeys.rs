@@ -31,6 +31,8 @@ pub(crate) enum Way {
     Move(Stores),
     /// Agents leave in files, and the host that takes them in dies.
     Import,
+    /// An agent's newest snapshot is damaged while nobody looks, and the host dies while it recovers from the older one.
+    Recover,
 }
 
 /// Between which hosts an agent moves.
@@ -75,6 +77,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("outbox.", Way::Work(&[Pay, Pay, Relay, Request]), 40),
     ("peers.", Way::Work(&[Peers, Count]), 10),
     ("plugin.", Way::Work(&[Upload, Count]), 1),
+    ("recover.", Way::Recover, 1),
     ("respec.", Way::Work(&[Change, Count]), 4),
     ("session.after-bury", Way::TakeOver, 1),
     ("session.after-join", Way::Restart, 1),

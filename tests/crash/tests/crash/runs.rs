@@ -1,13 +1,16 @@
 //! One run: a host with one failpoint armed dies, comes back, and is judged.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::cluster::Folder;
 use godwit_support::host::{Host, is_abort};
 use godwit_support::random::Random;
+use reqwest::Method;
+use rusqlite::Connection;
 
 use crate::jobs::{self, Job};
 use crate::journeys::{Journey, Way};
@@ -65,6 +68,7 @@ impl Cell {
             }
             Way::End => self.at_work(template.host(folder.path(), "a", always)?, BUSY, &armed, true).await,
             Way::Restart => self.restart(template.host(folder.path(), "a", always)?, &armed).await,
+            Way::Recover => self.recover(template.host(folder.path(), "a", always)?, &armed).await,
             Way::FirstStart => self.first_start(newcomer(folder.path())?, &armed).await,
             Way::TakeOver => pairs::take_over(self, template, &folder, &armed).await,
             Way::Import => pairs::import(self, template, &folder, &armed).await,
@@ -116,6 +120,30 @@ impl Cell {
         conclude(&scene, vec![recovery], &[&host]).await
     }
 
+    /// What comes out of the older snapshot is judged as if nothing had been damaged.
+    async fn recover(&self, mut host: Host, armed: &[(&str, &str)]) -> Result<Outcome> {
+        const PATIENT: &str = "counter-0";
+        start(&mut host, &[]).await?;
+        let scene = Arc::new(Scene::new(vec![host.client()], self.seed));
+        let clients = jobs::start(&scene, BUSY);
+        scene.progress(AFTERWARDS).await?;
+        host.client().verb(PATIENT, "checkpoint").await?;
+        scene.progress(AFTERWARDS * 2).await?;
+        jobs::finish(&scene, clients).await?;
+        host.client().settled(PATIENT, SOON).await?;
+        host.kill().await?;
+        damage_newest_snapshot(&host.ready().store_path(), PATIENT)?;
+        start(&mut host, armed).await?;
+        let refused = host.client().ask(PATIENT, "get", None).await;
+        ensure!(refused.answer().is_none(), "it answers from damaged state: {refused:?}");
+        // The answer dies with the host.
+        drop(recovered(&host, PATIENT).await);
+        host.died(SOON).await.with_context(|| format!("{} was not reached", self.failpoint))?;
+        let recovery = start(&mut host, &[]).await?;
+        recovered(&host, PATIENT).await?;
+        conclude(&scene.at(vec![host.client()]), vec![recovery], &[&host]).await
+    }
+
     async fn first_start(&self, mut host: Host, armed: &[(&str, &str)]) -> Result<Outcome> {
         host.dies_at_start(armed).await.with_context(|| format!("{} was not reached", self.failpoint))?;
         let recovery = start(&mut host, &[]).await?;
@@ -131,6 +159,39 @@ impl Cell {
         jobs::finish(&scene, clients).await?;
         conclude(&scene, vec![recovery], &[&host]).await
     }
+}
+
+/// Flips a bit of the newest snapshot of an agent.
+fn damage_newest_snapshot(file: &Path, agent: &str) -> Result<()> {
+    let file = Connection::open(file)?;
+    let newest = |table: &str| {
+        let of_agent = format!("FROM {table} WHERE agent = (SELECT key FROM agent WHERE id = ?1)");
+        let row = file.query_row(&format!("SELECT revision, state {of_agent}"), [agent], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
+        });
+        row.map(|(revision, state)| (revision, table.to_owned(), state))
+    };
+    let (_, table, mut state) = newest("snapshot")?.max(newest("snapshot_beside")?);
+    state[0] ^= 1;
+    let sql = format!("UPDATE {table} SET state = ?1 WHERE agent = (SELECT key FROM agent WHERE id = ?2)");
+    ensure!(file.execute(&sql, rusqlite::params![state, agent])? == 1, "one snapshot is damaged");
+    Ok(())
+}
+
+/// Recovers an agent in the first way that the host names; without accepting another state.
+async fn recovered(host: &Host, agent: &str) -> Result<()> {
+    let mut query = String::new();
+    for _ in 0..2 {
+        let path = format!("/v1/agents/{agent}/recover{query}");
+        let reply = host.client().call(Method::POST, &path, None).await?;
+        if reply.status == 200 {
+            return Ok(());
+        }
+        let way = &reply.body["ways"][0];
+        ensure!(way["accept_state"] == false, "nothing leads to the head: {}", reply.body);
+        query = way["from"].as_str().map_or(String::new(), |from| format!("?from={from}"));
+    }
+    bail!("{agent} is not recovered as the host said")
 }
 
 /// Starts a host that may die at once. Answers whether it got ready.

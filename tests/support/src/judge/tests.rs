@@ -35,7 +35,9 @@ fn agent(id_of: &str, turns: &[Turn<'_>]) -> (AgentRows, Vec<Input>) {
             token: 1,
             host: [7; 32],
             incarnation: 3,
+            has_state: false,
             parent: if revision == 1 { [0; 32] } else { digest(revision - 1) },
+            has_from: false,
         };
         let (digest, computed) = (digest(revision), digest(revision));
         ReceiptRow { generation: 1, revision, kind, token: 1, incarnation: 3, digest, computed, body }
@@ -193,6 +195,14 @@ const PLANTS: &[Plant] = &[
     ("another parent", |e| rows(e, "relay-0").receipts[2].body.parent = [9; 32]),
     ("bytes that are not those of the digest", |e| rows(e, "relay-0").receipts[2].computed = [9; 32]),
     ("a row that says otherwise than its bytes", |e| rows(e, "relay-0").receipts[2].body.revision = 9),
+    ("a turn's inputs under another kind of receipt", |e| {
+        let receipt = &mut rows(e, "relay-0").receipts[2];
+        (receipt.kind, receipt.body.kind) = (3, 3);
+    }),
+    ("a repair that does not say what it took", |e| {
+        let receipt = &mut rows(e, "relay-0").receipts[0];
+        (receipt.kind, receipt.body.kind, receipt.body.has_state) = (4, 4, true);
+    }),
     ("a falling token", |e| {
         let receipt = &mut rows(e, "relay-0").receipts[1];
         (receipt.token, receipt.body.token) = (5, 5);

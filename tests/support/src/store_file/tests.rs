@@ -21,6 +21,7 @@ fn written() -> Vec<u8> {
     bytes.push(0); // journal
     bytes.extend([9; 32]); // parent
     bytes.extend([1, 0, 2]); // elapsed, fuel, time
+    bytes.push(0); // from
     bytes
 }
 
@@ -36,7 +37,9 @@ fn a_receipt_is_read() {
         token: 9,
         host: [3; 32],
         incarnation: 4,
+        has_state: true,
         parent: [9; 32],
+        has_from: false,
     };
     assert_eq!(body, expected);
 }
