@@ -14,13 +14,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::chain::{Author, Chain, Head};
-use crate::agent::loading::{Unloadable, ensure_loaded, state_reader};
+use crate::agent::loading::{Unloadable, ensure_loaded, guest_request, is_held, state_reader};
 use crate::agent::rebuild::RebuildError;
-use crate::agent::{AgentEnv, Notice};
+use crate::agent::{AgentEnv, Notice, Overlay};
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
-use crate::guest::{GuestRequest, Interrupt};
+use crate::guest::Interrupt;
 use crate::id::Revision;
 use crate::lease::{Lease, LeaseGuard};
 use crate::lifecycle::{LifecycleCommit, Verb};
@@ -204,8 +204,7 @@ fn stopping(error: impl ToString) -> Obstacle {
 impl<'a> Patient<'a> {
     async fn open(env: &'a AgentEnv, lease: &'a Lease, guard: LeaseGuard) -> Result<Self, RecoverError> {
         let row = env.store.agent(&lease.agent).await?.ok_or(StoreError::NoAgent)?;
-        let is_ours = row.holder.is_some_and(|holder| holder.incarnation == lease.incarnation);
-        if row.token != lease.token || !is_ours {
+        if !is_held(&row, lease) {
             return Err(StoreError::Fenced { current: row.token, holder: row.holder }.into());
         }
         let mut kept = env.store.kept_snapshots(&lease.agent).await?;
@@ -251,14 +250,8 @@ impl<'a> Patient<'a> {
             Err(Unloadable::Store(error)) => return Err(error.into()),
             Err(Unloadable::Missing(what)) => return Err(unloadable(what)),
         }
-        let request = GuestRequest {
-            state: state_reader(self.env.store.clone(), agent.clone()),
-            agent: agent.clone(),
-            spec: Arc::new(image.spec.clone()),
-            grants: plugin.grants.iter().cloned().collect(),
-            guard: self.guard.clone(),
-            interrupt: Interrupt::default(),
-        };
+        let state = state_reader(self.env.store.clone(), agent.clone());
+        let request = guest_request(&image, self.guard.clone(), state, Interrupt::default());
         let behind = |kept: &&KeptSnapshot| kept.revision > image.base();
         let newer = self.kept.iter().filter(behind).copied().collect();
         let story = Arc::new(Story { newer, image, plugin_version: plugin.version });
@@ -357,7 +350,8 @@ impl<'a> Patient<'a> {
             .with("expected", misfit.expected)
             .with("accepted", accepted)
             .with("turns_left_out", turns_left_out);
-        let mut chain = Chain::new(Arc::new(self.author(&story)), &head);
+        let rows = Overlay::new(state_reader(self.env.store.clone(), self.lease.agent.clone()));
+        let mut chain = Chain::new(Arc::new(self.author(&story)), &head, rows);
         chain.push_repair(commit, misfit.expected, end.state, now_ms, event);
         let Unit { steps, .. } = chain.unit();
         self.commit(steps).await?;

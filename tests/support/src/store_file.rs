@@ -216,6 +216,27 @@ fn fill(file: &Connection, key: i64, agent: &mut AgentRows) -> Result<()> {
     Ok(())
 }
 
+/// Flips a bit of an agent's newest snapshot, of two that are kept. No host may have the file open.
+///
+/// # Errors
+/// When there are not two, or the file can't be written.
+pub fn damage_newest_snapshot(path: &Path, agent: &str) -> Result<()> {
+    let file = Connection::open(path)?;
+    let in_table = |table: &'static str| {
+        let sql = format!(
+            "SELECT revision, state FROM {table} WHERE agent = (SELECT key FROM agent WHERE id = ?1)"
+        );
+        let row = file.query_row(&sql, [agent], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?)));
+        row.map(|(revision, state)| (revision, table, state))
+            .with_context(|| format!("no {table} of {agent}"))
+    };
+    let (_, table, mut state) = in_table("snapshot")?.max(in_table("snapshot_beside")?);
+    state[0] ^= 1;
+    let sql = format!("UPDATE {table} SET state = ?1 WHERE agent = (SELECT key FROM agent WHERE id = ?2)");
+    ensure!(file.execute(&sql, rusqlite::params![state, agent])? == 1, "one snapshot is damaged");
+    Ok(())
+}
+
 /// Lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

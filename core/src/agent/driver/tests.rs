@@ -13,7 +13,7 @@ use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, Reply
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::spec::{Durability, Spec};
 use crate::store::memory::MemoryStore;
-use crate::store::{AcceptError, NewAgent, RuntimeStore, SessionRequest};
+use crate::store::{AcceptError, AgentRow, NewAgent, RuntimeStore, SessionRequest};
 use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
 
@@ -119,6 +119,19 @@ impl World {
             traceparent: None,
             delivery: None,
         }
+    }
+
+    async fn row(&self) -> AgentRow {
+        self.env.store.agent(&self.agent).await.unwrap().unwrap()
+    }
+
+    async fn change(&self, verb: &Verb) {
+        let lease = self.grant().await.lease;
+        let Lease { agent, generation, token, incarnation, .. } = lease;
+        let owner = Owner { agent, generation, incarnation, token };
+        let from = self.row().await.lifecycle;
+        let commit = LifecycleCommit::plan(&self.agent, &from, verb, 1).unwrap();
+        self.env.store.commit_lifecycle(&owner, commit).await.unwrap();
     }
 
     async fn ask(&self, handle: &Handle, text: &str) -> Answer {

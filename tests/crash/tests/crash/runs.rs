@@ -1,6 +1,5 @@
 //! One run: a host with one failpoint armed dies, comes back, and is judged.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use godwit_support::binaries;
 use godwit_support::cluster::Folder;
 use godwit_support::host::{Host, is_abort};
 use godwit_support::random::Random;
+use godwit_support::store_file::damage_newest_snapshot;
 use reqwest::Method;
-use rusqlite::Connection;
 
 use crate::jobs::{self, Job};
 use crate::journeys::{Journey, Way};
@@ -159,23 +158,6 @@ impl Cell {
         jobs::finish(&scene, clients).await?;
         conclude(&scene, vec![recovery], &[&host]).await
     }
-}
-
-/// Flips a bit of the newest snapshot of an agent.
-fn damage_newest_snapshot(file: &Path, agent: &str) -> Result<()> {
-    let file = Connection::open(file)?;
-    let newest = |table: &str| {
-        let of_agent = format!("FROM {table} WHERE agent = (SELECT key FROM agent WHERE id = ?1)");
-        let row = file.query_row(&format!("SELECT revision, state {of_agent}"), [agent], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        });
-        row.map(|(revision, state)| (revision, table.to_owned(), state))
-    };
-    let (_, table, mut state) = newest("snapshot")?.max(newest("snapshot_beside")?);
-    state[0] ^= 1;
-    let sql = format!("UPDATE {table} SET state = ?1 WHERE agent = (SELECT key FROM agent WHERE id = ?2)");
-    ensure!(file.execute(&sql, rusqlite::params![state, agent])? == 1, "one snapshot is damaged");
-    Ok(())
 }
 
 /// Recovers an agent in the first way that the host names; without accepting another state.

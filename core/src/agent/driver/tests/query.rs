@@ -4,9 +4,7 @@ use super::*;
 use crate::agent::Interrupted;
 use crate::agent::query::{Queried, QueryError, query};
 use crate::input::{FaultKind, Reply};
-use crate::lifecycle::LifecycleCommit;
 use crate::limits::QUERIES_PER_AGENT_MAX;
-use crate::store::AgentRow;
 use crate::testing::scripted::MUTE;
 
 /// Longer than any query takes, shorter than a guest that hangs.
@@ -20,19 +18,6 @@ impl World {
 
     async fn says(&self, text: &str) -> String {
         said(&self.query(text).await.expect("an answer").reply)
-    }
-
-    async fn row(&self) -> AgentRow {
-        self.env.store.agent(&self.agent).await.unwrap().unwrap()
-    }
-
-    async fn change(&self, verb: &Verb) {
-        let lease = self.grant().await.lease;
-        let Lease { agent, generation, token, incarnation, .. } = lease;
-        let owner = Owner { agent, generation, incarnation, token };
-        let from = self.row().await.lifecycle;
-        let commit = LifecycleCommit::plan(&self.agent, &from, verb, 1).unwrap();
-        self.env.store.commit_lifecycle(&owner, commit).await.unwrap();
     }
 }
 

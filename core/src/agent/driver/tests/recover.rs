@@ -33,19 +33,6 @@ impl World {
         said
     }
 
-    async fn change(&self, verb: &Verb) {
-        let row = self.row().await;
-        let lease = self.grant().await.lease;
-        let owner = Owner {
-            agent: self.agent.clone(),
-            generation: lease.generation,
-            incarnation: lease.incarnation,
-            token: lease.token,
-        };
-        let commit = LifecycleCommit::plan(&self.agent, &row.lifecycle, verb, 1).unwrap();
-        self.env.store.commit_lifecycle(&owner, commit).await.unwrap();
-    }
-
     async fn break_it(&self) {
         self.change(&Verb::Break(BrokenReason::Corrupt { what: "a test said so".into() })).await;
     }
@@ -64,10 +51,6 @@ impl World {
         };
         assert_eq!((self.row().await, self.receipts().await, self.kept().await), before);
         refused
-    }
-
-    async fn row(&self) -> crate::store::AgentRow {
-        self.env.store.agent(&self.agent).await.unwrap().unwrap()
     }
 
     async fn whole(&self) -> AgentImage {
