@@ -184,7 +184,7 @@ impl Story {
         let named = self.image.receipt(kept.revision).and_then(|receipt| receipt.state);
         let (expected, got) = named.map_or((kept.digest, state.digest(digest)), |named| (named, digest));
         let what = format!("the turns behind revision {} make another state", self.image.base());
-        (expected != got).then(|| Misfit { revision: kept.revision, expected, what })
+        (expected != got).then_some(Misfit { revision: kept.revision, expected, what })
     }
 
     fn misfit_of(&self, revision: Revision, what: String) -> Option<Misfit> {

@@ -14,7 +14,7 @@ use reqwest::Method;
 use crate::jobs::{self, Job};
 use crate::journeys::{Journey, Way};
 use crate::pairs;
-use crate::scene::{PLUGINS, SOON, Scene, Template, create_agents, newcomer};
+use crate::scene::{PLUGINS, SOON, Scene, Template, create_agents, newcomer, question};
 
 /// Operations after the death before a run may end.
 const AFTERWARDS: usize = 8;
@@ -126,6 +126,8 @@ impl Cell {
         let scene = Arc::new(Scene::new(vec![host.client()], self.seed));
         let clients = jobs::start(&scene, BUSY);
         scene.progress(AFTERWARDS).await?;
+        // A turn at least, so that the checkpoint is another snapshot than the first boundary's.
+        host.client().reply(PATIENT, question(PATIENT)).await?;
         host.client().verb(PATIENT, "checkpoint").await?;
         scene.progress(AFTERWARDS * 2).await?;
         jobs::finish(&scene, clients).await?;
