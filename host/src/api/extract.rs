@@ -4,14 +4,16 @@
 //! turns the runtime's errors into problems.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::RequestExt;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
-use godwit_core::id::{AgentId, IdError};
+use godwit_core::id::{AgentId, IdError, InputId};
 use godwit_core::limits::{PAGE_MAX, TEXT_BYTES_MAX};
+use godwit_core::store::StoredInput;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -135,6 +137,18 @@ impl AgentDoor {
     pub(super) async fn call(&self, call: AgentCall) -> Result<Called, Problem> {
         match self.runtime.call(&self.agent, call, self.forward).await {
             Ok(called) => Ok(called),
+            Err(error) => Err(self.problem(error).await),
+        }
+    }
+
+    /// Reads an input, and waits for its end, at most for `limit`.
+    pub(super) async fn end_of_input(
+        &self,
+        input: InputId,
+        limit: Duration,
+    ) -> Result<Option<Box<StoredInput>>, Problem> {
+        match self.runtime.end_of_input(&self.agent, input, limit, self.forward).await {
+            Ok(stored) => Ok(stored),
             Err(error) => Err(self.problem(error).await),
         }
     }

@@ -1,5 +1,7 @@
 //! Inputs over HTTP: ask, send, look them up, give dead letters another chance. And queries, which are answered as asks are.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
@@ -43,6 +45,12 @@ pub(super) struct InputsQuery {
     state: Option<String>,
     after: Option<u64>,
     limit: Option<usize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OneQuery {
+    wait_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,16 +208,24 @@ pub(super) async fn dead_letters(
     page(&door, Some(InputState::DeadLettered), query.after, query.limit).await
 }
 
-/// `GET /v1/agents/{id}/inputs/{input}`
-pub(super) async fn one(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+/// `GET /v1/agents/{id}/inputs/{input}?wait_ms=`: as it is, or as it ends within that time.
+pub(super) async fn one(
+    door: AgentDoor,
+    path: PathText,
+    QueryOf(query): QueryOf<OneQuery>,
+) -> Result<Json<Value>, Problem> {
     let input: InputId = path.parse("input")?;
-    match door.call(AgentCall::Input { input }).await?.reply {
-        AgentReply::Input(Some(stored)) => Ok(Json(json::input(&stored))),
-        AgentReply::Input(None) => {
+    let limit = Duration::from_millis(query.wait_ms.unwrap_or(0));
+    if limit > ASK_TIMEOUT_MAX {
+        let max = ASK_TIMEOUT_MAX.as_millis();
+        return Err(Problem::malformed(format!("wait_ms {} is not 0..={max}", limit.as_millis())));
+    }
+    match door.end_of_input(input, limit).await? {
+        Some(stored) => Ok(Json(json::input(&stored))),
+        None => {
             let detail = format!("agent {} has no input {input}", door.agent);
             Err(Problem::new(Code::NotFound, detail).with("agent", door.agent.as_str()))
         }
-        _ => Err(Problem::wrong_reply()),
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::client::REQUEST_MAX;
-use super::error::CliError;
+use super::error::{CliError, Exit};
 use super::output::{Column, Format};
 
 /// How much longer than the host's own bound the client waits for the answer.
@@ -205,6 +205,9 @@ pub(super) struct Inputs {
     /// End this one, which must be queued, as cancelled.
     #[arg(long, requires = "input")]
     cancel: bool,
+    /// Wait for its end first, at most this many milliseconds [without a number: 30000].
+    #[arg(long, requires = "input", conflicts_with = "cancel", value_name = "MS", num_args = 0..=1, default_missing_value = "30000")]
+    wait: Option<u64>,
     /// Only those in this state.
     #[arg(long, value_parser = InputState::ALL.map(InputState::name))]
     state: Option<String>,
@@ -220,8 +223,23 @@ impl Inputs {
             return end(session, &format!("{path}/{input}"), &format!("input {input} is cancelled")).await;
         }
         if let Some(input) = self.input {
-            let input = session.client.get(&format!("{path}/{input}")).await?;
-            return session.output.one(&input, "/id");
+            let request = session.client.request(Method::GET, &format!("{path}/{input}"));
+            let request = match self.wait {
+                Some(millis) => request
+                    .query(&[("wait_ms", millis)])
+                    .timeout(Duration::from_millis(millis).saturating_add(ANSWER_SLACK)),
+                None => request,
+            };
+            let shown = session.client.json(request).await?;
+            session.output.one(&shown, "/id")?;
+            let is_open = shown["outcome"].is_null();
+            return match self.wait {
+                Some(millis) if is_open => {
+                    let text = format!("input {input} has not ended within {millis} ms");
+                    Err(CliError::Ended { exit: Exit::Unknown, text })
+                }
+                _ => Ok(()),
+            };
         }
         let after = self.after.unwrap_or(0).to_string();
         let mut query = vec![("after", after.as_str())];

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use godwit_core::agent::{Answer, NotAccepted};
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, Revision, Seq};
+use godwit_core::id::{AgentId, InputId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal, check_submittable};
 use godwit_core::input::{AbandonReason, Input, NewInput, Policy};
 use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
@@ -12,12 +12,16 @@ use godwit_core::time::sleep;
 
 use super::Runtime;
 use super::call::{AgentCall, AgentReply, Asked, CallError, Rows, Sent, Submission};
-use super::routing::{Try, store_error};
+use super::routing::{Forward, Try, store_error};
 
 /// Pause between looks at an input that another host on this store runs.
 const OUTCOME_POLL: Duration = Duration::from_millis(5);
 /// Looks at such an input before the owner is asked for again.
 const OUTCOME_POLLS: u32 = 20;
+
+/// First and longest pause between looks at an input whose end somebody waits for.
+const END_POLL: Duration = Duration::from_millis(5);
+const END_POLL_MAX: Duration = Duration::from_millis(100);
 
 /// Pause between looks at an input of an agent that does not run.
 const PAUSED_POLL: Duration = Duration::from_millis(50);
@@ -83,6 +87,35 @@ impl Runtime {
             AgentCall::Replay { to } => AgentReply::Replayed(self.replay_here(agent, *to).await?),
         };
         Ok(Try::Done(reply))
+    }
+
+    /// Reads an input, and waits for its end, at most for `limit`: what comes back may still be open then. Waiting changes
+    /// nothing: an enqueued input goes on waiting for company. `None` when there is no such input.
+    ///
+    /// # Errors
+    /// `CallError`; ask again, the input is as it was.
+    pub async fn end_of_input(
+        &self,
+        agent: &AgentId,
+        input: InputId,
+        limit: Duration,
+        forward: Forward,
+    ) -> Result<Option<Box<StoredInput>>, CallError> {
+        let until = self.inner().clock.boot().saturating_add(limit);
+        let mut pause = END_POLL;
+        loop {
+            let stored = match self.call(agent, AgentCall::Input { input }, forward).await?.reply {
+                AgentReply::Input(stored) => stored,
+                other => return Err(CallError::Internal { reason: format!("{other:?} is no input") }),
+            };
+            let left = until.saturating_sub(self.inner().clock.boot());
+            let is_open = stored.as_ref().is_some_and(|stored| stored.state.is_open());
+            if !is_open || left.is_zero() || self.inner().tasks.shutdown().is_cancelled() {
+                return Ok(stored);
+            }
+            sleep(pause.min(left)).await;
+            pause = (pause * 2).min(END_POLL_MAX);
+        }
     }
 
     fn new_input(&self, agent: &AgentId, submission: &Submission) -> Result<NewInput, CallError> {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use godwit_support::api::Input;
 use godwit_support::binaries;
 use godwit_support::check::{self, History};
-use godwit_support::client::Client;
+use godwit_support::client::{Client, Method};
 use godwit_support::cluster::Folder;
 use godwit_support::host::{Host, HostOptions};
 use godwit_support::json::text;
@@ -44,6 +44,32 @@ async fn verify(door: &Client) -> Result<()> {
     let report = door.verb("c", "verify").await?;
     ensure!(report["ok"] != false && report["breaks"].as_array().is_none_or(Vec::is_empty), "{report}");
     check::none("the chain", &check::chain(&History::of(door, "c").await?))
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_input_learns_its_end_and_changes_nothing() -> Result<()> {
+    let _room = shared().await;
+    let folder = Folder::new()?;
+    let mut host = host(&folder).await?;
+    let door = host.client();
+    door.create("c", "counter").await?;
+    let silent = submit(&door, "enqueue", "add 1", &[]).await?;
+    let shown = door.get(&format!("/v1/agents/c/inputs/{silent}?wait_ms=200")).await?;
+    ensure!(shown["state"] == "queued" && shown["outcome"].is_null(), "waiting woke it: {shown}");
+    host.cli(&["inputs", "c", &silent, "--wait", "100"]).await?.expect_code(6)?;
+    let waiting = {
+        let (door, path) = (door.clone(), format!("/v1/agents/c/inputs/{silent}?wait_ms=20000"));
+        tokio::spawn(async move { door.get(&path).await })
+    };
+    submit(&door, "send", "add 2", &[]).await?;
+    let ended = waiting.await??;
+    ensure!(ended["outcome"]["outcome"] == "committed" && ended["reply"]["body"] == "1", "{ended}");
+    host.cli(&["inputs", "c", &silent, "--wait"]).await?.ok()?;
+    let refused =
+        door.call(Method::GET, &format!("/v1/agents/c/inputs/{silent}?wait_ms=600001"), None).await?;
+    ensure!(refused.status == 400, "{} {}", refused.status, refused.body);
+    host.terminate().await?;
+    Ok(())
 }
 
 #[tokio::test]
