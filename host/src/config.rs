@@ -134,7 +134,7 @@ const KEYS: [Key; 13] = [
         flag: None,
         example: "4",
         is_default: false,
-        meaning: "Threads that guests run on. By default as many as there are CPUs, at least 2.",
+        meaning: "Threads that guests run on. By default four for each CPU, at least 8.",
     },
     Key {
         name: "limits.inputs_kept_s",

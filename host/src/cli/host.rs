@@ -47,6 +47,13 @@ pub(super) struct Serve {
     help_config: bool,
 }
 
+/// Threads for the host's tasks: half as many as processors, because guests and the store have threads of their own, and
+/// because one that has nothing to do is woken all the same when work comes from such a thread, and takes the processor
+/// from it.
+fn task_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1))
+}
+
 impl Serve {
     pub(super) fn run(self) -> Result<ExitCode, CliError> {
         if self.help_config {
@@ -60,7 +67,9 @@ impl Serve {
         let config = HostConfig::load(&self.into_flags(), environment);
         let config = config.map_err(|error| CliError::Usage(error.to_string()))?;
         crate::telemetry::start()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let threads = task_threads();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
         Ok(runtime.block_on(crate::serve::serve(config, is_restoring))?)
     }
 

@@ -28,7 +28,7 @@ use crate::product;
 const RESIDENT_MAX: usize = 1_500;
 const GUESTS_MAX: u32 = 2_048;
 /// As many as a host has by itself.
-const GUEST_THREADS: usize = 4;
+const GUEST_THREADS: usize = 8;
 /// No agent parks by itself while it is measured.
 const PARK_AFTER: Duration = Duration::from_secs(3_600);
 /// Agents that are set up at the same time.

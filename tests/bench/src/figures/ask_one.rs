@@ -22,7 +22,7 @@ const WARM_UP_BATCH: u64 = 250;
 const WARM_UP_BATCHES_MAX: u64 = 40;
 /// Commits that bring the floor's log to its size.
 const FLOOR_WARM_UP: usize = 300;
-const RATIO_MAX: f64 = 2.5;
+const RATIO_MAX: f64 = 2.0;
 const AGENT: &str = "solo";
 
 /// Measures it.
