@@ -266,6 +266,7 @@ pub(crate) enum Command {
     Ask(Box<AskRequest>),
     Join { input: InputId, seq: Seq, answer: oneshot::Sender<Answer> },
     Wake,
+    Remind,
     Reload,
     Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
     Recycle { done: oneshot::Sender<Result<Revision, CommandError>> },
@@ -335,6 +336,12 @@ impl Handle {
     pub fn wake(&self) {
         // A full mailbox means that the driver is awake and will look at the inbox anyway.
         let _ = self.mailbox.try_send(Command::Wake);
+    }
+
+    /// Hints that the store names an input that must run, whoever opened it, and whatever the driver has read.
+    pub fn remind(&self) {
+        // The store names it again as long as it waits.
+        let _ = self.mailbox.try_send(Command::Remind);
     }
 
     /// Hints that an input at an old place is open again: the inbox must be read from its start.

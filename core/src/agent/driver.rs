@@ -127,6 +127,20 @@ struct Waiters {
     answers: Vec<oneshot::Sender<Answer>>,
 }
 
+impl Waiters {
+    fn of(input: InputId) -> Self {
+        Self { input, answers: Vec::new() }
+    }
+
+    /// Adds a caller. Those who have gone are forgotten before the list grows: a client may repeat a key for days.
+    fn add(&mut self, answer: oneshot::Sender<Answer>) {
+        if self.answers.len() == self.answers.capacity() {
+            self.answers.retain(|answer| !answer.is_closed());
+        }
+        self.answers.push(answer);
+    }
+}
+
 /// Whether the driver goes on.
 type Flow = Result<(), End>;
 
@@ -184,8 +198,7 @@ impl Driver {
         if !state.runs() {
             return self.wait_idle(shutdown).await;
         }
-        let is_retiring = state == Lifecycle::Retiring;
-        if is_retiring && self.inbox.is_empty() {
+        if state == Lifecycle::Retiring && self.inbox.is_empty() {
             return self.retired().await;
         }
         if self.loaded.as_ref().is_some_and(|loaded| loaded.head.revision == Revision(0)) {
@@ -195,8 +208,7 @@ impl Driver {
             self.admit_direct().await;
             return Ok(());
         }
-        // What retires runs also what would have waited for company.
-        if is_retiring || self.inbox.is_due() || !self.direct.is_empty() {
+        if self.inbox.is_due() || !self.direct.is_empty() {
             return self.work().await;
         }
         self.wait_idle(shutdown).await
@@ -259,7 +271,9 @@ impl Driver {
             }
             Command::Ask(request) => self.direct.push_back(request),
             Command::Join { input, seq, answer } => self.join(input, seq, answer).await,
-            Command::Wake => self.is_inbox_stale = true,
+            // It has read all that is new, and what must run is not there: it is at a place that was read before.
+            Command::Remind if self.is_idle() => self.forget_queue(),
+            Command::Wake | Command::Remind => self.is_inbox_stale = true,
             Command::Reload => self.forget_queue(),
             Command::Checkpoint { done } => {
                 self.land().await?;
@@ -284,6 +298,13 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Whether it believes that nothing must run.
+    fn is_idle(&self) -> bool {
+        let knows_nothing = !self.is_inbox_stale && !self.inbox.is_due() && self.direct.is_empty();
+        let may_run = self.loaded.as_ref().is_some_and(|loaded| loaded.lifecycle.runs());
+        knows_nothing && may_run && self.pause.is_none() && self.flights.is_empty()
     }
 
     fn finish_stop(&mut self, done: oneshot::Sender<()>) {
@@ -398,7 +419,11 @@ impl Driver {
                 if let Some(last) = inputs.last() {
                     self.known = last.seq;
                 }
-                for input in inputs {
+                // What retires has no later turn that the silent ones could wait for.
+                let is_last_call =
+                    self.loaded.as_ref().is_some_and(|loaded| loaded.lifecycle == Lifecycle::Retiring);
+                for mut input in inputs {
+                    input.placing.wakes |= is_last_call;
                     self.inbox.insert(input);
                 }
                 for seq in self.waiters.keys() {
@@ -460,6 +485,7 @@ impl Driver {
                 Command::Join { input, answer, .. } => self.answer(answer, Answer::Follow { input }),
                 Command::Stop { done, .. } => self.finish_stop(done),
                 Command::Wake
+                | Command::Remind
                 | Command::Reload
                 | Command::Checkpoint { .. }
                 | Command::Recycle { .. }

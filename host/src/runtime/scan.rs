@@ -51,7 +51,7 @@ async fn look(runtime: &Runtime) {
         }
         runtime.publish(&agent);
         match inner.store.agent(&agent).await {
-            Ok(Some(row)) if has_turns(&row) => runtime.look_at(&agent, true).await,
+            Ok(Some(row)) if has_turns(&row) => runtime.remind(&agent).await,
             Ok(_) => {}
             Err(error) => tracing::warn!(%agent, %error, "can't read the agent's row"),
         }

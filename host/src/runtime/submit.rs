@@ -282,6 +282,14 @@ impl Runtime {
         }
     }
 
+    /// The store names an input of an agent that must run: it may have been opened, or roused, by another host.
+    pub(crate) async fn remind(&self, agent: &AgentId) {
+        match self.inner().directory.handle(agent) {
+            Some(handle) => handle.remind(),
+            None => self.activate(agent).await,
+        }
+    }
+
     /// Rows that the driver knows have changed, or ended: it reads its inbox from the start.
     pub(crate) async fn reload(&self, agent: &AgentId) {
         if let Some(handle) = self.inner().directory.handle(agent) {

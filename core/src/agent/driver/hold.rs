@@ -85,7 +85,7 @@ impl Driver {
                     self.answer(request.answer, Answer::NotAccepted(NotAccepted::Busy));
                 }
                 Some(Command::Ask(request)) => self.direct.push_back(request),
-                Some(Command::Wake) => self.is_inbox_stale = true,
+                Some(Command::Wake | Command::Remind) => self.is_inbox_stale = true,
                 Some(Command::Reload) => self.forget_queue(),
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
                 Some(Command::Checkpoint { done } | Command::Recycle { done }) => {

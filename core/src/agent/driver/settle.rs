@@ -280,8 +280,7 @@ impl Driver {
     // --- waiters
 
     pub(super) fn add_waiter(&mut self, seq: Seq, input: InputId, answer: oneshot::Sender<Answer>) {
-        let waiters = self.waiters.entry(seq).or_insert_with(|| Waiters { input, answers: Vec::new() });
-        waiters.answers.push(answer);
+        self.waiters.entry(seq).or_insert_with(|| Waiters::of(input)).add(answer);
         self.inbox.rouse(seq);
     }
 

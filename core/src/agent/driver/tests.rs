@@ -560,3 +560,75 @@ impl World {
         self.env.store.pending_outputs(&self.agent, Page { after: 0, limit: 100 }).await.unwrap()
     }
 }
+
+#[tokio::test]
+async fn what_retires_runs_what_waited_in_silence_and_rests() {
+    let world = world().await;
+    let silent = world.accept(world.silent("add 1")).await;
+    let grant = world.grant().await;
+    let owner = Owner {
+        agent: world.agent.clone(),
+        generation: grant.lease.generation,
+        incarnation: world.incarnation,
+        token: grant.lease.token,
+    };
+    let retire = LifecycleCommit::plan(&world.agent, &Lifecycle::Active, &Verb::Retire, 1).unwrap();
+    world.env.store.commit_lifecycle(&owner, retire).await.unwrap();
+    let handle = spawn(world.env.clone(), &world.tasks, grant);
+    let retired = async {
+        while handle.is_alive() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(within(Duration::from_secs(5), retired).await.is_some(), "it rests at last");
+    let row = world.env.store.agent(&world.agent).await.unwrap().unwrap();
+    assert_eq!(row.lifecycle, Lifecycle::Retired);
+    assert_eq!(world.turns().await, [[silent]]);
+}
+
+#[tokio::test]
+async fn an_input_that_another_host_opened_or_roused_is_found_by_the_scan() {
+    let world = world().await;
+    let handle = world.drive().await;
+    let input = world.input("fatal", Some("k"));
+    let id = input.input.id;
+    handle.ask(input).await.unwrap();
+    assert_eq!(reply(&world.ask(&handle, "add 1").await), "1");
+    // Done by another host on the same file: all that this one hears of it is its scan.
+    world.env.store.redrive(&world.agent, id).await.unwrap();
+    let ended = async {
+        while !world.open().await.is_empty() {
+            handle.remind();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(within(Duration::from_secs(5), ended).await.is_some(), "it runs again");
+    let silent = world.silent("add 10");
+    let waking = NewInput { is_silent: false, ..silent.clone() };
+    let silent = NewInput { idempotency_key: Some("s".into()), ..silent };
+    let waking = NewInput { idempotency_key: Some("s".into()), ..waking };
+    world.accept(silent).await;
+    handle.wake();
+    assert_eq!(within(Duration::from_millis(50), handle.checkpoint()).await, Some(Ok(Revision(4))));
+    world.env.store.accept(waking, world.incarnation).await.unwrap();
+    let ended = async {
+        while !world.open().await.is_empty() {
+            handle.remind();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(within(Duration::from_secs(5), ended).await.is_some(), "it was roused");
+}
+
+#[test]
+fn callers_who_gave_up_are_forgotten() {
+    let mut waiters = Waiters::of(InputId([1; 16]));
+    let (patient, waiting) = oneshot::channel();
+    waiters.add(patient);
+    for _ in 0..10_000 {
+        waiters.add(oneshot::channel().0);
+    }
+    assert!(waiters.answers.len() < 10, "{}", waiters.answers.len());
+    assert!(waiters.answers.iter().any(|answer| !answer.is_closed()), "who waits is kept");
+    drop(waiting);
+}
