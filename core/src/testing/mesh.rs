@@ -21,6 +21,8 @@ pub struct SimNetwork(Arc<Mutex<Table>>);
 struct Table {
     handlers: BTreeMap<HostId, Arc<dyn MeshHandler>>,
     cut: BTreeSet<HostId>,
+    /// Hosts that do what they are asked, and whose answers get lost.
+    unheard: BTreeSet<HostId>,
     bulk_delay: Duration,
 }
 
@@ -43,6 +45,11 @@ impl SimNetwork {
         } else {
             table.cut.remove(&host);
         }
+    }
+
+    /// Loses the answers of a host from now on: it does what it is asked.
+    pub fn lose_answers(&self, host: HostId) {
+        self.lock().unheard.insert(host);
     }
 
     /// Lets each bulk transfer take this long.
@@ -99,7 +106,11 @@ impl Mesh for SimMesh {
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
-        self.bounded(peer, timeout, handler.on_request(self.host, body)).await
+        let answer = self.bounded(peer, timeout, handler.on_request(self.host, body)).await;
+        if self.network.lock().unheard.contains(&peer) {
+            return Err(MeshError::NoAnswer { peer, reason: "the answer got lost".into() });
+        }
+        answer
     }
 
     async fn send_bulk(

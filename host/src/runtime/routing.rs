@@ -88,12 +88,8 @@ impl Runtime {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
             _ => CALL_MAX,
         };
-        let is_submission = matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
-        match within(bound, self.call_until_done(agent, &call, hops)).await {
-            Some(answer) => answer,
-            None if is_submission => Err(CallError::Unknown { reason: "no answer in time".into() }),
-            None => Err(CallError::Unavailable { reason: "no answer in time".into() }),
-        }
+        let answer = within(bound, self.call_until_done(agent, &call, hops)).await;
+        answer.unwrap_or_else(|| Err(unanswered(&call, "no answer in time".into())))
     }
 
     async fn call_until_done(
@@ -291,6 +287,9 @@ impl Runtime {
                 tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
                 self.look_again(agent).await
             }
+            Err(error @ MeshError::NoAnswer { .. }) => {
+                Err(Unforwarded::Refused(Box::new(unanswered(call, error.to_string()))))
+            }
             Err(error) => {
                 Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason: error.to_string() })))
             }
@@ -323,8 +322,13 @@ impl Runtime {
     }
 }
 
+/// What is known of a call that was begun and not answered.
+fn unanswered(call: &AgentCall, reason: String) -> CallError {
+    if call.only_reads() { CallError::Unavailable { reason } } else { CallError::Unknown { reason } }
+}
+
 /// A definite refusal is one only if no earlier try may have left the input somewhere, durably.
-fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
+pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
     let says_not_accepted = matches!(
         error,
         CallError::NotFound { .. }
@@ -336,6 +340,8 @@ fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
             | CallError::Retired { .. }
             | CallError::Suspended { .. }
             | CallError::Unavailable { .. }
+            | CallError::Interrupted
+            | CallError::Full
     );
     if may_be_durable && says_not_accepted { CallError::Unknown { reason: error.to_string() } } else { error }
 }

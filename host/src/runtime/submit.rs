@@ -53,6 +53,7 @@ impl Runtime {
                 AgentReply::Input(stored.map(Box::new))
             }
             AgentCall::Redrive { input } => {
+                self.check_known(agent, *input).await?;
                 store.redrive(agent, *input).await.map_err(store_error)?;
                 failpoint::hit("input.after-redrive");
                 self.look_at(agent, true).await;
@@ -60,6 +61,7 @@ impl Runtime {
                 AgentReply::Done
             }
             AgentCall::Cancel { input, from } => {
+                self.check_known(agent, *input).await?;
                 let cancelled = AbandonReason::Cancelled;
                 store.abandon(agent, *input, *from, cancelled).await.map_err(store_error)?;
                 // Those who wait for it are told.
@@ -115,6 +117,14 @@ impl Runtime {
             }
             sleep(pause.min(left)).await;
             pause = (pause * 2).min(END_POLL_MAX);
+        }
+    }
+
+    /// An input that is not here is no conflict.
+    async fn check_known(&self, agent: &AgentId, input: InputId) -> Result<(), CallError> {
+        match self.inner().store.input(agent, input).await.map_err(store_error)? {
+            Some(_) => Ok(()),
+            None => Err(CallError::NoSuch { what: format!("input {input}") }),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 use godwit_core::id::{AgentId, MigrationId};
-use godwit_core::input::{Kind, Outcome, ReplyOutcome, Source};
+use godwit_core::input::{InputState, Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::migration::Phase;
 use godwit_core::store::memory::{CommitPoint, Doubt, MemoryStore};
 use godwit_core::store::{AgentRow, Home, MigrationRecord};
@@ -182,6 +182,40 @@ async fn a_call_on_another_host_s_agent_is_forwarded() {
     assert!(matches!(refused, Err(CallError::Misdirected { .. })), "{refused:?}");
     let unknown = call(&hosts[1], "nobody", AgentCall::Show).await;
     assert!(matches!(unknown, Err(CallError::NotFound { .. })), "{unknown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_verb_whose_answer_got_lost_may_have_been_done() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    assert_eq!(ask(&hosts[1], "a", "add 4").await, "4");
+    network.lose_answers(hosts[0].host());
+    let reset = call(&hosts[1], "a", AgentCall::Verb(crate::runtime::verbs::VerbCall::Reset)).await;
+    assert!(matches!(reset, Err(CallError::Unknown { .. })), "{reset:?}");
+    assert_eq!(ask(&hosts[0], "a", "get").await, "0", "it has been done");
+    let verified = call(&hosts[1], "a", AgentCall::Verify).await;
+    assert!(matches!(verified, Err(CallError::Unavailable { .. })), "{verified:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_is_not_here_can_be_neither_retried_nor_dropped() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    let input = hosts[0].new_input_id();
+    let retried = call(&hosts[0], "a", AgentCall::Redrive { input }).await;
+    assert!(matches!(retried, Err(CallError::NoSuch { .. })), "{retried:?}");
+    let from = InputState::DeadLettered;
+    let dropped = call(&hosts[0], "a", AgentCall::Cancel { input, from }).await;
+    assert!(matches!(dropped, Err(CallError::NoSuch { .. })), "{dropped:?}");
+}
+
+#[test]
+fn a_refusal_says_nothing_about_an_earlier_try() {
+    for refusal in [CallError::Full, CallError::Interrupted, CallError::Busy { depth: 1 }] {
+        assert_eq!(routing::unless_durable(refusal.clone(), false), refusal);
+        let after = routing::unless_durable(refusal, true);
+        assert!(matches!(after, CallError::Unknown { .. }), "{after:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

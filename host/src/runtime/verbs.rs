@@ -224,6 +224,29 @@ pub struct CheckpointReport {
 }
 
 impl AgentCall {
+    /// Whether it leaves everything as it was, so that nothing can have happened when no answer came.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Self::Show
+            | Self::Inputs { .. }
+            | Self::Input { .. }
+            | Self::Receipts { .. }
+            | Self::Outputs { .. }
+            | Self::Query { .. }
+            | Self::Verify
+            | Self::Replay { .. } => true,
+            Self::Ask { .. }
+            | Self::Send { .. }
+            | Self::Redrive { .. }
+            | Self::Cancel { .. }
+            | Self::Checkpoint
+            | Self::Migrate { .. }
+            | Self::Verb(_)
+            | Self::Update(_)
+            | Self::Upgrade { .. } => false,
+        }
+    }
+
     /// Whether only the host that owns the agent can do it.
     pub(crate) fn needs_owner(&self) -> bool {
         matches!(
