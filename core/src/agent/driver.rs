@@ -393,9 +393,9 @@ impl Driver {
                 tracing::info!(agent = %self.agent, "agent is retired");
                 Err(End::Parked)
             }
-            // An input that was not read yet.
+            // An input that was not read yet, or is open again at a place that was.
             Err(StoreError::Conflict { .. }) => {
-                self.is_inbox_stale = true;
+                self.forget_queue();
                 Ok(())
             }
             Err(error) => self.on_store_error("lifecycle", error).await,

@@ -63,10 +63,20 @@ pub(super) fn open(path: &Path, mode: SqliteMode, store: [u8; 16]) -> Result<Ope
     let store = identify(&writer, store).map_err(engine("read", path))?;
     sync_directory(path)?;
     if mode == SqliteMode::Shared && is_alone {
-        lock.release()?;
-        lock.shared()?;
+        writer = share(&lock, writer, path)?;
     }
     Ok(Opened { lock, writer, store })
+}
+
+/// Lets others in. No lock can be exchanged for another at once, and whoever starts while there is none is alone and puts
+/// another log in the place of this one: so nothing of it is open meanwhile.
+fn share(lock: &StoreLock, writer: Connection, path: &Path) -> Result<Connection, OpenError> {
+    drop(writer);
+    lock.release()?;
+    #[cfg(test)]
+    std::thread::sleep(tests::WHILE_NOBODY_LOCKS);
+    lock.shared()?;
+    connect(path)
 }
 
 fn check_engine() -> Result<(), OpenError> {
@@ -395,3 +405,6 @@ impl Drop for PrivateCopy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
