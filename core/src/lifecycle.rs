@@ -383,6 +383,13 @@ impl LifecycleCommit {
             && !self.is_state_cleared
     }
 
+    /// Whether nothing is left to do of it in a state that it does not begin in, with so many open inputs. A commit that
+    /// ends inputs is not done while there are any: it was planned before somebody else made the same move.
+    pub fn is_done(&self, state: &Lifecycle, open_inputs: u64) -> bool {
+        let leaves_inputs = self.inputs == OpenInputs::Keep || open_inputs == 0;
+        *state == self.next && self.token == TokenMove::Keep && leaves_inputs
+    }
+
     /// What is to be known of it.
     pub fn events(&self) -> &[NewEvent] {
         &self.events

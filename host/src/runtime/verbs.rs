@@ -470,11 +470,20 @@ impl Act<'_> {
             frozen.parked().await;
         }
         failpoint::hit("lifecycle.respawn.after-raise");
-        let handle = self.runtime.resident(self.agent).await?;
+        // It is respawned, whatever becomes of the rest: the next turn finds it so.
+        if let Err(error) = self.rebuild().await {
+            tracing::warn!(agent = %self.agent, %error, "respawned, and not rebuilt yet");
+        }
+        Ok(self.report(&standing, self.fenced(&standing)))
+    }
+
+    async fn rebuild(&self) -> Result<(), CommandError> {
+        let failed = |error: StoreError| CommandError::Failed { reason: error.to_string() };
+        let handle = self.runtime.resident(self.agent).await.map_err(failed)?;
         if self.row.revision > Revision(0) {
             checkpoint(&handle).await?;
         }
-        Ok(self.report(&standing, self.fenced(&standing)))
+        Ok(())
     }
 
     /// Reset, delete: whoever acted under the former token is fenced by the commit, so nobody is waited for.

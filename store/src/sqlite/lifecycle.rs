@@ -29,8 +29,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
         return Err(head.fenced().into());
     }
     if head.lifecycle != *commit.from() {
-        let is_repeated = head.lifecycle == *commit.next() && commit.token() == TokenMove::Keep;
-        if is_repeated {
+        if commit.is_done(&head.lifecycle, head.open_inputs) {
             return Ok(standing(&head, 0));
         }
         return Err(StoreError::Lifecycle { state: head.lifecycle }.into());

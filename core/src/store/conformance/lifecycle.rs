@@ -32,6 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_broken_agent_retires_by_giving_up_its_inputs),
         Case::of(an_interrupt_ends_the_inputs_it_names),
         Case::of(a_stop_ends_its_inputs_only_when_told),
+        Case::of(a_move_that_somebody_else_made_first_has_ended_no_inputs),
         Case::of(a_respawn_raises_the_token_alone),
         Case::of(a_reset_starts_the_next_generation_and_fences_the_former_owner),
         Case::of(a_repeated_raise_is_answered_as_it_stands),
@@ -323,6 +324,20 @@ async fn a_stop_ends_its_inputs_only_when_told(world: World) {
     let standing = desk.verb(&Verb::Stop { is_abandoning: true }).await.unwrap();
     assert_eq!((standing.inputs_abandoned, standing.inputs_open), (1, 0));
     assert_eq!(outcome_of(&desk, 1).await, abandoned(AbandonReason::Stopped));
+}
+
+async fn a_move_that_somebody_else_made_first_has_ended_no_inputs(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let stop = desk.plan(&Verb::Stop { is_abandoning: true }).await;
+    desk.accept("one").await;
+    desk.verb(&Verb::Pause).await.unwrap();
+    let refused = desk.store().commit_lifecycle(&desk.owner, stop.clone()).await;
+    assert_eq!(refused, Err(StoreError::Lifecycle { state: Lifecycle::Paused }), "its input is still open");
+    let standing = desk.verb(&Verb::Stop { is_abandoning: true }).await.unwrap();
+    assert_eq!(standing.inputs_abandoned, 1);
+    let repeated = desk.store().commit_lifecycle(&desk.owner, stop).await;
+    assert_eq!(repeated.map(|standing| standing.inputs_open), Ok(0), "nothing is left to do");
 }
 
 async fn a_respawn_raises_the_token_alone(world: World) {

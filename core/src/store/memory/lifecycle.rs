@@ -28,8 +28,8 @@ impl Tables {
         let rows = self.fenced(owner)?;
         let state = rows.portable().lifecycle.clone();
         if state != *commit.from() {
-            let is_repeated = state == *commit.next() && commit.token() == TokenMove::Keep;
-            return if is_repeated {
+            let open_inputs = rows.open_inputs();
+            return if commit.is_done(&state, open_inputs) {
                 Ok(self.standing(owner, 0))
             } else {
                 Err(StoreError::Lifecycle { state })

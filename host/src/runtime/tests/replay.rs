@@ -6,6 +6,7 @@ use godwit_core::spec::Durability;
 use super::*;
 use crate::runtime::replay::ReplayReport;
 use crate::runtime::respec::SpecUpdate;
+use crate::runtime::verbs::{VerbCall, VerbDetail};
 
 async fn agent(durability: Durability) -> Runtime {
     let network = SimNetwork::default();
@@ -41,6 +42,19 @@ async fn replayed(host: &Runtime, to: Option<u64>) -> (u64, u64, u64) {
 
 async fn checkpoint(host: &Runtime) {
     call(host, "a", AgentCall::Checkpoint).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_respawn_that_can_t_rebuild_the_agent_has_happened() {
+    let host = agent(Durability::Journal).await;
+    ask(&host, "a", "drift").await;
+    let before = host.inner().store.agent(&id("a")).await.unwrap().unwrap().token;
+    let respawn = call(&host, "a", AgentCall::Verb(VerbCall::Respawn)).await;
+    let Ok(AgentReply::Verb(report)) = respawn else { panic!("{respawn:?}") };
+    let VerbDetail::Fenced { token_before, token, .. } = report.detail else { panic!("{report:?}") };
+    assert_eq!((token_before, token), (before, before.next()));
+    let broken = super::verbs::becomes(&host, "a", "broken").await.broken;
+    assert_eq!(broken.map(|reason| reason.name()), Some("diverged"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
