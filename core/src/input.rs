@@ -133,6 +133,14 @@ pub struct Input {
     pub accepted_at_ms: u64,
 }
 
+impl Input {
+    /// Bytes of payload and headers: what an open input counts for in its agent's inbox.
+    pub fn bytes(&self) -> u64 {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        (self.payload.len() + headers) as u64
+    }
+}
+
 /// An agent's answer to one input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {

@@ -80,8 +80,15 @@ pub const BATCH_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Silent intents of an agent.
 pub const SILENT_INTENTS_MAX: usize = 64;
-/// Open inputs of one agent; more are refused as `Busy`.
+/// Open inputs of one agent, unless configured otherwise; more are refused as `Busy`.
 pub const INBOX_INPUTS_MAX: u64 = 10_000;
+/// Payloads and headers of one agent's open inputs in bytes, unless configured otherwise: an owner that loads them all
+/// holds them in memory.
+pub const INBOX_BYTES_MAX: u64 = 64 << 20;
+/// `state` rows of one agent, unless configured otherwise: a reset deletes them in one transaction.
+pub const STATE_KEYS_MAX: u64 = 1_000_000;
+/// Keys and values of one agent's `state` rows in bytes, unless configured otherwise: what a move carries in about a minute.
+pub const STATE_BYTES_MAX: u64 = 1 << 30;
 /// Times an input's turn may start and not commit before the input is dead-lettered.
 pub const ATTEMPTS_MAX: u32 = 3;
 /// Times that the process may die with an input staged before the input runs once more, alone.
@@ -121,6 +128,58 @@ const _: () = assert!(OUTPUT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(TIMERS_MAX * TIMER_PAYLOAD_BYTES_MAX < TURN_EFFECT_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);
+
+/// What the agents of a store may fill of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quotas {
+    /// Open inputs of one agent; from there on more are refused.
+    pub inbox_inputs_max: u64,
+    /// Payloads and headers of one agent's open inputs in bytes; from there on more are refused.
+    pub inbox_bytes_max: u64,
+    /// `state` rows of one agent; a turn that would leave more fails.
+    pub state_keys_max: u64,
+    /// Keys and values of one agent's `state` rows in bytes; a turn that would leave more fails.
+    pub state_bytes_max: u64,
+    /// The store's file in bytes; above 15/16 of it no input is accepted. The disk alone bounds it when nothing is said.
+    pub store_bytes_max: Option<u64>,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            inbox_inputs_max: INBOX_INPUTS_MAX,
+            inbox_bytes_max: INBOX_BYTES_MAX,
+            state_keys_max: STATE_KEYS_MAX,
+            state_bytes_max: STATE_BYTES_MAX,
+            store_bytes_max: None,
+        }
+    }
+}
+
+impl Quotas {
+    /// Whether an agent with so many open inputs of so many bytes takes another one.
+    pub fn has_inbox_room(&self, inputs: u64, bytes: u64) -> bool {
+        inputs < self.inbox_inputs_max && bytes < self.inbox_bytes_max
+    }
+
+    /// Says which limit an agent's `state` rows are above after a turn, if they have grown in that respect: one that is above
+    /// a limit that was lowered can still shrink. Keys and bytes each.
+    pub fn state_problem(&self, before: (u64, u64), after: (u64, u64)) -> Option<String> {
+        if after.0 > self.state_keys_max && after.0 > before.0 {
+            return Some(format!(
+                "its state would be {} rows, and may be {} (limits.state_keys_max)",
+                after.0, self.state_keys_max
+            ));
+        }
+        if after.1 > self.state_bytes_max && after.1 > before.1 {
+            return Some(format!(
+                "its state would be {} bytes, and may be {} (limits.state_bytes_max)",
+                after.1, self.state_bytes_max
+            ));
+        }
+        None
+    }
+}
 
 /// What one guest may take. Part of an agent's spec; the host caps each at its own maximum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

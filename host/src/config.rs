@@ -15,7 +15,7 @@ use godwit_core::id::HostId;
 use godwit_core::lease::LeaseProfile;
 
 use crate::runtime::operations::OperationPolicy;
-use godwit_core::limits::INPUTS_KEPT;
+use godwit_core::limits::{INPUTS_KEPT, Quotas};
 
 /// Guests kept at once at most: each reserves address space for its memory.
 const RESIDENT_MAX: usize = 10_000;
@@ -23,6 +23,8 @@ const RESIDENT_MAX: usize = 10_000;
 const GUEST_THREADS_MAX: usize = 256;
 /// Ended inputs are kept for a century at most.
 const INPUTS_KEPT_S_MAX: usize = 100 * 366 * 24 * 3600;
+/// The smallest bound of a store's file: an empty one with a few plugins fits.
+const STORE_BYTES_MIN: usize = 16 << 20;
 /// A host's name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Variables with a section's prefix that are the command line's own.
@@ -51,6 +53,8 @@ pub struct HostConfig {
     pub guest_threads: usize,
     /// How long ended inputs are kept.
     pub inputs_kept: Duration,
+    /// What agents may fill of the store.
+    pub quotas: Quotas,
     /// Receipts of each agent that are kept; without it all are.
     pub receipts_kept: Option<u64>,
     /// What the work of agents may reach.
@@ -71,7 +75,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 13] = [
+const KEYS: [Key; 18] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -149,6 +153,42 @@ const KEYS: [Key; 13] = [
         example: "100000",
         is_default: false,
         meaning: "Receipts of each agent that are kept; a checkpoint signed by the host stands for older ones. By default all.",
+    },
+    Key {
+        name: "limits.inbox_inputs_max",
+        flag: None,
+        example: "10000",
+        is_default: true,
+        meaning: "Open inputs of one agent; more are refused (429).",
+    },
+    Key {
+        name: "limits.inbox_bytes_max",
+        flag: None,
+        example: "67108864",
+        is_default: true,
+        meaning: "Bytes of one agent's open inputs; from there on more are refused (429).",
+    },
+    Key {
+        name: "limits.state_keys_max",
+        flag: None,
+        example: "1000000",
+        is_default: true,
+        meaning: "State rows of one agent; a turn that would leave more is a fault of its guest.",
+    },
+    Key {
+        name: "limits.state_bytes_max",
+        flag: None,
+        example: "1073741824",
+        is_default: true,
+        meaning: "Bytes of one agent's state rows, keys and values; a turn that would leave more is a fault of its guest.",
+    },
+    Key {
+        name: "limits.store_bytes_max",
+        flag: None,
+        example: "68719476736",
+        is_default: false,
+        meaning: "Bytes of the store's file, beside its log. Above 15/16 of it inputs are refused (503). By default the disk alone \
+                  bounds it.",
     },
     Key {
         name: "operations.http",
@@ -261,10 +301,26 @@ impl HostConfig {
                 parse_count(text, 1, INPUTS_KEPT_S_MAX)
             })?
             .map_or(INPUTS_KEPT, |seconds| Duration::from_secs(seconds as u64)),
+            quotas: quotas(layers)?,
             receipts_kept: scalar(layers, "limits.receipts_kept", |text| parse_count(text, 1, usize::MAX))?
                 .map(|count| count as u64),
         })
     }
+}
+
+fn quotas(layers: &Layers) -> Result<Quotas, ConfigError> {
+    let count = |name: &'static str, min: usize| {
+        let count = scalar(layers, name, |text| parse_count(text, min, usize::MAX))?;
+        Ok::<_, ConfigError>(count.map(|count| count as u64))
+    };
+    let default = Quotas::default();
+    Ok(Quotas {
+        inbox_inputs_max: count("limits.inbox_inputs_max", 1)?.unwrap_or(default.inbox_inputs_max),
+        inbox_bytes_max: count("limits.inbox_bytes_max", 1)?.unwrap_or(default.inbox_bytes_max),
+        state_keys_max: count("limits.state_keys_max", 0)?.unwrap_or(default.state_keys_max),
+        state_bytes_max: count("limits.state_bytes_max", 0)?.unwrap_or(default.state_bytes_max),
+        store_bytes_max: count("limits.store_bytes_max", STORE_BYTES_MIN)?,
+    })
 }
 
 fn key_named(name: &str) -> Option<&'static Key> {

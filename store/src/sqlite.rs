@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use godwit_core::id::{Incarnation, StoreId};
+use godwit_core::limits::Quotas;
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
@@ -135,10 +136,10 @@ impl SqliteStore {
     /// # Errors
     /// `OpenError`; the file is as it was, but for what recovery does to it.
     pub fn open(path: &Path, mode: SqliteMode, clock: Arc<dyn Clock>) -> Result<Arc<Self>, OpenError> {
-        Self::open_in(path, WriteEnv::of_this_machine(clock, mode)?)
+        Self::open_in(path, WriteEnv::of_this_machine(clock, mode, Quotas::default())?)
     }
 
-    /// Opens or creates a store that keeps secrets, sealed under a key.
+    /// Opens or creates a store that keeps secrets, sealed under a key, and in which agents may fill so much.
     ///
     /// # Errors
     /// As `open`.
@@ -147,8 +148,9 @@ impl SqliteStore {
         mode: SqliteMode,
         clock: Arc<dyn Clock>,
         key: SealKey,
+        quotas: Quotas,
     ) -> Result<Arc<Self>, OpenError> {
-        let env = WriteEnv::of_this_machine(clock, mode)?;
+        let env = WriteEnv::of_this_machine(clock, mode, quotas)?;
         Self::open_with(path, env, Some(key))
     }
 
@@ -160,7 +162,7 @@ impl SqliteStore {
     fn open_with(path: &Path, env: WriteEnv, key: Option<SealKey>) -> Result<Arc<Self>, OpenError> {
         let clock = &env.clock;
         let new_id = StoreId::generate(clock.wall_ms(), clock.random());
-        let opened = connection::open(path, env.mode, new_id.0)?;
+        let opened = connection::open(path, env.mode, new_id.0, env.quotas.store_bytes_max)?;
         let env = Arc::new(env);
         let shared = Arc::new(Shared {
             writes: Queue::new(WRITES_QUEUED_MAX),
@@ -210,6 +212,7 @@ impl SqliteStore {
                 mode: SqliteMode::Exclusive,
                 boot: String::new(),
                 faults: Faults::default(),
+                quotas: Quotas::default(),
             }),
             shared,
             cursors: Mutex::default(),

@@ -82,6 +82,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         backoff: new_backoff(),
         failures: 0,
         broken: None,
+        overfull: None,
     };
     let shutdown = tasks.shutdown();
     tasks.spawn(async move { driver.live(grant, shutdown).await });
@@ -119,6 +120,8 @@ struct Driver {
     /// Failed loads or inits in a row.
     failures: u32,
     broken: Option<BrokenReason>,
+    /// The input whose turn would have left the agent above a limit of its rows, and which limit.
+    overfull: Option<(Seq, String)>,
 }
 
 /// Callers that wait for one durable input.
@@ -197,6 +200,9 @@ impl Driver {
         }
         if !state.runs() {
             return self.wait_idle(shutdown).await;
+        }
+        if let Some((seq, what)) = self.overfull.take() {
+            return self.on_overfull(seq, what).await;
         }
         if state == Lifecycle::Retiring && self.inbox.is_empty() {
             return self.retired().await;

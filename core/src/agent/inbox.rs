@@ -82,6 +82,16 @@ impl Inbox {
         self.steer.inputs.is_empty() && self.queue.inputs.is_empty()
     }
 
+    /// An input that waits here.
+    pub(crate) fn get(&self, seq: Seq) -> Option<&StoredInput> {
+        let found = |line: &'_ Line| line.place(seq).ok();
+        match (found(&self.steer), found(&self.queue)) {
+            (Some(place), _) => self.steer.inputs.get(place),
+            (None, Some(place)) => self.queue.inputs.get(place),
+            (None, None) => None,
+        }
+    }
+
     /// Whether an input waits here.
     pub(crate) fn contains(&self, seq: Seq) -> bool {
         self.steer.place(seq).is_ok() || self.queue.place(seq).is_ok()

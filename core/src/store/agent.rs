@@ -102,6 +102,12 @@ pub struct AgentRow {
     pub open_inputs: u64,
     /// Those of them that wake: with one, the agent is runnable.
     pub waking_inputs: u64,
+    /// Payloads and headers of the open inputs in bytes.
+    pub open_bytes: u64,
+    /// Rows of the guest's `state`.
+    pub state_keys: u64,
+    /// Their keys and values in bytes.
+    pub state_bytes: u64,
     /// Ended inputs whose rows retention has removed.
     pub inputs_pruned: u64,
     /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.

@@ -176,6 +176,11 @@ pub enum UnitFailure {
     Duplicate(Box<StoredInput>),
     /// `Step::Accept`: refused at the door.
     Refused(AcceptError),
+    /// `Step::Boundary`: the agent's `state` rows would be more than they may.
+    Quota {
+        /// Which limit, in words.
+        what: String,
+    },
 }
 
 /// What acceptance did.
@@ -218,10 +223,12 @@ pub enum AcceptError {
     #[error("idempotency key was used for another body")]
     KeyReused,
     /// The inbox is full.
-    #[error("inbox is full: {depth} open inputs")]
+    #[error("inbox is full: {depth} open inputs of {bytes} bytes")]
     Busy {
         /// Open inputs.
         depth: u64,
+        /// Their payloads and headers.
+        bytes: u64,
     },
     /// A delivery from an owner that is no longer the current one.
     #[error("publisher's token is stale: {highest} has been heard")]

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::limits::Quotas;
 use crate::store::{RuntimeStore, Sharing};
 use crate::time::Clock;
 
@@ -49,6 +50,7 @@ mod operations;
 mod outbox;
 mod placing;
 mod plugins;
+mod quotas;
 mod random;
 mod repair;
 mod restore;
@@ -60,13 +62,23 @@ mod transfer;
 
 use fixture::World;
 
+/// How a store is opened.
+pub struct Opening {
+    /// For one host or several.
+    pub sharing: Sharing,
+    /// The store's clock.
+    pub clock: Arc<dyn Clock>,
+    /// What agents may fill.
+    pub quotas: Quotas,
+}
+
 /// Opens stores for the suite.
 #[async_trait]
 pub trait StoreFactory: Send + Sync + 'static {
     /// Opens the store called `name` (letters, digits, `-`, `_`, `.`) under a clock. A new name is an empty store; a name
     /// that was opened before has all its rows. A shared store may be opened again while it is open; an exclusive one is
     /// closed first.
-    async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore>;
+    async fn open(&self, name: &str, opening: Opening) -> Arc<dyn RuntimeStore>;
 
     /// Seeds of the random sequences; a failing one is named in the failure.
     fn seeds(&self) -> Range<u64> {
@@ -152,6 +164,7 @@ pub fn cases() -> Vec<Case> {
         operations::cases(),
         specs::cases(),
         plugins::cases(),
+        quotas::cases(),
         events::cases(),
         transfer::cases(),
         migrations::cases(),

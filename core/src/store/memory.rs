@@ -21,7 +21,7 @@ use crate::id::{
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::lifecycle::LifecycleCommit;
-use crate::limits::PAGE_MAX;
+use crate::limits::{PAGE_MAX, Quotas};
 use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
@@ -94,17 +94,18 @@ pub struct HeldCommits(#[expect(dead_code, reason = "held for its drop")] OwnedR
 impl MemoryStore {
     /// An empty store for one host at a time. Its clock dates what the store writes by itself.
     pub fn exclusive(clock: Arc<dyn Clock>) -> Self {
-        Self::new(Sharing::Exclusive, clock)
+        Self::new(Sharing::Exclusive, clock, Quotas::default())
     }
 
     /// An empty store for several hosts. Its clock also judges the expiry of their sessions.
     pub fn shared(clock: Arc<dyn Clock>) -> Self {
-        Self::new(Sharing::Shared, clock)
+        Self::new(Sharing::Shared, clock, Quotas::default())
     }
 
-    fn new(sharing: Sharing, clock: Arc<dyn Clock>) -> Self {
+    /// An empty store in which agents may fill so much.
+    pub fn new(sharing: Sharing, clock: Arc<dyn Clock>, quotas: Quotas) -> Self {
         let id = StoreId::generate(clock.wall_ms(), clock.random());
-        let tables = Arc::new(Mutex::new(Tables::new(id, sharing)));
+        let tables = Arc::new(Mutex::new(Tables::new(id, sharing, quotas)));
         Self { tables, clock, doubts: Arc::default(), gate: Arc::default() }
     }
 

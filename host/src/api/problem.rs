@@ -158,7 +158,7 @@ impl Code {
             }
             Self::KindRefused => (422, "kind_refused", "clients don't submit this kind", false),
             Self::PluginRefused => (422, "plugin_refused", "the component can't run here", false),
-            Self::Busy => (429, "busy", "the agent's inbox is full", true),
+            Self::Busy => (429, "busy", "too much waits for the agent", true),
             Self::Internal => (500, "internal", "the host is at fault", false),
             Self::AgentFault => (500, "agent_fault", "the agent's guest broke", false),
             Self::PeersSilent => (503, "peers_silent", "some peers did not answer", true),
@@ -166,7 +166,7 @@ impl Code {
             Self::AgentBroken => (503, "agent_broken", "the agent can't run", false),
             Self::NotReady => (503, "not_ready", "the host is not ready", true),
             Self::Unknown => (504, "unknown", "the outcome is unknown", false),
-            Self::StoreFull => (503, "store_full", "the disk of the store is full", true),
+            Self::StoreFull => (503, "store_full", "the store is full", true),
             Self::AgentDeleted => (410, "agent_deleted", "the agent is deleted", false),
             Self::AgentRetired => (423, "agent_retired", "the agent accepts nothing more", false),
             Self::AgentSuspended => (423, "agent_suspended", "the agent waits for an operator", false),
@@ -310,7 +310,7 @@ impl From<CallError> for Problem {
             }
             CallError::KindRefused { kind, .. } => Self::new(Code::KindRefused, detail).with("kind", kind),
             CallError::KeyReused => Self::new(Code::IdempotencyKeyReused, detail),
-            CallError::Busy { .. } => {
+            CallError::Busy { .. } | CallError::InboxFull { .. } => {
                 Self::new(Code::Busy, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
             }
             CallError::Invalid { .. } => Self::new(Code::Malformed, detail),

@@ -395,9 +395,17 @@ pub enum CallError {
     /// A broken agent's history does not fit: it is as broken as before.
     #[error("agent is still broken: {0}")]
     NotRecovered(Box<Refused>),
-    /// The disk of the store is full: definitely not done.
-    #[error("not accepted: the disk of the store is full")]
+    /// The disk of the store is full, or its file at its bound: definitely not done.
+    #[error("not accepted: the disk of the store is full, or its file at its bound (limits.store_bytes_max)")]
     Full,
+    /// The agent's inbox is full: definitely not accepted.
+    #[error("the agent's inbox is full: {depth} inputs of {bytes} bytes wait")]
+    InboxFull {
+        /// How many wait.
+        depth: u64,
+        /// Their payloads and headers.
+        bytes: u64,
+    },
     /// The agent's plugin answers no queries.
     #[error(
         "the agent's plugin answers no queries: it does not export `godwit:agent/query`; ask or send instead"

@@ -335,6 +335,7 @@ pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallErro
             | CallError::PeersSilent { .. }
             | CallError::Misdirected { .. }
             | CallError::Busy { .. }
+            | CallError::InboxFull { .. }
             | CallError::Broken { .. }
             | CallError::Deleted
             | CallError::Retired { .. }

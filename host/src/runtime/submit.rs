@@ -346,7 +346,7 @@ fn answered(answer: Answer, submission: &Submission) -> Result<Try, CallError> {
 fn refused(error: AcceptError) -> CallError {
     match error {
         AcceptError::KeyReused => CallError::KeyReused,
-        AcceptError::Busy { depth } => CallError::Busy { depth },
+        AcceptError::Busy { depth, bytes } => CallError::InboxFull { depth, bytes },
         AcceptError::Store(error) => store_error(error),
         other @ (AcceptError::StalePublisher { .. } | AcceptError::Gap { .. }) => {
             CallError::Conflict { what: other.to_string() }

@@ -36,6 +36,9 @@ pub(super) struct Head {
     pub(super) next_seq: Seq,
     pub(super) open_inputs: u64,
     pub(super) waking_inputs: u64,
+    pub(super) open_bytes: u64,
+    /// Rows of the guest's state, and bytes of their keys and values.
+    pub(super) state_size: (u64, u64),
     pub(super) pending_outputs: u64,
     pub(super) next_output: u64,
     pub(super) time_ms: u64,
@@ -48,9 +51,18 @@ pub(super) struct Head {
 const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
-           s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed
+           s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed, a.open_bytes, a.state_keys,
+           a.state_bytes
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
+
+/// What an open input counts for in its agent's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) wakes: bool,
+    /// Payload and headers.
+    pub(super) bytes: u64,
+}
 
 impl Head {
     /// Loads the row that an id names.
@@ -71,6 +83,8 @@ impl Head {
             next_seq: Seq(row.get::<_, Int>(7)?.0),
             open_inputs: row.get::<_, Int>(8)?.0,
             waking_inputs: row.get::<_, Int>(18)?.0,
+            open_bytes: row.get::<_, Int>(21)?.0,
+            state_size: (row.get::<_, Int>(22)?.0, row.get::<_, Int>(23)?.0),
             pending_outputs: row.get::<_, Int>(9)?.0,
             next_output: row.get::<_, Int>(10)?.0,
             time_ms: row.get::<_, Int>(11)?.0,
@@ -82,15 +96,30 @@ impl Head {
     }
 
     /// Counts an input that is open from now on.
-    pub(super) fn opened(&mut self, wakes: bool) {
+    pub(super) fn opened(&mut self, share: Share) {
         self.open_inputs += 1;
-        self.waking_inputs += u64::from(wakes);
+        self.waking_inputs += u64::from(share.wakes);
+        self.open_bytes += share.bytes;
     }
 
     /// Counts an input that has ended.
-    pub(super) fn closed(&mut self, wakes: bool) {
+    pub(super) fn closed(&mut self, share: Share) {
         self.open_inputs = self.open_inputs.saturating_sub(1);
-        self.waking_inputs = self.waking_inputs.saturating_sub(u64::from(wakes));
+        self.waking_inputs = self.waking_inputs.saturating_sub(u64::from(share.wakes));
+        self.open_bytes = self.open_bytes.saturating_sub(share.bytes);
+    }
+
+    /// Counts a state row that is written, deleted, or both: bytes of its key and of the values.
+    pub(super) fn state_written(&mut self, key: usize, before: Option<u64>, after: Option<u64>) {
+        let (keys, bytes) = &mut self.state_size;
+        if let Some(before) = before {
+            *keys = keys.saturating_sub(1);
+            *bytes = bytes.saturating_sub(key as u64 + before);
+        }
+        if let Some(after) = after {
+            *keys += 1;
+            *bytes += key as u64 + after;
+        }
     }
 
     /// The next change number, for a row that is about to be written.
@@ -105,7 +134,8 @@ impl Head {
         execute(
             tx.conn,
             "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
-                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10
+                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10, open_bytes = ?11,
+                 state_keys = ?12, state_bytes = ?13
              WHERE key = ?1",
             params![
                 self.key,
@@ -118,6 +148,9 @@ impl Head {
                 Int(self.time_ms),
                 change,
                 Int(self.waking_inputs),
+                Int(self.open_bytes),
+                Int(self.state_size.0),
+                Int(self.state_size.1),
             ],
         )
         .map(drop)
@@ -357,7 +390,8 @@ pub(super) fn write_spec(
 const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
-           a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned
+           a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
+           a.state_bytes
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
@@ -380,6 +414,9 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         spec_revision: SpecRevision(row.get::<_, Int>(12)?.0),
         plugin: Digest(row.get(13)?),
         created_at_ms: row.get::<_, Int>(14)?.0,
+        open_bytes: row.get::<_, Int>(21)?.0,
+        state_keys: row.get::<_, Int>(22)?.0,
+        state_bytes: row.get::<_, Int>(23)?.0,
         inputs_pruned: row.get::<_, Int>(20)?.0,
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,

@@ -17,7 +17,7 @@ use godwit_core::store::{
 };
 use rusqlite::{Connection, Row, params};
 
-use super::agents::Head;
+use super::agents::{Head, Share};
 use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
@@ -318,7 +318,7 @@ impl<'a> Chain<'a> {
         }
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.skips_dedup();
-        match is_checked.then(|| door(tx.conn, &self.head, arrival)).transpose()? {
+        match is_checked.then(|| door(tx, &self.head, arrival)).transpose()? {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),
             Some(Ok(None)) | None => {}
@@ -328,7 +328,7 @@ impl<'a> Chain<'a> {
         }
         let placing = arrival.placing(tx.conn, &self.head.agent)?;
         self.head.next_seq = expected.next();
-        self.head.opened(placing.wakes);
+        self.head.opened(Share { wakes: placing.wakes, bytes: arrival.new.input.bytes() });
         self.waiting = Some(Waiting { seq: expected, arrival, placing });
         Ok(())
     }
@@ -378,14 +378,18 @@ impl<'a> Chain<'a> {
     }
 
     fn boundary(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
-        let wake = self.check_boundary(tx, prepared)?;
+        let shares = self.check_boundary(tx, prepared)?;
         let boundary = &prepared.boundary;
-        for ((ended, sealed), wakes) in boundary.ends.iter().zip(&prepared.outcomes).zip(wake) {
-            self.head.closed(wakes);
+        for ((ended, sealed), share) in boundary.ends.iter().zip(&prepared.outcomes).zip(shares) {
+            self.head.closed(share);
             self.end(tx, ended, sealed)?;
         }
+        let size = self.head.state_size;
         for ((key, _), value) in boundary.state.iter().zip(&prepared.values) {
             state::write(tx, &mut self.head, key, value.as_deref())?;
+        }
+        if let Some(what) = tx.env.quotas.state_problem(size, self.head.state_size) {
+            return Err(StepError::Failure(UnitFailure::Quota { what }));
         }
         for (output, sealed) in boundary.outputs.iter().zip(&prepared.outputs) {
             outbox::append(tx, &mut self.head, &boundary.receipt, output, sealed)?;
@@ -428,8 +432,8 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Answers which of the inputs that it ends wake.
-    fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<Vec<bool>, StepError> {
+    /// Answers what the inputs that it ends count for.
+    fn check_boundary(&self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<Vec<Share>, StepError> {
         let boundary = &prepared.boundary;
         let receipt = &boundary.receipt;
         if !self.head.lifecycle.takes_boundary(receipt.kind) {
@@ -451,18 +455,19 @@ impl<'a> Chain<'a> {
         if boundary.ends.len() != receipt.inputs.len() {
             return Err(conflict("the receipt names other inputs than those that end").into());
         }
-        let mut wake = Vec::with_capacity(boundary.ends.len());
+        let mut shares = Vec::with_capacity(boundary.ends.len());
         for (place, (ended, named)) in boundary.ends.iter().zip(&receipt.inputs).enumerate() {
-            let (id, wakes) = match &self.waiting {
+            let (id, share) = match &self.waiting {
                 Some(waiting) if waiting.seq == ended.seq => {
-                    (waiting.arrival.new.input.id, waiting.placing.wakes)
+                    let input = &waiting.arrival.new.input;
+                    (input.id, Share { wakes: waiting.placing.wakes, bytes: input.bytes() })
                 }
                 _ => {
                     let known = open_input(tx.conn, &self.head, ended.seq)?;
-                    (known.id, known.wakes)
+                    (known.id, known.share)
                 }
             };
-            wake.push(wakes);
+            shares.push(share);
             if id != *named || receipt.inputs[..place].contains(named) {
                 return Err(conflict("the receipt names other inputs than those that end").into());
             }
@@ -480,7 +485,7 @@ impl<'a> Chain<'a> {
         if boundary.journal.as_ref().map(JournalEntry::digest) != receipt.journal {
             return Err(conflict("the receipt names another journal entry").into());
         }
-        Ok(wake)
+        Ok(shares)
     }
 
     fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {

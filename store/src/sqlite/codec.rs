@@ -22,6 +22,8 @@ use super::error::{Fallible, corrupt};
 
 const FORMAT: u8 = 1;
 const CHECK_BYTES: usize = 8;
+/// What sealing adds to a value.
+pub(super) const SEAL_BYTES: usize = 1 + CHECK_BYTES;
 /// States below this size are not worth packing.
 const PACK_BYTES_MIN: usize = 4096;
 const PACK_LEVEL: i32 = 1;
@@ -33,7 +35,7 @@ pub(super) fn seal<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// Writes raw bytes as a sealed value.
 pub(super) fn seal_bytes(payload: &[u8]) -> Vec<u8> {
-    let mut sealed = Vec::with_capacity(1 + CHECK_BYTES + payload.len());
+    let mut sealed = Vec::with_capacity(SEAL_BYTES + payload.len());
     sealed.push(FORMAT);
     sealed.extend_from_slice(&Digest::of(payload).0[..CHECK_BYTES]);
     sealed.extend_from_slice(payload);

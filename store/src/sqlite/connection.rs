@@ -40,7 +40,12 @@ pub(super) struct Opened {
 }
 
 /// Opens or creates a database for writing. `store` becomes the id of a new one.
-pub(super) fn open(path: &Path, mode: SqliteMode, store: [u8; 16]) -> Result<Opened, OpenError> {
+pub(super) fn open(
+    path: &Path,
+    mode: SqliteMode,
+    store: [u8; 16],
+    bytes_max: Option<u64>,
+) -> Result<Opened, OpenError> {
     check_engine()?;
     check_file_system(path)?;
     let mut lock = StoreLock::open(path, true)?.expect("a lock file that may be created is there");
@@ -65,6 +70,9 @@ pub(super) fn open(path: &Path, mode: SqliteMode, store: [u8; 16]) -> Result<Ope
     if mode == SqliteMode::Shared && is_alone {
         writer = share(&lock, writer, path)?;
     }
+    if let Some(bytes_max) = bytes_max {
+        bound(&writer, bytes_max).map_err(engine("bound", path))?;
+    }
     Ok(Opened { lock, writer, store })
 }
 
@@ -77,6 +85,13 @@ fn share(lock: &StoreLock, writer: Connection, path: &Path) -> Result<Connection
     std::thread::sleep(tests::WHILE_NOBODY_LOCKS);
     lock.shared()?;
     connect(path)
+}
+
+/// Lets the file grow no further than this; one that is larger already keeps its size.
+fn bound(conn: &Connection, bytes_max: u64) -> rusqlite::Result<()> {
+    let page_bytes: i64 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+    let pages_max = i64::try_from(bytes_max).unwrap_or(i64::MAX) / page_bytes.max(1);
+    conn.pragma_update_and_check(None, "max_page_count", pages_max.max(1), |_| Ok(()))
 }
 
 fn check_engine() -> Result<(), OpenError> {

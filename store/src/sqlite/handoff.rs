@@ -14,7 +14,7 @@ use godwit_core::store::{Handoff, Home, Owner, PrepareRequest, Row, RowFrame, Ro
 use rusqlite::{Connection, params};
 
 use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
-use super::codec::{Int, PackedSnapshot, agent_id, seal, seal_bytes};
+use super::codec::{Int, PackedSnapshot, SEAL_BYTES, agent_id, seal, seal_bytes};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
 use super::leases::{grant, lease_held_by, own_at};
@@ -444,10 +444,13 @@ pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
         "UPDATE agent SET
              open_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2),
              waking_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2 AND wakes = 1),
+             open_bytes = (SELECT coalesce(sum(bytes), 0) FROM input WHERE agent = ?1 AND state < 2),
+             state_keys = (SELECT count(*) FROM state WHERE agent = ?1),
+             state_bytes = (SELECT coalesce(sum(octet_length(key) + length(sealed) - ?2), 0) FROM state WHERE agent = ?1),
              pending_outputs = (SELECT count(*) FROM output WHERE agent = ?1 AND state = 0),
              plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin)
          WHERE key = ?1",
-        params![key],
+        params![key, SEAL_BYTES as i64],
     )
     .map(drop)
 }

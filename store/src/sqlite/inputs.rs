@@ -8,13 +8,12 @@ use godwit_core::input::{
     AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Scope,
     TraceParent,
 };
-use godwit_core::limits::INBOX_INPUTS_MAX;
 use godwit_core::reply;
 use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, Page, StoreError, StoredInput};
 use rusqlite::{Connection, Row, params};
 
-use super::agents::{self, Head};
+use super::agents::{self, Head, Share};
 use super::codec::{Int, input_state, input_state_code, lane, lane_code, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::leases::at_home;
@@ -124,8 +123,8 @@ pub(super) fn insert(
     execute(
         tx.conn,
         "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, key, digest,
-             outcome_sealed, ended_at_ms, body, deaths, lane, wakes, scope, traceparent)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+             outcome_sealed, ended_at_ms, body, deaths, lane, wakes, scope, traceparent, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
         params![
             agent,
             Int(seq.0),
@@ -147,6 +146,7 @@ pub(super) fn insert(
             content.placing.wakes,
             content.placing.scope.as_ref().map(|scope| &scope.0),
             content.traceparent.map(TraceParent::as_str),
+            Int(content.input.bytes()),
         ],
     )?;
     if !is_inline {
@@ -194,7 +194,7 @@ pub(super) fn ended_state(outcome: &Outcome) -> InputState {
 pub(super) struct Standing {
     pub(super) id: InputId,
     pub(super) state: InputState,
-    pub(super) wakes: bool,
+    pub(super) share: Share,
 }
 
 /// An input that a step of a unit acts on. One that somebody else ended meanwhile makes the unit `Stale`: its owner looks
@@ -202,9 +202,12 @@ pub(super) struct Standing {
 pub(super) fn open_input(conn: &Connection, head: &Head, seq: Seq) -> Fallible<Standing> {
     let known = first(
         conn,
-        "SELECT id, state, wakes FROM input WHERE agent = ?1 AND seq = ?2",
+        "SELECT id, state, wakes, bytes FROM input WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(seq.0)],
-        |row| Ok(Standing { id: InputId(row.get(0)?), state: input_state(row.get(1)?)?, wakes: row.get(2)? }),
+        |row| {
+            let share = Share { wakes: row.get(2)?, bytes: row.get::<_, Int>(3)?.0 };
+            Ok(Standing { id: InputId(row.get(0)?), state: input_state(row.get(1)?)?, share })
+        },
     )?;
     match known {
         Some(known) if known.state.is_open() => Ok(known),
@@ -226,7 +229,8 @@ pub(super) fn moved(from: InputState, event: InputEvent) -> Fallible<InputState>
 pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
 
 /// Whether an input is here already; otherwise, whether there is room for it.
-pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
+pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
+    let conn = tx.conn;
     let known = match &arrival.new.idempotency_key {
         Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
         None => None,
@@ -247,8 +251,23 @@ pub(super) fn door(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallibl
     if !head.lifecycle.accepts() {
         return Ok(Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
     }
-    let depth = head.open_inputs;
-    Ok(if depth >= INBOX_INPUTS_MAX { Err(AcceptError::Busy { depth }) } else { Ok(None) })
+    let quotas = &tx.env.quotas;
+    let (depth, bytes) = (head.open_inputs, head.open_bytes);
+    if !quotas.has_inbox_room(depth, bytes) {
+        return Ok(Err(AcceptError::Busy { depth, bytes }));
+    }
+    match quotas.store_bytes_max {
+        // What was accepted must find room for its turns.
+        Some(max) if used_bytes(conn)? > max / 16 * 15 => Ok(Err(StoreError::Full.into())),
+        _ => Ok(Ok(None)),
+    }
+}
+
+/// Bytes of the file that hold something.
+fn used_bytes(conn: &Connection) -> Fallible<u64> {
+    let sql = "SELECT (page_count - freelist_count) * page_size
+               FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+    Ok(first(conn, sql, [], |row| Ok(row.get::<_, Int>(0)?.0))?.unwrap_or(0))
 }
 
 pub(super) fn accept(
@@ -270,7 +289,7 @@ pub(super) fn accept(
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
     let mut is_roused = false;
     let accepted = if is_due {
-        match door(tx.conn, &head, arrival)? {
+        match door(tx, &head, arrival)? {
             Ok(Some(mut known)) => {
                 is_roused = rouse(tx, &mut head, arrival, &mut known)?;
                 Accepted::Duplicate(known)
@@ -306,7 +325,7 @@ pub(super) fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarna
     let place = (head.key, seq, head.change());
     insert(tx, place, &arrival.content(&placing), &fate)?;
     head.next_seq = seq.next();
-    head.opened(placing.wakes);
+    head.opened(Share { wakes: placing.wakes, bytes: arrival.new.input.bytes() });
     Ok(seq)
 }
 
@@ -328,21 +347,22 @@ fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInpu
 }
 
 /// The queued inputs that a newer one of a kind and scope replaces.
-pub(super) const IN_SCOPE: &str = "SELECT seq, state, wakes FROM input INDEXED BY input_scope
+pub(super) const IN_SCOPE: &str = "SELECT seq, state, wakes, bytes FROM input INDEXED BY input_scope
      WHERE agent = ?1 AND kind = ?2 AND scope = ?3 AND scope IS NOT NULL AND state = 0 ORDER BY seq";
 
 /// Ends the queued inputs that a new one takes the place of.
 fn replace(tx: &Tx<'_>, head: &mut Head, by: &Input, scope: &Scope) -> Fallible<()> {
     let older = all(tx.conn, IN_SCOPE, params![head.key, by.kind.name(), scope.0], |row| {
-        Ok((Seq(row.get::<_, Int>(0)?.0), input_state(row.get(1)?)?, row.get::<_, bool>(2)?))
+        let share = Share { wakes: row.get(2)?, bytes: row.get::<_, Int>(3)?.0 };
+        Ok((Seq(row.get::<_, Int>(0)?.0), input_state(row.get(1)?)?, share))
     })?;
     let outcome = Outcome::Replaced { by: by.id };
     let sealed = seal(&outcome);
-    for (seq, state, wakes) in older {
+    for (seq, state, share) in older {
         moved(state, InputEvent::Replace)?;
         let place = (head.key, seq, head.change());
         end(tx, place, &End { outcome: &outcome, sealed: &sealed, at_ms: tx.now_ms() })?;
-        head.closed(wakes);
+        head.closed(share);
     }
     Ok(())
 }
@@ -454,7 +474,7 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
          WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(known.seq.0), change, input_state_code(state)],
     )?;
-    head.opened(true);
+    head.opened(Share { wakes: true, bytes: known.input.bytes() });
     head.save(tx)
 }
 
@@ -479,7 +499,7 @@ pub(super) fn abandon(
     let place = (head.key, known.seq, head.change());
     end(tx, place, &End { outcome: &outcome, sealed: &seal(&outcome), at_ms: tx.now_ms() })?;
     if from.is_open() {
-        head.closed(known.placing.wakes);
+        head.closed(Share { wakes: known.placing.wakes, bytes: known.input.bytes() });
     }
     head.save(tx)
 }

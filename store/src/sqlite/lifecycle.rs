@@ -9,7 +9,7 @@ use godwit_core::lifecycle::{OpenInputs, TokenMove, Verb};
 use godwit_core::store::{Home, Lifecycle, LifecycleCommit, NewAgent, Owner, Standing, StoreError};
 use rusqlite::{Connection, params};
 
-use super::agents::{self, Head, set_standing, write_lifecycle, write_spec};
+use super::agents::{self, Head, Share, set_standing, write_lifecycle, write_spec};
 use super::codec::{Int, seal};
 use super::error::{Fallible, conflict};
 use super::events::append;
@@ -41,7 +41,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     }
     raise(tx, &head, owner, commit.token())?;
     if commit.is_state_cleared() {
-        clear_state(tx, head.key)?;
+        clear_state(tx, &mut head)?;
     }
     let is_moved = *commit.from() != *commit.next() || commit.is_generation_raised();
     if is_moved {
@@ -110,8 +110,8 @@ fn abandon(tx: &Tx<'_>, head: &mut Head, inputs: &OpenInputs) -> Fallible<u64> {
     let outcome = Outcome::Abandoned { reason };
     let sealed = seal(&outcome);
     let at_ms = tx.now_ms();
-    for (seq, wakes) in &ending {
-        head.closed(*wakes);
+    for (seq, share) in &ending {
+        head.closed(*share);
         let place = (head.key, *seq, head.change());
         end(tx, place, &End { outcome: &outcome, sealed: &sealed, at_ms })?;
     }
@@ -128,13 +128,16 @@ fn abandoned_event(tx: &Tx<'_>, head: &Head, count: u64, reason: AbandonReason) 
         .with("reason", reason.name())
 }
 
-/// Open inputs by seq, and whether each wakes.
-fn open_inputs(conn: &Connection, key: i64) -> Fallible<Vec<(Seq, bool)>> {
+/// Open inputs by seq, and what each counts for.
+fn open_inputs(conn: &Connection, key: i64) -> Fallible<Vec<(Seq, Share)>> {
     all(
         conn,
-        "SELECT seq, wakes FROM input INDEXED BY input_open WHERE agent = ?1 AND state < 2 ORDER BY seq",
+        "SELECT seq, wakes, bytes FROM input INDEXED BY input_open WHERE agent = ?1 AND state < 2 ORDER BY seq",
         params![key],
-        |row| Ok((Seq(row.get::<_, Int>(0)?.0), row.get(1)?)),
+        |row| {
+            let share = Share { wakes: row.get(1)?, bytes: row.get::<_, Int>(2)?.0 };
+            Ok((Seq(row.get::<_, Int>(0)?.0), share))
+        },
     )
 }
 
@@ -155,7 +158,8 @@ fn free_under(tx: &Tx<'_>, head: &Head) -> Fallible<()> {
 
 /// Lets go of what only the guest's own history explains. The raised token has closed the migrations, so that nobody
 /// waits to hear of the deletes.
-fn clear_state(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+fn clear_state(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
+    head.state_size = (0, 0);
     let deletes = [
         "DELETE FROM snapshot WHERE agent = ?1",
         "DELETE FROM snapshot_beside WHERE agent = ?1",
@@ -164,7 +168,7 @@ fn clear_state(tx: &Tx<'_>, key: i64) -> Fallible<()> {
         "DELETE FROM timer WHERE agent = ?1",
         "DELETE FROM operation WHERE agent = ?1",
     ];
-    deletes.into_iter().try_for_each(|delete| execute(tx.conn, delete, params![key]).map(drop))
+    deletes.into_iter().try_for_each(|delete| execute(tx.conn, delete, params![head.key]).map(drop))
 }
 
 fn raise_generation(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {

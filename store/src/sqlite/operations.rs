@@ -134,7 +134,7 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ending: &Ending) -> Fallible<Resul
         return Ok(Ok(known.map(|input| input.seq)));
     };
     after(&stored, ending.event)?;
-    let known = match door(tx.conn, &head, &ending.arrival)? {
+    let known = match door(tx, &head, &ending.arrival)? {
         Ok(known) => known,
         // There is always room for ends: an agent has few operations.
         Err(AcceptError::Busy { .. }) => None,

@@ -397,11 +397,13 @@ impl RuntimeStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<DueTimer>, StoreError> {
         let limit = limit.min(PAGE_MAX);
-        self.read(move |conn| timers::due(conn, incarnation, now_ms, limit)).await
+        let quotas = self.env.quotas;
+        self.read(move |conn| timers::due(conn, incarnation, now_ms, limit, &quotas)).await
     }
 
     async fn next_timer_at(&self, incarnation: Incarnation) -> Result<Option<u64>, StoreError> {
-        self.read(move |conn| timers::next_at(conn, incarnation)).await
+        let quotas = self.env.quotas;
+        self.read(move |conn| timers::next_at(conn, incarnation, &quotas)).await
     }
 
     async fn fire_timer(

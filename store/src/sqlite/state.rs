@@ -6,7 +6,7 @@ use godwit_core::store::RowKey;
 use rusqlite::{Connection, params};
 
 use super::agents::Head;
-use super::codec::{Int, seal, unseal_bytes};
+use super::codec::{Int, SEAL_BYTES, seal, unseal_bytes};
 use super::error::Fallible;
 use super::inputs::key_of;
 use super::sql::{all, execute, first};
@@ -14,6 +14,8 @@ use super::writer::Tx;
 
 /// Writes or deletes a key of the agent; `value` is sealed.
 pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]>) -> Fallible<()> {
+    let before = size(tx.conn, head.key, key)?;
+    head.state_written(key.len(), before, value.map(|value| (value.len() - SEAL_BYTES) as u64));
     match value {
         Some(value) => {
             let change = head.change();
@@ -29,6 +31,16 @@ pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]
             Ok(())
         }
     }
+}
+
+/// Bytes of a stored value.
+fn size(conn: &Connection, agent: i64, key: &str) -> Fallible<Option<u64>> {
+    first(
+        conn,
+        "SELECT length(sealed) FROM state WHERE agent = ?1 AND key = ?2",
+        params![agent, key],
+        |row| Ok(row.get::<_, Int>(0)?.0.saturating_sub(SEAL_BYTES as u64)),
+    )
 }
 
 /// Writes a sealed value, unless one with a higher change number is here.

@@ -1,5 +1,6 @@
 //! The store on real files: opening, grouping, faults of the engine, damaged bytes, sharing.
 
+mod bounds;
 mod broken;
 mod conformance;
 mod damage;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use godwit_core::id::{AgentId, Generation, Incarnation, Revision, Seq};
 use godwit_core::input::NewInput;
-use godwit_core::limits::INBOX_INPUTS_MAX;
+use godwit_core::limits::Quotas;
 use godwit_core::store::{AcceptError, Owner, RowKey};
 use godwit_core::timer::{DueTimer, NewTimer, StoredTimer, input_id};
 use rusqlite::{Connection, Row, params};
@@ -91,7 +91,7 @@ pub(super) fn fire(
     let mut input = timer.input(&owner.agent);
     input.accepted_at_ms = tx.now_ms();
     let arrival = Arrival::new(NewInput::of_host(&owner.agent, input));
-    let known = match door(tx.conn, &head, &arrival)? {
+    let known = match door(tx, &head, &arrival)? {
         Ok(known) => known,
         Err(refused) => return Ok(Err(refused)),
     };
@@ -153,7 +153,7 @@ macro_rules! select_timer {
             $columns,
             " FROM timer t INDEXED BY timer_at CROSS JOIN agent a ON a.key = t.agent
              LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
-             WHERE a.home = 0 AND a.lifecycle = 0 AND a.open_inputs < ?2
+             WHERE a.home = 0 AND a.lifecycle = 0 AND a.open_inputs < ?2 AND a.open_bytes < ?3
                  AND (s.incarnation IS NULL OR s.incarnation = ?1)",
             $rest
         )
@@ -165,13 +165,15 @@ pub(super) fn due(
     incarnation: Incarnation,
     now_ms: u64,
     limit: usize,
+    quotas: &Quotas,
 ) -> Fallible<Vec<DueTimer>> {
     all(
         conn,
-        select_timer!("a.id, t.name, t.revision, t.at_ms", " AND t.at_ms <= ?3 ORDER BY t.at_ms LIMIT ?4"),
+        select_timer!("a.id, t.name, t.revision, t.at_ms", " AND t.at_ms <= ?4 ORDER BY t.at_ms LIMIT ?5"),
         params![
             Int(incarnation.0),
-            Int(INBOX_INPUTS_MAX),
+            column(quotas.inbox_inputs_max),
+            column(quotas.inbox_bytes_max),
             Int(now_ms.min(i64::MAX.unsigned_abs())),
             limit as i64
         ],
@@ -186,11 +188,16 @@ pub(super) fn due(
     )
 }
 
-pub(super) fn next_at(conn: &Connection, incarnation: Incarnation) -> Fallible<Option<u64>> {
+pub(super) fn next_at(conn: &Connection, incarnation: Incarnation, quotas: &Quotas) -> Fallible<Option<u64>> {
     first(
         conn,
         select_timer!("t.at_ms", " ORDER BY t.at_ms LIMIT 1"),
-        params![Int(incarnation.0), Int(INBOX_INPUTS_MAX)],
+        params![Int(incarnation.0), column(quotas.inbox_inputs_max), column(quotas.inbox_bytes_max)],
         |row| Ok(row.get::<_, Int>(0)?.0),
     )
+}
+
+/// A limit that may be beyond all that a column holds.
+fn column(max: u64) -> Int {
+    Int(max.min(i64::MAX.unsigned_abs()))
 }

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_core::failpoint;
+use godwit_core::limits::Quotas;
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
 use rusqlite::{Connection, ErrorCode};
@@ -45,13 +46,19 @@ pub(super) struct WriteEnv {
     /// Names this boot of the machine: boot time of another one can't be compared.
     pub(super) boot: String,
     pub(super) faults: Faults,
+    pub(super) quotas: Quotas,
 }
 
 impl WriteEnv {
     /// As this machine is now.
-    pub(super) fn of_this_machine(clock: Arc<dyn Clock>, mode: SqliteMode) -> Result<Self, OpenError> {
+    pub(super) fn of_this_machine(
+        clock: Arc<dyn Clock>,
+        mode: SqliteMode,
+        quotas: Quotas,
+    ) -> Result<Self, OpenError> {
         let boot = std::fs::read_to_string(BOOT_ID).map_err(io("read", Path::new(BOOT_ID)))?;
-        Ok(Self { clock, mode, boot: boot.trim().to_owned(), faults: Faults::from_environment() })
+        let (boot, faults) = (boot.trim().to_owned(), Faults::from_environment());
+        Ok(Self { clock, mode, boot, faults, quotas })
     }
 }
 

@@ -165,6 +165,10 @@ fn places(agent: &AgentRows, may_wait: bool) -> Vec<String> {
     if open != agent.open_inputs {
         found.push(format!("{open} inputs wait, the row says {}", agent.open_inputs));
     }
+    if agent.sizes != agent.counted {
+        let (sizes, counted) = (agent.sizes, agent.counted);
+        found.push(format!("bytes that wait, state rows, their bytes: {counted:?}, the row says {sizes:?}"));
+    }
     if open > 0 && !may_wait {
         found.push(format!("{open} inputs wait in silence"));
     }

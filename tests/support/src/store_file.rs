@@ -38,6 +38,10 @@ pub struct AgentRows {
     pub next_seq: u64,
     /// What the row says waits.
     pub open_inputs: u64,
+    /// What the row says of bytes that wait, of state rows, and of their bytes.
+    pub sizes: [u64; 3],
+    /// The same, counted.
+    pub counted: [u64; 3],
     /// What the row says is on its way.
     pub pending_outputs: u64,
     /// In the order of generation and revision.
@@ -134,7 +138,8 @@ impl StoreFile {
             ..Self::default()
         };
         let mut agents = moment.prepare(
-            "SELECT key, id, home, generation, revision, token, head, next_seq, open_inputs, pending_outputs
+            "SELECT key, id, home, generation, revision, token, head, next_seq, open_inputs, pending_outputs,
+                 open_bytes, state_keys, state_bytes
              FROM agent WHERE home < 4",
         )?;
         let mut rows = agents.query([])?;
@@ -150,6 +155,7 @@ impl StoreFile {
                 next_seq: number(row, 7)?,
                 open_inputs: number(row, 8)?,
                 pending_outputs: number(row, 9)?,
+                sizes: [number(row, 10)?, number(row, 11)?, number(row, 12)?],
                 ..AgentRows::default()
             };
             fill(&moment, key, &mut agent).with_context(|| format!("rows of {id}"))?;
@@ -164,7 +170,15 @@ fn number(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(at).map(i64::cast_unsigned)
 }
 
+/// What seals a stored value: format and checksum.
+const SEAL_BYTES: u64 = 9;
+
 fn fill(file: &Connection, key: i64, agent: &mut AgentRows) -> Result<()> {
+    let waiting = "SELECT coalesce(sum(bytes), 0) FROM input WHERE agent = ?1 AND state < 2";
+    let rows = "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(sealed)), 0) FROM state WHERE agent = ?1";
+    let waiting = file.query_row(waiting, [key], |row| number(row, 0))?;
+    let (keys, bytes) = file.query_row(rows, [key], |row| Ok((number(row, 0)?, number(row, 1)?)))?;
+    agent.counted = [waiting, keys, bytes - keys * SEAL_BYTES];
     let mut receipts = file.prepare_cached(
         "SELECT generation, revision, kind, token, incarnation, digest, body FROM receipt
          WHERE agent = ?1 ORDER BY generation, revision",

@@ -10,9 +10,9 @@ use crate::event::{EventKind, NewEvent};
 use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::{InputId, Seq};
-use crate::input::{InputState, Outcome};
+use crate::input::{Fault, FaultKind, InputState, Outcome};
 use crate::lease::LeaseState;
-use crate::store::{AcceptError, InputEnd, StoreError, StoredInput, UnitFailure, UnitOutcome};
+use crate::store::{AcceptError, BrokenReason, InputEnd, StoreError, StoredInput, UnitFailure, UnitOutcome};
 
 /// What a client is told when the door refused its input.
 pub(super) fn refusal(input: InputId, error: AcceptError) -> Answer {
@@ -50,6 +50,9 @@ impl Driver {
             }
             Some(failure) => {
                 self.loaded = None;
+                if let UnitFailure::Quota { what } = &failure {
+                    self.note_overfull(rest.first(), what).await?;
+                }
                 let rest = self.wait_for_accepted(rest, outcome.committed);
                 self.on_refused(rest, failure).await
             }
@@ -128,6 +131,8 @@ impl Driver {
             }
             // An input was accepted meanwhile: take it into account and try again.
             UnitFailure::Store(StoreError::Stale { .. }) => {}
+            // The turn is noted, and judged when the agent is loaded again. Those behind it run then.
+            UnitFailure::Quota { .. } => {}
             // A verb came in between: loading it again tells which state it is in.
             UnitFailure::Store(StoreError::Lifecycle { .. }) => {}
             UnitFailure::Store(error) => {
@@ -150,6 +155,34 @@ impl Driver {
         }
         self.put_back_directs(directs);
         Ok(())
+    }
+
+    /// The store refused what a turn would leave: that is a fault of the guest, and counted when the agent is loaded again.
+    async fn note_overfull(&mut self, failing: Option<&Pending>, what: &str) -> Flow {
+        let Some(Pending { origin, seq, .. }) = failing else { return Ok(()) };
+        match origin {
+            // It would do the same again.
+            Origin::Init => self.break_down(BrokenReason::Init { message: what.to_owned() }).await,
+            Origin::Batch(inputs) => {
+                self.inbox.split(inputs);
+                Ok(())
+            }
+            Origin::Direct(_) | Origin::Queued(_) => {
+                self.overfull = Some((*seq, what.to_owned()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Counts the turn that left too much, as one whose guest broke.
+    pub(super) async fn on_overfull(&mut self, seq: Seq, what: String) -> Flow {
+        let Some(stored) = self.inbox.get(seq).cloned() else { return Ok(()) };
+        let attempt = match stored.state {
+            InputState::Staged => stored.attempts,
+            _ => stored.attempts + 1,
+        };
+        let fault = Fault { kind: FaultKind::Effects, message: what };
+        self.on_failed_turn(Origin::queued(vec![stored]), attempt, GuestError::Fault(fault)).await
     }
 
     fn put_back_directs(&mut self, directs: impl DoubleEndedIterator<Item = Box<AskRequest>>) {

@@ -11,15 +11,17 @@ use crate::guest::GuestLoader;
 use crate::id::{FencingToken, HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
+use crate::limits::Quotas;
 use crate::spec::{Durability, Spec};
 use crate::store::memory::MemoryStore;
-use crate::store::{AcceptError, AgentRow, NewAgent, RuntimeStore, SessionRequest};
+use crate::store::{AcceptError, AgentRow, NewAgent, RuntimeStore, SessionRequest, Sharing};
 use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
 
 mod flight;
 mod journal;
 mod query;
+mod quotas;
 mod recover;
 
 struct World {
@@ -57,8 +59,12 @@ async fn world() -> World {
 }
 
 async fn world_of(durability: Durability) -> World {
+    world_within(durability, Quotas::default()).await
+}
+
+async fn world_within(durability: Durability, quotas: Quotas) -> World {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let memory = MemoryStore::exclusive(clock.clone());
+    let memory = MemoryStore::new(Sharing::Exclusive, clock.clone(), quotas);
     let store: Arc<dyn RuntimeStore> = Arc::new(memory.clone());
     let (plugin, component) = script_plugin();
     let loader = Arc::new(ScriptedLoader::default());

@@ -127,7 +127,7 @@ async fn a_full_inbox_is_busy(world: World) {
         assert_eq!(desk.commit(chain.unit()).await, done(steps));
         left -= steps;
     }
-    let busy = AcceptError::Busy { depth: INBOX_INPUTS_MAX };
+    let busy = AcceptError::Busy { depth: INBOX_INPUTS_MAX, bytes: desk.row().await.open_bytes };
     let refused = site.store.accept(message(desk.agent(), "late"), site.incarnation).await;
     assert_eq!(refused, Err(busy.clone()));
     let unit = desk.chain().await.accept(message(desk.agent(), "late")).unit();

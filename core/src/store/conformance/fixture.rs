@@ -21,13 +21,13 @@ use crate::input::{
 use crate::journal::{JournalEntry, RecordedAnswer};
 use crate::lease::Lease;
 use crate::lifecycle::Verb;
-use crate::limits::PAGE_MAX;
+use crate::limits::{PAGE_MAX, Quotas};
 use crate::operation::{Class, HttpRequest, NewOperation, OperationChange, Request, StoredOperation};
 use crate::output::{Output, ReplyRole, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
-use crate::store::conformance::{ManualClock, StoreFactory};
+use crate::store::conformance::{ManualClock, Opening, StoreFactory};
 use crate::store::{
     Accepted, AgentImage, AgentRow, Attempt, Boundary, Home, InputEnd, LifecycleCommit, NewAgent, Owner,
     Page, RowFrame, RuntimeStore, SessionRequest, Sharing, Standing, Step, StoreError, StoredInput, Unit,
@@ -70,7 +70,7 @@ impl World {
     pub(super) async fn open(&self, letter: &str, sharing: Sharing) -> Store {
         let clock: Arc<dyn Clock> = self.clock.clone();
         let name = format!("{}-{letter}", self.prefix);
-        self.factory.open(&name, sharing, clock).await
+        self.factory.open(&name, Opening { sharing, clock, quotas: Quotas::default() }).await
     }
 
     /// Closes a store and opens it again.

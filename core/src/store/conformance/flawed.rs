@@ -23,15 +23,13 @@ use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::PluginInfo;
-use crate::store::conformance::StoreFactory;
+use crate::store::conformance::{Opening, StoreFactory};
 use crate::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
     KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
     PrepareRequest, Pruned, Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session,
-    SessionRequest, SessionRow, Sharing, Standing, Step, StoreError, StoreMark, StoredInput, Unit,
-    UnitOutcome,
+    SessionRequest, SessionRow, Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
-use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
 mod noticed;
@@ -143,12 +141,12 @@ impl FlawedFactory {
 
 #[async_trait]
 impl StoreFactory for FlawedFactory {
-    async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
+    async fn open(&self, name: &str, opening: Opening) -> Arc<dyn RuntimeStore> {
         let name = match self.flaw {
             Flaw::NotDurable => format!("{name}-{}", self.opened.fetch_add(1, Ordering::Relaxed)),
             _ => name.to_owned(),
         };
-        Arc::new(Flawed { inner: self.inner.open(&name, sharing, clock).await, flaw: self.flaw })
+        Arc::new(Flawed { inner: self.inner.open(&name, opening).await, flaw: self.flaw })
     }
 
     fn seeds(&self) -> std::ops::Range<u64> {

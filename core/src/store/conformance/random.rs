@@ -588,6 +588,7 @@ impl Run {
         let waiting: Vec<&ModelInput> =
             model.inputs.iter().filter(|input| input.fate == Fate::Waiting).collect();
         assert_eq!((open.len(), row.open_inputs), (waiting.len(), open.len() as u64), "{at}");
+        assert_eq!(row.open_bytes, open.iter().map(|stored| stored.input.bytes()).sum::<u64>(), "{at}");
         let placings: Vec<(Lane, bool, bool)> = open
             .iter()
             .map(|input| (input.placing.lane, input.placing.wakes, input.state == InputState::Staged))

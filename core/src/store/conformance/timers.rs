@@ -212,7 +212,8 @@ async fn a_full_inbox_leaves_the_timer(world: World) {
         assert_eq!(desk.commit(unit).await, done(steps));
     }
     let fired = desk.store().fire_timer(&desk.owner, "early", Revision(1)).await;
-    assert_eq!(fired, Err(AcceptError::Busy { depth: INBOX_INPUTS_MAX }));
+    let bytes = desk.row().await.open_bytes;
+    assert_eq!(fired, Err(AcceptError::Busy { depth: INBOX_INPUTS_MAX, bytes }));
     assert_eq!(names(&desk).await.len(), 2);
     assert_eq!(due(&site, 99, 9).await, [], "not due while there is no room");
     assert_eq!(site.store.next_timer_at(site.incarnation).await, Ok(None));

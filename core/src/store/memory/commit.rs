@@ -6,7 +6,7 @@ use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
 use crate::input::{AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Scope};
 use crate::journal::JournalEntry;
-use crate::limits::INBOX_INPUTS_MAX;
+use crate::limits::Quotas;
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::reply;
@@ -29,13 +29,14 @@ impl Tables {
         by: Incarnation,
         now_ms: u64,
     ) -> Result<Accepted, AcceptError> {
+        let quotas = self.quotas;
         let rows = self.at_home(&new.agent)?;
         new.input.accepted_at_ms = now_ms;
         let Some(stamp) = new.delivery.take() else {
-            return let_in(rows, new, by);
+            return let_in(rows, new, by, &quotas);
         };
         let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
-        let accepted = if heard.is_next { let_in(rows, new, by)? } else { Accepted::AlreadyEnded };
+        let accepted = if heard.is_next { let_in(rows, new, by, &quotas)? } else { Accepted::AlreadyEnded };
         if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
             rows.put(Row::Receiver(heard.receiver));
         }
@@ -116,9 +117,10 @@ impl Tables {
     }
 
     fn step(&mut self, owner: &Owner, step: Step, now_ms: u64) -> Result<(), UnitFailure> {
+        let quotas = self.quotas;
         let rows = self.at_home(&owner.agent)?;
         match step {
-            Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation),
+            Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation, &quotas),
             Step::Attempts(attempts) => Ok(write_attempts(rows, &attempts)?),
             Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
             Step::Configure(change) => Ok(self.configure(owner, change, now_ms)?),
@@ -132,6 +134,10 @@ impl Tables {
             }
             Step::Boundary(boundary) => {
                 check_boundary(rows, owner, &boundary)?;
+                let (before, after) = (rows.state_size(), rows.state_size_after(&boundary.state));
+                if let Some(what) = quotas.state_problem(before, after) {
+                    return Err(UnitFailure::Quota { what });
+                }
                 let events = write_boundary(rows, *boundary, now_ms);
                 self.append(events);
                 Ok(())
@@ -218,7 +224,11 @@ fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accep
 }
 
 /// Whether an input is here already; otherwise, whether there is room for it.
-pub(super) fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<StoredInput>>, AcceptError> {
+pub(super) fn door(
+    rows: &AgentRows,
+    new: &NewInput,
+    quotas: &Quotas,
+) -> Result<Option<Box<StoredInput>>, AcceptError> {
     let body = new.body_digest();
     let by_key = new.idempotency_key.as_ref().and_then(|key| rows.input_by_key(key));
     if let Some(known) = by_key {
@@ -238,11 +248,8 @@ pub(super) fn door(rows: &AgentRows, new: &NewInput) -> Result<Option<Box<Stored
         };
     }
     check_accepts(rows)?;
-    let depth = rows.open_inputs();
-    if depth >= INBOX_INPUTS_MAX {
-        return Err(AcceptError::Busy { depth });
-    }
-    Ok(None)
+    let (depth, bytes) = (rows.open_inputs(), rows.open_bytes());
+    if quotas.has_inbox_room(depth, bytes) { Ok(None) } else { Err(AcceptError::Busy { depth, bytes }) }
 }
 
 /// The state after an event, or `Conflict`.
@@ -251,8 +258,13 @@ fn moved(from: InputState, event: InputEvent) -> Result<InputState, StoreError> 
 }
 
 /// Accepts an input that came through the door by itself.
-fn let_in(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
-    let Some(mut known) = door(rows, &new)? else {
+fn let_in(
+    rows: &mut AgentRows,
+    new: NewInput,
+    by: Incarnation,
+    quotas: &Quotas,
+) -> Result<Accepted, AcceptError> {
+    let Some(mut known) = door(rows, &new, quotas)? else {
         return Ok(Accepted::New { seq: admit(rows, new, by) });
     };
     if known.state.is_open() && !known.placing.wakes && placing(rows, &new).wakes {
@@ -317,12 +329,13 @@ fn accept_in_unit(
     new: NewInput,
     expected: Seq,
     by: Incarnation,
+    quotas: &Quotas,
 ) -> Result<(), UnitFailure> {
     if new.delivery.is_some() || new.supersedes.is_some() {
         let what = "deliveries and superseding inputs inside a unit";
         return Err(StoreError::Unsupported { what }.into());
     }
-    match door(rows, &new) {
+    match door(rows, &new, quotas) {
         Ok(None) if rows.portable().next_seq != expected => Err(stale(rows).into()),
         Ok(None) => {
             admit(rows, new, by);

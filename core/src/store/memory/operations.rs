@@ -55,6 +55,7 @@ impl Tables {
         end: OperationEnd,
         now_ms: u64,
     ) -> Result<Option<Seq>, AcceptError> {
+        let quotas = self.quotas;
         let rows = self.fenced(owner)?;
         let Some(stored) = rows.operation(operation) else {
             let ended = InputId::of_operation_end(&owner.agent, operation);
@@ -64,7 +65,7 @@ impl Tables {
         let mut input = end.input(&owner.agent, operation);
         input.accepted_at_ms = now_ms;
         let new = NewInput::of_host(&owner.agent, input);
-        let known = match door(rows, &new) {
+        let known = match door(rows, &new, &quotas) {
             Ok(known) => known,
             // There is always room for ends: an agent has few operations.
             Err(AcceptError::Busy { .. }) => None,

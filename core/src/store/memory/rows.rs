@@ -93,6 +93,8 @@ pub(super) struct AgentRows {
     open: BTreeSet<Seq>,
     /// Those of the open ones that wake.
     waking: BTreeSet<Seq>,
+    /// Payloads and headers of those that are open.
+    open_bytes: u64,
     by_id: HashMap<InputId, Seq>,
     by_key: HashMap<String, Seq>,
     receipts: BTreeMap<(Generation, Revision), Receipt>,
@@ -136,6 +138,7 @@ impl AgentRows {
             inputs: BTreeMap::new(),
             open: BTreeSet::new(),
             waking: BTreeSet::new(),
+            open_bytes: 0,
             by_id: HashMap::new(),
             by_key: HashMap::new(),
             receipts: BTreeMap::new(),
@@ -192,6 +195,11 @@ impl AgentRows {
 
     pub(super) fn open_inputs(&self) -> u64 {
         self.open.len() as u64
+    }
+
+    /// Payloads and headers of the open inputs.
+    pub(super) fn open_bytes(&self) -> u64 {
+        self.open_bytes
     }
 
     pub(super) fn waking_inputs(&self) -> u64 {
@@ -266,6 +274,28 @@ impl AgentRows {
         for (generation, revision) in pruned.into_keys() {
             self.unlog(&RowName::Journal(generation, revision));
         }
+    }
+
+    /// How many state rows there are, and the bytes of their keys and values.
+    pub(super) fn state_size(&self) -> (u64, u64) {
+        let bytes: usize = self.state.iter().map(|(key, value)| key.len() + value.len()).sum();
+        (self.state.len() as u64, bytes as u64)
+    }
+
+    /// As `state_size`, after these writes of different keys.
+    pub(super) fn state_size_after(&self, writes: &[(String, Option<Bytes>)]) -> (u64, u64) {
+        let (mut keys, mut bytes) = self.state_size();
+        for (key, value) in writes {
+            if let Some(known) = self.state.get(key) {
+                keys -= 1;
+                bytes -= (key.len() + known.len()) as u64;
+            }
+            if let Some(value) = value {
+                keys += 1;
+                bytes += (key.len() + value.len()) as u64;
+            }
+        }
+        (keys, bytes)
     }
 
     pub(super) fn state(&self) -> &BTreeMap<String, Bytes> {
@@ -604,6 +634,8 @@ impl AgentRows {
         if let Some(key) = &input.idempotency_key {
             self.by_key.insert(key.clone(), input.seq);
         }
-        self.inputs.insert(input.seq, input);
+        self.open_bytes += if is_open { input.input.bytes() } else { 0 };
+        let before = self.inputs.insert(input.seq, input).filter(|before| before.state.is_open());
+        self.open_bytes -= before.map_or(0, |before| before.input.bytes());
     }
 }

@@ -13,7 +13,7 @@ use crate::id::{
 };
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX, Quotas};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
@@ -38,6 +38,7 @@ pub(super) struct Tables {
     pub(super) id: StoreId,
     epoch: StoreEpoch,
     sharing: Sharing,
+    pub(super) quotas: Quotas,
     incarnations_given: Incarnation,
     sessions: BTreeMap<Incarnation, SessionEntry>,
     pub(super) agents: BTreeMap<AgentId, AgentRows>,
@@ -53,11 +54,12 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn new(id: StoreId, sharing: Sharing) -> Self {
+    pub(super) fn new(id: StoreId, sharing: Sharing, quotas: Quotas) -> Self {
         Self {
             id,
             epoch: StoreEpoch(0),
             sharing,
+            quotas,
             incarnations_given: Incarnation(0),
             sessions: BTreeMap::new(),
             agents: BTreeMap::new(),
@@ -329,6 +331,9 @@ impl Tables {
             plugin: rows.spec().map_or(Digest::ZERO, |spec| spec.plugin),
             labels: portable.labels.clone(),
             open_inputs: rows.open_inputs(),
+            open_bytes: rows.open_bytes(),
+            state_keys: rows.state_size().0,
+            state_bytes: rows.state_size().1,
             waking_inputs: rows.waking_inputs(),
             inputs_pruned: portable.inputs_pruned,
             time_ms: portable.time_ms,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::*;
 use crate::store::conformance::flawed::{Flaw, FlawedFactory};
-use crate::store::conformance::{self, StoreFactory};
+use crate::store::conformance::{self, Opening, StoreFactory};
 
 /// Stores that live as long as the factory.
 #[derive(Default)]
@@ -16,9 +16,10 @@ struct Memory {
 
 #[async_trait]
 impl StoreFactory for Memory {
-    async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
+    async fn open(&self, name: &str, opening: Opening) -> Arc<dyn RuntimeStore> {
+        let Opening { sharing, clock, quotas } = opening;
         let mut stores = self.stores.lock().unwrap();
-        let store = stores.entry(name.to_owned()).or_insert_with(|| MemoryStore::new(sharing, clock));
+        let store = stores.entry(name.to_owned()).or_insert_with(|| MemoryStore::new(sharing, clock, quotas));
         Arc::new(store.clone())
     }
 

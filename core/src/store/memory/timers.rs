@@ -3,7 +3,6 @@
 use crate::id::{Incarnation, Revision, Seq};
 use crate::input::NewInput;
 use crate::lifecycle::Lifecycle;
-use crate::limits::INBOX_INPUTS_MAX;
 use crate::store::agent::Home;
 use crate::store::commit::{AcceptError, Owner};
 use crate::store::memory::commit::{admit, door};
@@ -18,7 +17,7 @@ impl Tables {
         let may_fire = |rows: &&AgentRows| {
             rows.standing.home == Home::Here
                 && rows.portable().lifecycle == Lifecycle::Active
-                && rows.open_inputs() < INBOX_INPUTS_MAX
+                && self.quotas.has_inbox_room(rows.open_inputs(), rows.open_bytes())
                 && self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation)
         };
         let of_agent = |rows: &'_ AgentRows| -> Vec<DueTimer> {
@@ -52,6 +51,7 @@ impl Tables {
         revision: Revision,
         now_ms: u64,
     ) -> Result<Option<Seq>, AcceptError> {
+        let quotas = self.quotas;
         let rows = self.fenced(owner)?;
         let Some(stored) = rows.timer(name).filter(|stored| stored.revision == revision) else {
             let fired = input_id(&owner.agent, owner.generation, name, revision);
@@ -60,7 +60,7 @@ impl Tables {
         let mut input = stored.input(&owner.agent);
         input.accepted_at_ms = now_ms;
         let new = NewInput::of_host(&owner.agent, input);
-        let known = door(rows, &new)?;
+        let known = door(rows, &new, &quotas)?;
         rows.delete(RowKey::Timer(name.to_owned()));
         Ok(Some(match known {
             Some(known) => known.seq,

@@ -60,6 +60,10 @@ CREATE TABLE agent (
     open_inputs     INTEGER NOT NULL CHECK (open_inputs >= 0),
     -- Those of the open inputs that wake: with one, the agent is runnable.
     waking_inputs   INTEGER NOT NULL CHECK (waking_inputs BETWEEN 0 AND open_inputs),
+    -- Payloads and headers of the open inputs; rows of the guest's state, and bytes of their keys and values.
+    open_bytes      INTEGER NOT NULL DEFAULT 0 CHECK (open_bytes >= 0),
+    state_keys      INTEGER NOT NULL DEFAULT 0 CHECK (state_keys >= 0),
+    state_bytes     INTEGER NOT NULL DEFAULT 0 CHECK (state_bytes >= 0),
     pending_outputs INTEGER NOT NULL CHECK (pending_outputs >= 0),
     next_output     INTEGER NOT NULL CHECK (next_output > 0),
     time_ms         INTEGER NOT NULL,
@@ -116,6 +120,8 @@ CREATE TABLE input (
     -- A queued input ends as replaced when a newer one of its kind is accepted with the same text here.
     scope           TEXT,
     traceparent     TEXT,
+    -- Payload and headers.
+    bytes           INTEGER NOT NULL DEFAULT 0 CHECK (bytes >= 0),
     outcome_sealed  BLOB,
     ended_at_ms     INTEGER,
     body            BLOB,

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use godwit_core::store::conformance::{self, StoreFactory};
+use godwit_core::store::conformance::{self, Opening, StoreFactory};
 use godwit_core::store::{RuntimeStore, Sharing};
-use godwit_core::time::Clock;
 use tempfile::TempDir;
 
 use crate::sqlite::{SealKey, SqliteMode, SqliteStore};
@@ -25,13 +24,14 @@ impl Files {
 
 #[async_trait]
 impl StoreFactory for Files {
-    async fn open(&self, name: &str, sharing: Sharing, clock: Arc<dyn Clock>) -> Arc<dyn RuntimeStore> {
+    async fn open(&self, name: &str, opening: Opening) -> Arc<dyn RuntimeStore> {
+        let Opening { sharing, clock, quotas } = opening;
         let mode = match sharing {
             Sharing::Exclusive if !self.is_always_shared => SqliteMode::Exclusive,
             Sharing::Exclusive | Sharing::Shared => SqliteMode::Shared,
         };
         let path = self.directory.path().join(format!("{name}.db"));
-        SqliteStore::open_sealing(&path, mode, clock, SealKey::new([7; 32])).unwrap()
+        SqliteStore::open_sealing(&path, mode, clock, SealKey::new([7; 32]), quotas).unwrap()
     }
 }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, HostId, Incarnation, InputId, Revision, RunId, Seq, SpecRevision};
 use godwit_core::input::{Input, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::limits::Quotas;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, Spec};
@@ -76,7 +77,8 @@ impl Place {
 
     /// What a store of this place is opened with.
     pub(super) fn env(&self, mode: SqliteMode) -> WriteEnv {
-        WriteEnv { clock: self.clock.clone(), mode, boot: "boot".to_owned(), faults: Faults::default() }
+        let (boot, faults) = ("boot".to_owned(), Faults::default());
+        WriteEnv { clock: self.clock.clone(), mode, boot, faults, quotas: Quotas::default() }
     }
 
     /// A connection of another program, for looking at rows and damaging them.

@@ -114,11 +114,17 @@ async fn the_log_stays_bounded_while_commits_go_on() {
     let store = place.open(SqliteMode::Exclusive);
     let incarnation = join(&store, 1).await;
     let agent = create(&store, "a").await;
+    // An inbox has a bound of its own.
+    let mut agents = vec![agent.clone()];
+    for name in ["b", "c", "d"] {
+        agents.push(create(&store, name).await);
+    }
     let payload = vec![9_u8; 400_000];
     let mut highest = 0;
     // 160 MB in all, while a reader comes and goes.
     for _ in 0..100 {
-        let answers = join_all((0..4).map(|_| store.accept(message(&agent, &payload), incarnation))).await;
+        let answers =
+            join_all(agents.iter().map(|agent| store.accept(message(agent, &payload), incarnation))).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
         assert!(store.agent(&agent).await.unwrap().is_some());
         let log = crate::sqlite::lock::beside(&place.path(), "-wal");

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use godwit_core::limits::Quotas;
 use godwit_core::store::{RuntimeStore, StoreError};
 
 use super::fixture::{Desk, Place};
@@ -136,7 +137,8 @@ async fn secrets_are_sealed_and_open_under_their_own_key_only() {
     let place = Place::new();
     let open = |number: u8| {
         let (clock, key) = (place.clock.clone(), SealKey::new([number; 32]));
-        SqliteStore::open_sealing(&place.path(), SqliteMode::Exclusive, clock, key).unwrap()
+        SqliteStore::open_sealing(&place.path(), SqliteMode::Exclusive, clock, key, Quotas::default())
+            .unwrap()
     };
     let store = open(1);
     store.persist_auth_flow("a secret that must not be read".into()).await.unwrap();

@@ -16,6 +16,7 @@ mod migrate;
 mod operations;
 mod planted;
 mod query;
+mod quotas;
 mod recover;
 mod requests;
 mod room;

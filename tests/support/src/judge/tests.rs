@@ -182,6 +182,7 @@ const PLANTS: &[Plant] = &[
     ("an output that waits in silence", |e| {
         (rows(e, "relay-0").outputs, rows(e, "relay-0").pending_outputs) = (1, 1);
     }),
+    ("a state row that nobody counted", |e| rows(e, "relay-0").counted = [0, 1, 10]),
     ("a turn without its input's end", |e| rows(e, "relay-0").inputs[3].state = 0),
     ("an input in two receipts", |e| {
         let inputs = rows(e, "relay-0").receipts[2].body.inputs.clone();
