@@ -278,10 +278,10 @@ fn a_restore_can_fail_in_every_way() {
         let mut guest = test.engine.start(request).expect("it is loaded");
         guest.restore(&turn(1), state, "0.1.0")
     };
-    assert_eq!(restore(b"1\n\n\n"), Ok(()));
-    assert_eq!(fault_of(restore(b"1\ntrap-in-restore\n\n")).0, FaultKind::Trap);
-    assert_eq!(fault_of(restore(b"1\nloop-in-restore\n\n")).0, FaultKind::Deadline);
-    for state in [b"1\nfail-in-restore\n\n".as_slice(), &[0xff; 64]] {
+    assert_eq!(restore(b"1\n\n\n\n"), Ok(()));
+    assert_eq!(fault_of(restore(b"1\ntrap-in-restore\n\n\n")).0, FaultKind::Trap);
+    assert_eq!(fault_of(restore(b"1\nloop-in-restore\n\n\n")).0, FaultKind::Deadline);
+    for state in [b"1\nfail-in-restore\n\n\n".as_slice(), &[0xff; 64]] {
         assert!(matches!(restore(state), Err(GuestError::Fatal { .. })));
     }
 }
@@ -293,7 +293,7 @@ fn time_stands_still_and_random_numbers_follow_the_seed() {
     // Rust seeds its hasher once per instance: each line gets an instance of its own.
     let say = |line: &str, context: &TurnContext| {
         let mut guest = test.engine.start(request(plugin)).expect("it is loaded");
-        guest.restore(&turn(0), b"0\n\n\n", "0.1.0").expect("an empty state");
+        guest.restore(&turn(0), b"0\n\n\n\n", "0.1.0").expect("an empty state");
         let effects = guest.handle(context, &[message(line)]).expect(line);
         effects.replies[0].outcome.clone()
     };

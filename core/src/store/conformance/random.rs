@@ -16,7 +16,8 @@ use crate::store::conformance::fixture::{
 };
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, Accepted, OutputEnd, OutputKey, Owner, Pruned, Retention, Sharing, StoreError, UnitFailure,
+    AcceptError, Accepted, AgentRow, OutputEnd, OutputKey, Owner, Pruned, Retention, Sharing, StoreError,
+    StoredInput, UnitFailure,
 };
 use crate::time::Clock;
 
@@ -587,8 +588,7 @@ impl Run {
         let open = store.open_inputs(agent, ALL).await.unwrap();
         let waiting: Vec<&ModelInput> =
             model.inputs.iter().filter(|input| input.fate == Fate::Waiting).collect();
-        assert_eq!((open.len(), row.open_inputs), (waiting.len(), open.len() as u64), "{at}");
-        assert_eq!(row.open_bytes, open.iter().map(|stored| stored.input.bytes()).sum::<u64>(), "{at}");
+        assert_eq!((open.len(), counted(&row)), (waiting.len(), counters(&open)), "{at}");
         let placings: Vec<(Lane, bool, bool)> = open
             .iter()
             .map(|input| (input.placing.lane, input.placing.wakes, input.state == InputState::Staged))
@@ -634,4 +634,14 @@ impl Run {
         assert_eq!(receipts.len() as u64, model.revision, "{at}");
         assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");
     }
+}
+
+/// What an agent's row says of its open inputs: how many, and of how many bytes.
+fn counted(row: &AgentRow) -> (u64, u64) {
+    (row.open_inputs, row.open_bytes)
+}
+
+/// The same of the inputs themselves.
+fn counters(open: &[StoredInput]) -> (u64, u64) {
+    (open.len() as u64, open.iter().map(|stored| stored.input.bytes()).sum())
 }

@@ -3,10 +3,10 @@
 use super::*;
 use crate::testing::component;
 
-/// A guest of the hostile component whose state is four lines, without a turn.
+/// A guest of the hostile component whose state is five lines, without a turn.
 fn restored(test: &TestEngine, request: GuestRequest) -> Box<dyn Guest> {
     let mut guest = test.engine.start(request).expect("it is loaded");
-    guest.restore(&turn(3), b"7\n\n\nremembered", "0.1.0").expect("a good state");
+    guest.restore(&turn(3), b"7\n\n\n\nremembered", "0.1.0").expect("a good state");
     guest
 }
 
@@ -74,7 +74,7 @@ fn random_numbers_are_those_of_the_revision() {
     let plugin = test.load("test/hostile");
     let random = |context: &TurnContext| {
         let mut guest = test.engine.start(request(plugin)).expect("it is loaded");
-        guest.restore(&turn(0), b"0\n\n\n", "0.1.0").expect("an empty state");
+        guest.restore(&turn(0), b"0\n\n\n\n", "0.1.0").expect("an empty state");
         guest.query(context, b"random").expect("a number").outcome
     };
     let first = random(&turn(3));
