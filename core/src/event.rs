@@ -91,11 +91,13 @@ pub enum EventKind {
     AgentImported,
     /// An operator accepted another state of an agent than its history names.
     AgentRepaired,
+    /// A plugin is suspected of killing host processes.
+    PluginFlagged,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -125,6 +127,7 @@ impl EventKind {
         Self::StoreRestored,
         Self::AgentImported,
         Self::AgentRepaired,
+        Self::PluginFlagged,
     ];
 
     /// The name in the HTTP API.
@@ -159,6 +162,7 @@ impl EventKind {
             Self::StoreRestored => "store-restored",
             Self::AgentImported => "agent-imported",
             Self::AgentRepaired => "agent-repaired",
+            Self::PluginFlagged => "plugin-flagged",
         }
     }
 }

@@ -89,4 +89,8 @@ pub struct PluginInfo {
     pub size: u64,
     /// Wall time of loading in Unix milliseconds.
     pub loaded_at_ms: u64,
+    /// Inputs of its agents that this store gave up because each time they ran, the host's process died: it is suspected. It
+    /// counts from when the plugin was loaded, in this store alone.
+    #[serde(skip)]
+    pub killed_hosts: u64,
 }

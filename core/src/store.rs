@@ -71,7 +71,7 @@ pub use commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Repair, Standing, Step, Unit, UnitFailure,
     UnitOutcome, Upgrade,
 };
-pub use error::StoreError;
+pub use error::{Pin, StoreError};
 pub use handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 pub use mark::{Relation, Restored, StoreMark};
 pub use outbox::{OutputEnd, OutputKey, Page};
@@ -320,7 +320,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Commits a chain of steps of one agent, in order: a prefix of it. The first step that fails ends the chain, and
     /// nothing of that step is written. **F**
     ///
-    /// A boundary raises the revision by one and must build on the revision before; its receipt's parent must be the
+    /// A boundary that ends inputs as `KilledHost` counts them for its receipt's plugin (`PluginInfo::killed_hosts`) and
+    /// appends `PluginFlagged` for each. A boundary raises the revision by one and must build on the revision before; its receipt's parent must be the
     /// row's head. Attempts and checkpoints leave the revision. Outputs get their numbers here.
     ///
     /// | what does not fit | answer |
@@ -499,7 +500,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Removes a plugin. Appends `PluginRemoved`. Answers whether it was there.
     ///
     /// # Errors
-    /// `Conflict` while the current spec of an agent names it whose home is not `Moved`.
+    /// `Pinned` while an agent needs it that is neither deleted nor `Moved`: its current spec, the receipt of a kept snapshot,
+    /// or that of a journal entry names it.
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
 
     // --- auth flows: one payload per store, of which the store understands nothing

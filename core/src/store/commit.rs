@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::event::NewEvent;
-use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq};
-use crate::input::{InputState, NewInput, Outcome};
+use crate::event::{EventKind, NewEvent};
+use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
+use crate::input::{DeadLetterReason, InputState, NewInput, Outcome};
 use crate::journal::JournalEntry;
 use crate::lease::Lease;
 use crate::lifecycle::{Lifecycle, LifecycleCommit};
@@ -147,6 +147,27 @@ pub struct Boundary {
     pub operations: Vec<OperationChange>,
     /// What happened.
     pub events: Vec<NewEvent>,
+}
+
+impl Boundary {
+    /// Inputs that end here because the host's process died each time they ran.
+    pub fn killers(&self) -> impl Iterator<Item = InputId> + '_ {
+        let is_killer = |outcome: &Outcome| {
+            matches!(outcome, Outcome::DeadLettered { reason: DeadLetterReason::KilledHost { .. }, .. })
+        };
+        let ended = self.ends.iter().zip(&self.receipt.inputs);
+        ended.filter(move |(end, _)| is_killer(&end.outcome)).map(|(_, input)| *input)
+    }
+
+    /// What is to be known of its plugin, for each of the killers.
+    pub fn flags(&self, now_ms: u64) -> Vec<NewEvent> {
+        let flag = |input| {
+            NewEvent::of_agent(&self.receipt.agent, EventKind::PluginFlagged, now_ms)
+                .with("plugin", self.receipt.plugin)
+                .with("input", input)
+        };
+        self.killers().map(flag).collect()
+    }
 }
 
 /// The end of one input.

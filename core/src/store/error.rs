@@ -1,7 +1,9 @@
 //! Why a store method did not do what it was asked. A variant exists because some caller acts differently on it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
-use crate::id::{FencingToken, Generation, Incarnation, Revision};
+use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision};
 use crate::lease::Holder;
 use crate::lifecycle::Lifecycle;
 use crate::retry::{Retry, Retryable};
@@ -40,6 +42,14 @@ pub enum StoreError {
     NoPlugin {
         /// Its digest.
         plugin: Digest,
+    },
+    /// The plugin is needed.
+    #[error("plugin is in use: {}", pin.of(agent))]
+    Pinned {
+        /// By whom.
+        agent: AgentId,
+        /// For what.
+        pin: Pin,
     },
     /// The host has no live session.
     #[error("the target host has no live session in this store")]
@@ -92,6 +102,55 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+}
+
+/// What of an agent needs a plugin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pin {
+    /// The agent is made of it.
+    Spec,
+    /// A kept snapshot is of it.
+    Snapshot {
+        /// Of which revision.
+        revision: Revision,
+    },
+    /// A turn that is kept to be run again ran in it.
+    Turn {
+        /// Which.
+        revision: Revision,
+    },
+}
+
+impl Pin {
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Spec => "spec",
+            Self::Snapshot { .. } => "snapshot",
+            Self::Turn { .. } => "turn",
+        }
+    }
+
+    /// The kept thing's revision.
+    pub fn revision(self) -> Option<Revision> {
+        match self {
+            Self::Spec => None,
+            Self::Snapshot { revision } | Self::Turn { revision } => Some(revision),
+        }
+    }
+
+    /// Says it of an agent.
+    pub fn of(self, agent: &AgentId) -> String {
+        match self {
+            Self::Spec => format!("agent {agent} runs it; upgrade or delete the agent first"),
+            Self::Snapshot { revision } => format!(
+                "agent {agent} keeps its snapshot of revision {revision}; newer checkpoints take its place"
+            ),
+            Self::Turn { revision } => format!(
+                "agent {agent} keeps turn {revision} to be run again; newer checkpoints take its place"
+            ),
+        }
+    }
 }
 
 impl Retryable for StoreError {

@@ -60,6 +60,7 @@ pub fn script_plugin() -> (PluginInfo, Bytes) {
         grants: Vec::new(),
         size: component.len() as u64,
         loaded_at_ms: 1,
+        killed_hosts: 0,
     };
     (info, component)
 }

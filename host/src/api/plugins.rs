@@ -97,5 +97,6 @@ fn plugin_json(info: &PluginInfo) -> Value {
         "grants": info.grants,
         "size": info.size,
         "loaded_at_ms": info.loaded_at_ms,
+        "killed_hosts": info.killed_hosts,
     })
 }

@@ -86,6 +86,8 @@ pub enum Code {
     StoreFull,
     /// The agent's plugin answers no queries.
     NoQuery,
+    /// An agent needs the plugin.
+    PluginInUse,
     /// The agent's history does not fit what is recorded of it.
     NotRecovered,
 }
@@ -100,7 +102,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -134,6 +136,7 @@ impl Code {
         Self::SpecMismatch,
         Self::StoreFull,
         Self::NoQuery,
+        Self::PluginInUse,
         Self::NotRecovered,
     ];
 
@@ -174,6 +177,7 @@ impl Code {
             Self::SpecMismatch => (412, "spec_mismatch", "the spec has changed meanwhile", false),
             Self::NoQuery => (422, "no_query", "the agent's plugin answers no queries", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
+            Self::PluginInUse => (409, "plugin_in_use", "an agent needs the plugin", false),
             Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -337,6 +341,10 @@ impl From<CallError> for Problem {
             CallError::QueryFault(fault) => {
                 Self::new(Code::AgentFault, detail).with("fault", fault.kind.name())
             }
+            CallError::PluginInUse { agent, pin } => Self::new(Code::PluginInUse, detail)
+                .with("agent", agent.as_str())
+                .with("by", pin.name())
+                .with("revision", pin.revision().map(|revision| revision.to_string())),
             CallError::NotRecovered(refused) => {
                 let ways = refused.ways.iter().map(|way| {
                     let from = way.from.map(|from| from.to_string());

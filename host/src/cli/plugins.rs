@@ -15,13 +15,14 @@ use super::output::Column;
 /// How long loading may take: a large component compiles for a while.
 const LOAD_MAX: Duration = Duration::from_secs(600);
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 7] = [
     Column::text("NAME", "/name"),
     Column::text("VERSION", "/version"),
     Column::short("DIGEST", "/digest"),
     Column::size("SIZE", "/size"),
     Column::text("GRANTS", "/grants"),
     Column::time("LOADED", "/loaded_at_ms"),
+    Column::text("KILLED HOSTS", "/killed_hosts"),
 ];
 
 #[derive(Debug, Subcommand)]
@@ -35,7 +36,7 @@ pub(super) enum Plugin {
         /// Its digest, NAME@VERSION, or NAME (then the one loaded last).
         plugin: String,
     },
-    /// Remove a plugin that no agent uses.
+    /// Remove a plugin that no agent needs: it runs it, keeps a snapshot of it, or turns to be run again in it.
     Remove {
         /// Its digest, NAME@VERSION, or NAME (then the one loaded last).
         plugin: String,

@@ -16,7 +16,7 @@ use godwit_core::input::{Fault, InputState, Kind, Mode, Outcome, Reply, Source, 
 use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
-use godwit_core::store::{BrokenReason, StoredInput};
+use godwit_core::store::{BrokenReason, Pin, StoredInput};
 use serde::{Deserialize, Serialize};
 
 use super::replay::ReplayReport;
@@ -395,6 +395,14 @@ pub enum CallError {
     /// A broken agent's history does not fit: it is as broken as before.
     #[error("agent is still broken: {0}")]
     NotRecovered(Box<Refused>),
+    /// The plugin is needed.
+    #[error("plugin is in use: {}", pin.of(agent))]
+    PluginInUse {
+        /// By whom.
+        agent: AgentId,
+        /// For what.
+        pin: Pin,
+    },
     /// The disk of the store is full, or its file at its bound: definitely not done.
     #[error("not accepted: the disk of the store is full, or its file at its bound (limits.store_bytes_max)")]
     Full,

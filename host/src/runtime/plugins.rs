@@ -132,7 +132,7 @@ impl Runtime {
     /// Removes a plugin that no agent names. Answers whether it was there.
     ///
     /// # Errors
-    /// `Conflict` while an agent names it.
+    /// `PluginInUse` while an agent needs it.
     pub async fn remove_plugin(&self, digest: Digest) -> Result<bool, CallError> {
         let removed = self.inner().store.remove_plugin(digest).await.map_err(store_error);
         failpoint::hit("plugin.after-remove");
@@ -161,5 +161,5 @@ fn named(
         }
     }
     let LoadedPlugin { digest, imports, grants, .. } = loaded;
-    Ok(PluginInfo { digest, name, version, imports, grants, size, loaded_at_ms: now_ms })
+    Ok(PluginInfo { digest, name, version, imports, grants, size, loaded_at_ms: now_ms, killed_hosts: 0 })
 }

@@ -413,6 +413,7 @@ pub(crate) fn store_error(error: StoreError) -> CallError {
                 CallError::Unavailable { reason: format!("agent became {} meanwhile", state.name()) }
             }
         },
+        StoreError::Pinned { agent, pin } => CallError::PluginInUse { agent, pin },
         StoreError::NoPlugin { plugin } => CallError::NoSuch { what: format!("plugin {plugin}") },
         StoreError::Corrupt { what } => {
             CallError::Internal { reason: format!("stored bytes are damaged: {what}") }

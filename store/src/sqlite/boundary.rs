@@ -25,7 +25,7 @@ use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, o
 use super::leases::{at_home, is_owner};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{journal, lifecycle, operations, outbox, snapshots, specs, state, timers};
+use super::{journal, lifecycle, operations, outbox, plugins, snapshots, specs, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -404,6 +404,7 @@ impl<'a> Chain<'a> {
         let place = (self.head.key, self.head.change());
         write_receipt(tx, place, &boundary.receipt, prepared.digest, &prepared.receipt)?;
         append(tx, &boundary.events)?;
+        plugins::flag(tx, boundary)?;
         self.head.revision = boundary.receipt.revision;
         self.head.digest = prepared.digest;
         self.head.time_ms = self.head.time_ms.max(boundary.receipt.committed_at_ms);

@@ -3,10 +3,14 @@
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::id::AgentId;
+use godwit_core::receipt::Receipt;
 use godwit_core::spec::PluginInfo;
-use rusqlite::{Connection, params};
+use godwit_core::store::{Boundary, Pin, StoreError};
+use rusqlite::{Connection, Row, params};
 
-use super::codec::{seal, unseal};
+use super::boundary;
+use super::codec::{Int, agent_id, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
 use super::sql::{all, execute, exists, first};
@@ -44,18 +48,34 @@ pub(super) fn is_stored(conn: &Connection, plugin: Digest) -> Fallible<bool> {
 }
 
 pub(super) fn infos(conn: &Connection) -> Fallible<Vec<PluginInfo>> {
-    all(conn, "SELECT sealed, name FROM plugin ORDER BY name, version", [], |row| {
-        let sealed: Vec<u8> = row.get(0)?;
-        let name: String = row.get(1)?;
-        unseal(&sealed, || format!("plugin {name}"))
+    all(conn, "SELECT sealed, killed_hosts, name FROM plugin ORDER BY name, version", [], |row| {
+        let name: String = row.get(2)?;
+        read(row, || format!("plugin {name}"))
     })
 }
 
 pub(super) fn info(conn: &Connection, plugin: Digest) -> Fallible<Option<PluginInfo>> {
-    first(conn, "SELECT sealed FROM plugin WHERE digest = ?1", params![plugin.0], |row| {
-        let sealed: Vec<u8> = row.get(0)?;
-        unseal(&sealed, || format!("plugin {plugin}"))
-    })
+    let sql = "SELECT sealed, killed_hosts FROM plugin WHERE digest = ?1";
+    first(conn, sql, params![plugin.0], |row| read(row, || format!("plugin {plugin}")))
+}
+
+fn read(row: &Row<'_>, what: impl Fn() -> String) -> Fallible<PluginInfo> {
+    let info: PluginInfo = unseal(&row.get::<_, Vec<u8>>(0)?, what)?;
+    Ok(PluginInfo { killed_hosts: row.get::<_, Int>(1)?.0, ..info })
+}
+
+/// Counts the inputs that a boundary gives up because of its plugin.
+pub(super) fn flag(tx: &Tx<'_>, boundary: &Boundary) -> Fallible<()> {
+    let flags = boundary.flags(tx.now_ms());
+    if flags.is_empty() {
+        return Ok(());
+    }
+    execute(
+        tx.conn,
+        "UPDATE plugin SET killed_hosts = killed_hosts + ?2 WHERE digest = ?1",
+        params![boundary.receipt.plugin.0, Int(flags.len() as u64)],
+    )?;
+    append(tx, &flags)
 }
 
 pub(super) fn component(conn: &Connection, plugin: Digest) -> Fallible<Option<Bytes>> {
@@ -69,15 +89,49 @@ pub(super) fn component(conn: &Connection, plugin: Digest) -> Fallible<Option<By
     })
 }
 
-pub(super) fn remove(tx: &Tx<'_>, plugin: Digest) -> Fallible<bool> {
+/// An agent that needs a plugin, and for what.
+fn pinned(conn: &Connection, plugin: Digest) -> Fallible<Option<(AgentId, Pin)>> {
     let user = first(
-        tx.conn,
-        "SELECT id FROM agent WHERE plugin = ?1 AND home < 3 LIMIT 1",
+        conn,
+        "SELECT id FROM agent WHERE plugin = ?1 AND home < 3 AND lifecycle <> 6 LIMIT 1",
         params![plugin.0],
-        |row| Ok(row.get::<_, String>(0)?),
+        |row| agent_id(&row.get::<_, String>(0)?),
     )?;
     if let Some(agent) = user {
-        return Err(conflict(format!("agent {agent} runs the plugin")));
+        return Ok(Some((agent, Pin::Spec)));
+    }
+    // Those who ran it once; a deleted agent keeps nothing.
+    let former = all(
+        conn,
+        "SELECT key, id FROM agent a WHERE home < 3 AND lifecycle <> 6
+             AND EXISTS (SELECT 1 FROM spec s WHERE s.agent = a.key AND s.plugin = ?1)",
+        params![plugin.0],
+        |row| Ok((row.get::<_, i64>(0)?, agent_id(&row.get::<_, String>(1)?)?)),
+    )?;
+    for (key, agent) in former {
+        let kept = all(
+            conn,
+            "SELECT r.generation, r.revision, r.digest, r.body, k.is_turn FROM (
+                 SELECT generation, revision, 0 AS is_turn FROM snapshot WHERE agent = ?1
+                 UNION ALL SELECT generation, revision, 0 FROM snapshot_beside WHERE agent = ?1
+                 UNION ALL SELECT generation, revision, 1 FROM journal WHERE agent = ?1) k
+             JOIN receipt r ON r.agent = ?1 AND r.generation = k.generation AND r.revision = k.revision
+             ORDER BY k.is_turn, r.generation, r.revision",
+            params![key],
+            |row| Ok((boundary::receipt(row, &agent)?, row.get::<_, bool>(4)?)),
+        )?;
+        let pin = kept.into_iter().find(|(receipt, _)| receipt.plugin == plugin);
+        if let Some((Receipt { revision, .. }, is_turn)) = pin {
+            let pin = if is_turn { Pin::Turn { revision } } else { Pin::Snapshot { revision } };
+            return Ok(Some((agent, pin)));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn remove(tx: &Tx<'_>, plugin: Digest) -> Fallible<bool> {
+    if let Some((agent, pin)) = pinned(tx.conn, plugin)? {
+        return Err(StoreError::Pinned { agent, pin }.into());
     }
     let Some(info) = info(tx.conn, plugin)? else {
         return Ok(false);

@@ -96,6 +96,7 @@ impl Product {
             grants: self.plugin.grants.clone(),
             size: self.component.len() as u64,
             loaded_at_ms: SystemClock.wall_ms(),
+            killed_hosts: 0,
         };
         store.put_plugin(plugin, self.component.clone()).await?;
         Ok(())

@@ -519,6 +519,7 @@ pub(super) fn plugin(name: &str) -> (PluginInfo, Bytes) {
         grants: Vec::new(),
         size: component.len() as u64,
         loaded_at_ms: super::START_MS,
+        killed_hosts: 0,
     };
     (info, component)
 }
@@ -526,9 +527,8 @@ pub(super) fn plugin(name: &str) -> (PluginInfo, Bytes) {
 /// Stores a plugin and answers its digest.
 pub(super) async fn put_plugin(store: &Store, name: &str) -> Digest {
     let (info, component) = plugin(name);
-    let digest = info.digest;
-    store.put_plugin(info, component).await.unwrap();
-    digest
+    store.put_plugin(info, component.clone()).await.unwrap();
+    Digest::of(&component)
 }
 
 pub(super) fn new_agent(agent: &str, plugin_name: &str) -> NewAgent {

@@ -138,6 +138,8 @@ impl Tables {
                 if let Some(what) = quotas.state_problem(before, after) {
                     return Err(UnitFailure::Quota { what });
                 }
+                self.flag(&boundary, now_ms);
+                let rows = self.at_home(&owner.agent)?;
                 let events = write_boundary(rows, *boundary, now_ms);
                 self.append(events);
                 Ok(())

@@ -21,6 +21,7 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Home, StoredInput, Tombstone};
+use crate::store::error::Pin;
 use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey, Slot};
 use crate::timer::StoredTimer;
 
@@ -261,6 +262,24 @@ impl AgentRows {
 
     pub(super) fn is_journaled(&self, generation: Generation, revision: Revision) -> bool {
         self.journal.contains_key(&(generation, revision))
+    }
+
+    /// What of the agent needs a plugin.
+    pub(super) fn pin_of(&self, plugin: Digest) -> Option<Pin> {
+        if matches!(self.standing.home, Home::Moved(_)) || self.portable().lifecycle == Lifecycle::Deleted {
+            return None;
+        }
+        if self.spec().is_some_and(|spec| spec.plugin == plugin) {
+            return Some(Pin::Spec);
+        }
+        let ran = |generation, revision| {
+            self.receipt(generation, revision).is_some_and(|receipt| receipt.plugin == plugin)
+        };
+        let snapshot = self.snapshots().into_iter().find(|kept| ran(kept.generation, kept.revision));
+        let turn = || self.journal.keys().find(|(generation, revision)| ran(*generation, *revision));
+        snapshot
+            .map(|kept| Pin::Snapshot { revision: kept.revision })
+            .or_else(|| turn().map(|(_, revision)| Pin::Turn { revision: *revision }))
     }
 
     /// Drops journal entries that no kept snapshot needs.

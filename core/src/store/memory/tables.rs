@@ -18,7 +18,7 @@ use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
-use crate::store::commit::Owner;
+use crate::store::commit::{Boundary, Owner};
 use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
@@ -431,13 +431,21 @@ impl Tables {
         self.plugins.get(&plugin).map(|(_, component)| component.clone())
     }
 
+    /// Counts the inputs that a boundary gives up because of its plugin.
+    pub(super) fn flag(&mut self, boundary: &Boundary, now_ms: u64) {
+        let flags = boundary.flags(now_ms);
+        if let Some((info, _)) = self.plugins.get_mut(&boundary.receipt.plugin) {
+            info.killed_hosts += flags.len() as u64;
+        }
+        self.append(flags);
+    }
+
     pub(super) fn remove_plugin(&mut self, plugin: Digest, now_ms: u64) -> Result<bool, StoreError> {
-        let names_it = |rows: &&AgentRows| {
-            !matches!(rows.standing.home, Home::Moved(_))
-                && rows.spec().is_some_and(|spec| spec.plugin == plugin)
+        let pinning = |rows: &AgentRows| {
+            rows.pin_of(plugin).map(|pin| StoreError::Pinned { agent: rows.portable().agent.clone(), pin })
         };
-        if let Some(rows) = self.agents.values().find(names_it) {
-            return Err(conflict(format!("agent {} runs the plugin", rows.portable().agent)));
+        if let Some(pinned) = self.agents.values().find_map(pinning) {
+            return Err(pinned);
         }
         let Some((info, _)) = self.plugins.remove(&plugin) else {
             return Ok(false);

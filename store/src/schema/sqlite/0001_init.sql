@@ -295,6 +295,8 @@ CREATE TABLE plugin (
     digest          BLOB PRIMARY KEY CHECK (length(digest) = 32),
     name            TEXT NOT NULL,
     version         TEXT NOT NULL,
+    -- Inputs that were given up because the host's process died each time they ran in it.
+    killed_hosts    INTEGER NOT NULL DEFAULT 0 CHECK (killed_hosts >= 0),
     sealed          BLOB NOT NULL,
     UNIQUE (name, version)
 ) STRICT;

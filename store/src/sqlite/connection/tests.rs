@@ -24,7 +24,7 @@ fn a_log_that_another_opener_replaces_is_not_written_to() {
             conn.query_row("SELECT probes FROM meta", [], |row| row.get::<_, u32>(0)).unwrap()
         }
     });
-    let first = open(&path, SqliteMode::Shared, [1; 16]).unwrap();
+    let first = open(&path, SqliteMode::Shared, [1; 16], None).unwrap();
     first.writer.execute("UPDATE meta SET probes = 7", []).unwrap();
     opened.send(()).unwrap();
     assert_eq!(other.join().unwrap(), 7, "both have one log");

@@ -113,6 +113,7 @@ pub(super) fn plugin() -> (PluginInfo, Bytes) {
         grants: Vec::new(),
         size: component.len() as u64,
         loaded_at_ms: 1,
+        killed_hosts: 0,
     };
     (info, component)
 }

@@ -71,6 +71,11 @@ async fn a_poison_input_is_given_up_and_the_next_one_runs() -> Result<()> {
     scene.progress(10).await?;
     jobs::finish(&scene, neighbours).await?;
     ensure!(host.client().reply(AGENT, "noted").await? == "after", "the next input did not run");
+    let plugins = host.client().list("/v1/plugins").await?;
+    for plugin in &plugins {
+        let is_suspected = plugin["killed_hosts"].as_u64() > Some(0);
+        ensure!(is_suspected == (plugin["name"] == "hostile"), "{plugin}");
+    }
     let outcome = conclude(&scene, vec![], &[&host]).await?;
     println!("the poison killed the host {deaths} times; {} acknowledged", outcome.acknowledged);
     ensure!(deaths > 1, "one death says nothing about the input");
