@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
-use crate::input::{Fault, Input, Reply};
+use crate::input::{Fault, Input, Reply, ReplyOutcome};
 use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
 use crate::operation::OperationChange;
@@ -196,6 +196,23 @@ pub struct TurnEffects {
 }
 
 impl TurnEffects {
+    /// Bytes of keys, values and payloads: about what its commit writes of it.
+    pub fn bytes(&self) -> usize {
+        let replies = self.replies.iter().map(|reply| match &reply.outcome {
+            ReplyOutcome::None => 0,
+            ReplyOutcome::Ok(body) | ReplyOutcome::Refused { body, .. } => body.len(),
+        });
+        let rows = self.state.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len));
+        let outputs = self.outputs.iter().map(|output| output.payload.len());
+        let timers =
+            self.timers.iter().filter_map(|(_, timer)| timer.as_ref()).map(|timer| timer.payload.len());
+        let operations = self.operations.iter().map(|change| match change {
+            OperationChange::Start(operation) => operation.request.bytes(),
+            OperationChange::Cancel(_) => 0,
+        });
+        replies.chain(rows).chain(outputs).chain(timers).chain(operations).sum()
+    }
+
     /// Digest of all that the turn did: what its receipt names.
     pub fn digest(&self) -> Digest {
         let encode = |part: Result<Vec<u8>, postcard::Error>| {

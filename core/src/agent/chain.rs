@@ -231,6 +231,7 @@ impl Chain {
             state,
         });
         let inputs = origin.inputs();
+        let written = effects.bytes();
         let bytes: usize = inputs.iter().map(|input| input.payload.len()).sum();
         let mut receipt = self.receipt(kind, inputs.iter().map(|input| input.id).collect(), now_ms);
         receipt.effects = effects.digest();
@@ -247,7 +248,8 @@ impl Chain {
         let committed =
             |(seq, reply)| InputEnd { seq, outcome: Outcome::Committed { revision, token, reply } };
         let ends: Vec<InputEnd> = seqs.into_iter().zip(effects.replies).map(committed).collect();
-        self.bytes += snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len())
+        self.bytes += written
+            + snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len())
             + entry.as_ref().map_or(0, JournalEntry::weight)
             + bytes;
         let boundary = Boundary {
@@ -416,3 +418,6 @@ pub(crate) struct RanTurn {
     pub(crate) entry: Option<JournalEntry>,
     pub(crate) now_ms: u64,
 }
+
+#[cfg(test)]
+mod tests;
