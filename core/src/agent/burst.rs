@@ -4,7 +4,9 @@
 //! driver --turns--> guest thread: turn, turn, .. --> commit here, if the store is idle --> driver
 //!                                                \-> the driver commits ----------------/
 //! ```
-//! It commits here only when no other job waits and nothing of the agent is on its way. Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
+//! It commits here only when no other job waits and nothing of the agent is on its way.
+//!
+//! Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
 
 use std::collections::VecDeque;
 use std::time::Duration;

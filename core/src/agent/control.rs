@@ -41,6 +41,8 @@ struct State {
     /// Set while a guest call of a turn runs.
     running: Option<Interrupt>,
     asked: Option<Ending>,
+    /// Set for good: the driver ends, and no turn may hold it up.
+    is_stopping: bool,
     waiting: Vec<oneshot::Sender<Interrupted>>,
 }
 
@@ -49,9 +51,13 @@ impl Control {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A turn's guest calls begin.
+    /// A turn's guest calls begin; they end at once when the driver is to stop.
     pub(crate) fn begin(&self, interrupt: &Interrupt) {
-        self.lock().running = Some(interrupt.clone());
+        let mut state = self.lock();
+        if state.is_stopping {
+            interrupt.interrupt();
+        }
+        state.running = Some(interrupt.clone());
     }
 
     /// They have ended: by themselves, or because of the interrupt.
@@ -72,6 +78,7 @@ impl Control {
     /// Asks the running turn to end. The answer comes when the driver has dealt with it; `None` when no turn runs.
     pub(crate) fn ask(&self, ending: Ending) -> Option<oneshot::Receiver<Interrupted>> {
         let mut state = self.lock();
+        state.is_stopping |= ending == Ending::Stop;
         state.running.as_ref()?.interrupt();
         // A stop outweighs an interrupt: what is to be done again must not be given up.
         if state.asked != Some(Ending::Stop) {
@@ -107,5 +114,22 @@ impl State {
             // Whoever asked may be gone.
             let _ = waiting.send(what.clone());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_begins_after_a_stop_ends_at_once() {
+        let (control, interrupt) = (Control::default(), Interrupt::default());
+        assert!(control.ask(Ending::Interrupt).is_none(), "nothing runs");
+        control.begin(&interrupt);
+        assert!(!interrupt.is_set(), "an interrupt is of the turn that runs, and none did");
+        control.end(false);
+        assert!(control.ask(Ending::Stop).is_none(), "between two turns of a burst");
+        control.begin(&interrupt);
+        assert!(interrupt.is_set());
     }
 }

@@ -78,10 +78,16 @@ struct Lane {
     running: usize,
 }
 
-/// The pool is closed; the job did not and will not run.
+/// Why a job gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("guest threads have stopped")]
-pub struct PoolClosed;
+pub enum PoolError {
+    /// The pool is closed; the job did not and will not run.
+    #[error("guest threads have stopped")]
+    Closed,
+    /// It panicked: the host is at fault, and what the job held is gone.
+    #[error("a guest job panicked")]
+    Panicked,
+}
 
 impl GuestPool {
     /// Starts `threads` threads (at least 2), and `QUERIES_RUNNING_MAX` for queries.
@@ -110,7 +116,7 @@ impl GuestPool {
     /// Runs `job` on one of the threads, after earlier jobs of the same plugin.
     ///
     /// # Errors
-    /// `PoolClosed` when the pool was closed, or the job panicked.
+    /// `PoolError`.
     ///
     /// # Cancel safety
     /// Dropping the future lets the job run to its end; its value is dropped.
@@ -118,7 +124,7 @@ impl GuestPool {
         &self,
         plugin: Digest,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PoolClosed> {
+    ) -> Result<T, PoolError> {
         self.run_kind(Kind::Turn, plugin, job).await
     }
 
@@ -133,7 +139,7 @@ impl GuestPool {
         &self,
         plugin: Digest,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PoolClosed> {
+    ) -> Result<T, PoolError> {
         self.run_kind(Kind::Query, plugin, job).await
     }
 
@@ -142,18 +148,18 @@ impl GuestPool {
         kind: Kind,
         plugin: Digest,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PoolClosed> {
+    ) -> Result<T, PoolError> {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || drop(done.send(job())));
         {
             let mut queue = self.shared.lock();
             if queue.is_closed {
-                return Err(PoolClosed);
+                return Err(PoolError::Closed);
             }
             queue.share(kind).push(plugin, job);
         }
         self.shared.wake.notify_one();
-        result.await.map_err(|_| PoolClosed)
+        result.await.map_err(|_| self.shared.reason())
     }
 
     /// Holds all other jobs back, once those that run have ended, until the answer is dropped.
@@ -217,18 +223,18 @@ impl Alone {
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, PoolClosed> {
+    ) -> Result<T, PoolError> {
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || drop(done.send(job())));
         {
             let mut queue = self.shared.lock();
             let is_closed = queue.is_closed;
-            let lone = queue.lone.as_mut().filter(|_| !is_closed).ok_or(PoolClosed)?;
+            let lone = queue.lone.as_mut().filter(|_| !is_closed).ok_or(PoolError::Closed)?;
             lone.push_back(job);
         }
         // Whichever thread wakes takes it: no other job may start.
         self.shared.wake.notify_all();
-        result.await.map_err(|_| PoolClosed)
+        result.await.map_err(|_| self.shared.reason())
     }
 }
 
@@ -240,6 +246,11 @@ impl Drop for Alone {
 }
 
 impl Shared {
+    /// Why a job was dropped without an answer.
+    fn reason(&self) -> PoolError {
+        if self.lock().is_closed { PoolError::Closed } else { PoolError::Panicked }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

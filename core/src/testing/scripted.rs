@@ -1,7 +1,7 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `hang` (until it is interrupted), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
+//! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `fragile` (adds one, and traps when it runs again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
 //! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
 //! and answers how many different values they had.
@@ -40,9 +40,15 @@ pub const MUTE: &[u8] = b"mute script";
 pub struct ScriptedLoader {
     loaded: Mutex<BTreeSet<Digest>>,
     handled: Arc<AtomicU64>,
+    started: AtomicU64,
 }
 
 impl ScriptedLoader {
+    /// Guests that it has started so far.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::SeqCst)
+    }
+
     /// Guest calls that its guests have ended so far, whatever became of them.
     pub fn handled(&self) -> u64 {
         self.handled.load(Ordering::SeqCst)
@@ -81,6 +87,7 @@ impl GuestLoader for ScriptedLoader {
     }
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
+        self.started.fetch_add(1, Ordering::SeqCst);
         let handled = self.handled.clone();
         let is_picky = request.spec.plugin == Digest::of(PICKY);
         let GuestRequest { guard, state, interrupt, .. } = request;
@@ -182,6 +189,7 @@ impl ScriptedGuest {
             }
             "retry-until" => {}
             "hang" => return Err(self.hang()),
+            "panic" => panic!("asked to"),
             "send" => effects.outputs.push(output(rest)?),
             "request" => request(rest, context, effects)?,
             "dice" => self.sum += i64::from(context.seed[0]),
@@ -288,6 +296,7 @@ impl Guest for ScriptedGuest {
             "dice" => context.seed[0].to_string(),
             "when" => format!("{} {}", context.revision, context.now_ms),
             "hang" => return Err(self.hang()),
+            "panic" => panic!("asked to"),
             "fatal" => return Err(GuestError::Fatal { message: "never".into() }),
             "retry" => return Err(GuestError::Retryable { message: "later".into() }),
             "refuse" => {

@@ -107,7 +107,8 @@ impl Driver {
         }
         self.adopt(&chain);
         let mut commit: BoxFuture<'static, UnitOutcome> = Box::pin(chain.commit(self.env.store.clone()));
-        // The store takes units in the order in which they are handed over: that is done now.
+        // The store takes units in the order in which they are handed over, which is now, unless it has no room: a later
+        // one may overtake then, and is refused.
         let commit = match futures::poll!(&mut commit) {
             std::task::Poll::Ready(outcome) => Commit::Done(outcome),
             std::task::Poll::Pending => Commit::Running(commit),

@@ -351,10 +351,12 @@ impl Driver {
         }
         for (seq, input) in self.ended_waiters() {
             let stored = self.env.store.input(&self.agent, input).await;
-            match stored.map(|stored| stored.and_then(|stored| stored.outcome)) {
-                Ok(Some(outcome)) => self.answer_waiters(seq, &outcome),
+            match stored.map(|stored| stored.map(|stored| stored.outcome)) {
+                Ok(Some(Some(outcome))) => self.answer_waiters(seq, &outcome),
                 // Open again, at its old place: a dead letter that was given another chance.
-                Ok(None) => self.forget_queue(),
+                Ok(Some(None)) => self.forget_queue(),
+                // Its row is gone: who waits is told that nobody knows.
+                Ok(None) => drop(self.waiters.remove(&seq)),
                 Err(error) => tracing::warn!(agent = %self.agent, %error, "ended input can't be read"),
             }
         }

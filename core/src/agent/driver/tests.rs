@@ -209,6 +209,21 @@ async fn refusing_commits_fatal_is_dead_lettered_and_the_agent_goes_on() {
 }
 
 #[tokio::test]
+async fn a_host_that_panics_in_a_turn_goes_on_and_does_not_hurry() {
+    let world = world().await;
+    let handle = world.drive().await;
+    assert!(matches!(world.ask(&handle, "panic").await, Answer::Unknown { .. }), "nobody knows");
+    assert_eq!(reply(&world.ask(&handle, "add 1").await), "1");
+    let before = world.loader.started();
+    world.accept(world.input("panic", None)).await;
+    handle.wake();
+    sleep(Duration::from_millis(400)).await;
+    let tries = world.loader.started() - before;
+    assert!((1..=6).contains(&tries), "{tries} tries in 400 ms");
+    assert_eq!(world.open().await.len(), 1, "it waits");
+}
+
+#[tokio::test]
 async fn attempts_are_durable_and_end_in_a_dead_letter() {
     let world = world().await;
     let handle = world.drive().await;

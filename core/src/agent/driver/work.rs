@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Driver, Flow};
 use crate::agent::burst::Burst;
 use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
-use crate::agent::pool::Alone;
+use crate::agent::pool::{Alone, PoolError};
 use crate::agent::turn::{self, Start};
 use crate::agent::{End, Ending, Interrupted, Notice};
 use crate::failpoint;
@@ -69,7 +69,11 @@ impl Driver {
                 None => pool.run(plugin, job).await,
             }
         };
-        let ran = self.beside_flights(run).await?.map_err(|_| End::Parked)?;
+        let ran = match self.beside_flights(run).await? {
+            Ok(ran) => ran,
+            Err(PoolError::Closed) => return Err(End::Parked),
+            Err(PoolError::Panicked) => return self.on_panic().await,
+        };
         let Burst { loaded, chain, turns, failed, outcome, .. } = ran;
         self.failures = 0;
         for (origin, _) in turns.into_iter().rev() {
@@ -114,6 +118,18 @@ impl Driver {
             Origin::Init => self.on_init_failure(attempt, error).await,
             origin => self.on_failed_turn(origin, attempt, error).await,
         }
+    }
+
+    /// The host's own code failed in the middle of a burst: nobody knows how far it came, and nothing of it has committed.
+    /// Durable inputs are read again, later each time; asks end unknown.
+    async fn on_panic(&mut self) -> Flow {
+        tracing::error!(agent = %self.agent, "a burst panicked");
+        self.land().await?;
+        self.loaded = None;
+        self.forget_queue();
+        self.failures += 1;
+        self.pause_longer();
+        Ok(())
     }
 
     /// Takes the turns of the next burst. A turn that must be staged durably comes first in its burst, and so do dead

@@ -37,10 +37,10 @@ async fn one_plugin_can_not_hold_all_threads() {
 async fn a_panicking_job_is_reported_and_the_thread_lives() {
     let pool = GuestPool::start(2);
     let plugin = Digest([1; 32]);
-    assert_eq!(pool.run(plugin, || -> u32 { panic!("guest job") }).await, Err(PoolClosed));
+    assert_eq!(pool.run(plugin, || -> u32 { panic!("guest job") }).await, Err(PoolError::Panicked));
     assert_eq!(pool.run(plugin, || 1).await, Ok(1));
     pool.close();
-    assert_eq!(pool.run(plugin, || 1).await, Err(PoolClosed));
+    assert_eq!(pool.run(plugin, || 1).await, Err(PoolError::Closed));
 }
 
 #[tokio::test]
