@@ -76,14 +76,7 @@ impl Driver {
         };
         let Burst { loaded, chain, turns, failed, outcome, .. } = ran;
         self.failures = 0;
-        for (origin, _) in turns.into_iter().rev() {
-            match origin {
-                Origin::Direct(request) => self.direct.push_front(request),
-                Origin::Queued(input) => self.inbox.insert(*input),
-                Origin::Batch(inputs) => self.inbox.put_back(inputs),
-                Origin::Init => {}
-            }
-        }
+        self.take_back(turns);
         if self.must_drop() {
             if let Some((origin, ..)) = failed {
                 self.put_back(origin);
@@ -117,6 +110,18 @@ impl Driver {
             }
             Origin::Init => self.on_init_failure(attempt, error).await,
             origin => self.on_failed_turn(origin, attempt, error).await,
+        }
+    }
+
+    /// Turns that did not run wait at their old places.
+    fn take_back(&mut self, turns: VecDeque<(Origin, u32)>) {
+        for (origin, _) in turns.into_iter().rev() {
+            match origin {
+                Origin::Direct(request) => self.direct.push_front(request),
+                Origin::Queued(input) => self.inbox.insert(*input),
+                Origin::Batch(inputs) => self.inbox.put_back(inputs),
+                Origin::Init => {}
+            }
         }
     }
 
