@@ -9,7 +9,7 @@ pub(super) const WHILE_NOBODY_LOCKS: Duration = Duration::from_millis(5);
 fn a_log_that_another_opener_replaces_is_not_written_to() {
     let directory = tempfile::TempDir::new().unwrap();
     let path = directory.path().join("store.db");
-    let (opened, is_open) = std::sync::mpsc::channel::<()>();
+    let (opened, is_open) = std::sync::mpsc::sync_channel::<()>(1);
     let other = std::thread::spawn({
         let path = path.clone();
         move || {
