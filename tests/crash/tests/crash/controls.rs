@@ -10,12 +10,16 @@ use godwit_support::load::{How, Order};
 use godwit_support::random::Random;
 use godwit_support::wait::until;
 
-use crate::journeys;
+use crate::jobs::Job;
+use crate::journeys::{self, Journey, Way};
 use crate::runs::{Cell, conclude, start};
 use crate::scene::{SOON, Scene, Template};
 
 /// Runs of a broken host, of which one must be found out; most are.
 const TRIES: u64 = 5;
+
+/// Clients that check nothing themselves: the judge must find it.
+const JUDGED: &[Job] = &[Job::Count, Job::Crowd, Job::Crowd, Job::Crowd, Job::Pay, Job::Relay];
 
 /// Deaths at a failpoint with one rule taken away: the checker must notice. The same runs with the rule are in the matrix.
 /// `is_lasting`: also after the death.
@@ -24,6 +28,7 @@ async fn must_be_found(failpoint: &str, broken: &str, is_lasting: bool) -> Resul
     let seed = Random::printed(broken).draw();
     for seed in (0..TRIES).map(|number| seed.wrapping_add(number)) {
         let journey = journeys::to(failpoint).with_context(|| format!("no journey to {failpoint}"))?;
+        let journey = Journey { way: Way::Work(JUDGED), ..journey };
         let cell = Cell { failpoint: failpoint.to_owned(), seed, journey };
         let switch = [("GODWIT_BREAK", broken)];
         let outcome = match is_lasting {

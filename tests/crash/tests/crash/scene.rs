@@ -155,6 +155,8 @@ pub(crate) struct Facts {
     pub(crate) peers: BTreeMap<String, Vec<String>>,
     /// Moments when a host showed an agent's token.
     pub(crate) sights: Vec<Sight>,
+    /// What clients saw that does not fit.
+    pub(crate) found: Vec<String>,
     /// The highest revision at which a checkpoint was acknowledged, by agent.
     pub(crate) checkpoints: BTreeMap<String, u64>,
 }
@@ -206,7 +208,7 @@ impl Scene {
 
     /// What does not fit, once all is quiet. `files` are the stores, `doors` a host of each.
     pub(crate) async fn verdict(&self, files: &[PathBuf]) -> Result<Vec<String>> {
-        let mut found = Vec::new();
+        let mut found = self.facts().found.clone();
         let mut agents = BTreeMap::new();
         if let Err(error) = self.quiet(files).await {
             found.push(format!("{error:#}"));
