@@ -22,6 +22,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "plugin.after-remove",
         "agent.after-create",
         "agent.after-broken",
+        "init.after-raise",
         "input.after-accept",
         "input.after-accept-behind",
         "input.after-stage",

@@ -375,6 +375,12 @@ impl LifecycleCommit {
         self.is_state_cleared
     }
 
+    /// Whether `init` has all its attempts again: the generation is new, or what broke the agent is over.
+    pub fn is_init_fresh(&self) -> bool {
+        let was_broken = matches!(self.from, Lifecycle::Broken(_));
+        self.is_generation_raised || (was_broken && !matches!(self.next, Lifecycle::Broken(_)))
+    }
+
     /// Whether it changes the state alone: no input, token, generation or guest state.
     pub fn keeps_all(&self) -> bool {
         self.inputs == OpenInputs::Keep

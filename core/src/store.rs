@@ -335,6 +335,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | `receipt.state` is not the digest of `snapshot`, or only one of them is there | `Conflict` |
     /// | an attempt at another input that is not open, or with a state that is not open | `Conflict` |
     /// | `receipt.journal` is not the digest of `journal`, or only one of them is there | `Conflict` |
+    /// | attempts at `init` after the first boundary | `Conflict` |
     /// | a checkpoint other than the sound snapshot that is stored for the same revision | `Conflict` |
     /// | `Step::Accept` of a delivery, or of an input with a supersession key | `Unsupported`: those go through `accept` |
     ///

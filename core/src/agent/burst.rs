@@ -109,7 +109,10 @@ impl Burst {
         let Owner { agent, generation, token, .. } = &author.owner;
         let after = outside_context(agent, *generation, *token, revision.next(), context.now_ms);
         let mut effects = match origin {
-            Origin::Init => guest.init(&context)?,
+            Origin::Init => {
+                sabotage::taste_init(agent);
+                guest.init(&context)?
+            }
             Origin::Direct(_) | Origin::Queued(_) | Origin::Batch(_) => {
                 let inputs: Vec<Input> = origin.inputs().into_iter().cloned().collect();
                 sabotage::taste(&inputs);

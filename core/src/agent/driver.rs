@@ -3,7 +3,7 @@
 //! It takes commands, runs turns on the guest threads, commits them, and only then answers. Everything it holds can be
 //! thrown away at any time: after each failure it loads the agent from the store again. Running what waits is in
 //! `driver/work.rs`, running ahead of commits in `driver/flight.rs`, what happens after a commit or a failed turn in
-//! `driver/settle.rs`, standing still in `driver/hold.rs`.
+//! `driver/settle.rs`, standing still in `driver/hold.rs`, the tries of `init` in `driver/init.rs`.
 //!
 //! ```text
 //!            Ask                    nothing waits                        commit
@@ -40,11 +40,13 @@ use crate::time::{sleep, within};
 mod ending;
 mod flight;
 mod hold;
+mod init;
 mod respec;
 mod settle;
 mod work;
 
 use flight::Flights;
+use init::InitTries;
 
 /// How often an agent that may not act now looks at its lease again.
 const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
@@ -81,6 +83,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         pause: None,
         backoff: new_backoff(),
         failures: 0,
+        init: InitTries::default(),
         broken: None,
         overfull: None,
     };
@@ -117,8 +120,9 @@ struct Driver {
     /// Work waits this long before the next try.
     pause: Option<Duration>,
     backoff: Backoff,
-    /// Failed loads or inits in a row.
+    /// Failed loads in a row.
     failures: u32,
+    init: InitTries,
     broken: Option<BrokenReason>,
     /// The input whose turn would have left the agent above a limit of its rows, and which limit.
     overfull: Option<(Seq, String)>,
@@ -161,6 +165,7 @@ impl Driver {
         // What is on its way arrives, and is told, before anybody hears of the end.
         let end = self.land().await.err().unwrap_or(end);
         if end == End::Parked {
+            self.take_back_init().await;
             self.shorten_tail().await;
         }
         self.finish(end).await;

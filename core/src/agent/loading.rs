@@ -28,6 +28,8 @@ pub(crate) struct Loaded {
     pub(crate) guard: LeaseGuard,
     /// `Active`, `Paused` (it is held and runs nothing) or `Retiring` (it ends when nothing is left).
     pub(crate) lifecycle: Lifecycle,
+    /// As in the agent's row when it was loaded.
+    pub(crate) init_attempts: u32,
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
     /// Ends a call of the guest.
@@ -113,12 +115,13 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
         time_ms: row.time_ms,
         token: last_token,
     };
-    let lifecycle = row.lifecycle.clone();
+    let (lifecycle, init_attempts) = (row.lifecycle.clone(), row.init_attempts);
     let (guest, tail) = rebuild_guest(env, request, image, warm).await?;
     Ok(Loaded {
         author: Arc::new(author),
         guard,
         lifecycle,
+        init_attempts,
         head,
         guest: Some(guest),
         interrupt,

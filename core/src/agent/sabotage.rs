@@ -1,8 +1,9 @@
 //! What test builds do wrong on purpose, so that harnesses can be seen to notice: replies released before their commit, and
-//! an input that ends the process when a guest is about to handle it. The product has none of this: without the feature
+//! an input that ends the process when a guest is about to handle it, or an agent in its `init`. The product has none of this: without the feature
 //! `test-util` there is nothing to switch on.
 
 use super::chain::Pending;
+use crate::id::AgentId;
 use crate::input::Input;
 
 /// Releases replies before their commit once the gate is open. Only those of direct asks: nobody else waits for a chain.
@@ -15,10 +16,15 @@ pub(super) fn release_early(_pending: &mut [Pending]) {}
 #[inline]
 pub(super) fn taste(_inputs: &[Input]) {}
 
+/// Ends the process in `init`, when the agent's name is the poison.
+#[cfg(not(feature = "test-util"))]
+#[inline]
+pub(super) fn taste_init(_agent: &AgentId) {}
+
 #[cfg(feature = "test-util")]
 pub use armed::{open_gate, poison};
 #[cfg(feature = "test-util")]
-pub(super) use armed::{release_early, taste};
+pub(super) use armed::{release_early, taste, taste_init};
 
 #[cfg(feature = "test-util")]
 mod armed {
@@ -28,7 +34,7 @@ mod armed {
 
     use tokio::sync::oneshot;
 
-    use super::{Input, Pending};
+    use super::{AgentId, Input, Pending};
     use crate::agent::Answer;
     use crate::agent::chain::Origin;
 
@@ -43,7 +49,8 @@ mod armed {
         IS_GATE_OPEN.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the process ends when a guest is about to handle `payload`. The first call counts.
+    /// From now on the process ends when a guest is about to handle `payload`, or the agent of that name is
+    /// about to begin. The first call counts.
     pub fn poison(payload: Vec<u8>) {
         POISON.get_or_init(|| payload);
     }
@@ -69,6 +76,12 @@ mod armed {
     pub(in crate::agent) fn taste(inputs: &[Input]) {
         let is_poison = |poison: &Vec<u8>| inputs.iter().any(|input| input.payload == *poison);
         if POISON.get().is_some_and(is_poison) {
+            std::process::abort();
+        }
+    }
+
+    pub(in crate::agent) fn taste_init(agent: &AgentId) {
+        if POISON.get().is_some_and(|poison| poison == agent.as_str().as_bytes()) {
             std::process::abort();
         }
     }

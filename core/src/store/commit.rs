@@ -54,6 +54,9 @@ pub enum Step {
     },
     /// Sets state and attempts of open inputs. Not a boundary.
     Attempts(Vec<Attempt>),
+    /// Sets `AgentRow::init_attempts`. Only before the first boundary, otherwise `Conflict`; whatever the lifecycle. Not a
+    /// boundary.
+    InitAttempts(u32),
     /// A boundary: receipt, fates, state and outputs, all or nothing.
     Boundary(Box<Boundary>),
     /// A snapshot of the base revision, or a kept one once more, without a receipt. Not a boundary.
@@ -74,7 +77,11 @@ impl Step {
             Self::Boundary(boundary) => Some(boundary),
             Self::Upgrade(upgrade) => Some(&upgrade.boundary),
             Self::Repair(repair) => Some(&repair.boundary),
-            Self::Accept { .. } | Self::Attempts(_) | Self::Checkpoint(_) | Self::Configure(_) => None,
+            Self::Accept { .. }
+            | Self::Attempts(_)
+            | Self::InitAttempts(_)
+            | Self::Checkpoint(_)
+            | Self::Configure(_) => None,
         }
     }
 }

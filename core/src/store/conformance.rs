@@ -41,6 +41,7 @@ pub mod flawed;
 mod handoff;
 mod handoff_rows;
 mod homes;
+mod init;
 mod journal;
 mod journey;
 mod leases;
@@ -163,6 +164,7 @@ pub fn cases() -> Vec<Case> {
         lifecycle::cases(),
         operations::cases(),
         specs::cases(),
+        init::cases(),
         plugins::cases(),
         quotas::cases(),
         events::cases(),

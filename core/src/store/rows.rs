@@ -154,6 +154,8 @@ pub struct AgentPortable {
     pub next_output: u64,
     /// Ended inputs whose rows retention has removed: with the rows that are there they are all seqs ever given.
     pub inputs_pruned: u64,
+    /// As in `AgentRow`.
+    pub init_attempts: u32,
 }
 
 /// What a receiving agent has heard from one origin.

@@ -3,6 +3,7 @@
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
 //! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `fragile` (adds one, and traps when it runs again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
+//! The configuration `init` holds such a text for `init`, where `no-room` is a host without room for another guest.
 //! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
 //! and answers how many different values they had.
 
@@ -90,8 +91,19 @@ impl GuestLoader for ScriptedLoader {
         self.started.fetch_add(1, Ordering::SeqCst);
         let handled = self.handled.clone();
         let is_picky = request.spec.plugin == Digest::of(PICKY);
-        let GuestRequest { guard, state, interrupt, .. } = request;
-        Ok(Box::new(ScriptedGuest { sum: 0, padding: 0, age: 0, guard, state, interrupt, is_picky, handled }))
+        let GuestRequest { spec, guard, state, interrupt, .. } = request;
+        let init = spec.config.get("init").cloned();
+        Ok(Box::new(ScriptedGuest {
+            sum: 0,
+            padding: 0,
+            age: 0,
+            init,
+            guard,
+            state,
+            interrupt,
+            is_picky,
+            handled,
+        }))
     }
 }
 
@@ -103,6 +115,8 @@ struct ScriptedGuest {
     padding: usize,
     /// No part of its state.
     age: u64,
+    /// What `init` does.
+    init: Option<String>,
     guard: LeaseGuard,
     interrupt: Interrupt,
     state: Arc<dyn StateRead>,
@@ -170,7 +184,16 @@ impl ScriptedGuest {
             self.sum += text.parse::<i64>().unwrap_or(1_000);
             return Ok(ok(self.sum.to_string()));
         }
-        let (verb, rest) = text.split_once(' ').unwrap_or((&text, ""));
+        self.obey(context, &text, effects)
+    }
+
+    fn obey(
+        &mut self,
+        context: &TurnContext,
+        text: &str,
+        effects: &mut TurnEffects,
+    ) -> Result<Reply, GuestError> {
+        let (verb, rest) = text.split_once(' ').unwrap_or((text, ""));
         match verb {
             "add" => self.sum += rest.parse::<i64>().map_err(|_| trap("not a number"))?,
             "get" => {}
@@ -190,6 +213,10 @@ impl ScriptedGuest {
             "retry-until" => {}
             "hang" => return Err(self.hang()),
             "panic" => panic!("asked to"),
+            "no-room" => {
+                let message = "no room".into();
+                return Err(GuestError::Fault(Fault { kind: FaultKind::Start, message }));
+            }
             "send" => effects.outputs.push(output(rest)?),
             "request" => request(rest, context, effects)?,
             "dice" => self.sum += i64::from(context.seed[0]),
@@ -258,9 +285,13 @@ impl ScriptedGuest {
 }
 
 impl Guest for ScriptedGuest {
-    fn init(&mut self, _context: &TurnContext) -> Result<TurnEffects, GuestError> {
+    fn init(&mut self, context: &TurnContext) -> Result<TurnEffects, GuestError> {
         self.check()?;
-        Ok(TurnEffects::default())
+        let mut effects = TurnEffects::default();
+        if let Some(text) = self.init.clone() {
+            self.obey(context, &text, &mut effects)?;
+        }
+        Ok(effects)
     }
 
     fn handle(&mut self, context: &TurnContext, inputs: &[Input]) -> Result<TurnEffects, GuestError> {

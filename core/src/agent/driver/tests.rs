@@ -19,6 +19,7 @@ use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
 
 mod flight;
+mod init;
 mod journal;
 mod query;
 mod quotas;

@@ -6,21 +6,21 @@ use super::{Driver, Flow};
 use crate::agent::burst::Burst;
 use crate::agent::chain::{CHAIN_TURNS_MAX, Chain, Origin};
 use crate::agent::pool::{Alone, PoolError};
-use crate::agent::turn::{self, Start};
-use crate::agent::{End, Ending, Interrupted, Notice};
+use crate::agent::turn::Start;
+use crate::agent::{End, Ending, Interrupted};
 use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::Revision;
-use crate::input::{FaultKind, InputState};
-use crate::store::{BrokenReason, StoredInput};
+use crate::input::InputState;
+use crate::store::StoredInput;
 
 /// What the next burst is made of.
-struct Picked {
+pub(super) struct Picked {
     chain: Chain,
     /// Each with the number of its attempt.
-    turns: VecDeque<(Origin, u32)>,
+    pub(super) turns: VecDeque<(Origin, u32)>,
     /// Set when its only turn runs alone in the process.
-    alone: Option<Alone>,
+    pub(super) alone: Option<Alone>,
 }
 
 impl Picked {
@@ -78,11 +78,7 @@ impl Driver {
         self.failures = 0;
         self.take_back(turns);
         if self.must_drop() {
-            if let Some((origin, ..)) = failed {
-                self.put_back(origin);
-            }
-            self.put_back_all(chain.pending);
-            return self.land().await;
+            return self.drop_burst(chain, failed.map(|(origin, ..)| origin)).await;
         }
         self.loaded = Some(loaded);
         let must_land = failed.is_some() || alone.is_some() || is_init;
@@ -98,7 +94,12 @@ impl Driver {
                 if must_land { self.land().await } else { Ok(()) }
             }
         };
-        let Some((origin, attempt, error)) = failed else { return settled };
+        let Some((origin, attempt, error)) = failed else {
+            if is_init && settled.is_ok() {
+                self.after_init().await;
+            }
+            return settled;
+        };
         if settled.is_err() || self.loaded.is_none() {
             self.put_back(origin);
             return settled;
@@ -111,6 +112,15 @@ impl Driver {
             Origin::Init => self.on_init_failure(attempt, error).await,
             origin => self.on_failed_turn(origin, attempt, error).await,
         }
+    }
+
+    /// What the turns built on was refused: they did not run, nor did the one that failed.
+    async fn drop_burst(&mut self, chain: Chain, failed: Option<Origin>) -> Flow {
+        if let Some(origin) = failed {
+            self.put_back(origin);
+        }
+        self.put_back_all(chain.pending);
+        self.land().await
     }
 
     /// Turns that did not run wait at their old places.
@@ -143,8 +153,7 @@ impl Driver {
         let Some(loaded) = &self.loaded else { return Ok(None) };
         let mut picked = Picked::nothing(loaded.chain());
         if loaded.head.revision == Revision(0) {
-            picked.turns.push_back((Origin::Init, self.failures + 1));
-            return Ok(Some(picked));
+            return self.pick_init(picked).await;
         }
         while picked.len() < CHAIN_TURNS_MAX {
             let Some(next) = self.inbox.next(self.lease.incarnation) else { break };
@@ -195,26 +204,5 @@ impl Driver {
         self.commit(chain).await?;
         failpoint::hit("input.after-stage");
         Ok(self.loaded.is_some().then(|| Origin::queued(inputs)))
-    }
-
-    async fn on_init_failure(&mut self, attempt: u32, error: GuestError) -> Flow {
-        self.loaded = None;
-        self.failures = attempt - 1;
-        if matches!(&error, GuestError::Fault(fault) if fault.kind == FaultKind::Start) {
-            (self.env.notify)(Notice::NoRoom(self.agent.clone()));
-            self.pause_longer();
-            return Ok(());
-        }
-        match turn::after_failure(&error, attempt) {
-            turn::Verdict::Uncounted => self.on_uncounted(&error).await,
-            turn::Verdict::Again { .. } => {
-                self.failures = attempt;
-                self.pause_longer();
-                Ok(())
-            }
-            turn::Verdict::DeadLetter(_) => {
-                self.break_down(BrokenReason::Init { message: error.to_string() }).await
-            }
-        }
     }
 }

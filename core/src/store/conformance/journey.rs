@@ -17,8 +17,14 @@ pub(super) struct Journey {
 impl Journey {
     /// A furnished agent in store `a`, about to go to store `b`.
     pub(super) async fn furnished(world: &World) -> Self {
+        let journey = Self::bare(world).await;
+        journey.from.furnish().await;
+        journey
+    }
+
+    /// As `furnished`, with an agent that has no boundary yet.
+    pub(super) async fn bare(world: &World) -> Self {
         let from = world.site("a").await.own("agent").await;
-        from.furnish().await;
         let to = world.site("b").await;
         put_plugin(&to.store, "plain").await;
         Self { migration: super::fixture::migration(1), from, to }

@@ -59,6 +59,9 @@ impl Tables {
                     portable.revision = Revision(0);
                     portable.head = Digest::ZERO;
                 }
+                if commit.is_init_fresh() {
+                    portable.init_attempts = 0;
+                }
             });
         }
         self.append(commit.events().iter().cloned());
@@ -161,6 +164,7 @@ impl Tables {
             portable.generation = portable.generation.next();
             portable.revision = Revision(0);
             portable.head = Digest::ZERO;
+            portable.init_attempts = 0;
             portable.spec_revision = revision;
             portable.labels = new.labels;
         });

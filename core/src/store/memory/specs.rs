@@ -99,5 +99,8 @@ fn check_next(rows: &AgentRows, change: &SpecChange) -> Result<(), StoreError> {
 fn write(rows: &mut AgentRows, change: SpecChange) {
     let SpecChange { revision, spec } = change;
     rows.put(Row::Spec { revision, spec });
-    rows.update(|portable| portable.spec_revision = revision);
+    rows.update(|portable| {
+        portable.spec_revision = revision;
+        portable.init_attempts = 0;
+    });
 }

@@ -336,6 +336,7 @@ impl Tables {
             state_bytes: rows.state_size().1,
             waking_inputs: rows.waking_inputs(),
             inputs_pruned: portable.inputs_pruned,
+            init_attempts: portable.init_attempts,
             time_ms: portable.time_ms,
             created_at_ms: portable.created_at_ms,
             change: rows.change(),

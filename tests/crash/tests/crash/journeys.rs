@@ -56,6 +56,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("checkpoint.", Way::Work(&[Checkpoint, Crowd, Pay]), 10),
     ("head.", Way::Restart, 1),
     ("import.", Way::Import, 1),
+    ("init.", Way::Work(&[Create, Count]), 5),
     ("input.", Way::Work(TURNS), 20),
     ("input.after-attempt", Way::Work(&[Fail, Fail, Count]), 3),
     ("input.after-redrive", Way::Work(&[Fail, Fail, Count]), 3),

@@ -1,4 +1,5 @@
-//! An input that ends the process whenever it is handled: given up after its attempts, across restarts, and the next one runs.
+//! What ends the process whenever it runs, across restarts: an input is given up after its attempts, and the next one runs; an
+//! agent whose `init` does it is broken after its attempts, and the others run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -79,6 +80,74 @@ async fn a_poison_input_is_given_up_and_the_next_one_runs() -> Result<()> {
     let outcome = conclude(&scene, vec![], &[&host]).await?;
     println!("the poison killed the host {deaths} times; {} acknowledged", outcome.acknowledged);
     ensure!(deaths > 1, "one death says nothing about the input");
+    ensure!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
+    Ok(())
+}
+
+/// The agent whose `init` is the poison.
+const DOOMED: &str = "counter-9";
+const DOOM: (&str, &str) = ("GODWIT_POISON", DOOMED);
+
+/// Starts the host as often as it dies, until it says that the agent is broken. Answers how often it died.
+async fn outlive_doomed(host: &mut Host) -> Result<usize> {
+    let began = Instant::now();
+    let mut deaths = 0;
+    loop {
+        ensure!(deaths <= DEATHS_MAX, "an init killed the host {deaths} times");
+        if begin(host, &[DOOM]).await? {
+            loop {
+                ensure!(began.elapsed() < SOON, "{DOOMED} neither begins nor is given up");
+                // While the host dies there is no answer.
+                let view = host.client().get(&format!("/v1/agents/{DOOMED}")).await.unwrap_or_default();
+                if view["state"] == "broken" {
+                    let why = view["broken"].to_string();
+                    ensure!(why.contains("init") && why.contains("3 attempts are used up"), "{view}");
+                    return Ok(deaths);
+                }
+                if !host.is_running() {
+                    break;
+                }
+            }
+        }
+        deaths += 1;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_init_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
+    let (template, folder) = (Template::make().await?, Folder::new()?);
+    let mut host = template.host(folder.path(), "a", &[])?;
+    ensure!(begin(&mut host, &[DOOM]).await?, "the host died before there was any poison");
+    let scene = Arc::new(Scene::new(vec![host.client()], 0));
+    let neighbours = jobs::start(&scene, &[Job::Count, Job::Crowd, Job::Pay]);
+    scene.progress(10).await?;
+    // The answers may die with the host.
+    let door = host.client();
+    let doomed = tokio::spawn({
+        let (scene, doors) = (scene.clone(), scene.doors.clone());
+        async move {
+            door.create(DOOMED, "counter").await?;
+            let (key, payload, agent) = ("doomed-1".into(), "add 7".into(), DOOMED.to_owned());
+            let order = Order { client: 100, index: 1, agent, key, payload, how: How::Send };
+            scene.journal.record(order.carry_out(&doors, true).await);
+            anyhow::Ok(())
+        }
+    });
+    host.died(SOON).await.context("the poison harms nobody")?;
+    let deaths = 1 + outlive_doomed(&mut host).await?;
+    doomed.await??;
+    scene.progress(10).await?;
+    ensure!(host.is_running(), "the host has died once more");
+    // The same host, with what killed it gone: an operator's word lets the agent begin.
+    host.terminate().await?;
+    ensure!(begin(&mut host, &[]).await?, "it dies without the poison");
+    host.client().verb(DOOMED, "recover").await?;
+    scene.progress(10).await?;
+    jobs::finish(&scene, neighbours).await?;
+    ensure!(host.client().reply(DOOMED, "get").await? == "7", "what waited for the agent was lost");
+    let outcome = conclude(&scene, vec![], &[&host]).await?;
+    println!("an init killed the host {deaths} times; {} acknowledged", outcome.acknowledged);
+    ensure!(deaths == 3, "the rule is three attempts, it were {deaths}");
     ensure!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
     Ok(())
 }
