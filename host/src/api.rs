@@ -85,6 +85,8 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/dead-letters/{input}/retry", post(inputs::retry))
         .route("/v1/agents/{id}/receipts", get(history::receipts))
         .route("/v1/agents/{id}/outputs", get(history::outputs))
+        .route("/v1/agents/{id}/timers", get(history::timers))
+        .route("/v1/agents/{id}/operations", get(history::operations))
         .route("/v1/agents/{id}/checkpoint", post(verbs::checkpoint))
         .route("/v1/agents/{id}/upgrade", post(verbs::upgrade))
         .route("/v1/agents/{id}/verify", post(agents::verify))

@@ -107,6 +107,10 @@ enum Verb {
     Receipts(history::History),
     /// List outputs that wait or will never arrive.
     Outputs(history::History),
+    /// List timers that an agent has set and that have not fired.
+    Timers(history::Waits),
+    /// List an agent's operations that have not ended.
+    Operations(history::Waits),
     /// Recompute the history of an agent, or of all agents of a store that no host uses.
     Verify(verify::Verify),
     /// Run an agent's kept history again, beside the agent, and compare.
@@ -186,6 +190,8 @@ impl Session {
             Verb::DeadLetters(verb) => verb.run(self).await,
             Verb::Receipts(history) => history.receipts(self).await,
             Verb::Outputs(history) => history.outputs(self).await,
+            Verb::Timers(waits) => waits.timers(self).await,
+            Verb::Operations(waits) => waits.operations(self).await,
             Verb::Verify(verify) => verify.run(self).await,
             Verb::Replay(replay) => replay.run(self).await,
             Verb::Migrate(migrate) => migrate.run(self).await,

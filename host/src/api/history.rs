@@ -1,9 +1,11 @@
-//! What an agent did, over HTTP: its receipts and its outputs.
+//! What an agent did, over HTTP: its receipts and outputs; and what it waits for: timers and operations.
 
 use axum::Json;
 use godwit_core::digest::Digest;
+use godwit_core::operation::{OperationState, Request, StoredOperation};
 use godwit_core::output::{OutputState, StoredOutput};
 use godwit_core::receipt::Receipt;
+use godwit_core::timer::StoredTimer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -75,6 +77,57 @@ fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
         "elapsed_us": receipt.elapsed_us,
         "fuel": receipt.fuel,
         "committed_at_ms": receipt.committed_at_ms,
+    })
+}
+
+/// `GET /v1/agents/{id}/timers`
+pub(super) async fn timers(door: AgentDoor) -> Result<Json<List<Value>>, Problem> {
+    match door.call(AgentCall::Timers).await?.reply {
+        AgentReply::Timers(timers) => Ok(Json(List::whole(timers.iter().map(timer_json).collect()))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// `GET /v1/agents/{id}/operations`
+pub(super) async fn operations(door: AgentDoor) -> Result<Json<List<Value>>, Problem> {
+    match door.call(AgentCall::Operations).await?.reply {
+        AgentReply::Operations(active) => Ok(Json(List::whole(active.iter().map(operation_json).collect()))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn timer_json(stored: &StoredTimer) -> Value {
+    let mut shown = json!({
+        "name": stored.name,
+        "at_ms": stored.timer.at_ms,
+        "generation": stored.generation.to_string(),
+        "revision": stored.revision.to_string(),
+    });
+    if let Value::Object(members) = &mut shown {
+        members.extend([member("payload", &stored.timer.payload)]);
+    }
+    shown
+}
+
+/// Without headers and body, in which secrets may stand.
+fn operation_json(stored: &StoredOperation) -> Value {
+    let (state, token) = match stored.state {
+        OperationState::Wanted => ("wanted", None),
+        OperationState::Begun(token) => ("begun", Some(token.to_string())),
+    };
+    let Request::Http(request) = &stored.operation.request;
+    json!({
+        "id": stored.operation.id.to_string(),
+        "kind": "http",
+        "state": state,
+        "token": token,
+        "is_cancelled": stored.is_cancelled,
+        "generation": stored.generation.to_string(),
+        "revision": stored.revision.to_string(),
+        "method": request.method,
+        "url": request.url,
+        "class": request.class.name(),
+        "timeout_ms": request.timeout_ms,
     })
 }
 

@@ -1,4 +1,4 @@
-//! `godwit receipts`, `outputs`.
+//! `godwit receipts`, `outputs`, `timers`, `operations`.
 
 use clap::Args;
 use godwit_core::id::AgentId;
@@ -25,6 +25,37 @@ const OUTPUT_COLUMNS: [Column; 6] = [
     Column::text("REASON", "/reason"),
     Column::time("COMMITTED", "/committed_at_ms"),
 ];
+
+const TIMER_COLUMNS: [Column; 3] =
+    [Column::text("NAME", "/name"), Column::time("DUE", "/at_ms"), Column::text("REVISION", "/revision")];
+
+const OPERATION_COLUMNS: [Column; 6] = [
+    Column::text("ID", "/id"),
+    Column::text("STATE", "/state"),
+    Column::text("CLASS", "/class"),
+    Column::text("METHOD", "/method"),
+    Column::text("URL", "/url"),
+    Column::text("REVISION", "/revision"),
+];
+
+/// What an agent waits for.
+#[derive(Debug, Args)]
+pub(super) struct Waits {
+    /// Which agent.
+    id: AgentId,
+}
+
+impl Waits {
+    pub(super) async fn timers(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/timers", self.id);
+        session.output.list(session.client.list(&path).await?, &TIMER_COLUMNS, "/name")
+    }
+
+    pub(super) async fn operations(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/operations", self.id);
+        session.output.list(session.client.list(&path).await?, &OPERATION_COLUMNS, "/id")
+    }
+}
 
 #[derive(Debug, Args)]
 pub(super) struct History {

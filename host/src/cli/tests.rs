@@ -52,6 +52,8 @@ fn every_documented_line_is_understood() {
         "dead-letters retry c-1 ID",
         "receipts c-1 --after 3",
         "outputs c-1",
+        "timers c-1",
+        "operations c-1",
         "verify c-1",
         "replay c-1",
         "replay c-1 --to 7",

@@ -14,9 +14,11 @@ use godwit_core::id::{
 };
 use godwit_core::input::{Fault, InputState, Kind, Mode, Outcome, Reply, Source, TraceParent};
 use godwit_core::lifecycle::{IllegalMove, SuspendReason};
+use godwit_core::operation::StoredOperation;
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
 use godwit_core::store::{BrokenReason, Pin, StoredInput};
+use godwit_core::timer::StoredTimer;
 use serde::{Deserialize, Serialize};
 
 use super::replay::ReplayReport;
@@ -109,6 +111,45 @@ pub enum AgentCall {
         /// At most `PAYLOAD_BYTES_MAX` bytes.
         payload: Bytes,
     },
+    /// The agent's timers that wait.
+    Timers,
+    /// The agent's operations that have not ended.
+    Operations,
+}
+
+impl AgentCall {
+    /// Whether it leaves everything as it was, so that nothing can have happened when no answer came.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Self::Show
+            | Self::Inputs { .. }
+            | Self::Input { .. }
+            | Self::Receipts { .. }
+            | Self::Outputs { .. }
+            | Self::Timers
+            | Self::Operations
+            | Self::Query { .. }
+            | Self::Verify
+            | Self::Replay { .. } => true,
+            Self::Ask { .. }
+            | Self::Send { .. }
+            | Self::Redrive { .. }
+            | Self::Cancel { .. }
+            | Self::Checkpoint
+            | Self::Migrate { .. }
+            | Self::Verb(_)
+            | Self::Update(_)
+            | Self::Upgrade { .. } => false,
+        }
+    }
+
+    /// Whether only the host that owns the agent can do it.
+    pub(crate) fn needs_owner(&self) -> bool {
+        matches!(
+            self,
+            Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. } | Self::Query { .. }
+        )
+    }
 }
 
 /// An input as a client gives it.
@@ -171,6 +212,10 @@ pub enum AgentReply {
     Replayed(ReplayReport),
     /// To `Query`.
     Queried(Queried),
+    /// To `Timers`, by name.
+    Timers(Vec<StoredTimer>),
+    /// To `Operations`, in the order of their starts.
+    Operations(Vec<StoredOperation>),
 }
 
 /// Part of a list.

@@ -253,17 +253,8 @@ impl Runtime {
         };
         let request = PeerRequest::Call { agent: agent.clone(), call: Box::new(call.clone()), hops };
         let answer = self.ask_peer(host, &request, bound).await;
-        let is_repeatable = matches!(
-            call,
-            AgentCall::Ask { .. }
-                | AgentCall::Send { .. }
-                | AgentCall::Show
-                | AgentCall::Input { .. }
-                | AgentCall::Inputs { .. }
-                | AgentCall::Receipts { .. }
-                | AgentCall::Outputs { .. }
-                | AgentCall::Query { .. }
-        );
+        let is_repeatable =
+            call.only_reads() || matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
         match answer {
             Ok(PeerAnswer::Called(called)) => match *called {
                 Ok(called) => {

@@ -81,6 +81,10 @@ impl Runtime {
                 let read = store.outputs(agent, one_more(*after, *limit)).await;
                 AgentReply::Outputs(Rows::page(read.map_err(store_error)?, *limit))
             }
+            AgentCall::Timers => AgentReply::Timers(store.timers(agent).await.map_err(store_error)?),
+            AgentCall::Operations => {
+                AgentReply::Operations(store.operations(agent).await.map_err(store_error)?)
+            }
             AgentCall::Verify => {
                 let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)

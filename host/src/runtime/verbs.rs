@@ -223,39 +223,6 @@ pub struct CheckpointReport {
     pub version: u64,
 }
 
-impl AgentCall {
-    /// Whether it leaves everything as it was, so that nothing can have happened when no answer came.
-    pub(crate) fn only_reads(&self) -> bool {
-        match self {
-            Self::Show
-            | Self::Inputs { .. }
-            | Self::Input { .. }
-            | Self::Receipts { .. }
-            | Self::Outputs { .. }
-            | Self::Query { .. }
-            | Self::Verify
-            | Self::Replay { .. } => true,
-            Self::Ask { .. }
-            | Self::Send { .. }
-            | Self::Redrive { .. }
-            | Self::Cancel { .. }
-            | Self::Checkpoint
-            | Self::Migrate { .. }
-            | Self::Verb(_)
-            | Self::Update(_)
-            | Self::Upgrade { .. } => false,
-        }
-    }
-
-    /// Whether only the host that owns the agent can do it.
-    pub(crate) fn needs_owner(&self) -> bool {
-        matches!(
-            self,
-            Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. } | Self::Query { .. }
-        )
-    }
-}
-
 impl From<Interrupted> for TurnEnd {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {

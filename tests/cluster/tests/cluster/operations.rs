@@ -6,6 +6,7 @@ use godwit_support::binaries;
 use godwit_support::cluster::{Cluster, Folder, Side};
 use godwit_support::wait::until;
 use godwit_support::web::Web;
+use serde_json::json;
 
 use crate::room::{SOON, shared};
 
@@ -56,6 +57,12 @@ async fn answers_come_back_as_inputs() -> Result<()> {
     let asked = || async { Ok((web.times(&never) == 1).then_some(())) };
     until("the server to be asked", SOON, asked).await?;
     ensure!(door.reply(AGENT, "active").await? == never, "it is active");
+    let listed = door.list(&format!("/v1/agents/{AGENT}/operations")).await?;
+    let shown = listed.iter().map(|operation| (&operation["id"], &operation["state"], &operation["class"]));
+    let shown: Vec<_> = shown.collect();
+    ensure!(shown == [(&json!(never), &json!("begun"), &json!("at-least-once"))], "{listed:?}");
+    let table = pair.a.cli(&["operations", AGENT, "-o", "name"]).await?.ok()?;
+    ensure!(table.stdout.trim() == never, "{}", table.stdout);
     door.reply(AGENT, &format!("cancel {never}")).await?;
     let last = ended(&pair, Side::A, AGENT, cases.len() + 1).await?;
     ensure!(last == "cancelled 0\n", "{last:?}");

@@ -45,10 +45,16 @@ async fn a_timer_that_was_missed_over_a_kill_fires_once() -> Result<()> {
     let mut pair = Cluster::separate(&binaries::product()?, &[]).await?;
     pair.load(&["ticker"]).await?;
     sleep_on(&pair, AGENT).await?;
+    let path = format!("/v1/agents/{AGENT}/timers");
+    let waiting = pair.a.client().list(&path).await?;
+    let due_ms = waiting.first().and_then(|timer| timer["at_ms"].as_u64());
+    ensure!(waiting.len() == 1 && due_ms.is_some(), "{waiting:?}");
     pair.a.kill().await?;
     oversleep().await;
     pair.a.start(&[]).await?;
     ticked(&pair, Side::A, AGENT, 1).await?;
+    pair.a.cli(&["timers", AGENT]).await?.ok()?;
+    ensure!(pair.a.client().list(&path).await?.is_empty(), "it has fired");
     pair.a.kill().await?;
     pair.a.start(&[]).await?;
     ticked(&pair, Side::A, AGENT, 1).await?;
