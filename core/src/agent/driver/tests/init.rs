@@ -158,10 +158,7 @@ async fn want_of_room_is_not_counted() {
         let notices = world.notices.lock().unwrap();
         notices.iter().filter(|notice| matches!(notice, Notice::NoRoom(_))).count() > times
     };
-    while !is_told(5) {
-        sleep(Duration::from_millis(2)).await;
-    }
-    let row = world.until("taken back", |row| row.init_attempts == 0).await;
+    let row = world.until("five tries, taken back", |row| is_told(5) && row.init_attempts == 0).await;
     assert_eq!(row.lifecycle, Lifecycle::Active);
 }
 
