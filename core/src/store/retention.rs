@@ -48,6 +48,6 @@ pub struct Pruned {
     pub inputs: u64,
     /// Undeliverable outputs.
     pub outputs: u64,
-    /// Where to go on; `None` when what follows is too young, or there is nothing.
+    /// Where to go on, whatever this step has removed; `None` when there is nothing behind, or nothing may go now.
     pub next: Option<Seq>,
 }

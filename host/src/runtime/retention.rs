@@ -92,7 +92,7 @@ async fn prune(runtime: &Runtime, retention: &Retention, agent: &AgentId, shutdo
                 return;
             }
         }
-        match pruned.next {
+        match pruned.next.filter(|_| !shutdown.is_cancelled()) {
             Some(next) => after = next,
             None => return,
         }

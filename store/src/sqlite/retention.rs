@@ -63,19 +63,15 @@ pub(super) fn plan(
     let newest_from = newest_dead_letters_from(conn, head.key, retention.dead_letters)?;
     let looked_at = look(conn, head.key, after)?;
     let mut plan = Plan::default();
-    let mut has_young = false;
     for input in &looked_at {
-        let Some(ended_at_ms) = input.ended_at_ms.filter(|at| *at <= before_ms) else {
-            has_young = true;
-            continue;
-        };
+        let Some(ended_at_ms) = input.ended_at_ms.filter(|at| *at <= before_ms) else { continue };
         let is_listed = input.state == InputState::DeadLettered && input.seq >= newest_from;
         if !is_listed && !is_needed(conn, &head, input)? {
             plan.inputs.push((input.seq, Int(ended_at_ms)));
         }
     }
-    let ends_here = looked_at.len() < PRUNE_ROWS_MAX || plan.inputs.is_empty() && has_young;
-    plan.next = looked_at.last().filter(|_| !ends_here).map(|input| input.seq);
+    // What stays says nothing of what is behind it: inputs do not end in the order of their seqs.
+    plan.next = looked_at.get(PRUNE_ROWS_MAX - 1).map(|input| input.seq);
     plan.outputs = all(
         conn,
         "SELECT position FROM output WHERE agent = ?1 AND state = 1 AND committed_at_ms <= ?2

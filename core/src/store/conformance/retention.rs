@@ -30,6 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(the_newest_dead_letters_stay),
         Case::of(what_replay_would_need_stays),
         Case::of(many_are_pruned_in_bounded_steps),
+        Case::of(what_stays_does_not_keep_what_is_behind_it),
         Case::of(old_undeliverable_outputs_go),
         Case::of(nothing_goes_while_a_migration_is_open),
         Case::of(the_count_of_what_went_moves_with_the_agent),
@@ -165,6 +166,26 @@ async fn many_are_pruned_in_bounded_steps(world: World) {
     let rest = desk.store().prune(desk.agent(), &Retention::default(), last).await;
     assert_eq!(rest, Ok(removed(10)));
     assert_eq!((seqs(&desk).await, desk.row().await.inputs_pruned), (vec![], count));
+}
+
+async fn what_stays_does_not_keep_what_is_behind_it(world: World) {
+    let desk = world.site("a").await.own("x").await;
+    // A whole page stays: an open input, and young ones that ended long after what came behind them.
+    let mut late = Turn::of(BoundaryKind::Turn).snapshot("s");
+    desk.accept("open").await;
+    for number in 1..PRUNE_ROWS_MAX {
+        late = late.and_ends([&desk.accept(&format!("late {number}")).await]);
+    }
+    let behind = desk.accept("early").await;
+    end(&desk, &behind).await;
+    world.clock.advance(long());
+    desk.turn(late).await;
+    let first = prune(&desk).await;
+    let last = Seq(PRUNE_ROWS_MAX as u64);
+    assert_eq!(first, Pruned { next: Some(last), ..Pruned::default() });
+    let rest = desk.store().prune(desk.agent(), &Retention::default(), last).await;
+    assert_eq!(rest, Ok(removed(1)));
+    assert_eq!(desk.store().input(desk.agent(), behind.input.id).await, Ok(None));
 }
 
 async fn old_undeliverable_outputs_go(world: World) {
