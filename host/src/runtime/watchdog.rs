@@ -4,14 +4,14 @@
 //! at the input that is next; accepting more work is none. What it finds is in the log, in the events, in the agent's view
 //! and in `readyz`, until the agent moves on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
 use godwit_core::lease::LeaseState;
-use godwit_core::store::{Page, StoreError};
+use godwit_core::store::{Home, Page, StoreError};
 use godwit_core::time::sleep;
 
 use super::Runtime;
@@ -20,8 +20,9 @@ use super::Runtime;
 const PAUSE: Duration = Duration::from_secs(5);
 /// An agent without progress for this long is stuck; longer than a turn with all its attempts and back-offs.
 const STUCK_AFTER: Duration = Duration::from_secs(15);
-/// Agents looked at in one round; the store orders them so that none is passed over for ever.
-const LOOKED_AT_MAX: usize = 512;
+/// Agents that one look takes from the store, which orders them so that none is passed over for ever; and so many more of those
+/// seen before, which the store has not named this time.
+pub(super) const LOOKED_AT_MAX: usize = 512;
 
 /// How far an agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,8 @@ struct Watched {
     mark: Mark,
     /// Boot time at which it was first seen there.
     since: Duration,
+    /// Boot time of the last look at it.
+    looked: Duration,
     /// Set once it is stuck.
     reason: Option<String>,
 }
@@ -61,18 +64,31 @@ impl Watchdog {
         stuck.collect()
     }
 
-    /// Takes what one look has found, at boot time `now`, and answers who is stuck from here on, and since when.
-    fn take(&self, found: Vec<(AgentId, Mark)>, now: Duration, is_all: bool) -> Vec<(AgentId, Duration)> {
+    /// Agents seen before that are not among these, at most so many: first those that nobody has looked at for longest.
+    fn others(&self, named: &BTreeSet<AgentId>, limit: usize) -> Vec<AgentId> {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = watched.iter().filter(|(agent, _)| !named.contains(*agent));
+        let mut others: Vec<_> = others.map(|(agent, watched)| (watched.looked, agent.clone())).collect();
+        others.sort();
+        others.truncate(limit);
+        others.into_iter().map(|(_, agent)| agent).collect()
+    }
+
+    /// Takes what one look has found, at boot time `now`: how far agents with work are, and who has none. Answers who is
+    /// stuck from here on, and since when.
+    fn take(&self, found: Vec<(AgentId, Option<Mark>)>, now: Duration) -> Vec<(AgentId, Duration)> {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_all {
-            watched.retain(|agent, _| found.iter().any(|(named, _)| named == agent));
-        }
         let mut stuck = Vec::new();
         for (agent, mark) in found {
-            let entry =
-                watched.entry(agent.clone()).or_insert_with(|| Watched { mark, since: now, reason: None });
+            let Some(mark) = mark else {
+                watched.remove(&agent);
+                continue;
+            };
+            let first = Watched { mark, since: now, looked: now, reason: None };
+            let entry = watched.entry(agent.clone()).or_insert(first);
+            entry.looked = now;
             if entry.mark != mark {
-                *entry = Watched { mark, since: now, reason: None };
+                *entry = Watched { mark, since: now, looked: now, reason: None };
             }
             let still = now.saturating_sub(entry.since);
             if still >= STUCK_AFTER && entry.reason.is_none() {
@@ -100,32 +116,27 @@ pub(crate) async fn run(runtime: Runtime) {
             () = shutdown.cancelled() => return,
             () = sleep(PAUSE) => {}
         }
-        if let Err(error) = look(&runtime, runtime.inner().clock.boot()).await {
+        if let Err(error) = look(&runtime, runtime.inner().clock.boot(), LOOKED_AT_MAX).await {
             tracing::warn!(%error, "can't look for agents that are stuck");
         }
     }
 }
 
-/// Looks once, at boot time `now`.
+/// Looks once, at boot time `now`: at so many agents that the store names, and as many of those seen before.
 ///
 /// # Errors
 /// As the store's.
-pub(super) async fn look(runtime: &Runtime, now: Duration) -> Result<(), StoreError> {
+pub(super) async fn look(runtime: &Runtime, now: Duration, at_most: usize) -> Result<(), StoreError> {
     let inner = runtime.inner();
-    let runnable = inner.store.runnable(runtime.session().incarnation, LOOKED_AT_MAX).await?;
-    let is_all = runnable.len() < LOOKED_AT_MAX;
-    let mut found = Vec::new();
-    for agent in runnable {
-        let Some(row) = inner.store.agent(&agent).await? else { continue };
-        // One that is named for its outputs alone has a publisher that tries for days, and says so in the outbox.
-        if row.waking_inputs == 0 || !row.lifecycle.runs() {
-            continue;
-        }
-        let next = inner.store.open_inputs(&agent, Page { after: 0, limit: 1 }).await?;
-        let next = next.first().map(|input| (input.seq, input.attempts, input.deaths));
-        found.push((agent, Mark { generation: row.generation, revision: row.revision, next }));
+    let runnable = inner.store.runnable(runtime.session().incarnation, at_most).await?;
+    let named: BTreeSet<AgentId> = runnable.into_iter().collect();
+    let others = inner.watchdog.others(&named, at_most);
+    let mut found = Vec::with_capacity(named.len() + others.len());
+    for agent in named.into_iter().chain(others) {
+        let mark = mark(runtime, &agent).await?;
+        found.push((agent, mark));
     }
-    for (agent, still) in inner.watchdog.take(found, now, is_all) {
+    for (agent, still) in inner.watchdog.take(found, now) {
         let reason = reason(runtime, &agent);
         tracing::warn!(%agent, reason, still_ms = still.as_millis(), "agent has work and makes no progress");
         let event = NewEvent::of_agent(&agent, EventKind::AgentStuck, runtime.now_ms())
@@ -135,6 +146,21 @@ pub(super) async fn look(runtime: &Runtime, now: Duration) -> Result<(), StoreEr
         inner.store.append_events(vec![event]).await?;
     }
     Ok(())
+}
+
+/// How far an agent is that has work and is this host's to run; `None` for any other.
+async fn mark(runtime: &Runtime, agent: &AgentId) -> Result<Option<Mark>, StoreError> {
+    let store = &runtime.inner().store;
+    let Some(row) = store.agent(agent).await? else { return Ok(None) };
+    let is_ours = row.holder.is_none_or(|holder| holder.incarnation == runtime.session().incarnation);
+    // One that is named for its outputs alone has a publisher that tries for days, and says so in the outbox.
+    let has_work = row.waking_inputs > 0 && row.lifecycle.runs();
+    if row.home != Home::Here || !is_ours || !has_work {
+        return Ok(None);
+    }
+    let next = store.open_inputs(agent, Page { after: 0, limit: 1 }).await?;
+    let next = next.first().map(|input| (input.seq, input.attempts, input.deaths));
+    Ok(Some(Mark { generation: row.generation, revision: row.revision, next }))
 }
 
 /// Why an agent makes no progress, as far as it shows from outside.
