@@ -428,7 +428,9 @@ impl Act<'_> {
         self.report_as_is(VerbDetail::Moved).await
     }
 
-    /// The same agent under the next token, rebuilt from what is stored, and its state stored under that token.
+    /// The same agent under the next token, rebuilt from what is stored, with a snapshot of its head. One that is stored
+    /// already is that snapshot: each carries the token and time of the boundary that made the state, whoever stores it, so
+    /// that restoring it is the same wherever it is done. What the raised token fences is its commit.
     async fn respawn(&self) -> Result<VerbReport, Refusal> {
         let held = self.hold().await;
         let standing = self.commit().await?;

@@ -256,6 +256,9 @@ async fn a_respawn_raises_the_token_and_keeps_everything_else() {
     assert_eq!(after.token, before.token.next());
     assert_eq!((after.generation, after.revision), (before.generation, before.revision));
     assert!(matches!(report.detail, VerbDetail::Fenced { token, .. } if token == after.token), "{report:?}");
+    let image = hosts[0].inner().store.image(&id("a"), None).await.unwrap().unwrap();
+    let snapshot = image.snapshot.expect("a snapshot of the head");
+    assert_eq!((snapshot.revision, snapshot.token), (before.revision, before.token), "that of its boundary");
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "6");
     act(&hosts[0], "a", VerbCall::Recycle, "active").await;
     assert_eq!(ask(&hosts[0], "a", "get").await, "6");
