@@ -39,6 +39,8 @@ pub struct Evidence {
     pub created: BTreeSet<String>,
     /// Agents that may be broken, and whose inputs then wait.
     pub breakable: BTreeSet<String>,
+    /// Inputs that may have got another chance after they were dead letters: 32 hex digits each.
+    pub redriven: BTreeSet<String>,
     /// Moments when a host showed an agent's token.
     pub sights: Vec<Sight>,
 }
@@ -189,6 +191,7 @@ struct Case<'a> {
     /// By id without hyphens.
     shown: BTreeMap<String, &'a Input>,
     operations: Vec<&'a Operation>,
+    redriven: &'a BTreeSet<String>,
 }
 
 impl<'a> Case<'a> {
@@ -200,6 +203,7 @@ impl<'a> Case<'a> {
             rows: agent.inputs.iter().map(|input| (input.id.as_str(), input)).collect(),
             shown: shown.map(|input| (plain(&input.id), input)).collect(),
             operations: evidence.operations.iter().filter(|operation| operation.agent == id).collect(),
+            redriven: &evidence.redriven,
         }
     }
 
@@ -351,8 +355,7 @@ impl<'a> Case<'a> {
             ),
             End::Silent => (CONSUMED, reply["outcome"] == "none"),
             End::AgentRefused(_) => (CONSUMED, reply["outcome"] == "refused"),
-            // It may have got another chance since.
-            End::AgentError(_) | End::AgentFault(_) => return None,
+            End::AgentError(_) | End::AgentFault(_) => return self.gave_up(row, answer),
         };
         if row.state != state || !is_same {
             return Some(format!("it was answered {:?}, the store says {}", answer.end, input.body));
@@ -364,6 +367,24 @@ impl<'a> Case<'a> {
         }
         if answer.token.is_some_and(|token| token != receipt.token) {
             return Some(format!("it was told token {:?}, its receipt has {}", answer.token, receipt.token));
+        }
+        None
+    }
+
+    /// Whether an input that its client was told to be given up is, or was before it got another chance, a dead letter.
+    fn gave_up(&self, row: &InputRow, answer: &Answer) -> Option<String> {
+        let is_letter =
+            |receipt: &&ReceiptRow| receipt.body.kind == DEAD_LETTER && receipt.body.inputs.contains(&row.id);
+        let letters: Vec<u64> =
+            self.agent.receipts.iter().filter(is_letter).map(|receipt| receipt.revision).collect();
+        if letters.is_empty() || answer.revision.is_some_and(|revision| !letters.contains(&revision)) {
+            return Some(format!(
+                "it was answered {:?} at {:?}, its dead letters are {letters:?}",
+                answer.end, answer.revision
+            ));
+        }
+        if row.state != DEAD_LETTERED && !self.redriven.contains(&row.id) {
+            return Some(format!("it was given up for good, and is in state {}", row.state));
         }
         None
     }
@@ -430,7 +451,7 @@ fn says(input: &Input, said: &Said) -> bool {
 }
 
 /// An id as the store's file has it: without hyphens.
-fn plain(id: &str) -> String {
+pub fn plain(id: &str) -> String {
     id.replace('-', "").to_lowercase()
 }
 

@@ -9,6 +9,7 @@ use godwit_support::binaries;
 use godwit_support::client::Client;
 use godwit_support::fate::{End, Fate};
 use godwit_support::journal::Operation;
+use godwit_support::judge::plain;
 use godwit_support::load::{How, Order};
 use godwit_support::random::Random;
 use godwit_support::wait::until;
@@ -203,6 +204,7 @@ impl Worker {
                 if let Some(Fate::Accepted(answer)) = failed.fates.last()
                     && matches!(answer.end, End::AgentError(_) | End::AgentFault(_))
                 {
+                    self.scene.facts().redriven.insert(plain(&answer.input_id));
                     let path = format!("/v1/agents/{agent}/dead-letters/{}/retry", answer.input_id);
                     // Refused when it has ended again meanwhile: this call, repeated, may have been heard before.
                     self.call(Method::POST, &path, None, &[409]).await?;

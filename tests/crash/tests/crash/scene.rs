@@ -149,6 +149,8 @@ pub(crate) struct Facts {
     pub(crate) resets: BTreeSet<String>,
     /// Agents that break at their first turn.
     pub(crate) breakable: BTreeSet<String>,
+    /// Inputs that may have got another chance, as the store's file has their ids.
+    pub(crate) redriven: BTreeSet<String>,
     /// Plugins by digest: whether they are there.
     pub(crate) plugins: BTreeMap<String, bool>,
     /// Addresses that a peer was given, by its key: the last one that was acknowledged and those tried since.
@@ -246,6 +248,7 @@ impl Scene {
         }
         (evidence.created, evidence.breakable) = (self.facts().created.clone(), breakable);
         evidence.sights.clone_from(&self.facts().sights);
+        evidence.redriven.clone_from(&self.facts().redriven);
         found.extend(judge(&evidence));
         found.extend(self.other_facts(&evidence).await?);
         Ok(found)

@@ -110,6 +110,7 @@ fn good() -> Evidence {
         operations: operations.collect(),
         created: BTreeSet::from(["relay-0".into()]),
         breakable: BTreeSet::new(),
+        redriven: BTreeSet::new(),
         sights: vec![Sight { agent: "relay-0".into(), revision: 3, token: 1 }],
     }
 }
@@ -160,6 +161,53 @@ fn a_broken_agent_may_keep_its_inputs_waiting() {
     });
     assert_eq!(judge(&evidence).len(), 1);
     evidence.breakable.insert("relay-0".into());
+    assert_eq!(judge(&evidence), Vec::<String>::new());
+}
+
+/// As `good`, but the relay gave the last input up.
+fn given_up() -> Evidence {
+    let mut evidence = good();
+    shown(&mut evidence, "sink").pop();
+    let sink = rows(&mut evidence, "sink");
+    sink.inputs.pop();
+    sink.receipts.pop();
+    (sink.revision, sink.head, sink.next_seq) = (COUNT, digest(COUNT), COUNT);
+    sink.receivers.insert("relay-0".into(), (1, 1, COUNT));
+    let relay = rows(&mut evidence, "relay-0");
+    relay.destinations.insert(("sink".into(), 1), COUNT);
+    (relay.receipts[4].kind, relay.receipts[4].body.kind) = (DEAD_LETTER, DEAD_LETTER);
+    relay.inputs[3].state = DEAD_LETTERED;
+    let problem = crate::fate::Problem { status: 422, code: "agent_error".into(), body: json!({}) };
+    let Fate::Accepted(answer) = &mut evidence.operations[3].fates[0] else { panic!("it was accepted") };
+    (answer.token, answer.end) = (None, End::AgentError(problem));
+    evidence
+}
+
+#[test]
+fn who_was_told_of_a_dead_letter_finds_one() {
+    assert_eq!(judge(&given_up()), Vec::<String>::new());
+    let problem = crate::fate::Problem { status: 500, code: "agent_fault".into(), body: json!({}) };
+    for end in [End::AgentError(problem.clone()), End::AgentFault(problem)] {
+        let mut evidence = good();
+        answer(&mut evidence).end = end;
+        let found = judge(&evidence);
+        assert!(found.len() == 1 && found[0].contains("its dead letters are []"), "{found:?}");
+    }
+    let mut evidence = given_up();
+    let Fate::Accepted(told) = &mut evidence.operations[3].fates[0] else { panic!("it was accepted") };
+    told.revision = Some(4);
+    let found = judge(&evidence);
+    assert!(found.len() == 1 && found[0].contains("its dead letters are [5]"), "{found:?}");
+}
+
+#[test]
+fn a_dead_letter_stays_one_unless_somebody_gave_it_another_chance() {
+    const ABANDONED: u64 = 5;
+    let mut evidence = given_up();
+    rows(&mut evidence, "relay-0").inputs[3].state = ABANDONED;
+    let found = judge(&evidence);
+    assert!(found.len() == 1 && found[0].contains("given up for good"), "{found:?}");
+    evidence.redriven.insert(id("relay-0", COUNT));
     assert_eq!(judge(&evidence), Vec::<String>::new());
 }
 
