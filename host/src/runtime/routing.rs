@@ -119,7 +119,8 @@ impl Runtime {
                 Try::Done(reply) => {
                     return Ok(Called { reply, host: self.inner().host });
                 }
-                Try::Again { may_be_durable: now } => may_be_durable |= now,
+                // What only reads leaves nothing anywhere.
+                Try::Again { may_be_durable: now } => may_be_durable |= now && !call.only_reads(),
             }
             if self.inner().tasks.shutdown().is_cancelled() {
                 let reason = String::from("the host is stopping");

@@ -194,7 +194,7 @@ async fn a_verb_whose_answer_got_lost_may_have_been_done() {
     assert!(matches!(reset, Err(CallError::Unknown { .. })), "{reset:?}");
     assert_eq!(ask(&hosts[0], "a", "get").await, "0", "it has been done");
     let verified = call(&hosts[1], "a", AgentCall::Verify).await;
-    assert!(matches!(verified, Err(CallError::Unavailable { .. })), "{verified:?}");
+    assert!(matches!(verified, Err(CallError::PeersSilent { .. })), "{verified:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
