@@ -2,7 +2,8 @@
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
 //! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
-//! replay can give again), `fragile` (adds one, and traps when it runs again), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
+//! replay can give again), `fragile` (adds one, and traps when it runs again), `moody` (adds one; of two, one traps when they
+//! run again, each time the other one), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
 //! The configuration `init` holds such a text for `init`, where `no-room` is a host without room for another guest.
 //! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
 //! and answers how many different values they had.
@@ -97,6 +98,7 @@ impl GuestLoader for ScriptedLoader {
             sum: 0,
             padding: 0,
             age: 0,
+            moods: 0,
             init,
             guard,
             state,
@@ -110,11 +112,16 @@ impl GuestLoader for ScriptedLoader {
 /// What `drift` has added so far, in all guests.
 static DRIFT: AtomicI64 = AtomicI64::new(1);
 
+/// How often a `moody` turn has failed, in all guests.
+static MOODS: AtomicU64 = AtomicU64::new(0);
+
 struct ScriptedGuest {
     sum: i64,
     padding: usize,
     /// No part of its state.
     age: u64,
+    /// `moody` turns that it has run again; no part of its state either.
+    moods: u64,
     /// What `init` does.
     init: Option<String>,
     guard: LeaseGuard,
@@ -223,6 +230,14 @@ impl ScriptedGuest {
             "drift" => self.sum += DRIFT.fetch_add(1, Ordering::Relaxed),
             "fragile" if matches!(context.answers, Answers::Replay(_)) => return Err(trap("once only")),
             "fragile" => self.sum += 1,
+            "moody" => {
+                self.sum += 1;
+                self.moods += u64::from(matches!(context.answers, Answers::Replay(_)));
+                if self.moods > MOODS.load(Ordering::Relaxed) % 2 {
+                    MOODS.fetch_add(1, Ordering::Relaxed);
+                    return Err(trap("not in the mood"));
+                }
+            }
             "age" => return Ok(ok(self.age.to_string())),
             "pad" => self.padding += rest.parse::<usize>().map_err(|_| trap("not a number"))?,
             "write" => {

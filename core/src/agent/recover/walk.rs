@@ -70,7 +70,7 @@ impl Story {
             limit = Revision(receipt.revision.0 - 1);
             note(&mut known, Some(of_turn(receipt, what)));
         }
-        let mut failed_at = None;
+        let mut failed: Option<(Revision, Option<Misfit>)> = None;
         for _ in 0..WALKS_MAX {
             let mut found = None;
             match self.walk_to(limit, loader, request, &mut found) {
@@ -79,17 +79,22 @@ impl Story {
                     walk.misfit = known;
                     return Ok(walk);
                 }
-                Err(RebuildError::Diverged { revision, message }) if failed_at == Some(revision) => {
-                    note(&mut found, self.misfit_of(revision, message));
-                    note(&mut known, found);
-                    limit = Revision(revision.0.saturating_sub(1)).max(base);
+                Err(RebuildError::Diverged { revision, message }) => {
+                    let misfit = self.misfit_of(revision, message);
+                    // A slow moment of the host must not cost a turn.
+                    if failed.as_ref().is_some_and(|(before, _)| *before == revision) {
+                        note(&mut found, misfit);
+                        note(&mut known, found);
+                        limit = Revision(revision.0.saturating_sub(1)).max(base);
+                    } else {
+                        failed = Some((revision, misfit));
+                    }
                 }
-                // A slow moment of the host must not cost a turn.
-                Err(RebuildError::Diverged { revision, .. }) => failed_at = Some(revision),
                 Err(other) => return Err(other),
             }
         }
         // The state that it began with is all that is left.
+        note(&mut known, failed.and_then(|(_, misfit)| misfit));
         drop(restored(loader, request.clone(), self.image.snapshot.as_ref())?);
         Ok(Walk { turns: 0, passed: Vec::new(), end: self.image.snapshot.clone(), misfit: known })
     }

@@ -172,6 +172,21 @@ async fn a_turn_that_fails_ends_the_accepted_state_before_it() {
 }
 
 #[tokio::test]
+async fn a_history_that_fails_elsewhere_each_time_does_not_fit() {
+    let world = world_of(Durability::Journal).await;
+    world.run(&["add 5", "checkpoint", "moody", "moody"]).await;
+    world.break_it().await;
+    let refused = world.refused(FROM_NEWEST).await;
+    assert!(refused.what.contains("not in the mood"), "{refused:?}");
+    assert_eq!(refused.ways, [ACCEPTING, accepting_from(1)]);
+    match world.recover(ACCEPTING).await.unwrap().outcome {
+        RecoverOutcome::Repaired { turns_left_out, .. } => assert_eq!(turns_left_out, 2),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(world.run(&["get"]).await, "5");
+}
+
+#[tokio::test]
 async fn what_was_never_journaled_can_be_left_out_on_the_record() {
     let world = world_of(Durability::Snapshot).await;
     world.run(&["add 1", "add 1"]).await;
