@@ -30,8 +30,8 @@ pub(crate) async fn run(runtime: Runtime) {
     }
 }
 
-/// Whether a driver has something to do; other agents are named for their outputs alone.
-fn has_turns(row: &AgentRow) -> bool {
+/// Whether a driver has something to do: run what wakes, or come to rest. Other agents are named for their outputs alone.
+pub(super) fn has_turns(row: &AgentRow) -> bool {
     row.lifecycle == Lifecycle::Retiring || row.lifecycle.runs() && row.waking_inputs > 0
 }
 

@@ -15,6 +15,7 @@ use godwit_core::store::{Home, Page, StoreError};
 use godwit_core::time::sleep;
 
 use super::Runtime;
+use super::scan::has_turns;
 
 /// Pause between looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -154,8 +155,7 @@ async fn mark(runtime: &Runtime, agent: &AgentId) -> Result<Option<Mark>, StoreE
     let Some(row) = store.agent(agent).await? else { return Ok(None) };
     let is_ours = row.holder.is_none_or(|holder| holder.incarnation == runtime.session().incarnation);
     // One that is named for its outputs alone has a publisher that tries for days, and says so in the outbox.
-    let has_work = row.waking_inputs > 0 && row.lifecycle.runs();
-    if row.home != Home::Here || !is_ours || !has_work {
+    if row.home != Home::Here || !is_ours || !has_turns(&row) {
         return Ok(None);
     }
     let next = store.open_inputs(agent, Page { after: 0, limit: 1 }).await?;

@@ -43,6 +43,24 @@ async fn an_agent_that_stands_still_is_named_with_the_reason_until_it_moves_on()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_can_not_retire_is_named() {
+    let World { hosts, .. } = two_hosts().await;
+    let runtime = &hosts[0];
+    create(runtime, "a").await;
+    ask(runtime, "a", "get").await;
+    // What is enqueued wakes nobody, and runs last when its agent retires.
+    let hang = Submission { is_silent: true, ..submission(runtime, "hang") };
+    call(runtime, "a", AgentCall::Send { submission: hang }).await.unwrap();
+    act(runtime, "a", VerbCall::Retire, "retiring").await;
+    is_running(runtime, "a").await;
+    let now = runtime.inner().clock.boot();
+    for later in [0, 20] {
+        watchdog::look(runtime, now + Duration::from_secs(later), LOOKED_AT_MAX).await.unwrap();
+    }
+    assert_eq!(show(runtime, "a").await.stuck.as_deref(), Some("a turn runs and does not end"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn agents_that_have_finished_are_forgotten_while_more_have_work_than_one_look_takes() {
     const AT_ONCE: usize = 2;
     let memory = MemoryStore::exclusive(Arc::new(SystemClock));
