@@ -107,7 +107,7 @@ pub(super) enum Agent {
         accept_state: bool,
     },
     /// Delete an agent for good.
-    #[command(alias = "destroy")]
+    #[command(visible_alias = "destroy")]
     Delete {
         /// Which agent.
         id: AgentId,
