@@ -36,6 +36,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "checkpoint.after-commit",
         "store.before-commit",
         "store.after-commit",
+        "store.after-piece",
         "store.before-checkpoint",
         "store.after-checkpoint",
         "outbox.before-send",

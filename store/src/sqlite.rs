@@ -5,8 +5,8 @@
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
-//! One file per group of tables: `sessions leases agents inputs boundary state outbox timers operations retention plugins events
-//! handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
+//! One file per group of tables: `sessions leases agents inputs boundary snapshots bodies state outbox timers operations
+//! retention plugins events handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -36,6 +36,7 @@ pub use sealing::SealKey;
 mod agents;
 mod auth;
 mod backup;
+mod bodies;
 mod boundary;
 mod checkpoint;
 mod codec;
@@ -322,6 +323,18 @@ impl SqliteStore {
         body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = Work::boxed(body, false);
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// As `write`, for a job that writes about so many bytes.
+    async fn write_large<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (mut job, answer) = Work::boxed(body, false);
+        job.bytes = bytes;
         self.queue(job).await?;
         answer.await.unwrap_or_else(|_| Err(self.closed()))
     }

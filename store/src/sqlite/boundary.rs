@@ -74,6 +74,17 @@ impl Prepared {
         Ok(Self { owner: unit.owner, base: unit.base, steps: steps.collect::<Result<_, _>>()? })
     }
 
+    /// The snapshots of its steps.
+    pub(super) fn snapshots_mut(&mut self) -> impl Iterator<Item = &mut PackedSnapshot> {
+        self.steps.iter_mut().filter_map(|step| match step {
+            PreparedStep::Checkpoint(snapshot) => Some(snapshot),
+            PreparedStep::Boundary(boundary)
+            | PreparedStep::Upgrade(boundary, _)
+            | PreparedStep::Repair(boundary, _) => boundary.snapshot.as_mut(),
+            _ => None,
+        })
+    }
+
     /// Steps of the unit.
     pub(super) fn len(&self) -> usize {
         self.steps.len()
@@ -366,24 +377,21 @@ impl<'a> Chain<'a> {
 
     fn checkpoint(&mut self, tx: &Tx<'_>, snapshot: &PackedSnapshot) -> Result<(), StepError> {
         let at = (snapshot.generation, snapshot.revision);
-        let Some((slot, stored)) = snapshots::of_boundary(tx.conn, self.head.key, at)? else {
+        let Some((slot, digest)) = snapshots::of_boundary(tx.conn, self.head.key, at)? else {
             return match at == (self.head.generation.0, self.head.revision.0) {
                 true => Ok(snapshots::write_beside(tx, &mut self.head, snapshot)?),
                 false => Err(self.head.stale().into()),
             };
         };
-        let digest = stored.digest;
-        match stored.unpack(&self.head.agent) {
-            Ok(_) if digest == snapshot.digest => Ok(()),
-            Ok(_) => {
-                Err(conflict(format!("another snapshot of revision {} is stored", snapshot.revision)).into())
-            }
-            // Damaged: whoever writes it once more has it from elsewhere.
-            Err(_) => {
-                let place = (self.head.key, slot, self.head.change());
-                Ok(snapshots::write(tx, place, snapshot)?)
-            }
+        let is_same = digest == snapshot.digest;
+        // The pieces of a large one need not be read to be replaced by the same.
+        if !(is_same && snapshot.body.is_some()) && snapshots::is_sound(tx.conn, &self.head, slot)? {
+            let what = format!("another snapshot of revision {} is stored", snapshot.revision);
+            return if is_same { Ok(()) } else { Err(conflict(what).into()) };
         }
+        // What is stored may be damaged, and whoever writes it once more has it from elsewhere.
+        let place = (self.head.key, slot, self.head.change());
+        Ok(snapshots::write(tx, place, snapshot)?)
     }
 
     fn boundary(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {

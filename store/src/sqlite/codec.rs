@@ -186,6 +186,8 @@ pub(super) struct PackedSnapshot {
     /// Whether `state` is zstd.
     pub(super) is_packed: bool,
     pub(super) state: Bytes,
+    /// Where the state lies when it is too large for the row.
+    pub(super) body: Option<i64>,
 }
 
 impl PackedSnapshot {
@@ -212,6 +214,7 @@ impl PackedSnapshot {
             bytes: state.len() as u64,
             is_packed: packed.is_some(),
             state: packed.map_or_else(|| state.clone(), Bytes::from),
+            body: None,
         })
     }
 

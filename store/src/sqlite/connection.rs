@@ -10,10 +10,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, MigrationDefinitionError, Migrations};
 
-use super::SqliteMode;
 use super::error::OpenError;
 use super::lock::{StoreLock, beside, io};
 use super::sql::STATEMENTS_CACHED;
+use super::{SqliteMode, bodies};
 
 /// Older ones can corrupt a write-ahead log while resetting it.
 const ENGINE_MIN: (i32, &str) = (3_051_003, "3.51.3");
@@ -65,6 +65,9 @@ pub(super) fn open(
     let mut writer = connect(path)?;
     bring_up_to_date(&mut writer, path, is_alone)?;
     failpoint::hit("store.open.after-schema");
+    if is_alone {
+        bodies::drop_left_behind(&writer).map_err(engine("clear", path))?;
+    }
     let store = identify(&writer, store).map_err(engine("read", path))?;
     sync_directory(path)?;
     if mode == SqliteMode::Shared && is_alone {

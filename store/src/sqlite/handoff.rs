@@ -121,6 +121,24 @@ pub(super) fn delete(tx: &Tx<'_>, key: i64) -> Fallible<()> {
 
 // --- the target's side
 
+/// A row on its way in. A snapshot is packed before the transaction, and a large one put.
+pub(super) struct Arriving {
+    frame: RowFrame,
+    pub(super) packed: Option<PackedSnapshot>,
+}
+
+impl Arriving {
+    /// # Errors
+    /// `Unsupported` when a snapshot is above its limit.
+    pub(super) fn new(frame: RowFrame) -> Result<Self, StoreError> {
+        let packed = match &frame.row {
+            Row::Snapshot { snapshot, .. } => Some(PackedSnapshot::new(snapshot, snapshot.state_digest())?),
+            _ => None,
+        };
+        Ok(Self { frame, packed })
+    }
+}
+
 /// A copy being received: its key and whose it is.
 struct Copy {
     key: i64,
@@ -150,19 +168,19 @@ pub(super) fn receive(
     tx: &Tx<'_>,
     migration: MigrationId,
     agent: &AgentId,
-    frames: &[RowFrame],
+    rows: &[Arriving],
 ) -> Fallible<()> {
     if Head::load(tx.conn, agent)?.is_some_and(|head| is_bound(&head, migration)) {
         return Ok(());
     }
-    receive_into_copy(tx, migration, agent, frames).map(drop)
+    receive_into_copy(tx, migration, agent, rows).map(drop)
 }
 
 fn receive_into_copy(
     tx: &Tx<'_>,
     migration: MigrationId,
     agent: &AgentId,
-    frames: &[RowFrame],
+    rows: &[Arriving],
 ) -> Fallible<Copy> {
     let copy = match copy_of(tx.conn, migration)? {
         Some(copy) if copy.agent == *agent => copy,
@@ -170,9 +188,9 @@ fn receive_into_copy(
         None => Copy { key: new_copy(tx, migration, agent)?, agent: agent.clone() },
     };
     let mut last = 0;
-    for frame in frames {
-        receive_row(tx, &copy, frame)?;
-        last = last.max(frame.change);
+    for arriving in rows {
+        receive_row(tx, &copy, arriving)?;
+        last = last.max(arriving.frame.change);
     }
     execute(
         tx.conn,
@@ -198,12 +216,12 @@ fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i6
     row.insert(tx)
 }
 
-fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
-    let (key, change) = (copy.key, Int(frame.change));
+fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
+    let (key, change) = (copy.key, Int(arriving.frame.change));
     let check = |owner: &AgentId| {
         if *owner == copy.agent { Ok(()) } else { Err(conflict(format!("a row is of agent {owner}"))) }
     };
-    match &frame.row {
+    match &arriving.frame.row {
         Row::Agent(portable) => {
             check(&portable.agent)?;
             receive_agent(tx, key, change, portable)
@@ -214,9 +232,9 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, frame: &RowFrame) -> Fallible<()> {
             check(&receipt.agent)?;
             receive_receipt(tx, key, change, receipt)
         }
-        Row::Snapshot { slot, snapshot } => {
-            let packed = PackedSnapshot::new(snapshot, snapshot.state_digest())?;
-            snapshots::write(tx, (key, *slot, change), &packed)
+        Row::Snapshot { slot, .. } => {
+            let packed = arriving.packed.as_ref().expect("snapshots are packed before the transaction");
+            snapshots::write(tx, (key, *slot, change), packed)
         }
         Row::Journal { generation, revision, entry } => {
             journal::receive(tx, (key, change), *generation, *revision, entry)
@@ -392,8 +410,9 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
     state::bury(tx, key, change, row)
 }
 
-pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
-    let PrepareRequest { migration, agent, source, token, generation, revision, frames } = request;
+/// Binds a copy; `rows` are the request's frames.
+pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest, rows: &[Arriving]) -> Fallible<()> {
+    let PrepareRequest { migration, agent, source, token, generation, revision, frames: _ } = request;
     let known = Head::load(tx.conn, agent)?;
     if known.as_ref().is_some_and(|head| is_prepared_so(head, request)) {
         return Ok(());
@@ -405,7 +424,7 @@ pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest) -> Fallible<()> {
         }
         Some(home) => return Err(conflict(format!("agent {agent} is here: {home:?}"))),
     };
-    let copy = receive_into_copy(tx, *migration, agent, frames)?;
+    let copy = receive_into_copy(tx, *migration, agent, rows)?;
     let arrived = first(
         tx.conn,
         "SELECT generation, revision FROM agent WHERE key = ?1 AND row_change > 0",

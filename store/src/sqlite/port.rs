@@ -31,6 +31,7 @@ use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
 
 use super::boundary::Prepared;
+use super::handoff::Arriving;
 use super::inputs::{Arrival, Listed, key_of};
 use super::operations::Ending;
 use super::sql::execute;
@@ -73,14 +74,29 @@ fn weight(unit: &Unit) -> usize {
     unit.steps.iter().map(of_step).sum()
 }
 
+/// Does the work of encoding on a thread for blocking work.
+async fn encode<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(StoreError::Closed { reason: error.to_string() }))
+}
+
 impl SqliteStore {
     async fn prepared(&self, unit: Unit) -> Result<Prepared, StoreError> {
         if weight(&unit) <= ENCODE_INLINE_MAX {
             return Prepared::new(unit);
         }
-        tokio::task::spawn_blocking(move || Prepared::new(unit))
-            .await
-            .unwrap_or_else(|error| Err(StoreError::Closed { reason: error.to_string() }))
+        encode(move || Prepared::new(unit)).await
+    }
+
+    /// Packs the snapshots among rows that arrive, and puts the large ones: with the bodies that it put.
+    async fn arriving(&self, frames: Vec<RowFrame>) -> Result<(Vec<Arriving>, Vec<i64>), StoreError> {
+        let pack = move || frames.into_iter().map(Arriving::new).collect::<Result<Vec<_>, _>>();
+        let mut rows = encode(pack).await?;
+        let bodies = self.put_bodies(rows.iter_mut().filter_map(|row| row.packed.as_mut())).await?;
+        Ok((rows, bodies))
     }
 
     /// `ack-before-commit`: answers with what is expected to become durable.
@@ -225,7 +241,8 @@ impl RuntimeStore for SqliteStore {
         if self.env.faults.acks_before_commit() {
             return self.accept_unsafely(arrival, by).await;
         }
-        self.write(move |tx| inputs::accept(tx, &mut arrival, by)).await?
+        let bytes = arrival.new.input.payload.len();
+        self.write_large(bytes, move |tx| inputs::accept(tx, &mut arrival, by)).await?
     }
 
     async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
@@ -294,23 +311,34 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
-        let prepared = match self.prepared(unit).await {
+        let bytes = weight(&unit);
+        let mut prepared = match self.prepared(unit).await {
             Ok(prepared) => prepared,
             Err(error) => return failed(error),
         };
+        let bodies = match self.put_bodies(prepared.snapshots_mut()).await {
+            Ok(bodies) => bodies,
+            Err(error) => return failed(error),
+        };
         let unsafe_outcome = self.env.faults.ack_before_commit.then(|| prepared.outcome_if_committed());
-        let (job, answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        let (mut job, answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        // Large snapshots have been put already.
+        job.bytes = if bodies.is_empty() { bytes } else { 0 };
         if let Err(error) = self.queue(job).await {
             return failed(error);
         }
         if let Some(outcome) = unsafe_outcome {
             return outcome;
         }
-        match answer.await {
+        let outcome = match answer.await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => failed(error),
             Err(_) => failed(self.closed()),
+        };
+        if outcome.failure.is_some() {
+            self.drop_bodies(bodies).await;
         }
+        outcome
     }
 
     fn commit_turns_here(&self, unit: Unit) -> Result<UnitOutcome, Unit> {
@@ -556,11 +584,18 @@ impl RuntimeStore for SqliteStore {
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::receive(tx, migration, &agent, &frames)).await
+        let (rows, bodies) = self.arriving(frames).await?;
+        let received = self.write(move |tx| handoff::receive(tx, migration, &agent, &rows)).await;
+        // Of those that were received before, some may not be needed.
+        self.drop_bodies(bodies).await;
+        received
     }
 
-    async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
-        self.write(move |tx| handoff::prepare(tx, &request)).await
+    async fn prepare(&self, mut request: PrepareRequest) -> Result<(), StoreError> {
+        let (rows, bodies) = self.arriving(std::mem::take(&mut request.frames)).await?;
+        let prepared = self.write(move |tx| handoff::prepare(tx, &request, &rows)).await;
+        self.drop_bodies(bodies).await;
+        prepared
     }
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {

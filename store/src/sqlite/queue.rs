@@ -82,10 +82,10 @@ impl<J> Queue<J> {
         state.jobs.is_empty() && state.closed.is_none()
     }
 
-    /// Takes up to `max` of the jobs that wait.
-    pub(super) fn take(&self, max: usize) -> Vec<J> {
+    /// Takes up to `max` of the jobs that wait, in order, as long as they fit.
+    pub(super) fn take(&self, max: usize, mut fits: impl FnMut(&J) -> bool) -> Vec<J> {
         let mut state = self.lock();
-        let count = state.jobs.len().min(max);
+        let count = state.jobs.iter().take(max).take_while(|job| fits(job)).count();
         let jobs: Vec<J> = state.jobs.drain(..count).collect();
         let without_room = state.without_room.min(count);
         state.without_room -= without_room;

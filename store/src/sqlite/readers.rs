@@ -76,7 +76,7 @@ impl Drop for Readers {
 fn work(conn: &Connection, queue: &Queue<Read>) {
     while queue.wait() {
         // Another reader may have been faster.
-        for read in queue.take(1) {
+        for read in queue.take(1, |_| true) {
             read(conn);
         }
     }

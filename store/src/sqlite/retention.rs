@@ -15,7 +15,10 @@ use super::inputs::key_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
-use super::{boundary, journal, snapshots};
+use super::{bodies, boundary, journal, snapshots};
+
+/// Dropped pieces of snapshots that go with one call. Freeing a MiB rewrites a few pages.
+const PIECES_PER_PRUNE: usize = 16;
 
 /// What a reader has found.
 #[derive(Debug, Default)]
@@ -25,12 +28,14 @@ pub(super) struct Plan {
     /// Outputs by position.
     outputs: Vec<Int>,
     next: Option<Seq>,
+    /// Whether dropped pieces of snapshots, of whichever agent, wait for being removed.
+    has_pieces: bool,
 }
 
 impl Plan {
     /// What is to be answered when there is nothing to do.
     pub(super) fn if_idle(&self) -> Option<Pruned> {
-        let is_idle = self.inputs.is_empty() && self.outputs.is_empty();
+        let is_idle = self.inputs.is_empty() && self.outputs.is_empty() && !self.has_pieces;
         is_idle.then_some(Pruned { next: self.next, ..Pruned::default() })
     }
 }
@@ -62,7 +67,7 @@ pub(super) fn plan(
     let before_ms = retention.inputs_before_ms(now_ms);
     let newest_from = newest_dead_letters_from(conn, head.key, retention.dead_letters)?;
     let looked_at = look(conn, head.key, after)?;
-    let mut plan = Plan::default();
+    let mut plan = Plan { has_pieces: bodies::is_any_dropped(conn, now_ms)?, ..Plan::default() };
     for input in &looked_at {
         let Some(ended_at_ms) = input.ended_at_ms.filter(|at| *at <= before_ms) else { continue };
         let is_listed = input.state == InputState::DeadLettered && input.seq >= newest_from;
@@ -134,6 +139,9 @@ pub(super) fn prune(tx: &Tx<'_>, agent: &AgentId, plan: &Plan) -> Fallible<Prune
     let mut head = at_home(tx.conn, agent)?;
     if head.is_tracked {
         return Ok(Pruned::default());
+    }
+    if plan.has_pieces {
+        bodies::sweep(tx, PIECES_PER_PRUNE)?;
     }
     let mut pruned = Pruned { next: plan.next, ..Pruned::default() };
     for (seq, ended_at_ms) in &plan.inputs {

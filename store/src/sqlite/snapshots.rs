@@ -3,23 +3,45 @@
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{Generation, Revision};
-use godwit_core::store::{KeptSnapshot, Slot};
+use godwit_core::store::{KeptSnapshot, Slot, StoreError};
 use rusqlite::{Connection, Row, params};
 
 use super::agents::Head;
+use super::bodies;
 use super::codec::{Int, PackedSnapshot};
-use super::error::Fallible;
+use super::error::{Fail, Fallible};
 use super::journal;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 
 /// A statement for each slot's table.
 macro_rules! for_slot {
-    ($slot:expr, $before:literal, $after:literal) => {
+    ($slot:expr, $before:literal, $after:expr) => {
         match $slot {
             Slot::First => concat!($before, "snapshot", $after),
             Slot::Second => concat!($before, "snapshot_beside", $after),
         }
+    };
+}
+
+/// Writes a row unless one with a higher change number is there, with what else to set and to demand of that one.
+macro_rules! upsert {
+    ($slot:expr, $also_set:literal, $also_demanded:literal) => {
+        for_slot!(
+            $slot,
+            "INSERT INTO ",
+            concat!(
+                " AS s (agent, change, generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                 ON CONFLICT (agent) DO UPDATE SET change = excluded.change, generation = excluded.generation,
+                     revision = excluded.revision, token = excluded.token, time_ms = excluded.time_ms,
+                     plugin_version = excluded.plugin_version, digest = excluded.digest, bytes = excluded.bytes,
+                     packed = excluded.packed, state = excluded.state",
+                $also_set,
+                " WHERE excluded.change > s.change",
+                $also_demanded
+            )
+        )
     };
 }
 
@@ -74,27 +96,28 @@ pub(super) fn of_generation(
     }
 }
 
-/// The kept snapshot of a boundary, given by generation and revision, with its place.
-pub(super) fn of_boundary(
-    conn: &Connection,
-    key: i64,
-    at: (u64, u64),
-) -> Fallible<Option<(Slot, PackedSnapshot)>> {
-    let Some(kept) = kept(conn, key)?.into_iter().find(|kept| kept.at == at) else { return Ok(None) };
-    Ok(in_slot(conn, key, kept.slot)?.map(|packed| (kept.slot, packed)))
+/// The place of the kept snapshot of a boundary, given by generation and revision, and its digest.
+pub(super) fn of_boundary(conn: &Connection, key: i64, at: (u64, u64)) -> Fallible<Option<(Slot, Digest)>> {
+    let kept = kept(conn, key)?.into_iter().find(|kept| kept.at == at);
+    Ok(kept.map(|kept| (kept.slot, kept.digest)))
 }
 
 /// The snapshot in a slot.
 pub(super) fn in_slot(conn: &Connection, key: i64, slot: Slot) -> Fallible<Option<PackedSnapshot>> {
     let sql = for_slot!(
         slot,
-        "SELECT generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state FROM ",
+        "SELECT generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state, body FROM ",
         " WHERE agent = ?1"
     );
-    first(conn, sql, params![key], packed)
+    first(conn, sql, params![key], |row| packed(conn, row))
 }
 
-fn packed(row: &Row<'_>) -> Fallible<PackedSnapshot> {
+fn packed(conn: &Connection, row: &Row<'_>) -> Fallible<PackedSnapshot> {
+    let body: Option<i64> = row.get(9)?;
+    let state = match body {
+        None => row.get(8)?,
+        Some(body) => bodies::whole(conn, body)?,
+    };
     Ok(PackedSnapshot {
         generation: row.get::<_, Int>(0)?.0,
         revision: row.get::<_, Int>(1)?.0,
@@ -104,31 +127,38 @@ fn packed(row: &Row<'_>) -> Fallible<PackedSnapshot> {
         digest: Digest(row.get(5)?),
         bytes: row.get::<_, Int>(6)?.0,
         is_packed: row.get(7)?,
-        state: Bytes::from(row.get::<_, Vec<u8>>(8)?),
+        state: Bytes::from(state),
+        body,
     })
 }
 
+/// Whether the snapshot in a slot is what was written there.
+pub(super) fn is_sound(conn: &Connection, head: &Head, slot: Slot) -> Fallible<bool> {
+    match in_slot(conn, head.key, slot) {
+        Ok(packed) => Ok(packed.is_some_and(|packed| packed.unpack(&head.agent).is_ok())),
+        Err(Fail::Store(StoreError::Corrupt { .. })) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
 /// Writes a snapshot into a slot, unless one with a higher change number is there.
+///
+/// # Errors
+/// `Busy` when its body was dropped since it was put.
 pub(super) fn write(
     tx: &Tx<'_>,
     (key, slot, change): (i64, Slot, Int),
     snapshot: &PackedSnapshot,
 ) -> Fallible<()> {
-    let sql = for_slot!(
-        slot,
-        "INSERT INTO ",
-        " AS s (agent, change, generation, revision, token, time_ms, plugin_version, digest, bytes, packed, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (agent) DO UPDATE SET change = excluded.change, generation = excluded.generation,
-             revision = excluded.revision, token = excluded.token, time_ms = excluded.time_ms,
-             plugin_version = excluded.plugin_version, digest = excluded.digest, bytes = excluded.bytes,
-             packed = excluded.packed, state = excluded.state
-         WHERE excluded.change > s.change"
-    );
-    execute(
-        tx.conn,
-        sql,
-        params![
+    let inline = match snapshot.body {
+        None => &snapshot.state[..],
+        Some(body) => {
+            bodies::check_unnamed(tx.conn, body)?;
+            &[]
+        }
+    };
+    let put = |sql: &str| {
+        let values = params![
             key,
             change,
             Int(snapshot.generation),
@@ -139,10 +169,20 @@ pub(super) fn write(
             snapshot.digest.0,
             Int(snapshot.bytes),
             snapshot.is_packed,
-            &snapshot.state[..],
-        ],
-    )
-    .map(drop)
+            inline,
+            snapshot.body,
+        ];
+        execute(tx.conn, sql, values)
+    };
+    // Most rows have never had a body: they are written without asking for one to drop.
+    if snapshot.body.is_none() && put(upsert!(slot, "", " AND s.body IS NULL"))? > 0 {
+        return Ok(());
+    }
+    let written = put(upsert!(slot, ", body = excluded.body", ""))?;
+    match snapshot.body {
+        Some(body) if written > 0 => bodies::name(tx, body),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a snapshot beside the newest one, and drops the journal entries that neither of them needs.
@@ -156,9 +196,7 @@ pub(super) fn write_beside(tx: &Tx<'_>, head: &mut Head, snapshot: &PackedSnapsh
 pub(super) fn write_over_damage(tx: &Tx<'_>, head: &mut Head, snapshot: &PackedSnapshot) -> Fallible<()> {
     let kept = kept(tx.conn, head.key)?;
     let Some(newest) = kept.last() else { return write_in(tx, head, (Slot::First, &kept), snapshot) };
-    let packed = in_slot(tx.conn, head.key, newest.slot)?;
-    let is_sound = packed.is_some_and(|packed| packed.unpack(&head.agent).is_ok());
-    let slot = if is_sound { newest.slot.other() } else { newest.slot };
+    let slot = if is_sound(tx.conn, head, newest.slot)? { newest.slot.other() } else { newest.slot };
     write_in(tx, head, (slot, &kept), snapshot)
 }
 

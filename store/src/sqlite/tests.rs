@@ -1,5 +1,6 @@
 //! The store on real files: opening, grouping, faults of the engine, damaged bytes, sharing.
 
+mod bodies;
 mod bounds;
 mod broken;
 mod conformance;

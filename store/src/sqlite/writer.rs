@@ -38,6 +38,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(super) const WRITES_QUEUED_MAX: usize = 4_096;
 /// Jobs of one transaction: past this, answers come later and the transaction is no cheaper.
 const GROUP_JOBS_MAX: usize = 256;
+/// Bytes of one transaction: past this, those who wait for its fsync wait for the bytes as well.
+const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// What every write may look at.
 pub(super) struct WriteEnv {
@@ -137,6 +139,8 @@ pub(super) trait Job: Send {
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error>;
     /// Tells the caller.
     fn answer(self: Box<Self>, verdict: Verdict);
+    /// About how much it writes, where that is much.
+    fn bytes(&self) -> usize;
 }
 
 /// A job made of a closure.
@@ -144,6 +148,8 @@ pub(super) struct Work<F, T> {
     body: F,
     /// Whether the body keeps its own savepoints.
     has_savepoints: bool,
+    /// About how much it writes, where that is much.
+    pub(super) bytes: usize,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -157,9 +163,9 @@ where
     pub(super) fn boxed(
         body: F,
         has_savepoints: bool,
-    ) -> (Box<dyn Job>, oneshot::Receiver<Result<T, StoreError>>) {
+    ) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
-        let work = Self { body, has_savepoints, result: None, caller };
+        let work = Self { body, has_savepoints, bytes: 0, result: None, caller };
         (Box::new(work), answer)
     }
 }
@@ -180,6 +186,10 @@ where
             Err(Fail::Engine(error)) => return Err(error),
         };
         Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
     }
 
     fn answer(self: Box<Self>, verdict: Verdict) {
@@ -234,7 +244,7 @@ impl Shared {
         while self.writes.wait() {
             // Whoever writes by itself looks at the queue under this lock: first the lock, then the jobs.
             let mut writer = self.writer.lock().unwrap_or_else(|error| self.poisoned(error));
-            let jobs = self.writes.take(GROUP_JOBS_MAX);
+            let jobs = self.take_group();
             if let Some(writer) = writer.as_mut() {
                 writer.commit(self, jobs);
             }
@@ -251,6 +261,16 @@ impl Shared {
             // Closing the last connection writes the log back into the database: not after a failed fsync.
             std::mem::forget(writer.conn);
         }
+    }
+
+    /// The next group: at least one job, if any waits.
+    fn take_group(&self) -> Vec<Box<dyn Job>> {
+        let mut bytes = 0;
+        self.writes.take(GROUP_JOBS_MAX, |job| {
+            let fits = bytes < GROUP_BYTES_MAX;
+            bytes += job.bytes();
+            fits
+        })
     }
 
     /// The writer, for the calling thread, if nobody writes and nothing waits.

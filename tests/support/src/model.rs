@@ -207,6 +207,8 @@ impl Model {
                 self.note = rest.to_owned();
                 Step::text("ok")
             }
+            // Kept, and never asked for.
+            "word" => Step::text("ok"),
             "noted" => Step::text(self.note.clone()),
             "turns" => Step::text(self.turns.to_string()),
             "echo" => Step::text(rest),

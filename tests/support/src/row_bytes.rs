@@ -38,8 +38,8 @@ pub fn mark(store: &Path, agent: &str) -> Result<i64> {
         .with_context(|| format!("no agent {agent}"))
 }
 
-/// The values of an agent's rows that were written after a mark: by table, with bodies of inputs under `input` and the
-/// agent's own row, once, under `agent`.
+/// The values of an agent's rows that were written after a mark: by table, with bodies of inputs under `input`, pieces under
+/// their snapshot, and the agent's own row, once, under `agent`.
 ///
 /// # Errors
 /// When the file can't be read.
@@ -53,6 +53,13 @@ pub fn since(store: &Path, agent: &str, mark: i64) -> Result<RowBytes> {
     let bodies = "(agent, seq) IN (SELECT i.agent, i.seq FROM input i JOIN agent a ON a.key = i.agent
                                    WHERE a.id = ?1 AND a.home < 4 AND i.change > ?2)";
     *found.entry("input".to_owned()).or_default() += bytes(&file, "input_body", bodies, agent, mark)?;
+    for table in ["snapshot", "snapshot_beside"] {
+        let pieces = format!(
+            "body IN (SELECT s.body FROM {table} s JOIN agent a ON a.key = s.agent
+                      WHERE a.id = ?1 AND a.home < 4 AND s.change > ?2)"
+        );
+        *found.entry(table.to_owned()).or_default() += bytes(&file, "snapshot_piece", &pieces, agent, mark)?;
+    }
     found.insert(
         "agent".to_owned(),
         bytes(&file, "agent", "id = ?1 AND home < 4 AND change >= ?2", agent, mark)?,

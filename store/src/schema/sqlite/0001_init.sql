@@ -171,8 +171,28 @@ CREATE TABLE receipt_checkpoint (
     PRIMARY KEY (agent, generation)
 ) STRICT, WITHOUT ROWID;
 
+-- Packed states that are too large for one transaction: put in pieces, each in a transaction of its own, and then named by
+-- one snapshot. Keys are never given twice, so that whoever was slow can't name another's.
+--
+-- state: 0 put, 1 named, 2 dropped (its pieces go when something else is put, or by retention)
+CREATE TABLE snapshot_body (
+    key             INTEGER PRIMARY KEY AUTOINCREMENT,
+    state           INTEGER NOT NULL CHECK (state BETWEEN 0 AND 2),
+    put_at_ms       INTEGER NOT NULL
+) STRICT;
+CREATE INDEX snapshot_body_unnamed ON snapshot_body (state, key) WHERE state <> 1;
+
+CREATE TABLE snapshot_piece (
+    key             INTEGER PRIMARY KEY,
+    body            INTEGER NOT NULL REFERENCES snapshot_body (key),
+    position        INTEGER NOT NULL CHECK (position >= 0),
+    bytes           BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX snapshot_piece_place ON snapshot_piece (body, position);
+
 -- The two slots for kept snapshots; the newest is the one with the higher generation and revision. They are tables of one
 -- shape, so that a row is found by its integer key. `digest` covers the header columns and the digest of the unpacked state.
+-- A large state is in `body` and `state` is empty then. A row that lets go of its body drops it.
 CREATE TABLE snapshot (
     agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
     change          INTEGER NOT NULL,
@@ -185,8 +205,15 @@ CREATE TABLE snapshot (
     -- Size of the unpacked state, and whether `state` is zstd.
     bytes           INTEGER NOT NULL,
     packed          INTEGER NOT NULL CHECK (packed IN (0, 1)),
+    body            INTEGER REFERENCES snapshot_body (key),
     state           BLOB NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX snapshot_of_body ON snapshot (body) WHERE body IS NOT NULL;
+CREATE TRIGGER snapshot_replaced AFTER UPDATE OF body ON snapshot
+WHEN OLD.body IS NOT NULL AND OLD.body IS NOT NEW.body
+BEGIN UPDATE snapshot_body SET state = 2 WHERE key = OLD.body; END;
+CREATE TRIGGER snapshot_deleted AFTER DELETE ON snapshot WHEN OLD.body IS NOT NULL
+BEGIN UPDATE snapshot_body SET state = 2 WHERE key = OLD.body; END;
 
 CREATE TABLE snapshot_beside (
     agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
@@ -199,8 +226,15 @@ CREATE TABLE snapshot_beside (
     digest          BLOB NOT NULL CHECK (length(digest) = 32),
     bytes           INTEGER NOT NULL,
     packed          INTEGER NOT NULL CHECK (packed IN (0, 1)),
+    body            INTEGER REFERENCES snapshot_body (key),
     state           BLOB NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX snapshot_beside_of_body ON snapshot_beside (body) WHERE body IS NOT NULL;
+CREATE TRIGGER snapshot_beside_replaced AFTER UPDATE OF body ON snapshot_beside
+WHEN OLD.body IS NOT NULL AND OLD.body IS NOT NEW.body
+BEGIN UPDATE snapshot_body SET state = 2 WHERE key = OLD.body; END;
+CREATE TRIGGER snapshot_beside_deleted AFTER DELETE ON snapshot_beside WHEN OLD.body IS NOT NULL
+BEGIN UPDATE snapshot_body SET state = 2 WHERE key = OLD.body; END;
 
 -- What running a turn again needs beside its receipt and inputs.
 CREATE TABLE journal (

@@ -13,7 +13,7 @@ use super::fixture::{Desk, Place, done, message, plugin};
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 /// Flips a bit in a blob column of the only row that a condition leaves.
-fn flip(place: &Place, table: &str, column: &str, condition: &str, offset: usize) {
+pub(super) fn flip(place: &Place, table: &str, column: &str, condition: &str, offset: usize) {
     let conn = place.intruder();
     let select = format!("SELECT {column} FROM {table} WHERE {condition}");
     let mut bytes: Vec<u8> = conn.query_row(&select, [], |row| row.get(0)).unwrap();
@@ -23,7 +23,7 @@ fn flip(place: &Place, table: &str, column: &str, condition: &str, offset: usize
     assert_eq!(conn.execute(&update, [bytes]).unwrap(), 1);
 }
 
-fn is_corrupt<T: std::fmt::Debug>(result: Result<T, StoreError>, named: &str) -> bool {
+pub(super) fn is_corrupt<T: std::fmt::Debug>(result: Result<T, StoreError>, named: &str) -> bool {
     matches!(&result, Err(StoreError::Corrupt { what }) if what.contains(named))
 }
 

@@ -269,3 +269,15 @@ impl Desk {
 pub(super) fn done(committed: usize) -> UnitOutcome {
     UnitOutcome { committed, failure: None }
 }
+
+/// Bytes that no packing makes smaller, the same for the same seed.
+pub(super) fn noise(count: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(count + 32);
+    let mut block = Digest::of(&seed.to_le_bytes());
+    while bytes.len() < count {
+        bytes.extend_from_slice(&block.0);
+        block = Digest::of(&block.0);
+    }
+    bytes.truncate(count);
+    bytes
+}

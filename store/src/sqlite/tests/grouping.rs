@@ -40,6 +40,26 @@ async fn concurrent_writes_share_transactions() {
 }
 
 #[tokio::test]
+async fn much_to_write_is_several_transactions() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let incarnation = join(&store, 1).await;
+    let agent = create(&store, "a").await;
+    for (bytes, groups) in [(400 << 10, 5..=7), (100, 1..=2)] {
+        rested(&store).await;
+        let before = store.commits();
+        let others_write = store.shared.idle_writer().expect("nobody writes");
+        let mut waiting =
+            join_all((0..50).map(|_| store.accept(message(&agent, &vec![7; bytes]), incarnation)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(others_write);
+        assert!(waiting.await.iter().all(Result::is_ok));
+        let commits = store.commits() - before;
+        assert!(groups.contains(&commits), "50 inputs of {bytes} bytes took {commits} transactions");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_write_does_not_disturb_its_group() {
     let place = Place::new();
     let store = place.open(SqliteMode::Exclusive);

@@ -12,30 +12,61 @@ use godwit_core::id::{AgentId, InputId, Revision};
 use godwit_core::store::{Accepted, Page, RuntimeStore, StoreError, UnitFailure};
 use godwit_core::time::SystemClock;
 
-use super::fixture::{Desk, Place, message};
+use super::fixture::{Desk, Place, message, noise};
+use crate::sqlite::bodies::PIECE_BYTES;
 use crate::sqlite::faults::Faults;
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 /// Names the store file of a process that runs the script.
 const SCRIPT: &str = "GODWIT_STORE_SCRIPT";
-/// Set for a process whose store acknowledges before it commits.
-const PLANTED: &str = "GODWIT_STORE_PLANTED";
+/// Which `Play` it is.
+const PLAY: &str = "GODWIT_STORE_PLAY";
 const AGENT: &str = "a";
-const TURNS: usize = 10;
 /// Faults of one kind at one system call at most: every N where there are fewer.
 const POINTS_EACH_MAX: usize = 80;
 const POINTS_MIN: usize = 300;
+/// So many where a snapshot has pieces.
+const LARGE_POINTS_EACH_MAX: usize = 30;
 const WORKERS: usize = 2;
 
-/// The state after a revision: large enough for several pages.
-fn state_at(revision: Revision) -> Vec<u8> {
-    format!("{revision} ").repeat(2_000).into_bytes()
+/// What the script does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Play {
+    /// Turns with states of several pages.
+    Plain,
+    /// The same on a store that acknowledges before it commits.
+    Planted,
+    /// A few turns, some with states of several pieces.
+    Large,
+}
+
+impl Play {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Planted => "planted",
+            Self::Large => "large",
+        }
+    }
+
+    fn turns(self) -> usize {
+        if self == Self::Large { 4 } else { 10 }
+    }
+
+    /// The state after a revision.
+    fn state_at(self, revision: Revision) -> Vec<u8> {
+        if self == Self::Large && revision.0 > 1 {
+            noise(2 * PIECE_BYTES + 1, revision.0)
+        } else {
+            format!("{revision} ").repeat(2_000).into_bytes()
+        }
+    }
 }
 
 /// Accepts and commits in turn, and says each answer once it has it. A store that is lost ends it.
-async fn script(store: &SqliteStore, say: impl Fn(String)) {
+async fn script(store: &SqliteStore, play: Play, say: impl Fn(String)) {
     let mut desk = Desk::new(store, AGENT).await;
-    for _ in 0..TURNS {
+    for _ in 0..play.turns() {
         let waiting = message(&desk.owner.agent, b"waits");
         let id = waiting.input.id;
         match store.accept(waiting, desk.owner.incarnation).await {
@@ -49,7 +80,7 @@ async fn script(store: &SqliteStore, say: impl Fn(String)) {
         let before = (desk.revision, desk.head, desk.next_seq);
         let input = message(&desk.owner.agent, b"asks");
         let id = input.input.id;
-        let unit = desk.ask(input, &state_at(before.0.next()));
+        let unit = desk.ask(input, &play.state_at(before.0.next()));
         match store.commit_turns(unit).await.failure {
             None => say(format!("turn {id}")),
             Some(UnitFailure::Store(StoreError::Full)) => {
@@ -86,7 +117,7 @@ fn heard(output: &str) -> Said {
 }
 
 /// Compares the store with what was said of it.
-async fn check(path: &Path, said: &Said) -> Result<(), String> {
+async fn check(path: &Path, play: Play, said: &Said) -> Result<(), String> {
     let store = SqliteStore::open(path, SqliteMode::Exclusive, Arc::new(SystemClock))
         .map_err(|error| format!("it can't be opened: {error}"))?;
     store.probe().await.map_err(|error| format!("it can't be written: {error}"))?;
@@ -102,7 +133,7 @@ async fn check(path: &Path, said: &Said) -> Result<(), String> {
     }
     if row.revision.0 > 0 {
         let state = image.snapshot.as_ref().map(|snapshot| snapshot.state.to_vec());
-        if state != Some(state_at(row.revision)) {
+        if state != Some(play.state_at(row.revision)) {
             return Err(format!("the state is not that of revision {}", row.revision));
         }
     }
@@ -136,25 +167,22 @@ async fn check(path: &Path, said: &Said) -> Result<(), String> {
 }
 
 /// This test's own program with the script as its only test, under strace.
-fn traced(path: &Path, is_planted: bool, arguments: &[&str]) -> Said {
+fn traced(path: &Path, play: Play, arguments: &[&str]) -> Said {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "--seccomp-bpf"]).args(arguments).arg(std::env::current_exe().unwrap());
     command.args(["--exact", "sqlite::tests::syscalls::the_script_runs_whole_without_faults", "--nocapture"]);
-    command.env(SCRIPT, path).env_remove("RUST_BACKTRACE").stderr(Stdio::null());
-    if is_planted {
-        command.env(PLANTED, "1");
-    }
+    command.env(SCRIPT, path).env(PLAY, play.name()).env_remove("RUST_BACKTRACE").stderr(Stdio::null());
     let output = command.output().expect("strace runs: on Debian, `apt-get install strace`");
     heard(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// How often the busiest thread of an undisturbed run makes each system call.
-fn calls() -> BTreeMap<&'static str, usize> {
+fn calls(play: Play) -> BTreeMap<&'static str, usize> {
     let place = Place::new();
     let trace = place.directory.path().join("trace");
     let arguments = ["-e", "trace=pwrite64,fsync,fdatasync", "-o", trace.to_str().unwrap()];
-    let said = traced(&place.path(), false, &arguments);
-    assert!(said.has_ended && said.turns.len() == TURNS, "{said:?}");
+    let said = traced(&place.path(), play, &arguments);
+    assert!(said.has_ended && said.turns.len() == play.turns(), "{said:?}");
     let trace = std::fs::read_to_string(trace).unwrap();
     let counts = ["pwrite64", "fsync", "fdatasync"].map(|call| {
         let mut by_thread = BTreeMap::new();
@@ -167,11 +195,14 @@ fn calls() -> BTreeMap<&'static str, usize> {
 }
 
 /// Every fault at every call, thinned out where there are many: (system call, fault, which one).
-fn points(calls: &BTreeMap<&'static str, usize>) -> Vec<(&'static str, &'static str, usize)> {
+fn points(
+    calls: &BTreeMap<&'static str, usize>,
+    each_max: usize,
+) -> Vec<(&'static str, &'static str, usize)> {
     let mut points = Vec::new();
     for (call, count) in calls {
         for fault in ["signal=SIGKILL", "error=EIO", "error=ENOSPC"] {
-            let step = count.div_ceil(POINTS_EACH_MAX).max(1);
+            let step = count.div_ceil(each_max).max(1);
             points.extend((1..=*count).step_by(step).map(|which| (*call, fault, which)));
         }
     }
@@ -179,7 +210,7 @@ fn points(calls: &BTreeMap<&'static str, usize>) -> Vec<(&'static str, &'static 
 }
 
 /// Runs the script with one fault each. Answers what was wrong afterwards, and how often the script met a full disk.
-fn run(points: &[(&'static str, &'static str, usize)], is_planted: bool) -> (Vec<String>, usize) {
+fn run(points: &[(&'static str, &'static str, usize)], play: Play) -> (Vec<String>, usize) {
     let (next, fulls) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -188,9 +219,9 @@ fn run(points: &[(&'static str, &'static str, usize)], is_planted: bool) -> (Vec
             let place = Place::new();
             let inject = format!("inject={call}:{fault}:when={which}");
             let arguments = ["-e", &format!("trace={call}"), "-e", &inject, "-o", "/dev/null"];
-            let said = traced(&place.path(), is_planted, &arguments);
+            let said = traced(&place.path(), play, &arguments);
             fulls.fetch_add(usize::from(said.fulls > 0 && said.has_ended), Ordering::Relaxed);
-            if let Err(reason) = runtime.block_on(check(&place.path(), &said)) {
+            if let Err(reason) = runtime.block_on(check(&place.path(), play, &said)) {
                 wrong.push(format!("{inject}: {reason}; it said {said:?}"));
             }
         }
@@ -206,29 +237,45 @@ fn run(points: &[(&'static str, &'static str, usize)], is_planted: bool) -> (Vec
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_script_runs_whole_without_faults() {
     let Some(path) = std::env::var_os(SCRIPT) else {
-        let place = Place::new();
-        let said = std::sync::Mutex::new(String::new());
-        let store = place.open(SqliteMode::Exclusive);
-        script(&store, |line| *said.lock().unwrap() += &format!("{line}\n")).await;
-        drop(store);
-        let said = heard(&said.into_inner().unwrap());
-        assert!(said.has_ended && said.turns.len() == TURNS && said.inputs.len() == TURNS, "{said:?}");
-        return check(&place.path(), &said).await.unwrap();
+        for play in [Play::Plain, Play::Large] {
+            let place = Place::new();
+            let said = std::sync::Mutex::new(String::new());
+            let store = place.open(SqliteMode::Exclusive);
+            script(&store, play, |line| *said.lock().unwrap() += &format!("{line}\n")).await;
+            drop(store);
+            let said = heard(&said.into_inner().unwrap());
+            assert!(said.has_ended, "{said:?}");
+            assert_eq!([said.turns.len(), said.inputs.len()], [play.turns(); 2], "{said:?}");
+            check(&place.path(), play, &said).await.unwrap();
+        }
+        return;
     };
     // As the child of the tests below.
     let mut env = Place::new().env(SqliteMode::Exclusive);
-    let ack_before_commit = std::env::var_os(PLANTED).is_some();
+    let play = std::env::var(PLAY).unwrap();
+    let play =
+        [Play::Plain, Play::Planted, Play::Large].into_iter().find(|known| known.name() == play).unwrap();
+    let ack_before_commit = play == Play::Planted;
     env.faults = Faults { ack_before_commit, ..Faults::default() };
     let store = SqliteStore::open_in(Path::new(&path), env).unwrap();
     // One write per line, at once: what was answered is known outside whatever happens next.
-    script(&store, |line| println!("{line}")).await;
+    script(&store, play, |line| println!("{line}")).await;
 }
 
 #[test]
 fn what_was_acknowledged_survives_every_fault_of_the_system() {
-    let points = points(&calls());
+    let points = points(&calls(Play::Plain), POINTS_EACH_MAX);
     assert!(points.len() >= POINTS_MIN, "only {} points", points.len());
-    let (wrong, fulls) = run(&points, false);
+    let (wrong, fulls) = run(&points, Play::Plain);
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), points.len(), wrong.join("\n"));
+    assert!(fulls > 0, "no run met a full disk and went on");
+    println!("{} points, {fulls} went on after a full disk", points.len());
+}
+
+#[test]
+fn a_snapshot_in_pieces_survives_every_fault_of_the_system() {
+    let points = points(&calls(Play::Large), LARGE_POINTS_EACH_MAX);
+    let (wrong, fulls) = run(&points, Play::Large);
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), points.len(), wrong.join("\n"));
     assert!(fulls > 0, "no run met a full disk and went on");
     println!("{} points, {fulls} went on after a full disk", points.len());
@@ -237,6 +284,6 @@ fn what_was_acknowledged_survives_every_fault_of_the_system() {
 #[test]
 fn a_store_that_acknowledges_too_early_is_found_out() {
     let kills = [20, 40, 60, 80].map(|which| ("pwrite64", "signal=SIGKILL", which));
-    let (wrong, _) = run(&kills, true);
+    let (wrong, _) = run(&kills, Play::Planted);
     assert!(!wrong.is_empty(), "acknowledged inputs were lost and nobody noticed");
 }

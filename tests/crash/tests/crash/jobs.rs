@@ -52,6 +52,8 @@ pub(crate) enum Job {
     Peers,
     /// Writes much, so that the log is moved back into the database.
     Bulk,
+    /// Checkpoints an agent whose state is too large for one transaction.
+    Large,
     /// Has an agent ask another, and wait for its reply.
     Request,
     /// Has an agent ask a web server that counts.
@@ -87,6 +89,9 @@ pub(crate) async fn finish(scene: &Scene, mut clients: JoinSet<Result<()>>) -> R
     }
 }
 
+/// Words that make a state of three pieces: digits are packed into half their size.
+const LARGE_WORDS: u64 = 11;
+
 struct Worker {
     scene: Arc<Scene>,
     number: usize,
@@ -121,12 +126,13 @@ impl Worker {
                 Job::Tick => self.tick().await,
                 Job::Create => self.create().await?,
                 Job::Break => self.make_broken().await?,
-                Job::Checkpoint => self.checkpoint().await?,
+                Job::Checkpoint => self.checkpoint("counter-0").await?,
                 Job::Verbs => self.verbs().await?,
                 Job::Interrupt => self.interrupt().await?,
                 Job::Upload => self.upload().await?,
                 Job::Peers => self.peers().await?,
                 Job::Bulk => self.bulk().await,
+                Job::Large => self.large().await?,
                 Job::Request | Job::Fetch | Job::Change | Job::BackUp => {}
             }
         }
@@ -240,8 +246,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn checkpoint(&mut self) -> Result<()> {
-        let agent = "counter-0";
+    async fn checkpoint(&self, agent: &str) -> Result<()> {
         let path = format!("/v1/agents/{agent}/checkpoint");
         let body = self.call(Method::POST, &path, None, &[]).await?;
         let revision = body["revision"].as_str().and_then(|text| text.parse().ok());
@@ -309,11 +314,27 @@ impl Worker {
     }
 
     async fn bulk(&mut self) {
-        let mut text = String::from("note ");
-        while text.len() < 120_000 {
+        let text = self.hex_digits("note ", 120_000);
+        self.submit("hostile-0", text, How::Ask).await;
+    }
+
+    /// Words that no packing makes small, and then a checkpoint after each note.
+    async fn large(&mut self) -> Result<()> {
+        let agent = "hostile-0";
+        let is_word = self.index <= LARGE_WORDS;
+        let text =
+            self.hex_digits(if is_word { "word " } else { "note " }, if is_word { 400_000 } else { 100 });
+        self.submit(agent, text, How::Ask).await;
+        if is_word { Ok(()) } else { self.checkpoint(agent).await }
+    }
+
+    /// Random digits behind a word, so many bytes in all.
+    fn hex_digits(&mut self, word: &str, bytes: usize) -> String {
+        let mut text = word.to_owned();
+        while text.len() < bytes {
             text += &format!("{:016x}", self.random.draw());
         }
-        self.submit("hostile-0", text, How::Ask).await;
+        text
     }
 
     /// Calls until there is an answer that is a success, or one of the statuses that are as good.

@@ -2,8 +2,8 @@
 
 use crate::jobs::Job;
 use crate::jobs::Job::{
-    BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Pay, Peers, Relay,
-    Request, Tick, Upload, Verbs,
+    BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Large, Pay, Peers,
+    Relay, Request, Tick, Upload, Verbs,
 };
 
 /// How a run reaches its failpoint.
@@ -85,6 +85,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("session.before-leave", Way::End, 1),
     ("session.after-leave", Way::End, 1),
     ("store.after-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),
+    ("store.after-piece", Way::Work(&[Large, Count]), 6),
     ("store.before-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),
     ("store.after-commit", Way::Work(TURNS), 60),
     ("store.before-commit", Way::Work(TURNS), 60),
