@@ -310,29 +310,32 @@ impl Chain {
         now_ms: u64,
         event: NewEvent,
     ) {
-        let boundary = self.taken_over(BoundaryKind::Upgrade, from, state, now_ms, event);
+        let made = (state, self.author.plugin_version.clone());
+        let boundary = self.taken_over(BoundaryKind::Upgrade, from, made, now_ms, event);
         self.steps.push(Step::Upgrade(Box::new(Upgrade { boundary, change })));
     }
 
-    /// Adds the boundary at which another state is accepted than the history names, which is `from`.
+    /// Adds the boundary at which the state of `end` is accepted, another than the history names, which is `from`.
     pub(crate) fn push_repair(
         &mut self,
         commit: LifecycleCommit,
         from: Digest,
-        state: Bytes,
+        end: Snapshot,
         now_ms: u64,
         event: NewEvent,
     ) {
-        let boundary = self.taken_over(BoundaryKind::Repair, from, state, now_ms, event);
+        // The plugin that wrote it may be the one before an upgrade.
+        let made = (end.state, end.plugin_version);
+        let boundary = self.taken_over(BoundaryKind::Repair, from, made, now_ms, event);
         self.steps.push(Step::Repair(Box::new(Repair { boundary, commit })));
     }
 
-    /// A boundary at which the state comes from elsewhere than a turn.
+    /// A boundary at which the state comes from elsewhere than a turn; with it goes the plugin version that wrote it.
     fn taken_over(
         &self,
         kind: BoundaryKind,
         from: Digest,
-        state: Bytes,
+        (state, plugin_version): (Bytes, String),
         now_ms: u64,
         event: NewEvent,
     ) -> Boundary {
@@ -341,7 +344,7 @@ impl Chain {
             revision: self.head.revision.next(),
             token: self.author.owner.token,
             time_ms: now_ms,
-            plugin_version: self.author.plugin_version.clone(),
+            plugin_version,
             state,
         };
         let mut receipt = self.receipt(kind, Vec::new(), now_ms);

@@ -352,7 +352,7 @@ impl<'a> Patient<'a> {
             .with("turns_left_out", turns_left_out);
         let rows = Overlay::new(state_reader(self.env.store.clone(), self.lease.agent.clone()));
         let mut chain = Chain::new(Arc::new(self.author(&story)), &head, rows);
-        chain.push_repair(commit, misfit.expected, end.state, now_ms, event);
+        chain.push_repair(commit, misfit.expected, end, now_ms, event);
         let Unit { steps, .. } = chain.unit();
         self.commit(steps).await?;
         failpoint::hit("recover.after-commit");

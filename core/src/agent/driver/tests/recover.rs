@@ -5,6 +5,7 @@ use crate::agent::recover::{RecoverError, RecoverOutcome, Recovered, Recovery, R
 use crate::event::EventKind;
 use crate::id::Generation;
 use crate::receipt::{BoundaryKind, Receipt};
+use crate::spec::PluginInfo;
 use crate::store::AgentImage;
 
 const FROM_NEWEST: Recovery = Recovery { from: None, accepts_state: false };
@@ -206,6 +207,30 @@ async fn what_was_never_journaled_can_be_left_out_on_the_record() {
     }
     assert_eq!(world.run(&["get"]).await, "2");
     assert_eq!(world.kept().await.last(), Some(&8), "the turn after the repair");
+}
+
+#[tokio::test]
+async fn a_state_of_the_plugin_before_is_accepted_as_that() {
+    let world = world_of(Durability::Journal).await;
+    world.run(&["add 2", "checkpoint"]).await;
+    let component = Bytes::from_static(b"newer script");
+    let digest = crate::digest::Digest::of(&component);
+    let (script, _) = script_plugin();
+    let newer = PluginInfo { digest, name: "newer".into(), version: "2.0.0".into(), ..script.clone() };
+    world.env.store.put_plugin(newer.clone(), component).await.unwrap();
+    let handle = world.drive().await;
+    reply(&world.ask(&handle, "add 3").await);
+    let spec = Spec { durability: Durability::Journal, ..Spec::new(digest) };
+    handle.respec(spec, newer).await.unwrap();
+    assert_eq!(reply(&world.ask(&handle, "add 4").await), "9");
+    handle.park().await;
+    assert_eq!(world.kept().await, [2, 4]);
+    world.break_it().await;
+    let recovered = world.recover(accepting_from(2)).await.unwrap();
+    assert!(matches!(recovered.outcome, RecoverOutcome::Repaired { turns_left_out: 2, .. }), "{recovered:?}");
+    let snapshot = world.whole().await.snapshot.unwrap();
+    assert_eq!((snapshot.state, snapshot.plugin_version), (Bytes::from_static(b"2"), script.version));
+    assert_eq!(world.run(&["get"]).await, "2");
 }
 
 #[tokio::test]
