@@ -74,6 +74,8 @@ pub const QUERIES_MAX: usize = 256;
 pub const QUERIES_PER_AGENT_MAX: usize = 32;
 /// Times that a query is run because turns have committed while it read the agent's rows; then it ends as `Busy`.
 pub const QUERY_TRIES_MAX: u32 = 8;
+/// Times that a replay is begun because the agent has replaced a snapshot meanwhile; then it ends as unavailable.
+pub const REPLAY_TRIES_MAX: u32 = 8;
 /// Inputs that one guest call takes.
 pub const BATCH_MAX: usize = 64;
 /// Payload bytes after which no further input joins a guest call: several copies of them are in the guest's memory.

@@ -11,8 +11,9 @@ use godwit_core::agent::rebuild::{RebuildError, Start, rebuild};
 use godwit_core::agent::{guest_request, outside_context, state_reader};
 use godwit_core::digest::Digest;
 use godwit_core::guest::Interrupt;
-use godwit_core::id::{AgentId, Revision};
+use godwit_core::id::{AgentId, Generation, Revision};
 use godwit_core::lease::{LeaseGuard, SessionLease};
+use godwit_core::limits::REPLAY_TRIES_MAX;
 use godwit_core::store::{AgentImage, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -46,30 +47,60 @@ struct Stretch {
     state: Digest,
 }
 
+/// Why a replay came to no report.
+enum Hindrance {
+    /// The agent went on meanwhile, and the snapshot of this revision is not kept any more.
+    Replaced(Revision),
+    Call(CallError),
+}
+
+impl From<CallError> for Hindrance {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+/// A history as it is found at one moment.
+struct History {
+    generation: Generation,
+    /// The newest snapshot and what is behind it; `None` when it is damaged.
+    newest: Option<AgentImage>,
+    /// Revisions of the kept snapshots that lead to the one asked for, ascending.
+    bases: Vec<Revision>,
+    to: Revision,
+}
+
 impl Runtime {
-    /// Replays an agent's history up to a revision, the head unless said otherwise.
+    /// Replays an agent's history up to a revision, the head unless said otherwise. An agent that goes on meanwhile may
+    /// take its snapshots away: then it is tried again.
     ///
     /// # Errors
     /// `NoSuch` when no kept snapshot leads to the revision, or the agent has not come so far; `Unavailable` when the host has
-    /// no room for another guest. What does not fit is in the report.
+    /// no room for another guest, or the snapshots have been replaced each time. What does not fit is in the report.
     pub(crate) async fn replay_here(
         &self,
         agent: &AgentId,
         to: Option<Revision>,
     ) -> Result<ReplayReport, CallError> {
-        let store = &self.inner().store;
-        let row = store.agent(agent).await.map_err(store_error)?;
-        let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
-        let to = to.unwrap_or(row.revision);
-        let kept = store.kept_snapshots(agent).await.map_err(store_error)?;
-        let of_this = kept.iter().filter(|kept| kept.generation == row.generation && kept.revision <= to);
-        let bases: Vec<Revision> = of_this.map(|kept| kept.revision).collect();
+        let mut replaced = Revision(0);
+        for _ in 0..REPLAY_TRIES_MAX {
+            match self.try_replay(agent, to).await {
+                Ok(report) => return Ok(report),
+                Err(Hindrance::Replaced(revision)) => replaced = revision,
+                Err(Hindrance::Call(error)) => return Err(error),
+            }
+        }
+        let reason = format!("snapshot {replaced} has just been replaced by a newer one: replay again");
+        Err(CallError::Unavailable { reason })
+    }
+
+    async fn try_replay(&self, agent: &AgentId, to: Option<Revision>) -> Result<ReplayReport, Hindrance> {
+        let history = self.history(agent, to).await?;
+        let (bases, to) = (&history.bases, history.to);
         let unreachable = || CallError::NoSuch {
             what: format!("kept snapshot of agent {agent} from which turns lead to revision {to}"),
         };
-        let (Some(from), true) = (bases.first().copied(), to <= row.revision) else {
-            return Err(unreachable());
-        };
+        let Some(from) = bases.first().copied() else { return Err(unreachable().into()) };
         let mut report = ReplayReport {
             agent: agent.clone(),
             from,
@@ -82,36 +113,74 @@ impl Runtime {
         let mut reaches = false;
         let ends = bases.iter().skip(1).copied().chain([to]);
         for (base, end) in bases.iter().copied().zip(ends) {
-            reaches = self.replay_stretch(&mut report, base, end, bases.contains(&end)).await?;
+            reaches = self.replay_stretch(&history, &mut report, base, end).await?;
             if !reaches {
                 report.from = end;
             }
         }
-        if reaches { Ok(report) } else { Err(unreachable()) }
+        if reaches { Ok(report) } else { Err(unreachable().into()) }
+    }
+
+    /// Reads what there is to replay. The head and the newest snapshot are of one moment: they fit, however fast the agent
+    /// goes on.
+    async fn history(&self, agent: &AgentId, to: Option<Revision>) -> Result<History, CallError> {
+        let store = &self.inner().store;
+        let not_found = || CallError::NotFound { agent: agent.clone() };
+        let newest = match store.image(agent, None).await {
+            Ok(image) => Some(image.ok_or_else(not_found)?),
+            Err(StoreError::Corrupt { .. }) => None,
+            Err(error) => return Err(store_error(error)),
+        };
+        let row = match &newest {
+            Some(image) => image.row.clone(),
+            None => store.agent(agent).await.map_err(store_error)?.ok_or_else(not_found)?,
+        };
+        let to = to.unwrap_or(row.revision);
+        let kept = store.kept_snapshots(agent).await.map_err(store_error)?;
+        let of_this = kept.iter().filter(|kept| kept.generation == row.generation);
+        let mut bases: Vec<Revision> = of_this.map(|kept| kept.revision).collect();
+        if let Some(image) = newest.as_ref().filter(|image| image.snapshot.is_some()) {
+            // Those that came later are of another moment.
+            bases.retain(|base| *base < image.base());
+            bases.push(image.base());
+        }
+        bases.retain(|base| *base <= to && to <= row.revision);
+        Ok(History { generation: row.generation, newest, bases, to })
+    }
+
+    /// Reads a kept snapshot and what is behind it.
+    async fn kept_image(
+        &self,
+        history: &History,
+        agent: &AgentId,
+        at: Revision,
+    ) -> Result<Result<AgentImage, String>, Hindrance> {
+        if let Some(image) = history.newest.as_ref().filter(|image| image.base() == at) {
+            return Ok(Ok(image.clone()));
+        }
+        match self.inner().store.image(agent, Some(at)).await {
+            Ok(Some(image)) if image.row.generation == history.generation => Ok(Ok(image)),
+            Ok(_) => Err(Hindrance::Replaced(at)),
+            Err(StoreError::Corrupt { what }) => Ok(Err(what)),
+            Err(error) => Err(store_error(error).into()),
+        }
     }
 
     /// Replays from one kept snapshot to a revision; compares the state with the snapshot that is kept there, if one is.
     /// Answers whether there is a way; otherwise the report is as it was.
     async fn replay_stretch(
         &self,
+        history: &History,
         report: &mut ReplayReport,
         base: Revision,
         end: Revision,
-        is_kept: bool,
-    ) -> Result<bool, CallError> {
-        let store = &self.inner().store;
-        let image = match store.image(&report.agent, Some(base)).await {
-            Ok(Some(image)) => image,
-            Ok(None) => {
-                // The agent went on meanwhile, and the snapshot is not kept any more.
-                let reason = format!("snapshot {base} has just been replaced by a newer one: replay again");
-                return Err(CallError::Unavailable { reason });
-            }
-            Err(StoreError::Corrupt { what }) => {
+    ) -> Result<bool, Hindrance> {
+        let image = match self.kept_image(history, &report.agent, base).await? {
+            Ok(image) => image,
+            Err(what) => {
                 report.breaks.push(what);
                 return Ok(true);
             }
-            Err(error) => return Err(store_error(error)),
         };
         if !image.is_journaled_to(end) {
             return Ok(false);
@@ -120,15 +189,16 @@ impl Runtime {
             report.breaks.push(what);
             return Ok(true);
         }
-        let kept = match is_kept && end > base {
-            true => store.image(&report.agent, Some(end)).await.map_err(store_error)?,
+        let expected = match history.bases.contains(&end) && end > base {
+            // A damaged one is named when it is its turn.
+            true => self.kept_image(history, &report.agent, end).await?.ok(),
             false => None,
         };
         match self.run_stretch(image, end).await? {
             Ok(stretch) => {
                 report.turns += stretch.turns;
                 report.elapsed_us += u64::try_from(stretch.elapsed.as_micros()).unwrap_or(u64::MAX);
-                let expected = kept.and_then(|kept| kept.snapshot).map(|snapshot| snapshot.state_digest());
+                let expected = expected.and_then(|kept| kept.snapshot).map(|kept| kept.state_digest());
                 if expected.is_some_and(|expected| expected != stretch.state) {
                     report
                         .breaks

@@ -1,7 +1,10 @@
 //! Replaying beside the agent: what can't be run again is passed by, and what comes out otherwise is said.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use godwit_core::id::Revision;
 use godwit_core::spec::Durability;
+use godwit_store::{SqliteMode, SqliteStore};
 
 use super::*;
 use crate::runtime::replay::ReplayReport;
@@ -9,8 +12,12 @@ use crate::runtime::respec::SpecUpdate;
 use crate::runtime::verbs::{VerbCall, VerbDetail};
 
 async fn agent(durability: Durability) -> Runtime {
+    agent_in(separate_store(), durability).await
+}
+
+async fn agent_in(store: Arc<dyn RuntimeStore>, durability: Durability) -> Runtime {
     let network = SimNetwork::default();
-    let host = host(&network, 1, separate_store()).await;
+    let host = host(&network, 1, store).await;
     let request = CreateAgent {
         recreates: false,
         agent: id("a"),
@@ -111,4 +118,34 @@ async fn a_turn_that_comes_out_otherwise_is_named() {
     assert!(report.breaks.iter().any(|what| what.contains("turn 3")), "{report:?}");
     assert_eq!(report.state, None);
     ask(&host, "a", "get").await;
+}
+
+/// In a file, where a commit comes between any two reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_agent_is_replayed_all_the_same() {
+    for durability in Durability::ALL {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let store = SqliteStore::open(&path, SqliteMode::Exclusive, Arc::new(SystemClock)).unwrap();
+        let host = agent_in(store, durability).await;
+        ask(&host, "a", "add 1").await;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let asking = tokio::spawn({
+            let (host, is_over) = (host.clone(), is_over.clone());
+            async move {
+                let mut asks = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    ask(&host, "a", "add 1").await;
+                    asks += 1;
+                }
+                asks
+            }
+        });
+        for _ in 0..100 {
+            let report = replay(&host, None).await.unwrap();
+            assert_eq!((report.breaks.len(), report.state.is_some()), (0, true), "{report:?}");
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(asking.await.unwrap() > 50, "it is not busy");
+    }
 }
