@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, StoreId};
+use crate::id::{AgentId, InputId, StoreId};
+use crate::input::AbandonReason;
 
 /// An event about to be appended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub enum EventKind {
     AgentDeleted,
     /// An agent neither accepts nor runs until an operator says that it may.
     AgentSuspended,
-    /// A verb ended inputs that waited.
+    /// A verb ended inputs that waited, or an operator ended one.
     InputsAbandoned,
     /// An agent runs another plugin on its state.
     AgentUpgraded,
@@ -93,11 +94,13 @@ pub enum EventKind {
     AgentRepaired,
     /// A plugin is suspected of killing host processes.
     PluginFlagged,
+    /// A newer input took the place of one that waited.
+    InputReplaced,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -128,6 +131,7 @@ impl EventKind {
         Self::AgentImported,
         Self::AgentRepaired,
         Self::PluginFlagged,
+        Self::InputReplaced,
     ];
 
     /// The name in the HTTP API.
@@ -163,6 +167,7 @@ impl EventKind {
             Self::AgentImported => "agent-imported",
             Self::AgentRepaired => "agent-repaired",
             Self::PluginFlagged => "plugin-flagged",
+            Self::InputReplaced => "input-replaced",
         }
     }
 }
@@ -171,6 +176,19 @@ impl NewEvent {
     /// An event about an agent.
     pub fn of_agent(agent: &AgentId, kind: EventKind, at_ms: u64) -> Self {
         Self { agent: Some(agent.clone()), kind, at_ms, data: Vec::new() }
+    }
+
+    /// An open input, or a dead letter, was ended by itself.
+    pub fn input_abandoned(agent: &AgentId, input: InputId, reason: AbandonReason, at_ms: u64) -> Self {
+        Self::of_agent(agent, EventKind::InputsAbandoned, at_ms)
+            .with("inputs", 1)
+            .with("reason", reason.name())
+            .with("input", input)
+    }
+
+    /// A queued input has ended, and `by` is there instead.
+    pub fn input_replaced(agent: &AgentId, input: InputId, by: InputId, at_ms: u64) -> Self {
+        Self::of_agent(agent, EventKind::InputReplaced, at_ms).with("input", input).with("by", by)
     }
 
     /// Adds a detail.

@@ -242,7 +242,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// from now on. `by` is recorded and not checked.
     ///
     /// What admission makes of it, `NewInput::placing` under the current spec's silent intents, is stored with it. All
-    /// queued inputs of the same kind and scope end as `Replaced` by it, in this transaction; staged ones are not touched.
+    /// queued inputs of the same kind and scope, and no staged ones, end as `Replaced` by it, with an `InputReplaced` each.
     ///
     /// # Errors
     /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
@@ -273,7 +273,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// `Conflict` when it is not dead-lettered, or not here; `Lifecycle` when the agent accepts nothing.
     async fn redrive(&self, agent: &AgentId, input: InputId) -> Result<(), StoreError>;
 
-    /// Ends one input that is in the state `from` as abandoned. One that was abandoned for this reason is left as it is. **H**
+    /// Ends one input that is in the state `from` as abandoned, and appends `InputsAbandoned` with its id. One that was
+    /// abandoned for this reason is left as it is. **H**
     ///
     /// # Errors
     /// `Conflict` when it is in another state, when inputs in that state can't be abandoned, or when it is not here.
@@ -290,8 +291,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// Removes what has ended and is no longer kept: looks at `PRUNE_ROWS_MAX` inputs behind seq `after`, and at as many
     /// outputs. The ages are judged by the store's clock. **H**
     ///
-    /// An input stays while it is open, young, one of the newest dead letters, or named by a boundary of this generation
-    /// above the oldest kept snapshot, from which replay would need it, if the agent is not deleted. While a migration of the agent is open, nothing
+    /// An input stays while it is open, young, one of the newest dead letters, or ended by a turn of this generation whose
+    /// journal entry is kept, which needs it to run again, if the agent is not deleted. While a migration of the agent is open, nothing
     /// goes. The agent's row counts what went.
     ///
     /// Crash: all of it or nothing.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use godwit_core::digest::Digest;
+use godwit_core::event::NewEvent;
 use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
 use godwit_core::input::{
     AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Scope,
@@ -16,6 +17,7 @@ use rusqlite::{Connection, Row, params};
 use super::agents::{self, Head, Share};
 use super::codec::{Int, input_state, input_state_code, lane, lane_code, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
+use super::events::append;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::timers;
@@ -347,24 +349,26 @@ fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInpu
 }
 
 /// The queued inputs that a newer one of a kind and scope replaces.
-pub(super) const IN_SCOPE: &str = "SELECT seq, state, wakes, bytes FROM input INDEXED BY input_scope
+pub(super) const IN_SCOPE: &str = "SELECT seq, state, wakes, bytes, id FROM input INDEXED BY input_scope
      WHERE agent = ?1 AND kind = ?2 AND scope = ?3 AND scope IS NOT NULL AND state = 0 ORDER BY seq";
 
 /// Ends the queued inputs that a new one takes the place of.
 fn replace(tx: &Tx<'_>, head: &mut Head, by: &Input, scope: &Scope) -> Fallible<()> {
     let older = all(tx.conn, IN_SCOPE, params![head.key, by.kind.name(), scope.0], |row| {
         let share = Share { wakes: row.get(2)?, bytes: row.get::<_, Int>(3)?.0 };
-        Ok((Seq(row.get::<_, Int>(0)?.0), input_state(row.get(1)?)?, share))
+        Ok((Seq(row.get::<_, Int>(0)?.0), input_state(row.get(1)?)?, share, InputId(row.get(4)?)))
     })?;
+    let mut events = Vec::with_capacity(older.len());
     let outcome = Outcome::Replaced { by: by.id };
     let sealed = seal(&outcome);
-    for (seq, state, share) in older {
+    for (seq, state, share, id) in older {
         moved(state, InputEvent::Replace)?;
         let place = (head.key, seq, head.change());
         end(tx, place, &End { outcome: &outcome, sealed: &sealed, at_ms: tx.now_ms() })?;
         head.closed(share);
+        events.push(NewEvent::input_replaced(&head.agent, id, by.id, tx.now_ms()));
     }
-    Ok(())
+    append(tx, &events)
 }
 
 /// `no-dedup`: every arrival is new, under an id of its own where its own is taken.
@@ -501,6 +505,7 @@ pub(super) fn abandon(
     if from.is_open() {
         head.closed(Share { wakes: known.placing.wakes, bytes: known.input.bytes() });
     }
+    append(tx, &[NewEvent::input_abandoned(agent, input, reason, tx.now_ms())])?;
     head.save(tx)
 }
 

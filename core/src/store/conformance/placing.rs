@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::event::EventKind;
 use crate::id::InputId;
 use crate::input::{AbandonReason, InputState, Kind, Lane, Mode, NewInput, Outcome, Source, TraceParent};
+use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
 use crate::reply;
 use crate::store::conformance::fixture::{
@@ -19,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_silent_intent_is_decided_by_the_spec),
         Case::of(a_repetition_that_wakes_rouses_a_silent_input),
         Case::of(a_newer_input_replaces_all_queued_ones_of_its_scope),
+        Case::of(an_input_that_is_replaced_or_abandoned_is_an_event),
         Case::of(a_staged_input_is_never_replaced),
         Case::of(progress_replaces_older_progress_on_the_same_question),
         Case::of(a_superseding_input_is_not_accepted_in_a_unit),
@@ -158,6 +161,41 @@ async fn a_newer_input_replaces_all_queued_ones_of_its_scope(world: World) {
     let other = site.own("other").await;
     accept(&other, superseding(&other, "k", "7")).await;
     assert_eq!(counts(&desk).await, (4, 4), "another agent's scopes are its own");
+}
+
+async fn an_input_that_is_replaced_or_abandoned_is_an_event(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let (first, second) = (superseding(&desk, "k", "1"), superseding(&desk, "k", "2"));
+    let (older, newer, letter) = (first.input.id, second.input.id, desk.accept("letter").await);
+    accept(&desk, first).await;
+    for _ in 0..2 {
+        site.store.accept(second.clone(), site.incarnation).await.unwrap();
+    }
+    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&letter])).await;
+    let ends = [(newer, InputState::Queued), (letter.input.id, InputState::DeadLettered)];
+    for (input, from) in ends {
+        for _ in 0..2 {
+            let reason = AbandonReason::Cancelled;
+            assert_eq!(site.store.abandon(desk.agent(), input, from, reason).await, Ok(()));
+        }
+    }
+    let agent = desk.agent().clone();
+    drop(desk);
+    let store = world.reopen("a", Sharing::Exclusive, site.store).await;
+    let told = async |kind| {
+        let events = store.events(0, Some(&agent), Some(kind), PAGE_MAX).await.unwrap();
+        events.into_iter().map(|event| event.event.data).collect::<Vec<_>>()
+    };
+    let data = |pairs: &[(&str, String)]| -> Vec<(String, String)> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    };
+    let replaced = data(&[("input", older.to_string()), ("by", newer.to_string())]);
+    assert_eq!(told(EventKind::InputReplaced).await, [replaced], "a repetition is no event");
+    let abandoned = ends.map(|(input, _)| {
+        data(&[("inputs", "1".into()), ("reason", "cancelled".into()), ("input", input.to_string())])
+    });
+    assert_eq!(told(EventKind::InputsAbandoned).await, abandoned);
 }
 
 async fn a_staged_input_is_never_replaced(world: World) {

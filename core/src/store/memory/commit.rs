@@ -33,13 +33,19 @@ impl Tables {
         let rows = self.at_home(&new.agent)?;
         new.input.accepted_at_ms = now_ms;
         let Some(stamp) = new.delivery.take() else {
-            return let_in(rows, new, by, &quotas);
+            let (accepted, events) = let_in(rows, new, by, &quotas)?;
+            self.append(events);
+            return Ok(accepted);
         };
         let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
-        let accepted = if heard.is_next { let_in(rows, new, by, &quotas)? } else { Accepted::AlreadyEnded };
+        let (accepted, events) = match heard.is_next {
+            true => let_in(rows, new, by, &quotas)?,
+            false => (Accepted::AlreadyEnded, Vec::new()),
+        };
         if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
             rows.put(Row::Receiver(heard.receiver));
         }
+        self.append(events);
         Ok(accepted)
     }
 
@@ -80,7 +86,9 @@ impl Tables {
         input.state = moved(input.state, InputEvent::Abandon)?;
         input.outcome = outcome;
         input.ended_at_ms = Some(now_ms);
+        let event = NewEvent::input_abandoned(agent, input.input.id, reason, now_ms);
         rows.put(Row::Input(input));
+        self.append([event]);
         Ok(())
     }
 
@@ -266,21 +274,25 @@ fn moved(from: InputState, event: InputEvent) -> Result<InputState, StoreError> 
     from.on(event).map_err(|error| conflict(error.to_string()))
 }
 
-/// Accepts an input that came through the door by itself.
+/// Accepts an input that came through the door by itself; answers what is to be known of those that it replaces.
 fn let_in(
     rows: &mut AgentRows,
     new: NewInput,
     by: Incarnation,
     quotas: &Quotas,
-) -> Result<Accepted, AcceptError> {
+) -> Result<(Accepted, Vec<NewEvent>), AcceptError> {
     let Some(mut known) = door(rows, &new, quotas)? else {
-        return Ok(Accepted::New { seq: admit(rows, new, by) });
+        let replaced = match placing(rows, &new).scope {
+            Some(scope) => replace(rows, &new, &scope),
+            None => Vec::new(),
+        };
+        return Ok((Accepted::New { seq: admit(rows, new, by) }, replaced));
     };
     if known.state.is_open() && !known.placing.wakes && placing(rows, &new).wakes {
         known.placing.wakes = true;
         rows.put(Row::Input((*known).clone()));
     }
-    Ok(Accepted::Duplicate(known))
+    Ok((Accepted::Duplicate(known), Vec::new()))
 }
 
 fn placing(rows: &AgentRows, new: &NewInput) -> Placing {
@@ -288,15 +300,19 @@ fn placing(rows: &AgentRows, new: &NewInput) -> Placing {
     new.placing(rows.spec().map_or(&nothing, |spec| &spec.silent_intents))
 }
 
-/// Ends the queued inputs that a new one takes the place of.
-fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) {
-    let older: Vec<StoredInput> = rows.queued_in(&new.input.kind, scope).cloned().collect();
+/// Ends the queued inputs that a new one takes the place of; an event for each.
+fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) -> Vec<NewEvent> {
+    let NewInput { agent, input: by, .. } = new;
+    let older: Vec<StoredInput> = rows.queued_in(&by.kind, scope).cloned().collect();
+    let mut events = Vec::with_capacity(older.len());
     for mut input in older {
+        events.push(NewEvent::input_replaced(agent, input.input.id, by.id, by.accepted_at_ms));
         input.state = moved(input.state, InputEvent::Replace).expect("it is queued");
-        input.outcome = Some(Outcome::Replaced { by: new.input.id });
-        input.ended_at_ms = Some(new.input.accepted_at_ms);
+        input.outcome = Some(Outcome::Replaced { by: by.id });
+        input.ended_at_ms = Some(by.accepted_at_ms);
         rows.put(Row::Input(input));
     }
+    events
 }
 
 fn check_accepts(rows: &AgentRows) -> Result<(), StoreError> {
@@ -309,9 +325,6 @@ pub(super) fn admit(rows: &mut AgentRows, new: NewInput, by: Incarnation) -> Seq
     let seq = rows.portable().next_seq;
     let body_digest = new.body_digest();
     let placing = placing(rows, &new);
-    if let Some(scope) = &placing.scope {
-        replace(rows, &new, scope);
-    }
     if let Some(timer) = reply::timer_ended_by(&new.agent, &new.input) {
         rows.delete(RowKey::Timer(timer));
     }
