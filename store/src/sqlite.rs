@@ -175,6 +175,7 @@ impl SqliteStore {
             conn: opened.writer,
             env: Arc::clone(&env),
             checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
+            careful_groups: 0,
         };
         let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;
         let thread = writer::start(writer, &shared).map_err(lock::io("start a thread for", path))?;

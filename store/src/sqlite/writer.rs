@@ -7,9 +7,14 @@
 //! COMMIT has returned. When an error has rolled back the whole transaction, nothing of the group is durable, and it is
 //! redone job by job. An I/O error in COMMIT is the one case that leaves the truth open: see `Verdict::Unknown`.
 //!
+//! Savepoints keep what fails from what does not, and cost a copy of each page that changes under them. Nearly nothing
+//! fails once it has begun to write. So a group runs without them first; when a step fails that has written, all is rolled
+//! back and run again with them, and so are the next groups.
+//!
 //! The writer thread takes groups from the queue. A caller that may block, finds the queue empty and nobody writing, may
 //! write one job itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +46,9 @@ const GROUP_JOBS_MAX: usize = 256;
 /// Bytes of one transaction: past this, those who wait for its fsync wait for the bytes as well.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
+/// Groups that run with savepoints after one that had to be run again: refusals come together.
+pub(super) const CAREFUL_GROUPS: u32 = 16;
+
 /// What every write may look at.
 pub(super) struct WriteEnv {
     pub(super) clock: Arc<dyn Clock>,
@@ -68,6 +76,9 @@ impl WriteEnv {
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) env: &'a WriteEnv,
+    has_savepoints: bool,
+    /// Set when a step has failed that can't be undone alone.
+    must_redo: Cell<bool>,
 }
 
 impl Tx<'_> {
@@ -80,12 +91,21 @@ impl Tx<'_> {
         nanos(self.env.clock.boot())
     }
 
-    /// Runs `work` so that its failure undoes what it wrote and nothing else. After an engine error that may have
-    /// hurt the transaction nothing is undone: the writer finds out what is left of it.
+    /// Runs `work`, a step, so that its failure undoes what it wrote and nothing else. After an engine error that may
+    /// have hurt the transaction nothing is undone: the writer finds out what is left of it.
     pub(super) fn nested<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, Fail>
     where
         E: NestedError,
     {
+        if !self.has_savepoints {
+            let changes = self.conn.total_changes();
+            let result = work();
+            let has_failed = result.as_ref().is_err_and(NestedError::spares_transaction);
+            if has_failed && self.conn.total_changes() != changes {
+                self.must_redo.set(true);
+            }
+            return Ok(result);
+        }
         execute(self.conn, "SAVEPOINT step", [])?;
         let result = work();
         match &result {
@@ -146,8 +166,8 @@ pub(super) trait Job: Send {
 /// A job made of a closure.
 pub(super) struct Work<F, T> {
     body: F,
-    /// Whether the body keeps its own savepoints.
-    has_savepoints: bool,
+    /// Whether the body keeps its own steps apart.
+    has_steps: bool,
     /// About how much it writes, where that is much.
     pub(super) bytes: usize,
     result: Option<Result<T, StoreError>>,
@@ -162,10 +182,10 @@ where
     /// A job and where its answer comes.
     pub(super) fn boxed(
         body: F,
-        has_savepoints: bool,
+        has_steps: bool,
     ) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
-        let work = Self { body, has_savepoints, bytes: 0, result: None, caller };
+        let work = Self { body, has_steps, bytes: 0, result: None, caller };
         (Box::new(work), answer)
     }
 }
@@ -178,7 +198,7 @@ where
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
         let body = &mut self.body;
         let result =
-            if self.has_savepoints { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
+            if self.has_steps { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
         self.result = match result {
             Ok(value) => Some(Ok(value)),
             Err(Fail::Store(error)) => Some(Err(error)),
@@ -310,6 +330,8 @@ pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) env: Arc<WriteEnv>,
     pub(super) checkpointer: Checkpointer,
+    /// How many of the next groups run with savepoints from the start.
+    pub(super) careful_groups: u32,
 }
 
 /// Starts the writer thread. A write that panics ends the store, and the thread goes on to say so to all who wait.
@@ -365,15 +387,40 @@ impl Writer {
     }
 
     fn try_commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Group {
-        if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
-            return Group::RolledBack(error);
+        if self.careful_groups > 0 {
+            self.careful_groups -= 1;
+        } else if let Some(group) = self.try_commit_so(jobs, false) {
+            return group;
+        } else {
+            self.careful_groups = CAREFUL_GROUPS;
         }
-        let tx = Tx { conn: &self.conn, env: &self.env };
+        self.try_commit_so(jobs, true).expect("with savepoints each step can be undone")
+    }
+
+    /// `None` when all was rolled back because a step failed that only a savepoint could have undone.
+    fn try_commit_so(&self, jobs: &mut [Box<dyn Job>], has_savepoints: bool) -> Option<Group> {
+        if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
+            return Some(Group::RolledBack(error));
+        }
+        let tx = Tx { conn: &self.conn, env: &self.env, has_savepoints, must_redo: Cell::new(false) };
         for job in jobs {
             if let Err(error) = job.run(&tx) {
-                return self.roll_back(error);
+                return Some(self.roll_back(error));
+            }
+            if tx.must_redo.get() {
+                return self.undo();
             }
         }
+        Some(self.end_transaction())
+    }
+
+    /// Rolls back what was well until now.
+    fn undo(&self) -> Option<Group> {
+        let undone = run_cached(&self.conn, "ROLLBACK");
+        undone.err().map(|error| Group::Unknown(format!("rolling back failed: {error}")))
+    }
+
+    fn end_transaction(&self) -> Group {
         failpoint::hit("store.before-commit");
         match run_cached(&self.conn, "COMMIT") {
             Ok(()) => {
