@@ -105,6 +105,8 @@ pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
 pub const INPUTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Dead letters of one agent that stay until somebody drops them; of more, the oldest go as other ended inputs do.
 pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
+/// Records of an agent's migrations that are over, of each side; of more, the oldest go.
+pub const MIGRATIONS_KEPT_MAX: usize = 32;
 /// Rows that one call of `prune` looks at, so that it holds up no other write for long.
 pub const PRUNE_ROWS_MAX: usize = 256;
 /// The payload of auth flows in bytes: a thousand sign-ins under way, of a KiB each.

@@ -47,7 +47,7 @@ impl Phase {
 }
 
 /// Which side of a migration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
     /// The host it leaves; coordinates.
     Source,

@@ -680,7 +680,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
 
     /// Writes a migration's record and appends a `Migration` event when its phase changed. A store that both sides share
-    /// keeps one record per side.
+    /// keeps one record per side. Of an agent's records that are over, `MIGRATIONS_KEPT_MAX` of each side stay.
     ///
     /// # Errors
     /// `Conflict` when another open migration of the agent is recorded by the same side; when the record is of another
@@ -690,7 +690,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// One migration; the source's record where both sides have one. **R**
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError>;
 
-    /// All migrations, newest start first. **R**
+    /// All migrations: those that are open, then those that are over, each with the newest start first. **R**
     async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError>;
 
     // --- health

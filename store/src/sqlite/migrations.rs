@@ -2,6 +2,7 @@
 
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, MigrationId};
+use godwit_core::limits::MIGRATIONS_KEPT_MAX;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::store::MigrationRecord;
 use rusqlite::{Connection, params};
@@ -30,6 +31,7 @@ pub(super) fn put(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
         return Err(conflict(format!("migration {} of the agent is open", other.id)));
     }
     write(tx, record)?;
+    forget_oldest(tx, &record.agent, record.role)?;
     if stored.is_none_or(|stored| stored.phase != record.phase) {
         append(tx, &[migration_event(record, tx.now_ms())])?;
     }
@@ -47,6 +49,7 @@ pub(super) fn close(tx: &Tx<'_>, agent: &AgentId, own: Option<MigrationId>) -> F
         record.phase = Phase::Aborted;
         record.failure = Some(Failure::Fenced);
         write(tx, &record)?;
+        forget_oldest(tx, agent, record.role)?;
         append(tx, &[migration_event(&record, tx.now_ms())])?;
     }
     settle_tracking(tx, agent)
@@ -68,6 +71,18 @@ fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
             Int(record.started_at_ms),
             seal(record),
         ],
+    )
+    .map(drop)
+}
+
+/// Of an agent's migrations that are over, the oldest go.
+fn forget_oldest(tx: &Tx<'_>, agent: &AgentId, role: Role) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "DELETE FROM migration WHERE role = ?2 AND id IN (
+             SELECT id FROM migration WHERE agent = ?1 AND role = ?2 AND is_open = 0
+             ORDER BY started_at_ms DESC, id DESC LIMIT -1 OFFSET ?3)",
+        params![agent.as_str(), role_code(role), MIGRATIONS_KEPT_MAX as i64],
     )
     .map(drop)
 }
@@ -108,7 +123,7 @@ pub(super) fn migration(conn: &Connection, migration: MigrationId) -> Fallible<O
 pub(super) fn migrations(conn: &Connection, limit: usize) -> Fallible<Vec<MigrationRecord>> {
     all(
         conn,
-        "SELECT sealed FROM migration ORDER BY started_at_ms DESC, id DESC, role LIMIT ?1",
+        "SELECT sealed FROM migration ORDER BY is_open DESC, started_at_ms DESC, id DESC, role LIMIT ?1",
         params![limit as i64],
         |row| read(&row.get::<_, Vec<u8>>(0)?),
     )

@@ -1,5 +1,7 @@
 //! Plugins: manifest and component, each under the digest of the component's bytes.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::event::{EventKind, NewEvent};
@@ -89,56 +91,76 @@ pub(super) fn component(conn: &Connection, plugin: Digest) -> Fallible<Option<By
     })
 }
 
-/// An agent that needs a plugin, and for what.
-fn pinned(conn: &Connection, plugin: Digest) -> Fallible<Option<(AgentId, Pin)>> {
-    let user = first(
-        conn,
-        "SELECT id FROM agent WHERE plugin = ?1 AND home < 3 AND lifecycle <> 6 LIMIT 1",
-        params![plugin.0],
-        |row| agent_id(&row.get::<_, String>(0)?),
-    )?;
-    if let Some(agent) = user {
-        return Ok(Some((agent, Pin::Spec)));
+/// Agents whose specs name a plugin, by key, each with the newest spec revision that does. Deleted ones need nothing, and
+/// those that moved away keep nothing.
+pub(super) const USERS: &str =
+    "SELECT s.agent, a.id, max(s.revision), a.plugin = ?1 FROM spec s INDEXED BY spec_plugin
+     JOIN agent a ON a.key = s.agent WHERE s.plugin = ?1 AND a.home < 3 AND a.lifecycle <> 6 GROUP BY s.agent";
+
+/// Agents that were found to need a plugin no more, by key, each with the newest spec revision that names it: an agent needs
+/// it again only under a newer one.
+pub(super) type Former = BTreeMap<i64, u64>;
+
+/// Looks at all agents whose specs name a plugin, but for those known to need it no more; answers all that don't.
+///
+/// # Errors
+/// `Pinned`.
+pub(super) fn former_users(conn: &Connection, plugin: Digest, known: &Former) -> Fallible<Former> {
+    let users = all(conn, USERS, params![plugin.0], |row| {
+        let agent = agent_id(&row.get::<_, String>(1)?)?;
+        Ok((row.get::<_, i64>(0)?, agent, row.get::<_, Int>(2)?.0, row.get::<_, bool>(3)?))
+    })?;
+    if let Some((_, agent, ..)) = users.iter().find(|(_, _, _, is_current)| *is_current) {
+        return Err(StoreError::Pinned { agent: agent.clone(), pin: Pin::Spec }.into());
     }
-    // Those who ran it once; a deleted agent keeps nothing.
-    let former = all(
+    let mut former = Former::new();
+    for (key, agent, revision, _) in users {
+        if known.get(&key) != Some(&revision)
+            && let Some(pin) = kept_of(conn, (key, &agent), plugin)?
+        {
+            return Err(StoreError::Pinned { agent, pin }.into());
+        }
+        former.insert(key, revision);
+    }
+    Ok(former)
+}
+
+/// What an agent keeps of a plugin that it ran once.
+fn kept_of(conn: &Connection, (key, agent): (i64, &AgentId), plugin: Digest) -> Fallible<Option<Pin>> {
+    let kept = all(
         conn,
-        "SELECT key, id FROM agent a WHERE home < 3 AND lifecycle <> 6
-             AND EXISTS (SELECT 1 FROM spec s WHERE s.agent = a.key AND s.plugin = ?1)",
-        params![plugin.0],
-        |row| Ok((row.get::<_, i64>(0)?, agent_id(&row.get::<_, String>(1)?)?)),
-    )?;
-    for (key, agent) in former {
-        let kept = all(
-            conn,
-            "SELECT r.generation, r.revision, r.digest, r.body, k.is_turn FROM (
+        "SELECT r.generation, r.revision, r.digest, r.body, k.is_turn FROM (
                  SELECT generation, revision, 0 AS is_turn FROM snapshot WHERE agent = ?1
                  UNION ALL SELECT generation, revision, 0 FROM snapshot_beside WHERE agent = ?1
                  UNION ALL SELECT generation, revision, 1 FROM journal WHERE agent = ?1) k
              JOIN receipt r ON r.agent = ?1 AND r.generation = k.generation AND r.revision = k.revision
              ORDER BY k.is_turn, r.generation, r.revision",
-            params![key],
-            |row| Ok((boundary::receipt(row, &agent)?, row.get::<_, bool>(4)?)),
-        )?;
-        let pin = kept.into_iter().find(|(receipt, _)| receipt.plugin == plugin);
-        if let Some((Receipt { revision, .. }, is_turn)) = pin {
-            let pin = if is_turn { Pin::Turn { revision } } else { Pin::Snapshot { revision } };
-            return Ok(Some((agent, pin)));
-        }
-    }
-    Ok(None)
+        params![key],
+        |row| Ok((boundary::receipt(row, agent)?, row.get::<_, bool>(4)?)),
+    )?;
+    let pin = kept.into_iter().find(|(receipt, _)| receipt.plugin == plugin);
+    Ok(pin.map(|(Receipt { revision, .. }, is_turn)| match is_turn {
+        true => Pin::Turn { revision },
+        false => Pin::Snapshot { revision },
+    }))
 }
 
-pub(super) fn remove(tx: &Tx<'_>, plugin: Digest) -> Fallible<bool> {
-    if let Some((agent, pin)) = pinned(tx.conn, plugin)? {
-        return Err(StoreError::Pinned { agent, pin }.into());
+/// Removes a plugin, if a reader has looked at all its users; `None` when there are others by now.
+pub(super) fn remove(tx: &Tx<'_>, plugin: Digest, former: &Former) -> Fallible<Option<bool>> {
+    let users = all(tx.conn, USERS, params![plugin.0], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Int>(2)?.0, row.get::<_, bool>(3)?))
+    })?;
+    let is_looked_at =
+        |(key, revision, is_current): &(i64, u64, bool)| !is_current && former.get(key) == Some(revision);
+    if !users.iter().all(is_looked_at) {
+        return Ok(None);
     }
     let Some(info) = info(tx.conn, plugin)? else {
-        return Ok(false);
+        return Ok(Some(false));
     };
     execute(tx.conn, "DELETE FROM plugin WHERE digest = ?1", params![plugin.0])?;
     append(tx, &[plugin_event(EventKind::PluginRemoved, &info, tx.now_ms())])?;
-    Ok(true)
+    Ok(Some(true))
 }
 
 fn plugin_event(kind: EventKind, info: &PluginInfo, at_ms: u64) -> NewEvent {

@@ -46,6 +46,8 @@ use super::{
 const ENCODE_INLINE_MAX: usize = 64 * 1024;
 /// After this long a probe looks who holds it up.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
+/// Times that the users of a plugin are looked at because others have come meanwhile; then its removal is `Busy`.
+const REMOVE_TRIES_MAX: u32 = 4;
 
 fn capped(page: Page) -> Page {
     Page { limit: page.limit.min(PAGE_MAX), ..page }
@@ -496,7 +498,16 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
-        self.write(move |tx| plugins::remove(tx, plugin)).await
+        let mut former = plugins::Former::new();
+        for _ in 0..REMOVE_TRIES_MAX {
+            // A reader looks at what is kept; the writer thread sees who has come since.
+            former = self.read(move |conn| plugins::former_users(conn, plugin, &former)).await?;
+            let looked_at = former.clone();
+            if let Some(removed) = self.write(move |tx| plugins::remove(tx, plugin, &looked_at)).await? {
+                return Ok(removed);
+            }
+        }
+        Err(StoreError::Busy)
     }
 
     fn auth_authority_key(&self) -> Option<String> {

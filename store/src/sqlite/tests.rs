@@ -8,6 +8,7 @@ mod damage;
 mod fixture;
 mod grouping;
 mod opening;
+mod removal;
 mod sharing;
 mod speed;
 mod statements;

@@ -1,8 +1,10 @@
 //! Migration records, and what closes them (rule 5).
 
+use std::collections::BTreeSet;
+
 use crate::event::EventKind;
 use crate::id::{MigrationId, Revision};
-use crate::limits::PAGE_MAX;
+use crate::limits::{MIGRATIONS_KEPT_MAX, PAGE_MAX};
 use crate::migration::{Failure, Phase, Role};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{Store, World, host, id, is_conflict, migration};
@@ -14,6 +16,8 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_record_belongs_to_one_agent),
         Case::of(a_second_open_migration_of_a_side_is_a_conflict),
         Case::of(a_migration_that_is_over_stays_over),
+        Case::of(those_that_are_open_are_listed_first),
+        Case::of(of_those_that_are_over_the_newest_stay),
         Case::of(phases_are_events_once_each),
         Case::of(both_sides_keep_records_in_a_shared_store),
         Case::of(an_acquisition_closes_the_open_migration),
@@ -90,6 +94,49 @@ async fn a_migration_that_is_over_stays_over(world: World) {
     refuse(&store, record(1, "one", Role::Source, Phase::Cutover)).await;
     refuse(&store, record(1, "one", Role::Source, Phase::Complete)).await;
     put(&store, record(1, "one", Role::Source, Phase::Aborted)).await;
+}
+
+async fn those_that_are_open_are_listed_first(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    put(&store, record(1, "one", Role::Source, Phase::Cutover)).await;
+    put(&store, record(2, "two", Role::Target, Phase::Reserve)).await;
+    put(&store, record(3, "three", Role::Source, Phase::Complete)).await;
+    put(&store, record(4, "four", Role::Source, Phase::Failed)).await;
+    let listed = async |limit| -> Vec<MigrationId> {
+        store.migrations(limit).await.unwrap().iter().map(|record| record.id).collect()
+    };
+    assert_eq!(listed(PAGE_MAX).await, [2, 1, 4, 3].map(migration));
+    assert_eq!(listed(2).await, [2, 1].map(migration), "who settles them finds them, however many are over");
+}
+
+async fn of_those_that_are_over_the_newest_stay(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    let kept = u8::try_from(MIGRATIONS_KEPT_MAX).unwrap();
+    put(&store, record(0, "one", Role::Target, Phase::Reserve)).await;
+    put(&store, record(1, "other", Role::Source, Phase::Complete)).await;
+    for number in 2..kept + 2 {
+        put(&store, record(number, "one", Role::Source, Phase::Transfer)).await;
+        put(&store, record(number, "one", Role::Source, Phase::Failed)).await;
+        put(&store, record(number, "one", Role::Target, Phase::Failed)).await;
+    }
+    let ids = async |agent: &str| {
+        let records = store.migrations(PAGE_MAX).await.unwrap().into_iter();
+        records.filter(|record| record.agent == id(agent)).map(|record| (record.id, record.role)).collect()
+    };
+    let before: BTreeSet<(MigrationId, Role)> = ids("one").await;
+    assert_eq!(before.len(), 2 * MIGRATIONS_KEPT_MAX + 1);
+    let newest = record(kept + 2, "one", Role::Source, Phase::Complete);
+    for _ in 0..2 {
+        put(&store, newest.clone()).await;
+        let mut expected = before.clone();
+        expected.remove(&(migration(2), Role::Source));
+        expected.insert((newest.id, Role::Source));
+        assert_eq!(ids("one").await, expected, "the oldest of that side goes");
+    }
+    let target = store.migration(migration(2)).await.unwrap().unwrap();
+    assert_eq!(target.role, Role::Target);
+    let other: BTreeSet<_> = ids("other").await;
+    assert_eq!(other, BTreeSet::from([(migration(1), Role::Source)]));
 }
 
 async fn phases_are_events_once_each(world: World) {

@@ -13,7 +13,7 @@ use crate::id::{
 };
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX, Quotas};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
@@ -516,6 +516,7 @@ impl Tables {
         let agent = record.agent.clone();
         let event = migration_event(&record, now_ms);
         self.migrations.insert(key, record);
+        self.forget_oldest_migrations(&agent);
         self.append(is_new_phase.then_some(event));
         self.settle_travelling(&agent);
         Ok(())
@@ -531,8 +532,24 @@ impl Tables {
                 events.push(migration_event(record, now_ms));
             }
         }
+        self.forget_oldest_migrations(agent);
         self.append(events);
         self.settle_travelling(agent);
+    }
+
+    /// Of an agent's migrations that are over, the oldest of each side go.
+    fn forget_oldest_migrations(&mut self, agent: &AgentId) {
+        for is_target in [false, true] {
+            let of_side = self.migrations.iter().filter(|((_, side), record)| {
+                *side == is_target && record.agent == *agent && record.phase.is_terminal()
+            });
+            let mut over: Vec<_> = of_side.map(|((id, _), record)| (record.started_at_ms, *id)).collect();
+            over.sort();
+            let gone = over.len().saturating_sub(MIGRATIONS_KEPT_MAX);
+            for (_, id) in over.into_iter().take(gone) {
+                self.migrations.remove(&(id, is_target));
+            }
+        }
     }
 
     /// Deletes are kept while the agent has an open migration away from here.
@@ -554,7 +571,8 @@ impl Tables {
 
     pub(super) fn migrations(&self, limit: usize) -> Vec<MigrationRecord> {
         let mut records: Vec<MigrationRecord> = self.migrations.values().cloned().collect();
-        records.sort_by_key(|record| std::cmp::Reverse((record.started_at_ms, record.id)));
+        let order = |record: &MigrationRecord| (!record.phase.is_terminal(), record.started_at_ms, record.id);
+        records.sort_by_key(|record| std::cmp::Reverse(order(record)));
         records.truncate(limit);
         records
     }

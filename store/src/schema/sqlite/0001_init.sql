@@ -100,6 +100,7 @@ CREATE TABLE spec (
     sealed          BLOB NOT NULL,
     PRIMARY KEY (agent, revision)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX spec_plugin ON spec (plugin);
 
 -- The authoritative state of an input is in plain columns. `body` is NULL when it lies in input_body, so that staging
 -- and ending an input never rewrites a large payload.
@@ -362,4 +363,5 @@ CREATE TABLE migration (
     PRIMARY KEY (id, role)
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX migration_open ON migration (agent, role) WHERE is_open = 1;
-CREATE INDEX migration_started ON migration (started_at_ms);
+CREATE INDEX migration_started ON migration (is_open, started_at_ms);
+CREATE INDEX migration_agent ON migration (agent, role, started_at_ms);

@@ -127,6 +127,7 @@ async fn hot_statements_use_their_indexes() {
         (crate::sqlite::inputs::OPEN, "input_open"),
         (crate::sqlite::inputs::DEAD_LETTERS, "input_dead_letter"),
         (crate::sqlite::inputs::IN_SCOPE, "input_scope"),
+        (crate::sqlite::plugins::USERS, "spec_plugin"),
         ("SELECT seq FROM input i WHERE i.agent = 1 AND i.key = 'k'", "input_key"),
         ("SELECT change FROM input WHERE agent = 1 AND change > 2 ORDER BY change LIMIT 5", "input_change"),
         ("SELECT seq FROM event WHERE seq > 1 AND agent = 'a' ORDER BY seq", "event_agent"),
