@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::client::{Client, Method};
 use godwit_support::cluster::Folder;
@@ -23,11 +23,15 @@ const MENDING: [(&str, bool); 3] =
 const ACCEPTING: [(&str, bool); 2] = [("recover.before-commit", false), ("recover.after-commit", true)];
 
 async fn start(folder: &Folder, variables: &[(&str, &str)]) -> Result<Host> {
+    start_under(folder, variables, "journal").await
+}
+
+async fn start_under(folder: &Folder, variables: &[(&str, &str)], policy: &str) -> Result<Host> {
     let mut host =
         HostOptions::new(&binaries::failpoints()?, &folder.path().join("host"), "host").prepare()?;
     host.start(variables).await?;
     host.client().load_plugin(&binaries::test_guest("hostile")?).await?;
-    let spec = json!({"plugin": "hostile", "policy": "journal"});
+    let spec = json!({"plugin": "hostile", "policy": policy});
     host.client().create_with(AGENT, spec).await?;
     Ok(host)
 }
@@ -185,6 +189,66 @@ async fn a_damaged_turn_and_those_behind_it_can_be_left_out() -> Result<()> {
     let (status, done) = recover(&host.client(), "?accept_state=true").await?;
     ensure!(status == 200 && done["recovery"]["repair"]["turns_left_out"] == 2, "{status} {done}");
     ensure!(words(&host.client()).await? == BTreeSet::from(["one".to_owned()]));
+    is_whole(&host.client(), 1).await?;
+    host.terminate().await
+}
+
+/// Commits a state that no guest takes back: a large one is proved once a second, so the one shortly behind it is not.
+/// Answers its revision.
+async fn commit_unproved(door: &Client) -> Result<u64> {
+    let large = format!("note {}", "x".repeat(100_000));
+    for _ in 0..10 {
+        door.reply(AGENT, &large).await?;
+        // On a slow machine it is proved after all, and given up.
+        if door.ask_within(AGENT, "mode fail-in-restore", None, SOON).await.reply().is_some() {
+            return Ok(door.agent(AGENT).await?.revision);
+        }
+    }
+    bail!("each snapshot was proved")
+}
+
+#[tokio::test]
+async fn a_state_that_no_guest_takes_back_is_left_for_the_one_before_it() -> Result<()> {
+    let _room = shared().await;
+    let folder = Folder::new()?;
+    let mut host = start_under(&folder, &[], "snapshot").await?;
+    let door = host.client();
+    door.reply(AGENT, "note kept").await?;
+    // A boundary without a snapshot, so that the checkpoint's is stored beside the one of the turn.
+    drop(door.ask_within(AGENT, "fatal asked to", None, SOON).await);
+    let checkpoint = door.verb(AGENT, "checkpoint").await?["revision"].as_str().context("text")?.to_owned();
+    let newest = commit_unproved(&door).await?;
+    meanwhile(&mut host, |_| Ok(())).await?;
+    let door = host.client();
+    is_broken(&door, "restore").await?;
+    let waiting = door.send(AGENT, "word waiting", None).await;
+    ensure!(waiting.answer().is_some(), "it accepts while it is broken: {waiting:?}");
+    let before = door.agent(AGENT).await?;
+
+    let ways = json!([{"from": checkpoint, "accept_state": true}]);
+    for query in ["", "?accept_state=true", &format!("?from={newest}&accept_state=true")] {
+        let (status, refused) = recover(&door, query).await?;
+        ensure!(status == 409 && refused["ways"] == ways, "{query}: {status} {refused}");
+        ensure!(refused["detail"].to_string().contains("asked to fail in restore"), "{refused}");
+    }
+    let (status, refused) = recover(&door, &format!("?from={checkpoint}")).await?;
+    ensure!(status == 409 && refused["ways"] == ways, "what was never journaled is lost: {status} {refused}");
+    let way = format!("`recover --from {checkpoint} --accept-state`");
+    let told = host.cli(&["agent", "recover", AGENT]).await?.expect_code(4)?;
+    ensure!(told.stderr.contains(&way), "{told:?}");
+    let still = door.agent(AGENT).await?;
+    ensure!(still.state == "broken" && still.revision == before.revision, "{}", still.body);
+
+    let arguments = ["agent", "recover", AGENT, "--from", &checkpoint, "--accept-state", "-o", "json"];
+    let done = host.cli(&arguments).await?.ok()?.json()?;
+    ensure!(done["recovery"]["outcome"] == "repaired", "{done}");
+    ensure!(done["recovery"]["from_snapshot"].as_str() == Some(&checkpoint), "{done}");
+    ensure!(done["recovery"]["repair"]["turns_left_out"].as_u64() >= Some(2), "{done}");
+    ensure!(door.reply(AGENT, "noted").await? == "kept", "the state of the checkpoint");
+    ensure!(words(&door).await? == BTreeSet::from(["waiting".to_owned()]), "what waited has run");
+    is_whole(&door, 1).await?;
+    meanwhile(&mut host, |_| Ok(())).await?;
+    ensure!(host.client().reply(AGENT, "noted").await? == "kept", "the next load builds on it");
     is_whole(&host.client(), 1).await?;
     host.terminate().await
 }
