@@ -19,18 +19,15 @@ use crate::runtime::call::{AgentCall, AgentReply, AgentView};
 use crate::runtime::respec::SpecUpdate;
 use crate::runtime::verify::VerifyReport;
 
-/// What an agent is to be made of.
+/// What an agent is to be made of. What is left out is empty in a new agent, and stays in one that is changed.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NewAgentJson {
     plugin: String,
-    #[serde(default)]
-    config: BTreeMap<String, String>,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
+    config: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
     /// Requests of other agents about these are queued as context and wake nobody.
-    #[serde(default)]
-    silent_intents: BTreeSet<String>,
+    silent_intents: Option<BTreeSet<String>>,
     /// The durability policy: `auto`, `snapshot` or `journal`.
     policy: Option<String>,
 }
@@ -121,9 +118,15 @@ pub(super) async fn create(
             _ => Err(Problem::wrong_reply()),
         };
     }
-    let durability = durability.unwrap_or_default();
-    let recreates = query.recreate.unwrap_or(false);
-    let request = CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates };
+    let request = CreateAgent {
+        agent,
+        plugin,
+        config: config.unwrap_or_default(),
+        labels: labels.unwrap_or_default(),
+        silent_intents: silent_intents.unwrap_or_default(),
+        durability: durability.unwrap_or_default(),
+        recreates: query.recreate.unwrap_or(false),
+    };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use godwit_core::id::AgentId;
 use godwit_core::spec::Durability;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::Session;
@@ -84,6 +84,10 @@ pub(super) enum Agent {
         #[arg(long)]
         abandon: bool,
     },
+    /// Give an agent another configuration, labels, silent intents or policy. What is not named stays.
+    ///
+    /// It happens only while the spec is the one that was looked at; run it again when somebody else was faster.
+    Configure(Configure),
     /// Run another plugin on the same state. Whatever fails leaves the agent with the one it has.
     Upgrade {
         /// Which agent.
@@ -139,6 +143,37 @@ pub(super) struct Create {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("change").required(true).multiple(true))]
+pub(super) struct Configure {
+    /// Which agent.
+    id: AgentId,
+    /// The whole of what the guest reads as its configuration; may be given several times.
+    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    config: Vec<(String, String)>,
+    /// No configuration.
+    #[arg(long, group = "change", conflicts_with = "config")]
+    no_config: bool,
+    /// All its labels; may be given several times.
+    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = parse_pair)]
+    label: Vec<(String, String)>,
+    /// No labels.
+    #[arg(long, group = "change", conflicts_with = "label")]
+    no_labels: bool,
+    /// All requests of other agents that are queued as context and wake nobody; may be given several times.
+    #[arg(long, group = "change", value_name = "INTENT")]
+    silent_intent: Vec<String>,
+    /// Every request wakes it.
+    #[arg(long, group = "change", conflicts_with = "silent_intent")]
+    no_silent_intents: bool,
+    /// What a commit writes of the state.
+    #[arg(long, group = "change", value_parser = Durability::ALL.map(Durability::name))]
+    policy: Option<String>,
+    /// Only if the spec is still this one; the present one, unless it is given.
+    #[arg(long, value_name = "REVISION")]
+    spec_revision: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct List {
     /// Only those with this label.
     #[arg(long, value_name = "KEY[=VALUE]")]
@@ -153,6 +188,7 @@ impl Agent {
         let (client, output) = (&session.client, &session.output);
         match self {
             Self::Create(create) => create.run(session).await,
+            Self::Configure(configure) => configure.run(session).await,
             Self::List(list) => {
                 let filters = [("label", &list.label), ("state", &list.state)];
                 let query: Vec<_> =
@@ -228,9 +264,37 @@ fn report(session: &Session, id: &AgentId, answer: &Value) -> Result<(), CliErro
     session.output.done(answer, "/state", &sentence)
 }
 
+impl Configure {
+    async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let (client, id) = (&session.client, &self.id);
+        let path = format!("/v1/agents/{id}");
+        let known = client.get(&path).await?;
+        let base = match self.spec_revision {
+            Some(revision) => revision.to_string(),
+            None => known["spec_revision"].as_str().unwrap_or_default().to_owned(),
+        };
+        let pairs = |pairs: &[(String, String)], none| (none || !pairs.is_empty()).then(|| map(pairs));
+        let names_intents = self.no_silent_intents || !self.silent_intent.is_empty();
+        let body = json!({
+            "plugin": known["plugin"]["digest"],
+            "config": pairs(&self.config, self.no_config),
+            "labels": pairs(&self.label, self.no_labels),
+            "silent_intents": names_intents.then_some(&self.silent_intent),
+            "policy": self.policy,
+        });
+        let request = client.request(Method::PUT, &path).header(header::IF_MATCH, base).json(&body);
+        let agent = client.json(request.timeout(REQUEST_MAX)).await?;
+        let revision = agent["spec_revision"].as_str().unwrap_or_default();
+        session.output.done(&agent, "/spec_revision", &format!("agent {id} has spec revision {revision}"))
+    }
+}
+
+fn map(pairs: &[(String, String)]) -> BTreeMap<String, String> {
+    pairs.iter().cloned().collect()
+}
+
 impl Create {
     async fn run(&self, session: &Session) -> Result<(), CliError> {
-        let map = |pairs: &[(String, String)]| pairs.iter().cloned().collect::<BTreeMap<_, _>>();
         let body = json!({
             "plugin": self.plugin,
             "config": map(&self.config),

@@ -119,7 +119,7 @@ fn exit_of_problem(status: u16, code: &str) -> Exit {
     match (status, code) {
         (400, _) => Exit::Usage,
         (404 | 410, _) => Exit::NotFound,
-        (401 | 403 | 409 | 421 | 423, _) => Exit::Refused,
+        (401 | 403 | 409 | 412 | 421 | 423, _) => Exit::Refused,
         (422, "agent_error") => Exit::Failed,
         (422, _) => Exit::Refused,
         (503, "agent_broken") => Exit::Failed,

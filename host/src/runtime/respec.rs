@@ -17,7 +17,7 @@ use super::call::{AgentReply, CallError};
 use super::routing::{Try, store_error};
 use super::verbs::LOADING_PAUSE;
 
-/// A spec update as a client gives it.
+/// A spec update as a client gives it. What is `None` stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecUpdate {
     /// The spec revision that the client has seen.
@@ -25,12 +25,12 @@ pub struct SpecUpdate {
     /// `NAME`, `NAME@VERSION`, or a digest: what the agent runs already.
     pub plugin: String,
     /// What `wasi:config/store` answers.
-    pub config: BTreeMap<String, String>,
+    pub config: Option<BTreeMap<String, String>>,
     /// For people and selections.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Option<BTreeMap<String, String>>,
     /// Intents of peer requests that wake nobody.
-    pub silent_intents: BTreeSet<String>,
-    /// What commits write; `None` leaves it.
+    pub silent_intents: Option<BTreeSet<String>>,
+    /// What commits write.
     pub durability: Option<Durability>,
 }
 
@@ -55,7 +55,12 @@ impl Runtime {
         row: &AgentRow,
         update: &SpecUpdate,
     ) -> Result<Try, CallError> {
-        check_sizes(&update.config, &update.labels, &update.silent_intents)?;
+        let SpecUpdate { config, labels, silent_intents, durability, .. } = update;
+        check_sizes(
+            config.as_ref().unwrap_or(&BTreeMap::new()),
+            labels.as_ref().unwrap_or(&BTreeMap::new()),
+            silent_intents.as_ref().unwrap_or(&BTreeSet::new()),
+        )?;
         row.lifecycle.after(&Verb::Configure).map_err(CallError::Illegal)?;
         if row.spec_revision != update.base {
             return Err(CallError::SpecMismatch { current: row.spec_revision });
@@ -72,9 +77,9 @@ impl Runtime {
             return Ok(Try::Again { may_be_durable: false });
         };
         let spec = Spec {
-            config: update.config.clone(),
-            silent_intents: update.silent_intents.clone(),
-            durability: update.durability.unwrap_or(image.spec.durability),
+            config: config.clone().unwrap_or_else(|| image.spec.config.clone()),
+            silent_intents: silent_intents.clone().unwrap_or_else(|| image.spec.silent_intents.clone()),
+            durability: durability.unwrap_or(image.spec.durability),
             ..image.spec.clone()
         };
         if spec != image.spec
@@ -82,7 +87,9 @@ impl Runtime {
         {
             return again_or(refused).await;
         }
-        self.inner().store.set_labels(agent, update.labels.clone()).await.map_err(store_error)?;
+        if let Some(labels) = labels {
+            self.inner().store.set_labels(agent, labels.clone()).await.map_err(store_error)?;
+        }
         let row = self.inner().store.agent(agent).await.map_err(store_error)?;
         let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
         Ok(Try::Done(AgentReply::Agent(Box::new(self.view(&row).await?))))

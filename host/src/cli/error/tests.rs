@@ -12,6 +12,7 @@ fn each_problem_has_its_exit_code() {
         (404, "no_route", 3),
         (405, "method_not_allowed", 1),
         (409, "conflict", 4),
+        (412, "spec_mismatch", 4),
         (413, "too_large", 1),
         (421, "misdirected", 4),
         (422, "agent_refused", 4),

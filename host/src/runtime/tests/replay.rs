@@ -98,9 +98,9 @@ async fn turns_under_another_spec_are_passed_by() {
     let update = SpecUpdate {
         base: godwit_core::id::SpecRevision(1),
         plugin: "script".into(),
-        config: BTreeMap::from([("key".into(), "other".into())]),
-        labels: BTreeMap::new(),
-        silent_intents: Default::default(),
+        config: Some(BTreeMap::from([("key".into(), "other".into())])),
+        labels: None,
+        silent_intents: None,
         durability: None,
     };
     call(&host, "a", AgentCall::Update(update)).await.unwrap();

@@ -3,7 +3,7 @@
 use godwit_core::digest::Digest;
 use godwit_core::id::{Revision, SpecRevision};
 use godwit_core::receipt::BoundaryKind;
-use godwit_core::spec::PluginInfo;
+use godwit_core::spec::{Durability, PluginInfo};
 use godwit_core::testing::PICKY;
 
 use super::verbs::{act, becomes, show};
@@ -83,9 +83,9 @@ fn update(base: u64, plugin: &str, config: &str, label: &str) -> AgentCall {
     AgentCall::Update(SpecUpdate {
         base: SpecRevision(base),
         plugin: plugin.into(),
-        config: BTreeMap::from([("key".into(), config.into())]),
-        labels: BTreeMap::from([("tier".into(), label.into())]),
-        silent_intents: Default::default(),
+        config: Some(BTreeMap::from([("key".into(), config.into())])),
+        labels: Some(BTreeMap::from([("tier".into(), label.into())])),
+        silent_intents: None,
         durability: None,
     })
 }
@@ -112,6 +112,28 @@ async fn a_spec_changes_only_for_who_has_seen_it() {
     };
     assert_eq!((view.spec_revision, view.labels["tier"].as_str()), (SpecRevision(2), "silver"));
     assert_verified(&hosts[0], "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_update_leaves_out_stays() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    assert_eq!(ask(&hosts[0], "a", "add 5").await, "5");
+    call(&hosts[0], "a", update(1, "script", "one", "gold")).await.unwrap();
+    let policy = SpecUpdate {
+        base: SpecRevision(2),
+        plugin: "script".into(),
+        config: None,
+        labels: None,
+        silent_intents: None,
+        durability: Some(Durability::Journal),
+    };
+    let Ok(AgentReply::Agent(view)) = call(&hosts[1], "a", AgentCall::Update(policy)).await else {
+        panic!("not updated")
+    };
+    assert_eq!((view.spec_revision, view.labels["tier"].as_str()), (SpecRevision(3), "gold"));
+    let spec = hosts[0].inner().store.image(&id("a"), None).await.unwrap().unwrap().spec;
+    assert_eq!((spec.config["key"].as_str(), spec.durability), ("one", Durability::Journal));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,6 +53,35 @@ async fn exit_codes_say_how_it_went() -> Result<()> {
 }
 
 #[tokio::test]
+async fn an_agent_is_configured_by_who_has_seen_its_spec() -> Result<()> {
+    let _room = shared().await;
+    let folder = Folder::new()?;
+    let host = HostOptions::new(&binaries::product()?, &folder.path().join("host"), "host").start().await?;
+    host.client().load_plugin(&binaries::test_guest("hostile")?).await?;
+    let line = ["agent", "create", "a", "--plugin", "hostile", "--config", "k=one", "--label", "tier=gold"];
+    host.cli(&line).await?.ok()?;
+    let configure = async |arguments: &[&str]| {
+        let line = [&["agent", "configure", "a", "-o", "json"], arguments].concat();
+        host.cli(&line).await
+    };
+    let agent = configure(&["--config", "k=two"]).await?.ok()?.json()?;
+    ensure!(agent["spec_revision"] == "2" && agent["labels"]["tier"] == "gold", "{agent}");
+    ensure!(host.client().reply("a", "config k").await? == "two", "its guest reads the new one");
+    let agent = configure(&["--label", "tier=silver", "--policy", "journal"]).await?.ok()?.json()?;
+    ensure!(agent["spec_revision"] == "3" && agent["labels"]["tier"] == "silver", "{agent}");
+    ensure!(host.client().reply("a", "config k").await? == "two", "what is not named stays");
+    let late = configure(&["--no-config", "--spec-revision", "2"]).await?;
+    late.expect_code(4)?;
+    ensure!(host.client().reply("a", "config k").await? == "two", "somebody else was faster");
+    configure(&["--no-config", "--no-labels", "--spec-revision", "3"]).await?.ok()?;
+    let fate = host.client().ask("a", "config k", None).await;
+    ensure!(fate.answer().is_some() && fate.reply().is_none_or(str::is_empty), "no reply: {fate:?}");
+    configure(&[]).await?.expect_code(2)?;
+    host.cli(&["agent", "destroy", "a"]).await?.ok()?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_key_is_made_once_and_printed() -> Result<()> {
     let _room = shared().await;
     let folder = Folder::new()?;
