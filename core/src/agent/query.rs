@@ -232,10 +232,12 @@ impl StateRead for Noting {
     }
 
     fn timers(&self) -> Result<Vec<String>, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
         self.rows.timers()
     }
 
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
         self.rows.operations()
     }
 }

@@ -1,12 +1,12 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `dice` (adds a random number), `drift` (adds a number that no
+//! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `start` (adds one, and starts an operation), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `fragile` (adds one, and traps when it runs again), `moody` (adds one; of two, one traps when they
 //! run again, each time the other one), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
 //! The configuration `init` holds such a text for `init`, where `no-room` is a host without room for another guest.
-//! State is the sum, as text, and the padding. Queries take the verbs that change nothing, and `scan N`, which reads N rows
-//! and answers how many different values they had.
+//! State is the sum, as text, and the padding. Queries take the verbs that change nothing, `scan N`, which reads N rows
+//! and answers how many different values they had, and `started`, which answers the sum and the number of operations.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -20,10 +20,11 @@ use crate::guest::{
     Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, LoadError, LoadedPlugin, StateRead,
     TurnContext, TurnEffects,
 };
-use crate::id::AgentId;
+use crate::id::{AgentId, OperationId};
 use crate::input::{Fault, FaultKind, Input, Kind, Reply, ReplyOutcome};
 use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
+use crate::operation::{Class, HttpRequest, NewOperation, OperationChange, Request};
 use crate::output::{Output, ReplyRole};
 use crate::reply;
 use crate::spec::PluginInfo;
@@ -251,10 +252,29 @@ impl ScriptedGuest {
                 effects.state.extend((0..count).map(|row| (format!("row-{row}"), Some(value.clone()))));
             }
             "read" => return Ok(ok(self.read(context, rest, effects)?)),
+            "start" => {
+                self.sum += 1;
+                effects.operations.push(OperationChange::Start(operation(context)));
+            }
             _ => return Err(trap("unknown verb")),
         }
         Ok(ok(self.sum.to_string()))
     }
+}
+
+/// An operation of which there is no other: its id comes from the turn's random numbers.
+fn operation(context: &TurnContext) -> NewOperation {
+    let mut id = [0; 16];
+    id.copy_from_slice(&context.seed[..16]);
+    let request = HttpRequest {
+        method: "GET".into(),
+        url: "https://api.example.com/".into(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+        timeout_ms: 1_000,
+        class: Class::AtMostOnce,
+    };
+    NewOperation { id: OperationId(id), index: 0, request: Request::Http(request) }
 }
 
 /// `request MILLISECONDS AGENT TEXT`: the text is the request's id as well.
@@ -355,6 +375,7 @@ impl Guest for ScriptedGuest {
                 let values = keys.map(|key| self.state.get(&key)).collect::<Result<BTreeSet<_>, _>>()?;
                 values.len().to_string()
             }
+            "started" => format!("{} {}", self.sum, self.state.operations()?.len()),
             _ => return Err(trap("unknown verb")),
         };
         self.check()?;

@@ -180,20 +180,37 @@ async fn a_plugin_that_answers_none_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_never_sees_rows_of_two_revisions() {
     const ROWS: usize = 40;
+    let paint = |turn| format!("paint {ROWS} colour-{turn}");
+    look_while_turns_run(&format!("scan {ROWS}"), paint, |said| assert_eq!(said, "1", "colours at once"))
+        .await;
+}
+
+/// Each turn adds one and starts an operation: the state and the list must be of one revision.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_query_never_sees_operations_of_another_revision() {
+    let is_one = |said: &str| {
+        let (sum, started) = said.split_once(' ').unwrap();
+        assert_eq!(sum, started, "operations of another revision");
+    };
+    look_while_turns_run("started", |_| "start".to_owned(), is_one).await;
+}
+
+/// Asks the same again and again while turns commit, and has each answer checked.
+async fn look_while_turns_run(question: &str, turn: impl Fn(u32) -> String, check: fn(&str)) {
     let world = world().await;
     let handle = world.drive().await;
-    world.ask(&handle, &format!("paint {ROWS} start")).await;
+    world.ask(&handle, &turn(0)).await;
     let grant = world.grant().await;
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let looks = {
-        let (env, is_over) = (world.env.clone(), is_over.clone());
+        let (env, is_over, question) = (world.env.clone(), is_over.clone(), question.to_owned());
         tokio::spawn(async move {
             let (mut looked, mut busy) = (0, 0);
             while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
                 let grant = Grant { lease: grant.lease.clone(), guard: grant.guard.clone(), warm: None };
-                match query(&env, grant, Bytes::from(format!("scan {ROWS}"))).await {
+                match query(&env, grant, Bytes::from(question.clone())).await {
                     Ok(queried) => {
-                        assert_eq!(said(&queried.reply), "1", "colours at once");
+                        check(&said(&queried.reply));
                         looked += 1;
                     }
                     Err(QueryError::Busy { .. }) => busy += 1,
@@ -203,8 +220,8 @@ async fn a_query_never_sees_rows_of_two_revisions() {
             (looked, busy)
         })
     };
-    for turn in 0..200 {
-        world.ask(&handle, &format!("paint {ROWS} colour-{turn}")).await;
+    for number in 1..=200 {
+        world.ask(&handle, &turn(number)).await;
     }
     is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     let (looked, busy) = looks.await.unwrap();
