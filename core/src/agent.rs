@@ -27,6 +27,7 @@ mod chain;
 mod control;
 mod driver;
 mod inbox;
+pub mod load_notes;
 mod loading;
 mod overlay;
 pub mod pool;
@@ -42,6 +43,7 @@ use control::{Control, Ending};
 
 pub use control::Interrupted;
 pub use driver::spawn;
+pub use load_notes::{LoadNotes, MemoryNotes};
 pub use loading::{guest_request, outside_context, state_reader};
 pub use overlay::Overlay;
 pub use pool::GuestPool;
@@ -62,6 +64,8 @@ pub struct AgentEnv {
     pub queries: Arc<query::Queries>,
     /// How many guests are kept, in all, to prove snapshots of busy agents with: they take room beside the residents.
     pub spares: Arc<Semaphore>,
+    /// Which agents are being loaded, for the next process to know.
+    pub load_notes: Arc<dyn LoadNotes>,
     /// Time and randomness.
     pub clock: Arc<dyn Clock>,
     /// This host.

@@ -375,8 +375,8 @@ impl LifecycleCommit {
         self.is_state_cleared
     }
 
-    /// Whether `init` has all its attempts again: the generation is new, or what broke the agent is over.
-    pub fn is_init_fresh(&self) -> bool {
+    /// Whether no start of the agent has failed from here: the generation is new, or what broke it is over.
+    pub fn is_start_fresh(&self) -> bool {
         let was_broken = matches!(self.from, Lifecycle::Broken(_));
         self.is_generation_raised || (was_broken && !matches!(self.next, Lifecycle::Broken(_)))
     }

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod head;
 pub mod identity;
+pub mod load_notes;
 pub mod offline;
 pub mod peer_book;
 pub mod runtime;

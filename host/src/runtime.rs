@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use godwit_core::agent::{AgentEnv, End, GuestPool, Notice, prover};
+use godwit_core::agent::{AgentEnv, End, GuestPool, LoadNotes, Notice, prover};
 use godwit_core::failpoint;
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::{AgentId, HostId, InputId};
@@ -88,6 +88,8 @@ pub struct Parts {
     pub peer_book: Option<PeerBook>,
     /// Signs with the host's key; without it no receipts are removed.
     pub signer: Option<Signer>,
+    /// Notes what is being loaded; without a file a guest that kills the host when it is loaded does so at each start.
+    pub load_notes: Arc<dyn LoadNotes>,
     /// Notes outside the store how far it has come; without one a restored backup is not noticed.
     pub head: Option<Head>,
 }
@@ -172,6 +174,7 @@ impl Runtime {
             pool: GuestPool::start(config.guest_threads),
             queries: Arc::default(),
             spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
+            load_notes: parts.load_notes,
             clock: parts.clock.clone(),
             host: config.host,
             notify,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use cap_std::fs::{Dir, File};
-use godwit_core::agent::prover;
+use godwit_core::agent::{LoadNotes, MemoryNotes, prover};
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::HostId;
 use godwit_core::limits::QUERIES_RUNNING_MAX;
@@ -23,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::config::HostConfig;
 use crate::head::{Head, HeadError};
 use crate::identity::{HostKey, open_data_dir};
+use crate::load_notes::LoadingFile;
 use crate::peer_book::PeerBook;
 use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig, Signer};
 
@@ -86,6 +87,7 @@ pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<Exi
         clock,
         peer_book: Some(peer_book),
         signer: Some(signer),
+        load_notes: load_notes(&dir),
         head: Some(head),
     };
     let runtime = Runtime::start(runtime_config, parts, &door).await.context("cannot join the store")?;
@@ -189,6 +191,17 @@ async fn run_until_end(
         () = stopping => Ok(exit),
         _ = terminate.recv() => Ok(ExitCode::FAILURE),
         _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Without a place for them the host runs as well: they are a defence.
+fn load_notes(dir: &Dir) -> Arc<dyn LoadNotes> {
+    match LoadingFile::open(dir) {
+        Ok(file) => Arc::new(file),
+        Err(error) => {
+            tracing::warn!(%error, "DATA/loading can't be used: a guest that kills this host may do it again");
+            Arc::new(MemoryNotes::default())
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::agent::chain::{Chain, Origin, RanTurn};
 use crate::agent::control::Control;
+use crate::agent::load_notes::Noted;
 use crate::agent::loading::{Loaded, outside_context};
 use crate::agent::tail::Write;
 use crate::agent::{AgentEnv, sabotage};
@@ -108,9 +109,12 @@ impl Burst {
         };
         let Owner { agent, generation, token, .. } = &author.owner;
         let after = outside_context(agent, *generation, *token, revision.next(), context.now_ms);
+        // Until its state is proved: who dies of that dies of its beginning.
+        let _noted =
+            matches!(origin, Origin::Init).then(|| Noted::new(env.load_notes.clone(), &author.owner.agent));
         let mut effects = match origin {
             Origin::Init => {
-                sabotage::taste_init(agent);
+                sabotage::taste_start("init", agent);
                 guest.init(&context)?
             }
             Origin::Direct(_) | Origin::Queued(_) | Origin::Batch(_) => {

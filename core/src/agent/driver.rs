@@ -3,7 +3,7 @@
 //! It takes commands, runs turns on the guest threads, commits them, and only then answers. Everything it holds can be
 //! thrown away at any time: after each failure it loads the agent from the store again. Running what waits is in
 //! `driver/work.rs`, running ahead of commits in `driver/flight.rs`, what happens after a commit or a failed turn in
-//! `driver/settle.rs`, standing still in `driver/hold.rs`, the tries of `init` in `driver/init.rs`.
+//! `driver/settle.rs`, standing still in `driver/hold.rs`, starts that fail in `driver/start.rs`.
 //!
 //! ```text
 //!            Ask                    nothing waits                        commit
@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::agent::control::Control;
 use crate::agent::inbox::Inbox;
-use crate::agent::loading::{self, LoadFailure, Loaded};
+use crate::agent::loading::{LoadFailure, Loaded};
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
     RespecRequest,
@@ -40,13 +40,13 @@ use crate::time::{sleep, within};
 mod ending;
 mod flight;
 mod hold;
-mod init;
 mod respec;
 mod settle;
+mod start;
 mod work;
 
 use flight::Flights;
-use init::InitTries;
+use start::Starts;
 
 /// How often an agent that may not act now looks at its lease again.
 const EXPIRING_RECHECK: Duration = Duration::from_millis(20);
@@ -83,7 +83,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         pause: None,
         backoff: new_backoff(),
         failures: 0,
-        init: InitTries::default(),
+        starts: Starts::default(),
         broken: None,
         overfull: None,
     };
@@ -122,7 +122,7 @@ struct Driver {
     backoff: Backoff,
     /// Failed loads in a row.
     failures: u32,
-    init: InitTries,
+    starts: Starts,
     broken: Option<BrokenReason>,
     /// The input whose turn would have left the agent above a limit of its rows, and which limit.
     overfull: Option<(Seq, String)>,
@@ -165,7 +165,6 @@ impl Driver {
         // What is on its way arrives, and is told, before anybody hears of the end.
         let end = self.land().await.err().unwrap_or(end);
         if end == End::Parked {
-            self.take_back_init().await;
             self.shorten_tail().await;
         }
         self.finish(end).await;
@@ -332,7 +331,7 @@ impl Driver {
             warm: None,
         });
         self.loaded = None;
-        match loading::load(&self.env, grant).await {
+        match self.start(grant).await {
             Ok(loaded) => {
                 self.loaded = Some(loaded);
                 self.forget_queue();
@@ -359,7 +358,7 @@ impl Driver {
                 self.pause_longer();
                 Ok(())
             }
-            Err(LoadFailure::Broken(reason)) => self.break_down(reason).await,
+            Err(LoadFailure::Broken(reason) | LoadFailure::UsedUp(reason)) => self.break_down(reason).await,
         }
     }
 

@@ -6,11 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::agent::chain::{Author, Chain, Head};
+use crate::agent::load_notes::Noted;
+use crate::agent::pool::{Alone, PoolError};
 use crate::agent::prover::Prover;
 use crate::agent::rebuild::{RebuildError, Rebuilt, Start, rebuild};
 use crate::agent::tail::Tail;
 use crate::agent::{AgentEnv, Grant, Overlay, WarmGuest};
 use crate::digest::Digest;
+use crate::failpoint;
 use crate::guest::{
     Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
@@ -28,8 +31,8 @@ pub(crate) struct Loaded {
     pub(crate) guard: LeaseGuard,
     /// `Active`, `Paused` (it is held and runs nothing) or `Retiring` (it ends when nothing is left).
     pub(crate) lifecycle: Lifecycle,
-    /// As in the agent's row when it was loaded.
-    pub(crate) init_attempts: u32,
+    /// As in the agent's row.
+    pub(crate) failed_starts: u32,
     pub(crate) head: Head,
     pub(crate) guest: Option<Box<dyn Guest>>,
     /// Ends a call of the guest.
@@ -48,10 +51,43 @@ impl Loaded {
     }
 }
 
+/// Where the jobs of a load run.
+struct Seat<'a> {
+    env: &'a AgentEnv,
+    /// Who is noted as being loaded while one runs.
+    agent: Option<&'a AgentId>,
+    /// Set when no other guest may run meanwhile.
+    alone: Option<Alone>,
+}
+
+impl Seat<'_> {
+    async fn run<T: Send + 'static>(
+        &self,
+        plugin: Digest,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let (notes, agent) = (self.env.load_notes.clone(), self.agent.cloned());
+        let job = move || {
+            // Only while it runs: what waits for a thread harms nobody.
+            let noted = agent.map(|agent| Noted::new(notes, &agent));
+            if noted.is_some() {
+                failpoint::hit("load.after-noted");
+            }
+            job()
+        };
+        match &self.alone {
+            Some(alone) => alone.run(job).await,
+            None => self.env.pool.run(plugin, job).await,
+        }
+    }
+}
+
 /// Why an agent could not be loaded.
 pub(crate) enum LoadFailure {
     /// It can't run until somebody acts.
     Broken(BrokenReason),
+    /// As `Broken`, and another try now would be one too many.
+    UsedUp(BrokenReason),
     /// It neither runs nor waits for anything.
     Resting,
     /// The lease is not ours any more.
@@ -70,12 +106,16 @@ impl From<StoreError> for LoadFailure {
     }
 }
 
-/// Loads an agent from the store under a grant and restores a guest.
-pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFailure> {
-    let Grant { lease, guard, warm } = grant;
-    let agent = lease.agent.clone();
-    let image = env.store.image(&agent, None).await?.ok_or(LoadFailure::Lost)?;
-    if !is_held(&image.row, &lease) {
+/// An agent as the store has it, sound and allowed to be loaded: all of it but the guest.
+pub(crate) struct Opened {
+    pub(crate) image: AgentImage,
+    grant: Grant,
+}
+
+/// Reads an agent from the store under a grant.
+pub(crate) async fn open(env: &AgentEnv, grant: Grant) -> Result<Opened, LoadFailure> {
+    let image = env.store.image(&grant.lease.agent, None).await?.ok_or(LoadFailure::Lost)?;
+    if !is_held(&image.row, &grant.lease) {
         return Err(LoadFailure::Lost);
     }
     match &image.row.lifecycle {
@@ -87,48 +127,58 @@ pub(crate) async fn load(env: &AgentEnv, grant: Grant) -> Result<Loaded, LoadFai
     if image.row.lifecycle == Lifecycle::Retired {
         return Err(LoadFailure::Resting);
     }
-    let plugin_version = ensure_plugin(env, &image).await?;
-    let row = &image.row;
-    let author = Author {
-        owner: Owner {
-            agent: agent.clone(),
-            generation: row.generation,
-            incarnation: lease.incarnation,
-            token: lease.token,
-        },
-        host: env.host,
-        plugin: image.spec.plugin,
-        plugin_version,
-        spec_revision: row.spec_revision,
-        clock: env.clock.clone(),
-    };
-    let interrupt = warm.as_ref().map(|warm| warm.interrupt.clone()).unwrap_or_default();
-    let committed = || Overlay::new(state_reader(env.store.clone(), agent.clone()));
-    let rows = warm.as_ref().map_or_else(committed, |warm| warm.rows.clone());
-    let request = guest_request(&image, guard.clone(), rows.clone(), interrupt.clone());
-    let prover = Prover::new(env.loader.clone(), request.clone(), env.spares.clone());
-    let last_token = image.receipts.last().map_or(row.token, |receipt| receipt.token);
-    let head = Head {
-        revision: row.revision,
-        digest: row.head,
-        next_seq: row.next_seq,
-        time_ms: row.time_ms,
-        token: last_token,
-    };
-    let (lifecycle, init_attempts) = (row.lifecycle.clone(), row.init_attempts);
-    let (guest, tail) = rebuild_guest(env, request, image, warm).await?;
-    Ok(Loaded {
-        author: Arc::new(author),
-        guard,
-        lifecycle,
-        init_attempts,
-        head,
-        guest: Some(guest),
-        interrupt,
-        rows,
-        prover,
-        tail,
-    })
+    Ok(Opened { image, grant })
+}
+
+impl Opened {
+    /// Brings a guest to the head; `alone` is given when no other guest may run meanwhile.
+    pub(crate) async fn load(self, env: &AgentEnv, alone: Option<Alone>) -> Result<Loaded, LoadFailure> {
+        let Self { image, grant: Grant { lease, guard, warm } } = self;
+        let agent = lease.agent.clone();
+        let seat = Seat { env, agent: Some(&agent), alone };
+        let plugin_version = ensure_plugin(&seat, &image).await?;
+        let row = &image.row;
+        let author = Author {
+            owner: Owner {
+                agent: agent.clone(),
+                generation: row.generation,
+                incarnation: lease.incarnation,
+                token: lease.token,
+            },
+            host: env.host,
+            plugin: image.spec.plugin,
+            plugin_version,
+            spec_revision: row.spec_revision,
+            clock: env.clock.clone(),
+        };
+        let interrupt = warm.as_ref().map(|warm| warm.interrupt.clone()).unwrap_or_default();
+        let committed = || Overlay::new(state_reader(env.store.clone(), agent.clone()));
+        let rows = warm.as_ref().map_or_else(committed, |warm| warm.rows.clone());
+        let request = guest_request(&image, guard.clone(), rows.clone(), interrupt.clone());
+        let prover = Prover::new(env.loader.clone(), request.clone(), env.spares.clone());
+        let last_token = image.receipts.last().map_or(row.token, |receipt| receipt.token);
+        let head = Head {
+            revision: row.revision,
+            digest: row.head,
+            next_seq: row.next_seq,
+            time_ms: row.time_ms,
+            token: last_token,
+        };
+        let (lifecycle, failed_starts) = (row.lifecycle.clone(), row.failed_starts);
+        let (guest, tail) = rebuild_guest(&seat, request, image, warm).await?;
+        Ok(Loaded {
+            author: Arc::new(author),
+            guard,
+            lifecycle,
+            failed_starts,
+            head,
+            guest: Some(guest),
+            interrupt,
+            rows,
+            prover,
+            tail,
+        })
+    }
 }
 
 /// Whether an agent's row names this lease.
@@ -155,11 +205,11 @@ pub fn guest_request(
 }
 
 /// Makes sure that the plugin is compiled; its bytes come from the store.
-async fn ensure_plugin(env: &AgentEnv, image: &AgentImage) -> Result<String, LoadFailure> {
+async fn ensure_plugin(seat: &Seat<'_>, image: &AgentImage) -> Result<String, LoadFailure> {
     let digest = image.spec.plugin;
     let missing = |message: String| LoadFailure::Broken(BrokenReason::Plugin { message });
     let info = image.plugin.as_ref().ok_or_else(|| missing(format!("plugin {digest} is not stored")))?;
-    match ensure_loaded(env, digest).await {
+    match compile_on(seat, digest).await {
         Ok(()) => Ok(info.version.clone()),
         Err(Unloadable::Store(error)) => Err(error.into()),
         Err(Unloadable::Missing(message)) => Err(missing(message)),
@@ -177,6 +227,11 @@ pub(crate) enum Unloadable {
 
 /// Makes sure that a plugin is compiled; its bytes come from the store.
 pub(crate) async fn ensure_loaded(env: &AgentEnv, digest: Digest) -> Result<(), Unloadable> {
+    compile_on(&Seat { env, agent: None, alone: None }, digest).await
+}
+
+async fn compile_on(seat: &Seat<'_>, digest: Digest) -> Result<(), Unloadable> {
+    let env = seat.env;
     if env.loader.is_loaded(digest) {
         return Ok(());
     }
@@ -184,13 +239,13 @@ pub(crate) async fn ensure_loaded(env: &AgentEnv, digest: Digest) -> Result<(), 
     let component = component
         .ok_or_else(|| Unloadable::Missing(format!("component of plugin {digest} is not stored")))?;
     let loader = env.loader.clone();
-    let loaded = env.pool.run(digest, move || loader.load(&component)).await.map_err(|_| closing())?;
+    let loaded = seat.run(digest, move || loader.load(&component)).await.map_err(|_| closing())?;
     loaded.map(drop).map_err(|error| Unloadable::Missing(error.to_string()))
 }
 
 /// Brings a guest to the head: a warm one that has the newest snapshot's state, or a new one.
 async fn rebuild_guest(
-    env: &AgentEnv,
+    seat: &Seat<'_>,
     request: GuestRequest,
     image: AgentImage,
     warm: Option<WarmGuest>,
@@ -199,10 +254,10 @@ async fn rebuild_guest(
     let newest = image.snapshot.as_ref().map(|snapshot| (snapshot.revision, snapshot.state.len() as u64));
     let warm = warm.filter(|warm| Some(warm.snapshot_revision) == newest.map(|(revision, _)| revision));
     let (plugin, durability) = (image.spec.plugin, image.spec.durability);
-    let loader = env.loader.clone();
+    let loader = seat.env.loader.clone();
     let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.guest));
     let job = move || rebuild(loader.as_ref(), start, &image, image.row.revision);
-    let rebuilt = env.pool.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
+    let rebuilt = seat.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
     let Rebuilt { guest, restore, turns } = rebuilt.map_err(failure)?;
     let mut tail = Tail::new(durability, newest, restore);
     for (bytes, elapsed) in turns {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::loading::outside_context;
+use crate::agent::sabotage;
 use crate::digest::Digest;
 use crate::guest::{Answers, Guest, GuestError, GuestLoader, GuestRequest, TurnContext};
 use crate::id::{AgentId, Revision};
@@ -96,9 +97,11 @@ pub(crate) fn restored(
     snapshot: Option<&Snapshot>,
 ) -> Result<Box<dyn Guest>, RebuildError> {
     let agent = request.agent.clone();
+    sabotage::taste_start("instantiate", &agent);
     let mut guest = loader.start(request).map_err(RebuildError::Restore)?;
     if let Some(snapshot) = snapshot {
         let context = restore_context(&agent, snapshot);
+        sabotage::taste_start("restore", &agent);
         let restored = guest.restore(&context, &snapshot.state, &snapshot.plugin_version);
         restored.map_err(RebuildError::Restore)?;
     }
@@ -138,6 +141,7 @@ pub(crate) fn run_again(
         answers: Answers::Replay(Arc::from(turn.entry.answers.as_slice())),
     };
     let revision = receipt.revision;
+    sabotage::taste_start("replay", &receipt.agent);
     let ran = match receipt.kind {
         BoundaryKind::Init => guest.init(&context),
         _ => guest.handle(&context, &turn.inputs),

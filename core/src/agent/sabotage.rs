@@ -1,6 +1,6 @@
 //! What test builds do wrong on purpose, so that harnesses can be seen to notice: replies released before their commit, and
-//! an input that ends the process when a guest is about to handle it, or an agent in its `init`. The product has none of this: without the feature
-//! `test-util` there is nothing to switch on.
+//! an input that ends the process when a guest is about to handle it, or an agent when it is started. The product has none of
+//! this: without the feature `test-util` there is nothing to switch on.
 
 use super::chain::Pending;
 use crate::id::AgentId;
@@ -16,15 +16,15 @@ pub(super) fn release_early(_pending: &mut [Pending]) {}
 #[inline]
 pub(super) fn taste(_inputs: &[Input]) {}
 
-/// Ends the process in `init`, when the agent's name is the poison.
+/// Ends the process in a step of an agent's start (`instantiate`, `restore`, `replay`, `init`), when step and agent are the poison.
 #[cfg(not(feature = "test-util"))]
 #[inline]
-pub(super) fn taste_init(_agent: &AgentId) {}
+pub(super) fn taste_start(_step: &str, _agent: &AgentId) {}
 
 #[cfg(feature = "test-util")]
 pub use armed::{open_gate, poison};
 #[cfg(feature = "test-util")]
-pub(super) use armed::{release_early, taste, taste_init};
+pub(super) use armed::{release_early, taste, taste_start};
 
 #[cfg(feature = "test-util")]
 mod armed {
@@ -49,10 +49,10 @@ mod armed {
         IS_GATE_OPEN.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the process ends when a guest is about to handle `payload`, or the agent of that name is
-    /// about to begin. The first call counts.
-    pub fn poison(payload: Vec<u8>) {
-        POISON.get_or_init(|| payload);
+    /// From now on the process ends when a guest is about to handle this payload; or, if it is `STEP AGENT`, in that step of
+    /// the agent's start. The first call counts.
+    pub fn poison(poison: Vec<u8>) {
+        POISON.get_or_init(|| poison);
     }
 
     #[expect(clippy::disallowed_methods, reason = "the commit must come late, whatever thread it is on")]
@@ -80,8 +80,12 @@ mod armed {
         }
     }
 
-    pub(in crate::agent) fn taste_init(agent: &AgentId) {
-        if POISON.get().is_some_and(|poison| poison == agent.as_str().as_bytes()) {
+    pub(in crate::agent) fn taste_start(step: &str, agent: &AgentId) {
+        let is_poison = |poison: &Vec<u8>| {
+            let rest = poison.strip_prefix(step.as_bytes()).and_then(|rest| rest.strip_prefix(b" "));
+            rest == Some(agent.as_str().as_bytes())
+        };
+        if POISON.get().is_some_and(is_poison) {
             std::process::abort();
         }
     }

@@ -110,9 +110,9 @@ pub struct AgentRow {
     pub state_bytes: u64,
     /// Ended inputs whose rows retention has removed.
     pub inputs_pruned: u64,
-    /// Times that `init` has been started and not been taken back. 0 again with the first boundary, another spec, and a
-    /// lifecycle commit that `LifecycleCommit::is_init_fresh`.
-    pub init_attempts: u32,
+    /// Starts of the agent that have failed in a row: a host's process died while it loaded the agent or ran `init`, or `init`
+    /// gave an error. 0 again with a boundary, another spec, and a lifecycle commit that `LifecycleCommit::is_start_fresh`.
+    pub failed_starts: u32,
     /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.
     pub time_ms: u64,
     /// Wall time of creation in Unix milliseconds.

@@ -54,9 +54,8 @@ pub enum Step {
     },
     /// Sets state and attempts of open inputs. Not a boundary.
     Attempts(Vec<Attempt>),
-    /// Sets `AgentRow::init_attempts`. Only before the first boundary, otherwise `Conflict`; whatever the lifecycle. Not a
-    /// boundary.
-    InitAttempts(u32),
+    /// Sets `AgentRow::failed_starts`, whatever the lifecycle. Not a boundary.
+    FailedStarts(u32),
     /// A boundary: receipt, fates, state and outputs, all or nothing.
     Boundary(Box<Boundary>),
     /// A snapshot of the base revision, or a kept one once more, without a receipt. Not a boundary.
@@ -79,7 +78,7 @@ impl Step {
             Self::Repair(repair) => Some(&repair.boundary),
             Self::Accept { .. }
             | Self::Attempts(_)
-            | Self::InitAttempts(_)
+            | Self::FailedStarts(_)
             | Self::Checkpoint(_)
             | Self::Configure(_) => None,
         }

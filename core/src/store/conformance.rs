@@ -41,7 +41,6 @@ pub mod flawed;
 mod handoff;
 mod handoff_rows;
 mod homes;
-mod init;
 mod journal;
 mod journey;
 mod leases;
@@ -58,6 +57,7 @@ mod restore;
 mod retention;
 mod sessions;
 mod specs;
+mod starts;
 mod timers;
 mod transfer;
 
@@ -164,7 +164,7 @@ pub fn cases() -> Vec<Case> {
         lifecycle::cases(),
         operations::cases(),
         specs::cases(),
-        init::cases(),
+        starts::cases(),
         plugins::cases(),
         quotas::cases(),
         events::cases(),

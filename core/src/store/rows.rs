@@ -155,7 +155,7 @@ pub struct AgentPortable {
     /// Ended inputs whose rows retention has removed: with the rows that are there they are all seqs ever given.
     pub inputs_pruned: u64,
     /// As in `AgentRow`.
-    pub init_attempts: u32,
+    pub failed_starts: u32,
 }
 
 /// What a receiving agent has heard from one origin.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
+use godwit_core::agent::MemoryNotes;
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::input::{InputState, Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::migration::Phase;
@@ -67,6 +68,7 @@ async fn host_that_keeps(
         clock,
         peer_book: None,
         signer: Some(signer),
+        load_notes: Arc::new(MemoryNotes::default()),
         head: None,
     };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();

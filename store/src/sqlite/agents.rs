@@ -46,14 +46,14 @@ pub(super) struct Head {
     /// Whether deletes leave tombstones.
     pub(super) is_tracked: bool,
     pub(super) lifecycle: Lifecycle,
-    pub(super) init_attempts: u32,
+    pub(super) failed_starts: u32,
 }
 
 const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
            s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed, a.open_bytes, a.state_keys,
-           a.state_bytes, a.init_attempts
+           a.state_bytes, a.failed_starts
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
 
@@ -93,7 +93,7 @@ impl Head {
             is_tracked: row.get(13)?,
             cause: cause(row, 14, 15)?,
             lifecycle: lifecycle(row, 19, 20)?,
-            init_attempts: row.get(24)?,
+            failed_starts: row.get(24)?,
         })
     }
 
@@ -137,7 +137,7 @@ impl Head {
             tx.conn,
             "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
                  next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10, open_bytes = ?11,
-                 state_keys = ?12, state_bytes = ?13, init_attempts = ?14
+                 state_keys = ?12, state_bytes = ?13, failed_starts = ?14
              WHERE key = ?1",
             params![
                 self.key,
@@ -153,7 +153,7 @@ impl Head {
                 Int(self.open_bytes),
                 Int(self.state_size.0),
                 Int(self.state_size.1),
-                self.init_attempts,
+                self.failed_starts,
             ],
         )
         .map(drop)
@@ -394,7 +394,7 @@ const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
            a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
-           a.state_bytes, a.init_attempts
+           a.state_bytes, a.failed_starts
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
@@ -421,7 +421,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         state_keys: row.get::<_, Int>(22)?.0,
         state_bytes: row.get::<_, Int>(23)?.0,
         inputs_pruned: row.get::<_, Int>(20)?.0,
-        init_attempts: row.get(24)?,
+        failed_starts: row.get(24)?,
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,
     })

@@ -40,7 +40,7 @@ enum PreparedStep {
         seq: Seq,
     },
     Attempts(Vec<Attempt>),
-    InitAttempts(u32),
+    FailedStarts(u32),
     Boundary(Box<PreparedBoundary>),
     Checkpoint(PackedSnapshot),
     Configure(SpecChange),
@@ -101,7 +101,7 @@ impl PreparedStep {
         Ok(match step {
             Step::Accept { input, seq } => Self::Accept { arrival: Box::new(Arrival::new(*input)), seq },
             Step::Attempts(attempts) => Self::Attempts(attempts),
-            Step::InitAttempts(attempts) => Self::InitAttempts(attempts),
+            Step::FailedStarts(failed) => Self::FailedStarts(failed),
             Step::Checkpoint(snapshot) => {
                 Self::Checkpoint(PackedSnapshot::new(&snapshot, snapshot.state_digest())?)
             }
@@ -272,11 +272,8 @@ impl<'a> Chain<'a> {
         match step {
             PreparedStep::Accept { arrival, seq } => self.accept(tx, arrival, *seq),
             PreparedStep::Attempts(attempts) => self.attempts(tx, attempts),
-            PreparedStep::InitAttempts(_) if self.head.revision > Revision(0) => {
-                Err(conflict("init has committed: it is not tried any more").into())
-            }
-            PreparedStep::InitAttempts(attempts) => {
-                self.head.init_attempts = *attempts;
+            PreparedStep::FailedStarts(failed) => {
+                self.head.failed_starts = *failed;
                 Ok(self.head.save(tx)?)
             }
             PreparedStep::Boundary(boundary) => match boundary.boundary.receipt.kind {
@@ -423,7 +420,7 @@ impl<'a> Chain<'a> {
         append(tx, &boundary.events)?;
         plugins::flag(tx, boundary)?;
         self.head.revision = boundary.receipt.revision;
-        self.head.init_attempts = 0;
+        self.head.failed_starts = 0;
         self.head.digest = prepared.digest;
         self.head.time_ms = self.head.time_ms.max(boundary.receipt.committed_at_ms);
         Ok(())

@@ -303,6 +303,6 @@ fn portable(conn: &Connection, head: &Head) -> Fallible<Option<AgentPortable>> {
         created_at_ms: row.created_at_ms,
         next_output: head.next_output,
         inputs_pruned: row.inputs_pruned,
-        init_attempts: row.init_attempts,
+        failed_starts: row.failed_starts,
     }))
 }

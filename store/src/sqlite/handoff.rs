@@ -278,7 +278,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
         tx.conn,
         "UPDATE agent SET change = max(change, ?2), row_change = ?2, generation = ?3, revision = ?4, head = ?5,
              next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11,
-             inputs_pruned = ?12, init_attempts = ?13
+             inputs_pruned = ?12, failed_starts = ?13
          WHERE key = ?1 AND row_change < ?2",
         params![
             key,
@@ -293,7 +293,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             Int(portable.created_at_ms),
             Int(portable.next_output),
             Int(portable.inputs_pruned),
-            portable.init_attempts,
+            portable.failed_starts,
         ],
     )?;
     if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }

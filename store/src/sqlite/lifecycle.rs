@@ -50,8 +50,8 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if commit.is_generation_raised() {
         raise_generation(tx, &mut head)?;
     }
-    if commit.is_init_fresh() {
-        head.init_attempts = 0;
+    if commit.is_start_fresh() {
+        head.failed_starts = 0;
     }
     if is_moved || head.change != before {
         head.save(tx)?;
@@ -205,7 +205,7 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     free_under(tx, &head)?;
     write_lifecycle(tx, head.key, commit.next())?;
     raise_generation(tx, &mut head)?;
-    head.init_attempts = 0;
+    head.failed_starts = 0;
     execute(
         tx.conn,
         "UPDATE agent SET spec_revision = ?2, plugin = ?3, labels_sealed = ?4 WHERE key = ?1",

@@ -67,7 +67,7 @@ fn weight(unit: &Unit) -> usize {
     };
     let of_step = |step: &Step| match step {
         Step::Accept { input, .. } => input.input.payload.len(),
-        Step::Attempts(_) | Step::InitAttempts(_) | Step::Configure(_) => 0,
+        Step::Attempts(_) | Step::FailedStarts(_) | Step::Configure(_) => 0,
         Step::Checkpoint(snapshot) => snapshot.state.len(),
         Step::Boundary(boundary) => of_boundary(boundary),
         Step::Upgrade(upgrade) => of_boundary(&upgrade.boundary),

@@ -94,7 +94,7 @@ fn check_next(row: &AgentRow, change: &SpecChange) -> Fallible<()> {
 
 fn write(tx: &Tx<'_>, head: &mut Head, change: &SpecChange) -> Fallible<()> {
     write_spec(tx, head.key, head.change(), change.revision, &change.spec)?;
-    head.init_attempts = 0;
+    head.failed_starts = 0;
     execute(
         tx.conn,
         "UPDATE agent SET spec_revision = ?2, plugin = ?3 WHERE key = ?1",

@@ -13,6 +13,7 @@ use godwit::runtime::call::{AgentCall, AgentReply, Submission};
 use godwit::runtime::plugins::PluginLabel;
 use godwit::runtime::routing::Forward;
 use godwit::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
+use godwit_core::agent::MemoryNotes;
 use godwit_core::id::AgentId;
 use godwit_core::input::{Kind, Mode, Outcome, Source};
 use godwit_core::lease::LeaseProfile;
@@ -69,8 +70,16 @@ impl Inside {
             scratch: None,
         };
         let loader = Arc::new(engine);
-        let parts =
-            Parts { store: store.clone(), loader, mesh, clock, peer_book: None, signer: None, head: None };
+        let parts = Parts {
+            store: store.clone(),
+            loader,
+            mesh,
+            clock,
+            peer_book: None,
+            signer: None,
+            load_notes: Arc::new(MemoryNotes::default()),
+            head: None,
+        };
         Ok(Self { runtime: Runtime::start(config, parts, &door).await?, store })
     }
 

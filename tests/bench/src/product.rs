@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use godwit_core::agent::prover::Prover;
-use godwit_core::agent::{AgentEnv, Answer, Grant, GuestPool, Handle, spawn};
+use godwit_core::agent::{AgentEnv, Answer, Grant, GuestPool, Handle, MemoryNotes, spawn};
 use godwit_core::digest::Digest;
 use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
@@ -135,6 +135,7 @@ impl Product {
             pool: GuestPool::start(GUEST_THREADS),
             queries: Arc::default(),
             spares: Arc::new(Semaphore::new(1)),
+            load_notes: Arc::new(MemoryNotes::default()),
             clock,
             host: host(),
             notify: Arc::new(drop),

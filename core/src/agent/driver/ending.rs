@@ -17,7 +17,6 @@ impl Driver {
         self.loaded = None;
         let stored: Vec<StoredInput> = match origin {
             Origin::Init => {
-                self.take_back_init().await;
                 self.control.tell(&Interrupted::PutBack);
                 self.pause_longer();
                 return Ok(());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::agent::GuestPool;
+use crate::agent::{GuestPool, MemoryNotes};
 use crate::guest::GuestLoader;
 use crate::id::{FencingToken, HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
@@ -19,16 +19,17 @@ use crate::testing::{ScriptedLoader, script_plugin};
 use crate::time::{Clock, SystemClock};
 
 mod flight;
-mod init;
 mod journal;
 mod query;
 mod quotas;
 mod recover;
+mod start;
 
 struct World {
     env: AgentEnv,
-    /// Also in `env`.
+    /// Also in `env`, as are the notes.
     memory: MemoryStore,
+    load_notes: Arc<MemoryNotes>,
     loader: Arc<ScriptedLoader>,
     tasks: TaskGroup,
     agent: AgentId,
@@ -77,6 +78,7 @@ async fn world_within(durability: Durability, quotas: Quotas) -> World {
     let incarnation = join(store.as_ref()).await;
     let notices = Arc::new(Mutex::new(Vec::new()));
     let told = notices.clone();
+    let load_notes = Arc::new(MemoryNotes::default());
     let env = AgentEnv {
         store,
         loader: loader.clone(),
@@ -85,12 +87,24 @@ async fn world_within(durability: Durability, quotas: Quotas) -> World {
         spares: Arc::new(Semaphore::new(1)),
         clock,
         host: host(),
+        load_notes: load_notes.clone(),
         notify: Arc::new(move |notice| told.lock().unwrap().push(notice)),
         park_after: Duration::from_secs(60),
     };
     let session = SessionLease::unlimited();
     let ids = std::cell::Cell::new(0);
-    World { env, memory, loader, tasks: TaskGroup::default(), agent, incarnation, session, notices, ids }
+    World {
+        env,
+        memory,
+        load_notes,
+        loader,
+        tasks: TaskGroup::default(),
+        agent,
+        incarnation,
+        session,
+        notices,
+        ids,
+    }
 }
 
 impl World {

@@ -95,9 +95,6 @@ impl Driver {
             }
         };
         let Some((origin, attempt, error)) = failed else {
-            if is_init && settled.is_ok() {
-                self.after_init().await;
-            }
             return settled;
         };
         if settled.is_err() || self.loaded.is_none() {
@@ -153,7 +150,8 @@ impl Driver {
         let Some(loaded) = &self.loaded else { return Ok(None) };
         let mut picked = Picked::nothing(loaded.chain());
         if loaded.head.revision == Revision(0) {
-            return self.pick_init(picked).await;
+            let failed = loaded.failed_starts;
+            return Ok(Some(self.pick_init(picked, failed).await));
         }
         while picked.len() < CHAIN_TURNS_MAX {
             let Some(next) = self.inbox.next(self.lease.incarnation) else { break };

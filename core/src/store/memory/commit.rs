@@ -130,11 +130,8 @@ impl Tables {
         match step {
             Step::Accept { input, seq } => accept_in_unit(rows, *input, seq, owner.incarnation, &quotas),
             Step::Attempts(attempts) => Ok(write_attempts(rows, &attempts)?),
-            Step::InitAttempts(_) if rows.portable().revision > Revision(0) => {
-                Err(conflict("init has committed: it is not tried any more").into())
-            }
-            Step::InitAttempts(attempts) => {
-                rows.update(|portable| portable.init_attempts = attempts);
+            Step::FailedStarts(failed) => {
+                rows.update(|portable| portable.failed_starts = failed);
                 Ok(())
             }
             Step::Checkpoint(snapshot) => Ok(write_checkpoint(rows, snapshot)?),
@@ -534,7 +531,7 @@ pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u
     }
     rows.update(|portable| {
         portable.revision = receipt.revision;
-        portable.init_attempts = 0;
+        portable.failed_starts = 0;
         portable.head = receipt.digest();
         portable.time_ms = portable.time_ms.max(receipt.committed_at_ms);
     });

@@ -59,8 +59,8 @@ impl Tables {
                     portable.revision = Revision(0);
                     portable.head = Digest::ZERO;
                 }
-                if commit.is_init_fresh() {
-                    portable.init_attempts = 0;
+                if commit.is_start_fresh() {
+                    portable.failed_starts = 0;
                 }
             });
         }
@@ -164,7 +164,7 @@ impl Tables {
             portable.generation = portable.generation.next();
             portable.revision = Revision(0);
             portable.head = Digest::ZERO;
-            portable.init_attempts = 0;
+            portable.failed_starts = 0;
             portable.spec_revision = revision;
             portable.labels = new.labels;
         });

@@ -134,7 +134,7 @@ impl AgentRows {
                 created_at_ms: 0,
                 next_output: 1,
                 inputs_pruned: 0,
-                init_attempts: 0,
+                failed_starts: 0,
             },
             specs: BTreeMap::new(),
             inputs: BTreeMap::new(),

@@ -101,6 +101,6 @@ fn write(rows: &mut AgentRows, change: SpecChange) {
     rows.put(Row::Spec { revision, spec });
     rows.update(|portable| {
         portable.spec_revision = revision;
-        portable.init_attempts = 0;
+        portable.failed_starts = 0;
     });
 }

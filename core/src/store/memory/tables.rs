@@ -336,7 +336,7 @@ impl Tables {
             state_bytes: rows.state_size().1,
             waking_inputs: rows.waking_inputs(),
             inputs_pruned: portable.inputs_pruned,
-            init_attempts: portable.init_attempts,
+            failed_starts: portable.failed_starts,
             time_ms: portable.time_ms,
             created_at_ms: portable.created_at_ms,
             change: rows.change(),

@@ -69,8 +69,8 @@ CREATE TABLE agent (
     time_ms         INTEGER NOT NULL,
     -- Ended inputs whose rows retention has removed.
     inputs_pruned   INTEGER NOT NULL DEFAULT 0 CHECK (inputs_pruned >= 0),
-    -- Starts of init since the agent last began anew; 0 after the first boundary.
-    init_attempts   INTEGER NOT NULL DEFAULT 0 CHECK (init_attempts >= 0),
+    -- Starts that have failed in a row: the process died in them, or init gave an error.
+    failed_starts   INTEGER NOT NULL DEFAULT 0 CHECK (failed_starts >= 0),
     -- The last change number given, and the one of this row.
     change          INTEGER NOT NULL,
     row_change      INTEGER NOT NULL CHECK (row_change <= change),

@@ -40,6 +40,8 @@ pub(crate) enum Job {
     Create,
     /// Creates agents that break.
     Break,
+    /// Creates agents that fail to begin, twice.
+    Stumble,
     /// Checkpoints a counter.
     Checkpoint,
     /// Uses the lifecycle verbs between additions.
@@ -126,6 +128,7 @@ impl Worker {
                 Job::Tick => self.tick().await,
                 Job::Create => self.create().await?,
                 Job::Break => self.make_broken().await?,
+                Job::Stumble => self.stumble().await?,
                 Job::Checkpoint => self.checkpoint("counter-0").await?,
                 Job::Verbs => self.verbs().await?,
                 Job::Interrupt => self.interrupt().await?,
@@ -243,6 +246,15 @@ impl Worker {
         self.call(Method::PUT, &format!("/v1/agents/{agent}"), Some(spec), &[]).await?;
         self.scene.facts().created.insert(agent.clone());
         self.submit(&agent, "echo x".into(), How::Send).await;
+        Ok(())
+    }
+
+    async fn stumble(&mut self) -> Result<()> {
+        let agent = format!("hostile-made-{}-{}", self.number, self.index);
+        let spec = json!({ "plugin": "hostile", "config": { "behave": "retry 2" } });
+        self.call(Method::PUT, &format!("/v1/agents/{agent}"), Some(spec), &[]).await?;
+        self.scene.facts().created.insert(agent.clone());
+        self.submit(&agent, "echo x".into(), How::Ask).await;
         Ok(())
     }
 

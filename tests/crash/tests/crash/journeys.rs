@@ -3,7 +3,7 @@
 use crate::jobs::Job;
 use crate::jobs::Job::{
     BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Large, Pay, Peers,
-    Relay, Request, Tick, Upload, Verbs,
+    Relay, Request, Stumble, Tick, Upload, Verbs,
 };
 
 /// How a run reaches its failpoint.
@@ -23,6 +23,8 @@ pub(crate) enum Way {
     FirstStart,
     /// The host is killed at work, and dies in the start after it.
     Restart,
+    /// The host dies while it loads an agent, and again in the life after that.
+    Reload,
     /// The host is told to end, and dies on the way.
     End,
     /// Another host on the same file is killed; this one dies when it takes over.
@@ -56,7 +58,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("checkpoint.", Way::Work(&[Checkpoint, Crowd, Pay]), 10),
     ("head.", Way::Restart, 1),
     ("import.", Way::Import, 1),
-    ("init.", Way::Work(&[Create, Count]), 5),
+    ("init.", Way::Work(&[Stumble, Count]), 5),
     ("input.", Way::Work(TURNS), 20),
     ("input.after-attempt", Way::Work(&[Fail, Fail, Count]), 3),
     ("input.after-redrive", Way::Work(&[Fail, Fail, Count]), 3),
@@ -67,6 +69,8 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("lifecycle.after-commit", Way::Work(&[Verbs, Count]), 10),
     ("lifecycle.before-commit", Way::Work(&[Verbs, Count]), 10),
     ("lifecycle.before-interrupted", Way::Work(&[Interrupt, Count]), 1),
+    ("load.", Way::Reload, 1),
+    ("load.after-noted", Way::Work(TURNS), 5),
     ("migration.", Way::Move(Stores::Either), 1),
     ("migration.source.after-handing-off", Way::Move(Stores::Separate), 1),
     ("migration.source.after-moved", Way::Move(Stores::Separate), 1),

@@ -1,5 +1,5 @@
 //! What ends the process whenever it runs, across restarts: an input is given up after its attempts, and the next one runs; an
-//! agent whose `init` does it is broken after its attempts, and the others run.
+//! agent whose start does it (instance, restore, replay, `init`) is broken after its attempts, and the others run.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,6 +8,8 @@ use anyhow::{Context, Result, ensure};
 use godwit_support::cluster::Folder;
 use godwit_support::host::Host;
 use godwit_support::load::{How, Order};
+use reqwest::Method;
+use serde_json::json;
 
 use crate::jobs::{self, Job};
 use crate::runs::{begin, conclude};
@@ -84,25 +86,28 @@ async fn a_poison_input_is_given_up_and_the_next_one_runs() -> Result<()> {
     Ok(())
 }
 
-/// The agent whose `init` is the poison.
+/// The agent whose start is the poison.
 const DOOMED: &str = "counter-9";
-const DOOM: (&str, &str) = ("GODWIT_POISON", DOOMED);
 
-/// Starts the host as often as it dies, until it says that the agent is broken. Answers how often it died.
-async fn outlive_doomed(host: &mut Host) -> Result<usize> {
+fn doomed(index: u64, payload: &str, how: How) -> Order {
+    let (key, payload) = (format!("doomed-{index}"), payload.to_owned());
+    Order { client: 100, index, agent: DOOMED.to_owned(), key, payload, how }
+}
+
+/// Starts the host as often as it dies, until it says that the agent is broken. Answers how often it died, and of what the
+/// agent is broken.
+async fn outlive_doomed(host: &mut Host, doom: &[(&str, &str)]) -> Result<(usize, String)> {
     let began = Instant::now();
     let mut deaths = 0;
     loop {
-        ensure!(deaths <= DEATHS_MAX, "an init killed the host {deaths} times");
-        if begin(host, &[DOOM]).await? {
+        ensure!(deaths <= DEATHS_MAX, "a start of {DOOMED} killed the host {deaths} times");
+        if begin(host, doom).await? {
             loop {
                 ensure!(began.elapsed() < SOON, "{DOOMED} neither begins nor is given up");
                 // While the host dies there is no answer.
                 let view = host.client().get(&format!("/v1/agents/{DOOMED}")).await.unwrap_or_default();
                 if view["state"] == "broken" {
-                    let why = view["broken"].to_string();
-                    ensure!(why.contains("init") && why.contains("3 attempts are used up"), "{view}");
-                    return Ok(deaths);
+                    return Ok((deaths, view["broken"].to_string()));
                 }
                 if !host.is_running() {
                     break;
@@ -117,25 +122,26 @@ async fn outlive_doomed(host: &mut Host) -> Result<usize> {
 async fn an_init_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
     let (template, folder) = (Template::make().await?, Folder::new()?);
     let mut host = template.host(folder.path(), "a", &[])?;
-    ensure!(begin(&mut host, &[DOOM]).await?, "the host died before there was any poison");
+    let doom = [("GODWIT_POISON", "init counter-9")];
+    ensure!(begin(&mut host, &doom).await?, "the host died before there was any poison");
     let scene = Arc::new(Scene::new(vec![host.client()], 0));
     let neighbours = jobs::start(&scene, &[Job::Count, Job::Crowd, Job::Pay]);
     scene.progress(10).await?;
     // The answers may die with the host.
     let door = host.client();
-    let doomed = tokio::spawn({
+    let sending = tokio::spawn({
         let (scene, doors) = (scene.clone(), scene.doors.clone());
         async move {
             door.create(DOOMED, "counter").await?;
-            let (key, payload, agent) = ("doomed-1".into(), "add 7".into(), DOOMED.to_owned());
-            let order = Order { client: 100, index: 1, agent, key, payload, how: How::Send };
-            scene.journal.record(order.carry_out(&doors, true).await);
+            scene.journal.record(doomed(1, "add 7", How::Send).carry_out(&doors, true).await);
             anyhow::Ok(())
         }
     });
     host.died(SOON).await.context("the poison harms nobody")?;
-    let deaths = 1 + outlive_doomed(&mut host).await?;
-    doomed.await??;
+    let (deaths, why) = outlive_doomed(&mut host, &doom).await?;
+    ensure!(why.contains("init") && why.contains("3 attempts are used up"), "{why}");
+    let deaths = 1 + deaths;
+    sending.await??;
     scene.progress(10).await?;
     ensure!(host.is_running(), "the host has died once more");
     // The same host, with what killed it gone: an operator's word lets the agent begin.
@@ -150,4 +156,70 @@ async fn an_init_that_kills_the_host_is_given_up_and_the_others_run() -> Result<
     ensure!(deaths == 3, "the rule is three attempts, it were {deaths}");
     ensure!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
     Ok(())
+}
+
+/// An agent that has run for a while can't be started any more: each try ends the process.
+async fn a_start_is_given_up(step: &str, policy: &str) -> Result<()> {
+    let (template, folder) = (Template::make().await?, Folder::new()?);
+    let mut host = template.host(folder.path(), "a", &[])?;
+    ensure!(begin(&mut host, &[]).await?, "the host died before there was any poison");
+    let scene = Arc::new(Scene::new(vec![host.client()], 0));
+    host.client().create_with(DOOMED, json!({ "plugin": "counter", "policy": policy })).await?;
+    for index in [1, 2] {
+        scene.journal.record(doomed(index, "add 5", How::Ask).carry_out(&scene.doors, true).await);
+    }
+    // Not in order, so that the journal's turns have no snapshot behind them.
+    host.kill().await?;
+    let poison = format!("{step} {DOOMED}");
+    let doom = [("GODWIT_POISON", poison.as_str())];
+    ensure!(begin(&mut host, &doom).await?, "the host died, and nobody needs {DOOMED}");
+    let neighbours = jobs::start(&scene, &[Job::Count, Job::Crowd, Job::Pay]);
+    scene.progress(10).await?;
+    let sending = tokio::spawn({
+        let scene = scene.clone();
+        async move {
+            scene.journal.record(doomed(3, "add 7", How::Send).carry_out(&scene.doors, true).await);
+        }
+    });
+    host.died(SOON).await.context("the poison harms nobody")?;
+    let (deaths, why) = outlive_doomed(&mut host, &doom).await?;
+    ensure!(why.contains("restore") && why.contains("died 3 times while it loaded"), "{why}");
+    let deaths = 1 + deaths;
+    sending.await?;
+    scene.progress(10).await?;
+    // A restart that nothing has killed finds it given up as well.
+    host.terminate().await?;
+    ensure!(begin(&mut host, &doom).await?, "the next start dies of {DOOMED}");
+    scene.progress(10).await?;
+    ensure!(host.is_running(), "the host has died once more");
+    // What killed it is gone: an operator's word lets the agent run, and take another plugin.
+    host.terminate().await?;
+    ensure!(begin(&mut host, &[]).await?, "it dies without the poison");
+    host.client().verb(DOOMED, "recover").await?;
+    let upgrade = Some(json!({ "plugin": "other" }));
+    let upgraded = host.client().call(Method::POST, &format!("/v1/agents/{DOOMED}/upgrade"), upgrade).await?;
+    ensure!(upgraded.status == 200, "{}", upgraded.body);
+    scene.progress(10).await?;
+    jobs::finish(&scene, neighbours).await?;
+    ensure!(host.client().reply(DOOMED, "get").await? == "17", "what waited for the agent was lost");
+    let outcome = conclude(&scene, vec![], &[&host]).await?;
+    println!("a {step} killed the host {deaths} times; {} acknowledged", outcome.acknowledged);
+    ensure!(deaths == 3, "the rule is three attempts, it were {deaths}");
+    ensure!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
+    a_start_is_given_up("restore", "snapshot").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
+    a_start_is_given_up("replay", "journal").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
+    a_start_is_given_up("instantiate", "auto").await
 }

@@ -67,6 +67,7 @@ impl Cell {
             }
             Way::End => self.at_work(template.host(folder.path(), "a", always)?, BUSY, &armed, true).await,
             Way::Restart => self.restart(template.host(folder.path(), "a", always)?, &armed).await,
+            Way::Reload => self.reload(template.host(folder.path(), "a", always)?, &armed).await,
             Way::Recover => self.recover(template.host(folder.path(), "a", always)?, &armed).await,
             Way::FirstStart => self.first_start(newcomer(folder.path())?, &armed).await,
             Way::TakeOver => pairs::take_over(self, template, &folder, &armed).await,
@@ -113,6 +114,30 @@ impl Cell {
         scene.progress(AFTERWARDS * 3).await?;
         host.kill().await?;
         host.dies_at_start(armed).await.with_context(|| format!("{} was not reached", self.failpoint))?;
+        let recovery = start(&mut host, &[]).await?;
+        scene.progress(AFTERWARDS).await?;
+        jobs::finish(&scene, clients).await?;
+        conclude(&scene, vec![recovery], &[&host]).await
+    }
+
+    /// The host dies while it loads an agent that has state, which makes that one a suspect, and again in the life after that.
+    async fn reload(&self, mut host: Host, armed: &[(&str, &str)]) -> Result<Outcome> {
+        start(&mut host, &[]).await?;
+        let scene = Arc::new(Scene::new(vec![host.client()], self.seed));
+        let clients = jobs::start(&scene, BUSY);
+        for agent in ["counter-0", "ledger-0", "ledger-1", "ledger-2", "relay-0", "sink"] {
+            let asked = host.client().ask(agent, question(agent), None).await;
+            ensure!(asked.answer().is_some(), "{agent} has no state: {asked:?}");
+        }
+        scene.progress(AFTERWARDS).await?;
+        host.kill().await?;
+        let loading = format!("load.after-noted=abort:{}", 1 + self.seed % 4);
+        if begin(&mut host, &[("GODWIT_FAILPOINTS", &loading)]).await? {
+            host.died(SOON).await.context("nobody was loaded")?;
+        }
+        if begin(&mut host, armed).await? {
+            host.died(SOON).await.with_context(|| format!("{} was not reached", self.failpoint))?;
+        }
         let recovery = start(&mut host, &[]).await?;
         scene.progress(AFTERWARDS).await?;
         jobs::finish(&scene, clients).await?;

@@ -10,7 +10,7 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
             "fence::a_stale_token_changes_nothing",
             "fence::another_incarnation_changes_nothing",
             "fence::a_taken_agent_refuses_the_former_owner",
-            "init::attempts_are_counted_under_the_fence",
+            "starts::failed_starts_are_counted_under_the_fence",
             "timers::only_the_owner_fires",
             "operations::only_the_owner_begins_and_ends",
             "random::random_sequences_equal_the_model",
