@@ -617,7 +617,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Conflict` when a living agent, or a tombstone with a token at or above the granted one or a higher generation, has
-    /// the id; when the copy's agent row is missing or of another generation or revision; when it was prepared otherwise.
+    /// the id; when the copy's agent row is missing or of another generation or revision; when it was prepared otherwise. `NoPlugin`.
     async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError>;
 
     /// Step 3 at the source, **the commit point**: `HandingOff` to `Moved`. Appends `HomeMoved`.

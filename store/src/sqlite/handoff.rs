@@ -22,7 +22,7 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, journal, operations, outbox, retention, snapshots, state, timers};
+use super::{boundary, inputs, journal, operations, outbox, plugins, retention, snapshots, state, timers};
 
 // --- the source's side
 
@@ -440,9 +440,20 @@ pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest, rows: &[Arriving]) 
         delete(tx, replaced.key)?;
     }
     settle_copy(tx, copy.key)?;
+    check_plugin(tx, copy.key)?;
     let home = Home::Prepared { migration: *migration, source: *source, token: *token, before };
     set_standing(tx, copy.key, &home, *token, None, &GrantCause::Acquired)?;
     settle_tracking(tx, agent)
+}
+
+/// A plugin that was here when the copy was announced may have been removed since: nothing pins it for a copy.
+fn check_plugin(tx: &Tx<'_>, key: i64) -> Fallible<()> {
+    let sql = "SELECT plugin FROM spec WHERE agent = ?1
+               AND revision = (SELECT spec_revision FROM agent WHERE key = ?1)";
+    match first(tx.conn, sql, params![key], |row| Ok(Digest(row.get(0)?)))? {
+        Some(plugin) if !plugins::is_stored(tx.conn, plugin)? => Err(StoreError::NoPlugin { plugin }.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a repeated `prepare` finds its work done.

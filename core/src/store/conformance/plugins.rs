@@ -12,6 +12,7 @@ use crate::receipt::BoundaryKind;
 use crate::spec::SpecChange;
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{Turn, World, done, id, is_conflict, new_agent, plugin, put_plugin};
+use crate::store::conformance::journey::Journey;
 use crate::store::{Pin, Sharing, Step, StoreError, Upgrade};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -24,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_plugin_stays_while_something_of_it_is_kept),
         Case::of(a_turn_to_be_run_again_keeps_its_plugin),
         Case::of(an_input_that_killed_its_host_is_counted_for_the_plugin),
+        Case::of(a_copy_whose_plugin_was_removed_is_not_bound),
         Case::of(a_removed_plugin_is_gone),
     ]
 }
@@ -178,6 +180,20 @@ async fn an_input_that_killed_its_host_is_counted_for_the_plugin(world: World) {
     assert_eq!(counted().await[1].1, 1, "loading it again forgets nothing");
     let image = store.image(&id("agent"), None).await.unwrap().unwrap();
     assert_eq!(image.plugin.map(|info| info.killed_hosts), Some(1));
+}
+
+async fn a_copy_whose_plugin_was_removed_is_not_bound(world: World) {
+    let journey = Journey::furnished(&world).await;
+    let begun = journey.begin().await;
+    let request = journey.request(begun.granted, 0).await;
+    let (store, plugin) = (&journey.to.store, plugin("plain").0.digest);
+    assert_eq!(store.remove_plugin(plugin).await, Ok(true), "nothing here needs it yet");
+    assert_eq!(store.prepare(request.clone()).await, Err(StoreError::NoPlugin { plugin }));
+    assert_eq!(store.agent(journey.agent()).await, Ok(None));
+    put_plugin(store, "plain").await;
+    assert_eq!(store.prepare(request).await, Ok(()));
+    let pinned = Err(StoreError::Pinned { agent: journey.agent().clone(), pin: Pin::Spec });
+    assert_eq!(store.remove_plugin(plugin).await, pinned);
 }
 
 async fn a_removed_plugin_is_gone(world: World) {

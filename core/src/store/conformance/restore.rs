@@ -10,7 +10,7 @@ use crate::migration::{Failure, Phase, Role};
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
-    Site, TTL, Turn, World, host, id, is_conflict, is_fenced, migration,
+    Site, TTL, Turn, World, host, id, is_conflict, is_fenced, migration, put_plugin,
 };
 use crate::store::conformance::migrations::record;
 use crate::store::{
@@ -156,6 +156,7 @@ async fn a_restore_ends_every_handoff_and_copy(world: World) {
 
 async fn a_prepared_agent_stays_prepared_and_suspended(world: World) {
     let (source, target) = (world.site("a").await, world.site("b").await);
+    put_plugin(&target.store, "plain").await;
     let desk = source.own("x").await;
     desk.turn(Turn::of(BoundaryKind::Init).snapshot("s")).await;
     let row = desk.row().await;

@@ -14,6 +14,7 @@ use crate::receipt::{BoundaryKind, Checkpoint, ReceiptCheckpoint};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     ALL, Desk, Turn, World, host, id, is_conflict, is_not_home, keyed, message, migration, picture,
+    put_plugin,
 };
 use crate::store::conformance::migrations::record;
 use crate::store::{
@@ -224,6 +225,7 @@ async fn nothing_goes_while_a_migration_is_open(world: World) {
 
 async fn the_count_of_what_went_moves_with_the_agent(world: World) {
     let (source, target) = (world.site("a").await, world.site("b").await);
+    put_plugin(&target.store, "plain").await;
     let desk = source.own("x").await;
     let input = desk.accept("one").await;
     end(&desk, &input).await;
@@ -338,6 +340,7 @@ async fn a_checkpoint_that_does_not_fit_changes_nothing(world: World) {
 
 async fn checkpoints_move_with_the_agent(world: World) {
     let (source, target) = (world.site("a").await, world.site("b").await);
+    put_plugin(&target.store, "plain").await;
     let desk = source.own("x").await;
     five_turns(&desk).await;
     let signed = checkpoint(&desk, 3).await;

@@ -150,6 +150,9 @@ impl Tables {
                 format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
             return Err(conflict(what));
         }
+        if let Some(plugin) = copy.spec().map(|spec| spec.plugin).filter(|plugin| !self.has_plugin(*plugin)) {
+            return Err(StoreError::NoPlugin { plugin });
+        }
         copy.standing.home = Home::Prepared { migration, source, token, before };
         copy.standing.token = token;
         self.copies.remove(&migration);
