@@ -180,10 +180,7 @@ where
     T: Send + 'static,
 {
     /// A job and where its answer comes.
-    pub(super) fn boxed(
-        body: F,
-        has_steps: bool,
-    ) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
+    pub(super) fn boxed(body: F, has_steps: bool) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
         let work = Self { body, has_steps, bytes: 0, result: None, caller };
         (Box::new(work), answer)
@@ -197,8 +194,7 @@ where
 {
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
         let body = &mut self.body;
-        let result =
-            if self.has_steps { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
+        let result = if self.has_steps { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
         self.result = match result {
             Ok(value) => Some(Ok(value)),
             Err(Fail::Store(error)) => Some(Err(error)),
