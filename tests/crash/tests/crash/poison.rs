@@ -2,7 +2,7 @@
 //! agent whose start does it (instance, restore, replay, `init`) is broken after its attempts, and the others run.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use godwit_support::cluster::Folder;
@@ -94,25 +94,31 @@ fn doomed(index: u64, payload: &str, how: How) -> Order {
     Order { client: 100, index, agent: DOOMED.to_owned(), key, payload, how }
 }
 
+/// Waits until the host says that the agent is broken, and of what; `None` when it dies first.
+async fn given_up(host: &mut Host) -> Result<Option<String>> {
+    let began = Instant::now();
+    while host.is_running() {
+        ensure!(began.elapsed() < SOON, "{DOOMED} neither begins nor is given up");
+        // While the host dies there is no answer.
+        let view = host.client().get(&format!("/v1/agents/{DOOMED}")).await.unwrap_or_default();
+        if view["state"] == "broken" {
+            return Ok(Some(view["broken"].to_string()));
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(None)
+}
+
 /// Starts the host as often as it dies, until it says that the agent is broken. Answers how often it died, and of what the
 /// agent is broken.
 async fn outlive_doomed(host: &mut Host, doom: &[(&str, &str)]) -> Result<(usize, String)> {
-    let began = Instant::now();
     let mut deaths = 0;
     loop {
         ensure!(deaths <= DEATHS_MAX, "a start of {DOOMED} killed the host {deaths} times");
-        if begin(host, doom).await? {
-            loop {
-                ensure!(began.elapsed() < SOON, "{DOOMED} neither begins nor is given up");
-                // While the host dies there is no answer.
-                let view = host.client().get(&format!("/v1/agents/{DOOMED}")).await.unwrap_or_default();
-                if view["state"] == "broken" {
-                    return Ok((deaths, view["broken"].to_string()));
-                }
-                if !host.is_running() {
-                    break;
-                }
-            }
+        if begin(host, doom).await?
+            && let Some(why) = given_up(host).await?
+        {
+            return Ok((deaths, why));
         }
         deaths += 1;
     }
@@ -222,4 +228,65 @@ async fn a_replay_that_kills_the_host_is_given_up_and_the_others_run() -> Result
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_that_kills_the_host_is_given_up_and_the_others_run() -> Result<()> {
     a_start_is_given_up("instantiate", "auto").await
+}
+
+/// On one file each host takes the agent over from the one that has died of it: the deaths of both count, though each host
+/// knows of its own only, and does not own the agent when it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_kills_one_host_after_the_other_is_given_up() -> Result<()> {
+    let (template, folder) = (Template::make().await?, Folder::new()?);
+    let (mut a, mut b) = template.sharers(folder.path(), &[("GODWIT_LEASE_PROFILE", "fast")])?;
+    ensure!(begin(&mut a, &[]).await?, "the host died before there was any poison");
+    let scene = Arc::new(Scene::new(vec![a.client()], 0));
+    a.client().create(DOOMED, "counter").await?;
+    scene.journal.record(doomed(1, "add 5", How::Ask).carry_out(&scene.doors, true).await);
+    a.terminate().await?;
+    let doom = [("GODWIT_POISON", "restore counter-9")];
+    for host in [&mut a, &mut b] {
+        ensure!(begin(host, &doom).await?, "the host died, and nobody needs {DOOMED}");
+    }
+    let sending = tokio::spawn({
+        let scene = scene.clone();
+        async move {
+            scene.journal.record(doomed(2, "add 7", How::Send).carry_out(&scene.doors, true).await);
+        }
+    });
+    // Either may find the input first.
+    let began = Instant::now();
+    while a.is_running() && b.is_running() {
+        ensure!(began.elapsed() < SOON, "the poison harms nobody");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let (mut mortal, mut other) = if b.is_running() { (&mut a, &mut b) } else { (&mut b, &mut a) };
+    // One comes back when the other has died, and waits until that one's lease has run out.
+    let mut deaths = 0;
+    loop {
+        if let Some(why) = given_up(mortal).await? {
+            ensure!(why.contains("died 3 times while it loaded"), "{why}");
+            break;
+        }
+        deaths += 1;
+        ensure!(deaths <= DEATHS_MAX, "a start of {DOOMED} killed the hosts {deaths} times");
+        if !other.is_running() {
+            begin(other, &doom).await?;
+        }
+        std::mem::swap(&mut mortal, &mut other);
+    }
+    // The first acceptance may have died with its host.
+    for host in [&mut a, &mut b] {
+        drop(host.terminate().await);
+        ensure!(begin(host, &[]).await?, "it dies without the poison");
+    }
+    sending.await?;
+    a.client().verb(DOOMED, "recover").await?;
+    ensure!(a.client().reply(DOOMED, "get").await? == "12", "what waited for the agent was lost");
+    println!("a restore killed two hosts {deaths} times");
+    // The first death of each is known to nobody else.
+    ensure!(
+        deaths == 4,
+        "they should die twice each, it were {deaths} deaths:\n{}\n{}",
+        a.log_text(),
+        b.log_text()
+    );
+    Ok(())
 }
