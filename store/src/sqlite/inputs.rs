@@ -232,7 +232,14 @@ pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
 
 /// Whether an input is here already; otherwise, whether there is room for it.
 pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
-    let conn = tx.conn;
+    match known(tx.conn, head, arrival)? {
+        Ok(None) => room(tx, head),
+        told => Ok(told),
+    }
+}
+
+/// Whether an input is here already.
+fn known(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     let known = match &arrival.new.idempotency_key {
         Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
         None => None,
@@ -250,6 +257,11 @@ pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
         }
         return Err(conflict(format!("input {id} has another body")));
     }
+    Ok(Ok(None))
+}
+
+/// Whether there is room for one more input.
+pub(super) fn room(tx: &Tx<'_>, head: &Head) -> Fallible<Door> {
     if !head.lifecycle.accepts() {
         return Ok(Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
     }
@@ -260,7 +272,7 @@ pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
     }
     match quotas.store_bytes_max {
         // What was accepted must find room for its turns.
-        Some(max) if used_bytes(conn)? > max / 16 * 15 => Ok(Err(StoreError::Full.into())),
+        Some(max) if used_bytes(tx.conn)? > max / 16 * 15 => Ok(Err(StoreError::Full.into())),
         _ => Ok(Ok(None)),
     }
 }

@@ -91,6 +91,22 @@ impl Tx<'_> {
         nanos(self.env.clock.boot())
     }
 
+    /// Whether the group runs without savepoints: what fails rarely may be found out by failing.
+    pub(super) fn is_first_try(&self) -> bool {
+        !self.has_savepoints
+    }
+
+    /// What writing a row gave that should be unique, and that was not looked for in a first try.
+    pub(super) fn unique<T>(&self, written: Fallible<T>) -> Fallible<T> {
+        if let Err(Fail::Engine(error)) = &written
+            && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
+            && self.is_first_try()
+        {
+            self.must_redo.set(true);
+        }
+        written
+    }
+
     /// Runs `work`, a step, so that its failure undoes what it wrote and nothing else. After an engine error that may
     /// have hurt the transaction nothing is undone: the writer finds out what is left of it.
     pub(super) fn nested<T, E>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<Result<T, E>, Fail>

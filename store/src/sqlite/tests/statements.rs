@@ -21,7 +21,7 @@ fn note(event: TraceEvent<'_>) {
 }
 
 #[tokio::test]
-async fn an_ask_is_six_statements_beside_its_transaction() {
+async fn an_ask_is_five_statements_beside_its_transaction() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let place = Place::new();
     let store = place.open(SqliteMode::Exclusive);
@@ -38,8 +38,6 @@ async fn an_ask_is_six_statements_beside_its_transaction() {
         "BEGIN IMMEDIATE",
         // The fence: who owns the agent, where its history ends, and its counters.
         "SELECT a.key, a.home,",
-        // Whether the input is here already.
-        "SELECT i.seq",
         // Accepted and ended at once.
         "INSERT INTO input ",
         "INSERT INTO snapshot ",
