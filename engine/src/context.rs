@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use godwit_core::agent::pool::is_replaceable;
 use godwit_core::guest::{Answers, GuestRequest, Interrupt, StateRead, TurnContext};
 use godwit_core::id::AgentId;
 use godwit_core::lease::LeaseGuard;
@@ -125,7 +126,10 @@ impl GuestContext {
             Phase::Init | Phase::Handle | Phase::Snapshot | Phase::Query => true,
             Phase::Start | Phase::Restore => false,
         };
-        self.call.priority.lower(may_idle);
+        // A thread that others need afterwards keeps its priority: only calls that are quick as a rule run there.
+        if is_replaceable() {
+            self.call.priority.lower(may_idle);
+        }
     }
 
     /// Whether the call may go on: asked at each tick.

@@ -6,7 +6,8 @@
 //! ```
 //! It commits here only when no other job waits and nothing of the agent is on its way.
 //!
-//! Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs.
+//! Everything in one job means two hand-overs between threads for all of it, which is most of what a small turn costs; one,
+//! where a lone burst of an agent whose turns are quick stays on its driver's thread.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,6 +27,8 @@ use crate::store::{Owner, UnitOutcome};
 /// After this long a burst takes no further turn, so that others get the thread; nor does it commit there: a long call
 /// lowers the thread's priority, and nobody else's write may wait for such a thread.
 const TIME_MAX: Duration = Duration::from_millis(5);
+/// A burst of an agent whose last one was over so soon may run on the thread of its driver.
+const QUICK_MAX: Duration = Duration::from_millis(1);
 
 /// Turns on their way through a guest thread.
 pub(crate) struct Burst {
@@ -37,6 +40,8 @@ pub(crate) struct Burst {
     pub(crate) failed: Option<(Origin, u32, GuestError)>,
     /// The chain's commit, if it was done here.
     pub(crate) outcome: Option<UnitOutcome>,
+    /// Whether its turns were quick.
+    pub(crate) is_quick: bool,
     /// Told which turn may be interrupted.
     control: Control,
     /// Whether its commit may be done here.
@@ -51,7 +56,7 @@ impl Burst {
         control: Control,
         is_lone: bool,
     ) -> Self {
-        Self { loaded, chain, turns, failed: None, outcome: None, control, is_lone }
+        Self { loaded, chain, turns, failed: None, outcome: None, is_quick: false, control, is_lone }
     }
 
     /// Runs turns until one fails, the chain is full or the time is up. Blocks.
@@ -80,6 +85,7 @@ impl Burst {
         if !self.chain.is_empty() {
             failpoint::hit("turn.after-guest-call");
         }
+        self.is_quick = self.failed.is_none() && env.clock.boot().saturating_sub(started) < QUICK_MAX;
         // While other jobs wait, the thread is theirs, and their units can share a commit with this one.
         let is_lone = self.is_lone && is_short() && !env.pool.has_waiting();
         // Fence place 2: what was computed under a lease that has run out is not committed.

@@ -83,6 +83,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         pause: None,
         backoff: new_backoff(),
         failures: 0,
+        is_quick: false,
         starts: Starts::default(),
         broken: None,
         overfull: None,
@@ -122,6 +123,8 @@ struct Driver {
     backoff: Backoff,
     /// Failed loads in a row.
     failures: u32,
+    /// Whether the last burst's turns were quick.
+    is_quick: bool,
     starts: Starts,
     broken: Option<BrokenReason>,
     /// The input whose turn would have left the agent above a limit of its rows, and which limit.

@@ -336,7 +336,9 @@ struct StoreReader {
 
 impl StoreReader {
     fn wait<T>(&self, read: impl Future<Output = Result<T, StoreError>>) -> Result<T, StateReadError> {
-        match self.runtime.block_on(async { within(STATE_READ_MAX, read).await }) {
+        let wait = || self.runtime.block_on(async { within(STATE_READ_MAX, read).await });
+        // The turn may have stayed on a thread of the runtime.
+        match tokio::task::block_in_place(wait) {
             Some(Ok(value)) => Ok(value),
             Some(Err(error)) => Err(StateReadError { reason: error.to_string() }),
             None => Err(StateReadError { reason: "no answer within 250 ms".into() }),

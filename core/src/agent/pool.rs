@@ -4,15 +4,21 @@
 //! plugin may hold at most half of the threads; the others' jobs pass it by, in turn. A thread that comes back from a job with
 //! a lower priority than it had (the engine lowers that of a long call) is replaced by a fresh one.
 //!
+//! When no turn runs or waits, a job that should be short may stay on the runtime's thread that it comes from (`run_here`),
+//! and starts at once there; the runtime's tasks go on elsewhere meanwhile.
+//!
 //! Queries have threads of their own, by the same rules: an agent is to answer them while turns take all the others.
 //!
 //! `alone` holds all other jobs back, for an input that is suspected of killing the process.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
 use crate::digest::Digest;
@@ -22,6 +28,15 @@ use crate::limits::QUERIES_RUNNING_MAX;
 const STAFF_RETRY: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce() + Send>;
+
+thread_local! {
+    static IS_REPLACEABLE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the calling thread may give up its priority for good: it is one of a pool, which replaces it.
+pub fn is_replaceable() -> bool {
+    IS_REPLACEABLE.get()
+}
 
 /// Threads for guest calls.
 pub struct GuestPool {
@@ -143,6 +158,25 @@ impl GuestPool {
         self.run_kind(Kind::Query, plugin, job).await
     }
 
+    /// Runs `job`, which should be short, on the calling thread of the runtime, if no turn runs or waits and the runtime can
+    /// spare it; otherwise gives it back. Blocks; another thread takes over the runtime's other tasks.
+    pub(crate) fn run_here<T, F: FnOnce() -> T>(
+        &self,
+        plugin: Digest,
+        job: F,
+    ) -> Result<Result<T, PoolError>, F> {
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        if flavor.ok() != Some(RuntimeFlavor::MultiThread) || !self.shared.lock().enter(plugin) {
+            return Err(job);
+        }
+        let ran = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(job)));
+        drop(self.shared.leave(Some((Kind::Turn, plugin))));
+        Ok(ran.map_err(|_| {
+            tracing::error!(%plugin, "a guest job panicked");
+            PoolError::Panicked
+        }))
+    }
+
     async fn run_kind<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -198,13 +232,18 @@ impl GuestPool {
         loop {
             let threads = std::mem::take(&mut *self.shared.threads());
             if threads.is_empty() {
-                return;
+                break;
             }
             for thread in threads {
                 if thread.join().is_err() {
                     tracing::error!("a guest thread panicked");
                 }
             }
+        }
+        // What runs elsewhere.
+        let mut queue = self.shared.lock();
+        while queue.running > 0 {
+            queue = self.shared.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -290,8 +329,24 @@ impl Shared {
         }
     }
 
+    /// A job has ended.
+    fn leave(&self, lane: Option<(Kind, Digest)>) -> MutexGuard<'_, Queue> {
+        let mut queue = self.lock();
+        if queue.finished(lane) {
+            self.wake.notify_one();
+        }
+        if queue.running == 0 {
+            self.drained.notify_waiters();
+            if queue.is_closed {
+                self.wake.notify_all();
+            }
+        }
+        queue
+    }
+
     fn work(self: &Arc<Self>) {
         let priority = own_priority();
+        IS_REPLACEABLE.set(true);
         let mut queue = self.lock();
         while !queue.is_closed {
             let Some((lane, job)) = queue.pop() else {
@@ -299,19 +354,13 @@ impl Shared {
                 continue;
             };
             drop(queue);
-            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(job)).is_err() {
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 let plugin = lane.map(|(_, plugin)| tracing::field::display(plugin));
                 tracing::error!(plugin, "a guest job panicked");
             }
             // Before the lock: others wait for it, and this thread may be slow.
             let is_demoted = own_priority() > priority;
-            queue = self.lock();
-            if queue.finished(lane) {
-                self.wake.notify_one();
-            }
-            if queue.running == 0 {
-                self.drained.notify_waiters();
-            }
+            queue = self.leave(lane);
             if is_demoted && !queue.is_closed {
                 queue.missing += 1;
                 self.shortage.notify_one();
@@ -347,6 +396,17 @@ impl Queue {
         Some((Some((kind, plugin)), job))
     }
 
+    /// Counts a turn that runs without having waited, if no other one runs or waits.
+    fn enter(&mut self, plugin: Digest) -> bool {
+        let is_idle = self.turns.running == 0 && self.turns.turn.is_empty();
+        if self.is_closed || self.lone.is_some() || !is_idle {
+            return false;
+        }
+        self.running += 1;
+        self.turns.enter(plugin);
+        true
+    }
+
     /// Answers whether a job waits that may run now that this one has ended.
     fn finished(&mut self, lane: Option<(Kind, Digest)>) -> bool {
         self.running = self.running.saturating_sub(1);
@@ -370,6 +430,11 @@ impl Share {
             self.turn.push_back(plugin);
         }
         lane.waiting.push_back(job);
+    }
+
+    fn enter(&mut self, plugin: Digest) {
+        self.running += 1;
+        self.lanes.entry(plugin).or_default().running += 1;
     }
 
     /// The next job of the first plugin in turn that has a thread left.

@@ -62,10 +62,15 @@ impl Driver {
         let pool = env.pool.clone();
         let burst = Burst::new(loaded, chain, turns, self.control.clone(), is_lone);
         let job = move || burst.run(&env);
+        let may_stay = is_lone && self.is_quick;
         // Held until what it ran is committed: no other guest call can be to blame if the process dies.
         let run = async {
             match &alone {
                 Some(alone) => alone.run(job).await,
+                None if may_stay => match pool.run_here(plugin, job) {
+                    Ok(ran) => ran,
+                    Err(job) => pool.run(plugin, job).await,
+                },
                 None => pool.run(plugin, job).await,
             }
         };
@@ -74,8 +79,9 @@ impl Driver {
             Err(PoolError::Closed) => return Err(End::Parked),
             Err(PoolError::Panicked) => return self.on_panic().await,
         };
-        let Burst { loaded, chain, turns, failed, outcome, .. } = ran;
+        let Burst { loaded, chain, turns, failed, outcome, is_quick, .. } = ran;
         self.failures = 0;
+        self.is_quick = is_quick;
         self.take_back(turns);
         if self.must_drop() {
             return self.drop_burst(chain, failed.map(|(origin, ..)| origin)).await;

@@ -116,3 +116,86 @@ async fn who_runs_alone_holds_queries_back_as_well() {
     }
     tokio::task::spawn_blocking(move || pool.close()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_lone_job_stays_where_it_comes_from() {
+    let pool = GuestPool::start(2);
+    let plugin = Digest([1; 32]);
+    // Tests run on the main thread's task; jobs come from a spawned one, as drivers do.
+    let staying = pool.clone();
+    let stays = async move {
+        let here = std::thread::current().id();
+        let ran = staying.run_here(plugin, move || (std::thread::current().id() == here, is_replaceable()));
+        let panicked = staying.run_here(plugin, || -> u32 { panic!("guest job") });
+        // The runtime's tasks and timers go on meanwhile.
+        let (answer, answered) = mpsc::channel();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer.send(true)
+        });
+        let served = staying.run_here(plugin, move || answered.recv_timeout(Duration::from_secs(10)));
+        (ran.ok(), panicked.ok(), served.ok())
+    };
+    let (ran, panicked, served) = tokio::spawn(stays).await.unwrap();
+    assert_eq!(ran, Some(Ok((true, false))));
+    assert_eq!(panicked, Some(Err(PoolError::Panicked)));
+    assert_eq!(served, Some(Ok(Ok(true))));
+    assert_eq!(pool.run(plugin, is_replaceable).await, Ok(true));
+
+    // Beside another turn it goes to a thread of the pool.
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, running) = tokio::sync::oneshot::channel();
+    let beside = pool.clone();
+    let other = tokio::spawn(async move {
+        let wait = move || {
+            started.send(()).unwrap();
+            gate.recv_timeout(Duration::from_secs(10))
+        };
+        beside.run(Digest([2; 32]), wait).await
+    });
+    running.await.unwrap();
+    assert!(pool.run_here(plugin, || ()).is_err());
+    release.send(()).unwrap();
+    assert_eq!(other.await.unwrap(), Ok(Ok(())));
+    tokio::task::spawn_blocking({
+        let pool = pool.clone();
+        move || pool.close()
+    })
+    .await
+    .unwrap();
+    assert!(pool.run_here(plugin, || ()).is_err());
+}
+
+#[tokio::test]
+async fn nothing_stays_where_it_would_block_the_other_tasks() {
+    let pool = GuestPool::start(2);
+    assert!(pool.run_here(Digest([1; 32]), || ()).is_err());
+    pool.close();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_closes_or_runs_alone_waits_for_what_stays() {
+    let pool = GuestPool::start(2);
+    let (release, gate) = mpsc::channel::<()>();
+    let (started, running) = tokio::sync::oneshot::channel();
+    let staying = pool.clone();
+    let job = tokio::spawn(async move {
+        let wait = move || {
+            started.send(()).unwrap();
+            gate.recv_timeout(Duration::from_secs(10)).is_ok()
+        };
+        staying.run_here(Digest([1; 32]), wait).ok()
+    });
+    running.await.unwrap();
+    let alone = crate::time::within(Duration::from_millis(50), pool.alone()).await;
+    assert!(alone.is_none(), "it is not alone");
+    let closing = tokio::task::spawn_blocking({
+        let pool = pool.clone();
+        move || pool.close()
+    });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!closing.is_finished(), "it closed beside a job");
+    release.send(()).unwrap();
+    closing.await.unwrap();
+    assert_eq!(job.await.unwrap(), Some(Ok(true)));
+}
