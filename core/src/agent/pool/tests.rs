@@ -128,9 +128,9 @@ async fn a_lone_job_stays_where_it_comes_from() {
         let ran = staying.run_here(plugin, move || (std::thread::current().id() == here, is_replaceable()));
         let panicked = staying.run_here(plugin, || -> u32 { panic!("guest job") });
         // The runtime's tasks and timers go on meanwhile.
-        let (answer, answered) = mpsc::channel();
+        let (answer, answered) = mpsc::sync_channel(1);
         tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            crate::time::sleep(Duration::from_millis(20)).await;
             answer.send(true)
         });
         let served = staying.run_here(plugin, move || answered.recv_timeout(Duration::from_secs(10)));
@@ -143,7 +143,7 @@ async fn a_lone_job_stays_where_it_comes_from() {
     assert_eq!(pool.run(plugin, is_replaceable).await, Ok(true));
 
     // Beside another turn it goes to a thread of the pool.
-    let (release, gate) = mpsc::channel::<()>();
+    let (release, gate) = mpsc::sync_channel::<()>(1);
     let (started, running) = tokio::sync::oneshot::channel();
     let beside = pool.clone();
     let other = tokio::spawn(async move {
@@ -176,7 +176,7 @@ async fn nothing_stays_where_it_would_block_the_other_tasks() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_closes_or_runs_alone_waits_for_what_stays() {
     let pool = GuestPool::start(2);
-    let (release, gate) = mpsc::channel::<()>();
+    let (release, gate) = mpsc::sync_channel::<()>(1);
     let (started, running) = tokio::sync::oneshot::channel();
     let staying = pool.clone();
     let job = tokio::spawn(async move {
@@ -193,7 +193,7 @@ async fn who_closes_or_runs_alone_waits_for_what_stays() {
         let pool = pool.clone();
         move || pool.close()
     });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    crate::time::sleep(Duration::from_millis(50)).await;
     assert!(!closing.is_finished(), "it closed beside a job");
     release.send(()).unwrap();
     closing.await.unwrap();
