@@ -3,7 +3,8 @@
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
 //! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `start` (adds one, and starts an operation), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `fragile` (adds one, and traps when it runs again), `moody` (adds one; of two, one traps when they
-//! run again, each time the other one), `age` (answers how many turns this instance has run), `pad N` (makes the snapshot N bytes larger).
+//! run again, each time the other one), `age` (answers how many turns this instance has run), `where` (answers `pool` on a
+//! thread of the pool, or `task`), `pad N` (makes the snapshot N bytes larger).
 //! The configuration `init` holds such a text for `init`, where `no-room` is a host without room for another guest.
 //! State is the sum, as text, and the padding. Queries take the verbs that change nothing, `scan N`, which reads N rows
 //! and answers how many different values they had, and `started`, which answers the sum and the number of operations.
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::agent::pool::is_replaceable;
 use crate::digest::Digest;
 use crate::guest::{
     Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, LoadError, LoadedPlugin, StateRead,
@@ -240,6 +242,7 @@ impl ScriptedGuest {
                 }
             }
             "age" => return Ok(ok(self.age.to_string())),
+            "where" => return Ok(ok(if is_replaceable() { "pool" } else { "task" }.to_owned())),
             "pad" => self.padding += rest.parse::<usize>().map_err(|_| trap("not a number"))?,
             "write" => {
                 let (key, value) = rest.split_once(' ').ok_or_else(|| trap("write KEY TEXT"))?;

@@ -54,22 +54,6 @@ impl World {
         self.load_notes.after_death().is_suspect(&self.agent)
     }
 
-    /// Occupies a guest thread until it is told otherwise, or for good.
-    async fn occupy(&self) -> (std::sync::mpsc::SyncSender<()>, impl Future<Output = ()>) {
-        let (begin, begun) = oneshot::channel();
-        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
-        let pool = self.env.pool.clone();
-        let other = tokio::spawn(async move {
-            let job = move || {
-                begin.send(()).unwrap();
-                released.recv().unwrap();
-            };
-            pool.run(crate::digest::Digest::of(b"other"), job).await
-        });
-        begun.await.unwrap();
-        (release, async move { other.await.unwrap().unwrap() })
-    }
-
     async fn until(&self, what: &str, is_so: impl Fn(&AgentRow) -> bool) -> AgentRow {
         let wait = async {
             loop {
