@@ -308,6 +308,17 @@ fn time_stands_still_and_random_numbers_follow_the_seed() {
     assert_ne!(say("send sink x", &turn(2)), sent);
 }
 
+/// It would stay with whatever the thread does next.
+#[test]
+fn a_long_call_keeps_the_priority_of_a_thread_that_nobody_replaces() {
+    let nice = || rustix::process::getpriority_process(None).unwrap();
+    let before = nice();
+    let test = TestEngine::new();
+    let request = with_limits(request(test.load("test/hostile")), |limits| limits.turn_ms_max = 300);
+    let (kind, _) = fault_of(ask(test.start(request).as_mut(), "loop"));
+    assert_eq!((kind, nice()), (FaultKind::Deadline, before));
+}
+
 #[test]
 fn a_lost_lease_stops_imports_and_loops() {
     let test = TestEngine::new();
