@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use wasmtime::{Config, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmFeatures};
 
 use crate::limits::{
     BACKTRACE_FRAMES_MAX, CORE_INSTANCES_PER_COMPONENT_MAX, INSTANCE_BYTES_MAX, KEEP_RESIDENT_BYTES,
@@ -154,7 +154,10 @@ fn pool(resident_max: u32) -> PoolingAllocationConfig {
         .max_core_instance_size(INSTANCE_BYTES_MAX)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES)
-        .max_unused_warm_slots(WARM_SLOTS_MAX);
+        .max_unused_warm_slots(WARM_SLOTS_MAX)
+        // Clears just the pages that a guest has written, where the kernel can tell: otherwise all beyond the first are given
+        // back, which interrupts every other processor, and faulted in again by the next guest.
+        .pagemap_scan(Enabled::Auto);
     pool
 }
 
