@@ -200,6 +200,8 @@ fn configure(conn: &Connection, path: &Path, is_writer: bool) -> Result<(), Open
         conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        // Plans don't depend on values: otherwise each new value of a LIMIT prepares its statement once more.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         conn.pragma_update(None, "cell_size_check", true)?;
         conn.pragma_update(None, "mmap_size", 0)?;
         conn.pragma_update(None, "temp_store", "MEMORY")?;
