@@ -98,12 +98,14 @@ impl Runtime {
         call: &AgentCall,
         hops: u8,
     ) -> Result<Called, CallError> {
-        let mut may_be_durable = false;
+        let (mut may_be_durable, mut is_first) = (false, true);
         loop {
             let resident = match call {
                 AgentCall::Ask { submission, .. } => self.ask_resident(agent, submission).await,
+                AgentCall::Send { submission } if is_first => self.send_resident(agent, submission).await,
                 _ => None,
             };
+            is_first = false;
             let tried = match resident {
                 Some(tried) => tried.map_err(|error| unless_durable(error, may_be_durable))?,
                 None => match self

@@ -205,6 +205,16 @@ impl Runtime {
         handle.ask(input).await.ok().map(|answer| answered(answer, submission))
     }
 
+    /// Sends to an agent that has a driver here, without looking at the row first: acceptance does.
+    pub(crate) async fn send_resident(
+        &self,
+        agent: &AgentId,
+        submission: &Submission,
+    ) -> Option<Result<Try, CallError>> {
+        self.inner().directory.handle_for_use(agent, self.inner().clock.boot())?;
+        Some(self.send_here(agent, submission).await)
+    }
+
     /// Accepts durably and waits for the owner, another process on this store, to end the input.
     async fn ask_through_store(&self, agent: &AgentId, submission: &Submission) -> Result<Try, CallError> {
         let Some(sent) = self.accept_here(agent, submission).await? else {
