@@ -25,6 +25,7 @@ use auth::Vault;
 use checkpoint::Checkpointer;
 use connection::PrivateCopy;
 use faults::Faults;
+use heads::Heads;
 use lock::{StoreLock, beside};
 use queue::Queue;
 use readers::Readers;
@@ -46,6 +47,7 @@ mod events;
 mod export;
 mod faults;
 mod handoff;
+mod heads;
 mod import;
 mod inputs;
 mod journal;
@@ -176,6 +178,7 @@ impl SqliteStore {
             env: Arc::clone(&env),
             checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
             careful_groups: 0,
+            heads: Heads::default(),
         };
         let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;
         let thread = writer::start(writer, &shared).map_err(lock::io("start a thread for", path))?;

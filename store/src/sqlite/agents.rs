@@ -21,7 +21,7 @@ use super::writer::Tx;
 use super::{boundary, journal, plugins, snapshots};
 
 /// What a write needs to know of an agent, and what it changes. Loaded at its beginning, stored at its end.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) key: i64,
     pub(super) agent: AgentId,
@@ -43,6 +43,8 @@ pub(super) struct Head {
     pub(super) next_output: u64,
     pub(super) time_ms: u64,
     pub(super) change: u64,
+    /// The change number that the stored row has given last.
+    stored_change: u64,
     /// Whether deletes leave tombstones.
     pub(super) is_tracked: bool,
     pub(super) lifecycle: Lifecycle,
@@ -56,6 +58,12 @@ const HEAD: &str = "
            a.state_bytes, a.failed_starts
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
+
+const SAVE: &str = "
+    UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
+        next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10, open_bytes = ?11,
+        state_keys = ?12, state_bytes = ?13, failed_starts = ?14
+    WHERE key = ?1";
 
 /// What an open input counts for in its agent's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +98,7 @@ impl Head {
             next_output: row.get::<_, Int>(10)?.0,
             time_ms: row.get::<_, Int>(11)?.0,
             change: row.get::<_, Int>(12)?.0,
+            stored_change: row.get::<_, Int>(12)?.0,
             is_tracked: row.get(13)?,
             cause: cause(row, 14, 15)?,
             lifecycle: lifecycle(row, 19, 20)?,
@@ -130,33 +139,32 @@ impl Head {
         Int(self.change)
     }
 
+    /// Whether it differs from the stored row.
+    pub(super) fn is_changed(&self) -> bool {
+        self.change != self.stored_change
+    }
+
     /// Stores what the write changed. The agent's row gets the last change number.
-    pub(super) fn save(&mut self, tx: &Tx<'_>) -> Fallible<()> {
+    pub(super) fn save(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
         let change = self.change();
-        execute(
-            tx.conn,
-            "UPDATE agent SET revision = ?2, head = ?3, next_seq = ?4, open_inputs = ?5, pending_outputs = ?6,
-                 next_output = ?7, time_ms = ?8, change = ?9, row_change = ?9, waking_inputs = ?10, open_bytes = ?11,
-                 state_keys = ?12, state_bytes = ?13, failed_starts = ?14
-             WHERE key = ?1",
-            params![
-                self.key,
-                Int(self.revision.0),
-                self.digest.0,
-                Int(self.next_seq.0),
-                Int(self.open_inputs),
-                Int(self.pending_outputs),
-                Int(self.next_output),
-                Int(self.time_ms),
-                change,
-                Int(self.waking_inputs),
-                Int(self.open_bytes),
-                Int(self.state_size.0),
-                Int(self.state_size.1),
-                self.failed_starts,
-            ],
-        )
-        .map(drop)
+        self.stored_change = self.change;
+        tx.conn.prepare_cached(SAVE)?.execute(params![
+            self.key,
+            Int(self.revision.0),
+            self.digest.0,
+            Int(self.next_seq.0),
+            Int(self.open_inputs),
+            Int(self.pending_outputs),
+            Int(self.next_output),
+            Int(self.time_ms),
+            change,
+            Int(self.waking_inputs),
+            Int(self.open_bytes),
+            Int(self.state_size.0),
+            Int(self.state_size.1),
+            self.failed_starts,
+        ])?;
+        Ok(())
     }
 
     pub(super) fn fenced(&self) -> StoreError {

@@ -1,8 +1,9 @@
 //! Committing units: chains of steps of one agent.
 //!
 //! A unit is prepared by its caller (everything encoded, hashed and packed) and written by whoever writes then. The agent's
-//! row is read once before the first step and stored once after the last; an input that is accepted and ended in
-//! the same unit is written once, as ended. Each step checks everything before it writes anything, and writes inside a
+//! row is read once before the first step and stored once after the last, or with those of other units of its group; an
+//! input that is accepted and ended in the same unit is written once, as ended, and of small snapshots only the last one
+//! is. Each step checks everything before it writes anything, and writes inside a
 //! savepoint of its own.
 
 use godwit_core::digest::Digest;
@@ -22,7 +23,7 @@ use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
 use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, open_input, room};
-use super::leases::{at_home, is_owner};
+use super::leases::is_owner;
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
 use super::{journal, lifecycle, operations, outbox, plugins, snapshots, specs, state, timers};
@@ -83,6 +84,13 @@ impl Prepared {
             | PreparedStep::Repair(boundary, _) => boundary.snapshot.as_mut(),
             _ => None,
         })
+    }
+
+    /// Whether it writes nothing of its agent's row but what `Head` has.
+    fn is_plain(&self) -> bool {
+        use PreparedStep::{Accept, Attempts, Boundary, Checkpoint};
+        let is_plain = |step| matches!(step, &Accept { .. } | &Attempts(_) | &Boundary(_) | &Checkpoint(_));
+        self.steps.iter().all(is_plain)
     }
 
     /// Steps of the unit.
@@ -168,19 +176,28 @@ impl NestedError for StepError {
 
 /// Commits a prefix of a unit.
 pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
-    let head = match at_home(tx.conn, &unit.owner.agent) {
-        Ok(head) => head,
-        Err(Fail::Store(error)) => return Ok(outcome(0, Some(error))),
-        Err(engine) => return Err(engine),
-    };
-    if !is_owner(&head, &unit.owner) && !tx.env.faults.skips_token_check() {
+    if !unit.is_plain() {
+        tx.drop_heads()?;
+    }
+    let committed = tx.with_head(&unit.owner.agent, |head| commit_at(tx, head, unit));
+    if !unit.is_plain() {
+        tx.drop_heads()?;
+    }
+    match committed {
+        Err(Fail::Store(error)) => Ok(outcome(0, Some(error))),
+        committed => committed,
+    }
+}
+
+fn commit_at(tx: &Tx<'_>, head: &mut Head, unit: &Prepared) -> Fallible<UnitOutcome> {
+    if !is_owner(head, &unit.owner) && !tx.env.faults.skips_token_check() {
         return Ok(outcome(0, Some(head.fenced())));
     }
     if head.revision != unit.base {
-        let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, &head, unit)?;
+        let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, head, unit)?;
         return Ok(if is_repeated { outcome(unit.len(), None) } else { outcome(0, Some(head.stale())) });
     }
-    let mut chain = Chain { owner: &unit.owner, change: head.change, head, waiting: None };
+    let mut chain = Chain { owner: &unit.owner, head, waiting: None, snapshot: None };
     let mut committed = 0;
     let mut failure = None;
     for step in &unit.steps {
@@ -234,11 +251,11 @@ fn has_all_boundaries(conn: &Connection, head: &Head, unit: &Prepared) -> Fallib
 struct Chain<'a> {
     owner: &'a Owner,
     /// The agent's row after the steps so far.
-    head: Head,
-    /// Its change number before the unit.
-    change: u64,
+    head: &'a mut Head,
     /// An input that was accepted and not yet written: the next step may end it.
     waiting: Option<Waiting<'a>>,
+    /// A snapshot that is not yet written, and its change number: that of the next boundary takes its place.
+    snapshot: Option<(&'a PackedSnapshot, Int)>,
 }
 
 /// An input that was accepted by a unit and not yet written.
@@ -252,7 +269,7 @@ struct Waiting<'a> {
 impl<'a> Chain<'a> {
     /// Takes one step, or leaves everything as it was.
     fn step(&mut self, tx: &Tx<'_>, step: &'a PreparedStep) -> Fallible<Result<(), UnitFailure>> {
-        let before = (self.head.clone(), self.waiting.clone());
+        let before = (self.head.clone(), self.waiting.clone(), self.snapshot);
         let result = match step {
             // Accepting writes nothing yet.
             PreparedStep::Accept { arrival, seq } if self.waiting.is_none() => self.accept(tx, arrival, *seq),
@@ -264,7 +281,7 @@ impl<'a> Chain<'a> {
             Err(StepError::Fail(fail)) if fail.spares_transaction() => UnitFailure::Store(fail.into()),
             Err(StepError::Fail(fail)) => return Err(fail),
         };
-        (self.head, self.waiting) = before;
+        (*self.head, self.waiting, self.snapshot) = before;
         Ok(Err(failure))
     }
 
@@ -285,12 +302,12 @@ impl<'a> Chain<'a> {
             },
             PreparedStep::Configure(change) => {
                 self.write_waiting(tx)?;
-                Ok(specs::configure(tx, &mut self.head, change)?)
+                Ok(specs::configure(tx, self.head, change)?)
             }
             PreparedStep::Upgrade(boundary, change) => {
                 self.write_waiting(tx)?;
                 self.check_boundary(tx, boundary)?;
-                specs::upgrade(tx, &mut self.head, &boundary.boundary, change)?;
+                specs::upgrade(tx, self.head, &boundary.boundary, change)?;
                 self.boundary(tx, boundary)
             }
             PreparedStep::Repair(boundary, commit) => {
@@ -300,19 +317,23 @@ impl<'a> Chain<'a> {
                     conflict("the boundary is not a repair, or what moves the agent no recovery")
                 })?;
                 self.boundary(tx, boundary)?;
-                Ok(lifecycle::recovered(tx, &mut self.head, commit)?)
+                Ok(lifecycle::recovered(tx, self.head, commit)?)
             }
             PreparedStep::Checkpoint(snapshot) => self.checkpoint(tx, snapshot),
         }
     }
 
-    /// Writes what is left: an accepted input that nothing ended, and the agent's row.
+    /// Writes what is left: an accepted input that nothing ended, and the newest snapshot.
     fn finish(mut self, tx: &Tx<'_>) -> Fallible<()> {
         self.write_waiting(tx)?;
-        if self.head.change == self.change {
-            return Ok(());
+        self.write_snapshot(tx)
+    }
+
+    fn write_snapshot(&mut self, tx: &Tx<'_>) -> Fallible<()> {
+        match self.snapshot.take() {
+            Some((snapshot, change)) => snapshots::write(tx, (self.head.key, Slot::First, change), snapshot),
+            None => Ok(()),
         }
-        self.head.save(tx)
     }
 
     fn write_waiting(&mut self, tx: &Tx<'_>) -> Fallible<()> {
@@ -336,8 +357,8 @@ impl<'a> Chain<'a> {
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.skips_dedup();
         // Nearly all that would be taken are new. One that is not breaks a unique index, and is looked up then.
-        let seems_new = tx.is_first_try() && self.head.next_seq == expected && room(tx, &self.head)?.is_ok();
-        match (is_checked && !seems_new).then(|| door(tx, &self.head, arrival)).transpose()? {
+        let seems_new = tx.is_first_try() && self.head.next_seq == expected && room(tx, self.head)?.is_ok();
+        match (is_checked && !seems_new).then(|| door(tx, self.head, arrival)).transpose()? {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),
             Some(Ok(None)) | None => {}
@@ -355,7 +376,7 @@ impl<'a> Chain<'a> {
     fn attempts(&mut self, tx: &Tx<'_>, attempts: &[Attempt]) -> Result<(), StepError> {
         self.write_waiting(tx)?;
         for attempt in attempts {
-            let known = open_input(tx.conn, &self.head, attempt.seq)?;
+            let known = open_input(tx.conn, self.head, attempt.seq)?;
             let state = attempted(known.state, attempt)?;
             let change = self.head.change();
             execute(
@@ -375,16 +396,17 @@ impl<'a> Chain<'a> {
     }
 
     fn checkpoint(&mut self, tx: &Tx<'_>, snapshot: &PackedSnapshot) -> Result<(), StepError> {
+        self.write_snapshot(tx)?;
         let at = (snapshot.generation, snapshot.revision);
         let Some((slot, digest)) = snapshots::of_boundary(tx.conn, self.head.key, at)? else {
             return match at == (self.head.generation.0, self.head.revision.0) {
-                true => Ok(snapshots::write_beside(tx, &mut self.head, snapshot)?),
+                true => Ok(snapshots::write_beside(tx, self.head, snapshot)?),
                 false => Err(self.head.stale().into()),
             };
         };
         let is_same = digest == snapshot.digest;
         // The pieces of a large one need not be read to be replaced by the same.
-        if !(is_same && snapshot.body.is_some()) && snapshots::is_sound(tx.conn, &self.head, slot)? {
+        if !(is_same && snapshot.body.is_some()) && snapshots::is_sound(tx.conn, self.head, slot)? {
             let what = format!("another snapshot of revision {} is stored", snapshot.revision);
             return if is_same { Ok(()) } else { Err(conflict(what).into()) };
         }
@@ -393,7 +415,7 @@ impl<'a> Chain<'a> {
         Ok(snapshots::write(tx, place, snapshot)?)
     }
 
-    fn boundary(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Result<(), StepError> {
+    fn boundary(&mut self, tx: &Tx<'_>, prepared: &'a PreparedBoundary) -> Result<(), StepError> {
         let shares = self.check_boundary(tx, prepared)?;
         let boundary = &prepared.boundary;
         for ((ended, sealed), share) in boundary.ends.iter().zip(&prepared.outcomes).zip(shares) {
@@ -402,19 +424,19 @@ impl<'a> Chain<'a> {
         }
         let size = self.head.state_size;
         for ((key, _), value) in boundary.state.iter().zip(&prepared.values) {
-            state::write(tx, &mut self.head, key, value.as_deref())?;
+            state::write(tx, self.head, key, value.as_deref())?;
         }
         if let Some(what) = tx.env.quotas.state_problem(size, self.head.state_size) {
             return Err(StepError::Failure(UnitFailure::Quota { what }));
         }
         for (output, sealed) in boundary.outputs.iter().zip(&prepared.outputs) {
-            outbox::append(tx, &mut self.head, &boundary.receipt, output, sealed)?;
+            outbox::append(tx, self.head, &boundary.receipt, output, sealed)?;
         }
         for (name, timer) in &boundary.timers {
-            timers::write(tx, &mut self.head, boundary.receipt.revision, name, timer.as_ref())?;
+            timers::write(tx, self.head, boundary.receipt.revision, name, timer.as_ref())?;
         }
         for change in &boundary.operations {
-            operations::write(tx, &mut self.head, boundary.receipt.revision, change)?;
+            operations::write(tx, self.head, boundary.receipt.revision, change)?;
         }
         self.state(tx, prepared)?;
         let place = (self.head.key, self.head.change());
@@ -429,20 +451,24 @@ impl<'a> Chain<'a> {
     }
 
     /// Writes the state after a boundary: the snapshot, what running the turn again needs, or both.
-    fn state(&mut self, tx: &Tx<'_>, prepared: &PreparedBoundary) -> Fallible<()> {
-        let Receipt { generation, revision, .. } = prepared.boundary.receipt;
+    fn state(&mut self, tx: &Tx<'_>, prepared: &'a PreparedBoundary) -> Fallible<()> {
+        let Receipt { generation, revision, kind, .. } = prepared.boundary.receipt;
+        let is_repair = kind == BoundaryKind::Repair;
+        if let Some(snapshot) = &prepared.snapshot
+            && (snapshot.body, &prepared.journal, is_repair) == (None, &None, false)
+        {
+            self.snapshot = Some((snapshot, self.head.change()));
+            return Ok(());
+        }
+        self.write_snapshot(tx)?;
         if let Some(entry) = &prepared.journal {
             let place = (self.head.key, self.head.change());
             journal::write(tx, place, generation, revision, entry)?;
         }
         match &prepared.snapshot {
             None => Ok(()),
-            Some(snapshot) if prepared.boundary.receipt.kind == BoundaryKind::Repair => {
-                snapshots::write_over_damage(tx, &mut self.head, snapshot)
-            }
-            Some(snapshot) if prepared.journal.is_some() => {
-                snapshots::write_beside(tx, &mut self.head, snapshot)
-            }
+            Some(snapshot) if is_repair => snapshots::write_over_damage(tx, self.head, snapshot),
+            Some(snapshot) if prepared.journal.is_some() => snapshots::write_beside(tx, self.head, snapshot),
             Some(snapshot) => {
                 let place = (self.head.key, Slot::First, self.head.change());
                 snapshots::write(tx, place, snapshot)
@@ -481,7 +507,7 @@ impl<'a> Chain<'a> {
                     (input.id, Share { wakes: waiting.placing.wakes, bytes: input.bytes() })
                 }
                 _ => {
-                    let known = open_input(tx.conn, &self.head, ended.seq)?;
+                    let known = open_input(tx.conn, self.head, ended.seq)?;
                     (known.id, known.share)
                 }
             };

@@ -238,6 +238,17 @@ pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
     }
 }
 
+/// As `door`, but what is nearly always so is found out by failing: an input that is here already breaks a unique index,
+/// and the group runs once more.
+pub(super) fn quick_door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
+    if tx.is_first_try()
+        && let Ok(None) = room(tx, head)?
+    {
+        return Ok(Ok(None));
+    }
+    door(tx, head, arrival)
+}
+
 /// Whether an input is here already.
 fn known(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     let known = match &arrival.new.idempotency_key {
@@ -289,9 +300,18 @@ pub(super) fn accept(
     arrival: &mut Arrival,
     by: Incarnation,
 ) -> Fallible<Result<Accepted, AcceptError>> {
-    let mut head = at_home(tx.conn, &arrival.new.agent)?;
+    let agent = arrival.new.agent.clone();
+    tx.with_head(&agent, |head| accept_at(tx, head, arrival, by))
+}
+
+fn accept_at(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    arrival: &mut Arrival,
+    by: Incarnation,
+) -> Fallible<Result<Accepted, AcceptError>> {
     if tx.env.faults.skips_dedup() {
-        return accept_blindly(tx, &mut head, arrival, by).map(Ok);
+        return accept_blindly(tx, head, arrival, by).map(Ok);
     }
     let heard = match arrival.new.delivery.clone() {
         None => None,
@@ -301,26 +321,21 @@ pub(super) fn accept(
         },
     };
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
-    let mut is_roused = false;
     let accepted = if is_due {
-        match door(tx, &head, arrival)? {
+        match quick_door(tx, head, arrival)? {
             Ok(Some(mut known)) => {
-                is_roused = rouse(tx, &mut head, arrival, &mut known)?;
+                rouse(tx, head, arrival, &mut known)?;
                 Accepted::Duplicate(known)
             }
-            Ok(None) => Accepted::New { seq: admit(tx, &mut head, arrival, by)? },
+            Ok(None) => Accepted::New { seq: admit(tx, head, arrival, by)? },
             Err(refused) => return Ok(Err(refused)),
         }
     } else {
         Accepted::AlreadyEnded
     };
-    let hears_more = heard.filter(|heard| !heard.is_known);
-    if let Some(heard) = &hears_more {
+    if let Some(heard) = heard.filter(|heard| !heard.is_known) {
         let change = head.change();
         write_receiver(tx, head.key, change, &heard.receiver)?;
-    }
-    if hears_more.is_some() || is_roused || matches!(accepted, Accepted::New { .. }) {
-        head.save(tx)?;
     }
     Ok(Ok(accepted))
 }
@@ -337,17 +352,17 @@ pub(super) fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarna
     let seq = head.next_seq;
     let fate = Fate { state: InputState::Queued, attempts: 0, deaths: 0, accepted_by: by, end: None };
     let place = (head.key, seq, head.change());
-    insert(tx, place, &arrival.content(&placing), &fate)?;
+    tx.unique(insert(tx, place, &arrival.content(&placing), &fate))?;
     head.next_seq = seq.next();
     head.opened(Share { wakes: placing.wakes, bytes: arrival.new.input.bytes() });
     Ok(seq)
 }
 
 /// A stored input that is open and silent wakes from now on, if this repetition of it would.
-fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInput) -> Fallible<bool> {
+fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInput) -> Fallible<()> {
     let can_be_roused = known.state.is_open() && !known.placing.wakes;
     if !can_be_roused || !arrival.placing(tx.conn, &head.agent)?.wakes {
-        return Ok(false);
+        return Ok(());
     }
     known.placing.wakes = true;
     head.waking_inputs += 1;
@@ -356,8 +371,8 @@ fn rouse(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, known: &mut StoredInpu
         tx.conn,
         "UPDATE input SET change = ?3, wakes = 1 WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(known.seq.0), change],
-    )?;
-    Ok(true)
+    )
+    .map(drop)
 }
 
 /// The queued inputs that a newer one of a kind and scope replaces.
@@ -395,9 +410,7 @@ fn accept_blindly(
         arrival.body = seal(&arrival.new.input);
     }
     arrival.new.idempotency_key = None;
-    let seq = admit(tx, head, arrival, by)?;
-    head.save(tx)?;
-    Ok(Accepted::New { seq })
+    Ok(Accepted::New { seq: admit(tx, head, arrival, by)? })
 }
 
 /// What a receiver makes of a delivery.
@@ -491,7 +504,7 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
         params![head.key, Int(known.seq.0), change, input_state_code(state)],
     )?;
     head.opened(Share { wakes: true, bytes: known.input.bytes() });
-    head.save(tx)
+    Ok(head.save(tx)?)
 }
 
 pub(super) fn abandon(
@@ -518,7 +531,7 @@ pub(super) fn abandon(
         head.closed(Share { wakes: known.placing.wakes, bytes: known.input.bytes() });
     }
     append(tx, &[NewEvent::input_abandoned(agent, input, reason, tx.now_ms())])?;
-    head.save(tx)
+    Ok(head.save(tx)?)
 }
 
 // --- reading

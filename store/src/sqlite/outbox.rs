@@ -104,7 +104,7 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -
     if (head.change, head.pending_outputs) == (change, pending) {
         return Ok(());
     }
-    head.save(tx)
+    Ok(head.save(tx)?)
 }
 
 fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fallible<()> {

@@ -106,7 +106,8 @@ impl SqliteStore {
         let agent = arrival.new.agent.clone();
         let row = self.agent(&agent).await?.ok_or(StoreError::NoAgent)?;
         let mut arrival = arrival;
-        let (job, _) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
+        let (mut job, _) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
+        job.shares_heads = true;
         self.queue(job).await?;
         Ok(Accepted::New { seq: row.next_seq })
     }
@@ -244,7 +245,10 @@ impl RuntimeStore for SqliteStore {
             return self.accept_unsafely(arrival, by).await;
         }
         let bytes = arrival.new.input.payload.len();
-        self.write_large(bytes, move |tx| inputs::accept(tx, &mut arrival, by)).await?
+        let (mut job, answer) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
+        (job.bytes, job.shares_heads) = (bytes, true);
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))?
     }
 
     async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
@@ -324,6 +328,7 @@ impl RuntimeStore for SqliteStore {
         };
         let unsafe_outcome = self.env.faults.ack_before_commit.then(|| prepared.outcome_if_committed());
         let (mut job, answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        job.shares_heads = true;
         // Large snapshots have been put already.
         job.bytes = if bodies.is_empty() { bytes } else { 0 };
         if let Err(error) = self.queue(job).await {
@@ -356,7 +361,8 @@ impl RuntimeStore for SqliteStore {
             Ok(prepared) => prepared,
             Err(error) => return Ok(failed(error)),
         };
-        let (job, mut answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        let (mut job, mut answer) = Work::boxed(move |tx| boundary::commit(tx, &prepared), true);
+        job.shares_heads = true;
         failpoint::hit("turn.before-commit-queued");
         writer.run(job);
         Ok(match answer.try_recv() {

@@ -112,5 +112,5 @@ fn restore_agent(tx: &Tx<'_>, agent: &AgentId, epochs: u64) -> Fallible<()> {
         write_lifecycle(tx, head.key, commit.next())?;
         append(tx, commit.events())?;
     }
-    head.save(tx)
+    Ok(head.save(tx)?)
 }

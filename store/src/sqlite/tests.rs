@@ -7,6 +7,7 @@ mod conformance;
 mod damage;
 mod fixture;
 mod grouping;
+mod heads;
 mod opening;
 mod removal;
 mod sharing;

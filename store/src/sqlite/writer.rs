@@ -11,10 +11,13 @@
 //! fails once it has begun to write. So a group runs without them first; when a step fails that has written, all is rolled
 //! back and run again with them, and so are the next groups.
 //!
+//! Inputs and units, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
+//! to job and group to group (`heads.rs`), until another kind of job comes.
+//!
 //! The writer thread takes groups from the queue. A caller that may block, finds the queue empty and nobody writing, may
 //! write one job itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_core::failpoint;
+use godwit_core::id::AgentId;
 use godwit_core::limits::Quotas;
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
@@ -30,9 +34,12 @@ use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{oneshot, watch};
 
 use super::SqliteMode;
+use super::agents::Head;
 use super::checkpoint::Checkpointer;
 use super::error::{Fail, Fallible, OpenError, is_io, of_engine, spares_transaction};
 use super::faults::Faults;
+use super::heads::Heads;
+use super::leases::at_home;
 use super::lock::io;
 use super::queue::Queue;
 use super::sql::execute;
@@ -79,9 +86,45 @@ pub(super) struct Tx<'a> {
     has_savepoints: bool,
     /// Set when a step has failed that can't be undone alone.
     must_redo: Cell<bool>,
+    heads: RefCell<Heads>,
 }
 
 impl Tx<'_> {
+    /// Runs `work` on the row of an agent that is at home here, as the jobs before have left it. What it changes is stored
+    /// with what other jobs of the group change, or at once where a savepoint may have to undo it; nothing when it fails.
+    ///
+    /// # Errors
+    /// Those of `work`, and as `leases::at_home`.
+    pub(super) fn with_head<T>(
+        &self,
+        agent: &AgentId,
+        work: impl FnOnce(&mut Head) -> Fallible<T>,
+    ) -> Fallible<T> {
+        let known = self.heads.borrow().get(self.conn, agent)?;
+        let mut head = known.map_or_else(|| at_home(self.conn, agent), Ok)?;
+        let result = work(&mut head)?;
+        if self.has_savepoints && head.is_changed() {
+            head.save(self)?;
+        }
+        self.heads.borrow_mut().put(head);
+        Ok(result)
+    }
+
+    /// Stores the rows of agents that the jobs so far have changed.
+    ///
+    /// # Errors
+    /// An engine error.
+    pub(super) fn store_heads(&self) -> Result<(), rusqlite::Error> {
+        self.heads.borrow_mut().store(self)
+    }
+
+    /// As `store_heads`; what comes next writes agents' rows by itself.
+    pub(super) fn drop_heads(&self) -> Result<(), rusqlite::Error> {
+        self.store_heads()?;
+        *self.heads.borrow_mut() = Heads::default();
+        Ok(())
+    }
+
     pub(super) fn now_ms(&self) -> u64 {
         self.env.clock.wall_ms()
     }
@@ -184,6 +227,8 @@ pub(super) struct Work<F, T> {
     body: F,
     /// Whether the body keeps its own steps apart.
     has_steps: bool,
+    /// Whether the body takes agents' rows from `Tx::with_head`; all others find them stored.
+    pub(super) shares_heads: bool,
     /// About how much it writes, where that is much.
     pub(super) bytes: usize,
     result: Option<Result<T, StoreError>>,
@@ -198,7 +243,7 @@ where
     /// A job and where its answer comes.
     pub(super) fn boxed(body: F, has_steps: bool) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
-        let work = Self { body, has_steps, bytes: 0, result: None, caller };
+        let work = Self { body, has_steps, shares_heads: false, bytes: 0, result: None, caller };
         (Box::new(work), answer)
     }
 }
@@ -209,6 +254,9 @@ where
     T: Send,
 {
     fn run(&mut self, tx: &Tx<'_>) -> Result<(), rusqlite::Error> {
+        if !self.shares_heads {
+            tx.drop_heads()?;
+        }
         let body = &mut self.body;
         let result = if self.has_steps { body(tx) } else { tx.nested(|| body(tx)).and_then(|result| result) };
         self.result = match result {
@@ -344,6 +392,8 @@ pub(super) struct Writer {
     pub(super) checkpointer: Checkpointer,
     /// How many of the next groups run with savepoints from the start.
     pub(super) careful_groups: u32,
+    /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
+    pub(super) heads: Heads,
 }
 
 /// Starts the writer thread. A write that panics ends the store, and the thread goes on to say so to all who wait.
@@ -410,11 +460,14 @@ impl Writer {
     }
 
     /// `None` when all was rolled back because a step failed that only a savepoint could have undone.
-    fn try_commit_so(&self, jobs: &mut [Box<dyn Job>], has_savepoints: bool) -> Option<Group> {
+    fn try_commit_so(&mut self, jobs: &mut [Box<dyn Job>], has_savepoints: bool) -> Option<Group> {
+        // They are kept only if all goes well. With savepoints a step that fails would leave them ahead of the rows.
+        let heads = std::mem::take(&mut self.heads);
+        let heads = RefCell::new(if has_savepoints { Heads::default() } else { heads });
         if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
             return Some(Group::RolledBack(error));
         }
-        let tx = Tx { conn: &self.conn, env: &self.env, has_savepoints, must_redo: Cell::new(false) };
+        let tx = Tx { conn: &self.conn, env: &self.env, has_savepoints, must_redo: Cell::new(false), heads };
         for job in jobs {
             if let Err(error) = job.run(&tx) {
                 return Some(self.roll_back(error));
@@ -423,7 +476,15 @@ impl Writer {
                 return self.undo();
             }
         }
-        Some(self.end_transaction())
+        if let Err(error) = tx.store_heads() {
+            return Some(self.roll_back(error));
+        }
+        let heads = tx.heads.into_inner();
+        let group = self.end_transaction();
+        if matches!(group, Group::Durable) && self.env.mode == SqliteMode::Exclusive {
+            self.heads = heads.kept();
+        }
+        Some(group)
     }
 
     /// Rolls back what was well until now.

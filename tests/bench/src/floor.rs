@@ -25,7 +25,6 @@ pub(crate) struct PlainStore {
 /// The counters that an ask advances.
 struct Position {
     key: i64,
-    id: String,
     generation: i64,
     revision: i64,
     change: i64,
@@ -72,21 +71,6 @@ impl PlainStore {
     pub(crate) fn commit(&mut self, asks: usize) -> Result<()> {
         self.transaction(asks, |connection, at, rows| {
             at.advance();
-            insert_input(connection, at, at.seq, rows, true)?;
-            at.seq += 1;
-            write_boundary(connection, at, rows)?;
-            update_agent(connection, at)
-        })
-    }
-
-    /// As `commit`, with all other statements that the product runs for an ask: it looks before it writes.
-    ///
-    /// # Errors
-    /// When SQLite refuses.
-    pub(crate) fn commit_as_product(&mut self, asks: usize) -> Result<()> {
-        self.transaction(asks, |connection, at, rows| {
-            at.advance();
-            look(connection, at)?;
             insert_input(connection, at, at.seq, rows, true)?;
             at.seq += 1;
             write_boundary(connection, at, rows)?;
@@ -164,7 +148,7 @@ impl PlainStore {
 
 fn positions(connection: &Connection) -> Result<Vec<Position>> {
     let mut statement =
-        connection.prepare("SELECT key, generation, revision, change, next_seq, id FROM agent")?;
+        connection.prepare("SELECT key, generation, revision, change, next_seq FROM agent")?;
     let rows = statement.query_map([], |row| {
         Ok(Position {
             key: row.get(0)?,
@@ -172,7 +156,6 @@ fn positions(connection: &Connection) -> Result<Vec<Position>> {
             revision: row.get(2)?,
             change: row.get(3)?,
             seq: row.get(4)?,
-            id: row.get(5)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
@@ -227,20 +210,6 @@ fn input_id(seq: i64) -> [u8; 16] {
 
 fn step(connection: &Connection, sql: &str) -> Result<()> {
     connection.prepare_cached(sql)?.execute([])?;
-    Ok(())
-}
-
-/// What has to be known before an ask may be written: the agent's row with its holder.
-fn look(connection: &Connection, at: &Position) -> Result<()> {
-    connection
-        .prepare_cached(
-            "SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
-                    a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration,
-                    a.cause_revision, s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed
-             FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
-             WHERE a.id = ?1 AND a.home < 4",
-        )?
-        .query_row(params![at.id], |row| row.get::<_, i64>(0))?;
     Ok(())
 }
 

@@ -1,12 +1,16 @@
 //! How many statements a turn is: what a commit does beside its fsync. Each has a reason, or it is not there.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use futures::future::join_all;
 use godwit_core::limits::Quotas;
 use godwit_core::store::{RuntimeStore, Step, UnitFailure};
 use rusqlite::trace::TraceEvent;
+use rusqlite::{StatementStatus, params};
 
 use super::fixture::{Desk, Place, done, message};
+use crate::sqlite::inputs::OPEN;
 use crate::sqlite::{SqliteMode, SqliteStore, WriteEnv};
 
 /// SQLite's hook carries no pointer; only the tests here set it, one at a time.
@@ -21,7 +25,7 @@ fn note(event: TraceEvent<'_>) {
 }
 
 #[tokio::test]
-async fn an_ask_is_five_statements_beside_its_transaction() {
+async fn an_ask_is_four_statements_beside_its_transaction() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let place = Place::new();
     let store = place.open(SqliteMode::Exclusive);
@@ -36,12 +40,13 @@ async fn an_ask_is_five_statements_beside_its_transaction() {
     let seen = std::mem::take(&mut *SEEN.lock().unwrap());
     let expected = [
         "BEGIN IMMEDIATE",
-        // The fence: who owns the agent, where its history ends, and its counters.
+        // Only in builds with assertions: the fence is checked against the row that is kept, which must be the stored one.
         "SELECT a.key, a.home,",
         // Accepted and ended at once.
         "INSERT INTO input ",
-        "INSERT INTO snapshot ",
         "INSERT INTO receipt ",
+        // Once per unit: that of its last turn.
+        "INSERT INTO snapshot ",
         // All counters, once per unit.
         "UPDATE agent ",
         "COMMIT",
@@ -50,6 +55,71 @@ async fn an_ask_is_five_statements_beside_its_transaction() {
     for (seen, expected) in seen.iter().zip(expected) {
         assert!(seen.starts_with(expected), "{seen} instead of {expected}");
     }
+}
+
+/// Runs `write` and answers how often each statement ran, by its first two words.
+async fn counted_all(store: &SqliteStore, write: impl Future) -> BTreeMap<String, usize> {
+    store.trace_writes(Some(note));
+    write.await;
+    store.trace_writes(None);
+    let mut counts = BTreeMap::new();
+    for sql in std::mem::take(&mut *SEEN.lock().unwrap()) {
+        let words: Vec<_> = sql.split(' ').take(3).collect();
+        *counts.entry(words.join(" ")).or_default() += 1;
+    }
+    counts
+}
+
+#[tokio::test]
+async fn inputs_of_one_agent_that_share_a_commit_share_its_row() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    desk.asked(&store, b"first", b"state").await;
+    let (agent, by) = (desk.owner.agent.clone(), desk.owner.incarnation);
+    let counts = counted_all(&store, async {
+        let others_write = store.shared.idle_writer().expect("nobody writes");
+        let mut waiting = join_all((0..10).map(|_| store.accept(message(&agent, b"sent"), by)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(others_write);
+        assert!(waiting.await.iter().all(Result::is_ok));
+    })
+    .await;
+    let (inputs, rows, commits) = (counts["INSERT INTO input"], counts["UPDATE agent SET"], counts["COMMIT"]);
+    assert!(inputs == 10 && rows == commits && commits <= 2, "{counts:?}");
+    let row = store.agent(&agent).await.unwrap().unwrap();
+    assert_eq!((row.open_inputs, row.waking_inputs), (10, 10));
+}
+
+#[tokio::test]
+async fn of_the_snapshots_of_a_chain_the_last_one_is_written() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    let mut unit = desk.ask(message(&desk.owner.agent, b"ask"), b"state 1");
+    for state in [b"state 2", b"state 3"] {
+        unit.steps.extend(desk.ask(message(&desk.owner.agent, b"ask"), state).steps);
+    }
+    let counts = counted_all(&store, async { assert_eq!(store.commit_turns(unit).await, done(6)) }).await;
+    assert_eq!((counts["INSERT INTO snapshot"], counts["INSERT INTO receipt"]), (1, 3), "{counts:?}");
+    let image = store.image(&desk.owner.agent, None).await.unwrap().unwrap();
+    assert_eq!(image.snapshot.map(|snapshot| snapshot.state), Some(b"state 3".as_slice().into()));
+}
+
+#[tokio::test]
+async fn another_limit_does_not_prepare_a_statement_again() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let prepared = store.read(|conn| {
+        let mut statement = conn.prepare_cached(OPEN)?;
+        for limit in 1..=5 {
+            statement.query(params![1, 0, limit])?.next()?;
+        }
+        Ok(statement.get_status(StatementStatus::RePrepare))
+    });
+    assert_eq!(prepared.await, Ok(0));
 }
 
 /// Commits an ask and answers how often each of these statements ran.

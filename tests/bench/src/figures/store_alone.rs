@@ -46,7 +46,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let (mut floor_side, mut side) = (Side::default(), Side::default());
     let commits = store.commits();
     for _ in 0..bench.scaled(ROUNDS) {
-        floor_side.repeat(Duration::from_millis(ROUND_MS), AGENTS, || floor.commit_as_product(AGENTS))?;
+        floor_side.repeat(Duration::from_millis(ROUND_MS), AGENTS, || floor.commit(AGENTS))?;
         let started = Instant::now();
         let done = commit_for(&store, std::mem::take(&mut desks)).await?;
         let elapsed = started.elapsed();
@@ -93,7 +93,7 @@ async fn compare_statements(store: &SqliteStore, desk: &mut Desk, floor: &mut Pl
     ensure!(outcome.failure.is_none(), "{:?}", outcome.failure);
     let product = statements::take();
     floor.trace(Some(statements::note));
-    floor.commit_as_product(1)?;
+    floor.commit(1)?;
     floor.trace(None);
     let plain = statements::take();
     ensure!(counted(&product) == counted(&plain), "the product runs {product:?}, the floor {plain:?}");
