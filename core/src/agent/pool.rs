@@ -60,6 +60,9 @@ struct Queue {
     turns: Share,
     queries: Share,
     running: usize,
+    /// Threads that sleep, and whether one of them has been called. It calls the next one, if there is more to do.
+    idle: usize,
+    is_calling: bool,
     /// Set while somebody holds others back: only these jobs run.
     lone: Option<VecDeque<Job>>,
     /// Threads to be started.
@@ -170,7 +173,9 @@ impl GuestPool {
             return Err(job);
         }
         let ran = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(job)));
-        drop(self.shared.leave(Some((Kind::Turn, plugin))));
+        let mut queue = self.shared.leave(Some((Kind::Turn, plugin)));
+        self.shared.call_thread(&mut queue);
+        drop(queue);
         Ok(ran.map_err(|_| {
             tracing::error!(%plugin, "a guest job panicked");
             PoolError::Panicked
@@ -191,8 +196,8 @@ impl GuestPool {
                 return Err(PoolError::Closed);
             }
             queue.share(kind).push(plugin, job);
+            self.shared.call_thread(&mut queue);
         }
-        self.shared.wake.notify_one();
         result.await.map_err(|_| self.shared.reason())
     }
 
@@ -329,12 +334,18 @@ impl Shared {
         }
     }
 
+    /// Wakes a thread if a job may run and none is on its way to it: a wake of a thread for nothing costs as much as a job.
+    fn call_thread(&self, queue: &mut Queue) {
+        if queue.idle > 0 && !queue.is_calling && queue.has_runnable() {
+            queue.is_calling = true;
+            self.wake.notify_one();
+        }
+    }
+
     /// A job has ended.
     fn leave(&self, lane: Option<(Kind, Digest)>) -> MutexGuard<'_, Queue> {
         let mut queue = self.lock();
-        if queue.finished(lane) {
-            self.wake.notify_one();
-        }
+        queue.finished(lane);
         if queue.running == 0 {
             self.drained.notify_waiters();
             if queue.is_closed {
@@ -350,9 +361,13 @@ impl Shared {
         let mut queue = self.lock();
         while !queue.is_closed {
             let Some((lane, job)) = queue.pop() else {
+                queue.idle += 1;
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+                queue.is_calling = false;
                 continue;
             };
+            self.call_thread(&mut queue);
             drop(queue);
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
                 let plugin = lane.map(|(_, plugin)| tracing::field::display(plugin));
@@ -362,6 +377,7 @@ impl Shared {
             let is_demoted = own_priority() > priority;
             queue = self.leave(lane);
             if is_demoted && !queue.is_closed {
+                self.call_thread(&mut queue);
                 queue.missing += 1;
                 self.shortage.notify_one();
                 return;
@@ -396,6 +412,14 @@ impl Queue {
         Some((Some((kind, plugin)), job))
     }
 
+    /// Whether `pop` would give a job.
+    fn has_runnable(&self) -> bool {
+        match &self.lone {
+            Some(lone) => !lone.is_empty(),
+            None => self.turns.has_runnable() || self.queries.has_runnable(),
+        }
+    }
+
     /// Counts a turn that runs without having waited, if no other one runs or waits.
     fn enter(&mut self, plugin: Digest) -> bool {
         let is_idle = self.turns.running == 0 && self.turns.turn.is_empty();
@@ -407,10 +431,11 @@ impl Queue {
         true
     }
 
-    /// Answers whether a job waits that may run now that this one has ended.
-    fn finished(&mut self, lane: Option<(Kind, Digest)>) -> bool {
+    fn finished(&mut self, lane: Option<(Kind, Digest)>) {
         self.running = self.running.saturating_sub(1);
-        lane.is_some_and(|(kind, plugin)| self.share(kind).finished(plugin))
+        if let Some((kind, plugin)) = lane {
+            self.share(kind).finished(plugin);
+        }
     }
 }
 
@@ -437,15 +462,20 @@ impl Share {
         self.lanes.entry(plugin).or_default().running += 1;
     }
 
+    /// The place in `turn` of the first plugin that has a thread left.
+    fn next(&self) -> Option<usize> {
+        let has_thread =
+            |plugin| self.lanes.get(plugin).is_some_and(|lane| lane.running < self.per_plugin_max);
+        if self.running == self.running_max { None } else { self.turn.iter().position(has_thread) }
+    }
+
+    fn has_runnable(&self) -> bool {
+        self.next().is_some()
+    }
+
     /// The next job of the first plugin in turn that has a thread left.
     fn pop(&mut self) -> Option<(Digest, Job)> {
-        if self.running == self.running_max {
-            return None;
-        }
-        let max = self.per_plugin_max;
-        let lanes = &self.lanes;
-        let index =
-            self.turn.iter().position(|plugin| lanes.get(plugin).is_some_and(|lane| lane.running < max))?;
+        let index = self.next()?;
         let plugin = self.turn.remove(index)?;
         let lane = self.lanes.get_mut(&plugin)?;
         let job = lane.waiting.pop_front()?;
@@ -457,8 +487,8 @@ impl Share {
         Some((plugin, job))
     }
 
-    /// A job of the plugin has ended. Answers whether one waits: all threads of the share may have been taken until now.
-    fn finished(&mut self, plugin: Digest) -> bool {
+    /// A job of the plugin has ended.
+    fn finished(&mut self, plugin: Digest) {
         self.running = self.running.saturating_sub(1);
         if let Some(lane) = self.lanes.get_mut(&plugin) {
             lane.running = lane.running.saturating_sub(1);
@@ -466,7 +496,6 @@ impl Share {
                 self.lanes.remove(&plugin);
             }
         }
-        !self.turn.is_empty()
     }
 }
 

@@ -17,12 +17,14 @@ struct State<J> {
     jobs: VecDeque<J>,
     /// How many of them were added without room.
     without_room: usize,
+    /// Threads that wait for jobs: where there are none, telling them costs a system call for nothing.
+    waiting: usize,
     closed: Option<String>,
 }
 
 impl<J> Queue<J> {
     pub(super) fn new(jobs_max: usize) -> Self {
-        let state = State { jobs: VecDeque::new(), without_room: 0, closed: None };
+        let state = State { jobs: VecDeque::new(), without_room: 0, waiting: 0, closed: None };
         Self { state: Mutex::new(state), ready: Condvar::new(), room: Semaphore::new(jobs_max) }
     }
 
@@ -62,8 +64,11 @@ impl<J> Queue<J> {
             return Err(StoreError::Closed { reason: reason.clone() });
         }
         place(&mut state);
+        let is_awaited = state.waiting > 0;
         drop(state);
-        self.ready.notify_one();
+        if is_awaited {
+            self.ready.notify_one();
+        }
         Ok(())
     }
 
@@ -71,7 +76,9 @@ impl<J> Queue<J> {
     pub(super) fn wait(&self) -> bool {
         let mut state = self.lock();
         while state.jobs.is_empty() && state.closed.is_none() {
+            state.waiting += 1;
             state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         !state.jobs.is_empty()
     }

@@ -199,3 +199,27 @@ async fn who_closes_or_runs_alone_waits_for_what_stays() {
     closing.await.unwrap();
     assert_eq!(job.await.unwrap(), Some(Ok(true)));
 }
+
+#[tokio::test]
+async fn jobs_that_come_together_are_worked_on_together() {
+    let pool = GuestPool::start(8);
+    let plugins = [Digest([1; 32]), Digest([2; 32])];
+    for round in 0..200 {
+        // Each job ends when all have begun: a thread that is not called leaves them all waiting.
+        let meeting = Arc::new((Mutex::new(0), Condvar::new()));
+        let jobs = (0..8).map(|number| {
+            let meeting = meeting.clone();
+            pool.run(plugins[number % 2], move || {
+                let (begun, all) = &*meeting;
+                let mut begun = begun.lock().unwrap();
+                *begun += 1;
+                all.notify_all();
+                let met = all.wait_timeout_while(begun, Duration::from_secs(10), |begun| *begun < 8);
+                !met.unwrap().1.timed_out()
+            })
+        });
+        let met = futures::future::join_all(jobs).await;
+        assert!(met.iter().all(|met| *met == Ok(true)), "round {round}: {met:?}");
+    }
+    tokio::task::spawn_blocking(move || pool.close()).await.unwrap();
+}
