@@ -18,10 +18,10 @@ use super::error::{OpenError, is_io};
 use super::lock::io;
 use super::writer::Shared;
 
-/// 8 MiB of pages.
-const PASSIVE_PAGES: i64 = 2_048;
 /// 32 MiB of pages.
-const RESTART_PAGES: i64 = 8_192;
+const PASSIVE_PAGES: i64 = 8_192;
+/// 64 MiB of pages.
+const RESTART_PAGES: i64 = 16_384;
 /// Commits between two looks at the log's size.
 const COMMITS_PER_LOOK: u32 = 8;
 /// 256 MiB of pages: something holds a read open.

@@ -23,9 +23,10 @@ const APPLICATION_ID: i32 = 0x4744_5754;
 const BUSY_WAITS_MAX: i32 = 30_000;
 /// After how many waits it says so.
 const BUSY_WAITS_WARNED: i32 = 1_000;
-/// Page cache of a connection that writes: the eight pages of each of 2,000 agents at work. A page that is missing is read
-/// for every one that is written.
-const CACHE_KIB: i64 = 64 * 1024;
+/// Page cache of a connection that writes: the eight pages of each of 1,000 agents at work. A page that is missing is read
+/// for every one that is written; but whenever a page is split, SQLite walks through the whole cache after the commit, and
+/// through a table of the next power of two.
+const CACHE_KIB: i64 = 4 * 8_000;
 /// Page cache of one that reads: each commit of another connection empties it.
 const READ_CACHE_KIB: i64 = 2 * 1024;
 /// What a write-ahead log shrinks to when it starts over.
