@@ -1,27 +1,34 @@
-//! Inputs: the door, the rows, and what readers ask of them.
+//! Inputs: the door and the rows. What readers ask of them is in `inputs/reading.rs`.
 
 use std::collections::BTreeSet;
 
 use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
-use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
+use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Seq};
 use godwit_core::input::{
     AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Scope,
     TraceParent,
 };
 use godwit_core::reply;
 use godwit_core::store::rows::Receiver;
-use godwit_core::store::{AcceptError, Accepted, Page, StoreError, StoredInput};
-use rusqlite::{Connection, Row, params};
+use godwit_core::store::{AcceptError, Accepted, StoreError, StoredInput};
+use rusqlite::{Connection, params};
 
 use super::agents::{self, Head, Share};
-use super::codec::{Int, input_state, input_state_code, lane, lane_code, seal, unseal};
-use super::error::{Fallible, conflict, corrupt};
+use super::codec::{Int, input_state, input_state_code, lane_code, seal};
+use super::error::{Fallible, conflict};
 use super::events::append;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::timers;
 use super::writer::Tx;
+
+mod reading;
+
+use reading::{BY_KEY, stored};
+#[cfg(test)]
+pub(super) use reading::{DEAD_LETTERS, OPEN};
+pub(super) use reading::{Listed, by_id, by_seq, input, key_of, list};
 
 /// The session that no store gives: inputs received from another store carry it.
 const NO_INCARNATION: Incarnation = Incarnation(0);
@@ -532,142 +539,6 @@ pub(super) fn abandon(
     }
     append(tx, &[NewEvent::input_abandoned(agent, input, reason, tx.now_ms())])?;
     Ok(head.save(tx)?)
-}
-
-// --- reading
-
-/// A query of what `stored` reads. The index is named where the planner can't know that few rows are in it.
-macro_rules! select_input {
-    ($index:literal, $rest:literal) => {
-        concat!(
-            "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
-                    coalesce(i.body, b.body), i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes,
-                    i.scope, i.traceparent
-             FROM input i ",
-            $index,
-            " LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq WHERE i.agent = ?1 AND ",
-            $rest
-        )
-    };
-}
-
-const BY_KEY: &str = select_input!("", "i.key = ?2");
-const BY_ID: &str = select_input!("", "i.id = ?2");
-const BY_SEQ: &str = select_input!("", "i.seq = ?2");
-const ANY: &str = select_input!("", "i.seq > ?2 ORDER BY i.seq LIMIT ?3");
-pub(super) const OPEN: &str =
-    select_input!("INDEXED BY input_open", "i.seq > ?2 AND i.state < 2 ORDER BY i.seq LIMIT ?3");
-pub(super) const DEAD_LETTERS: &str =
-    select_input!("INDEXED BY input_dead_letter", "i.seq > ?2 AND i.state = 3 ORDER BY i.seq LIMIT ?3");
-const OF_STATE: &str = select_input!("", "i.seq > ?2 AND i.state = ?4 ORDER BY i.seq LIMIT ?3");
-
-fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
-    let seq = Seq(row.get::<_, Int>(0)?.0);
-    let what = || format!("input {seq} of agent {agent}");
-    let body: Option<Vec<u8>> = row.get(8)?;
-    let input: Input = match body {
-        Some(body) => unseal(&body, what)?,
-        None => return Err(corrupt(format!("{}: its body is missing", what()))),
-    };
-    let outcome: Option<Vec<u8>> = row.get(7)?;
-    let traceparent: Option<String> = row.get(17)?;
-    let stored = StoredInput {
-        seq,
-        state: input_state(row.get(1)?)?,
-        attempts: row.get(2)?,
-        deaths: row.get(13)?,
-        accepted_by: Incarnation(row.get::<_, Int>(3)?.0),
-        idempotency_key: row.get(5)?,
-        body_digest: Digest(row.get(6)?),
-        placing: Placing {
-            lane: lane(row.get(14)?)?,
-            wakes: row.get(15)?,
-            scope: row.get::<_, Option<String>>(16)?.map(Scope),
-        },
-        traceparent: traceparent
-            .map(|text| TraceParent::parse(&text).map_err(|error| corrupt(format!("{}: {error}", what()))))
-            .transpose()?,
-        outcome: outcome.map(|sealed| unseal(&sealed, what)).transpose()?,
-        ended_at_ms: row.get::<_, Option<Int>>(12)?.map(|at| at.0),
-        input,
-    };
-    let columns = (
-        row.get::<_, Option<Int>>(10)?.map(|revision| Revision(revision.0)),
-        row.get::<_, Option<Int>>(11)?.map(|token| FencingToken(token.0)),
-    );
-    if stored.input.id.0 != row.get::<_, [u8; 16]>(4)? || columns != numbers(stored.outcome.as_ref()) {
-        return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
-    }
-    Ok(stored)
-}
-
-/// Revision and token of an end, as the plain columns have them.
-fn numbers(outcome: Option<&Outcome>) -> (Option<Revision>, Option<FencingToken>) {
-    match outcome {
-        Some(Outcome::Committed { revision, token, .. }) => (Some(*revision), Some(*token)),
-        Some(Outcome::DeadLettered { revision, .. }) => (Some(*revision), None),
-        _ => (None, None),
-    }
-}
-
-pub(super) fn by_id(
-    conn: &Connection,
-    key: i64,
-    agent: &AgentId,
-    id: InputId,
-) -> Fallible<Option<StoredInput>> {
-    first(conn, BY_ID, params![key, id.0], |row| stored(row, agent))
-}
-
-pub(super) fn by_seq(
-    conn: &Connection,
-    key: i64,
-    agent: &AgentId,
-    seq: Seq,
-) -> Fallible<Option<StoredInput>> {
-    first(conn, BY_SEQ, params![key, Int(seq.0)], |row| stored(row, agent))
-}
-
-/// The key of an agent that an id names.
-pub(super) fn key_of(conn: &Connection, agent: &AgentId) -> Fallible<Option<i64>> {
-    first(conn, "SELECT key FROM agent WHERE id = ?1 AND home < 4", params![agent.as_str()], |row| {
-        Ok(row.get(0)?)
-    })
-}
-
-pub(super) fn input(conn: &Connection, agent: &AgentId, id: InputId) -> Fallible<Option<StoredInput>> {
-    match key_of(conn, agent)? {
-        Some(key) => by_id(conn, key, agent, id),
-        None => Ok(None),
-    }
-}
-
-/// Which inputs to list.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Listed {
-    Open,
-    Any,
-    Of(InputState),
-}
-
-pub(super) fn list(
-    conn: &Connection,
-    agent: &AgentId,
-    listed: Listed,
-    page: Page,
-) -> Fallible<Vec<StoredInput>> {
-    let Some(key) = key_of(conn, agent)? else {
-        return Ok(Vec::new());
-    };
-    let after = Int(page.after.min(i64::MAX.unsigned_abs()));
-    let limit = page.limit as i64;
-    let read = |row: &Row<'_>| stored(row, agent);
-    match listed {
-        Listed::Open => all(conn, OPEN, params![key, after, limit], read),
-        Listed::Any => all(conn, ANY, params![key, after, limit], read),
-        Listed::Of(InputState::DeadLettered) => all(conn, DEAD_LETTERS, params![key, after, limit], read),
-        Listed::Of(state) => all(conn, OF_STATE, params![key, after, limit, input_state_code(state)], read),
-    }
 }
 
 /// Takes an input from another store; of two rows of one seq the one with the higher change number stays.
