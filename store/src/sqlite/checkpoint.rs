@@ -1,13 +1,15 @@
 //! Moving the write-ahead log back into the database: on a connection and thread of its own, so that commits don't wait
 //! for it.
 //!
-//! A passive checkpoint starts when the log has grown by `PASSIVE_PAGES`; it never blocks the writer. A log that still
-//! grows past `RESTART_PAGES`, because commits go on all the time, is restarted: that waits for readers and holds the
-//! writer up for the few pages that are left. So the log is bounded, and with it what a start has to rewrite.
+//! A checkpoint starts when the log has `LOG_PAGES`. Its passive part, which moves nearly all, never blocks the writer; the
+//! second part starts the log over, which waits for readers and holds the writer up for the few pages that came meanwhile. So
+//! the log is bounded, and with it what a start has to rewrite.
+//!
+//! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use godwit_core::failpoint;
@@ -19,27 +21,22 @@ use super::lock::io;
 use super::writer::Shared;
 
 /// 32 MiB of pages.
-const PASSIVE_PAGES: i64 = 8_192;
-/// 64 MiB of pages.
-const RESTART_PAGES: i64 = 16_384;
+const LOG_PAGES: i64 = 8_192;
 /// Commits between two looks at the log's size.
 const COMMITS_PER_LOOK: u32 = 8;
 /// 256 MiB of pages: something holds a read open.
 const WARN_PAGES: i64 = 65_536;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    Passive,
-    Restart,
-}
+/// The parts of a checkpoint.
+const PARTS: [&str; 2] = ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"];
+/// Only tells how far the log and the last checkpoint are.
+const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
 /// The writer's end: watches the log and gives orders.
 pub(super) struct Checkpointer {
-    orders: Option<SyncSender<Order>>,
+    orders: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     commits: u32,
-    /// Size of the log at the last order.
-    ordered_at: i64,
 }
 
 impl Checkpointer {
@@ -51,7 +48,7 @@ impl Checkpointer {
             .name("godwit-checkpoint".to_owned())
             .spawn(move || work(conn, &incoming, &shared))
             .map_err(io("start a thread for", path))?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), commits: 0, ordered_at: 0 })
+        Ok(Self { orders: Some(orders), thread: Some(thread), commits: 0 })
     }
 
     /// Called after each commit, with the connection that committed.
@@ -61,21 +58,11 @@ impl Checkpointer {
             return;
         }
         self.commits = 0;
-        let Ok((_, pages, _)) = checkpoint(conn, "PRAGMA wal_checkpoint(NOOP)") else {
-            return;
-        };
-        // A log that became shorter has started over.
-        self.ordered_at = self.ordered_at.min(pages);
-        let order = if pages >= RESTART_PAGES {
-            Order::Restart
-        } else if pages - self.ordered_at >= PASSIVE_PAGES {
-            Order::Passive
-        } else {
-            return;
-        };
-        let sent = self.orders.as_ref().map(|orders| orders.try_send(order));
-        if !matches!(sent, Some(Err(TrySendError::Full(_)))) {
-            self.ordered_at = pages;
+        if is_due(conn)
+            && let Some(orders) = &self.orders
+        {
+            // When there is no room, one is under way.
+            drop(orders.try_send(()));
         }
     }
 
@@ -89,34 +76,41 @@ impl Checkpointer {
     }
 }
 
-fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared) {
-    while let Ok(order) = orders.recv() {
-        if shared.failure().is_some() {
-            break;
+fn work(conn: Connection, orders: &Receiver<()>, shared: &Shared) {
+    while let Ok(()) = orders.recv() {
+        // The last one may have been ordered twice.
+        if !is_due(&conn) {
+            continue;
         }
-        let statement = match order {
-            Order::Passive => "PRAGMA wal_checkpoint(PASSIVE)",
-            Order::Restart => "PRAGMA wal_checkpoint(RESTART)",
-        };
-        failpoint::hit("store.before-checkpoint");
-        let done = checkpoint(&conn, statement);
-        failpoint::hit("store.after-checkpoint");
-        match done {
-            Ok((_, pages, _)) if pages > WARN_PAGES => {
-                tracing::warn!(
-                    pages,
-                    "write-ahead log does not shrink: a reader or a stopped process holds it"
-                );
+        for part in PARTS {
+            if shared.failure().is_some() {
+                break;
             }
-            Ok(_) => {}
-            Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
-            Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
+            failpoint::hit("store.before-checkpoint");
+            let done = checkpoint(&conn, part);
+            failpoint::hit("store.after-checkpoint");
+            match done {
+                Ok((_, pages, _)) if pages > WARN_PAGES => {
+                    tracing::warn!(
+                        pages,
+                        "write-ahead log does not shrink: a reader or a stopped process holds it"
+                    );
+                }
+                Ok(_) => {}
+                Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
+                Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
+            }
         }
     }
     if shared.failure().is_some() {
         // Closing could write the log back: not after a failed fsync.
         std::mem::forget(conn);
     }
+}
+
+/// Whether the log is to start over.
+fn is_due(conn: &Connection) -> bool {
+    checkpoint(conn, LOOK).is_ok_and(|(_, pages, _)| pages >= LOG_PAGES)
 }
 
 /// Runs a checkpoint: (busy, pages in the log, pages moved back).

@@ -326,7 +326,7 @@ impl Worker {
     }
 
     async fn bulk(&mut self) {
-        let text = self.hex_digits("note ", 120_000);
+        let text = self.hex_digits("note ", 400_000);
         self.submit("hostile-0", text, How::Ask).await;
     }
 
