@@ -177,7 +177,8 @@ impl SqliteStore {
             conn: opened.writer,
             env: Arc::clone(&env),
             checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
-            careful_groups: 0,
+            savepoint_groups: 0,
+            looking_groups: 0,
             heads: Heads::default(),
         };
         let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;

@@ -60,8 +60,9 @@ struct Queue {
     turns: Share,
     queries: Share,
     running: usize,
-    /// Threads that sleep, and whether one of them has been called. It calls the next one, if there is more to do.
+    /// Threads that sleep.
     idle: usize,
+    /// Whether one of them has been called and is on its way. It calls the next one, if there is more to do.
     is_calling: bool,
     /// Set while somebody holds others back: only these jobs run.
     lone: Option<VecDeque<Job>>,

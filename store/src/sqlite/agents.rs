@@ -20,7 +20,8 @@ use super::sql::{all, execute, first};
 use super::writer::Tx;
 use super::{boundary, journal, plugins, snapshots};
 
-/// What a write needs to know of an agent, and what it changes. Loaded at its beginning, stored at its end.
+/// What a write needs to know of an agent, and what it changes. Loaded at its beginning and stored at its end, or kept for
+/// the next one by `Tx::with_head`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) key: i64,

@@ -1,10 +1,9 @@
 //! Committing units: chains of steps of one agent.
 //!
 //! A unit is prepared by its caller (everything encoded, hashed and packed) and written by whoever writes then. The agent's
-//! row is read once before the first step and stored once after the last, or with those of other units of its group; an
-//! input that is accepted and ended in the same unit is written once, as ended, and of small snapshots only the last one
-//! is. Each step checks everything before it writes anything, and writes inside a
-//! savepoint of its own.
+//! row is read once before the first step, if the writer does not keep it, and stored once after the last, or with those of
+//! other units of its group. An input that is accepted and ended in the same unit is written once, as ended, and of small
+//! snapshots only the last one is, after the last step. Each step checks everything before it writes anything.
 
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
@@ -86,7 +85,7 @@ impl Prepared {
         })
     }
 
-    /// Whether it writes nothing of its agent's row but what `Head` has.
+    /// Whether it leaves its agent's row to whoever keeps it. The other steps store it, or write parts of it, by themselves.
     fn is_plain(&self) -> bool {
         use PreparedStep::{Accept, Attempts, Boundary, Checkpoint};
         let is_plain = |step| matches!(step, &Accept { .. } | &Attempts(_) | &Boundary(_) | &Checkpoint(_));
@@ -357,7 +356,7 @@ impl<'a> Chain<'a> {
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.skips_dedup();
         // Nearly all that would be taken are new. One that is not breaks a unique index, and is looked up then.
-        let seems_new = tx.is_first_try() && self.head.next_seq == expected && room(tx, self.head)?.is_ok();
+        let seems_new = tx.is_blind() && self.head.next_seq == expected && room(tx, self.head)?.is_ok();
         match (is_checked && !seems_new).then(|| door(tx, self.head, arrival)).transpose()? {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),

@@ -2,8 +2,8 @@
 //! for it.
 //!
 //! A checkpoint starts when the log has `LOG_PAGES`. Its passive part, which moves nearly all, never blocks the writer; the
-//! second part starts the log over, which waits for readers and holds the writer up for the few pages that came meanwhile. So
-//! the log is bounded, and with it what a start has to rewrite.
+//! second part starts the log over, which waits a little for readers and holds the writer up for the few pages that came
+//! meanwhile. So the log is bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
 
@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use godwit_core::failpoint;
 use rusqlite::Connection;
 
-use super::connection::connect;
+use super::connection::{connect, engine};
 use super::error::{OpenError, is_io};
 use super::lock::io;
 use super::writer::Shared;
@@ -26,6 +27,11 @@ const LOG_PAGES: i64 = 8_192;
 const COMMITS_PER_LOOK: u32 = 8;
 /// 256 MiB of pages: something holds a read open.
 const WARN_PAGES: i64 = 65_536;
+
+/// How long starting the log over waits for readers, in milliseconds: it holds the writer up meanwhile.
+const READER_WAITS_MAX: i32 = 5;
+/// Pause after it has waited in vain.
+const READER_PAUSE: Duration = Duration::from_millis(100);
 
 /// The parts of a checkpoint.
 const PARTS: [&str; 2] = ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"];
@@ -43,6 +49,7 @@ impl Checkpointer {
     /// Starts the thread with its own connection.
     pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
         let conn = connect(path)?;
+        conn.busy_handler(Some(wait_for_reader)).map_err(engine("configure", path))?;
         let (orders, incoming) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("godwit-checkpoint".to_owned())
@@ -62,7 +69,7 @@ impl Checkpointer {
             && let Some(orders) = &self.orders
         {
             // When there is no room, one is under way.
-            drop(orders.try_send(()));
+            let _ = orders.try_send(());
         }
     }
 
@@ -96,6 +103,8 @@ fn work(conn: Connection, orders: &Receiver<()>, shared: &Shared) {
                         "write-ahead log does not shrink: a reader or a stopped process holds it"
                     );
                 }
+                // Somebody reads an older state; the next order comes soon.
+                Ok((is_busy, ..)) if is_busy != 0 => std::thread::sleep(READER_PAUSE),
                 Ok(_) => {}
                 Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
                 Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
@@ -106,6 +115,11 @@ fn work(conn: Connection, orders: &Receiver<()>, shared: &Shared) {
         // Closing could write the log back: not after a failed fsync.
         std::mem::forget(conn);
     }
+}
+
+fn wait_for_reader(waits: i32) -> bool {
+    std::thread::sleep(Duration::from_millis(1));
+    waits < READER_WAITS_MAX
 }
 
 /// Whether the log is to start over.

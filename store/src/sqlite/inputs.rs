@@ -248,7 +248,7 @@ pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
 /// As `door`, but what is nearly always so is found out by failing: an input that is here already breaks a unique index,
 /// and the group runs once more.
 pub(super) fn quick_door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
-    if tx.is_first_try()
+    if tx.is_blind()
         && let Ok(None) = room(tx, head)?
     {
         return Ok(Ok(None));

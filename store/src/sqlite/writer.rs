@@ -9,7 +9,7 @@
 //!
 //! Savepoints keep what fails from what does not, and cost a copy of each page that changes under them. Nearly nothing
 //! fails once it has begun to write. So a group runs without them first; when a step fails that has written, all is rolled
-//! back and run again with them, and so are the next groups.
+//! back and run again with them, and so are the next groups. In the same way it is not looked for inputs that should be new.
 //!
 //! Inputs and units, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
 //! to job and group to group (`heads.rs`), until another kind of job comes.
@@ -53,7 +53,7 @@ const GROUP_JOBS_MAX: usize = 256;
 /// Bytes of one transaction: past this, those who wait for its fsync wait for the bytes as well.
 const GROUP_BYTES_MAX: usize = 4 << 20;
 
-/// Groups that run with savepoints after one that had to be run again: refusals come together.
+/// Groups that run with the same care as one that had to be run again: refusals and repetitions come together.
 pub(super) const CAREFUL_GROUPS: u32 = 16;
 
 /// What every write may look at.
@@ -79,13 +79,24 @@ impl WriteEnv {
     }
 }
 
+/// How a group runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Care {
+    /// What nearly always goes well is found out by trying.
+    Blind,
+    /// It looks whether an input is there before it writes it.
+    Looking,
+    /// Each step has a savepoint as well.
+    Savepoints,
+}
+
 /// An open transaction as a job sees it.
 pub(super) struct Tx<'a> {
     pub(super) conn: &'a Connection,
     pub(super) env: &'a WriteEnv,
-    has_savepoints: bool,
-    /// Set when a step has failed that can't be undone alone.
-    must_redo: Cell<bool>,
+    care: Care,
+    /// Set when a step has failed that can't be undone alone: how the group is to run again.
+    redo: Cell<Option<Care>>,
     heads: RefCell<Heads>,
 }
 
@@ -103,7 +114,7 @@ impl Tx<'_> {
         let known = self.heads.borrow().get(self.conn, agent)?;
         let mut head = known.map_or_else(|| at_home(self.conn, agent), Ok)?;
         let result = work(&mut head)?;
-        if self.has_savepoints && head.is_changed() {
+        if self.care == Care::Savepoints && head.is_changed() {
             head.save(self)?;
         }
         self.heads.borrow_mut().put(head);
@@ -134,18 +145,19 @@ impl Tx<'_> {
         nanos(self.env.clock.boot())
     }
 
-    /// Whether the group runs without savepoints: what fails rarely may be found out by failing.
-    pub(super) fn is_first_try(&self) -> bool {
-        !self.has_savepoints
+    /// Whether what nearly always goes well is found out by trying.
+    pub(super) fn is_blind(&self) -> bool {
+        self.care == Care::Blind
     }
 
-    /// What writing a row gave that should be unique, and that was not looked for in a first try.
+    /// Passes on what writing a row gave that nobody looked for. If it was there, the group runs again and looks.
     pub(super) fn unique<T>(&self, written: Fallible<T>) -> Fallible<T> {
         if let Err(Fail::Engine(error)) = &written
             && error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation)
-            && self.is_first_try()
+            && self.is_blind()
+            && self.redo.get().is_none()
         {
-            self.must_redo.set(true);
+            self.redo.set(Some(Care::Looking));
         }
         written
     }
@@ -156,12 +168,12 @@ impl Tx<'_> {
     where
         E: NestedError,
     {
-        if !self.has_savepoints {
+        if self.care != Care::Savepoints {
             let changes = self.conn.total_changes();
             let result = work();
             let has_failed = result.as_ref().is_err_and(NestedError::spares_transaction);
-            if has_failed && self.conn.total_changes() != changes {
-                self.must_redo.set(true);
+            if has_failed && self.conn.total_changes() != changes && self.redo.get().is_none() {
+                self.redo.set(Some(Care::Savepoints));
             }
             return Ok(result);
         }
@@ -262,7 +274,10 @@ where
         self.result = match result {
             Ok(value) => Some(Ok(value)),
             Err(Fail::Store(error)) => Some(Err(error)),
-            Err(Fail::Engine(error)) if spares_transaction(&error) => Some(Err(of_engine(&error))),
+            // What escapes a body with steps has left some of them behind.
+            Err(Fail::Engine(error)) if !self.has_steps && spares_transaction(&error) => {
+                Some(Err(of_engine(&error)))
+            }
             Err(Fail::Engine(error)) => return Err(error),
         };
         Ok(())
@@ -390,8 +405,9 @@ pub(super) struct Writer {
     pub(super) conn: Connection,
     pub(super) env: Arc<WriteEnv>,
     pub(super) checkpointer: Checkpointer,
-    /// How many of the next groups run with savepoints from the start.
-    pub(super) careful_groups: u32,
+    /// How many of the next groups run with savepoints, or look before they write, from the start.
+    pub(super) savepoint_groups: u32,
+    pub(super) looking_groups: u32,
     /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
     pub(super) heads: Heads,
 }
@@ -449,42 +465,53 @@ impl Writer {
     }
 
     fn try_commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Group {
-        if self.careful_groups > 0 {
-            self.careful_groups -= 1;
-        } else if let Some(group) = self.try_commit_so(jobs, false) {
-            return group;
-        } else {
-            self.careful_groups = CAREFUL_GROUPS;
+        let mut care = match (self.savepoint_groups, self.looking_groups) {
+            (0, 0) => Care::Blind,
+            (0, _) => Care::Looking,
+            _ => Care::Savepoints,
+        };
+        self.savepoint_groups = self.savepoint_groups.saturating_sub(1);
+        self.looking_groups = self.looking_groups.saturating_sub(1);
+        loop {
+            care = match self.try_commit_so(jobs, care) {
+                Ok(group) => return group,
+                Err(care) => care,
+            };
+            match care {
+                Care::Blind => {}
+                Care::Looking => self.looking_groups = CAREFUL_GROUPS,
+                Care::Savepoints => self.savepoint_groups = CAREFUL_GROUPS,
+            }
         }
-        self.try_commit_so(jobs, true).expect("with savepoints each step can be undone")
     }
 
-    /// `None` when all was rolled back because a step failed that only a savepoint could have undone.
-    fn try_commit_so(&mut self, jobs: &mut [Box<dyn Job>], has_savepoints: bool) -> Option<Group> {
+    /// `Err` when all was rolled back because a step has failed, and how to run it again: with more care each time.
+    fn try_commit_so(&mut self, jobs: &mut [Box<dyn Job>], care: Care) -> Result<Group, Care> {
         // They are kept only if all goes well. With savepoints a step that fails would leave them ahead of the rows.
         let heads = std::mem::take(&mut self.heads);
-        let heads = RefCell::new(if has_savepoints { Heads::default() } else { heads });
+        let heads = RefCell::new(if care == Care::Savepoints { Heads::default() } else { heads });
         if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
-            return Some(Group::RolledBack(error));
+            return Ok(Group::RolledBack(error));
         }
-        let tx = Tx { conn: &self.conn, env: &self.env, has_savepoints, must_redo: Cell::new(false), heads };
+        let tx = Tx { conn: &self.conn, env: &self.env, care, redo: Cell::new(None), heads };
         for job in jobs {
-            if let Err(error) = job.run(&tx) {
-                return Some(self.roll_back(error));
-            }
-            if tx.must_redo.get() {
-                return self.undo();
+            match (job.run(&tx), tx.redo.get()) {
+                (Ok(()), None) => {}
+                // What it met beside that may have hurt the transaction.
+                (Err(error), Some(_)) if !spares_transaction(&error) => return Ok(self.roll_back(error)),
+                (_, Some(care)) => return self.undo().map_or(Err(care), Ok),
+                (Err(error), None) => return Ok(self.roll_back(error)),
             }
         }
         if let Err(error) = tx.store_heads() {
-            return Some(self.roll_back(error));
+            return Ok(self.roll_back(error));
         }
         let heads = tx.heads.into_inner();
         let group = self.end_transaction();
         if matches!(group, Group::Durable) && self.env.mode == SqliteMode::Exclusive {
             self.heads = heads.kept();
         }
-        Some(group)
+        Ok(group)
     }
 
     /// Rolls back what was well until now.

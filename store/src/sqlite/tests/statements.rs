@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
 use godwit_core::limits::Quotas;
-use godwit_core::store::{RuntimeStore, Step, UnitFailure};
+use godwit_core::store::{Accepted, RuntimeStore, Step, UnitFailure};
 use rusqlite::trace::TraceEvent;
 use rusqlite::{StatementStatus, params};
 
 use super::fixture::{Desk, Place, done, message};
 use crate::sqlite::inputs::OPEN;
+use crate::sqlite::sql::all;
 use crate::sqlite::{SqliteMode, SqliteStore, WriteEnv};
 
 /// SQLite's hook carries no pointer; only the tests here set it, one at a time.
@@ -40,7 +41,7 @@ async fn an_ask_is_four_statements_beside_its_transaction() {
     let seen = std::mem::take(&mut *SEEN.lock().unwrap());
     let expected = [
         "BEGIN IMMEDIATE",
-        // Only in builds with assertions: the fence is checked against the row that is kept, which must be the stored one.
+        // Only in builds for tests: the row that is kept, and fences the unit, is compared with the stored one.
         "SELECT a.key, a.home,",
         // Accepted and ended at once.
         "INSERT INTO input ",
@@ -57,7 +58,7 @@ async fn an_ask_is_four_statements_beside_its_transaction() {
     }
 }
 
-/// Runs `write` and answers how often each statement ran, by its first two words.
+/// Runs `write` and answers how often each statement ran, by its first three words.
 async fn counted_all(store: &SqliteStore, write: impl Future) -> BTreeMap<String, usize> {
     store.trace_writes(Some(note));
     write.await;
@@ -106,6 +107,42 @@ async fn of_the_snapshots_of_a_chain_the_last_one_is_written() {
     assert_eq!((counts["INSERT INTO snapshot"], counts["INSERT INTO receipt"]), (1, 3), "{counts:?}");
     let image = store.image(&desk.owner.agent, None).await.unwrap().unwrap();
     assert_eq!(image.snapshot.map(|snapshot| snapshot.state), Some(b"state 3".as_slice().into()));
+}
+
+#[tokio::test]
+async fn no_lock_is_around_the_pages_and_allocations_of_all_connections() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let options =
+        store.read(|conn| all(conn, "PRAGMA compile_options", [], |row| Ok(row.get::<_, String>(0)?)));
+    let options = options.await.unwrap();
+    assert!(
+        options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"),
+        "see .cargo/config.toml: {options:?}"
+    );
+    assert!(!options.iter().any(|option| option == "ENABLE_MEMORY_MANAGEMENT"), "{options:?}");
+}
+
+#[tokio::test]
+async fn a_repeated_input_makes_its_group_look_and_no_savepoints() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let desk = Desk::new(&store, "a").await;
+    let (agent, by) = (desk.owner.agent.clone(), desk.owner.incarnation);
+    let sent = message(&agent, b"sent");
+    assert!(matches!(store.accept(sent.clone(), by).await, Ok(Accepted::New { .. })));
+    store.trace_writes(Some(note));
+    let repeated = store.accept(sent.clone(), by).await;
+    store.trace_writes(None);
+    assert!(matches!(repeated, Ok(Accepted::Duplicate(_))), "{repeated:?}");
+    assert_eq!(count(), [0, 1]);
+    // Repetitions come together: the next one is looked for at once.
+    store.trace_writes(Some(note));
+    let repeated = store.accept(sent, by).await;
+    store.trace_writes(None);
+    assert!(matches!(repeated, Ok(Accepted::Duplicate(_))), "{repeated:?}");
+    assert_eq!(count(), [0, 0]);
 }
 
 #[tokio::test]

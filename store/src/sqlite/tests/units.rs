@@ -70,6 +70,28 @@ async fn numbers_above_the_highest_are_refused_not_wrapped() {
     assert_eq!(store.events(u64::MAX, None, None, 1).await, Ok(Vec::new()));
 }
 
+#[tokio::test]
+async fn a_snapshot_whose_numbers_do_not_fit_leaves_nothing_of_its_turn() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    desk.asked(&store, b"first", b"state").await;
+    let (revision, head) = (desk.revision, desk.head);
+    let mut unit = desk.ask(message(&desk.owner.agent, b"second"), b"other");
+    let Some(Step::Boundary(boundary)) = unit.steps.last_mut() else {
+        panic!("an ask ends with a boundary");
+    };
+    boundary.snapshot.as_mut().unwrap().time_ms = u64::MAX;
+    let outcome = store.commit_turns(unit).await;
+    assert!(matches!(outcome.failure, Some(UnitFailure::Store(StoreError::Conflict { .. }))), "{outcome:?}");
+    let agent = desk.owner.agent.clone();
+    assert_eq!(store.receipts(&agent, Generation(1), Revision(0), 10).await.unwrap().len(), 1);
+    // The agent goes on from where its row is.
+    let row = store.agent(&agent).await.unwrap().unwrap();
+    (desk.revision, desk.head, desk.next_seq) = (revision, head, row.next_seq);
+    desk.asked(&store, b"third", b"state").await;
+}
+
 /// Exports everything, in bundles of about `bytes_max`.
 async fn export(store: &dyn RuntimeStore, agent: &AgentId, bytes_max: usize) -> Vec<RowFrame> {
     let mut frames: Vec<RowFrame> = Vec::new();
