@@ -69,7 +69,8 @@ pub enum HeadError {
     Backup,
     /// `--restored` was given and nothing was restored.
     #[error(
-        "the store is no backup that was put back: it has all that DATA/head knows of. Start without --restored"
+        "the store is no backup that was put back: it has all that DATA/head knows of. Start without --restored; or \
+         remove the -wal and -shm files beside it, which belong to the file before, if it was put back"
     )]
     NotRestored,
     /// The note is damaged.

@@ -46,8 +46,11 @@ impl Backup {
             "epoch": epoch,
             "event": event,
         });
-        let sentence =
-            format!("{} bytes in {}; put back, it opens with `serve --restored`", bytes, path.display());
+        let sentence = format!(
+            "{} bytes in {}; put back without the -wal and -shm of the file before, it opens with `serve --restored`",
+            bytes,
+            path.display()
+        );
         session.output.done(&shown, "/path", &sentence)
     }
 }

@@ -262,7 +262,7 @@ impl Runtime {
             Some(owned) => owned,
             None => return again(),
         };
-        // Read under the lease: nobody but this host moves it from here.
+        // Read under the lease: no other host moves it from here.
         let Some(row) = self.inner().store.agent(agent).await.map_err(store_error)? else { return again() };
         let act = Act { runtime: self, agent, verb, owned, row, started };
         match act.run().await {
@@ -270,6 +270,11 @@ impl Runtime {
             Err(Refusal::Call(error)) => Err(error),
             Err(Refusal::Store(StoreError::Fenced { .. } | StoreError::NotHome { .. })) => {
                 self.inner().directory.lose(agent);
+                again()
+            }
+            // Its own end of draining, or another verb, has come in between: the table decides about the state that it is in now.
+            Err(Refusal::Store(StoreError::Lifecycle { .. })) => {
+                sleep(LOADING_PAUSE).await;
                 again()
             }
             Err(Refusal::Store(error)) => Err(store_error(error)),

@@ -324,7 +324,16 @@ fn not_a_store(path: &Path, action: &'static str, error: rusqlite::Error) -> Ope
             OpenError::NotAStore { path: path.to_owned(), reason: "not a SQLite database".to_owned() }
         }
         Some(ErrorCode::DatabaseCorrupt) => {
-            OpenError::NotAStore { path: path.to_owned(), reason: error.to_string() }
+            let log = beside(path, "-wal");
+            let hint = if log.exists() {
+                format!(
+                    "; if it was put in the place of another file, remove {} and the -shm beside it, which belong to that one",
+                    log.display()
+                )
+            } else {
+                String::new()
+            };
+            OpenError::NotAStore { path: path.to_owned(), reason: format!("{error}{hint}") }
         }
         _ => engine(action, path)(error),
     }

@@ -499,7 +499,7 @@ impl Writer {
                 (Ok(()), None) => {}
                 // What it met beside that may have hurt the transaction.
                 (Err(error), Some(_)) if !spares_transaction(&error) => return Ok(self.roll_back(error)),
-                (_, Some(care)) => return self.undo().map_or(Err(care), Ok),
+                (_, Some(care)) => return self.undo().ok_or(care),
                 (Err(error), None) => return Ok(self.roll_back(error)),
             }
         }

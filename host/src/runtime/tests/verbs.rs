@@ -132,6 +132,20 @@ async fn a_retiring_agent_drains_and_rests() {
     becomes(&hosts[0], "a", "retired").await;
 }
 
+/// The driver's own end of draining falls between a verb's look at the agent and its commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn verbs_that_meet_the_end_of_draining_are_done() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    for round in 0..30 {
+        ask(&hosts[0], "a", "add 1").await;
+        act(&hosts[0], "a", VerbCall::Retire, "retiring").await;
+        let next = if round % 2 == 0 { VerbCall::Reset } else { VerbCall::Resume };
+        let done = verb(&hosts[0], "a", next).await;
+        assert!(matches!(&done, Ok(report) if report.to == "active"), "round {round}: {done:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reset_agent_starts_anew() {
     let World { hosts, .. } = two_hosts().await;

@@ -32,7 +32,7 @@ impl Dice {
 /// One write, of the kinds that share rows and of those that don't.
 #[derive(Clone)]
 enum Op {
-    Accept(NewInput),
+    Accept(Box<NewInput>),
     Unit(Unit),
     Labels(AgentId, u64),
     Abandon(AgentId, InputId),
@@ -41,7 +41,7 @@ enum Op {
 
 async fn apply(store: &SqliteStore, by: Incarnation, op: Op) -> String {
     match op {
-        Op::Accept(input) => format!("{:?}", store.accept(input, by).await),
+        Op::Accept(input) => format!("{:?}", store.accept(*input, by).await),
         Op::Unit(unit) => format!("{:?}", store.commit_turns(unit).await),
         Op::Labels(agent, value) => {
             let labels = BTreeMap::from([("l".to_owned(), value.to_string())]);
@@ -62,11 +62,11 @@ fn next_ops(dice: &mut Dice, desks: &mut [Desk], sent: &mut Vec<NewInput>) -> Ve
         let desk = &mut desks[dice.below(AGENTS)];
         let agent = desk.owner.agent.clone();
         match dice.below(40) {
-            0 if !sent.is_empty() => Op::Accept(sent[dice.below(sent.len())].clone()),
+            0 if !sent.is_empty() => Op::Accept(Box::new(sent[dice.below(sent.len())].clone())),
             1 if !sent.is_empty() => {
                 let mut reused = sent[dice.below(sent.len())].clone();
                 reused.input.payload = b"another body".as_slice().into();
-                Op::Accept(reused)
+                Op::Accept(Box::new(reused))
             }
             2 => Op::Labels(agent, dice.next()),
             3 if !sent.is_empty() => {
@@ -78,7 +78,7 @@ fn next_ops(dice: &mut Dice, desks: &mut [Desk], sent: &mut Vec<NewInput>) -> Ve
                 let input = message(&agent, b"sent");
                 desk.next_seq = desk.next_seq.next();
                 sent.push(input.clone());
-                Op::Accept(input)
+                Op::Accept(Box::new(input))
             }
             _ => Op::Unit(desk.ask(message(&agent, b"ask"), &dice.next().to_le_bytes())),
         }
