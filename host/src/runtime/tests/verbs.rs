@@ -137,9 +137,14 @@ async fn a_retiring_agent_drains_and_rests() {
 async fn verbs_that_meet_the_end_of_draining_are_done() {
     let World { hosts, .. } = two_hosts().await;
     create(&hosts[0], "a").await;
-    for round in 0..30 {
-        ask(&hosts[0], "a", "add 1").await;
+    for round in 0..200 {
+        for _ in 0..round % 7 {
+            sent(&hosts[0], "a", "add 1").await;
+        }
         act(&hosts[0], "a", VerbCall::Retire, "retiring").await;
+        for _ in 0..round % 11 {
+            tokio::task::yield_now().await;
+        }
         let next = if round % 2 == 0 { VerbCall::Reset } else { VerbCall::Resume };
         let done = verb(&hosts[0], "a", next).await;
         assert!(matches!(&done, Ok(report) if report.to == "active"), "round {round}: {done:?}");
