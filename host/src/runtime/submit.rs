@@ -96,7 +96,8 @@ impl Runtime {
     }
 
     /// Reads an input, and waits for its end, at most for `limit`: what comes back may still be open then. Waiting changes
-    /// nothing: an enqueued input goes on waiting for company. `None` when there is no such input.
+    /// nothing: an enqueued input goes on waiting for company. `None` when there is no such input by then; one that an ask
+    /// has submitted is there only when its turn has ended.
     ///
     /// # Errors
     /// `CallError`; ask again, the input is as it was.
@@ -115,8 +116,9 @@ impl Runtime {
                 other => return Err(CallError::Internal { reason: format!("{other:?} is no input") }),
             };
             let left = until.saturating_sub(self.inner().clock.boot());
-            let is_open = stored.as_ref().is_some_and(|stored| stored.state.is_open());
-            if !is_open || left.is_zero() || self.inner().tasks.shutdown().is_cancelled() {
+            // One that is not here may be an ask whose turn runs: nothing of it is stored before its end.
+            let has_ended = stored.as_ref().is_some_and(|stored| !stored.state.is_open());
+            if has_ended || left.is_zero() || self.inner().tasks.shutdown().is_cancelled() {
                 return Ok(stored);
             }
             sleep(pause.min(left)).await;

@@ -132,6 +132,23 @@ async fn a_retiring_agent_drains_and_rests() {
     becomes(&hosts[0], "a", "retired").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_an_input_that_is_not_there_yet_learns_its_end() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    let (runtime, submission) = (hosts[0].clone(), submission(&hosts[0], "add 1"));
+    let (id, agent) = (submission.id, AgentId::parse("a").unwrap());
+    let waiting =
+        tokio::spawn(
+            async move { runtime.end_of_input(&agent, id, Duration::from_secs(10), Forward::Yes).await },
+        );
+    sleep(Duration::from_millis(20)).await;
+    assert!(!waiting.is_finished(), "it may be an ask whose turn runs");
+    call(&hosts[0], "a", AgentCall::Send { submission }).await.unwrap();
+    let ended = waiting.await.unwrap().unwrap().map(|stored| stored.state);
+    assert_eq!(ended, Some(InputState::Consumed));
+}
+
 /// The driver's own end of draining falls between a verb's look at the agent and its commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn verbs_that_meet_the_end_of_draining_are_done() {
