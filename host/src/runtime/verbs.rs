@@ -16,7 +16,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use godwit_core::lease::{Lease, LeaseGuard};
 use godwit_core::lifecycle::{LifecycleCommit, Verb};
-use godwit_core::store::{AgentRow, BrokenReason, Lifecycle, Standing, StoreError};
+use godwit_core::store::{AgentRow, BrokenReason, Home, Lifecycle, Standing, StoreError};
 use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
 
@@ -258,6 +258,9 @@ impl Runtime {
     pub(crate) async fn verb_here(&self, agent: &AgentId, verb: &VerbCall) -> Result<Try, CallError> {
         let started = self.inner().clock.boot();
         let again = || Ok(Try::Again { may_be_durable: false });
+        if let Some(report) = self.deleted_already(agent, verb, started).await? {
+            return Ok(Try::Done(AgentReply::Verb(Box::new(report))));
+        }
         let owned = match self.own_for(agent, verb).await? {
             Some(owned) => owned,
             None => return again(),
@@ -279,6 +282,38 @@ impl Runtime {
             }
             Err(Refusal::Store(error)) => Err(store_error(error)),
         }
+    }
+
+    /// The report of a repeated delete. Nobody takes the lease of what is gone.
+    async fn deleted_already(
+        &self,
+        agent: &AgentId,
+        verb: &VerbCall,
+        started: Duration,
+    ) -> Result<Option<VerbReport>, CallError> {
+        if *verb != VerbCall::Delete {
+            return Ok(None);
+        }
+        let row = self.inner().store.agent(agent).await.map_err(store_error)?;
+        let row = row.filter(|row| row.home == Home::Here && row.lifecycle == Lifecycle::Deleted);
+        Ok(row.map(|row| {
+            let name = row.lifecycle.name().to_owned();
+            VerbReport {
+                verb: verb.name().to_owned(),
+                from: name.clone(),
+                to: name,
+                generation: row.generation,
+                revision: row.revision,
+                detail: VerbDetail::Fenced {
+                    generation_before: row.generation,
+                    token_before: row.token,
+                    token: row.token,
+                },
+                inputs_abandoned: 0,
+                inputs_pending: row.open_inputs,
+                elapsed: self.inner().clock.boot().saturating_sub(started),
+            }
+        }))
     }
 
     /// Takes the lease for a verb that the agent's state allows; `None` when it is another's by now.

@@ -211,7 +211,9 @@ async fn a_deleted_agent_is_gone_until_it_is_made_anew() {
     assert_eq!(end_of(&hosts[0], "a", &waiting).await, abandoned(AbandonReason::Destroyed));
     let illegal = verb(&hosts[0], "a", VerbCall::Resume).await;
     assert!(matches!(illegal, Err(CallError::Illegal(_))), "{illegal:?}");
+    let token = show(&hosts[0], "a").await.token;
     act(&hosts[0], "a", VerbCall::Delete, "deleted").await;
+    assert_eq!(show(&hosts[0], "a").await.token, token, "nobody takes the lease of what is gone");
 
     let mut request = CreateAgent {
         durability: Default::default(),
