@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! port.rs (RuntimeStore) --writes--> writer.rs: one at a time, one transaction and one fsync per group of jobs
+//!                                    heads.rs: rows of agents that the writer keeps from one to the next
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```

@@ -1,7 +1,7 @@
 //! The writer: all writes of the process, in groups of one transaction and one fsync each.
 //!
 //! ```text
-//! callers --Queue--> take what waits --> BEGIN IMMEDIATE, each job in its savepoint, COMMIT --> answers
+//! callers --Queue--> take what waits --> BEGIN IMMEDIATE, job after job, COMMIT --> answers
 //! ```
 //! A group is whatever has queued while the last one committed; there is no artificial delay. Nobody is answered before
 //! COMMIT has returned. When an error has rolled back the whole transaction, nothing of the group is durable, and it is
@@ -9,7 +9,8 @@
 //!
 //! Savepoints keep what fails from what does not, and cost a copy of each page that changes under them. Nearly nothing
 //! fails once it has begun to write. So a group runs without them first; when a step fails that has written, all is rolled
-//! back and run again with them, and so are the next groups. In the same way it is not looked for inputs that should be new.
+//! back and run again with them, and so are the next groups. In the same way, inputs that
+//! should be new are first written without a look for them.
 //!
 //! Inputs and units, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
 //! to job and group to group (`heads.rs`), until another kind of job comes.
