@@ -254,6 +254,10 @@ impl RuntimeStore for MemoryStore {
         Ok(self.read(agent, |rows| rows.input_by_id(input).cloned()))
     }
 
+    async fn input_by_key(&self, agent: &AgentId, key: &str) -> Result<Option<StoredInput>, StoreError> {
+        Ok(self.read(agent, |rows| rows.input_by_key(key).cloned()))
+    }
+
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         Ok(self.read(agent, |rows| {
             let open = rows.inputs_after(page.after).filter(|input| input.state.is_open());

@@ -7,7 +7,9 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, InputId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal, check_submittable};
 use godwit_core::input::{AbandonReason, Input, NewInput, Policy};
-use godwit_core::store::{AcceptError, Accepted, AgentRow, Lifecycle, Page, StoreError, StoredInput};
+use godwit_core::store::{
+    AcceptError, Accepted, AgentRow, BrokenReason, Lifecycle, Page, StoreError, StoredInput,
+};
 use godwit_core::time::sleep;
 
 use super::Runtime;
@@ -164,7 +166,7 @@ impl Runtime {
         submission: &Submission,
     ) -> Result<Try, CallError> {
         match &row.lifecycle {
-            Lifecycle::Broken(reason) => return Err(CallError::Broken { reason: reason.clone() }),
+            Lifecycle::Broken(reason) => return self.ask_broken(agent, reason, submission).await,
             // It is taken, unless it must not be, and waits until the agent runs again: at most as long as its caller.
             Lifecycle::Paused | Lifecycle::Retired | Lifecycle::Suspended(_) | Lifecycle::Deleted => {
                 return self.ask_at_rest(agent, submission).await;
@@ -187,7 +189,7 @@ impl Runtime {
                 Err(error) => return Err(store_error(error)),
             };
             match handle.ask(input).await {
-                Ok(answer) => return answered(answer, submission),
+                Ok(answer) => return self.answered(agent, answer, submission).await,
                 Err(returned) => input = *returned,
             }
         }
@@ -204,7 +206,8 @@ impl Runtime {
             Ok(input) => input,
             Err(error) => return Some(Err(error)),
         };
-        handle.ask(input).await.ok().map(|answer| answered(answer, submission))
+        let answer = handle.ask(input).await.ok()?;
+        Some(self.answered(agent, answer, submission).await)
     }
 
     /// Sends to an agent that has a driver here, without looking at the row first: acceptance does.
@@ -253,6 +256,57 @@ impl Runtime {
                 return Ok(Try::Again { may_be_durable: true });
             }
             sleep(PAUSED_POLL).await;
+        }
+    }
+
+    async fn answered(
+        &self,
+        agent: &AgentId,
+        answer: Answer,
+        submission: &Submission,
+    ) -> Result<Try, CallError> {
+        match answer {
+            Answer::Ended { input, seq, outcome, .. } => {
+                // A host that forwards may have asked before under the same id: that is no repeated key of the client's.
+                let is_duplicate = input != submission.id;
+                Ok(Try::Done(AgentReply::Asked(Asked { input, seq, outcome, is_duplicate })))
+            }
+            Answer::Elsewhere => Ok(Try::Again { may_be_durable: false }),
+            // Asking again joins it by its id, wherever the agent is now.
+            Answer::Follow { .. } => Ok(Try::Again { may_be_durable: true }),
+            Answer::Unknown { .. } => Err(CallError::Unknown { reason: "the store did not say".into() }),
+            Answer::NotAccepted(NotAccepted::Refused(error)) => Err(refused(error)),
+            Answer::NotAccepted(NotAccepted::Broken(reason)) => {
+                self.ask_broken(agent, &reason, submission).await
+            }
+            Answer::NotAccepted(NotAccepted::Busy) => {
+                Err(CallError::Busy { depth: godwit_core::agent::MAILBOX_MAX as u64 })
+            }
+            Answer::NotAccepted(NotAccepted::Interrupted) => Err(CallError::Interrupted),
+            Answer::NotAccepted(NotAccepted::Unavailable { reason }) => {
+                Err(CallError::Unavailable { reason })
+            }
+        }
+    }
+
+    /// Takes nothing, but answers what has ended already under the same key.
+    async fn ask_broken(
+        &self,
+        agent: &AgentId,
+        reason: &BrokenReason,
+        submission: &Submission,
+    ) -> Result<Try, CallError> {
+        let new = self.new_input(agent, submission)?;
+        let known = match &new.idempotency_key {
+            Some(key) => self.inner().store.input_by_key(agent, key).await.map_err(store_error)?,
+            None => None,
+        };
+        match known {
+            Some(known) if known.body_digest != new.body_digest() => Err(CallError::KeyReused),
+            Some(StoredInput { outcome: Some(outcome), seq, input, .. }) => {
+                Ok(Try::Done(AgentReply::Asked(Asked { input: input.id, seq, outcome, is_duplicate: true })))
+            }
+            Some(_) | None => Err(CallError::Broken { reason: reason.clone() }),
         }
     }
 
@@ -335,27 +389,6 @@ impl Runtime {
 /// One row more than is shown, so that the reader learns whether the list goes on.
 fn one_more(after: u64, limit: usize) -> Page {
     Page { after, limit: limit.saturating_add(1) }
-}
-
-fn answered(answer: Answer, submission: &Submission) -> Result<Try, CallError> {
-    match answer {
-        Answer::Ended { input, seq, outcome, .. } => {
-            // A host that forwards may have asked before under the same id: that is no repeated key of the client's.
-            let is_duplicate = input != submission.id;
-            Ok(Try::Done(AgentReply::Asked(Asked { input, seq, outcome, is_duplicate })))
-        }
-        Answer::Elsewhere => Ok(Try::Again { may_be_durable: false }),
-        // Asking again joins it by its id, wherever the agent is now.
-        Answer::Follow { .. } => Ok(Try::Again { may_be_durable: true }),
-        Answer::Unknown { .. } => Err(CallError::Unknown { reason: "the store did not say".into() }),
-        Answer::NotAccepted(NotAccepted::Refused(error)) => Err(refused(error)),
-        Answer::NotAccepted(NotAccepted::Broken(reason)) => Err(CallError::Broken { reason }),
-        Answer::NotAccepted(NotAccepted::Busy) => {
-            Err(CallError::Busy { depth: godwit_core::agent::MAILBOX_MAX as u64 })
-        }
-        Answer::NotAccepted(NotAccepted::Interrupted) => Err(CallError::Interrupted),
-        Answer::NotAccepted(NotAccepted::Unavailable { reason }) => Err(CallError::Unavailable { reason }),
-    }
 }
 
 /// What a caller learns of a refusal at the door.

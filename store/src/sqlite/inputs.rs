@@ -25,10 +25,10 @@ use super::writer::Tx;
 
 mod reading;
 
-use reading::{BY_KEY, stored};
+use reading::by_key;
 #[cfg(test)]
 pub(super) use reading::{DEAD_LETTERS, OPEN};
-pub(super) use reading::{Listed, by_id, by_seq, input, key_of, list};
+pub(super) use reading::{Listed, by_id, by_seq, input, input_by_key, key_of, list};
 
 /// The session that no store gives: inputs received from another store carry it.
 const NO_INCARNATION: Incarnation = Incarnation(0);
@@ -259,7 +259,7 @@ pub(super) fn quick_door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallibl
 /// Whether an input is here already.
 fn known(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     let known = match &arrival.new.idempotency_key {
-        Some(key) => first(conn, BY_KEY, params![head.key, key], |row| stored(row, &head.agent))?,
+        Some(key) => by_key(conn, head.key, &head.agent, key)?,
         None => None,
     };
     if let Some(known) = known {

@@ -256,6 +256,11 @@ impl RuntimeStore for SqliteStore {
         self.read(move |conn| inputs::input(conn, &agent, input)).await
     }
 
+    async fn input_by_key(&self, agent: &AgentId, key: &str) -> Result<Option<StoredInput>, StoreError> {
+        let (agent, key) = (agent.clone(), key.to_owned());
+        self.read(move |conn| inputs::input_by_key(conn, &agent, &key)).await
+    }
+
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         let agent = agent.clone();
         self.read(move |conn| inputs::list(conn, &agent, Listed::Open, capped(page))).await

@@ -85,6 +85,10 @@ async fn the_same_key_and_body_answers_what_is_stored(world: World) {
     let stored = site.store.input(desk.agent(), waiting.input.id).await.unwrap().unwrap();
     assert!(stored.outcome.is_some());
     assert_eq!(*answered, stored);
+    assert_eq!(desk.store().input_by_key(desk.agent(), "key").await, Ok(Some(stored)));
+    assert_eq!(desk.store().input_by_key(desk.agent(), "body").await, Ok(None));
+    let other = site.own("other").await;
+    assert_eq!(desk.store().input_by_key(other.agent(), "key").await, Ok(None), "a key is its agent's");
 }
 
 async fn another_body_under_a_key_is_refused(world: World) {

@@ -360,6 +360,10 @@ impl RuntimeStore for Flawed {
         self.inner.input(agent, input).await
     }
 
+    async fn input_by_key(&self, agent: &AgentId, key: &str) -> Result<Option<StoredInput>, StoreError> {
+        self.inner.input_by_key(agent, key).await
+    }
+
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         self.inner.open_inputs(agent, page).await
     }

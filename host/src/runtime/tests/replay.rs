@@ -65,6 +65,25 @@ async fn a_respawn_that_can_t_rebuild_the_agent_has_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_agent_answers_what_it_answered_before() {
+    let host = agent(Durability::Journal).await;
+    let keyed = |text: &str, key: &str| {
+        let submission = Submission { idempotency_key: Some(key.into()), ..submission(&host, text) };
+        call(&host, "a", AgentCall::Ask { submission, timeout_ms: 5_000 })
+    };
+    let Ok(AgentReply::Asked(first)) = keyed("add 2", "k").await else { panic!("it is well") };
+    ask(&host, "a", "drift").await;
+    call(&host, "a", AgentCall::Verb(VerbCall::Respawn)).await.unwrap();
+    super::verbs::becomes(&host, "a", "broken").await;
+
+    let Ok(AgentReply::Asked(again)) = keyed("add 2", "k").await else { panic!("its end is stored") };
+    assert_eq!((again.input, again.outcome), (first.input, first.outcome));
+    assert!(again.is_duplicate && !first.is_duplicate);
+    assert!(matches!(keyed("add 3", "k").await, Err(CallError::KeyReused)));
+    assert!(matches!(keyed("add 2", "k2").await, Err(CallError::Broken { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_journals_is_replayed_from_its_oldest_kept_snapshot() {
     let host = agent(Durability::Journal).await;
     for text in ["add 1", "dice", "write k v", "read k"] {

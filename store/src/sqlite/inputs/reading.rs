@@ -25,7 +25,7 @@ macro_rules! select_input {
     };
 }
 
-pub(super) const BY_KEY: &str = select_input!("", "i.key = ?2");
+const BY_KEY: &str = select_input!("", "i.key = ?2");
 const BY_ID: &str = select_input!("", "i.id = ?2");
 const BY_SEQ: &str = select_input!("", "i.seq = ?2");
 const ANY: &str = select_input!("", "i.seq > ?2 ORDER BY i.seq LIMIT ?3");
@@ -93,6 +93,15 @@ pub(in crate::sqlite) fn by_id(
     first(conn, BY_ID, params![key, id.0], |row| stored(row, agent))
 }
 
+pub(in crate::sqlite) fn by_key(
+    conn: &Connection,
+    key: i64,
+    agent: &AgentId,
+    given: &str,
+) -> Fallible<Option<StoredInput>> {
+    first(conn, BY_KEY, params![key, given], |row| stored(row, agent))
+}
+
 pub(in crate::sqlite) fn by_seq(
     conn: &Connection,
     key: i64,
@@ -116,6 +125,17 @@ pub(in crate::sqlite) fn input(
 ) -> Fallible<Option<StoredInput>> {
     match key_of(conn, agent)? {
         Some(key) => by_id(conn, key, agent, id),
+        None => Ok(None),
+    }
+}
+
+pub(in crate::sqlite) fn input_by_key(
+    conn: &Connection,
+    agent: &AgentId,
+    given: &str,
+) -> Fallible<Option<StoredInput>> {
+    match key_of(conn, agent)? {
+        Some(key) => by_key(conn, key, agent, given),
         None => Ok(None),
     }
 }
