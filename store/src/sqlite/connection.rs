@@ -13,12 +13,12 @@ use rusqlite_migration::{M, MigrationDefinitionError, Migrations};
 use super::error::OpenError;
 use super::lock::{StoreLock, beside, io};
 use super::sql::STATEMENTS_CACHED;
-use super::{SqliteMode, bodies};
+use super::{SqliteMode, backup, bodies};
 
 /// Older ones can corrupt a write-ahead log while resetting it.
 const ENGINE_MIN: (i32, &str) = (3_051_003, "3.51.3");
 /// `GDWT`: marks the file as ours.
-const APPLICATION_ID: i32 = 0x4744_5754;
+pub(super) const APPLICATION_ID: i32 = 0x4744_5754;
 /// How often a statement that finds the database locked waits 1 ms: half a minute in all.
 const BUSY_WAITS_MAX: i32 = 30_000;
 /// After how many waits it says so.
@@ -60,6 +60,7 @@ pub(super) fn open(
     };
     create_file(path)?;
     if is_alone {
+        backup::begin_use(path)?;
         rewrite_log(path)?;
     }
     check_owner(path)?;
@@ -143,17 +144,24 @@ fn create_file(path: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// The length of a database's write-ahead log; 0 when it has none.
+pub(super) fn log_bytes(path: &Path) -> Result<u64, OpenError> {
+    let log = beside(path, "-wal");
+    match std::fs::metadata(&log) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(io("look at", &log)(error)),
+    }
+}
+
 /// Puts what recovery is going to read onto the disk: after a failed fsync the page cache may hold what the disk lacks.
 /// Only for whoever is alone on the file.
 fn rewrite_log(path: &Path) -> Result<(), OpenError> {
+    if log_bytes(path)? == 0 {
+        return Ok(());
+    }
     let log = beside(path, "-wal");
     let copy = beside(path, "-wal.new");
-    match std::fs::metadata(&log) {
-        Ok(metadata) if metadata.len() > 0 => {}
-        Ok(_) => return Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io("look at", &log)(error)),
-    }
     let mut source = File::open(&log).map_err(io("read", &log))?;
     let mut target = OpenOptions::new()
         .write(true)
@@ -292,7 +300,7 @@ fn schema_of(conn: &Connection, path: &Path) -> Result<u32, OpenError> {
     let tables: u32 = conn
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(|error| not_a_store(path, "read", error))?;
-    let is_ours = number("application_id")? == APPLICATION_ID.cast_unsigned();
+    let is_ours = [APPLICATION_ID, backup::UNUSED].contains(&number("application_id")?.cast_signed());
     let path = path.to_owned();
     match (is_ours, tables) {
         (false, 0) if found == 0 => Ok(0),
@@ -362,7 +370,9 @@ pub(super) fn open_read_only(path: &Path) -> Result<OpenedReadOnly, OpenError> {
         Some(lock) => lock.try_exclusive()?,
         None => true,
     };
-    let log_bytes = std::fs::metadata(beside(path, "-wal")).map_or(0, |metadata| metadata.len());
+    if is_alone {
+        backup::check_log(path)?;
+    }
     let mut opened =
         OpenedReadOnly { path: path.to_owned(), flags: OpenFlags::empty(), store: [0; 16], lock, copy: None };
     if !is_alone {
@@ -372,7 +382,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<OpenedReadOnly, OpenError> {
                 return Err(lock.locked());
             }
         }
-    } else if log_bytes == 0 {
+    } else if log_bytes(path)? == 0 {
         opened.path = immutable_uri(path);
         opened.flags = OpenFlags::SQLITE_OPEN_URI;
     } else {

@@ -133,6 +133,17 @@ pub enum OpenError {
         /// What it seems to be.
         reason: String,
     },
+    /// It was put in the place of a file whose log is still there.
+    #[error(
+        "{path} is a backup that was put back, and {log} belongs to the file before it: remove that log and the -shm beside \
+         it, or put the file before back"
+    )]
+    ForeignLog {
+        /// The database file.
+        path: PathBuf,
+        /// The log.
+        log: PathBuf,
+    },
     /// The linked SQLite has known faults.
     #[error("SQLite {found} is linked, {needed} or newer is needed")]
     OldEngine {

@@ -133,6 +133,53 @@ async fn reading_offline_changes_no_byte() {
 }
 
 #[tokio::test]
+async fn a_backup_beside_the_log_of_another_file_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    let kept = desk.asked(&store, b"ask", b"state").await;
+    let saved = place.directory.path().join("saved.db");
+    store.backup(&saved).await.unwrap();
+    let lost = desk.asked(&store, b"ask", b"state").await;
+
+    // The host is killed, and of its files only the database is replaced.
+    let (backup, own_log) = (Place::new(), Place::new());
+    std::fs::copy(&saved, backup.path()).unwrap();
+    for suffix in ["-wal", "-shm"] {
+        std::fs::copy(beside(&place.path(), suffix), beside(&backup.path(), suffix)).unwrap();
+    }
+    store.close().await;
+    let (log, shm) = (beside(&backup.path(), "-wal"), beside(&backup.path(), "-shm"));
+    let before = (std::fs::read(backup.path()).unwrap(), std::fs::read(&log).unwrap());
+    let reading = SqliteStore::open_read_only(&backup.path()).unwrap_err();
+    for error in
+        [reading, open_error(&backup, SqliteMode::Exclusive), open_error(&backup, SqliteMode::Shared)]
+    {
+        assert!(matches!(&error, OpenError::ForeignLog { log: named, .. } if *named == log), "{error}");
+    }
+    assert_eq!((std::fs::read(backup.path()).unwrap(), std::fs::read(&log).unwrap()), before);
+
+    std::fs::remove_file(&log).unwrap();
+    std::fs::remove_file(&shm).unwrap();
+    let reader = SqliteStore::open_read_only(&backup.path()).unwrap();
+    assert!(reader.input(&desk.owner.agent, kept).await.unwrap().is_some());
+    drop(reader);
+    let store = backup.open(SqliteMode::Exclusive);
+    assert!(store.input(&desk.owner.agent, kept).await.unwrap().is_some());
+    assert_eq!(store.input(&desk.owner.agent, lost).await, Ok(None));
+    assert!(store.is_backup().await.unwrap(), "it still has to be restored");
+
+    // From now on its log is its own.
+    store.restore(store.mark().await.unwrap()).await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::copy(beside(&backup.path(), suffix), beside(&own_log.path(), suffix)).unwrap();
+    }
+    store.close().await;
+    let store = own_log.open(SqliteMode::Exclusive);
+    assert!(!store.is_backup().await.unwrap(), "its log was read");
+}
+
+#[tokio::test]
 async fn secrets_are_sealed_and_open_under_their_own_key_only() {
     let place = Place::new();
     let open = |number: u8| {
