@@ -148,6 +148,7 @@ pub struct IllegalMove {
 fn hint(state: &str, verb: &str) -> &'static str {
     match (state, verb) {
         ("broken", "resume") => ": recover it",
+        ("broken", "checkpoint" | "upgrade" | "configure") => ": recover it first, or reset it",
         ("paused" | "retiring" | "retired", "recover") => ": resume it",
         ("suspended", _) => ": resume it first, if it does not live on elsewhere",
         ("retired", _) => ": resume it first",

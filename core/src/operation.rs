@@ -126,7 +126,7 @@ pub enum After {
 
 /// An event that can't happen in a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("operation that is {state:?} can't take {event:?}")]
+#[error("an operation that is {state:?} can't take {event:?}")]
 pub struct IllegalOperation {
     /// Before.
     pub state: OperationState,

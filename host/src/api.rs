@@ -12,12 +12,17 @@ use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::serve::ListenerExt;
+use axum::serve::Listener;
 use godwit_core::limits::{CONFIG_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_BYTES_MAX};
-use godwit_core::time::sleep;
+use godwit_core::time::within;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use self::access::Access;
 use self::problem::{Code, Problem};
@@ -46,6 +51,8 @@ const JSON_BYTES_MAX: usize = 4 * CONFIG_BYTES_MAX;
 const UPLOAD_BYTES_MAX: usize = PLUGIN_BYTES_MAX + (1 << 20);
 /// How long requests may go on after shutdown has begun; a client that stopped reading is not waited for.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long a client may take for its next request, up to the end of its head, and from one piece of a body to the next.
+const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// All routes, for the listener of this configuration.
 ///
@@ -53,13 +60,17 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// When the listener is beyond loopback and the token file can't be read or made.
 pub fn router(runtime: Runtime, config: &HostConfig) -> anyhow::Result<Router> {
     let access = Access::of(config)?;
-    Ok(routes()
+    let guarded = bounded(routes()).layer(middleware::from_fn_with_state(access, access::guard));
+    Ok(guarded.layer(CatchPanicLayer::custom(panicked)).with_state(runtime))
+}
+
+/// What holds for all routes alike, whatever they do.
+fn bounded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(access, access::guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .with_state(runtime))
+        .layer(RequestBodyTimeoutLayer::new(CLIENT_PAUSE_MAX))
 }
 
 fn routes() -> Router<Runtime> {
@@ -105,26 +116,31 @@ fn routes() -> Router<Runtime> {
 }
 
 /// Serves until shutdown, then lets running requests end, for a while.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let listener = listener.tap_io(|stream| {
+pub async fn serve(mut listener: TcpListener, router: Router, shutdown: CancellationToken) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(CLIENT_PAUSE_MAX);
+    let running = GracefulShutdown::new();
+    loop {
+        // Cancel safe: a connection that was not taken is refused with the listener.
+        let (stream, _) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = Listener::accept(&mut listener) => accepted,
+        };
         // Answers are small; waiting to fill a packet would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY refused");
         }
-    });
-    let drained = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let patience = async {
-        shutdown.cancelled().await;
-        sleep(DRAIN_MAX).await;
-    };
-    // Cancel safe: what is dropped are connections of clients that had their time.
-    tokio::select! {
-        ended = drained.into_future() => {
-            if let Err(error) = ended {
-                tracing::error!(%error, "the API listener failed");
+        let service = TowerToHyperService::new(router.clone());
+        let connection = running.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
             }
-        }
-        () = patience => tracing::warn!("some clients did not end in time"),
+        });
+    }
+    drop(listener);
+    if within(DRAIN_MAX, running.shutdown()).await.is_none() {
+        tracing::warn!("some clients did not end in time");
     }
 }
 
@@ -142,3 +158,6 @@ fn panicked(_panic: Box<dyn Any + Send + 'static>) -> Response {
     tracing::error!("a request handler panicked");
     Problem::new(Code::Internal, "the host failed on this request").into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,7 +270,8 @@ impl Driver {
     /// Before the guest is given up: a snapshot, where loading the agent would run many turns again.
     async fn shorten_tail(&mut self) {
         let is_worth = |loaded: &Loaded| loaded.guest.is_some() && loaded.tail.is_worth_a_snapshot();
-        if self.loaded.as_ref().is_some_and(is_worth)
+        if self.guard.is_held()
+            && self.loaded.as_ref().is_some_and(is_worth)
             && let Err(error) = self.checkpoint().await
         {
             tracing::warn!(agent = %self.agent, %error, "no snapshot before parking");

@@ -50,12 +50,27 @@ pub enum InputEvent {
 
 /// An event that the state does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an input that is {from:?} can't take {event:?}")]
+#[error("an input that is {} can't be {}", from.name(), event.done())]
 pub struct TransitionError {
     /// The state it was in.
     pub from: InputState,
     /// What was tried.
     pub event: InputEvent,
+}
+
+impl InputEvent {
+    /// What has become of an input that it happened to.
+    fn done(self) -> &'static str {
+        match self {
+            Self::Stage => "staged",
+            Self::Requeue => "put back",
+            Self::Commit => "committed",
+            Self::DeadLetter => "given up",
+            Self::Redrive => "given another chance: only dead letters are",
+            Self::Replace => "replaced",
+            Self::Abandon => "ended",
+        }
+    }
 }
 
 impl InputState {

@@ -11,7 +11,7 @@ use godwit_core::spec::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, QueryOf, page_limit};
+use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, NoBody, QueryOf, page_limit};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::agents::CreateAgent;
@@ -101,9 +101,8 @@ impl From<AgentView> for AgentJson {
 /// `PUT /v1/agents/{id}`
 pub(super) async fn create(
     State(runtime): State<Runtime>,
-    door: AgentDoor,
+    door: AgentDoor<CreateQuery>,
     headers: HeaderMap,
-    QueryOf(query): QueryOf<CreateQuery>,
     JsonOf(new): JsonOf<NewAgentJson>,
 ) -> Result<Response, Problem> {
     let agent = door.agent.clone();
@@ -125,7 +124,7 @@ pub(super) async fn create(
         labels: labels.unwrap_or_default(),
         silent_intents: silent_intents.unwrap_or_default(),
         durability: durability.unwrap_or_default(),
-        recreates: query.recreate.unwrap_or(false),
+        recreates: door.query.recreate.unwrap_or(false),
     };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
@@ -186,7 +185,7 @@ pub(super) async fn show(door: AgentDoor) -> Result<Json<AgentJson>, Problem> {
 }
 
 /// `POST /v1/agents/{id}/verify`
-pub(super) async fn verify(door: AgentDoor) -> Result<Json<Value>, Problem> {
+pub(super) async fn verify(door: AgentDoor, _: NoBody) -> Result<Json<Value>, Problem> {
     match door.call(AgentCall::Verify).await?.reply {
         AgentReply::Verified(report) => Ok(Json(verify_json(&report))),
         _ => Err(Problem::wrong_reply()),
@@ -201,11 +200,8 @@ pub(super) struct ReplayQuery {
 }
 
 /// `POST /v1/agents/{id}/replay`
-pub(super) async fn replay(
-    door: AgentDoor,
-    QueryOf(query): QueryOf<ReplayQuery>,
-) -> Result<Json<Value>, Problem> {
-    match door.call(AgentCall::Replay { to: query.to.map(Revision) }).await?.reply {
+pub(super) async fn replay(door: AgentDoor<ReplayQuery>, _: NoBody) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Replay { to: door.query.to.map(Revision) }).await?.reply {
         AgentReply::Replayed(report) => Ok(Json(json!({
             "agent": report.agent.as_str(),
             "ok": report.breaks.is_empty(),

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use godwit_core::id::{AgentId, IdError, InputId};
 use godwit_core::limits::{PAGE_MAX, TEXT_BYTES_MAX};
 use godwit_core::store::StoredInput;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
@@ -107,24 +107,47 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonOf<T> {
     }
 }
 
-/// An agent named in the path, and how to call it.
-pub(super) struct AgentDoor {
+/// A query string without parameters: those that are given are refused.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Nothing {}
+
+/// No body: one that is given would be passed over in silence.
+pub(super) struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match Body::from_request(request, state).await? {
+            Body(bytes) if bytes.is_empty() => Ok(Self),
+            Body(_) => Err(Problem::malformed("this path takes no body; its arguments are query parameters")),
+        }
+    }
+}
+
+/// An agent named in the path, how to call it, and the query string.
+pub(super) struct AgentDoor<Q = Nothing> {
     /// Which agent.
     pub(super) agent: AgentId,
+    /// What the caller wants to know, or how.
+    pub(super) query: Q,
     runtime: Runtime,
     forward: Forward,
     path_and_query: String,
 }
 
-impl FromRequestParts<Runtime> for AgentDoor {
+impl<Q: DeserializeOwned> FromRequestParts<Runtime> for AgentDoor<Q> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, runtime: &Runtime) -> Result<Self, Problem> {
         let path = PathText::from_request_parts(parts, runtime).await?;
+        let QueryOf(query) = QueryOf::from_request_parts(parts, runtime).await?;
         let stays = parts.headers.get(NO_FORWARD).is_some_and(|value| value == "1");
         let path_and_query = parts.uri.path_and_query();
         Ok(Self {
             agent: path.parse("id")?,
+            query,
             runtime: runtime.clone(),
             forward: if stays { Forward::No } else { Forward::Yes },
             path_and_query: path_and_query.map_or_else(String::new, ToString::to_string),
@@ -132,7 +155,7 @@ impl FromRequestParts<Runtime> for AgentDoor {
     }
 }
 
-impl AgentDoor {
+impl<Q> AgentDoor<Q> {
     /// Does a call at the agent's home.
     pub(super) async fn call(&self, call: AgentCall) -> Result<Called, Problem> {
         match self.runtime.call(&self.agent, call, self.forward).await {

@@ -9,7 +9,7 @@ use godwit_core::timer::StoredTimer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, List, QueryOf, page_limit};
+use super::extract::{AgentDoor, List, page_limit};
 use super::payload::member;
 use super::problem::Problem;
 use crate::runtime::call::{AgentCall, AgentReply};
@@ -22,12 +22,9 @@ pub(super) struct HistoryQuery {
 }
 
 /// `GET /v1/agents/{id}/receipts`
-pub(super) async fn receipts(
-    door: AgentDoor,
-    QueryOf(query): QueryOf<HistoryQuery>,
-) -> Result<Json<List<Value>>, Problem> {
-    let limit = page_limit(query.limit)?;
-    let call = AgentCall::Receipts { after: query.after.unwrap_or(0), limit };
+pub(super) async fn receipts(door: AgentDoor<HistoryQuery>) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(door.query.limit)?;
+    let call = AgentCall::Receipts { after: door.query.after.unwrap_or(0), limit };
     match door.call(call).await?.reply {
         AgentReply::Receipts(receipts) => {
             let cursor = |(receipt, _): &(Receipt, Digest)| receipt.revision.to_string();
@@ -38,12 +35,9 @@ pub(super) async fn receipts(
 }
 
 /// `GET /v1/agents/{id}/outputs`
-pub(super) async fn outputs(
-    door: AgentDoor,
-    QueryOf(query): QueryOf<HistoryQuery>,
-) -> Result<Json<List<Value>>, Problem> {
-    let limit = page_limit(query.limit)?;
-    let call = AgentCall::Outputs { after: query.after.unwrap_or(0), limit };
+pub(super) async fn outputs(door: AgentDoor<HistoryQuery>) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(door.query.limit)?;
+    let call = AgentCall::Outputs { after: door.query.after.unwrap_or(0), limit };
     match door.call(call).await?.reply {
         AgentReply::Outputs(outputs) => {
             let cursor = |stored: &StoredOutput| stored.position.to_string();

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::extract::{
-    AgentDoor, Body, List, PathText, QueryOf, content_type, idempotency_key, page_limit, short_header,
+    AgentDoor, Body, List, NoBody, PathText, content_type, idempotency_key, page_limit, short_header,
     text_header,
 };
 use super::problem::{Code, Problem};
@@ -63,12 +63,11 @@ pub(super) struct DeadLettersQuery {
 /// `POST /v1/agents/{id}/ask`
 pub(super) async fn ask(
     State(runtime): State<Runtime>,
-    door: AgentDoor,
-    QueryOf(query): QueryOf<AskQuery>,
+    door: AgentDoor<AskQuery>,
     headers: HeaderMap,
     Body(payload): Body,
 ) -> Result<Response, Problem> {
-    let timeout_ms = timeout_ms(query.timeout_ms)?;
+    let timeout_ms = timeout_ms(door.query.timeout_ms)?;
     let submission = submission(&runtime, &headers, payload)?;
     let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
     let call = AgentCall::Ask { submission, timeout_ms };
@@ -192,30 +191,21 @@ fn with_fate(problem: Problem, id: InputId, has_key: bool) -> Problem {
 }
 
 /// `GET /v1/agents/{id}/inputs`
-pub(super) async fn list(
-    door: AgentDoor,
-    QueryOf(query): QueryOf<InputsQuery>,
-) -> Result<Json<List<Value>>, Problem> {
-    let state = query.state.as_deref().map(parse_state).transpose()?;
-    page(&door, state, query.after, query.limit).await
+pub(super) async fn list(door: AgentDoor<InputsQuery>) -> Result<Json<List<Value>>, Problem> {
+    let InputsQuery { state, after, limit } = &door.query;
+    let state = state.as_deref().map(parse_state).transpose()?;
+    page(&door, state, *after, *limit).await
 }
 
 /// `GET /v1/agents/{id}/dead-letters`
-pub(super) async fn dead_letters(
-    door: AgentDoor,
-    QueryOf(query): QueryOf<DeadLettersQuery>,
-) -> Result<Json<List<Value>>, Problem> {
-    page(&door, Some(InputState::DeadLettered), query.after, query.limit).await
+pub(super) async fn dead_letters(door: AgentDoor<DeadLettersQuery>) -> Result<Json<List<Value>>, Problem> {
+    page(&door, Some(InputState::DeadLettered), door.query.after, door.query.limit).await
 }
 
 /// `GET /v1/agents/{id}/inputs/{input}?wait_ms=`: as it is, or as it ends within that time.
-pub(super) async fn one(
-    door: AgentDoor,
-    path: PathText,
-    QueryOf(query): QueryOf<OneQuery>,
-) -> Result<Json<Value>, Problem> {
+pub(super) async fn one(door: AgentDoor<OneQuery>, path: PathText) -> Result<Json<Value>, Problem> {
     let input: InputId = path.parse("input")?;
-    let limit = Duration::from_millis(query.wait_ms.unwrap_or(0));
+    let limit = Duration::from_millis(door.query.wait_ms.unwrap_or(0));
     if limit > ASK_TIMEOUT_MAX {
         let max = ASK_TIMEOUT_MAX.as_millis();
         return Err(Problem::malformed(format!("wait_ms {} is not 0..={max}", limit.as_millis())));
@@ -230,7 +220,7 @@ pub(super) async fn one(
 }
 
 /// `POST /v1/agents/{id}/dead-letters/{input}/retry`
-pub(super) async fn retry(door: AgentDoor, path: PathText) -> Result<Response, Problem> {
+pub(super) async fn retry(door: AgentDoor, path: PathText, _: NoBody) -> Result<Response, Problem> {
     let input: InputId = path.parse("input")?;
     match door.call(AgentCall::Redrive { input }).await?.reply {
         AgentReply::Done => {
@@ -242,12 +232,12 @@ pub(super) async fn retry(door: AgentDoor, path: PathText) -> Result<Response, P
 }
 
 /// `DELETE /v1/agents/{id}/dead-letters/{input}`
-pub(super) async fn drop_letter(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+pub(super) async fn drop_letter(door: AgentDoor, path: PathText, _: NoBody) -> Result<Json<Value>, Problem> {
     end(&door, path.parse("input")?, InputState::DeadLettered).await
 }
 
 /// `DELETE /v1/agents/{id}/inputs/{input}`
-pub(super) async fn cancel(door: AgentDoor, path: PathText) -> Result<Json<Value>, Problem> {
+pub(super) async fn cancel(door: AgentDoor, path: PathText, _: NoBody) -> Result<Json<Value>, Problem> {
     end(&door, path.parse("input")?, InputState::Queued).await
 }
 
@@ -263,8 +253,8 @@ async fn end(door: &AgentDoor, input: InputId, from: InputState) -> Result<Json<
     }
 }
 
-async fn page(
-    door: &AgentDoor,
+async fn page<Q>(
+    door: &AgentDoor<Q>,
     state: Option<InputState>,
     after: Option<u64>,
     limit: Option<usize>,

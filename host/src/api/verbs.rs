@@ -7,7 +7,7 @@ use godwit_core::id::Revision;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::extract::{AgentDoor, JsonOf, PathText, QueryOf};
+use super::extract::{AgentDoor, JsonOf, NoBody, PathText};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
@@ -31,11 +31,11 @@ pub(super) struct VerbQuery {
 pub(super) async fn act(
     State(_): State<Runtime>,
     path: PathText,
-    QueryOf(query): QueryOf<VerbQuery>,
-    door: AgentDoor,
+    door: AgentDoor<VerbQuery>,
+    _: NoBody,
 ) -> Result<Json<Value>, Problem> {
     let name = path.text("verb");
-    let verb = parse(name, &query)?;
+    let verb = parse(name, &door.query)?;
     report(&door, verb).await
 }
 
@@ -69,7 +69,7 @@ fn upgrade_json(agent: &str, report: &UpgradeReport) -> Value {
 }
 
 /// `DELETE /v1/agents/{id}`
-pub(super) async fn delete(door: AgentDoor) -> Result<Json<Value>, Problem> {
+pub(super) async fn delete(door: AgentDoor, _: NoBody) -> Result<Json<Value>, Problem> {
     report(&door, VerbCall::Delete).await
 }
 
@@ -98,7 +98,7 @@ fn parse(name: &str, query: &VerbQuery) -> Result<VerbCall, Problem> {
     }
 }
 
-async fn report(door: &AgentDoor, verb: VerbCall) -> Result<Json<Value>, Problem> {
+async fn report<Q>(door: &AgentDoor<Q>, verb: VerbCall) -> Result<Json<Value>, Problem> {
     match door.call(AgentCall::Verb(verb)).await?.reply {
         AgentReply::Verb(report) => Ok(Json(report_json(door.agent.as_str(), &report))),
         _ => Err(Problem::wrong_reply()),
@@ -106,7 +106,7 @@ async fn report(door: &AgentDoor, verb: VerbCall) -> Result<Json<Value>, Problem
 }
 
 /// `POST /v1/agents/{id}/checkpoint`
-pub(super) async fn checkpoint(door: AgentDoor) -> Result<Json<Value>, Problem> {
+pub(super) async fn checkpoint(door: AgentDoor, _: NoBody) -> Result<Json<Value>, Problem> {
     match door.call(AgentCall::Checkpoint).await?.reply {
         AgentReply::Checkpointed(report) => Ok(Json(checkpoint_json(door.agent.as_str(), &report))),
         _ => Err(Problem::wrong_reply()),

@@ -256,6 +256,9 @@ pub(super) fn check_sizes(
     if labels.iter().any(is_long) {
         return invalid(format!("a label is over the limit of {TEXT_BYTES_MAX} bytes"));
     }
+    if labels.contains_key("") {
+        return invalid("a label without a name".to_owned());
+    }
     if silent_intents.len() > SILENT_INTENTS_MAX {
         return invalid(format!("more than {SILENT_INTENTS_MAX} silent intents"));
     }

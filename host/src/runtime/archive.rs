@@ -153,7 +153,11 @@ impl Runtime {
                         tombstone.target
                     )
                 }
-                _ => format!("agent {agent} is here"),
+                _ => format!(
+                    "agent {agent} is here, and {}: an archive becomes an agent only where none of its name is, not even a \
+                     deleted one",
+                    row.lifecycle.name()
+                ),
             };
             return Err(CallError::Conflict { what });
         }

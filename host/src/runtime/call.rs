@@ -358,7 +358,7 @@ pub enum CallError {
         what: String,
     },
     /// The agent can't run until somebody acts.
-    #[error("agent is broken ({}): {}", reason.name(), reason.message())]
+    #[error("agent is broken ({}): {}; when the cause is gone, recover it; or reset it", reason.name(), reason.message())]
     Broken {
         /// Why.
         reason: BrokenReason,
@@ -411,16 +411,16 @@ pub enum CallError {
         reason: String,
     },
     /// The agent was deleted; only creating it with `recreate` brings one of its name back.
-    #[error("agent is deleted")]
+    #[error("agent is deleted; to make a new one of this name, create it with recreate")]
     Deleted,
     /// The agent accepts nothing more.
-    #[error("agent is {state} and accepts nothing")]
+    #[error("agent is {state} and accepts nothing; resume it to go on")]
     Retired {
         /// `retiring` or `retired`.
         state: String,
     },
     /// The agent accepts and runs nothing until an operator resumes it.
-    #[error("agent is suspended ({})", reason.name())]
+    #[error("agent is suspended ({}): resume it, if it does not live on elsewhere", reason.name())]
     Suspended {
         /// Why.
         reason: SuspendReason,

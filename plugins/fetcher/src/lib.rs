@@ -6,7 +6,7 @@
 //! | `post URL TEXT` | has the host make a POST request with TEXT, once at most | the operation's id |
 //! | `cancel ID` | asks that an operation ends | `ok` |
 //! | `active` | | ids of the operations that have not ended, by line |
-//! | `last` | | `OUTCOME STATUS` of the last end (status 0 without an answer), and behind a line break the body |
+//! | `last` | | `OUTCOME STATUS` of the last end (status 0 without an answer), and behind a line break the body, or why there is none |
 //! | `count` | | how many operations have ended, in decimal |
 //!
 //! `last` before the first end is `none`. What the host has no grant for is `refused("not_granted")`, too many operations
@@ -58,7 +58,10 @@ impl Fetcher {
             self.ended += 1;
             self.outcome = end.outcome.name().to_owned();
             self.status = end.status.unwrap_or(0);
-            self.body = input.payload.clone().into();
+            self.body = match end.reason {
+                "" => input.payload.clone().into(),
+                reason => reason.as_bytes().to_vec().into(),
+            };
         }
         Reply::none()
     }

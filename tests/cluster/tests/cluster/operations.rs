@@ -87,7 +87,7 @@ async fn servers_prove_who_they_are() -> Result<()> {
         cluster.a.client().create(AGENT, "fetcher").await?;
         let id = cluster.a.client().reply(AGENT, &format!("fetch {}", web.url("/text"))).await?;
         let last = ended(&cluster, Side::A, AGENT, 1).await?;
-        ensure!(last == expected && web.times(&id) == times, "{file}: {last:?}, {:?}", web.asked());
+        ensure!(last.starts_with(expected) && web.times(&id) == times, "{file}: {last:?}, {:?}", web.asked());
         cluster.end_and_verify().await?;
     }
     Ok(())
@@ -105,7 +105,8 @@ async fn what_the_operator_has_not_listed_is_not_asked() -> Result<()> {
         let (mut pair, web) = pair(Cluster::separate(&binaries::product()?, policy).await?).await?;
         pair.a.client().reply(AGENT, &format!("fetch {}", web.url("/text"))).await?;
         let last = ended(&pair, Side::A, AGENT, 1).await?;
-        ensure!(last == "failed 0\n" && web.asked().is_empty(), "{policy:?}: {last:?}, {:?}", web.asked());
+        let has_reason = last.strip_prefix("failed 0\n").is_some_and(|reason| !reason.is_empty());
+        ensure!(has_reason && web.asked().is_empty(), "{policy:?}: {last:?}, {:?}", web.asked());
         pair.end_and_verify().await?;
     }
     Ok(())
@@ -144,7 +145,7 @@ async fn a_death_in_any_gap_of_an_operation_keeps_its_promise() -> Result<()> {
                 ("operation.after-begin", _) => (0, "unknown 0\n"),
                 _ => (1, "unknown 0\n"),
             };
-            ensure!(last == expected, "{failpoint} {command}: {last:?}");
+            ensure!(last.starts_with(expected), "{failpoint} {command}: {last:?}");
             ensure!(web.times(&id) == times, "{failpoint} {command}: asked {} times", web.times(&id));
         }
     }
