@@ -144,10 +144,9 @@ pub(super) fn drop_unnamed(tx: &Tx<'_>, bodies: &[i64]) -> Fallible<()> {
 
 /// Drops all bodies that nobody has named, for whoever is alone on the file: who put them is gone.
 pub(super) fn drop_left_behind(conn: &Connection) -> rusqlite::Result<()> {
-    let is_any =
-        conn.query_row("SELECT EXISTS (SELECT 1 FROM snapshot_body WHERE state = 0)", [], |row| row.get(0))?;
-    if is_any {
-        conn.execute("UPDATE snapshot_body SET state = 2 WHERE state = 0", [])?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM snapshot_body WHERE state = 0 AND state <> 1)";
+    if conn.query_row(sql, [], |row| row.get(0))? {
+        conn.execute("UPDATE snapshot_body SET state = 2 WHERE state = 0 AND state <> 1", [])?;
     }
     Ok(())
 }
@@ -162,21 +161,23 @@ pub(super) fn is_any_dropped(conn: &Connection, now_ms: u64) -> Fallible<bool> {
     )
 }
 
+/// Drops bodies that nobody has named for long. Here and below, `state <> 1` lets SQLite see that the index will do.
+pub(super) const LEFT_BEHIND: &str =
+    "UPDATE snapshot_body SET state = 2 WHERE state = 0 AND state <> 1 AND put_at_ms <= ?1";
+/// The next dropped body.
+pub(super) const DROPPED: &str =
+    "SELECT key FROM snapshot_body WHERE state = 2 AND state <> 1 ORDER BY key LIMIT 1";
+
 /// Removes dropped bodies, and those that were left behind: so many pieces of them.
 pub(super) fn sweep(tx: &Tx<'_>, pieces: usize) -> Fallible<()> {
-    execute(
-        tx.conn,
-        "UPDATE snapshot_body SET state = 2 WHERE state = 0 AND put_at_ms <= ?1",
-        params![Int(tx.now_ms().saturating_sub(UNNAMED_MS_MAX))],
-    )?;
+    execute(tx.conn, LEFT_BEHIND, params![Int(tx.now_ms().saturating_sub(UNNAMED_MS_MAX))])?;
     drop_pieces(tx, pieces)
 }
 
 fn drop_pieces(tx: &Tx<'_>, pieces: usize) -> Fallible<()> {
     let mut room = pieces;
     while room > 0 {
-        let sql = "SELECT key FROM snapshot_body WHERE state = 2 ORDER BY key LIMIT 1";
-        let Some(body) = first(tx.conn, sql, [], |row| Ok(row.get::<_, i64>(0)?))? else { break };
+        let Some(body) = first(tx.conn, DROPPED, [], |row| Ok(row.get::<_, i64>(0)?))? else { break };
         let found = all(
             tx.conn,
             "SELECT key FROM snapshot_piece WHERE body = ?1 ORDER BY position LIMIT ?2",

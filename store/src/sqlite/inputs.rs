@@ -27,7 +27,7 @@ mod reading;
 
 use reading::by_key;
 #[cfg(test)]
-pub(super) use reading::{DEAD_LETTERS, OPEN};
+pub(super) use reading::{BY_KEY, DEAD_LETTERS, OPEN};
 pub(super) use reading::{Listed, by_id, by_seq, input, input_by_key, key_of, list};
 
 /// The session that no store gives: inputs received from another store carry it.

@@ -25,7 +25,7 @@ macro_rules! select_input {
     };
 }
 
-const BY_KEY: &str = select_input!("", "i.key = ?2");
+pub(in crate::sqlite) const BY_KEY: &str = select_input!("", "i.key = ?2");
 const BY_ID: &str = select_input!("", "i.id = ?2");
 const BY_SEQ: &str = select_input!("", "i.seq = ?2");
 const ANY: &str = select_input!("", "i.seq > ?2 ORDER BY i.seq LIMIT ?3");

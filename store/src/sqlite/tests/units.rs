@@ -141,7 +141,7 @@ async fn a_long_history_is_exported_without_gaps_whatever_the_bundle() {
 async fn hot_statements_use_their_indexes() {
     let place = Place::new();
     let _store = place.open(SqliteMode::Exclusive);
-    let conn = place.intruder();
+    let conn = crate::sqlite::connection::connect(&place.path()).unwrap();
     for (sql, index) in [
         ("SELECT key FROM agent WHERE id = 'a' AND home < 4", "agent_id"),
         ("SELECT key FROM agent WHERE migration = x'00' AND home = 4", "agent_migration"),
@@ -150,7 +150,9 @@ async fn hot_statements_use_their_indexes() {
         (crate::sqlite::inputs::DEAD_LETTERS, "input_dead_letter"),
         (crate::sqlite::inputs::IN_SCOPE, "input_scope"),
         (crate::sqlite::plugins::USERS, "spec_plugin"),
-        ("SELECT seq FROM input i WHERE i.agent = 1 AND i.key = 'k'", "input_key"),
+        (crate::sqlite::inputs::BY_KEY, "input_key"),
+        (crate::sqlite::bodies::DROPPED, "snapshot_body_unnamed"),
+        (crate::sqlite::bodies::LEFT_BEHIND, "snapshot_body_unnamed"),
         ("SELECT change FROM input WHERE agent = 1 AND change > 2 ORDER BY change LIMIT 5", "input_change"),
         ("SELECT seq FROM event WHERE seq > 1 AND agent = 'a' ORDER BY seq", "event_agent"),
         ("SELECT sealed FROM migration WHERE agent = 'a' AND is_open = 1 ORDER BY role", "migration_open"),
