@@ -4,6 +4,7 @@
 //! behaviour. What is not served is not routed. Every error is a `Problem` (`problem.rs`), those of axum as well.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -14,12 +15,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::serve::Listener;
 use godwit_core::limits::{CONFIG_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_BYTES_MAX};
+use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
@@ -51,6 +54,8 @@ const JSON_BYTES_MAX: usize = 4 * CONFIG_BYTES_MAX;
 const UPLOAD_BYTES_MAX: usize = PLUGIN_BYTES_MAX + (1 << 20);
 /// How long requests may go on after shutdown has begun; a client that stopped reading is not waited for.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Connections at the same time; whoever comes then waits until one ends.
+const CONNECTIONS_MAX: usize = 4_096;
 /// How long a client may take for its next request, up to the end of its head, and from one piece of a body to the next.
 const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -119,12 +124,18 @@ fn routes() -> Router<Runtime> {
 pub async fn serve(mut listener: TcpListener, router: Router, shutdown: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(CLIENT_PAUSE_MAX);
-    let running = GracefulShutdown::new();
+    let (tasks, running) = (TaskGroup::default(), GracefulShutdown::new());
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        let accept = async {
+            let place = Arc::clone(&room).acquire_owned().await.ok();
+            (Listener::accept(&mut listener).await.0, place)
+        };
         // Cancel safe: a connection that was not taken is refused with the listener.
-        let (stream, _) = tokio::select! {
+        let (stream, place) = tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
-            accepted = Listener::accept(&mut listener) => accepted,
+            accepted = accept => accepted,
         };
         // Answers are small; waiting to fill a packet would only add delay.
         if let Err(error) = stream.set_nodelay(true) {
@@ -132,10 +143,11 @@ pub async fn serve(mut listener: TcpListener, router: Router, shutdown: Cancella
         }
         let service = TowerToHyperService::new(router.clone());
         let connection = running.watch(http.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
+        tasks.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a connection ended early");
             }
+            drop(place);
         });
     }
     drop(listener);

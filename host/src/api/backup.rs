@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 
+use super::extract::{NoBody, Nothing, QueryOf};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::backup::Staged;
@@ -17,7 +18,11 @@ use crate::runtime::backup::Staged;
 const CHUNK_BYTES: usize = 256 * 1024;
 
 /// `POST /v1/backup`: a SQLite file; headers name the store, how far it had come, and the file's BLAKE3.
-pub(super) async fn backup(State(runtime): State<Runtime>) -> Result<Response, Problem> {
+pub(super) async fn backup(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+    _: NoBody,
+) -> Result<Response, Problem> {
     let (backup, mark) = runtime.backup().await?;
     let headers = vec![
         ("godwit-store", mark.store.to_string()),

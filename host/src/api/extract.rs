@@ -121,7 +121,9 @@ impl<S: Send + Sync> FromRequest<S> for NoBody {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         match Body::from_request(request, state).await? {
             Body(bytes) if bytes.is_empty() => Ok(Self),
-            Body(_) => Err(Problem::malformed("this path takes no body; its arguments are query parameters")),
+            Body(_) => Err(Problem::malformed(
+                "this path takes no body: arguments, if it has any, are query parameters",
+            )),
         }
     }
 }

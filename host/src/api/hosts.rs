@@ -10,7 +10,7 @@ use godwit_core::id::HostId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{JsonOf, List, PathText};
+use super::extract::{JsonOf, List, NoBody, Nothing, PathText, QueryOf};
 use super::problem::{Code, Problem};
 use crate::config::parse_peer;
 use crate::runtime::Runtime;
@@ -41,13 +41,16 @@ impl NewPeerJson {
 }
 
 /// `GET /v1/hosts`
-pub(super) async fn list(State(runtime): State<Runtime>) -> Result<Json<List<Value>>, Problem> {
+pub(super) async fn list(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+) -> Result<Json<List<Value>>, Problem> {
     let hosts = runtime.hosts().await?;
     Ok(Json(List::whole(hosts.iter().map(host_json).collect())))
 }
 
 /// `GET /v1/peers`
-pub(super) async fn peers(State(runtime): State<Runtime>) -> Json<List<Value>> {
+pub(super) async fn peers(State(runtime): State<Runtime>, _: QueryOf<Nothing>) -> Json<List<Value>> {
     let peers = runtime.peers();
     let items = peers.iter().map(|peer| {
         json!({
@@ -62,6 +65,7 @@ pub(super) async fn peers(State(runtime): State<Runtime>) -> Json<List<Value>> {
 /// `POST /v1/peers`: 201 when it was not listed, 200 when it was; its address is replaced.
 pub(super) async fn add_peer(
     State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
     JsonOf(new): JsonOf<NewPeerJson>,
 ) -> Result<Response, Problem> {
     let (key, address) = new.parse()?;
@@ -79,6 +83,8 @@ pub(super) async fn add_peer(
 pub(super) async fn remove_peer(
     State(runtime): State<Runtime>,
     path: PathText,
+    _: QueryOf<Nothing>,
+    _: NoBody,
 ) -> Result<StatusCode, Problem> {
     let key: HostId = path.parse("key")?;
     if runtime.remove_peer(key)? {

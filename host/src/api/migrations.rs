@@ -10,7 +10,7 @@ use godwit_core::store::MigrationRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, JsonOf, List, PathText};
+use super::extract::{AgentDoor, JsonOf, List, NoBody, Nothing, PathText, QueryOf};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
@@ -43,19 +43,31 @@ pub(super) async fn start(
 }
 
 /// `GET /v1/migrations`
-pub(super) async fn list(State(runtime): State<Runtime>) -> Result<Json<List<Value>>, Problem> {
+pub(super) async fn list(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+) -> Result<Json<List<Value>>, Problem> {
     let records = runtime.migrations().await?;
     Ok(Json(List::whole(records.iter().map(migration_json).collect())))
 }
 
 /// `GET /v1/migrations/{id}`
-pub(super) async fn show(State(runtime): State<Runtime>, path: PathText) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+) -> Result<Json<Value>, Problem> {
     let id: MigrationId = path.parse("id")?;
     Ok(Json(migration_json(&runtime.migration(id).await?)))
 }
 
 /// `POST /v1/migrations/{id}/abort`
-pub(super) async fn abort(State(runtime): State<Runtime>, path: PathText) -> Result<Json<Value>, Problem> {
+pub(super) async fn abort(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+    _: NoBody,
+) -> Result<Json<Value>, Problem> {
     let id: MigrationId = path.parse("id")?;
     Ok(Json(migration_json(&runtime.abort_migration(id).await?)))
 }

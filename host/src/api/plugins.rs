@@ -10,7 +10,7 @@ use godwit_core::spec::PluginInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{Body, List, PathText, QueryOf, unread};
+use super::extract::{Body, List, NoBody, Nothing, PathText, QueryOf, unread};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::plugins::PluginLabel;
@@ -67,19 +67,31 @@ async fn parts(request: Request) -> Result<(Bytes, Option<String>), Problem> {
 }
 
 /// `GET /v1/plugins`
-pub(super) async fn list(State(runtime): State<Runtime>) -> Result<Json<List<Value>>, Problem> {
+pub(super) async fn list(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+) -> Result<Json<List<Value>>, Problem> {
     let plugins = runtime.plugins().await?;
     Ok(Json(List::whole(plugins.iter().map(plugin_json).collect())))
 }
 
 /// `GET /v1/plugins/{digest}`; a name or `NAME@VERSION` does as well.
-pub(super) async fn show(State(runtime): State<Runtime>, path: PathText) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+) -> Result<Json<Value>, Problem> {
     let info = runtime.plugin(path.text("digest")).await?;
     Ok(Json(plugin_json(&info)))
 }
 
 /// `DELETE /v1/plugins/{digest}`
-pub(super) async fn remove(State(runtime): State<Runtime>, path: PathText) -> Result<StatusCode, Problem> {
+pub(super) async fn remove(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+    _: NoBody,
+) -> Result<StatusCode, Problem> {
     let digest = path.parse("digest")?;
     if runtime.remove_plugin(digest).await? {
         Ok(StatusCode::NO_CONTENT)

@@ -289,7 +289,7 @@ impl Runtime {
         }
     }
 
-    /// Takes nothing, but answers what has ended already under the same key.
+    /// Takes nothing, but answers for what was accepted before under the same key or id: with its end, or by waiting for it.
     async fn ask_broken(
         &self,
         agent: &AgentId,
@@ -297,16 +297,22 @@ impl Runtime {
         submission: &Submission,
     ) -> Result<Try, CallError> {
         let new = self.new_input(agent, submission)?;
+        let store = &self.inner().store;
         let known = match &new.idempotency_key {
-            Some(key) => self.inner().store.input_by_key(agent, key).await.map_err(store_error)?,
-            None => None,
+            Some(key) => store.input_by_key(agent, key).await,
+            None => store.input(agent, new.input.id).await,
         };
-        match known {
+        match known.map_err(store_error)? {
+            None => Err(CallError::Broken { reason: reason.clone() }),
             Some(known) if known.body_digest != new.body_digest() => Err(CallError::KeyReused),
             Some(StoredInput { outcome: Some(outcome), seq, input, .. }) => {
-                Ok(Try::Done(AgentReply::Asked(Asked { input: input.id, seq, outcome, is_duplicate: true })))
+                let is_duplicate = input.id != submission.id;
+                Ok(Try::Done(AgentReply::Asked(Asked { input: input.id, seq, outcome, is_duplicate })))
             }
-            Some(_) | None => Err(CallError::Broken { reason: reason.clone() }),
+            Some(_) => {
+                sleep(PAUSED_POLL).await;
+                Ok(Try::Again { may_be_durable: true })
+            }
         }
     }
 

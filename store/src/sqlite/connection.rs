@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, MigrationDefinitionError, Migrations};
 
 use super::error::OpenError;
-use super::lock::{StoreLock, beside, io};
+use super::lock::{STARTS_WAITED_MAX, StoreLock, beside, io};
 use super::sql::STATEMENTS_CACHED;
 use super::{SqliteMode, backup, bodies};
 
@@ -53,17 +53,17 @@ pub(super) fn open(
     let mut lock = StoreLock::open(path, true)?.expect("a lock file that may be created is there");
     let is_alone = match mode {
         SqliteMode::Exclusive => lock.exclusive().map(|()| true)?,
-        SqliteMode::Shared => match lock.try_exclusive()? {
-            true => true,
-            false => lock.shared().map(|()| false)?,
-        },
+        SqliteMode::Shared => lock.join(STARTS_WAITED_MAX)?,
     };
     create_file(path)?;
     if is_alone {
-        backup::begin_use(path)?;
+        backup::check_log(path)?;
         rewrite_log(path)?;
     }
     check_owner(path)?;
+    if is_alone {
+        backup::begin_use(path)?;
+    }
     lock.sign(is_alone)?;
     let mut writer = connect(path)?;
     bring_up_to_date(&mut writer, path, is_alone)?;
@@ -366,8 +366,9 @@ pub(super) fn open_read_only(path: &Path) -> Result<OpenedReadOnly, OpenError> {
     check_engine()?;
     std::fs::metadata(path).map_err(io("open", path))?;
     let lock = StoreLock::open(path, false)?;
+    // It waits for nobody who has it alone.
     let is_alone = match &lock {
-        Some(lock) => lock.try_exclusive()?,
+        Some(lock) => lock.join(1)?,
         None => true,
     };
     if is_alone {
@@ -375,17 +376,10 @@ pub(super) fn open_read_only(path: &Path) -> Result<OpenedReadOnly, OpenError> {
     }
     let mut opened =
         OpenedReadOnly { path: path.to_owned(), flags: OpenFlags::empty(), store: [0; 16], lock, copy: None };
-    if !is_alone {
-        // Other readers of the same process list would do no harm; an exclusive owner would.
-        for lock in opened.lock.iter() {
-            if !lock.try_shared()? {
-                return Err(lock.locked());
-            }
-        }
-    } else if log_bytes(path)? == 0 {
+    if is_alone && log_bytes(path)? == 0 {
         opened.path = immutable_uri(path);
         opened.flags = OpenFlags::SQLITE_OPEN_URI;
-    } else {
+    } else if is_alone {
         let copy = PrivateCopy::of(path)?;
         opened.path = copy.database.clone();
         opened.copy = Some(copy);

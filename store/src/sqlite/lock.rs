@@ -16,8 +16,10 @@ use rustix::io::Errno;
 use super::error::OpenError;
 
 /// How often, and how long each time, a shared opener waits for another that is starting.
-const STARTS_WAITED_MAX: u32 = 500;
+pub(super) const STARTS_WAITED_MAX: u32 = 500;
 const START_WAIT: Duration = Duration::from_millis(10);
+/// How often an opener looks again for whoever may have prepared the database for it.
+const JOINS_MAX: u32 = 8;
 
 /// A held lock. Dropping it releases it.
 #[derive(Debug)]
@@ -79,12 +81,40 @@ impl StoreLock {
         if self.try_exclusive()? { Ok(()) } else { Err(self.locked()) }
     }
 
+    /// Takes the exclusive lock where nobody has one, otherwise the shared one beside those who use the database. True when
+    /// it is the exclusive one.
+    ///
+    /// Whoever kept this opener waiting may be gone by now and have prepared nothing: it only looked, or was refused. So
+    /// the shared lock is kept only beside somebody who signed. Whose processes can't be seen from here has none that
+    /// lives, and after a few tries the lock has to do.
+    ///
+    /// # Errors
+    /// `Locked` names who has it.
+    pub(super) fn join(&self, waits: u32) -> Result<bool, OpenError> {
+        for _ in 0..JOINS_MAX {
+            if self.try_exclusive()? {
+                return Ok(true);
+            }
+            self.shared_within(waits)?;
+            if !living_signers(&self.path).is_empty() {
+                return Ok(false);
+            }
+            self.release()?;
+        }
+        self.shared_within(waits)?;
+        Ok(false)
+    }
+
     /// Takes the shared lock. Waits a while, because another shared opener is alone for as long as it starts.
     ///
     /// # Errors
     /// `Locked` names who has it.
     pub(super) fn shared(&self) -> Result<(), OpenError> {
-        for _ in 0..STARTS_WAITED_MAX {
+        self.shared_within(STARTS_WAITED_MAX)
+    }
+
+    fn shared_within(&self, waits: u32) -> Result<(), OpenError> {
+        for _ in 0..waits {
             if self.try_shared()? {
                 return Ok(());
             }

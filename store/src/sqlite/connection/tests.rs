@@ -29,3 +29,34 @@ fn a_log_that_another_opener_replaces_is_not_written_to() {
     opened.send(()).unwrap();
     assert_eq!(other.join().unwrap(), 7, "both have one log");
 }
+
+/// Opens as one of several while somebody has the file alone, and goes without preparing anything.
+fn open_behind_one_that_only_looks(path: &Path) -> Result<Opened, OpenError> {
+    let looking = StoreLock::open(path, true)?.unwrap();
+    looking.exclusive()?;
+    let opener = std::thread::spawn({
+        let path = path.to_owned();
+        move || open(&path, SqliteMode::Shared, [1; 16], None)
+    });
+    std::thread::sleep(10 * WHILE_NOBODY_LOCKS);
+    drop(looking);
+    opener.join().unwrap()
+}
+
+#[test]
+fn whoever_waited_for_one_that_only_looked_prepares_the_file_itself() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let first = open_behind_one_that_only_looks(&at("store.db")).unwrap();
+    assert_eq!(first.store, [1; 16]);
+
+    backup::write(&at("store.db"), &at("backup.db")).unwrap();
+    let used = open_behind_one_that_only_looks(&at("backup.db")).unwrap();
+    assert!(!backup::check_log(&at("backup.db")).unwrap(), "it is in use, with a log of its own");
+    drop(used);
+
+    backup::write(&at("store.db"), &at("beside.db")).unwrap();
+    std::fs::copy(at("store.db-wal"), at("beside.db-wal")).unwrap();
+    let refused = open_behind_one_that_only_looks(&at("beside.db")).map(|_| ()).unwrap_err();
+    assert!(matches!(refused, OpenError::ForeignLog { .. }), "{refused}");
+}
