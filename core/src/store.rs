@@ -1,6 +1,6 @@
 //! The runtime store port: everything durable, and the only authority on who may act for an agent.
 //!
-//! The argument and answer types are in `store/`: `agent.rs` (rows, homes, lifecycle), `commit.rs` (units of turns),
+//! Its methods are in `store/port.rs`. The argument and answer types are in `store/`: `agent.rs` (rows, homes, lifecycle), `commit.rs` (units of turns),
 //! `session.rs` (host sessions), `handoff.rs` (moving homes), `rows.rs` (the portable form of every row), `error.rs`.
 //! `memory.rs` is the reference implementation, `conformance.rs` the suite that every implementation passes.
 //!

@@ -67,9 +67,10 @@ async fn a_respawn_that_can_t_rebuild_the_agent_has_happened() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broken_agent_answers_what_it_answered_before() {
     let host = agent(Durability::Journal).await;
+    let new =
+        |text: &str, key: &str| Submission { idempotency_key: Some(key.into()), ..submission(&host, text) };
     let keyed = |text: &str, key: &str| {
-        let submission = Submission { idempotency_key: Some(key.into()), ..submission(&host, text) };
-        call(&host, "a", AgentCall::Ask { submission, timeout_ms: 5_000 })
+        call(&host, "a", AgentCall::Ask { submission: new(text, key), timeout_ms: 5_000 })
     };
     let Ok(AgentReply::Asked(first)) = keyed("add 2", "k").await else { panic!("it is well") };
     ask(&host, "a", "drift").await;
@@ -81,6 +82,17 @@ async fn a_broken_agent_answers_what_it_answered_before() {
     assert!(again.is_duplicate && !first.is_duplicate);
     assert!(matches!(keyed("add 3", "k").await, Err(CallError::KeyReused)));
     assert!(matches!(keyed("add 2", "k2").await, Err(CallError::Broken { .. })));
+
+    // What was accepted and still waits is no refusal: whoever asks for it waits with it.
+    call(&host, "a", AgentCall::Send { submission: new("add 4", "k3") }).await.unwrap();
+    let waiting = AgentCall::Ask { submission: new("add 4", "k3"), timeout_ms: 200 };
+    assert!(matches!(call(&host, "a", waiting).await, Err(CallError::Unknown { .. })));
+    let (told, _) = tokio::join!(keyed("add 4", "k3"), async {
+        sleep(Duration::from_millis(100)).await;
+        call(&host, "a", AgentCall::Verb(VerbCall::Reset)).await.unwrap();
+    });
+    let Ok(AgentReply::Asked(told)) = told else { panic!("{told:?}") };
+    assert!(matches!(told.outcome, Outcome::Abandoned { .. }), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -56,6 +56,7 @@ fn whoever_waited_for_one_that_only_looked_prepares_the_file_itself() {
     drop(used);
 
     backup::write(&at("store.db"), &at("beside.db")).unwrap();
+    first.writer.execute("UPDATE meta SET probes = 7", []).unwrap();
     std::fs::copy(at("store.db-wal"), at("beside.db-wal")).unwrap();
     let refused = open_behind_one_that_only_looks(&at("beside.db")).map(|_| ()).unwrap_err();
     assert!(matches!(refused, OpenError::ForeignLog { .. }), "{refused}");
