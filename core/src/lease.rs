@@ -95,48 +95,52 @@ pub enum LeaseState {
     Lost,
 }
 
+/// Instead of a deadline: the session is dead. No deadline is 0.
+const LOST: u64 = 0;
+
 /// The session's deadline, shared by the guards of all its agents.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SessionLease {
     deadline_boot_ns: AtomicU64,
-    lost: AtomicBool,
 }
 
 impl SessionLease {
     /// A session that never expires: the process holds the store's lock, and that is the session.
     pub fn unlimited() -> Arc<Self> {
-        Arc::new(Self { deadline_boot_ns: AtomicU64::new(u64::MAX), lost: AtomicBool::new(false) })
+        Arc::new(Self { deadline_boot_ns: AtomicU64::new(u64::MAX) })
     }
 
     /// A session valid for `profile` after a join that was sent at boot time `sent`.
     pub fn started(sent: Duration, profile: &LeaseProfile) -> Arc<Self> {
-        let session = Arc::new(Self::default());
-        session.renewed(sent, profile);
-        session
+        Arc::new(Self { deadline_boot_ns: AtomicU64::new(deadline(sent, profile)) })
     }
 
-    /// Takes a successful heartbeat into account. `sent` is the boot time from **before** the heartbeat was sent.
+    /// Takes a successful heartbeat into account. `sent` is the boot time from **before** the heartbeat was sent. A late
+    /// answer shortens nothing, and none brings a lost session back.
     pub fn renewed(&self, sent: Duration, profile: &LeaseProfile) {
-        let deadline = sent + profile.ttl.saturating_sub(profile.margin);
-        self.deadline_boot_ns.fetch_max(nanos(deadline), Ordering::AcqRel);
+        let later = |known: u64| (known != LOST).then(|| known.max(deadline(sent, profile)));
+        // When it is lost nothing changes.
+        let _ = self.deadline_boot_ns.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
-    /// Marks the session as dead: every guard under it says `Lost`.
+    /// Marks the session as dead, for ever: every guard under it says `Lost`.
     pub fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
-        self.deadline_boot_ns.store(0, Ordering::Release);
+        self.deadline_boot_ns.store(LOST, Ordering::Release);
     }
 
     /// What holds now for all agents of the session.
     pub fn state(&self) -> LeaseState {
-        if nanos(boot_now()) < self.deadline_boot_ns.load(Ordering::Acquire) {
-            LeaseState::Held
-        } else if self.lost.load(Ordering::Acquire) {
-            LeaseState::Lost
-        } else {
-            LeaseState::Expiring
+        match self.deadline_boot_ns.load(Ordering::Acquire) {
+            LOST => LeaseState::Lost,
+            deadline if nanos(boot_now()) < deadline => LeaseState::Held,
+            _ => LeaseState::Expiring,
         }
     }
+}
+
+/// Until when the store can't have given away what a session holds.
+fn deadline(sent: Duration, profile: &LeaseProfile) -> u64 {
+    nanos(sent + profile.ttl.saturating_sub(profile.margin)).max(1)
 }
 
 fn nanos(boot: Duration) -> u64 {

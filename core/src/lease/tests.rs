@@ -38,4 +38,7 @@ fn a_lost_session_loses_every_guard_under_it() {
     assert!(guard.is_held());
     session.lose();
     assert_eq!(guard.state(), LeaseState::Lost);
+    session.renewed(boot_now(), &LeaseProfile::NORMAL);
+    assert_eq!(guard.state(), LeaseState::Lost, "an answer that comes late brings nothing back");
+    assert!(!guard.is_held());
 }
