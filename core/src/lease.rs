@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::{AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision};
 use crate::time::boot_now;
 
+pub mod keeper;
+
 /// Why a token was raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GrantCause {
@@ -56,7 +58,7 @@ pub struct Holder {
 }
 
 /// How long a session lives without a heartbeat, for stores that several processes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeaseProfile {
     /// Life of a session after a heartbeat.
     pub ttl: Duration,

@@ -212,7 +212,7 @@ impl Runtime {
         let open = migrator::open_migrations(&runtime).await?;
         door.open(runtime.clone());
         let tasks = &runtime.inner.tasks;
-        tasks.spawn(session::keep(runtime.clone()));
+        session::keep(&runtime)?;
         tasks.spawn(runtime.clone().hear(incoming));
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));

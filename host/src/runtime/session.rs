@@ -1,15 +1,22 @@
-//! The host's session with its store: joining, heartbeats, and what happens when the session is lost.
+//! The host's session with its store: joining, heartbeats, and what happens when the session is lost. What is done when is
+//! decided by `core::lease::keeper`.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::Incarnation;
+use godwit_core::lease::keeper::{Heard, Keeper, Next};
 use godwit_core::lease::{LeaseProfile, SessionLease};
 use godwit_core::store::{SessionRequest, StoreError};
 use godwit_core::time::{sleep, within};
+use tokio::sync::oneshot;
 
 use super::Runtime;
+
+/// Longest pause between the expiry of a session and its burial, so that hosts don't all come at once.
+const TAKEOVER_JITTER_MAX: Duration = Duration::from_millis(100);
 
 /// The session under which this host acts now.
 #[derive(Debug)]
@@ -18,6 +25,8 @@ pub(crate) struct Current {
     pub(crate) lease: Arc<SessionLease>,
     /// `None` when holding the store's lock is the session.
     pub(crate) profile: Option<LeaseProfile>,
+    /// Boot time from before the join was sent.
+    pub(crate) joined_at: Duration,
 }
 
 /// Joins the store: a new incarnation.
@@ -39,105 +48,169 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
     let session = inner.store.join(request).await?;
     failpoint::hit("session.after-join");
     tracing::info!(incarnation = %session.incarnation, shared = session.ttl.is_some(), "joined the store");
-    Ok(match session.ttl {
-        None => Current { incarnation: session.incarnation, lease: SessionLease::unlimited(), profile: None },
-        Some(_) => Current {
-            incarnation: session.incarnation,
-            lease: SessionLease::started(sent, &profile),
-            profile: Some(profile),
-        },
-    })
+    let (lease, profile) = match session.ttl {
+        None => (SessionLease::unlimited(), None),
+        Some(_) => (SessionLease::started(sent, &profile), Some(profile)),
+    };
+    Ok(Current { incarnation: session.incarnation, lease, profile, joined_at: sent })
 }
 
-/// Keeps the session alive, and takes over from sessions that died. Ends at shutdown.
-pub(crate) async fn keep(runtime: Runtime) {
-    let shutdown = runtime.inner().tasks.shutdown();
-    let Some(profile) = runtime.session().profile else {
-        return;
+/// Starts keeping the session of a shared store, until shutdown: on a thread of its own, so that no guest and no caller can
+/// keep it from its heartbeat.
+///
+/// # Errors
+/// `Closed` when there is no thread to have.
+pub(crate) fn keep(runtime: &Runtime) -> Result<(), StoreError> {
+    let current = runtime.session();
+    let Some(profile) = current.profile else {
+        return Ok(());
     };
-    let mut pause = profile.heartbeat;
-    loop {
-        know_each_other(&runtime).await;
+    let closed =
+        |error: io::Error| StoreError::Closed { reason: format!("no thread for the lease: {error}") };
+    let own = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(closed)?;
+    let keeper = Keeper::new(profile, current.joined_at);
+    let (ending, ended) = oneshot::channel::<()>();
+    let work = {
+        let runtime = runtime.clone();
+        move || {
+            own.block_on(keep_until_shutdown(&runtime, keeper));
+            drop(ending);
+        }
+    };
+    std::thread::Builder::new().name("godwit-lease".to_owned()).spawn(work).map_err(closed)?;
+    // Shutdown waits for the thread as for every task.
+    runtime.inner().tasks.spawn(async { drop(ended.await) });
+    runtime.inner().tasks.spawn(watch_others(runtime.clone()));
+    Ok(())
+}
+
+async fn keep_until_shutdown(runtime: &Runtime, mut keeper: Keeper) {
+    let shutdown = runtime.inner().tasks.shutdown();
+    let now = || runtime.inner().clock.boot();
+    while !shutdown.is_cancelled() {
+        match keeper.next(now()) {
+            Next::Wait(until) => {
+                // Cancel safe: nothing is held while waiting.
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = sleep(until.saturating_sub(now())) => {}
+                }
+            }
+            Next::Beat => {
+                // The deadline counts from before the send: the store may have written at any moment after it.
+                let sent = now();
+                let heard = beat(runtime, sent).await;
+                keeper.heard(sent, now(), heard);
+            }
+            Next::Stop => {
+                let dead = runtime.session();
+                tracing::warn!(incarnation = %dead.incarnation, "session is dead: everything under it stops");
+                dead.lease.lose();
+                runtime.inner().directory.lose_all();
+                keeper.stopped(now());
+            }
+            Next::Look => {
+                let is_newer_there = is_newer_there(runtime).await;
+                keeper.looked(now(), is_newer_there);
+            }
+            Next::Join => match join(runtime).await {
+                Ok(current) => {
+                    keeper.joined(current.joined_at);
+                    runtime.set_session(current);
+                    if let Err(error) = runtime.note_head().await {
+                        tracing::error!(%error, "a backup of before this session would not be recognized");
+                    }
+                    runtime.inner().rescan.notify_one();
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't join the store");
+                    keeper.not_joined(now());
+                }
+            },
+            Next::Exit => {
+                runtime.fail("a newer process uses this host's key: this one stops");
+                return;
+            }
+        }
+    }
+}
+
+async fn beat(runtime: &Runtime, sent: Duration) -> Heard {
+    let current = runtime.session();
+    let Some(profile) = &current.profile else { return Heard::Renewed };
+    match within(profile.ttl, runtime.inner().store.heartbeat(current.incarnation)).await {
+        Some(Ok(())) => {
+            current.lease.renewed(sent, profile);
+            Heard::Renewed
+        }
+        Some(Err(StoreError::SessionDead { .. })) => Heard::Dead,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "heartbeat failed");
+            Heard::Unclear
+        }
+        None => {
+            tracing::warn!("the store did not answer a heartbeat");
+            Heard::Unclear
+        }
+    }
+}
+
+/// Whether another process has a session under this host's key. One at this process's own address is of a join of ours
+/// whose answer was lost.
+async fn is_newer_there(runtime: &Runtime) -> Option<bool> {
+    let (host, own) = (runtime.inner().host, runtime.inner().mesh.local_address());
+    match runtime.inner().store.sessions().await {
+        Ok(sessions) => Some(sessions.iter().any(|session| session.host == host && session.mesh != own)),
+        Err(error) => {
+            tracing::warn!(%error, "sessions can't be read");
+            None
+        }
+    }
+}
+
+/// Knows the other hosts of the store, and takes over from those whose session has expired. Ends at shutdown.
+async fn watch_others(runtime: Runtime) {
+    let shutdown = runtime.inner().tasks.shutdown();
+    while let Some(profile) = runtime.session().profile {
+        let expiry = know_each_other(&runtime).await;
+        // All hosts see the same expiry: whoever comes first buries, and the others find it done.
+        let pause = expiry.map_or(profile.heartbeat, |left| left.min(profile.heartbeat));
         // Cancel safe: nothing is held while waiting.
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = sleep(pause) => {}
+            () = sleep(pause + jitter(&runtime)) => {}
         }
-        pause = match beat(&runtime, &profile).await {
-            Ok(()) => profile.heartbeat,
-            Err(StoreError::SessionDead { .. }) => {
-                if !rejoin(&runtime).await {
-                    return;
-                }
-                profile.heartbeat
-            }
-            Err(error) => {
-                tracing::warn!(%error, "heartbeat failed");
-                profile.heartbeat / 4
-            }
-        };
         take_over(&runtime).await;
     }
 }
 
-async fn beat(runtime: &Runtime, profile: &LeaseProfile) -> Result<(), StoreError> {
-    let current = runtime.session();
-    // The deadline counts from before the send: the store may have written at any moment after it.
-    let sent = runtime.inner().clock.boot();
-    match within(profile.ttl, runtime.inner().store.heartbeat(current.incarnation)).await {
-        Some(Ok(())) => {
-            current.lease.renewed(sent, profile);
-            Ok(())
-        }
-        Some(Err(error)) => Err(error),
-        None => Err(StoreError::Busy),
-    }
+fn jitter(runtime: &Runtime) -> Duration {
+    let [random]: [u8; 1] = runtime.inner().clock.random();
+    TAKEOVER_JITTER_MAX * u32::from(random) / 256
 }
 
-/// The store said that the session is dead: everything under it stops, then the host joins anew. Answers whether it goes on.
-async fn rejoin(runtime: &Runtime) -> bool {
-    let dead = runtime.session();
-    tracing::warn!(incarnation = %dead.incarnation, "session is dead: everything under it stops");
-    dead.lease.lose();
-    runtime.inner().directory.lose_all();
-    let sessions = runtime.inner().store.sessions().await.unwrap_or_default();
-    if sessions.iter().any(|session| session.host == runtime.inner().host) {
-        runtime.fail("a newer process uses this host's key: this one stops");
-        return false;
-    }
-    loop {
-        match join(runtime).await {
-            Ok(current) => {
-                runtime.set_session(current);
-                if let Err(error) = runtime.note_head().await {
-                    tracing::error!(%error, "a backup of before this session would not be recognized");
-                }
-                return true;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't join the store");
-                let shutdown = runtime.inner().tasks.shutdown();
-                if within(Duration::from_millis(500), shutdown.cancelled()).await.is_some() {
-                    return false;
-                }
-            }
-        }
-    }
-}
-
-/// Hosts of one store trust each other, and the store says where they listen.
-async fn know_each_other(runtime: &Runtime) {
+/// Hosts of one store trust each other, and the store says where they listen. Answers when the first of them expires, if it
+/// sends no heartbeat.
+async fn know_each_other(runtime: &Runtime) -> Option<Duration> {
     let own = runtime.inner().host;
     match runtime.inner().store.sessions().await {
         Ok(sessions) => {
+            let expiry =
+                sessions.iter().filter(|session| session.host != own).filter_map(|session| session.remaining);
+            let expiry = expiry.min();
             let others: Vec<_> = sessions.into_iter().filter(|session| session.host != own).collect();
             runtime.inner().hints.set_store_mates(others.iter().map(|session| session.host).collect());
             for session in others {
                 runtime.inner().mesh.add_peer(session.host, session.mesh);
             }
+            expiry
         }
-        Err(error) => tracing::warn!(%error, "other hosts of the store can't be read"),
+        Err(error) => {
+            tracing::warn!(%error, "other hosts of the store can't be read");
+            None
+        }
     }
 }
 
