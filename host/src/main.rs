@@ -2,20 +2,25 @@
 
 use std::process::ExitCode;
 
-use mimalloc::MiMalloc;
-
-/// What one thread frees, it gives back to the thread that it came from: most of what a turn allocates ends elsewhere than it
-/// began.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
-
 fn main() -> ExitCode {
+    #[cfg(target_env = "gnu")]
+    limit_arenas();
     #[cfg(feature = "test-util")]
     {
         failpoints::arm();
         failpoints::sabotage();
     }
     godwit::cli::run()
+}
+
+/// Has the allocator keep one arena per processor. By itself it makes eight, and what an agent has left behind in one of them
+/// is of no use to the threads of the others: a host that parks agents would grow by several times what they keep.
+#[cfg(target_env = "gnu")]
+fn limit_arenas() {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let arenas = i32::try_from(cpus.max(2)).unwrap_or(i32::MAX);
+    // SAFETY: no other thread runs yet, and it only sets a number. Refused, all stays as it was.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, arenas) };
 }
 
 #[cfg(feature = "test-util")]

@@ -18,15 +18,10 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use mimalloc::MiMalloc;
 
 use crate::bench::Bench;
 use crate::figures::FIGURES;
 use crate::report::{Row, table};
-
-/// As in the host: figures of what runs in this process are to be those of the product.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 mod bare;
 mod bench;
