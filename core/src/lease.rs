@@ -5,6 +5,9 @@
 //!    ^ shared by
 //! LeaseGuard    (one per owned agent)    lost: the store said that the agent is another's
 //! ```
+//! What is decided is decided by pure values: `deadline` (until when a holder acts), `keeper` (what keeps a session) and
+//! `fence` (who may write, in every store).
+//!
 //! The guard makes a stale host stop early. It is never what makes it safe: the store compares the token inside each
 //! write. So the guard is two relaxed-enough atomic loads and one clock read, and may be asked on every guest import.
 
@@ -15,8 +18,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision};
+use crate::lease::deadline::Deadline;
 use crate::time::boot_now;
 
+pub mod deadline;
+pub mod fence;
 pub mod keeper;
 
 /// Why a token was raised.
@@ -97,56 +103,49 @@ pub enum LeaseState {
     Lost,
 }
 
-/// Instead of a deadline: the session is dead. No deadline is 0.
-const LOST: u64 = 0;
-
 /// The session's deadline, shared by the guards of all its agents.
 #[derive(Debug)]
 pub struct SessionLease {
-    deadline_boot_ns: AtomicU64,
+    deadline: AtomicU64,
 }
 
 impl SessionLease {
     /// A session that never expires: the process holds the store's lock, and that is the session.
     pub fn unlimited() -> Arc<Self> {
-        Arc::new(Self { deadline_boot_ns: AtomicU64::new(u64::MAX) })
+        Self::until(Deadline::UNLIMITED)
     }
 
     /// A session valid for `profile` after a join that was sent at boot time `sent`.
     pub fn started(sent: Duration, profile: &LeaseProfile) -> Arc<Self> {
-        Arc::new(Self { deadline_boot_ns: AtomicU64::new(deadline(sent, profile)) })
+        Self::until(Deadline::started(sent, profile))
+    }
+
+    fn until(deadline: Deadline) -> Arc<Self> {
+        Arc::new(Self { deadline: AtomicU64::new(deadline.to_bits()) })
     }
 
     /// Takes a successful heartbeat into account. `sent` is the boot time from **before** the heartbeat was sent. A late
     /// answer shortens nothing, and none brings a lost session back.
     pub fn renewed(&self, sent: Duration, profile: &LeaseProfile) {
-        let later = |known: u64| (known != LOST).then(|| known.max(deadline(sent, profile)));
-        // When it is lost nothing changes.
-        let _ = self.deadline_boot_ns.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
+        let later = |known: u64| Some(Deadline::from_bits(known).renewed(sent, profile).to_bits());
+        // It always has an answer, so it never fails.
+        let _ = self.deadline.fetch_update(Ordering::AcqRel, Ordering::Acquire, later);
     }
 
     /// Marks the session as dead, for ever: every guard under it says `Lost`.
     pub fn lose(&self) {
-        self.deadline_boot_ns.store(LOST, Ordering::Release);
+        self.deadline.store(Deadline::LOST.to_bits(), Ordering::Release);
     }
 
     /// What holds now for all agents of the session.
     pub fn state(&self) -> LeaseState {
-        match self.deadline_boot_ns.load(Ordering::Acquire) {
-            LOST => LeaseState::Lost,
-            deadline if nanos(boot_now()) < deadline => LeaseState::Held,
-            _ => LeaseState::Expiring,
-        }
+        self.deadline().state(boot_now())
     }
-}
 
-/// Until when the store can't have given away what a session holds.
-fn deadline(sent: Duration, profile: &LeaseProfile) -> u64 {
-    nanos(sent + profile.ttl.saturating_sub(profile.margin)).max(1)
-}
-
-fn nanos(boot: Duration) -> u64 {
-    u64::try_from(boot.as_nanos()).unwrap_or(u64::MAX - 1)
+    #[inline]
+    fn deadline(&self) -> Deadline {
+        Deadline::from_bits(self.deadline.load(Ordering::Acquire))
+    }
 }
 
 /// Asked before each act for an agent. Cheap to clone; all clones see the same loss.
@@ -181,8 +180,7 @@ impl LeaseGuard {
     /// Whether the holder may act now.
     #[inline]
     pub fn is_held(&self) -> bool {
-        !self.lost.load(Ordering::Acquire)
-            && nanos(boot_now()) < self.session.deadline_boot_ns.load(Ordering::Acquire)
+        !self.lost.load(Ordering::Acquire) && self.session.deadline().is_held(boot_now())
     }
 }
 

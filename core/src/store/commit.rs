@@ -7,6 +7,7 @@ use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revisio
 use crate::input::{DeadLetterReason, InputState, NewInput, Outcome};
 use crate::journal::JournalEntry;
 use crate::lease::Lease;
+use crate::lease::fence::Claim;
 use crate::lifecycle::{Lifecycle, LifecycleCommit};
 use crate::operation::OperationChange;
 use crate::output::Output;
@@ -28,6 +29,13 @@ pub struct Owner {
     pub incarnation: Incarnation,
     /// With which token.
     pub token: FencingToken,
+}
+
+impl Owner {
+    /// What the fence compares.
+    pub fn claim(&self) -> Claim {
+        Claim { generation: self.generation, incarnation: self.incarnation, token: self.token }
+    }
 }
 
 /// A chain of consecutive steps of one agent.

@@ -7,6 +7,7 @@ use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
+use godwit_core::lease::fence::{Fence, Refusal};
 use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::spec::Spec;
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
@@ -166,6 +167,23 @@ impl Head {
             self.failed_starts,
         ])?;
         Ok(())
+    }
+
+    /// What the fence decides by.
+    pub(super) fn fence(&self) -> Fence {
+        Fence {
+            token: self.token,
+            generation: self.generation,
+            revision: self.revision,
+            holder: self.holder.map(|holder| holder.incarnation),
+        }
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal) -> StoreError {
+        match refusal {
+            Refusal::Fenced => self.fenced(),
+            Refusal::Stale => self.stale(),
+        }
     }
 
     pub(super) fn fenced(&self) -> StoreError {

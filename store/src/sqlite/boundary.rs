@@ -9,6 +9,7 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Generation, Revision, Seq};
 use godwit_core::input::{InputEvent, InputState, Outcome, Placing};
 use godwit_core::journal::JournalEntry;
+use godwit_core::lease::fence::Refusal;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::spec::SpecChange;
 use godwit_core::store::{
@@ -22,7 +23,6 @@ use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append;
 use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, open_input, room};
-use super::leases::is_owner;
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
 use super::{journal, lifecycle, operations, outbox, plugins, snapshots, specs, state, timers};
@@ -189,12 +189,18 @@ pub(super) fn commit(tx: &Tx<'_>, unit: &Prepared) -> Fallible<UnitOutcome> {
 }
 
 fn commit_at(tx: &Tx<'_>, head: &mut Head, unit: &Prepared) -> Fallible<UnitOutcome> {
-    if !is_owner(head, &unit.owner) && !tx.env.faults.skips_token_check() {
-        return Ok(outcome(0, Some(head.fenced())));
-    }
-    if head.revision != unit.base {
-        let is_repeated = unit.base < head.revision && has_all_boundaries(tx.conn, head, unit)?;
-        return Ok(if is_repeated { outcome(unit.len(), None) } else { outcome(0, Some(head.stale())) });
+    let checked = match tx.env.faults.skips_token_check() {
+        false => head.fence().check_at(&unit.owner.claim(), unit.base),
+        true => head.fence().check_base(unit.base),
+    };
+    if let Err(refusal) = checked {
+        let may_be_repeated = refusal == Refusal::Stale && unit.base < head.revision;
+        let is_repeated = may_be_repeated && has_all_boundaries(tx.conn, head, unit)?;
+        return Ok(if is_repeated {
+            outcome(unit.len(), None)
+        } else {
+            outcome(0, Some(head.refused(refusal)))
+        });
     }
     let mut chain = Chain { owner: &unit.owner, head, waiting: None, snapshot: None };
     let mut committed = 0;

@@ -2,6 +2,7 @@
 
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
+use godwit_core::lease::fence::{Acquire, Fence, Refusal, Release};
 use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::store::{Home, Owner, StoreError};
 use rusqlite::Connection;
@@ -31,7 +32,7 @@ pub(super) fn at_home(conn: &Connection, agent: &AgentId) -> Fallible<Head> {
 /// As `at_home`, and `Fenced`.
 pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
     let head = at_home(tx.conn, &owner.agent)?;
-    if is_owner(&head, owner) { Ok(head) } else { Err(head.fenced().into()) }
+    admitted(head, |fence| fence.check(&owner.claim()))
 }
 
 /// As `own`, for what builds on a revision.
@@ -39,14 +40,15 @@ pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
 /// # Errors
 /// As `own`, and `Stale`.
 pub(super) fn own_at(tx: &Tx<'_>, owner: &Owner, base: Revision) -> Fallible<Head> {
-    let head = own(tx, owner)?;
-    if head.revision == base { Ok(head) } else { Err(head.stale().into()) }
+    let head = at_home(tx.conn, &owner.agent)?;
+    admitted(head, |fence| fence.check_at(&owner.claim(), base))
 }
 
-pub(super) fn is_owner(head: &Head, owner: &Owner) -> bool {
-    head.token == owner.token
-        && head.generation == owner.generation
-        && head.holder.is_some_and(|holder| holder.incarnation == owner.incarnation)
+fn admitted(head: Head, check: impl FnOnce(Fence) -> Result<(), Refusal>) -> Fallible<Head> {
+    match check(head.fence()) {
+        Ok(()) => Ok(head),
+        Err(refusal) => Err(head.refused(refusal).into()),
+    }
 }
 
 /// The lease of a row that somebody holds.
@@ -106,23 +108,20 @@ pub(super) fn acquire(
 
 fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallible<Lease> {
     let head = at_home(tx.conn, agent)?;
-    match head.holder {
-        Some(_) => Ok(lease_held_by(&head, incarnation)?),
-        None => grant(tx, &head, head.token.next(), incarnation, GrantCause::Acquired, None),
+    match head.fence().acquire(incarnation) {
+        Acquire::Held => Ok(lease_held_by(&head, incarnation)?),
+        Acquire::Free(token) => grant(tx, &head, token, incarnation, GrantCause::Acquired, None),
+        Acquire::Fenced => Err(head.fenced().into()),
     }
 }
 
 pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
     let head = at_home(tx.conn, &owner.agent)?;
-    let is_released =
-        head.holder.is_none() && head.token == owner.token && head.generation == owner.generation;
-    if is_released {
-        return Ok(());
+    match head.fence().release(&owner.claim()) {
+        Release::Done => Ok(()),
+        Release::Freed => set_standing(tx, head.key, &head.home, head.token, None, &head.cause),
+        Release::Fenced => Err(head.fenced().into()),
     }
-    if !is_owner(&head, owner) {
-        return Err(head.fenced().into());
-    }
-    set_standing(tx, head.key, &head.home, head.token, None, &head.cause)
 }
 
 pub(super) fn lease(conn: &Connection, agent: &AgentId) -> Fallible<Option<Lease>> {

@@ -14,7 +14,7 @@ use super::codec::{Int, seal};
 use super::error::{Fallible, conflict};
 use super::events::append;
 use super::inputs::{End, end};
-use super::leases::{at_home, grant, is_owner, lease_of};
+use super::leases::{at_home, grant, lease_of};
 use super::migrations::close;
 use super::plugins;
 use super::sql::{all, execute};
@@ -25,9 +25,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if is_raised_already(&head, owner, commit) {
         return Ok(standing(&head, 0));
     }
-    if !is_owner(&head, owner) {
-        return Err(head.fenced().into());
-    }
+    head.fence().check(&owner.claim()).map_err(|refusal| head.refused(refusal))?;
     if head.lifecycle != *commit.from() {
         if commit.is_done(&head.lifecycle, head.open_inputs) {
             return Ok(standing(&head, 0));

@@ -11,6 +11,7 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
     StoreId,
 };
+use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
@@ -199,24 +200,41 @@ impl Tables {
         }
     }
 
+    fn fence(&self, rows: &AgentRows) -> Fence {
+        Fence {
+            token: rows.standing.token,
+            generation: rows.portable().generation,
+            revision: rows.portable().revision,
+            holder: self.holder(rows).map(|holder| holder.incarnation),
+        }
+    }
+
+    fn refused(&self, rows: &AgentRows, refusal: Refusal) -> StoreError {
+        match refusal {
+            Refusal::Fenced => fenced(rows, self.holder(rows)),
+            Refusal::Stale => stale(rows),
+        }
+    }
+
     /// The rows of an agent that is at home here, for its current owner and nobody else.
     pub(super) fn fenced(&mut self, owner: &Owner) -> Result<&mut AgentRows, StoreError> {
-        self.at_home(&owner.agent)?;
-        let rows = &self.agents[&owner.agent];
-        let holder = self.holder(rows);
-        let is_owner = rows.standing.token == owner.token
-            && rows.portable().generation == owner.generation
-            && holder.is_some_and(|holder| holder.incarnation == owner.incarnation);
-        if !is_owner {
-            return Err(fenced(rows, holder));
-        }
-        self.at_home(&owner.agent)
+        self.admitted(&owner.agent, |fence| fence.check(&owner.claim()))
     }
 
     /// As `fenced`, for what builds on a revision.
     pub(super) fn fenced_at(&mut self, owner: &Owner, base: Revision) -> Result<&mut AgentRows, StoreError> {
-        let rows = self.fenced(owner)?;
-        if rows.portable().revision == base { Ok(rows) } else { Err(stale(rows)) }
+        self.admitted(&owner.agent, |fence| fence.check_at(&owner.claim(), base))
+    }
+
+    fn admitted(
+        &mut self,
+        agent: &AgentId,
+        check: impl FnOnce(Fence) -> Result<(), Refusal>,
+    ) -> Result<&mut AgentRows, StoreError> {
+        self.at_home(agent)?;
+        let rows = &self.agents[agent];
+        check(self.fence(rows)).map_err(|refusal| self.refused(rows, refusal))?;
+        self.at_home(agent)
     }
 
     pub(super) fn acquire(
@@ -227,11 +245,10 @@ impl Tables {
     ) -> Result<Lease, StoreError> {
         self.at_home(agent)?;
         let rows = &self.agents[agent];
-        match self.holder(rows) {
-            Some(holder) if holder.incarnation == incarnation => Ok(lease(rows, incarnation)),
-            Some(holder) => Err(fenced(rows, Some(holder))),
-            None => {
-                let token = rows.standing.token.next();
+        match self.fence(rows).acquire(incarnation) {
+            Acquire::Held => Ok(lease(rows, incarnation)),
+            Acquire::Fenced => Err(fenced(rows, self.holder(rows))),
+            Acquire::Free(token) => {
                 Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, None, now_ms))
             }
         }
@@ -266,13 +283,14 @@ impl Tables {
     pub(super) fn release(&mut self, owner: &Owner) -> Result<(), StoreError> {
         self.at_home(&owner.agent)?;
         let rows = &self.agents[&owner.agent];
-        let is_released = self.holder(rows).is_none()
-            && rows.standing.token == owner.token
-            && rows.portable().generation == owner.generation;
-        if !is_released {
-            self.fenced(owner)?.standing.holder = None;
+        match self.fence(rows).release(&owner.claim()) {
+            Release::Done => Ok(()),
+            Release::Fenced => Err(fenced(rows, self.holder(rows))),
+            Release::Freed => {
+                self.at_home(&owner.agent)?.standing.holder = None;
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     pub(super) fn lease(&self, agent: &AgentId) -> Option<Lease> {
