@@ -1,7 +1,6 @@
 //! The host's session with its store: joining, heartbeats, and what happens when the session is lost. What is done when is
 //! decided by `core::lease::keeper`.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use godwit_core::lease::{LeaseProfile, SessionLease};
 use godwit_core::store::{SessionRequest, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::Runtime;
 
@@ -56,7 +56,8 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
 }
 
 /// Starts keeping the session of a shared store, until shutdown: on a thread of its own, so that no guest and no caller can
-/// keep it from its heartbeat.
+/// keep it from its heartbeat. It ends with the tasks of this host, also when they are dropped: nobody holds agents that
+/// nothing can run any more.
 ///
 /// # Errors
 /// `Closed` when there is no thread to have.
@@ -65,35 +66,42 @@ pub(crate) fn keep(runtime: &Runtime) -> Result<(), StoreError> {
     let Some(profile) = current.profile else {
         return Ok(());
     };
-    let closed =
-        |error: io::Error| StoreError::Closed { reason: format!("no thread for the lease: {error}") };
-    let own = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(closed)?;
-    let keeper = Keeper::new(profile, current.joined_at);
-    let (ending, ended) = oneshot::channel::<()>();
+    let tasks = &runtime.inner().tasks;
+    let ending = tasks.shutdown().child_token();
+    let (working, ended) = oneshot::channel::<()>();
     let work = {
-        let runtime = runtime.clone();
+        let (runtime, ending) = (runtime.clone(), ending.clone());
         move || {
-            own.block_on(keep_until_shutdown(&runtime, keeper));
-            drop(ending);
+            let keeper = Keeper::new(profile, current.joined_at);
+            match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+                Ok(own) => own.block_on(keep_until(&ending, &runtime, keeper)),
+                Err(error) => runtime.fail(&format!("the session can't be kept: {error}")),
+            }
+            drop(working);
         }
     };
-    std::thread::Builder::new().name("godwit-lease".to_owned()).spawn(work).map_err(closed)?;
-    // Shutdown waits for the thread as for every task.
-    runtime.inner().tasks.spawn(async { drop(ended.await) });
-    runtime.inner().tasks.spawn(watch_others(runtime.clone()));
+    std::thread::Builder::new()
+        .name("godwit-lease".to_owned())
+        .spawn(work)
+        .map_err(|error| StoreError::Closed { reason: format!("no thread for the session: {error}") })?;
+    let ends_with_this = ending.drop_guard();
+    tasks.spawn(async move {
+        drop(ended.await);
+        drop(ends_with_this);
+    });
+    tasks.spawn(watch_others(runtime.clone()));
     Ok(())
 }
 
-async fn keep_until_shutdown(runtime: &Runtime, mut keeper: Keeper) {
-    let shutdown = runtime.inner().tasks.shutdown();
+async fn keep_until(ending: &CancellationToken, runtime: &Runtime, mut keeper: Keeper) {
     let now = || runtime.inner().clock.boot();
-    while !shutdown.is_cancelled() {
+    while !ending.is_cancelled() {
         match keeper.next(now()) {
             Next::Wait(until) => {
                 // Cancel safe: nothing is held while waiting.
                 tokio::select! {
                     biased;
-                    () = shutdown.cancelled() => return,
+                    () = ending.cancelled() => return,
                     () = sleep(until.saturating_sub(now())) => {}
                 }
             }

@@ -499,3 +499,21 @@ async fn until_asked(runtime: &Runtime, agent: &str, expected: &str) {
     };
     within(Duration::from_secs(10), asking).await.unwrap_or_else(|| panic!("{agent} never says {expected}"));
 }
+
+#[test]
+fn a_host_whose_tasks_are_dropped_keeps_no_session() {
+    let tokio =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::shared(Arc::new(SystemClock)));
+    let LeaseProfile { ttl, heartbeat, .. } = LeaseProfile::FAST;
+    let remaining = || tokio().block_on(store.sessions()).unwrap()[0].remaining.unwrap();
+
+    let of_host = tokio();
+    let network = SimNetwork::default();
+    let _host = of_host.block_on(host(&network, 1, store.clone()));
+    std::thread::sleep(heartbeat * 2);
+    assert!(remaining() > ttl - heartbeat * 2, "it is kept");
+    drop(of_host);
+    std::thread::sleep(heartbeat * 2);
+    assert!(remaining() < ttl - heartbeat * 3 / 2, "nobody keeps it");
+}

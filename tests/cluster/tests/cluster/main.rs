@@ -11,6 +11,7 @@ mod doors;
 mod hostile;
 mod inputs;
 mod journal;
+mod leases;
 mod lifecycle;
 mod migrate;
 mod operations;

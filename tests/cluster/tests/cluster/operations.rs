@@ -65,7 +65,7 @@ async fn answers_come_back_as_inputs() -> Result<()> {
     ensure!(table.stdout.trim() == never, "{}", table.stdout);
     door.reply(AGENT, &format!("cancel {never}")).await?;
     let last = ended(&pair, Side::A, AGENT, cases.len() + 1).await?;
-    ensure!(last == "cancelled 0\n", "{last:?}");
+    ensure!(last == "cancelled 0\nthe agent has cancelled it", "{last:?}");
     pair.end_and_verify().await?;
     Ok(())
 }
