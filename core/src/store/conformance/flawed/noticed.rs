@@ -1,6 +1,6 @@
 //! Which cases must fail on which flawed store.
 
-use super::Flaw;
+use super::flaw::Flaw;
 
 /// Which cases notice which flaw.
 pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
