@@ -51,6 +51,13 @@ pub(crate) const SUITES: &[Suite] = &[
         packages: Packages::Folders(&["tests/support"]),
     },
     Suite {
+        name: "model",
+        about: "do leases hold in every order in which things can happen?",
+        needs_hosts: false,
+        targets: &[],
+        packages: Packages::Named("godwit-model"),
+    },
+    Suite {
         name: "it",
         about: "do real wasm, SQLite and HTTP agree with the model?",
         needs_hosts: true,
