@@ -159,7 +159,7 @@ impl State {
         let now = self.now;
         match self.lane(index, way).stray.take()? {
             Stray::Request(request) => {
-                let Some(_) = self.store.execute(request, rules, now) else { return None };
+                self.store.execute(request, rules, now)?;
             }
             Stray::Renewed(incarnation, sent) => self.hosts[index].hear_late(incarnation, sent, rules, now),
         }
