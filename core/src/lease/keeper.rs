@@ -26,9 +26,9 @@ pub struct Keeper {
 enum Phase {
     /// The session lives, as far as is known; the next heartbeat is due then.
     Kept { beat_at: Duration },
-    /// The store said that it is dead; things under it may still run.
+    /// The store said that it is dead; guards under it may still let something pass.
     Dying,
-    /// Nothing of it runs any more; whether a newer process has this host's key is to be read then.
+    /// Nothing under it may act any more; whether a newer process has this host's key is to be read then.
     Looking { at: Duration },
     /// Nobody has it; the host joins again then.
     Joining { at: Duration },
@@ -92,7 +92,7 @@ impl Keeper {
         };
     }
 
-    /// Everything under a dead session has stopped.
+    /// Everything under a dead session has been told to stop, and its guards let nothing pass.
     pub fn stopped(&mut self, now: Duration) {
         if self.phase == Phase::Dying {
             self.phase = Phase::Looking { at: now };
