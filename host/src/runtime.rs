@@ -398,4 +398,4 @@ fn unwritable(error: std::io::Error) -> CallError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

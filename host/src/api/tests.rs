@@ -1,4 +1,5 @@
-//! Clients that stop in the middle. Time stands still but for what all wait for.
+//! Clients that stop in the middle, and requests that say more than a path takes. Where clients stop, time stands still but
+//! for what all wait for.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -11,12 +12,11 @@ async fn length(Body(body): Body) -> String {
     body.len().to_string()
 }
 
-/// Serves one route, sends a request, and reads all that comes back until the connection ends.
-async fn answer(request: &str) -> String {
+/// Serves, sends a request, and reads all that comes back until the connection ends.
+async fn answer_of(router: Router, request: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let shutdown = CancellationToken::new();
-    let router = bounded(Router::new().route("/length", post(length)));
     let serving = tokio::spawn(serve(listener, router, shutdown.clone()));
     client.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -24,6 +24,52 @@ async fn answer(request: &str) -> String {
     shutdown.cancel();
     serving.await.unwrap();
     answer
+}
+
+async fn answer(request: &str) -> String {
+    answer_of(bounded(Router::new().route("/length", post(length))), request).await
+}
+
+/// Paths with methods that take neither parameters nor a body.
+const BARE: [&str; 16] = [
+    "GET /v1/plugins",
+    "DELETE /v1/plugins/counter",
+    "GET /v1/agents/a",
+    "DELETE /v1/agents/a",
+    "POST /v1/agents/a/pause",
+    "POST /v1/agents/a/recover",
+    "POST /v1/agents/a/checkpoint",
+    "POST /v1/agents/a/verify",
+    "POST /v1/agents/a/replay",
+    "GET /v1/agents/a/timers",
+    "GET /v1/agents/a/operations",
+    "GET /v1/migrations",
+    "GET /v1/hosts",
+    "GET /v1/peers",
+    "DELETE /v1/peers/aa",
+    "POST /v1/backup",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_path_does_not_take_is_refused() {
+    let router = bounded(routes()).with_state(crate::runtime::tests::lone_host().await);
+    let sent = |head: String, body: &str| {
+        let length = body.len();
+        let request = format!(
+            "{head} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
+        let router = router.clone();
+        async move { answer_of(router, &request).await }
+    };
+    let takes_bodies = ["POST /v1/agents/a/send", "POST /v1/agents/a/ask", "POST /v1/agents/a/query"];
+    for path in BARE.into_iter().chain(takes_bodies) {
+        let answer = sent(format!("{path}?unheard=1"), "").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("unheard"), "{path}: {answer}");
+    }
+    for path in BARE.into_iter().filter(|path| !path.starts_with("GET")) {
+        let answer = sent(path.to_owned(), "{}").await;
+        assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("takes no body"), "{path}: {answer}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

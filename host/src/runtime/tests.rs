@@ -32,6 +32,11 @@ fn id(text: &str) -> AgentId {
     AgentId::parse(text).unwrap()
 }
 
+/// A host over a store, in a network of its own.
+pub(crate) async fn lone_host() -> Runtime {
+    host(&SimNetwork::default(), 1, separate_store()).await
+}
+
 async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) -> Runtime {
     host_that_keeps(network, number, store, godwit_core::limits::INPUTS_KEPT).await
 }
