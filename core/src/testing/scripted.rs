@@ -45,6 +45,7 @@ pub const MUTE: &[u8] = b"mute script";
 pub struct ScriptedLoader {
     loaded: Mutex<BTreeSet<Digest>>,
     handled: Arc<AtomicU64>,
+    hung: Arc<AtomicU64>,
     started: AtomicU64,
 }
 
@@ -57,6 +58,11 @@ impl ScriptedLoader {
     /// Guest calls that its guests have ended so far, whatever became of them.
     pub fn handled(&self) -> u64 {
         self.handled.load(Ordering::SeqCst)
+    }
+
+    /// Guest calls that have begun to hang so far, whether or not they still do.
+    pub fn hung(&self) -> u64 {
+        self.hung.load(Ordering::SeqCst)
     }
 }
 
@@ -93,7 +99,7 @@ impl GuestLoader for ScriptedLoader {
 
     fn start(&self, request: GuestRequest) -> Result<Box<dyn Guest>, GuestError> {
         self.started.fetch_add(1, Ordering::SeqCst);
-        let handled = self.handled.clone();
+        let (handled, hung) = (self.handled.clone(), self.hung.clone());
         let is_picky = request.spec.plugin == Digest::of(PICKY);
         let GuestRequest { spec, guard, state, interrupt, .. } = request;
         let init = spec.config.get("init").cloned();
@@ -108,6 +114,7 @@ impl GuestLoader for ScriptedLoader {
             interrupt,
             is_picky,
             handled,
+            hung,
         }))
     }
 }
@@ -134,6 +141,8 @@ struct ScriptedGuest {
     is_picky: bool,
     /// Counts guest calls.
     handled: Arc<AtomicU64>,
+    /// Counts those that hang.
+    hung: Arc<AtomicU64>,
 }
 
 fn ok(text: String) -> Reply {
@@ -170,6 +179,7 @@ impl ScriptedGuest {
 
     /// Goes on until somebody ends it, at most as long as a guest may.
     fn hang(&self) -> GuestError {
+        self.hung.fetch_add(1, Ordering::SeqCst);
         for _ in 0..HANG_MS_MAX {
             if !self.guard.is_held() {
                 return GuestError::Fenced;

@@ -39,6 +39,15 @@ struct World {
     ids: std::cell::Cell<u8>,
 }
 
+async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(Duration::from_secs(20), wait).await.unwrap_or_else(|| panic!("never: {what}"));
+}
+
 fn host() -> HostId {
     HostId([7; 32])
 }

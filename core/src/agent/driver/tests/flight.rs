@@ -22,12 +22,7 @@ impl World {
     }
 
     async fn until_run(&self, handled: u64) {
-        let run = async {
-            while self.loader.handled() < handled {
-                sleep(Duration::from_millis(1)).await;
-            }
-        };
-        within(Duration::from_secs(20), run).await.expect("the turn runs");
+        eventually("the turn", || self.loader.handled() >= handled).await;
     }
 
     async fn revision(&self) -> Revision {
@@ -194,9 +189,7 @@ async fn an_interrupt_ends_the_turn_on_top_and_leaves_the_commit_below() {
     let held = world.memory.hold_commits().await;
     let first = world.ask_until_run(&handle, "add 10", 1).await;
     let hanging = world.ask_until_run(&handle, "hang", 0).await;
-    while !handle.is_running() {
-        sleep(Duration::from_millis(1)).await;
-    }
+    eventually("the turn on top", || world.loader.hung() == 1).await;
     let interrupting = tokio::spawn({
         let handle = handle.clone();
         async move { handle.interrupt().await }

@@ -58,9 +58,7 @@ async fn a_query_is_answered_while_a_turn_runs_and_sees_nothing_of_it() {
     world.accept(world.input("add 40", None)).await;
     let hanging = world.accept(world.input("hang", None)).await;
     handle.wake();
-    while !handle.is_running() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the second turn", || world.loader.hung() == 1).await;
     let row = world.row().await;
     let queried = world.query("get").await.unwrap();
     assert!(queried.revision >= row.revision);

@@ -83,15 +83,6 @@ impl World {
     }
 }
 
-async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let wait = async {
-        while !is_so() {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    within(Duration::from_secs(20), wait).await.unwrap_or_else(|| panic!("never: {what}"));
-}
-
 // --- init
 
 #[tokio::test]
