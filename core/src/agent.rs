@@ -255,6 +255,18 @@ pub(crate) struct RespecRequest {
     pub(crate) done: oneshot::Sender<Result<Respecced, CommandError>>,
 }
 
+/// How a start has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// There is a guest at this revision; 0 of one that is new and does not run.
+    Loaded {
+        /// Which.
+        revision: Revision,
+    },
+    /// It can't run until somebody acts.
+    Broken(BrokenReason),
+}
+
 /// A spec that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Respecced {
@@ -274,6 +286,7 @@ pub(crate) enum Command {
     Reload,
     Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
     Recycle { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Started { done: oneshot::Sender<Started> },
     Respec(Box<RespecRequest>),
     Freeze { done: oneshot::Sender<Frozen> },
     Stop { end: End, done: oneshot::Sender<()> },
@@ -372,6 +385,16 @@ impl Handle {
         let (done, result) = oneshot::channel();
         self.send(Command::Recycle { done }).await?;
         result.await.unwrap_or(Err(CommandError::Gone))
+    }
+
+    /// Waits until the agent is loaded and, when it is new and runs, has begun; or until it turns out to be broken.
+    ///
+    /// # Errors
+    /// `Gone` when the driver ended first.
+    pub async fn started(&self) -> Result<Started, CommandError> {
+        let (done, started) = oneshot::channel();
+        self.send(Command::Started { done }).await?;
+        started.await.map_err(|_| CommandError::Gone)
     }
 
     /// Whether a turn's guest call runs now.

@@ -96,11 +96,17 @@ pub enum EventKind {
     PluginFlagged,
     /// A newer input took the place of one that waited.
     InputReplaced,
+    /// An agent has another neighbour.
+    EdgeWired,
+    /// An agent has a neighbour less.
+    EdgeUnwired,
+    /// The store has another roster.
+    RosterChanged,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -132,6 +138,9 @@ impl EventKind {
         Self::AgentRepaired,
         Self::PluginFlagged,
         Self::InputReplaced,
+        Self::EdgeWired,
+        Self::EdgeUnwired,
+        Self::RosterChanged,
     ];
 
     /// The name in the HTTP API.
@@ -168,6 +177,9 @@ impl EventKind {
             Self::AgentRepaired => "agent-repaired",
             Self::PluginFlagged => "plugin-flagged",
             Self::InputReplaced => "input-replaced",
+            Self::EdgeWired => "edge-wired",
+            Self::EdgeUnwired => "edge-unwired",
+            Self::RosterChanged => "roster-changed",
         }
     }
 }

@@ -316,6 +316,12 @@ impl InputId {
         Self(derived("godwit 2026 input id of a reply", parts))
     }
 
+    /// Derives the id of an agent's initial message: one in each generation.
+    pub fn of_initial(agent: &AgentId, generation: Generation) -> Self {
+        let parts = [agent.as_str().as_bytes(), &generation.0.to_be_bytes()];
+        Self(derived("godwit 2026 input id of an initial message", parts))
+    }
+
     /// Derives the id of a delivery, so that the same output is the same input wherever it is accepted.
     pub fn of_delivery(origin: &AgentId, generation: Generation, target: &AgentId, number: u64) -> Self {
         let numbers = [generation.0, number].map(u64::to_be_bytes);

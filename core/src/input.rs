@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::spec::Spec;
 
 pub mod lifecycle;
 pub mod policy;
@@ -324,6 +325,20 @@ pub struct NewInput {
     pub traceparent: Option<TraceParent>,
     /// Set when another agent's outbox delivers it.
     pub delivery: Option<DeliveryStamp>,
+    /// Which agents it reaches.
+    pub reach: Reach,
+}
+
+/// Which agents an input reaches, by the door that it came through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Reach {
+    /// Any: the host's own, and what is dispatched.
+    #[default]
+    Any,
+    /// Those that are addressable.
+    Addressable,
+    /// Those with an edge to the agent that the delivery comes from, and that agent itself.
+    Neighbours,
 }
 
 impl NewInput {
@@ -338,7 +353,26 @@ impl NewInput {
             supersedes: None,
             traceparent: None,
             delivery: None,
+            reach: Reach::Any,
         }
+    }
+
+    /// The first input of an agent's generation, when its spec has one.
+    pub fn initial(agent: &AgentId, generation: Generation, spec: &Spec, now_ms: u64) -> Option<Self> {
+        let text = &spec.initial_message;
+        (!text.is_empty()).then(|| {
+            let input = Input {
+                id: InputId::of_initial(agent, generation),
+                kind: Kind::Message,
+                source: Source::System,
+                content_type: "text/plain; charset=utf-8".to_owned(),
+                payload: Bytes::copy_from_slice(text.as_bytes()),
+                headers: Vec::new(),
+                correlation: None,
+                accepted_at_ms: now_ms,
+            };
+            Self::of_host(agent, input)
+        })
     }
 
     /// Digest of what must be equal under one idempotency key: kind, content type, payload.

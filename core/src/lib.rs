@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod digest;
+pub mod edge;
 pub mod event;
 pub mod failpoint;
 pub mod guest;
@@ -24,6 +25,7 @@ pub mod migration;
 pub mod operation;
 pub mod output;
 pub mod receipt;
+pub mod reconcile;
 pub mod reply;
 pub mod retry;
 pub mod snapshot;

@@ -82,6 +82,12 @@ pub const BATCH_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Silent intents of an agent.
 pub const SILENT_INTENTS_MAX: usize = 64;
+/// A roster in bytes: some ten thousand agents with a few words about each.
+pub const ROSTER_BYTES_MAX: usize = 8 << 20;
+/// Instructions of an agent.
+pub const INSTRUCTIONS_MAX: usize = 64;
+/// Edges of one agent: a graph in which more meet in one agent is better drawn otherwise.
+pub const EDGES_MAX: usize = 1_000;
 /// Open inputs of one agent, unless configured otherwise; more are refused as `Busy`.
 pub const INBOX_INPUTS_MAX: u64 = 10_000;
 /// Payloads and headers of one agent's open inputs in bytes, unless configured otherwise: an owner that loads them all

@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::serve::Listener;
-use godwit_core::limits::{CONFIG_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_BYTES_MAX};
+use godwit_core::limits::{CONFIG_BYTES_MAX, PAYLOAD_BYTES_MAX, PLUGIN_BYTES_MAX, ROSTER_BYTES_MAX};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use hyper::server::conn::http1;
@@ -46,6 +46,7 @@ mod migrations;
 mod payload;
 mod plugins;
 pub mod problem;
+mod roster;
 mod verbs;
 
 /// A JSON body in bytes: the largest config of an agent, with room for escapes and labels.
@@ -80,6 +81,7 @@ fn bounded<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
 
 fn routes() -> Router<Runtime> {
     let input = DefaultBodyLimit::max(PAYLOAD_BYTES_MAX);
+    let roster_body = DefaultBodyLimit::max(ROSTER_BYTES_MAX);
     let upload = DefaultBodyLimit::max(UPLOAD_BYTES_MAX);
     Router::new()
         .route("/healthz", get(health::healthz))
@@ -93,6 +95,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/ask", post(inputs::ask).layer(input))
         .route("/v1/agents/{id}/send", post(inputs::send).layer(input))
         .route("/v1/agents/{id}/enqueue", post(inputs::enqueue).layer(input))
+        .route("/v1/agents/{id}/dispatch", post(inputs::dispatch).layer(input))
         .route("/v1/agents/{id}/query", post(inputs::query).layer(input))
         .route("/v1/agents/{id}/inputs", get(inputs::list))
         .route("/v1/agents/{id}/inputs/{input}", get(inputs::one).delete(inputs::cancel))
@@ -111,6 +114,10 @@ fn routes() -> Router<Runtime> {
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/migrations/{id}", get(migrations::show))
         .route("/v1/migrations/{id}/abort", post(migrations::abort))
+        .route("/v1/agents/{id}/materialize", post(verbs::materialize))
+        .route("/v1/roster", put(roster::apply).layer(roster_body).get(roster::show))
+        .route("/v1/reconcile", post(roster::reconcile))
+        .route("/v1/edges", get(roster::edges).put(roster::wire).delete(roster::unwire))
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
         .route("/v1/peers/{key}", delete(hosts::remove_peer))

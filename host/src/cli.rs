@@ -24,6 +24,7 @@ mod migrations;
 mod output;
 mod peers;
 mod plugins;
+mod roster;
 mod verify;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused or fenced, 5 unreachable, \
@@ -122,6 +123,17 @@ enum Verb {
     /// Look at a migration, or end it.
     #[command(subcommand)]
     Migration(migrations::Migration),
+    /// Make the agents and edges those of a roster: what it names is there afterwards, and what it names no more rests.
+    Apply(roster::Apply),
+    /// Do that again for the roster that the host has, its file included.
+    Reconcile(roster::Reconcile),
+    /// Print the roster that the host has.
+    Roster,
+    /// Say which agents are neighbours.
+    #[command(subcommand)]
+    Edge(roster::Edge),
+    /// Send an input to any agent, in the name of something that may repeat itself.
+    Dispatch(inputs::Dispatch),
     /// List the hosts that this one knows.
     Hosts,
     /// Tell the running host whom to talk to.
@@ -197,6 +209,11 @@ impl Session {
             Verb::Migrate(migrate) => migrate.run(self).await,
             Verb::Migrations => migrations::list(self).await,
             Verb::Migration(verb) => verb.run(self).await,
+            Verb::Apply(apply) => apply.run(self).await,
+            Verb::Reconcile(reconcile) => reconcile.run(self).await,
+            Verb::Roster => roster::show(self).await,
+            Verb::Edge(edge) => edge.run(self).await,
+            Verb::Dispatch(dispatch) => dispatch.run(self).await,
             Verb::Hosts => peers::hosts(self).await,
             Verb::Peer(verb) => verb.run(self).await,
             Verb::Export(export) => export.run(self).await,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use godwit_core::id::HostId;
 use godwit_core::lease::LeaseProfile;
 
+use crate::runtime::boot::BootMode;
 use crate::runtime::operations::OperationPolicy;
 use godwit_core::limits::{INPUTS_KEPT, Quotas};
 
@@ -25,6 +26,10 @@ const GUEST_THREADS_MAX: usize = 256;
 const INPUTS_KEPT_S_MAX: usize = 100 * 366 * 24 * 3600;
 /// The smallest bound of a store's file: an empty one with a few plugins fits.
 const STORE_BYTES_MIN: usize = 16 << 20;
+/// Agents that are started at the same time at most.
+const BOOT_CONCURRENCY_MAX: usize = 1_024;
+/// Each start waits for reads of the store as much as for a processor.
+const BOOT_CONCURRENCY_DEFAULT: usize = 16;
 /// A host's name in bytes.
 const NAME_BYTES_MAX: usize = 64;
 /// Variables with a section's prefix that are the command line's own.
@@ -59,6 +64,21 @@ pub struct HostConfig {
     pub receipts_kept: Option<u64>,
     /// What the work of agents may reach.
     pub operations: OperationPolicy,
+    /// Which agents there should be, and how they come up.
+    pub roster: RosterConfig,
+}
+
+/// `[roster]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RosterConfig {
+    /// The roster file, which is watched.
+    pub file: Option<PathBuf>,
+    /// What is done with the agents at home when the host starts.
+    pub boot: BootMode,
+    /// Agents that are started at the same time.
+    pub boot_concurrency: usize,
+    /// Whether agents may send only to those with which they have an edge.
+    pub needs_edges: bool,
 }
 
 /// One thing that can be set.
@@ -75,7 +95,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 18] = [
+const KEYS: [Key; 22] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -125,6 +145,34 @@ const KEYS: [Key; 18] = [
         example: "\"127.0.0.1:7700\"",
         is_default: true,
         meaning: "Where the HTTP API listens. Port 0 picks one. Beyond loopback clients need the token in DATA/api.token.",
+    },
+    Key {
+        name: "roster.file",
+        flag: None,
+        example: "\"roster.toml\"",
+        is_default: false,
+        meaning: "The agents and edges that there should be; read again when it changes. Without it: what `godwit apply` stored.",
+    },
+    Key {
+        name: "roster.boot",
+        flag: None,
+        example: "\"lazy\"",
+        is_default: true,
+        meaning: "Agents at a start: lazy (each when it is needed), warm (the same, and one after the other beside it), or eager.",
+    },
+    Key {
+        name: "roster.boot_concurrency",
+        flag: None,
+        example: "16",
+        is_default: true,
+        meaning: "How many agents eager and warm start at the same time.",
+    },
+    Key {
+        name: "roster.edges",
+        flag: None,
+        example: "\"open\"",
+        is_default: true,
+        meaning: "Whom agents may send to: everybody (open), or those with an edge between them (required).",
     },
     Key {
         name: "limits.resident_max",
@@ -301,6 +349,7 @@ impl HostConfig {
                 parse_count(text, 1, INPUTS_KEPT_S_MAX)
             })?
             .map_or(INPUTS_KEPT, |seconds| Duration::from_secs(seconds as u64)),
+            roster: roster(layers)?,
             quotas: quotas(layers)?,
             receipts_kept: scalar(layers, "limits.receipts_kept", |text| parse_count(text, 1, usize::MAX))?
                 .map(|count| count as u64),
@@ -481,6 +530,25 @@ pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
 /// Parses what says by itself what it should be.
 fn parse_displayed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn roster(layers: &Layers) -> Result<RosterConfig, ConfigError> {
+    let concurrency =
+        scalar(layers, "roster.boot_concurrency", |text| parse_count(text, 1, BOOT_CONCURRENCY_MAX))?;
+    Ok(RosterConfig {
+        file: scalar(layers, "roster.file", parse_data)?,
+        boot: scalar(layers, "roster.boot", parse_displayed)?.unwrap_or_default(),
+        boot_concurrency: concurrency.unwrap_or(BOOT_CONCURRENCY_DEFAULT),
+        needs_edges: scalar(layers, "roster.edges", parse_edges)?.unwrap_or(false),
+    })
+}
+
+fn parse_edges(text: &str) -> Result<bool, String> {
+    match text {
+        "open" => Ok(false),
+        "required" => Ok(true),
+        _ => Err("is not open or required".into()),
+    }
 }
 
 fn parse_profile(text: &str) -> Result<LeaseProfile, String> {

@@ -4,6 +4,7 @@
 //! `serve` builds one from a configuration. Adapters (SQLite, wasmtime, iroh) are named in `serve.rs` and `offline.rs` only.
 #![forbid(unsafe_code)]
 
+pub mod agent_doc;
 pub mod api;
 pub mod archive;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod identity;
 pub mod load_notes;
 pub mod offline;
 pub mod peer_book;
+pub mod roster;
 pub mod runtime;
 pub mod serve;
 pub mod telemetry;

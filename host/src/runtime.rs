@@ -33,6 +33,7 @@ use self::call::CallError;
 use self::directory::Directory;
 use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
+use self::reconcile::{Reconciler, RosterSources};
 use self::routing::Hints;
 use self::session::Current;
 use self::watchdog::Watchdog;
@@ -43,15 +44,18 @@ pub mod agents;
 pub mod archive;
 pub mod audit;
 pub mod backup;
+pub mod boot;
 pub mod call;
 mod delivery;
 mod directory;
+pub mod edges;
 pub mod events;
 mod migrator;
 pub mod operations;
 mod peers;
 pub mod plugins;
 mod query;
+pub mod reconcile;
 pub mod replay;
 pub mod respec;
 mod retention;
@@ -92,6 +96,8 @@ pub struct Parts {
     pub load_notes: Arc<dyn LoadNotes>,
     /// Notes outside the store how far it has come; without one a restored backup is not noticed.
     pub head: Option<Head>,
+    /// Which agents and edges there should be.
+    pub roster: RosterSources,
 }
 
 /// Signs bytes with the host's key.
@@ -122,6 +128,8 @@ pub struct RuntimeConfig {
     pub operations: OperationPolicy,
     /// Where backups lie while they are made; without it there are none.
     pub scratch: Option<PathBuf>,
+    /// Whether agents may send only to those with which they have an edge.
+    pub needs_edges: bool,
 }
 
 /// A running host. Cheap to clone.
@@ -143,6 +151,7 @@ pub(crate) struct Inner {
     scratch: Option<PathBuf>,
     pub(crate) lease_profile: LeaseProfile,
     pub(crate) resident_max: usize,
+    pub(crate) needs_edges: bool,
     pub(crate) tasks: TaskGroup,
     pub(crate) directory: Directory,
     pub(crate) watchdog: Watchdog,
@@ -151,6 +160,7 @@ pub(crate) struct Inner {
     /// Set when something may be runnable that no hint announced.
     pub(crate) rescan: Notify,
     pub(crate) operations: Operations,
+    pub(crate) reconciler: Reconciler,
     /// Set when a turn has set or cancelled timers.
     pub(crate) timers_changed: Notify,
     session: OnceLock<RwLock<Arc<Current>>>,
@@ -194,6 +204,7 @@ impl Runtime {
             scratch: config.scratch,
             lease_profile: config.lease_profile,
             resident_max: config.resident_max,
+            needs_edges: config.needs_edges,
             tasks: TaskGroup::default(),
             directory: Directory::default(),
             watchdog: Watchdog::default(),
@@ -202,6 +213,7 @@ impl Runtime {
             rescan: Notify::new(),
             timers_changed: Notify::new(),
             operations: Operations::new(config.operations),
+            reconciler: Reconciler::new(parts.roster),
             session: OnceLock::new(),
             failed: watch::Sender::new(None),
         };

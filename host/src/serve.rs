@@ -25,6 +25,8 @@ use crate::head::{Head, HeadError};
 use crate::identity::{HostKey, open_data_dir};
 use crate::load_notes::LoadingFile;
 use crate::peer_book::PeerBook;
+use crate::roster::{RosterFile, RosterProvider};
+use crate::runtime::reconcile::RosterSources;
 use crate::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig, Signer};
 
 /// The store can't say whether a write happened: start again, and it reads the truth from the disk.
@@ -89,8 +91,12 @@ pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<Exi
         signer: Some(signer),
         load_notes: load_notes(&dir),
         head: Some(head),
+        roster: roster_sources(&config),
     };
     let runtime = Runtime::start(runtime_config, parts, &door).await.context("cannot join the store")?;
+
+    let roster = &config.roster;
+    runtime.bring_up_all(roster.boot, roster.boot_concurrency).await.context("cannot bring the agents up")?;
 
     let shared = if mode == SqliteMode::Shared { "?shared" } else { "" };
     let absolute = store_path.canonicalize().unwrap_or(store_path);
@@ -154,7 +160,14 @@ fn runtime_config(
         receipts_kept: config.receipts_kept,
         operations: config.operations.clone(),
         scratch: Some(scratch),
+        needs_edges: config.roster.needs_edges,
     }
+}
+
+fn roster_sources(config: &HostConfig) -> RosterSources {
+    let file = config.roster.file.as_ref();
+    let file = file.map(|path| Arc::new(RosterFile::new(path)) as Arc<dyn RosterProvider>);
+    RosterSources { roster: file, ..RosterSources::default() }
 }
 
 /// Serves until a signal or a failure; a second signal ends the process at once.

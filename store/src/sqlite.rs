@@ -6,7 +6,7 @@
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
-//! One file per group of tables: `sessions leases agents inputs boundary snapshots bodies state outbox timers operations
+//! One file per group of tables: `sessions leases agents edges inputs boundary snapshots bodies state outbox timers operations
 //! retention plugins events handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
 use std::collections::HashMap;
@@ -43,6 +43,8 @@ mod boundary;
 mod checkpoint;
 mod codec;
 mod connection;
+mod edges;
+mod encoding;
 mod error;
 mod events;
 mod export;

@@ -25,7 +25,7 @@ use crate::agent::inbox::Inbox;
 use crate::agent::loading::{LoadFailure, Loaded};
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
-    RespecRequest,
+    RespecRequest, Started,
 };
 use crate::failpoint;
 use crate::id::{AgentId, InputId, Revision, Seq};
@@ -86,6 +86,7 @@ pub fn spawn(env: AgentEnv, tasks: &TaskGroup, grant: Grant) -> Handle {
         is_quick: false,
         starts: Starts::default(),
         broken: None,
+        starting: Vec::new(),
         overfull: None,
     };
     let shutdown = tasks.shutdown();
@@ -127,6 +128,8 @@ struct Driver {
     is_quick: bool,
     starts: Starts,
     broken: Option<BrokenReason>,
+    /// Who waits for the end of the start.
+    starting: Vec<oneshot::Sender<Started>>,
     /// The input whose turn would have left the agent above a limit of its rows, and which limit.
     overfull: Option<(Seq, String)>,
 }
@@ -181,6 +184,9 @@ impl Driver {
     ) -> Flow {
         while let Ok(command) = self.commands.try_recv() {
             self.on_command(command).await?;
+        }
+        if !self.starting.is_empty() {
+            self.tell_started();
         }
         if !self.flights.is_empty() && !self.may_run_ahead() {
             return self.land().await;
@@ -295,6 +301,7 @@ impl Driver {
                 let _ = done.send(self.checkpoint().await);
             }
             Command::Freeze { done } => return self.freeze(done).await,
+            Command::Started { done } => self.starting.push(done),
             Command::Recycle { done } => return self.recycle(done).await,
             Command::Respec(request) => {
                 let RespecRequest { spec, plugin, done } = *request;
@@ -505,6 +512,13 @@ impl Driver {
                 | Command::Recycle { .. }
                 | Command::Respec(_)
                 | Command::Freeze { .. } => {}
+                Command::Started { done } => self.starting.push(done),
+            }
+        }
+        if let Some(reason) = &self.broken {
+            for done in std::mem::take(&mut self.starting) {
+                // As above: who waited may be gone.
+                let _ = done.send(Started::Broken(reason.clone()));
             }
         }
         for request in std::mem::take(&mut self.direct) {
@@ -522,6 +536,18 @@ impl Driver {
         // The guest is dropped before the host hears of the end, so that its slot is free for the next.
         self.loaded = None;
         (self.env.notify)(Notice::Ended(self.agent.clone(), end));
+    }
+
+    /// Tells those who wait that the agent has started, when it has.
+    fn tell_started(&mut self) {
+        let Some(loaded) = self.loaded.as_ref().filter(|loaded| loaded.guest.is_some()) else { return };
+        let revision = loaded.head.revision;
+        if revision > Revision(0) || !loaded.lifecycle.runs() {
+            for done in std::mem::take(&mut self.starting) {
+                // Who waited may be gone.
+                let _ = done.send(Started::Loaded { revision });
+            }
+        }
     }
 
     fn answer(&self, to: oneshot::Sender<Answer>, answer: Answer) {

@@ -277,6 +277,15 @@ pub enum AcceptError {
         /// The number that is next.
         next: u64,
     },
+    /// The agent takes no inputs from outside.
+    #[error("agent is internal: only other agents, and what is dispatched, reach it")]
+    NotAddressable,
+    /// The sender and the agent are no neighbours, and must be.
+    #[error("no edge between agent {origin} and the receiver")]
+    NoEdge {
+        /// The sending agent.
+        origin: AgentId,
+    },
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -34,6 +34,7 @@ mod archive;
 mod auth;
 mod chain;
 mod commit;
+mod edges;
 mod events;
 mod fence;
 mod fixture;
@@ -179,6 +180,7 @@ pub fn cases() -> Vec<Case> {
         auth::cases(),
         journal::cases(),
         repair::cases(),
+        edges::cases(),
         random::cases(),
     ]
     .into_iter()

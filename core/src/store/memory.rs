@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::digest::Digest;
+use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
@@ -25,7 +26,7 @@ use crate::limits::{PAGE_MAX, Quotas};
 use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
-use crate::spec::PluginInfo;
+use crate::spec::{PluginInfo, Spec};
 use crate::store::agent::{AgentImage, AgentRow, KeptSnapshot, NewAgent, StoredInput};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
@@ -40,6 +41,7 @@ use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
+mod edges;
 mod handoff;
 mod import;
 mod lifecycle;
@@ -230,12 +232,41 @@ impl RuntimeStore for MemoryStore {
         Ok(self.tables().image(agent, at))
     }
 
+    async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
+        Ok(self.read(agent, |rows| rows.spec().cloned()))
+    }
+
+    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
+        self.tables().put_roster(roster, self.clock.wall_ms())
+    }
+
+    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
+        Ok(self.tables().roster.clone())
+    }
+
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         Ok(self.read(agent, |rows| rows.snapshots().into_iter().map(KeptSnapshot::of).collect()))
     }
 
     async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         self.tables().set_labels(agent, labels, self.clock.wall_ms())
+    }
+
+    async fn put_edge(&self, agent: &AgentId, edge: Edge) -> Result<bool, StoreError> {
+        self.tables().put_edge(agent, edge, self.clock.wall_ms())
+    }
+
+    async fn remove_edge(&self, agent: &AgentId, peer: &AgentId) -> Result<bool, StoreError> {
+        self.tables().remove_edge(agent, peer, self.clock.wall_ms())
+    }
+
+    async fn edges(
+        &self,
+        agent: Option<&AgentId>,
+        after: Option<&(AgentId, AgentId)>,
+        limit: usize,
+    ) -> Result<Vec<(AgentId, Edge)>, StoreError> {
+        Ok(self.tables().edges(agent, after, limit.min(PAGE_MAX)))
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

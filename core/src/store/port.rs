@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
@@ -16,7 +17,7 @@ use crate::lease::Lease;
 use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
-use crate::spec::PluginInfo;
+use crate::spec::{PluginInfo, Spec};
 use crate::timer::{DueTimer, StoredTimer};
 
 use super::{
@@ -133,6 +134,9 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
     async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError>;
 
+    /// An agent's current spec, `None` when it has none here. **R**
+    async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError>;
+
     /// The kept snapshots of an agent, oldest first. **R**
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError>;
 
@@ -141,6 +145,25 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// # Errors
     /// `Lifecycle` when the agent is deleted.
     async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError>;
+
+    /// Writes an agent's side of an edge, and appends `EdgeWired`. One that is there already stays as it is (`false`), but
+    /// that one which a roster manages becomes one that it does not, when that is asked. **H**
+    ///
+    /// # Errors
+    /// `Lifecycle` when the agent is deleted; `Conflict` when it has `EDGES_MAX`.
+    async fn put_edge(&self, agent: &AgentId, edge: Edge) -> Result<bool, StoreError>;
+
+    /// Removes an agent's side of an edge, and appends `EdgeUnwired`. Answers whether it was there. **H**
+    async fn remove_edge(&self, agent: &AgentId, peer: &AgentId) -> Result<bool, StoreError>;
+
+    /// The sides of edges of the agents at home here, or of one of them, by agent and peer, behind `after`. They are gone
+    /// with the agent's deletion. **R**
+    async fn edges(
+        &self,
+        agent: Option<&AgentId>,
+        after: Option<&(AgentId, AgentId)>,
+        limit: usize,
+    ) -> Result<Vec<(AgentId, Edge)>, StoreError>;
 
     /// Makes an agent anew whose state is `Deleted`: `Active`, generation + 1, token + 1, revision 0, the next spec revision,
     /// nobody holds it. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
@@ -175,7 +198,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
 
     /// Accepts an input durably. Any host on the store may accept; the owner finds the row. **H**
     ///
-    /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, inbox bound. So what is here already is
+    /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, reach, inbox bound. So what is here already is
     /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
     /// receiver's row for (agent, origin) decides, in this transaction: a lower token is `StalePublisher`; a lower
     /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
@@ -191,7 +214,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// # Errors
     /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
-    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`). But the end
+    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`); `NotAddressable` and `NoEdge` when the input's reach
+    /// (`Reach`) does not take it to the agent. But the end
     /// of a request (`crate::reply`) is a `Duplicate` of the end that is here; accepting the first deletes the timer that
     /// watches the request.
     ///
@@ -453,6 +477,20 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// `Pinned` while an agent needs it that is neither deleted nor `Moved`: its current spec, the receipt of a kept snapshot,
     /// or that of a journal entry names it.
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
+
+    // --- the roster: one document per store, of which the store understands nothing
+
+    /// Replaces the roster and appends `RosterChanged`; nothing, when it is so already. Answers its revision, 1.. .
+    ///
+    /// # Errors
+    /// `Full` above `ROSTER_BYTES_MAX`.
+    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError>;
+
+    /// The roster and its revision, `None` before the first. **R**
+    ///
+    /// # Errors
+    /// `Corrupt` when its bytes are damaged.
+    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError>;
 
     // --- auth flows: one payload per store, of which the store understands nothing
 

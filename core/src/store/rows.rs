@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::edge::Edge;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
@@ -89,6 +90,8 @@ pub enum Row {
     },
     /// An operation that has not ended.
     Operation(StoredOperation),
+    /// The agent's side of an edge.
+    Edge(Edge),
 }
 
 /// The places for kept snapshots.
@@ -125,6 +128,8 @@ pub enum RowKey {
     Timer(String),
     /// An operation.
     Operation(OperationId),
+    /// An edge, by the other agent.
+    Edge(AgentId),
 }
 
 /// The portable part of an agent's row.

@@ -1,36 +1,23 @@
 //! Agents over HTTP: create, list, show, verify.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::id::{AgentId, Revision, SpecRevision};
-use godwit_core::spec::Durability;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::extract::{AgentDoor, JsonOf, LIST_MAX, List, NoBody, QueryOf, page_limit};
 use super::problem::Problem;
+use crate::agent_doc::AgentDoc;
 use crate::runtime::Runtime;
-use crate::runtime::agents::CreateAgent;
+use crate::runtime::agents::{CreateAgent, check_labels};
 use crate::runtime::call::{AgentCall, AgentReply, AgentView};
 use crate::runtime::respec::SpecUpdate;
 use crate::runtime::verify::VerifyReport;
-
-/// What an agent is to be made of. What is left out is empty in a new agent, and stays in one that is changed.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewAgentJson {
-    plugin: String,
-    config: Option<BTreeMap<String, String>>,
-    labels: Option<BTreeMap<String, String>>,
-    /// Requests of other agents about these are queued as context and wake nobody.
-    silent_intents: Option<BTreeSet<String>>,
-    /// The durability policy: `auto`, `snapshot` or `journal`.
-    policy: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -103,15 +90,16 @@ pub(super) async fn create(
     State(runtime): State<Runtime>,
     door: AgentDoor<CreateQuery>,
     headers: HeaderMap,
-    JsonOf(new): JsonOf<NewAgentJson>,
+    JsonOf(doc): JsonOf<AgentDoc>,
 ) -> Result<Response, Problem> {
     let agent = door.agent.clone();
     let location = format!("/v1/agents/{agent}");
     let problem_agent = agent.to_string();
-    let NewAgentJson { plugin, config, labels, silent_intents, policy } = new;
-    let durability = policy.as_deref().map(parse_policy).transpose()?;
+    let patch = doc.patch().map_err(|error| Problem::malformed(error.to_string()))?;
+    let AgentDoc { plugin, labels, .. } = doc;
     if let Some(base) = if_match(&headers)? {
-        let update = SpecUpdate { base, plugin, config, labels, silent_intents, durability };
+        check_labels(labels.as_ref().unwrap_or(&BTreeMap::new()))?;
+        let update = SpecUpdate { base, plugin, labels, patch };
         return match door.call(AgentCall::Update(update)).await?.reply {
             AgentReply::Agent(view) => Ok(Json(AgentJson::from(*view)).into_response()),
             _ => Err(Problem::wrong_reply()),
@@ -120,10 +108,8 @@ pub(super) async fn create(
     let request = CreateAgent {
         agent,
         plugin,
-        config: config.unwrap_or_default(),
         labels: labels.unwrap_or_default(),
-        silent_intents: silent_intents.unwrap_or_default(),
-        durability: durability.unwrap_or_default(),
+        patch,
         recreates: door.query.recreate.unwrap_or(false),
     };
     let created = runtime.create_agent(request).await;
@@ -229,13 +215,5 @@ pub(crate) fn verify_json(report: &VerifyReport) -> Value {
         "revision": report.revision.to_string(),
         "token": report.token.to_string(),
         "breaks": report.breaks,
-    })
-}
-
-fn parse_policy(text: &str) -> Result<Durability, Problem> {
-    let found = Durability::ALL.into_iter().find(|policy| policy.name() == text);
-    found.ok_or_else(|| {
-        let names = Durability::ALL.map(Durability::name).join(", ");
-        Problem::malformed(format!("policy {text:?} is not one of {names}"))
     })
 }

@@ -31,6 +31,10 @@ const KIND: &str = "godwit-kind";
 const MODE: &str = "godwit-mode";
 /// Under which key it takes the place of queued inputs.
 const SUPERSEDES: &str = "godwit-supersedes";
+/// What dispatches.
+const ORIGIN: &str = "godwit-origin";
+/// What a dispatched input belongs to.
+const CORRELATION: &str = "godwit-correlation";
 /// The input that an answer is about.
 pub(super) const INPUT_ID: HeaderName = HeaderName::from_static("godwit-input-id");
 #[derive(Debug, Deserialize)]
@@ -102,6 +106,26 @@ pub(super) async fn enqueue(
     deliver(&door, submission).await
 }
 
+/// `POST /v1/agents/{id}/dispatch`: as `send`, also to internal agents, by something that says what it is and what it is
+/// about, and may repeat itself.
+pub(super) async fn dispatch(
+    State(runtime): State<Runtime>,
+    door: AgentDoor,
+    headers: HeaderMap,
+    Body(payload): Body,
+) -> Result<Response, Problem> {
+    let submission = submission(&runtime, &headers, payload)?;
+    let needed = |name: &'static str, text: Option<String>| {
+        text.ok_or_else(|| Problem::malformed(format!("a dispatch needs the header {name}")))
+    };
+    let origin = needed(ORIGIN, short_header(&headers, ORIGIN)?)?;
+    let correlation = needed(CORRELATION, short_header(&headers, CORRELATION)?)?;
+    needed("idempotency-key", submission.idempotency_key.clone())?;
+    let source = Source::External { name: origin };
+    let correlation = Some(correlation);
+    deliver(&door, Submission { source, correlation, is_dispatched: true, ..submission }).await
+}
+
 /// `POST /v1/agents/{id}/query`
 pub(super) async fn query(door: AgentDoor, Body(payload): Body) -> Result<Response, Problem> {
     match door.call(AgentCall::Query { payload }).await?.reply {
@@ -157,6 +181,8 @@ fn submission(runtime: &Runtime, headers: &HeaderMap, payload: Bytes) -> Result<
         supersedes: short_header(headers, SUPERSEDES)?,
         // What is no trace context is passed over, as the standard wants it.
         traceparent: text_header(headers, "traceparent")?.and_then(|text| TraceParent::parse(&text).ok()),
+        correlation: None,
+        is_dispatched: false,
     })
 }
 

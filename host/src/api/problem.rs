@@ -90,6 +90,8 @@ pub enum Code {
     PluginInUse,
     /// The agent's history does not fit what is recorded of it.
     NotRecovered,
+    /// The agent takes no inputs from outside.
+    NotAddressable,
 }
 
 /// What is fixed for a code.
@@ -102,7 +104,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -138,6 +140,7 @@ impl Code {
         Self::NoQuery,
         Self::PluginInUse,
         Self::NotRecovered,
+        Self::NotAddressable,
     ];
 
     fn row(self) -> Row {
@@ -178,6 +181,7 @@ impl Code {
             Self::NoQuery => (422, "no_query", "the agent's plugin answers no queries", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
             Self::PluginInUse => (409, "plugin_in_use", "an agent needs the plugin", false),
+            Self::NotAddressable => (403, "not_addressable", "the agent takes nothing from outside", false),
             Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -334,6 +338,7 @@ impl From<CallError> for Problem {
                 Self::new(Code::StoreFull, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
             }
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
+            CallError::NotAddressable => Self::new(Code::NotAddressable, detail),
             CallError::NoQuery => Self::new(Code::NoQuery, detail),
             CallError::QueryFailed { is_retryable, .. } => {
                 Self::new(Code::AgentError, detail).retryable(is_retryable)

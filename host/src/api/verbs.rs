@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::extract::{AgentDoor, JsonOf, NoBody, PathText};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
+use crate::runtime::boot::Materialized;
 use crate::runtime::call::{AgentCall, AgentReply};
 use crate::runtime::respec::UpgradeReport;
 use crate::runtime::verbs::{
@@ -103,6 +104,31 @@ async fn report<Q>(door: &AgentDoor<Q>, verb: VerbCall) -> Result<Json<Value>, P
         AgentReply::Verb(report) => Ok(Json(report_json(door.agent.as_str(), &report))),
         _ => Err(Problem::wrong_reply()),
     }
+}
+
+/// `POST /v1/agents/{id}/materialize`
+pub(super) async fn materialize(door: AgentDoor, _: NoBody) -> Result<Json<Value>, Problem> {
+    match door.call(AgentCall::Materialize).await?.reply {
+        AgentReply::Materialized(outcome) => Ok(Json(materialized_json(door.agent.as_str(), &outcome))),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+fn materialized_json(agent: &str, outcome: &Materialized) -> Value {
+    let mut answer = match outcome {
+        Materialized::Created => json!({"outcome": "created"}),
+        Materialized::Resumed { revision } => json!({"outcome": "resumed", "revision": revision.to_string()}),
+        Materialized::Dormant { state } => json!({"outcome": "dormant", "state": state}),
+        Materialized::HeldElsewhere { holder, until_ms } => {
+            json!({"outcome": "held_elsewhere", "holder": holder.to_string(), "until_ms": until_ms})
+        }
+        Materialized::Broken { reason, message } => {
+            json!({"outcome": "broken", "reason": reason, "message": message})
+        }
+        Materialized::Unfinished { reason } => json!({"outcome": "unfinished", "reason": reason}),
+    };
+    answer["agent"] = agent.into();
+    answer
 }
 
 /// `POST /v1/agents/{id}/checkpoint`

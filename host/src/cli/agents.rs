@@ -61,6 +61,11 @@ pub(super) enum Agent {
         /// Which agent.
         id: AgentId,
     },
+    /// Bring an agent up, and say what became of it: new, going on, at rest, or broken and why.
+    Materialize {
+        /// Which agent.
+        id: AgentId,
+    },
     /// Rebuild the instance under a new fencing token.
     Respawn {
         /// Which agent.
@@ -221,6 +226,13 @@ impl Agent {
             Self::Resume { id } => act(session, id, "resume").await,
             Self::Retire { id } => act(session, id, "retire").await,
             Self::Recycle { id } => act(session, id, "recycle").await,
+            Self::Materialize { id } => {
+                let answer = client.post(&format!("/v1/agents/{id}/materialize"), None).await?;
+                let text = |member: &str| answer[member].as_str().unwrap_or_default().to_owned();
+                let why = [text("state"), text("reason"), text("message")].join(" ");
+                let sentence = format!("agent {id}: {} {}", text("outcome"), why.trim());
+                output.done(&answer, "/outcome", sentence.trim_end())
+            }
             Self::Respawn { id } => act(session, id, "respawn").await,
             Self::Reset { id } => act(session, id, "reset").await,
             Self::Interrupt { id } => act(session, id, "interrupt").await,

@@ -188,12 +188,40 @@ pub(super) struct Send {
 impl Send {
     pub(super) async fn run(&self, session: &Session, verb: &str) -> Result<(), CliError> {
         let request = self.what.request(session, verb)?.timeout(REQUEST_MAX);
-        let answer = session.client.json(request).await?;
-        let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
-        let did = if answer["deduplicated"] == true { "was accepted before" } else { "accepted" };
-        let sentence = format!("input {} {did} as number {}", text("input_id"), text("seq"));
-        session.output.done(&answer, "/input_id", &sentence)
+        accepted(session, &session.client.json(request).await?)
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Dispatch {
+    #[command(flatten)]
+    what: What,
+    /// What dispatches: a connector, a scheduler, a flow.
+    #[arg(long)]
+    origin: String,
+    /// What it belongs to.
+    #[arg(long)]
+    correlation: String,
+}
+
+impl Dispatch {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        if self.what.key.is_none() {
+            return Err(CliError::Usage("a dispatch needs a --key, so that its repetition is known".into()));
+        }
+        let request = self.what.request(session, "dispatch")?.timeout(REQUEST_MAX);
+        let request = request.header("godwit-origin", &self.origin);
+        let request = request.header("godwit-correlation", &self.correlation);
+        accepted(session, &session.client.json(request).await?)
+    }
+}
+
+/// Says that an input is durable.
+fn accepted(session: &Session, answer: &Value) -> Result<(), CliError> {
+    let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
+    let did = if answer["deduplicated"] == true { "was accepted before" } else { "accepted" };
+    let sentence = format!("input {} {did} as number {}", text("input_id"), text("seq"));
+    session.output.done(answer, "/input_id", &sentence)
 }
 
 #[derive(Debug, Args)]

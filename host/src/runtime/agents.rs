@@ -1,13 +1,13 @@
 //! Creating, showing and listing agents and hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::limits::{CONFIG_BYTES_MAX, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX};
-use godwit_core::spec::{Durability, Spec};
+use godwit_core::reconcile::{Desired, RESERVED_LABEL};
+use godwit_core::spec::{Spec, SpecPatch, check_pairs};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -26,16 +26,20 @@ pub struct CreateAgent {
     pub agent: AgentId,
     /// `NAME`, `NAME@VERSION`, or a digest.
     pub plugin: String,
-    /// What `wasi:config/store` answers.
-    pub config: BTreeMap<String, String>,
     /// For people and selections.
     pub labels: BTreeMap<String, String>,
-    /// Intents of peer requests that wake nobody.
-    pub silent_intents: BTreeSet<String>,
+    /// What else is said of it.
+    pub patch: SpecPatch,
     /// Whether one of this name that was deleted is made anew.
     pub recreates: bool,
-    /// What a commit writes of the guest's state.
-    pub durability: Durability,
+}
+
+impl CreateAgent {
+    /// One of which nothing is said but its plugin.
+    pub fn new(agent: AgentId, plugin: impl Into<String>) -> Self {
+        let plugin = plugin.into();
+        Self { agent, plugin, labels: BTreeMap::new(), patch: SpecPatch::default(), recreates: false }
+    }
 }
 
 /// A host as this one sees it.
@@ -65,9 +69,22 @@ impl Runtime {
     /// might have it does not answer, `Invalid` when the config or labels are too large, `Deleted` when one of this name was
     /// deleted and the request does not say `recreates`.
     pub async fn create_agent(&self, request: CreateAgent) -> Result<(AgentView, bool), CallError> {
-        check_sizes(&request.config, &request.labels, &request.silent_intents)?;
-        let CreateAgent { agent, plugin, config, labels, silent_intents, durability, recreates } = request;
-        let plugin = self.plugin(&plugin).await?.digest;
+        check_sizes(&request.patch, &request.labels)?;
+        check_labels(&request.labels)?;
+        let plugin = self.plugin(&request.plugin).await?.digest;
+        let spec = request.patch.clone().apply(&Spec::new(plugin));
+        let labels = request.labels.clone();
+        self.create_as(request, Desired { spec, labels }).await
+    }
+
+    /// As `create_agent`, of exactly this.
+    pub(super) async fn create_as(
+        &self,
+        request: CreateAgent,
+        desired: Desired,
+    ) -> Result<(AgentView, bool), CallError> {
+        let CreateAgent { agent, recreates, .. } = request;
+        let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
             Some(Home::Moved(tombstone)) => {
@@ -84,7 +101,6 @@ impl Runtime {
                 Err(error) => return Err(error),
             },
         }
-        let spec = Spec { config, silent_intents, durability, ..Spec::new(plugin) };
         let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
         let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
         let store = &self.inner().store;
@@ -237,35 +253,21 @@ fn session_view(session: &SessionRow, own: HostId) -> HostView {
     }
 }
 
-/// Refuses what is larger than a spec may be.
-pub(super) fn check_sizes(
-    config: &BTreeMap<String, String>,
-    labels: &BTreeMap<String, String>,
-    silent_intents: &BTreeSet<String>,
-) -> Result<(), CallError> {
-    let bytes = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
-    let invalid = |reason: String| Err(CallError::Invalid { reason });
-    if bytes(config) > CONFIG_BYTES_MAX {
-        return invalid(format!("config is over the limit of {CONFIG_BYTES_MAX} bytes"));
+/// Refuses what is larger than a spec and labels may be.
+pub(super) fn check_sizes(patch: &SpecPatch, labels: &BTreeMap<String, String>) -> Result<(), CallError> {
+    let checked = patch.check().and_then(|()| check_pairs("label", labels));
+    checked.map_err(|error| CallError::Invalid { reason: error.to_string() })
+}
+
+/// Refuses labels that only the host sets.
+pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CallError> {
+    match labels.keys().find(|name| name.starts_with(RESERVED_LABEL)) {
+        None => Ok(()),
+        Some(name) => {
+            let reason = format!("label {name}: names that begin with `{RESERVED_LABEL}` are the host's own");
+            Err(CallError::Invalid { reason })
+        }
     }
-    if labels.len() > LABELS_MAX {
-        return invalid(format!("more than {LABELS_MAX} labels"));
-    }
-    let is_long =
-        |(name, value): (&String, &String)| name.len() > TEXT_BYTES_MAX || value.len() > TEXT_BYTES_MAX;
-    if labels.iter().any(is_long) {
-        return invalid(format!("a label is over the limit of {TEXT_BYTES_MAX} bytes"));
-    }
-    if labels.contains_key("") {
-        return invalid("a label without a name".to_owned());
-    }
-    if silent_intents.len() > SILENT_INTENTS_MAX {
-        return invalid(format!("more than {SILENT_INTENTS_MAX} silent intents"));
-    }
-    if silent_intents.iter().any(|intent| intent.is_empty() || intent.len() > TEXT_BYTES_MAX) {
-        return invalid(format!("a silent intent is not 1..={TEXT_BYTES_MAX} bytes"));
-    }
-    Ok(())
 }
 
 impl From<StoreError> for CallError {

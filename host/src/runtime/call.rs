@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use godwit_core::agent::recover::Refused;
 use godwit_core::digest::Digest;
+use godwit_core::edge::Edge;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
@@ -21,6 +22,7 @@ use godwit_core::store::{BrokenReason, Pin, StoredInput};
 use godwit_core::timer::StoredTimer;
 use serde::{Deserialize, Serialize};
 
+use super::boot::Materialized;
 use super::replay::ReplayReport;
 use super::respec::{SpecUpdate, UpgradeReport};
 use super::verbs::{CheckpointReport, VerbCall, VerbReport};
@@ -115,6 +117,20 @@ pub enum AgentCall {
     Timers,
     /// The agent's operations that have not ended.
     Operations,
+    /// Bring the agent up, if it may run.
+    Materialize,
+    /// Write the agent's side of an edge.
+    PutEdge {
+        /// With whom.
+        edge: Edge,
+    },
+    /// Remove the agent's side of an edge.
+    RemoveEdge {
+        /// With whom.
+        peer: AgentId,
+    },
+    /// The agent's sides of edges.
+    Edges,
 }
 
 impl AgentCall {
@@ -128,6 +144,7 @@ impl AgentCall {
             | Self::Outputs { .. }
             | Self::Timers
             | Self::Operations
+            | Self::Edges
             | Self::Query { .. }
             | Self::Verify
             | Self::Replay { .. } => true,
@@ -139,6 +156,9 @@ impl AgentCall {
             | Self::Migrate { .. }
             | Self::Verb(_)
             | Self::Update(_)
+            | Self::Materialize
+            | Self::PutEdge { .. }
+            | Self::RemoveEdge { .. }
             | Self::Upgrade { .. } => false,
         }
     }
@@ -147,7 +167,12 @@ impl AgentCall {
     pub(crate) fn needs_owner(&self) -> bool {
         matches!(
             self,
-            Self::Verb(_) | Self::Checkpoint | Self::Update(_) | Self::Upgrade { .. } | Self::Query { .. }
+            Self::Verb(_)
+                | Self::Checkpoint
+                | Self::Update(_)
+                | Self::Upgrade { .. }
+                | Self::Materialize
+                | Self::Query { .. }
         )
     }
 }
@@ -177,6 +202,10 @@ pub struct Submission {
     pub supersedes: Option<String>,
     /// The trace that it is part of.
     pub traceparent: Option<TraceParent>,
+    /// Ties it to what it belongs to.
+    pub correlation: Option<String>,
+    /// Whether it also reaches agents that are internal.
+    pub is_dispatched: bool,
 }
 
 /// What a call gave, by variant of the call.
@@ -216,6 +245,12 @@ pub enum AgentReply {
     Timers(Vec<StoredTimer>),
     /// To `Operations`, in the order of their starts.
     Operations(Vec<StoredOperation>),
+    /// To `Materialize`.
+    Materialized(Materialized),
+    /// To `PutEdge` and `RemoveEdge`: whether anything is another now.
+    Changed(bool),
+    /// To `Edges`, by peer.
+    Edges(Vec<Edge>),
 }
 
 /// Part of a list.
@@ -472,6 +507,9 @@ pub enum CallError {
         /// Whether the agent says that asking again may help.
         is_retryable: bool,
     },
+    /// The agent takes no inputs from outside: definitely not accepted.
+    #[error("the agent is internal: only other agents reach it, and what is dispatched (POST .../dispatch)")]
+    NotAddressable,
     /// The guest misbehaved in a query. Nothing has changed.
     #[error("the guest broke in the query: {}: {}", .0.kind.name(), .0.message)]
     QueryFault(Fault),

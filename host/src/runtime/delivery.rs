@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, InputId};
-use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Source};
+use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Reach, Source};
 use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{ReplyRole, StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
@@ -315,6 +315,8 @@ impl Runtime {
         if input.check_limits().is_err() {
             return Delivered::Never(UndeliverableReason::Rejected);
         }
+        let reach = if self.inner().needs_edges { Reach::Neighbours } else { Reach::Any };
+        let input = &NewInput { reach, ..input.clone() };
         match self.inner().store.accept(input.clone(), self.session().incarnation).await {
             Ok(Accepted::New { .. }) => {
                 failpoint::hit("outbox.after-accept");
@@ -323,6 +325,7 @@ impl Runtime {
             }
             Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
             Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
+            Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
             Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
             Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
                 Delivered::Never(UndeliverableReason::Deleted)
@@ -379,5 +382,7 @@ fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) 
             token: owned.lease.token,
             host,
         }),
+        // The receiving host knows what it asks for.
+        reach: Reach::Any,
     }
 }

@@ -11,7 +11,7 @@ use godwit_core::agent::{self, Grant, Handle, WarmGuest};
 use godwit_core::failpoint;
 use godwit_core::id::AgentId;
 use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
-use godwit_core::store::{Owner, StoreError};
+use godwit_core::store::{AgentRow, Owner, StoreError};
 
 use super::Runtime;
 
@@ -190,6 +190,25 @@ impl Runtime {
         failpoint::hit("lease.after-acquire");
         let guard = LeaseGuard::new(current.lease.clone(), lease.token);
         Ok(self.inner().directory.enter(lease, guard))
+    }
+
+    /// Takes the leases of agents at home here, in one transaction. What another host holds is left to it.
+    ///
+    /// # Errors
+    /// As `RuntimeStore::acquire` for the whole call.
+    pub(crate) async fn own_all(&self, rows: &[AgentRow]) -> Result<(), StoreError> {
+        let free = rows.iter().filter(|row| self.inner().directory.owned(&row.agent).is_none());
+        let agents: Vec<_> = free.map(|row| row.agent.clone()).collect();
+        if agents.is_empty() {
+            return Ok(());
+        }
+        let current = self.session();
+        for lease in self.inner().store.acquire(current.incarnation, &agents).await?.into_iter().flatten() {
+            let guard = LeaseGuard::new(current.lease.clone(), lease.token);
+            self.inner().directory.enter(lease, guard);
+        }
+        failpoint::hit("lease.after-acquire");
+        Ok(())
     }
 
     /// Enters a lease that a migration's commit point gave, with a guest that may be warm, and starts the driver.

@@ -1,12 +1,13 @@
 //! Another spec for an agent that exists: another configuration, other labels, another plugin.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use godwit_core::agent::{CommandError, Respecced};
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Revision, SpecRevision};
 use godwit_core::lifecycle::Verb;
-use godwit_core::spec::{Durability, PluginInfo, Spec, SpecChange};
+use godwit_core::reconcile::RESERVED_LABEL;
+use godwit_core::spec::{PluginInfo, Spec, SpecChange, SpecPatch};
 use godwit_core::store::{AgentRow, Lifecycle, Step, StoreError, Unit, UnitFailure};
 use godwit_core::time::sleep;
 use serde::{Deserialize, Serialize};
@@ -24,14 +25,10 @@ pub struct SpecUpdate {
     pub base: SpecRevision,
     /// `NAME`, `NAME@VERSION`, or a digest: what the agent runs already.
     pub plugin: String,
-    /// What `wasi:config/store` answers.
-    pub config: Option<BTreeMap<String, String>>,
     /// For people and selections.
     pub labels: Option<BTreeMap<String, String>>,
-    /// Intents of peer requests that wake nobody.
-    pub silent_intents: Option<BTreeSet<String>>,
-    /// What commits write.
-    pub durability: Option<Durability>,
+    /// What else is to change.
+    pub patch: SpecPatch,
 }
 
 /// What an upgrade did.
@@ -55,12 +52,8 @@ impl Runtime {
         row: &AgentRow,
         update: &SpecUpdate,
     ) -> Result<Try, CallError> {
-        let SpecUpdate { config, labels, silent_intents, durability, .. } = update;
-        check_sizes(
-            config.as_ref().unwrap_or(&BTreeMap::new()),
-            labels.as_ref().unwrap_or(&BTreeMap::new()),
-            silent_intents.as_ref().unwrap_or(&BTreeSet::new()),
-        )?;
+        let SpecUpdate { labels, patch, .. } = update;
+        check_sizes(patch, labels.as_ref().unwrap_or(&BTreeMap::new()))?;
         row.lifecycle.after(&Verb::Configure).map_err(CallError::Illegal)?;
         if row.spec_revision != update.base {
             return Err(CallError::SpecMismatch { current: row.spec_revision });
@@ -76,19 +69,19 @@ impl Runtime {
         let Some(image) = self.inner().store.image(agent, None).await.map_err(store_error)? else {
             return Ok(Try::Again { may_be_durable: false });
         };
-        let spec = Spec {
-            config: config.clone().unwrap_or_else(|| image.spec.config.clone()),
-            silent_intents: silent_intents.clone().unwrap_or_else(|| image.spec.silent_intents.clone()),
-            durability: durability.unwrap_or(image.spec.durability),
-            ..image.spec.clone()
-        };
+        let spec = patch.clone().apply(&image.spec);
         if spec != image.spec
             && let Err(refused) = self.respec(agent, row, spec, plugin).await?
         {
             return again_or(refused).await;
         }
         if let Some(labels) = labels {
-            self.inner().store.set_labels(agent, labels.clone()).await.map_err(store_error)?;
+            // What the host has set stays, whoever does not name it.
+            let reserved = row.labels.iter().filter(|(name, _)| name.starts_with(RESERVED_LABEL));
+            let mut all: BTreeMap<_, _> =
+                reserved.map(|(name, value)| (name.clone(), value.clone())).collect();
+            all.extend(labels.clone());
+            self.inner().store.set_labels(agent, all).await.map_err(store_error)?;
         }
         let row = self.inner().store.agent(agent).await.map_err(store_error)?;
         let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;

@@ -336,6 +336,7 @@ pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallErro
             | CallError::Suspended { .. }
             | CallError::Unavailable { .. }
             | CallError::Interrupted
+            | CallError::NotAddressable
             | CallError::Full
     );
     if may_be_durable && says_not_accepted { CallError::Unknown { reason: error.to_string() } } else { error }

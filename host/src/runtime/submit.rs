@@ -6,7 +6,7 @@ use godwit_core::agent::{Answer, NotAccepted};
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, InputId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal, check_submittable};
-use godwit_core::input::{AbandonReason, Input, NewInput, Policy};
+use godwit_core::input::{AbandonReason, Input, NewInput, Policy, Reach};
 use godwit_core::store::{
     AcceptError, Accepted, AgentRow, BrokenReason, Lifecycle, Page, StoreError, StoredInput,
 };
@@ -91,6 +91,10 @@ impl Runtime {
                 let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)
             }
+            AgentCall::Materialize => return self.materialize_here(agent, row).await,
+            AgentCall::PutEdge { edge } => self.put_edge_here(agent, edge).await?,
+            AgentCall::RemoveEdge { peer } => self.remove_edge_here(agent, peer).await?,
+            AgentCall::Edges => self.edges_here(agent).await?,
             AgentCall::Query { payload } => return self.query_here(agent, row, payload).await,
             AgentCall::Replay { to } => AgentReply::Replayed(self.replay_here(agent, *to).await?),
         };
@@ -141,10 +145,10 @@ impl Runtime {
             kind: submission.kind.name().to_owned(),
             reason: refused.to_string(),
         })?;
-        let Submission { id, kind, source, content_type, payload, headers, .. } = submission.clone();
+        let Submission { id, kind, source, content_type, payload, headers, correlation, .. } =
+            submission.clone();
         let accepted_at_ms = self.now_ms();
-        let input =
-            Input { id, kind, source, content_type, payload, headers, correlation: None, accepted_at_ms };
+        let input = Input { id, kind, source, content_type, payload, headers, correlation, accepted_at_ms };
         let new = NewInput {
             agent: agent.clone(),
             input,
@@ -154,6 +158,7 @@ impl Runtime {
             supersedes: submission.supersedes.clone(),
             traceparent: submission.traceparent.clone(),
             delivery: None,
+            reach: if submission.is_dispatched { Reach::Any } else { Reach::Addressable },
         };
         new.check_limits().map_err(|error| CallError::Invalid { reason: error.to_string() })?;
         Ok(new)
@@ -403,8 +408,9 @@ fn refused(error: AcceptError) -> CallError {
         AcceptError::KeyReused => CallError::KeyReused,
         AcceptError::Busy { depth, bytes } => CallError::InboxFull { depth, bytes },
         AcceptError::Store(error) => store_error(error),
-        other @ (AcceptError::StalePublisher { .. } | AcceptError::Gap { .. }) => {
-            CallError::Conflict { what: other.to_string() }
-        }
+        AcceptError::NotAddressable => CallError::NotAddressable,
+        other @ (AcceptError::StalePublisher { .. }
+        | AcceptError::Gap { .. }
+        | AcceptError::NoEdge { .. }) => CallError::Conflict { what: other.to_string() },
     }
 }

@@ -20,6 +20,7 @@ use super::*;
 
 mod replay;
 mod respec;
+mod roster;
 mod verbs;
 mod watchdog;
 
@@ -47,6 +48,16 @@ async fn host_that_keeps(
     store: Arc<dyn RuntimeStore>,
     inputs_kept: Duration,
 ) -> Runtime {
+    host_with(network, number, store, inputs_kept, RosterSources::default()).await
+}
+
+async fn host_with(
+    network: &SimNetwork,
+    number: u8,
+    store: Arc<dyn RuntimeStore>,
+    inputs_kept: Duration,
+    roster: RosterSources,
+) -> Runtime {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = PeerDoor::default();
     let key = SigningKey::from_bytes(&[number; 32]);
@@ -65,6 +76,7 @@ async fn host_that_keeps(
         inputs_kept,
         receipts_kept: Some(5),
         scratch: None,
+        needs_edges: false,
     };
     let parts = Parts {
         store,
@@ -75,6 +87,7 @@ async fn host_that_keeps(
         signer: Some(signer),
         load_notes: Arc::new(MemoryNotes::default()),
         head: None,
+        roster,
     };
     let runtime = Runtime::start(config, parts, &door).await.unwrap();
     let (plugin, component) = script_plugin();
@@ -100,16 +113,7 @@ async fn two_hosts_on_one_store() -> World {
 }
 
 async fn create(runtime: &Runtime, agent: &str) {
-    let request = CreateAgent {
-        recreates: false,
-        agent: id(agent),
-        plugin: "script".into(),
-        config: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        silent_intents: Default::default(),
-        durability: Default::default(),
-    };
-    runtime.create_agent(request).await.unwrap();
+    runtime.create_agent(CreateAgent::new(id(agent), "script")).await.unwrap();
 }
 
 fn submission(runtime: &Runtime, text: &str) -> Submission {
@@ -125,6 +129,8 @@ fn submission(runtime: &Runtime, text: &str) -> Submission {
         is_silent: false,
         supersedes: None,
         traceparent: None,
+        correlation: None,
+        is_dispatched: false,
     }
 }
 

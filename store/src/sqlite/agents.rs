@@ -9,13 +9,14 @@ use godwit_core::id::{
 };
 use godwit_core::lease::fence::{Fence, Refusal};
 use godwit_core::lease::{GrantCause, Holder};
-use godwit_core::spec::Spec;
+use godwit_core::spec::{Addressability, Spec};
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
 
 use super::codec::{Int, agent_id, migration_id, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
+use super::inputs::admit_initial;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
@@ -51,13 +52,15 @@ pub(super) struct Head {
     pub(super) is_tracked: bool,
     pub(super) lifecycle: Lifecycle,
     pub(super) failed_starts: u32,
+    /// Whether the current spec takes no inputs from outside.
+    pub(super) is_internal: bool,
 }
 
 const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
            s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts
+           a.state_bytes, a.failed_starts, a.internal
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
 
@@ -105,6 +108,7 @@ impl Head {
             cause: cause(row, 14, 15)?,
             lifecycle: lifecycle(row, 19, 20)?,
             failed_starts: row.get(24)?,
+            is_internal: row.get(25)?,
         })
     }
 
@@ -327,6 +331,7 @@ pub(super) struct NewRow<'a> {
     pub(super) token: FencingToken,
     pub(super) spec_revision: SpecRevision,
     pub(super) plugin: Digest,
+    pub(super) is_internal: bool,
     pub(super) labels: &'a BTreeMap<String, String>,
     pub(super) created_at_ms: u64,
     /// Change numbers given so far, the last to this row.
@@ -340,8 +345,8 @@ impl NewRow<'_> {
             tx.conn,
             "INSERT INTO agent (id, home, home_sealed, migration, lifecycle, generation, revision, token, head, next_seq,
                  open_inputs, waking_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
-                 labels_sealed, created_at_ms)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12)",
+                 internal, labels_sealed, created_at_ms)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 self.agent.as_str(),
                 self.home.map_or(4, home_code),
@@ -353,6 +358,7 @@ impl NewRow<'_> {
                 Int(self.change),
                 Int(self.spec_revision.0),
                 self.plugin.0,
+                self.is_internal,
                 seal(self.labels),
                 Int(self.created_at_ms),
             ],
@@ -386,15 +392,36 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
         token: FencingToken(0),
         spec_revision: revision,
         plugin,
+        is_internal: is_internal(&new.spec),
         labels: &new.labels,
         created_at_ms: new.now_ms,
         change: 2,
     };
     let key = row.insert(tx)?;
     write_spec(tx, key, Int(1), revision, &new.spec)?;
+    let mut head = at_home(tx.conn, &new.agent)?;
+    admit_initial(tx, &mut head, &new.spec)?;
+    if head.is_changed() {
+        head.save(tx)?;
+    }
     let event = NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
     append(tx, &[event])?;
     Ok(true)
+}
+
+/// Makes a written spec revision the current one.
+pub(super) fn use_spec(tx: &Tx<'_>, head: &mut Head, revision: SpecRevision, spec: &Spec) -> Fallible<()> {
+    head.is_internal = is_internal(spec);
+    execute(
+        tx.conn,
+        "UPDATE agent SET spec_revision = ?2, plugin = ?3, internal = ?4 WHERE key = ?1",
+        params![head.key, Int(revision.0), spec.plugin.0, head.is_internal],
+    )
+    .map(drop)
+}
+
+fn is_internal(spec: &Spec) -> bool {
+    spec.addressability == Addressability::Internal
 }
 
 /// Writes a spec revision; of two under one number the one with the higher change number stays.
@@ -407,11 +434,11 @@ pub(super) fn write_spec(
 ) -> Fallible<()> {
     execute(
         tx.conn,
-        "INSERT INTO spec (agent, revision, change, plugin, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO spec (agent, revision, change, plugin, internal, sealed) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (agent, revision) DO UPDATE SET change = excluded.change, plugin = excluded.plugin,
-             sealed = excluded.sealed
+             internal = excluded.internal, sealed = excluded.sealed
          WHERE excluded.change > spec.change",
-        params![key, Int(revision.0), change, spec.plugin.0, seal(spec)],
+        params![key, Int(revision.0), change, spec.plugin.0, is_internal(spec), seal(spec)],
     )
     .map(drop)
 }

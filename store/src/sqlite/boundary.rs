@@ -362,7 +362,8 @@ impl<'a> Chain<'a> {
         self.write_waiting(tx)?;
         let is_checked = !tx.env.faults.skips_dedup();
         // Nearly all that would be taken are new. One that is not breaks a unique index, and is looked up then.
-        let seems_new = tx.is_blind() && self.head.next_seq == expected && room(tx, self.head)?.is_ok();
+        let seems_new =
+            tx.is_blind() && self.head.next_seq == expected && room(tx, self.head, arrival)?.is_ok();
         match (is_checked && !seems_new).then(|| door(tx, self.head, arrival)).transpose()? {
             Some(Ok(Some(known))) => return Err(StepError::Failure(UnitFailure::Duplicate(known))),
             Some(Err(refused)) => return Err(StepError::Failure(UnitFailure::Refused(refused))),

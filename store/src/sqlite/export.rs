@@ -14,7 +14,7 @@ use super::agents::{self, Head};
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, inputs, journal, operations, outbox, retention, snapshots, state, timers};
+use super::{boundary, edges, inputs, journal, operations, outbox, retention, snapshots, state, timers};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -34,6 +34,7 @@ enum Name {
     Receiver(String),
     Timer(String),
     Operation(OperationId),
+    Edge(String),
     Deleted(Vec<u8>),
     Checkpoint(Int),
 }
@@ -150,6 +151,10 @@ const KINDS: &[Kind] = &[
     Kind {
         sql: "SELECT change, id FROM operation WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::Operation(OperationId(row.get(1)?))),
+    },
+    Kind {
+        sql: "SELECT change, peer FROM edge WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Edge(row.get(1)?)),
     },
     Kind {
         sql: "SELECT change, key FROM tombstone WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
@@ -276,6 +281,7 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
             retention::one_checkpoint(conn, key, Generation(generation.0))?.map(Row::ReceiptCheckpoint)
         }
         Name::Operation(id) => operations::operation(conn, key, agent, *id)?.map(Row::Operation),
+        Name::Edge(peer) => edges::edge(conn, key, &agent_id(peer)?)?.map(Row::Edge),
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

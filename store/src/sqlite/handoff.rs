@@ -22,7 +22,9 @@ use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
-use super::{boundary, inputs, journal, operations, outbox, plugins, retention, snapshots, state, timers};
+use super::{
+    boundary, edges, inputs, journal, operations, outbox, plugins, retention, snapshots, state, timers,
+};
 
 // --- the source's side
 
@@ -107,6 +109,7 @@ fn replace_by_tombstone(tx: &Tx<'_>, key: i64, agent: &AgentId, tombstone: Tombs
         token: tombstone.token,
         spec_revision: SpecRevision(0),
         plugin: Digest::ZERO,
+        is_internal: false,
         labels: &BTreeMap::new(),
         created_at_ms: 0,
         change: 0,
@@ -209,6 +212,7 @@ fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i6
         token: FencingToken(0),
         spec_revision: SpecRevision(0),
         plugin: Digest::ZERO,
+        is_internal: false,
         labels: &BTreeMap::new(),
         created_at_ms: 0,
         change: 0,
@@ -269,6 +273,12 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
                 return Ok(());
             }
             operations::put(tx, key, change, stored)
+        }
+        Row::Edge(edge) => {
+            if is_deleted_since(tx, key, change, &RowKey::Edge(edge.peer.clone()))? {
+                return Ok(());
+            }
+            edges::write(tx, key, change, edge)
         }
     }
 }
@@ -406,6 +416,7 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
         .map(drop)?,
         RowKey::Timer(name) => timers::receive_delete(tx, key, change, name)?,
         RowKey::Operation(id) => operations::receive_delete(tx, key, change, *id)?,
+        RowKey::Edge(peer) => edges::receive_delete(tx, key, change, peer)?,
     }
     state::bury(tx, key, change, row)
 }
@@ -479,7 +490,8 @@ pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
              state_keys = (SELECT count(*) FROM state WHERE agent = ?1),
              state_bytes = (SELECT coalesce(sum(octet_length(key) + length(sealed) - ?2), 0) FROM state WHERE agent = ?1),
              pending_outputs = (SELECT count(*) FROM output WHERE agent = ?1 AND state = 0),
-             plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin)
+             plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin),
+             internal = coalesce((SELECT internal FROM spec WHERE agent = ?1 AND revision = spec_revision), internal)
          WHERE key = ?1",
         params![key, SEAL_BYTES as i64],
     )

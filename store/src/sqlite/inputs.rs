@@ -6,10 +6,11 @@ use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
 use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Seq};
 use godwit_core::input::{
-    AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Scope,
-    TraceParent,
+    AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Reach,
+    Scope, Source, TraceParent,
 };
 use godwit_core::reply;
+use godwit_core::spec::Spec;
 use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, StoreError, StoredInput};
 use rusqlite::{Connection, params};
@@ -20,8 +21,8 @@ use super::error::{Fallible, conflict};
 use super::events::append;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
-use super::timers;
 use super::writer::Tx;
+use super::{edges, timers};
 
 mod reading;
 
@@ -240,7 +241,7 @@ pub(super) type Door = Result<Option<Box<StoredInput>>, AcceptError>;
 /// Whether an input is here already; otherwise, whether there is room for it.
 pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     match known(tx.conn, head, arrival)? {
-        Ok(None) => room(tx, head),
+        Ok(None) => room(tx, head, arrival),
         told => Ok(told),
     }
 }
@@ -249,7 +250,7 @@ pub(super) fn door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
 /// and the group runs once more.
 pub(super) fn quick_door(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     if tx.is_blind()
-        && let Ok(None) = room(tx, head)?
+        && let Ok(None) = room(tx, head, arrival)?
     {
         return Ok(Ok(None));
     }
@@ -278,10 +279,13 @@ fn known(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     Ok(Ok(None))
 }
 
-/// Whether there is room for one more input.
-pub(super) fn room(tx: &Tx<'_>, head: &Head) -> Fallible<Door> {
+/// Whether the agent takes the input, and there is room for it.
+pub(super) fn room(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     if !head.lifecycle.accepts() {
         return Ok(Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
+    }
+    if let Some(refused) = unreached(tx.conn, head, &arrival.new)? {
+        return Ok(Err(refused));
     }
     let quotas = &tx.env.quotas;
     let (depth, bytes) = (head.open_inputs, head.open_bytes);
@@ -292,6 +296,18 @@ pub(super) fn room(tx: &Tx<'_>, head: &Head) -> Fallible<Door> {
         // What was accepted must find room for its turns.
         Some(max) if used_bytes(tx.conn)? > max / 16 * 15 => Ok(Err(StoreError::Full.into())),
         _ => Ok(Ok(None)),
+    }
+}
+
+/// Why the door that an input came through does not lead to the agent, if it doesn't.
+fn unreached(conn: &Connection, head: &Head, new: &NewInput) -> Fallible<Option<AcceptError>> {
+    match (new.reach, &new.input.source) {
+        (Reach::Addressable, _) => Ok(head.is_internal.then_some(AcceptError::NotAddressable)),
+        (Reach::Neighbours, Source::Peer { agent: origin, .. }) => {
+            let is_neighbour = *origin == head.agent || edges::edge(conn, head.key, origin)?.is_some();
+            Ok((!is_neighbour).then(|| AcceptError::NoEdge { origin: origin.clone() }))
+        }
+        (Reach::Any | Reach::Neighbours, _) => Ok(None),
     }
 }
 
@@ -363,6 +379,15 @@ pub(super) fn admit(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, by: Incarna
     head.next_seq = seq.next();
     head.opened(Share { wakes: placing.wakes, bytes: arrival.new.input.bytes() });
     Ok(seq)
+}
+
+/// Writes the first input of a new generation, when the spec has one.
+pub(super) fn admit_initial(tx: &Tx<'_>, head: &mut Head, spec: &Spec) -> Fallible<()> {
+    match NewInput::initial(&head.agent, head.generation, spec, tx.now_ms()) {
+        // No session has accepted it.
+        Some(initial) => admit(tx, head, &Arrival::new(initial), NO_INCARNATION).map(drop),
+        None => Ok(()),
+    }
 }
 
 /// A stored input that is open and silent wakes from now on, if this repetition of it would.

@@ -9,11 +9,11 @@ use godwit_core::lifecycle::{OpenInputs, TokenMove, Verb};
 use godwit_core::store::{Home, Lifecycle, LifecycleCommit, NewAgent, Owner, Standing, StoreError};
 use rusqlite::{Connection, params};
 
-use super::agents::{self, Head, Share, set_standing, write_lifecycle, write_spec};
+use super::agents::{self, Head, Share, set_standing, use_spec, write_lifecycle, write_spec};
 use super::codec::{Int, seal};
 use super::error::{Fallible, conflict};
 use super::events::append;
-use super::inputs::{End, end};
+use super::inputs::{End, admit_initial, end};
 use super::leases::{at_home, grant, lease_of};
 use super::migrations::close;
 use super::plugins;
@@ -41,12 +41,17 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if commit.is_state_cleared() {
         clear_state(tx, &mut head)?;
     }
+    if *commit.next() == Lifecycle::Deleted {
+        execute(tx.conn, "DELETE FROM edge WHERE agent = ?1", params![head.key])?;
+    }
     let is_moved = *commit.from() != *commit.next() || commit.is_generation_raised();
     if is_moved {
         write_lifecycle(tx, head.key, commit.next())?;
     }
     if commit.is_generation_raised() {
         raise_generation(tx, &mut head)?;
+        let spec = agents::spec(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
+        admit_initial(tx, &mut head, &spec)?;
     }
     if commit.is_start_fresh() {
         head.failed_starts = 0;
@@ -204,11 +209,10 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     write_lifecycle(tx, head.key, commit.next())?;
     raise_generation(tx, &mut head)?;
     head.failed_starts = 0;
-    execute(
-        tx.conn,
-        "UPDATE agent SET spec_revision = ?2, plugin = ?3, labels_sealed = ?4 WHERE key = ?1",
-        params![head.key, Int(revision.0), plugin.0, seal(&new.labels)],
-    )?;
+    admit_initial(tx, &mut head, &new.spec)?;
+    use_spec(tx, &mut head, revision, &new.spec)?;
+    let labels = params![head.key, seal(&new.labels)];
+    execute(tx.conn, "UPDATE agent SET labels_sealed = ?2 WHERE key = ?1", labels)?;
     head.save(tx)?;
     append(tx, commit.events())?;
     Ok(true)

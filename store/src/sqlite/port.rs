@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
+use godwit_core::edge::Edge;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::failpoint;
 use godwit_core::id::{
@@ -19,31 +20,28 @@ use godwit_core::limits::PAGE_MAX;
 use godwit_core::operation::{OperationEnd, StoredOperation};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
-use godwit_core::spec::PluginInfo;
+use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Boundary, Handoff,
-    ImportRequest, KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner,
-    Page, PrepareRequest, Pruned, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session,
-    SessionRequest, SessionRow, Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitFailure,
-    UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
+    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
+    PrepareRequest, Pruned, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest,
+    SessionRow, Standing, StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
 
 use super::boundary::Prepared;
-use super::handoff::Arriving;
+use super::encoding::{ENCODE_INLINE_MAX, weight};
 use super::inputs::{Arrival, Listed, key_of};
 use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, backup, boundary, events, export, handoff, import, inputs, leases,
-    lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions, snapshots, specs,
-    state, timers,
+    SqliteMode, SqliteStore, agents, auth, backup, boundary, edges, events, export, handoff, import, inputs,
+    leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions, snapshots,
+    specs, state, timers,
 };
 
-/// Units with more bytes than this are encoded on a thread for blocking work.
-const ENCODE_INLINE_MAX: usize = 64 * 1024;
 /// After this long a probe looks who holds it up.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// Times that the users of a plugin are looked at because others have come meanwhile; then its removal is `Busy`.
@@ -57,50 +55,7 @@ fn failed(error: StoreError) -> UnitOutcome {
     UnitOutcome { committed: 0, failure: Some(UnitFailure::Store(error)) }
 }
 
-/// About how many bytes encoding a unit has to go through.
-fn weight(unit: &Unit) -> usize {
-    let of_boundary = |boundary: &Boundary| {
-        let snapshot = boundary.snapshot.as_ref().map_or(0, |snapshot| snapshot.state.len());
-        let state = boundary.state.iter().filter_map(|(_, value)| value.as_ref()).map(Bytes::len);
-        let outputs = boundary.outputs.iter().map(|output| output.payload.len());
-        snapshot + state.sum::<usize>() + outputs.sum::<usize>()
-    };
-    let of_step = |step: &Step| match step {
-        Step::Accept { input, .. } => input.input.payload.len(),
-        Step::Attempts(_) | Step::FailedStarts(_) | Step::Configure(_) => 0,
-        Step::Checkpoint(snapshot) => snapshot.state.len(),
-        Step::Boundary(boundary) => of_boundary(boundary),
-        Step::Upgrade(upgrade) => of_boundary(&upgrade.boundary),
-        Step::Repair(repair) => of_boundary(&repair.boundary),
-    };
-    unit.steps.iter().map(of_step).sum()
-}
-
-/// Does the work of encoding on a thread for blocking work.
-async fn encode<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(StoreError::Closed { reason: error.to_string() }))
-}
-
 impl SqliteStore {
-    async fn prepared(&self, unit: Unit) -> Result<Prepared, StoreError> {
-        if weight(&unit) <= ENCODE_INLINE_MAX {
-            return Prepared::new(unit);
-        }
-        encode(move || Prepared::new(unit)).await
-    }
-
-    /// Packs the snapshots among rows that arrive, and puts the large ones: with the bodies that it put.
-    async fn arriving(&self, frames: Vec<RowFrame>) -> Result<(Vec<Arriving>, Vec<i64>), StoreError> {
-        let pack = move || frames.into_iter().map(Arriving::new).collect::<Result<Vec<_>, _>>();
-        let mut rows = encode(pack).await?;
-        let bodies = self.put_bodies(rows.iter_mut().filter_map(|row| row.packed.as_mut())).await?;
-        Ok((rows, bodies))
-    }
-
     /// `ack-before-commit`: answers with what is expected to become durable.
     async fn accept_unsafely(&self, arrival: Arrival, by: Incarnation) -> Result<Accepted, AcceptError> {
         let agent = arrival.new.agent.clone();
@@ -215,6 +170,19 @@ impl RuntimeStore for SqliteStore {
         self.read(move |conn| agents::image(conn, &agent, at)).await
     }
 
+    async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| agents::spec(conn, &agent)).await
+    }
+
+    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
+        self.write(move |tx| edges::put_roster(tx, &roster)).await
+    }
+
+    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
+        self.read(edges::roster).await
+    }
+
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         let agent = agent.clone();
         self.read(move |conn| match key_of(conn, &agent)? {
@@ -227,6 +195,26 @@ impl RuntimeStore for SqliteStore {
     async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         let agent = agent.clone();
         self.write(move |tx| specs::set_labels(tx, &agent, &labels)).await
+    }
+
+    async fn put_edge(&self, agent: &AgentId, edge: Edge) -> Result<bool, StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| edges::put(tx, &agent, &edge)).await
+    }
+
+    async fn remove_edge(&self, agent: &AgentId, peer: &AgentId) -> Result<bool, StoreError> {
+        let (agent, peer) = (agent.clone(), peer.clone());
+        self.write(move |tx| edges::remove(tx, &agent, &peer)).await
+    }
+
+    async fn edges(
+        &self,
+        agent: Option<&AgentId>,
+        after: Option<&(AgentId, AgentId)>,
+        limit: usize,
+    ) -> Result<Vec<(AgentId, Edge)>, StoreError> {
+        let (agent, after) = (agent.cloned(), after.cloned());
+        self.read(move |conn| edges::list(conn, agent.as_ref(), after.as_ref(), limit.min(PAGE_MAX))).await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -9,8 +9,8 @@ use godwit_core::spec::{Spec, SpecChange};
 use godwit_core::store::{AgentRow, Boundary, Lifecycle, StoreError};
 use rusqlite::params;
 
-use super::agents::{self, Head, write_spec};
-use super::codec::{Int, seal};
+use super::agents::{self, Head, use_spec, write_spec};
+use super::codec::seal;
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
 use super::leases::at_home;
@@ -95,10 +95,5 @@ fn check_next(row: &AgentRow, change: &SpecChange) -> Fallible<()> {
 fn write(tx: &Tx<'_>, head: &mut Head, change: &SpecChange) -> Fallible<()> {
     write_spec(tx, head.key, head.change(), change.revision, &change.spec)?;
     head.failed_starts = 0;
-    execute(
-        tx.conn,
-        "UPDATE agent SET spec_revision = ?2, plugin = ?3 WHERE key = ?1",
-        params![head.key, Int(change.revision.0), change.spec.plugin.0],
-    )
-    .map(drop)
+    use_spec(tx, head, change.revision, &change.spec)
 }

@@ -68,6 +68,7 @@ impl Inside {
             receipts_kept: None,
             operations: Default::default(),
             scratch: None,
+            needs_edges: false,
         };
         let loader = Arc::new(engine);
         let parts = Parts {
@@ -79,6 +80,7 @@ impl Inside {
             signer: None,
             load_notes: Arc::new(MemoryNotes::default()),
             head: None,
+            roster: Default::default(),
         };
         Ok(Self { runtime: Runtime::start(config, parts, &door).await?, store })
     }
@@ -100,16 +102,7 @@ impl Inside {
         let lanes = agents.chunks(agents.len().div_ceil(LANES).max(1));
         try_join_all(lanes.map(|lane| async move {
             for agent in lane {
-                let request = CreateAgent {
-                    agent: agent.clone(),
-                    plugin: plugin.to_owned(),
-                    config: Default::default(),
-                    labels: Default::default(),
-                    silent_intents: Default::default(),
-                    recreates: false,
-                    durability: Default::default(),
-                };
-                self.runtime.create_agent(request).await?;
+                self.runtime.create_agent(CreateAgent::new(agent.clone(), plugin)).await?;
                 ask(&self.runtime, agent, first).await?;
             }
             Ok::<_, anyhow::Error>(())
@@ -142,6 +135,8 @@ pub(crate) async fn ask(runtime: &Runtime, agent: &AgentId, payload: &str) -> Re
         is_silent: false,
         supersedes: None,
         traceparent: None,
+        correlation: None,
+        is_dispatched: false,
     };
     let timeout_ms = u64::try_from(ASK_TIMEOUT_DEFAULT.as_millis())?;
     let called = runtime.call(agent, AgentCall::Ask { submission, timeout_ms }, Forward::Yes).await;

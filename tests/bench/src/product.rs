@@ -14,7 +14,7 @@ use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
 };
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, OperationId, Revision};
-use godwit_core::input::{Input, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::input::{Input, Kind, NewInput, Outcome, Reach, Reply, ReplyOutcome, Source};
 use godwit_core::lease::{Lease, LeaseGuard, SessionLease};
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{NewAgent, RuntimeStore, Session, SessionRequest};
@@ -236,6 +236,7 @@ pub(crate) fn new_input(agent: AgentId, payload: &str) -> NewInput {
         supersedes: None,
         traceparent: None,
         delivery: None,
+        reach: Reach::Any,
     }
 }
 

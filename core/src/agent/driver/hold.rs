@@ -99,6 +99,7 @@ impl Driver {
                     let _ = request.done.send(Err(busy));
                 }
                 Some(Command::Freeze { done }) => drop(done),
+                Some(Command::Started { done }) => self.starting.push(done),
                 Some(Command::Stop { end, done }) => {
                     self.finish_stop(done);
                     return Err(end);

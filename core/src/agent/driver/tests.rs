@@ -130,25 +130,18 @@ impl World {
 
     fn input(&self, text: &str, key: Option<&str>) -> NewInput {
         self.ids.set(self.ids.get() + 1);
-        NewInput {
-            agent: self.agent.clone(),
-            input: Input {
-                id: InputId([self.ids.get(); 16]),
-                kind: Kind::Message,
-                source: Source::Operator,
-                content_type: "text/plain".into(),
-                payload: Bytes::from(text.to_owned()),
-                headers: Vec::new(),
-                correlation: None,
-                accepted_at_ms: 1,
-            },
-            idempotency_key: key.map(str::to_owned),
-            mode: Mode::Default,
-            is_silent: false,
-            supersedes: None,
-            traceparent: None,
-            delivery: None,
-        }
+        let input = Input {
+            id: InputId([self.ids.get(); 16]),
+            kind: Kind::Message,
+            source: Source::Operator,
+            content_type: "text/plain".into(),
+            payload: Bytes::from(text.to_owned()),
+            headers: Vec::new(),
+            correlation: None,
+            accepted_at_ms: 1,
+        };
+        let idempotency_key = key.map(str::to_owned);
+        NewInput { idempotency_key, ..NewInput::of_host(&self.agent, input) }
     }
 
     async fn row(&self) -> AgentRow {

@@ -15,8 +15,7 @@ use crate::id::{
     RunId, Seq, SpecRevision,
 };
 use crate::input::{
-    DeadLetterReason, DeliveryStamp, Input, InputState, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome,
-    Source,
+    DeadLetterReason, DeliveryStamp, Input, InputState, Kind, NewInput, Outcome, Reply, ReplyOutcome, Source,
 };
 use crate::journal::{JournalEntry, RecordedAnswer};
 use crate::lease::Lease;
@@ -550,25 +549,17 @@ pub(super) fn message(agent: &AgentId, body: &str) -> NewInput {
     let count = IDS.fetch_add(1, Ordering::Relaxed);
     let mut random = [0; 10];
     random[2..].copy_from_slice(&count.to_be_bytes());
-    NewInput {
-        agent: agent.clone(),
-        input: Input {
-            id: InputId::generate(super::START_MS, random),
-            kind: Kind::Message,
-            source: Source::External { name: "http".to_owned() },
-            content_type: "text/plain".to_owned(),
-            payload: Bytes::from(body.to_owned()),
-            headers: Vec::new(),
-            correlation: None,
-            accepted_at_ms: 1,
-        },
-        idempotency_key: None,
-        mode: Mode::Default,
-        is_silent: false,
-        supersedes: None,
-        traceparent: None,
-        delivery: None,
-    }
+    let input = Input {
+        id: InputId::generate(super::START_MS, random),
+        kind: Kind::Message,
+        source: Source::External { name: "http".to_owned() },
+        content_type: "text/plain".to_owned(),
+        payload: Bytes::from(body.to_owned()),
+        headers: Vec::new(),
+        correlation: None,
+        accepted_at_ms: 1,
+    };
+    NewInput::of_host(agent, input)
 }
 
 /// A message under an idempotency key.

@@ -11,18 +11,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
-use crate::input::{AbandonReason, InputState, NewInput, Outcome};
+use crate::input::{AbandonReason, InputState, NewInput, Outcome, Reach};
 use crate::lease::Lease;
 use crate::lifecycle::Forgotten;
 use crate::limits::PAGE_MAX;
 use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
-use crate::spec::PluginInfo;
+use crate::spec::{PluginInfo, Spec};
 use crate::store::conformance::{Opening, StoreFactory};
 use crate::store::{
     AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
@@ -222,12 +223,41 @@ impl RuntimeStore for Flawed {
         Ok(image)
     }
 
+    async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
+        self.inner.spec(agent).await
+    }
+
+    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
+        self.inner.put_roster(roster).await
+    }
+
+    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
+        self.inner.roster().await
+    }
+
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         self.inner.kept_snapshots(agent).await
     }
 
     async fn set_labels(&self, agent: &AgentId, labels: BTreeMap<String, String>) -> Result<(), StoreError> {
         self.inner.set_labels(agent, labels).await
+    }
+
+    async fn put_edge(&self, agent: &AgentId, edge: Edge) -> Result<bool, StoreError> {
+        self.inner.put_edge(agent, edge).await
+    }
+
+    async fn remove_edge(&self, agent: &AgentId, peer: &AgentId) -> Result<bool, StoreError> {
+        self.inner.remove_edge(agent, peer).await
+    }
+
+    async fn edges(
+        &self,
+        agent: Option<&AgentId>,
+        after: Option<&(AgentId, AgentId)>,
+        limit: usize,
+    ) -> Result<Vec<(AgentId, Edge)>, StoreError> {
+        self.inner.edges(agent, after, limit).await
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {
@@ -251,6 +281,7 @@ impl RuntimeStore for Flawed {
             Flaw::SilenceIgnored => input.is_silent = false,
             Flaw::ScopesForgotten => input.supersedes = None,
             Flaw::StampsForgotten => input.delivery = None,
+            Flaw::ReachIgnored => input.reach = Reach::Any,
             Flaw::AcknowledgedUnwritten => {
                 let row = self.inner.agent(&input.agent).await?;
                 let seq = row.ok_or(StoreError::NoAgent)?.next_seq;

@@ -4,13 +4,17 @@ use std::collections::BTreeSet;
 
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
-use crate::input::{AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Scope};
+use crate::input::{
+    AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Reach, Scope, Source,
+};
 use crate::journal::JournalEntry;
+use crate::lifecycle::Lifecycle;
 use crate::limits::Quotas;
 use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::reply;
 use crate::snapshot::Snapshot;
+use crate::spec::Addressability;
 use crate::store::agent::StoredInput;
 use crate::store::commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
@@ -262,6 +266,7 @@ pub(super) fn door(
         };
     }
     check_accepts(rows)?;
+    check_reach(rows, new)?;
     let (depth, bytes) = (rows.open_inputs(), rows.open_bytes());
     if quotas.has_inbox_room(depth, bytes) { Ok(None) } else { Err(AcceptError::Busy { depth, bytes }) }
 }
@@ -312,9 +317,41 @@ fn replace(rows: &mut AgentRows, new: &NewInput, scope: &Scope) -> Vec<NewEvent>
     events
 }
 
+/// Whether the door that an input came through leads to the agent.
+fn check_reach(rows: &AgentRows, new: &NewInput) -> Result<(), AcceptError> {
+    match (new.reach, &new.input.source) {
+        (Reach::Addressable, _) => {
+            let is_internal = rows.spec().is_some_and(|spec| spec.addressability == Addressability::Internal);
+            if is_internal { Err(AcceptError::NotAddressable) } else { Ok(()) }
+        }
+        (Reach::Neighbours, Source::Peer { agent: origin, .. }) => {
+            let is_neighbour = *origin == new.agent || rows.edges().contains_key(origin);
+            if is_neighbour { Ok(()) } else { Err(AcceptError::NoEdge { origin: origin.clone() }) }
+        }
+        (Reach::Any | Reach::Neighbours, _) => Ok(()),
+    }
+}
+
+/// Whether the agent was not deleted.
+pub(super) fn check_lives(rows: &AgentRows) -> Result<(), StoreError> {
+    let state = &rows.portable().lifecycle;
+    if *state == Lifecycle::Deleted { Err(StoreError::Lifecycle { state: state.clone() }) } else { Ok(()) }
+}
+
 fn check_accepts(rows: &AgentRows) -> Result<(), StoreError> {
     let state = &rows.portable().lifecycle;
     if state.accepts() { Ok(()) } else { Err(StoreError::Lifecycle { state: state.clone() }) }
+}
+
+/// Writes the first input of a new generation, when the spec has one.
+pub(super) fn admit_initial(rows: &mut AgentRows, now_ms: u64) {
+    let portable = rows.portable();
+    let (agent, generation) = (portable.agent.clone(), portable.generation);
+    let initial = rows.spec().and_then(|spec| NewInput::initial(&agent, generation, spec, now_ms));
+    if let Some(initial) = initial {
+        // No session has accepted it.
+        admit(rows, initial, Incarnation(0));
+    }
 }
 
 /// Writes an input that was let in.

@@ -9,7 +9,7 @@ use crate::lifecycle::{Lifecycle, LifecycleCommit, OpenInputs, TokenMove, Verb};
 use crate::store::agent::{Home, NewAgent, StoredInput};
 use crate::store::commit::{Owner, Repair, Standing};
 use crate::store::error::StoreError;
-use crate::store::memory::commit::{check_boundary, write_boundary};
+use crate::store::memory::commit::{admit_initial, check_boundary, write_boundary};
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, lease};
 use crate::store::rows::Row;
@@ -51,6 +51,9 @@ impl Tables {
         if commit.is_state_cleared() {
             rows.clear_state();
         }
+        if *commit.next() == Lifecycle::Deleted {
+            rows.clear_edges();
+        }
         if *commit.from() != *commit.next() || commit.is_generation_raised() {
             rows.update(|portable| {
                 portable.lifecycle = commit.next().clone();
@@ -63,6 +66,9 @@ impl Tables {
                     portable.failed_starts = 0;
                 }
             });
+        }
+        if commit.is_generation_raised() {
+            admit_initial(rows, now_ms);
         }
         self.append(commit.events().iter().cloned());
         Ok(self.standing(owner, ending.len() as u64))
@@ -168,6 +174,7 @@ impl Tables {
             portable.spec_revision = revision;
             portable.labels = new.labels;
         });
+        admit_initial(rows, new.now_ms);
         self.close_migrations(&new.agent, None, new.now_ms);
         self.append(commit.events().iter().cloned());
         Ok(true)

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::edge::Edge;
 use crate::id::{
     AgentId, FencingToken, Generation, Incarnation, InputId, OperationId, Revision, Seq, SpecRevision,
 };
@@ -41,6 +42,7 @@ pub(super) enum RowName {
     Timer(String),
     ReceiptCheckpoint(Generation),
     Operation(OperationId),
+    Edge(AgentId),
 }
 
 impl RowName {
@@ -66,6 +68,7 @@ impl RowName {
             Row::ReceiptCheckpoint(signed) => Self::ReceiptCheckpoint(signed.checkpoint.generation),
             Row::Operation(stored) => Self::Operation(stored.id()),
             Row::Deleted(RowKey::Operation(operation)) => Self::Operation(*operation),
+            Row::Edge(Edge { peer, .. }) | Row::Deleted(RowKey::Edge(peer)) => Self::Edge(peer.clone()),
         }
     }
 
@@ -109,6 +112,7 @@ pub(super) struct AgentRows {
     timers: BTreeMap<String, StoredTimer>,
     checkpoints: BTreeMap<Generation, ReceiptCheckpoint>,
     operations: BTreeMap<OperationId, StoredOperation>,
+    edges: BTreeMap<AgentId, Edge>,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -154,6 +158,7 @@ impl AgentRows {
             timers: BTreeMap::new(),
             checkpoints: BTreeMap::new(),
             operations: BTreeMap::new(),
+            edges: BTreeMap::new(),
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -351,6 +356,11 @@ impl AgentRows {
         self.timers.values()
     }
 
+    /// Edges by the other agent.
+    pub(super) fn edges(&self) -> &BTreeMap<AgentId, Edge> {
+        &self.edges
+    }
+
     pub(super) fn operations(&self) -> impl Iterator<Item = &StoredOperation> {
         self.operations.values()
     }
@@ -439,8 +449,12 @@ impl AgentRows {
                 let deleted = Row::Deleted(RowKey::Operation(*id));
                 Some(self.operation(*id).cloned().map_or(deleted, Row::Operation))
             }
+            RowName::Edge(peer) => {
+                let deleted = Row::Deleted(RowKey::Edge(peer.clone()));
+                Some(self.edges.get(peer).cloned().map_or(deleted, Row::Edge))
+            }
         };
-        row.expect("only state rows, outputs, timers and operations are ever deleted")
+        row.expect("only state rows, outputs, timers, operations and edges are ever deleted")
     }
 
     // --- writing: each changes one row and logs it
@@ -503,6 +517,13 @@ impl AgentRows {
         }
         for operation in std::mem::take(&mut self.operations).into_keys() {
             self.unlog(&RowName::Operation(operation));
+        }
+    }
+
+    /// Removes the edges of an agent that is deleted. No migration is open.
+    pub(super) fn clear_edges(&mut self) {
+        for peer in std::mem::take(&mut self.edges).into_keys() {
+            self.unlog(&RowName::Edge(peer));
         }
     }
 
@@ -629,6 +650,12 @@ impl AgentRows {
             }
             Row::Deleted(RowKey::Operation(operation)) => {
                 self.operations.remove(&operation);
+            }
+            Row::Edge(edge) => {
+                self.edges.insert(edge.peer.clone(), edge);
+            }
+            Row::Deleted(RowKey::Edge(peer)) => {
+                self.edges.remove(&peer);
             }
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
                 let name = RowName::Output(destination, generation, number);

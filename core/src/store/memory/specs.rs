@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Revision};
-use crate::lifecycle::Lifecycle;
 use crate::receipt::BoundaryKind;
 use crate::spec::SpecChange;
 use crate::store::commit::{Owner, Upgrade};
 use crate::store::error::StoreError;
-use crate::store::memory::commit::{check_boundary, write_boundary};
+use crate::store::memory::commit::{check_boundary, check_lives, write_boundary};
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict};
 use crate::store::rows::Row;
@@ -22,10 +21,7 @@ impl Tables {
         now_ms: u64,
     ) -> Result<(), StoreError> {
         let rows = self.at_home(agent)?;
-        let state = &rows.portable().lifecycle;
-        if *state == Lifecycle::Deleted {
-            return Err(StoreError::Lifecycle { state: state.clone() });
-        }
+        check_lives(rows)?;
         if rows.portable().labels != labels {
             rows.update(|portable| portable.labels = labels);
             self.append([NewEvent::of_agent(agent, EventKind::LabelsChanged, now_ms)]);

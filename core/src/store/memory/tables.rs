@@ -23,6 +23,7 @@ use crate::store::commit::{Boundary, Owner};
 use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
+use crate::store::memory::commit::admit_initial;
 use crate::store::memory::rows::AgentRows;
 use crate::store::rows::Row;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
@@ -47,6 +48,7 @@ pub(super) struct Tables {
     pub(super) copies: BTreeMap<MigrationId, AgentRows>,
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
     pub(super) auth_flow: Option<Bytes>,
+    pub(super) roster: Option<(u64, Bytes)>,
     events: VecDeque<Event>,
     events_appended: u64,
     migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
@@ -67,6 +69,7 @@ impl Tables {
             copies: BTreeMap::new(),
             plugins: BTreeMap::new(),
             auth_flow: None,
+            roster: None,
             events: VecDeque::new(),
             events_appended: 0,
             migrations: BTreeMap::new(),
@@ -326,6 +329,7 @@ impl Tables {
             portable.labels = new.labels;
             portable.created_at_ms = new.now_ms;
         });
+        admit_initial(&mut rows, new.now_ms);
         let event =
             NewEvent::of_agent(&new.agent, EventKind::AgentCreated, new.now_ms).with("plugin", plugin);
         self.agents.insert(new.agent, rows);

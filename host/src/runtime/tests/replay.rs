@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use godwit_core::id::Revision;
-use godwit_core::spec::Durability;
+use godwit_core::spec::{Durability, SpecPatch};
 use godwit_store::{SqliteMode, SqliteStore};
 
 use super::*;
@@ -18,15 +18,8 @@ async fn agent(durability: Durability) -> Runtime {
 async fn agent_in(store: Arc<dyn RuntimeStore>, durability: Durability) -> Runtime {
     let network = SimNetwork::default();
     let host = host(&network, 1, store).await;
-    let request = CreateAgent {
-        recreates: false,
-        agent: id("a"),
-        plugin: "script".into(),
-        config: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        silent_intents: Default::default(),
-        durability,
-    };
+    let patch = SpecPatch { durability: Some(durability), ..SpecPatch::default() };
+    let request = CreateAgent { patch, ..CreateAgent::new(id("a"), "script") };
     host.create_agent(request).await.unwrap();
     host
 }
@@ -129,10 +122,11 @@ async fn turns_under_another_spec_are_passed_by() {
     let update = SpecUpdate {
         base: godwit_core::id::SpecRevision(1),
         plugin: "script".into(),
-        config: Some(BTreeMap::from([("key".into(), "other".into())])),
         labels: None,
-        silent_intents: None,
-        durability: None,
+        patch: SpecPatch {
+            config: Some(BTreeMap::from([("key".into(), "other".into())])),
+            ..SpecPatch::default()
+        },
     };
     call(&host, "a", AgentCall::Update(update)).await.unwrap();
     ask(&host, "a", "add 1").await;

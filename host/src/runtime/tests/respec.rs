@@ -3,7 +3,7 @@
 use godwit_core::digest::Digest;
 use godwit_core::id::{Revision, SpecRevision};
 use godwit_core::receipt::BoundaryKind;
-use godwit_core::spec::{Durability, PluginInfo};
+use godwit_core::spec::{Durability, PluginInfo, SpecPatch};
 use godwit_core::testing::PICKY;
 
 use super::verbs::{act, becomes, show};
@@ -83,10 +83,11 @@ fn update(base: u64, plugin: &str, config: &str, label: &str) -> AgentCall {
     AgentCall::Update(SpecUpdate {
         base: SpecRevision(base),
         plugin: plugin.into(),
-        config: Some(BTreeMap::from([("key".into(), config.into())])),
         labels: Some(BTreeMap::from([("tier".into(), label.into())])),
-        silent_intents: None,
-        durability: None,
+        patch: SpecPatch {
+            config: Some(BTreeMap::from([("key".into(), config.into())])),
+            ..SpecPatch::default()
+        },
     })
 }
 
@@ -123,10 +124,8 @@ async fn what_an_update_leaves_out_stays() {
     let policy = SpecUpdate {
         base: SpecRevision(2),
         plugin: "script".into(),
-        config: None,
         labels: None,
-        silent_intents: None,
-        durability: Some(Durability::Journal),
+        patch: SpecPatch { durability: Some(Durability::Journal), ..SpecPatch::default() },
     };
     let Ok(AgentReply::Agent(view)) = call(&hosts[1], "a", AgentCall::Update(policy)).await else {
         panic!("not updated")

@@ -215,15 +215,7 @@ async fn a_deleted_agent_is_gone_until_it_is_made_anew() {
     act(&hosts[0], "a", VerbCall::Delete, "deleted").await;
     assert_eq!(show(&hosts[0], "a").await.token, token, "nobody takes the lease of what is gone");
 
-    let mut request = CreateAgent {
-        durability: Default::default(),
-        recreates: false,
-        agent: id("a"),
-        plugin: "script".into(),
-        config: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        silent_intents: Default::default(),
-    };
+    let mut request = CreateAgent::new(id("a"), "script");
     assert_eq!(hosts[0].create_agent(request.clone()).await.unwrap_err(), CallError::Deleted);
     request.recreates = true;
     let (view, is_new) = hosts[0].create_agent(request).await.unwrap();

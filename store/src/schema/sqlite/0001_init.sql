@@ -27,6 +27,13 @@ CREATE TABLE auth_flow (
     sealed          BLOB NOT NULL
 ) STRICT;
 
+-- The agents and edges that there should be; the store understands nothing of it.
+CREATE TABLE roster (
+    one             INTEGER PRIMARY KEY CHECK (one = 1),
+    revision        INTEGER NOT NULL CHECK (revision > 0),
+    sealed          BLOB NOT NULL
+) STRICT;
+
 -- One row per join, kept for ever: an incarnation is never given twice.
 CREATE TABLE session (
     incarnation     INTEGER PRIMARY KEY,
@@ -78,6 +85,8 @@ CREATE TABLE agent (
     tracked         INTEGER NOT NULL DEFAULT 0 CHECK (tracked IN (0, 1)),
     spec_revision   INTEGER NOT NULL,
     plugin          BLOB NOT NULL CHECK (length(plugin) = 32),
+    -- Whether its current spec takes no inputs from outside.
+    internal        INTEGER NOT NULL DEFAULT 0 CHECK (internal IN (0, 1)),
     created_at_ms   INTEGER NOT NULL,
     -- The migration that home 1..4 names.
     migration       BLOB,
@@ -97,6 +106,7 @@ CREATE TABLE spec (
     revision        INTEGER NOT NULL,
     change          INTEGER NOT NULL,
     plugin          BLOB NOT NULL CHECK (length(plugin) = 32),
+    internal        INTEGER NOT NULL CHECK (internal IN (0, 1)),
     sealed          BLOB NOT NULL,
     PRIMARY KEY (agent, revision)
 ) STRICT, WITHOUT ROWID;
@@ -290,6 +300,15 @@ CREATE TABLE receiver (
     token           INTEGER NOT NULL,
     next            INTEGER NOT NULL,
     PRIMARY KEY (agent, origin)
+) STRICT, WITHOUT ROWID;
+
+-- The agent's side of an edge: the other agent, and whether a roster made it.
+CREATE TABLE edge (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    peer            TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    managed         INTEGER NOT NULL CHECK (managed IN (0, 1)),
+    PRIMARY KEY (agent, peer)
 ) STRICT, WITHOUT ROWID;
 
 -- Timers that wait. `revision` is the boundary that set one; `sealed` holds the payload.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, HostId, Incarnation, InputId, Revision, RunId, Seq, SpecRevision};
-use godwit_core::input::{Input, Kind, Mode, NewInput, Outcome, Reply, ReplyOutcome, Source};
+use godwit_core::input::{Input, Kind, Mode, NewInput, Outcome, Reach, Reply, ReplyOutcome, Source};
 use godwit_core::limits::Quotas;
 use godwit_core::receipt::{BoundaryKind, Receipt};
 use godwit_core::snapshot::Snapshot;
@@ -150,6 +150,7 @@ pub(super) fn message(agent: &AgentId, payload: &[u8]) -> NewInput {
         supersedes: None,
         traceparent: None,
         delivery: None,
+        reach: Reach::Any,
     }
 }
 

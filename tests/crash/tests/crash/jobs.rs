@@ -64,6 +64,8 @@ pub(crate) enum Job {
     Change,
     /// Makes backups, and looks into them.
     BackUp,
+    /// Applies one roster after the other.
+    Apply,
 }
 
 /// Starts one client for each job.
@@ -115,6 +117,7 @@ impl Worker {
             Job::Fetch => return self.fetch().await,
             Job::Change => return self.change().await,
             Job::BackUp => return self.back_up().await,
+            Job::Apply => return self.apply().await,
             _ => {}
         }
         while !self.scene.is_over() {
@@ -136,7 +139,7 @@ impl Worker {
                 Job::Peers => self.peers().await?,
                 Job::Bulk => self.bulk().await,
                 Job::Large => self.large().await?,
-                Job::Request | Job::Fetch | Job::Change | Job::BackUp => {}
+                Job::Request | Job::Fetch | Job::Change | Job::BackUp | Job::Apply => {}
             }
         }
         // What was enqueued runs with what comes last.

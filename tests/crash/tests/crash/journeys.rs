@@ -2,8 +2,8 @@
 
 use crate::jobs::Job;
 use crate::jobs::Job::{
-    BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Large, Pay, Peers,
-    Relay, Request, Stumble, Tick, Upload, Verbs,
+    Apply, BackUp, Break, Bulk, Change, Checkpoint, Count, Create, Crowd, Fail, Fetch, Interrupt, Large, Pay,
+    Peers, Relay, Request, Stumble, Tick, Upload, Verbs,
 };
 
 /// How a run reaches its failpoint.
@@ -54,6 +54,10 @@ const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay, Request];
 const JOURNEYS: &[(&str, Way, u64)] = &[
     ("agent.after-broken", Way::Work(&[Break, Count]), 2),
     ("agent.after-create", Way::Work(&[Create, Count]), 5),
+    ("boot.", Way::Restart, 1),
+    ("edge.", Way::Work(&[Apply, Count]), 8),
+    ("reconcile.", Way::Work(&[Apply, Count]), 8),
+    ("roster.", Way::Work(&[Apply, Count]), 5),
     ("backup.", Way::Work(&[BackUp, Count, Pay]), 2),
     ("checkpoint.", Way::Work(&[Checkpoint, Crowd, Pay]), 10),
     ("head.", Way::Restart, 1),

@@ -53,11 +53,13 @@ pub enum Flaw {
     JournalForgotten,
     /// Only the newest snapshot is ever read.
     OlderSnapshotsIgnored,
+    /// Every input reaches every agent.
+    ReachIgnored,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -82,6 +84,7 @@ impl Flaw {
         Self::ChangesUntold,
         Self::JournalForgotten,
         Self::OlderSnapshotsIgnored,
+        Self::ReachIgnored,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.

@@ -44,6 +44,14 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         ],
     ),
     (
+        Flaw::ReachIgnored,
+        &[
+            "edges::an_internal_agent_is_reached_from_inside",
+            "edges::a_spec_decides_who_reaches_an_agent",
+            "edges::only_neighbours_are_reached_when_that_is_asked",
+        ],
+    ),
+    (
         Flaw::StampsForgotten,
         &[
             "accept::deliveries_follow_the_table",

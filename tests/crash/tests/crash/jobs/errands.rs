@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
 use godwit_support::cli;
 use godwit_support::cluster::Folder;
@@ -31,6 +31,42 @@ struct Started {
 }
 
 impl Worker {
+    /// Each roster names two of three agents and an edge between them: so each time one comes, one goes and one stays. However
+    /// often the host dies, the roster is true once it says so, and nobody has begun anew.
+    pub(super) async fn apply(&mut self) -> Result<()> {
+        let worker = self.number;
+        let agent = |number: u64| format!("rostered-{worker}-{}", number % 3);
+        while !self.scene.is_over() {
+            self.index += 1;
+            let (one, other) = (agent(self.index), agent(self.index + 1));
+            let roster = json!({
+                "agents": [{"id": one, "plugin": "counter"}, {"id": other, "plugin": "counter"}],
+                "edges": [{"between": [one, other]}],
+            });
+            let report = self.call(Method::PUT, "/v1/roster", Some(roster), &[]).await?;
+            ensure!(report["complete"] == true, "the roster is not true: {report}");
+            let edges = self.call(Method::GET, "/v1/edges", None, &[]).await?;
+            let ours = edges["items"]
+                .as_array()
+                .context("edges")?
+                .iter()
+                .filter(|edge| edge["between"][0].as_str().is_some_and(|id| id.starts_with("rostered-")));
+            let ours: Vec<_> = ours.collect();
+            let pair = if one < other { [&one, &other] } else { [&other, &one] };
+            ensure!(
+                ours.len() == 1 && ours[0]["between"] == json!(pair) && ours[0]["whole"] == true,
+                "edges of {pair:?}: {edges}"
+            );
+            for id in [&one, &other] {
+                let shown = self.call(Method::GET, &format!("/v1/agents/{id}"), None, &[]).await?;
+                let is_up = ["dormant", "active"].contains(&shown["state"].as_str().unwrap_or_default());
+                ensure!(is_up && shown["generation"] == "1", "{shown}");
+                self.scene.facts().created.insert(id.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// Notes what does not fit: a violation as those of the judge.
     fn expect(&self, holds: bool, otherwise: String) {
         if !holds {
