@@ -20,6 +20,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "plugin.before-put",
         "plugin.after-put",
         "plugin.after-remove",
+        "agent.after-claim",
         "agent.after-create",
         "edge.after-side",
         "roster.after-put",

@@ -82,6 +82,8 @@ pub const BATCH_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Silent intents of an agent.
 pub const SILENT_INTENTS_MAX: usize = 64;
+/// How long a host may take to create an agent whose id it has claimed: it has to ask all peers in that time.
+pub const CLAIM_MAX: Duration = Duration::from_secs(30);
 /// A roster in bytes: some ten thousand agents with a few words about each.
 pub const ROSTER_BYTES_MAX: usize = 8 << 20;
 /// Instructions of an agent.

@@ -69,6 +69,8 @@ pub struct NewAgent {
     pub labels: BTreeMap<String, String>,
     /// Wall time in Unix milliseconds.
     pub now_ms: u64,
+    /// The host whose claim of the id must stand, when other stores may have an agent of that id.
+    pub claimed_by: Option<HostId>,
 }
 
 /// An agent's row.

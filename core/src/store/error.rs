@@ -66,6 +66,9 @@ pub enum StoreError {
         /// The state it is in.
         state: Lifecycle,
     },
+    /// The claim of a new agent's id stands no more: it has run out, or a lower host has come first.
+    #[error("the claim of the agent's id stands no more")]
+    Unclaimed,
     /// Something else is stored under the same key.
     #[error("conflict: {what}")]
     Conflict {

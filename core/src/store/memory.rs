@@ -206,8 +206,17 @@ impl RuntimeStore for MemoryStore {
         self.tables().release(owner)
     }
 
+    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+        self.tables().claim(agent, host, self.clock.wall_ms());
+        Ok(())
+    }
+
+    async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {
+        Ok(self.tables().yield_claims(agent, to, self.clock.wall_ms()))
+    }
+
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
-        self.tables().create(agent)
+        self.tables().create(agent, self.clock.wall_ms())
     }
 
     async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {

@@ -105,12 +105,20 @@ pub trait RuntimeStore: Send + Sync + 'static {
 
     // --- agents
 
+    /// Claims an id for a host that is about to create an agent, for `CLAIM_MAX` by the store's wall clock. Again it begins anew.
+    /// **H** but that nobody need be there.
+    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError>;
+
+    /// What a host says when host `to`, of another store, is about to create an agent: the lowest host that has claimed the id
+    /// here, if it is lower than `to`. Otherwise the claims of others go: `to` comes first.
+    async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError>;
+
     /// Creates an agent at home here: generation 1, revision 0, token 0, no holder. Appends `AgentCreated`.
     /// The same content again is success (`false`); a tombstone of the id is `NotHome`, a deleted agent `Lifecycle`.
     ///
     /// # Errors
     /// `Conflict` when the id exists with another spec or other labels; `NoPlugin` when the plugin of a new agent is not
-    /// stored.
+    /// stored; `Unclaimed` when the claim that a new one is made under stands no more. A claim goes with the creation.
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError>;
 
     /// An agent's row, whatever its home. **R**

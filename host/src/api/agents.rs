@@ -34,6 +34,8 @@ pub(super) struct AgentsQuery {
 pub(super) struct CreateQuery {
     /// Whether one of this name that was deleted is made anew.
     recreate: Option<bool>,
+    /// Whether it is made though peers that may have one of this name do not answer.
+    force: Option<bool>,
 }
 
 /// An agent as JSON.
@@ -111,6 +113,7 @@ pub(super) async fn create(
         labels: labels.unwrap_or_default(),
         patch,
         recreates: door.query.recreate.unwrap_or(false),
+        is_forced: door.query.force.unwrap_or(false),
     };
     let created = runtime.create_agent(request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;

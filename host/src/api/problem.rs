@@ -92,6 +92,8 @@ pub enum Code {
     NotRecovered,
     /// The agent takes no inputs from outside.
     NotAddressable,
+    /// Another host is about to create the agent.
+    Claimed,
 }
 
 /// What is fixed for a code.
@@ -104,7 +106,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -141,6 +143,7 @@ impl Code {
         Self::PluginInUse,
         Self::NotRecovered,
         Self::NotAddressable,
+        Self::Claimed,
     ];
 
     fn row(self) -> Row {
@@ -181,6 +184,7 @@ impl Code {
             Self::NoQuery => (422, "no_query", "the agent's plugin answers no queries", false),
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
             Self::PluginInUse => (409, "plugin_in_use", "an agent needs the plugin", false),
+            Self::Claimed => (409, "claimed", "another host is about to create the agent", true),
             Self::NotAddressable => (403, "not_addressable", "the agent takes nothing from outside", false),
             Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
         };
@@ -338,6 +342,9 @@ impl From<CallError> for Problem {
                 Self::new(Code::StoreFull, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
             }
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
+            CallError::Claimed { agent, .. } => {
+                Self::new(Code::Claimed, detail).with("agent", agent.as_str())
+            }
             CallError::NotAddressable => Self::new(Code::NotAddressable, detail),
             CallError::NoQuery => Self::new(Code::NoQuery, detail),
             CallError::QueryFailed { is_retryable, .. } => {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand};
 use godwit_core::id::AgentId;
-use godwit_core::spec::Durability;
+use godwit_core::spec::{Addressability, Durability};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -139,6 +139,24 @@ pub(super) struct Create {
     /// Make one anew whose id was deleted.
     #[arg(long)]
     recreate: bool,
+    /// Make it though peers that may have one of this id do not answer.
+    #[arg(long)]
+    force: bool,
+    /// Who may send to it: everybody (addressable), or other agents and what is dispatched (internal).
+    #[arg(long, value_parser = Addressability::ALL.map(Addressability::name))]
+    addressability: Option<String>,
+    /// For people.
+    #[arg(long)]
+    display_name: Option<String>,
+    /// What it should know, as it is or as JSON.
+    #[arg(long)]
+    context: Option<String>,
+    /// What it is told to do; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    instruction: Vec<String>,
+    /// Its first input, in each generation.
+    #[arg(long)]
+    initial_message: Option<String>,
     /// Requests of other agents about this are queued as context and wake nobody; may be given several times.
     #[arg(long, value_name = "INTENT")]
     silent_intent: Vec<String>,
@@ -313,10 +331,14 @@ impl Create {
             "labels": map(&self.label),
             "silent_intents": self.silent_intent,
             "policy": self.policy,
+            "addressability": self.addressability,
+            "display_name": self.display_name,
+            "context": self.context,
+            "instructions": self.instruction,
+            "initial_message": self.initial_message,
         });
         let client = &session.client;
-        let recreate = if self.recreate { "?recreate=true" } else { "" };
-        let path = format!("/v1/agents/{}{recreate}", self.id);
+        let path = format!("/v1/agents/{}?recreate={}&force={}", self.id, self.recreate, self.force);
         let request = client.request(Method::PUT, &path).json(&body);
         let answer = client.send(request.timeout(REQUEST_MAX)).await?;
         let did = if answer.status() == StatusCode::CREATED { "created" } else { "is there already" };

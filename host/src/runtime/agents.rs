@@ -14,10 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::Runtime;
 use super::call::{AgentView, CallError};
 use super::routing::store_error;
-use super::wire::{PeerAnswer, PeerRequest};
+use super::wire::{ClaimAnswer, PeerAnswer, PeerRequest};
 
 /// How long a peer may take to say its name.
 const HELLO_MAX: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to say whether an id is free: well within the life of a claim.
+const CLAIM_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// An agent to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,13 +35,16 @@ pub struct CreateAgent {
     pub patch: SpecPatch,
     /// Whether one of this name that was deleted is made anew.
     pub recreates: bool,
+    /// Whether it is made though peers that may have one of this name do not answer.
+    pub is_forced: bool,
 }
 
 impl CreateAgent {
     /// One of which nothing is said but its plugin.
     pub fn new(agent: AgentId, plugin: impl Into<String>) -> Self {
         let plugin = plugin.into();
-        Self { agent, plugin, labels: BTreeMap::new(), patch: SpecPatch::default(), recreates: false }
+        let (labels, patch) = (BTreeMap::new(), SpecPatch::default());
+        Self { agent, plugin, labels, patch, recreates: false, is_forced: false }
     }
 }
 
@@ -83,7 +89,7 @@ impl Runtime {
         request: CreateAgent,
         desired: Desired,
     ) -> Result<(AgentView, bool), CallError> {
-        let CreateAgent { agent, recreates, .. } = request;
+        let CreateAgent { agent, recreates, is_forced, .. } = request;
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         match known.as_ref().map(|row| &row.home) {
@@ -92,16 +98,11 @@ impl Runtime {
                 return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
             }
             Some(_) => {}
-            // One id, one agent per mesh: whoever has it must be asked.
-            None => match self.who_is_home(&agent).await {
-                Err(CallError::NotFound { .. }) => {}
-                Ok(host) => {
-                    return Err(CallError::Conflict { what: format!("agent {agent} exists on host {host}") });
-                }
-                Err(error) => return Err(error),
-            },
+            None => self.claim(&agent, is_forced).await?,
         }
-        let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms() };
+        // What is here already needs no claim, and is looked at first.
+        let claimed_by = Some(self.inner().host);
+        let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms(), claimed_by };
         let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
         let store = &self.inner().store;
         let created =
@@ -111,6 +112,61 @@ impl Runtime {
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;
         let row = row.ok_or(CallError::NotFound { agent })?;
         Ok((self.view(&row).await?, is_new))
+    }
+
+    /// Claims an id for an agent that is about to be created: one id, one agent per mesh. Of two hosts that claim it at the same
+    /// moment each hears of the other's claim, and the lower one's stands.
+    async fn claim(&self, agent: &AgentId, is_forced: bool) -> Result<(), CallError> {
+        let own = self.inner().host;
+        self.inner().store.claim(agent, own).await.map_err(store_error)?;
+        failpoint::hit("agent.after-claim");
+        let peers = self.inner().mesh.peers();
+        // Hosts of the same store know no more than it does.
+        let others = peers.into_iter().filter(|peer| !self.inner().hints.is_store_mate(peer.host));
+        let asked = others.map(|peer| async move {
+            let request = PeerRequest::Claim { agent: agent.clone() };
+            (peer.host, self.ask_peer(peer.host, &request, CLAIM_ANSWER_MAX).await)
+        });
+        let mut silent = 0;
+        for (peer, answer) in futures::future::join_all(asked).await {
+            match answer {
+                Ok(PeerAnswer::Claim(ClaimAnswer::Free)) => {}
+                Ok(PeerAnswer::Claim(ClaimAnswer::Taken { host })) => {
+                    self.inner().hints.learn(agent, host);
+                    return Err(CallError::Conflict { what: format!("agent {agent} exists on host {host}") });
+                }
+                Ok(PeerAnswer::Claim(ClaimAnswer::Claimed { host })) => {
+                    return Err(CallError::Claimed { agent: agent.clone(), host });
+                }
+                Ok(_) | Err(_) => {
+                    tracing::debug!(%agent, %peer, "no answer about the id");
+                    silent += 1;
+                }
+            }
+        }
+        if silent > 0 && !is_forced {
+            return Err(CallError::PeersSilent { agent: agent.clone(), silent });
+        }
+        Ok(())
+    }
+
+    /// What this host says when a peer is about to create an agent.
+    pub(crate) async fn on_claim(&self, agent: &AgentId, by: HostId) -> Result<ClaimAnswer, StoreError> {
+        let host = self.inner().host;
+        if let Some(row) = self.inner().store.agent(agent).await? {
+            return Ok(match row.home {
+                Home::Moved(tombstone) => ClaimAnswer::Taken { host: tombstone.target },
+                Home::Here | Home::HandingOff { .. } | Home::Prepared { .. } => ClaimAnswer::Taken { host },
+            });
+        }
+        Ok(match self.inner().store.yield_claims(agent, by).await? {
+            Some(host) => ClaimAnswer::Claimed { host },
+            // It may have been created between the two looks; then its claim went, and it is here now.
+            None => match self.inner().store.agent(agent).await? {
+                Some(_) => ClaimAnswer::Taken { host },
+                None => ClaimAnswer::Free,
+            },
+        })
     }
 
     /// Agents at home in this host's store, after an id.

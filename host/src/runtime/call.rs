@@ -371,7 +371,7 @@ pub enum CallError {
         agent: AgentId,
     },
     /// This host does not know the agent, and some peers did not answer.
-    #[error("agent {agent} is not here and {silent} peers did not answer")]
+    #[error("agent {agent} is not here and {silent} peers did not answer (a creation can be forced)")]
     PeersSilent {
         /// Which.
         agent: AgentId,
@@ -506,6 +506,14 @@ pub enum CallError {
         message: String,
         /// Whether the agent says that asking again may help.
         is_retryable: bool,
+    },
+    /// Another host is about to create an agent of this id: definitely not created; later it may be that host's, or free.
+    #[error("host {host} is about to create agent {agent}: try again")]
+    Claimed {
+        /// Which.
+        agent: AgentId,
+        /// Who.
+        host: HostId,
     },
     /// The agent takes no inputs from outside: definitely not accepted.
     #[error("the agent is internal: only other agents reach it, and what is dispatched (POST .../dispatch)")]

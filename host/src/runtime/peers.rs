@@ -58,6 +58,11 @@ impl Runtime {
         match request {
             PeerRequest::Hello => PeerAnswer::Hello { name: self.name().to_owned(), api: self.inner().api },
             PeerRequest::WhoIsHome { agent } => PeerAnswer::Home(self.home_of(&agent).await),
+            PeerRequest::Claim { agent } => match self.on_claim(&agent, from).await {
+                Ok(answer) => PeerAnswer::Claim(answer),
+                // Whoever asked takes it for silence.
+                Err(error) => PeerAnswer::Malformed { reason: error.to_string() },
+            },
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }

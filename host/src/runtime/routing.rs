@@ -373,7 +373,7 @@ impl Hints {
         *self.store_mates.lock().unwrap_or_else(PoisonError::into_inner) = hosts;
     }
 
-    fn is_store_mate(&self, host: HostId) -> bool {
+    pub(super) fn is_store_mate(&self, host: HostId) -> bool {
         self.store_mates.lock().unwrap_or_else(PoisonError::into_inner).contains(&host)
     }
 
@@ -398,6 +398,11 @@ impl Hints {
 pub(crate) fn store_error(error: StoreError) -> CallError {
     match error {
         StoreError::Conflict { what } => CallError::Conflict { what },
+        StoreError::Unclaimed => CallError::Unavailable {
+            reason:
+                "another host claims the agent's id at the same moment, or peers took too long: try again"
+                    .into(),
+        },
         StoreError::Lifecycle { state } => match state {
             Lifecycle::Deleted => CallError::Deleted,
             Lifecycle::Suspended(reason) => CallError::Suspended { reason },

@@ -18,6 +18,7 @@ use super::call::{AgentCall, AgentReply, CallError, Submission};
 use super::routing::Forward;
 use super::*;
 
+mod claims;
 mod replay;
 mod respec;
 mod roster;

@@ -33,6 +33,8 @@ pub(crate) enum PeerRequest {
     Deliver { input: Box<NewInput> },
     /// Moving an agent.
     Migration { id: MigrationId, agent: AgentId, message: MigrationMessage },
+    /// I am about to create this agent: is the id free?
+    Claim { agent: AgentId },
 }
 
 /// The source's questions to the target of a migration, and one the other way.
@@ -100,6 +102,18 @@ pub(crate) enum PeerAnswer {
     Malformed {
         reason: String,
     },
+    Claim(ClaimAnswer),
+}
+
+/// Whether an id is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ClaimAnswer {
+    /// As far as this host knows; its own claim of it, if there was one, has yielded.
+    Free,
+    /// There is an agent of that id, or its tombstone.
+    Taken { host: HostId },
+    /// A lower host has claimed it.
+    Claimed { host: HostId },
 }
 
 /// Where a host believes an agent is: a hint, ordered by token.

@@ -9,6 +9,7 @@ use godwit_core::id::{
 };
 use godwit_core::lease::fence::{Fence, Refusal};
 use godwit_core::lease::{GrantCause, Holder};
+use godwit_core::limits::CLAIM_MAX;
 use godwit_core::spec::{Addressability, Spec};
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
@@ -367,6 +368,33 @@ impl NewRow<'_> {
     }
 }
 
+pub(super) fn claim(tx: &Tx<'_>, agent: &AgentId, host: HostId) -> Fallible<()> {
+    let now_ms = tx.now_ms();
+    execute(tx.conn, "DELETE FROM claim WHERE until_ms <= ?1", params![Int(now_ms)])?;
+    execute(
+        tx.conn,
+        "INSERT INTO claim (agent, host, until_ms) VALUES (?1, ?2, ?3)
+         ON CONFLICT (agent, host) DO UPDATE SET until_ms = excluded.until_ms",
+        params![agent.as_str(), host.0, Int(now_ms + CLAIM_MAX.as_millis() as u64)],
+    )
+    .map(drop)
+}
+
+pub(super) fn yield_claims(tx: &Tx<'_>, agent: &AgentId, to: HostId) -> Fallible<Option<HostId>> {
+    let lowest = first(
+        tx.conn,
+        "SELECT host FROM claim WHERE agent = ?1 AND until_ms > ?2 ORDER BY host LIMIT 1",
+        params![agent.as_str(), Int(tx.now_ms())],
+        |row| Ok(HostId(row.get(0)?)),
+    )?;
+    let lowest = lowest.filter(|host| *host < to);
+    if lowest.is_none() {
+        let sql = "DELETE FROM claim WHERE agent = ?1 AND host <> ?2";
+        execute(tx.conn, sql, params![agent.as_str(), to.0])?;
+    }
+    Ok(lowest)
+}
+
 pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if Head::load(tx.conn, &new.agent)?.is_some() {
         let head = at_home(tx.conn, &new.agent)?;
@@ -382,6 +410,12 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     let plugin = new.spec.plugin;
     if !plugins::is_stored(tx.conn, plugin)? {
         return Err(StoreError::NoPlugin { plugin }.into());
+    }
+    if let Some(host) = new.claimed_by {
+        let sql = "DELETE FROM claim WHERE agent = ?1 AND host = ?2 AND until_ms > ?3";
+        if execute(tx.conn, sql, params![new.agent.as_str(), host.0, Int(tx.now_ms())])? == 0 {
+            return Err(StoreError::Unclaimed.into());
+        }
     }
     let revision = SpecRevision(1);
     let row = NewRow {

@@ -128,6 +128,16 @@ impl RuntimeStore for SqliteStore {
         self.write(move |tx| leases::release(tx, &owner)).await
     }
 
+    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| agents::claim(tx, &agent, host)).await
+    }
+
+    async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {
+        let agent = agent.clone();
+        self.write(move |tx| agents::yield_claims(tx, &agent, to)).await
+    }
+
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
         self.write(move |tx| agents::create(tx, &agent)).await
     }

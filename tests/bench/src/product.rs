@@ -108,7 +108,15 @@ impl Product {
     /// When the store refuses.
     pub(crate) async fn create(&self, store: &dyn RuntimeStore, agent: AgentId) -> Result<()> {
         let now_ms = SystemClock.wall_ms();
-        store.create(NewAgent { agent, spec: self.spec(), labels: Default::default(), now_ms }).await?;
+        store
+            .create(NewAgent {
+                agent,
+                spec: self.spec(),
+                labels: Default::default(),
+                now_ms,
+                claimed_by: None,
+            })
+            .await?;
         Ok(())
     }
 

@@ -83,7 +83,10 @@ async fn world_within(durability: Durability, quotas: Quotas) -> World {
     let agent = AgentId::parse("a").unwrap();
     let spec = Spec { durability, ..Spec::new(plugin.digest) };
     store.put_plugin(plugin, component).await.unwrap();
-    store.create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1 }).await.unwrap();
+    store
+        .create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claimed_by: None })
+        .await
+        .unwrap();
     let incarnation = join(store.as_ref()).await;
     let notices = Arc::new(Mutex::new(Vec::new()));
     let told = notices.clone();

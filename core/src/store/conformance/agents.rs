@@ -6,21 +6,22 @@ use crate::digest::Digest;
 use crate::event::EventKind;
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq, SpecRevision};
 use crate::lifecycle::Verb;
-use crate::limits::PAGE_MAX;
+use crate::limits::{CLAIM_MAX, PAGE_MAX};
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{
     ALL, Turn, World, host, id, is_conflict, keyed, message, migration, new_agent, picture, put_plugin,
 };
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, Accepted, BrokenReason, Home, Lifecycle, LifecycleCommit, OutputEnd, OutputKey, Owner,
-    Sharing, StoreError, Unit, UnitFailure,
+    AcceptError, Accepted, BrokenReason, Home, Lifecycle, LifecycleCommit, NewAgent, OutputEnd, OutputKey,
+    Owner, Sharing, StoreError, Unit, UnitFailure,
 };
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of(a_created_agent_starts_at_nothing),
         Case::of(creating_again_is_success_only_for_the_same_content),
+        Case::of(a_claim_stands_until_a_lower_host_comes),
         Case::of(agents_are_listed_in_pages_by_id),
         Case::of(loads_of_something_unknown_are_empty),
         Case::of(writes_to_an_unknown_agent_say_so),
@@ -54,6 +55,36 @@ async fn a_created_agent_starts_at_nothing(world: World) {
     assert_eq!(events.len(), 1);
     let store = world.reopen("a", Sharing::Exclusive, site.store).await;
     check(&store).await;
+}
+
+async fn a_claim_stands_until_a_lower_host_comes(world: World) {
+    let store = world.site("a").await.store;
+    put_plugin(&store, "plain").await;
+    let agent = id("agent");
+    let (low, own, high) = (host(1), host(2), host(3));
+    let create = || store.create(NewAgent { claimed_by: Some(own), ..new_agent("agent", "plain") });
+    assert_eq!(create().await, Err(StoreError::Unclaimed), "nobody has claimed it");
+    store.claim(&agent, high).await.unwrap();
+    assert_eq!(create().await, Err(StoreError::Unclaimed), "another has");
+    store.claim(&agent, own).await.unwrap();
+    assert_eq!(store.yield_claims(&agent, high).await, Ok(Some(own)), "the lower one stands");
+    assert_eq!(
+        store.yield_claims(&agent, own).await,
+        Ok(None),
+        "its own claim is in nobody's way, and stays"
+    );
+    assert_eq!(store.yield_claims(&agent, high).await, Ok(Some(own)));
+    assert_eq!(store.yield_claims(&agent, low).await, Ok(None), "a lower host's comes first");
+    assert_eq!(create().await, Err(StoreError::Unclaimed), "it has yielded");
+    store.claim(&agent, own).await.unwrap();
+    world.clock.advance(CLAIM_MAX);
+    assert_eq!(create().await, Err(StoreError::Unclaimed), "it has run out");
+    assert_eq!(store.yield_claims(&agent, high).await, Ok(None), "so it stands in nobody's way");
+    store.claim(&agent, own).await.unwrap();
+    assert_eq!(store.yield_claims(&id("other"), low).await, Ok(None));
+    assert_eq!(create().await, Ok(true));
+    assert_eq!(create().await, Ok(false), "a repetition needs none");
+    assert_eq!(store.yield_claims(&agent, high).await, Ok(None), "a claim goes with the creation");
 }
 
 async fn creating_again_is_success_only_for_the_same_content(world: World) {

@@ -198,6 +198,17 @@ impl RuntimeStore for Flawed {
         self.inner.release(&self.pass(owner).await).await
     }
 
+    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+        self.inner.claim(agent, host).await
+    }
+
+    async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {
+        if self.flaw == Flaw::ClaimsForgotten {
+            return Ok(None);
+        }
+        self.inner.yield_claims(agent, to).await
+    }
+
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
         self.inner.create(agent).await
     }

@@ -14,7 +14,7 @@ use crate::id::{
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, EVENTS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, EVENTS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
@@ -49,6 +49,8 @@ pub(super) struct Tables {
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
     pub(super) auth_flow: Option<Bytes>,
     pub(super) roster: Option<(u64, Bytes)>,
+    /// When each claim of an id runs out, wall clock.
+    claims: BTreeMap<(AgentId, HostId), u64>,
     events: VecDeque<Event>,
     events_appended: u64,
     migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
@@ -70,6 +72,7 @@ impl Tables {
             plugins: BTreeMap::new(),
             auth_flow: None,
             roster: None,
+            claims: BTreeMap::new(),
             events: VecDeque::new(),
             events_appended: 0,
             migrations: BTreeMap::new(),
@@ -304,7 +307,22 @@ impl Tables {
 
     // --- agents
 
-    pub(super) fn create(&mut self, new: NewAgent) -> Result<bool, StoreError> {
+    pub(super) fn claim(&mut self, agent: &AgentId, host: HostId, wall_ms: u64) {
+        self.claims.retain(|_, until| *until > wall_ms);
+        self.claims.insert((agent.clone(), host), wall_ms + CLAIM_MAX.as_millis() as u64);
+    }
+
+    pub(super) fn yield_claims(&mut self, agent: &AgentId, to: HostId, wall_ms: u64) -> Option<HostId> {
+        let of_agent = (agent.clone(), HostId([0; 32]))..=(agent.clone(), HostId([0xff; 32]));
+        let standing = self.claims.range(of_agent).find(|(_, until)| **until > wall_ms);
+        let lowest = standing.map(|((_, host), _)| *host).filter(|host| *host < to);
+        if lowest.is_none() {
+            self.claims.retain(|(claimed, host), _| claimed != agent || *host == to);
+        }
+        lowest
+    }
+
+    pub(super) fn create(&mut self, new: NewAgent, wall_ms: u64) -> Result<bool, StoreError> {
         if self.agents.contains_key(&new.agent) {
             let rows = self.at_home(&new.agent)?;
             if rows.portable().lifecycle == Lifecycle::Deleted {
@@ -319,6 +337,12 @@ impl Tables {
         let plugin = new.spec.plugin;
         if !self.plugins.contains_key(&plugin) {
             return Err(StoreError::NoPlugin { plugin });
+        }
+        if let Some(host) = new.claimed_by {
+            let until = self.claims.remove(&(new.agent.clone(), host));
+            if until.is_none_or(|until| until <= wall_ms) {
+                return Err(StoreError::Unclaimed);
+            }
         }
         let mut rows = AgentRows::empty(&new.agent, Home::Here);
         let revision = SpecRevision(1);

@@ -101,6 +101,14 @@ CREATE INDEX agent_runnable ON agent (key)
     WHERE home = 0 AND (lifecycle = 3 OR (waking_inputs > 0 AND lifecycle = 0)
         OR (pending_outputs > 0 AND lifecycle IN (0, 2, 4, 6)));
 
+-- Ids of agents that hosts are about to create, by the wall clock.
+CREATE TABLE claim (
+    agent           TEXT NOT NULL,
+    host            BLOB NOT NULL CHECK (length(host) = 32),
+    until_ms        INTEGER NOT NULL,
+    PRIMARY KEY (agent, host)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE spec (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
     revision        INTEGER NOT NULL,

@@ -53,6 +53,7 @@ const TURNS: &[Job] = &[Count, Crowd, Crowd, Crowd, Pay, Relay, Request];
 /// Names that begin so, and the way to them; the longest beginning counts.
 const JOURNEYS: &[(&str, Way, u64)] = &[
     ("agent.after-broken", Way::Work(&[Break, Count]), 2),
+    ("agent.after-claim", Way::Work(&[Create, Count]), 5),
     ("agent.after-create", Way::Work(&[Create, Count]), 5),
     ("boot.", Way::Restart, 1),
     ("edge.", Way::Work(&[Apply, Count]), 8),

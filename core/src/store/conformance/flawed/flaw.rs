@@ -55,11 +55,13 @@ pub enum Flaw {
     OlderSnapshotsIgnored,
     /// Every input reaches every agent.
     ReachIgnored,
+    /// Claims of ids neither stand nor yield.
+    ClaimsForgotten,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -85,6 +87,7 @@ impl Flaw {
         Self::JournalForgotten,
         Self::OlderSnapshotsIgnored,
         Self::ReachIgnored,
+        Self::ClaimsForgotten,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.

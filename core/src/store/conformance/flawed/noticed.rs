@@ -43,6 +43,7 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
             "random::random_sequences_equal_the_model",
         ],
     ),
+    (Flaw::ClaimsForgotten, &["agents::a_claim_stands_until_a_lower_host_comes"]),
     (
         Flaw::ReachIgnored,
         &[
