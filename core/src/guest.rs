@@ -19,6 +19,7 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
+use crate::identity::EntityKey;
 use crate::input::{Fault, Input, Reply, ReplyOutcome};
 use crate::journal::RecordedAnswer;
 use crate::lease::LeaseGuard;
@@ -89,7 +90,7 @@ pub struct GuestRequest {
     pub interrupt: Interrupt,
 }
 
-/// The committed `state` rows, timers and operations of one agent, read from inside a turn. Blocking; at most 250 ms.
+/// The committed `state` rows, timers and operations of one agent, and its entity key, read from inside a turn. Blocking; at most 250 ms.
 pub trait StateRead: Send + Sync + 'static {
     /// The value under a key.
     ///
@@ -114,6 +115,12 @@ pub trait StateRead: Send + Sync + 'static {
     /// # Errors
     /// As `get`.
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError>;
+
+    /// The agent's entity key; `None` when it can't sign here.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError>;
 }
 
 /// The store could not answer a read in time.

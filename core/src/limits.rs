@@ -62,6 +62,8 @@ pub const OPERATION_HEADERS_MAX: usize = 32;
 pub const OPERATION_TIMEOUT_MS_MAX: u32 = 600_000;
 /// A url in bytes.
 pub const URL_BYTES_MAX: usize = 2 * 1024;
+/// A message that an agent signs, in bytes: it is hashed twice, while the guest waits and nothing can interrupt it.
+pub const SIGN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// One line of a guest's log in bytes; longer lines are cut.
 pub const LOG_LINE_BYTES_MAX: usize = 8 * 1024;
 /// A guest's log in one turn in bytes; the rest is dropped with a note.

@@ -21,6 +21,7 @@ pub(crate) mod query {
             "godwit:agent/outbox": crate::bindings::godwit::agent::outbox,
             "godwit:agent/timers": crate::bindings::godwit::agent::timers,
             "godwit:agent/operations": crate::bindings::godwit::agent::operations,
+            "godwit:agent/identity": crate::bindings::godwit::agent::identity,
             "wasi:logging/logging": crate::bindings::wasi::logging::logging,
             "wasi:config/store": crate::bindings::wasi::config::store,
         },

@@ -6,6 +6,7 @@ use std::time::Duration;
 use godwit_core::agent::pool::is_replaceable;
 use godwit_core::guest::{Answers, GuestRequest, Interrupt, StateRead, TurnContext};
 use godwit_core::id::AgentId;
+use godwit_core::identity::EntityKey;
 use godwit_core::lease::LeaseGuard;
 use godwit_core::limits::GuestLimits;
 use godwit_core::spec::Spec;
@@ -32,6 +33,8 @@ pub(crate) struct GuestContext {
     pub(crate) effects: Effects,
     pub(crate) log: GuestLog,
     pub(crate) limiter: Limiter,
+    /// Once it was asked for.
+    pub(crate) entity_key: Option<EntityKey>,
 }
 
 /// The running call, or the last one.
@@ -96,6 +99,7 @@ impl GuestContext {
             effects: Effects::default(),
             log: GuestLog::new(agent.clone()),
             limiter: Limiter::new(limits.memory_bytes_max),
+            entity_key: None,
             agent,
             spec,
             grants,

@@ -2,7 +2,8 @@
 //!
 //! | interface | file |
 //! |---|---|
-//! | `godwit:agent/{turn, state, outbox, timers, operations}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs`, `operations.rs` |
+//! | `godwit:agent/{turn, state, outbox, timers}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs` |
+//! | `godwit:agent/{operations, identity}` | `operations.rs`, `identity.rs` |
 //! | `wasi:logging/logging`, `wasi:config/store` | `logging.rs`, `config.rs` |
 //! | `wasi:{io, cli, clocks, random}` | `wasi.rs`, `wasi/streams.rs` |
 //!
@@ -10,6 +11,7 @@
 //! test holds them together.
 
 mod config;
+mod identity;
 mod logging;
 mod operations;
 mod outbox;

@@ -10,6 +10,7 @@ use godwit_core::guest::{
     Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
 use godwit_core::id::{AgentId, FencingToken, Generation, InputId, OperationId, Revision};
+use godwit_core::identity::EntityKey;
 use godwit_core::input::{FaultKind, Input, Kind, ReplyOutcome, Source};
 use godwit_core::lease::{LeaseGuard, SessionLease};
 use godwit_core::limits::GuestLimits;
@@ -144,6 +145,7 @@ pub(crate) struct Rows {
     pub(crate) timers: Vec<String>,
     pub(crate) operations: Vec<OperationId>,
     pub(crate) is_broken: bool,
+    pub(crate) entity_key: Option<EntityKey>,
 }
 
 impl Rows {
@@ -181,6 +183,11 @@ impl StateRead for Rows {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         self.check()?;
         Ok(self.operations.clone())
+    }
+
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        self.check()?;
+        Ok(self.entity_key.clone())
     }
 }
 

@@ -3,7 +3,7 @@
 //! Agents take `&mut impl Host`, not `dyn`: so a component imports just what its agent calls, and needs no other grants. A
 //! query gets the half that only reads.
 
-use crate::{Headers, PeerKind};
+use crate::{Headers, IdentityError, PeerKind};
 
 /// What an agent can ask of its host in any call, a query as well: all that changes nothing.
 pub trait ReadHost {
@@ -41,6 +41,19 @@ pub trait ReadHost {
     /// # Errors
     /// `NotInTurn`, `Other`.
     fn operations_active(&mut self) -> Result<Vec<String>, OperationError>;
+
+    /// The agent's public key, ed25519. The manifest must ask for the grant `sign`.
+    ///
+    /// # Errors
+    /// `NoKey`, `NotInTurn`, `Other`.
+    fn public_key(&mut self) -> Result<Vec<u8>, IdentityError>;
+
+    /// Signs a message with the agent's key: 64 bytes, the same for the same message, over
+    /// [`signed_bytes`](crate::signed_bytes). The manifest must ask for the grant `sign`.
+    ///
+    /// # Errors
+    /// Any `IdentityError`.
+    fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, IdentityError>;
 
     /// Writes a line of level `Info` to the agent's log.
     fn info(&mut self, message: &str) {

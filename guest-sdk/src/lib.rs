@@ -50,6 +50,7 @@ mod bytes;
 #[doc(hidden)]
 pub mod component;
 mod host;
+mod identity;
 mod input;
 pub mod limits;
 mod manifest;
@@ -64,6 +65,7 @@ pub use host::{
     ConfigError, Host, HttpRequest, Level, OperationError, ReadHost, SendError, SendOptions, StateError,
     TimerError, TurnInfo,
 };
+pub use identity::{IdentityError, signed_bytes};
 pub use input::{
     Headers, Input, InputId, Kind, OperationEnd, OperationOutcome, Outcome, PeerKind, Reply, Source,
 };

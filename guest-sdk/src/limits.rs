@@ -24,6 +24,8 @@ pub const TIMER_AT_MS_MAX: u64 = 253_402_300_799_999;
 pub const OPERATIONS_MAX: usize = 16;
 /// The body of an operation's request, in bytes.
 pub const OPERATION_REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// A message that the agent signs, in bytes.
+pub const SIGN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Writes and outputs of one turn together, in bytes.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// A snapshot, in bytes, unless configured otherwise.

@@ -1,7 +1,8 @@
-//! The host's own key: `DATA/host.key`, 32 secret bytes in hex, readable by its owner only.
+//! The host's own key: `DATA/host.key`, 32 secret bytes in hex, readable by its owner only. And the key under which its store
+//! seals secrets.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use cap_std::ambient_authority;
@@ -30,46 +31,14 @@ impl HostKey {
     /// When the directory can't be written, or the key file is damaged or readable by others.
     pub fn load_or_create(data: &Path) -> anyhow::Result<Self> {
         let dir = open_data_dir(data)?;
-        match dir.open(KEY_FILE) {
-            Ok(file) => {
-                let mode = file.metadata()?.permissions().mode();
-                if mode & 0o077 != 0 {
-                    bail!(
-                        "{} is readable by others (mode {:o}): chmod 600 it",
-                        data.join(KEY_FILE).display(),
-                        mode & 0o777
-                    );
-                }
-                Self::parse(dir.read_to_string(KEY_FILE)?.trim())
-                    .with_context(|| format!("{} is damaged", data.join(KEY_FILE).display()))
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::create(&dir),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot read {}", data.join(KEY_FILE).display()))
-            }
+        let path = data.join(KEY_FILE);
+        if let Some(secret) = read_secret(&dir, KEY_FILE, &path)? {
+            return Ok(Self(SigningKey::from_bytes(&secret)));
         }
-    }
-
-    fn create(dir: &Dir) -> anyhow::Result<Self> {
         let clock: &dyn Clock = &SystemClock;
-        let key = Self(SigningKey::from_bytes(&clock.random()));
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let temporary = format!("{KEY_FILE}.new");
-        // A left-over of a crash between the two steps below is worth nothing.
-        drop(dir.remove_file(&temporary));
-        let mut file = dir.open_with(&temporary, &options)?;
-        writeln!(file, "{}", Digest(key.0.to_bytes()))?;
-        file.sync_all()?;
-        failpoint::hit("key.before-rename");
-        dir.rename(&temporary, dir, KEY_FILE)?;
-        dir.open(".")?.sync_all()?;
-        Ok(key)
-    }
-
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let secret: Digest = text.parse()?;
-        Ok(Self(SigningKey::from_bytes(&secret.0)))
+        keep_secret(&dir, KEY_FILE, &format!("{KEY_FILE}.new"), &clock.random())?;
+        let secret = read_secret(&dir, KEY_FILE, &path)?.context("the new key is gone again")?;
+        Ok(Self(SigningKey::from_bytes(&secret)))
     }
 
     /// The public key.
@@ -77,8 +46,31 @@ impl HostKey {
         HostId(self.0.verifying_key().to_bytes())
     }
 
-    /// What secrets in this host's store are sealed under.
-    pub fn seal_key(&self) -> [u8; 32] {
+    /// What secrets in a store are sealed under: the same for all hosts that share a file, which keep it in `STORE.seal`
+    /// beside the file. The first of them puts its own there, so that what it has sealed alone it can still open.
+    ///
+    /// # Errors
+    /// When the key beside the store can't be read or made, is damaged, or readable by others.
+    pub fn seal_key_of(&self, store: &Path, is_shared: bool) -> anyhow::Result<[u8; 32]> {
+        let mut path = store.to_owned().into_os_string();
+        path.push(".seal");
+        let path = PathBuf::from(path);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().and_then(|name| name.to_str()).context("the store has no name")?;
+        if !is_shared && !path.exists() {
+            return Ok(self.seal_key());
+        }
+        let dir = Dir::open_ambient_dir(folder, ambient_authority())
+            .with_context(|| format!("cannot open {}", folder.display()))?;
+        if let Some(secret) = read_secret(&dir, name, &path)? {
+            return Ok(secret);
+        }
+        keep_secret(&dir, name, &format!("{name}.{}", std::process::id()), &self.seal_key())?;
+        read_secret(&dir, name, &path)?.with_context(|| format!("{} is gone again", path.display()))
+    }
+
+    /// What secrets in this host's own store are sealed under.
+    fn seal_key(&self) -> [u8; 32] {
         blake3::derive_key("godwit 2026 key that seals secrets in a store", &self.0.to_bytes())
     }
 
@@ -91,6 +83,40 @@ impl HostKey {
     pub fn secret(&self) -> [u8; 32] {
         self.0.to_bytes()
     }
+}
+
+/// Reads a file of 32 secret bytes in hex; `None` when there is none.
+fn read_secret(dir: &Dir, name: &str, path: &Path) -> anyhow::Result<Option<[u8; 32]>> {
+    let file = match dir.open(name) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let mode = file.metadata()?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!("{} is readable by others (mode {:o}): chmod 600 it", path.display(), mode & 0o777);
+    }
+    let secret = dir.read_to_string(name)?.trim().parse::<Digest>();
+    Ok(Some(secret.with_context(|| format!("{} is damaged", path.display()))?.0))
+}
+
+/// Makes a file of 32 secret bytes, durably, by way of a temporary one; one that somebody else has made meanwhile stays.
+fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    // A left-over of a crash between the two steps below is worth nothing.
+    drop(dir.remove_file(temporary));
+    let mut file = dir.open_with(temporary, &options)?;
+    writeln!(file, "{}", Digest(*secret))?;
+    file.sync_all()?;
+    failpoint::hit("key.before-rename");
+    match dir.hard_link(temporary, dir, name) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    dir.remove_file(temporary)?;
+    dir.open(".")?.sync_all()?;
+    Ok(())
 }
 
 /// Opens the data directory, made with mode 0700 if it is missing.

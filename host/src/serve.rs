@@ -56,7 +56,7 @@ pub async fn serve(config: HostConfig, is_restoring: bool) -> anyhow::Result<Exi
     if let Some(noted) = head.noted().await.filter(|_| !store_path.exists()) {
         return Err(HeadError::Missing { noted, path: store_path.display().to_string() }.into());
     }
-    let seal_key = SealKey::new(key.seal_key());
+    let seal_key = SealKey::new(key.seal_key_of(&store_path, mode == SqliteMode::Shared)?);
     let store = SqliteStore::open_sealing(&store_path, mode, clock.clone(), seal_key, config.quotas)
         .with_context(|| format!("cannot open the store {store_url}"))?;
     admit(&store, &head, is_restoring).await?;

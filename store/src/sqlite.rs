@@ -6,7 +6,7 @@
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
 //! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
-//! One file per group of tables: `sessions leases agents edges inputs boundary snapshots bodies state outbox timers operations
+//! One file per group of tables: `sessions leases agents edges entity_keys inputs boundary snapshots bodies state outbox timers operations
 //! retention plugins events handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
 
 use std::collections::HashMap;
@@ -45,6 +45,7 @@ mod codec;
 mod connection;
 mod edges;
 mod encoding;
+mod entity_keys;
 mod error;
 mod events;
 mod export;
@@ -115,8 +116,6 @@ pub struct SqliteStore {
     shared: Arc<Shared>,
     /// Where `runnable` goes on, per session: the key of the agent it named last.
     cursors: Mutex<HashMap<Incarnation, i64>>,
-    /// Without one there are no auth flows.
-    vault: Option<Arc<Vault>>,
     is_read_only: bool,
     readers: Mutex<Option<Arc<Readers>>>,
     /// What closing takes down, in this order.
@@ -169,7 +168,8 @@ impl SqliteStore {
         let clock = &env.clock;
         let new_id = StoreId::generate(clock.wall_ms(), clock.random());
         let opened = connection::open(path, env.mode, new_id.0, env.quotas.store_bytes_max)?;
-        let env = Arc::new(env);
+        let vault = key.map(|key| Arc::new(Vault { store: StoreId(opened.store), key }));
+        let env = Arc::new(WriteEnv { vault, ..env });
         let shared = Arc::new(Shared {
             writes: Queue::new(WRITES_QUEUED_MAX),
             fatal: watch::Sender::new(None),
@@ -192,7 +192,6 @@ impl SqliteStore {
             env,
             shared,
             cursors: Mutex::default(),
-            vault: key.map(|key| Arc::new(Vault { store: StoreId(opened.store), key })),
             is_read_only: false,
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: Some(thread), lock: Some(opened.lock), copy: None }),
@@ -222,10 +221,10 @@ impl SqliteStore {
                 boot: String::new(),
                 faults: Faults::default(),
                 quotas: Quotas::default(),
+                vault: None,
             }),
             shared,
             cursors: Mutex::default(),
-            vault: None,
             is_read_only: true,
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: None, lock: opened.lock, copy: opened.copy }),
@@ -314,7 +313,10 @@ impl SqliteStore {
     }
 
     fn vault(&self) -> Result<Arc<Vault>, StoreError> {
-        self.vault.clone().ok_or(StoreError::Unsupported { what: "auth flows without a key to seal them" })
+        self.env
+            .vault
+            .clone()
+            .ok_or(StoreError::Unsupported { what: "auth flows without a key to seal them" })
     }
 
     async fn queue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@ use crate::guest::{
     Answers, Guest, GuestError, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
 };
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
+use crate::identity::EntityKey;
 use crate::lease::{Lease, LeaseGuard};
 use crate::operation::StoredOperation;
 use crate::store::{AgentImage, AgentRow, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
@@ -363,5 +364,18 @@ impl StateRead for StoreReader {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         let operations = self.wait(self.store.operations(&self.agent))?;
         Ok(operations.iter().map(StoredOperation::id).collect())
+    }
+
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        let key = self.wait(async {
+            match self.store.entity_key(&self.agent).await {
+                Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. })) => {
+                    tracing::warn!(agent = %self.agent, %error, "the agent can't sign here");
+                    Ok(None)
+                }
+                read => read,
+            }
+        })?;
+        Ok(key)
     }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use crate::guest::{StateRead, StateReadError, TurnEffects};
 use crate::id::{OperationId, Revision};
+use crate::identity::EntityKey;
 use crate::limits::PAGE_MAX;
 use crate::operation::OperationChange;
 
@@ -154,6 +155,10 @@ impl StateRead for Overlay {
             }
         }
         Ok(active)
+    }
+
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        self.committed.entity_key()
     }
 }
 

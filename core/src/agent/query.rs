@@ -20,6 +20,7 @@ use crate::agent::rebuild::{RebuildError, Start, rebuild};
 use crate::agent::{AgentEnv, Grant};
 use crate::guest::{GuestError, Interrupt, StateRead, StateReadError};
 use crate::id::{AgentId, FencingToken, OperationId, Revision};
+use crate::identity::EntityKey;
 use crate::input::{Fault, FaultKind, Reply};
 use crate::lease::{Lease, LeaseGuard};
 use crate::limits::{QUERIES_MAX, QUERIES_PER_AGENT_MAX, QUERY_TRIES_MAX};
@@ -239,6 +240,11 @@ impl StateRead for Noting {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         self.has_read.store(true, Ordering::Release);
         self.rows.operations()
+    }
+
+    /// No turn changes it.
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        self.rows.entity_key()
     }
 }
 

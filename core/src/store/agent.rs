@@ -8,6 +8,7 @@ use crate::digest::Digest;
 use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
+use crate::identity::EntityPublicKey;
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
 use crate::journal::JournaledTurn;
 use crate::lease::Holder;
@@ -98,6 +99,8 @@ pub struct AgentRow {
     pub spec_revision: SpecRevision,
     /// The plugin that the current spec names.
     pub plugin: Digest,
+    /// The public half of its entity key, where there is one.
+    pub public_key: Option<EntityPublicKey>,
     /// For people and selections.
     pub labels: BTreeMap<String, String>,
     /// Inputs that wait for an end.

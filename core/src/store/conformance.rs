@@ -35,6 +35,7 @@ mod auth;
 mod chain;
 mod commit;
 mod edges;
+mod entity_keys;
 mod events;
 mod fence;
 mod fixture;
@@ -177,6 +178,7 @@ pub fn cases() -> Vec<Case> {
         retention::cases(),
         restore::cases(),
         archive::cases(),
+        entity_keys::cases(),
         auth::cases(),
         journal::cases(),
         repair::cases(),

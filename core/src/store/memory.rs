@@ -19,6 +19,7 @@ use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
+use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::lifecycle::LifecycleCommit;
@@ -142,6 +143,10 @@ impl MemoryStore {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn new_entity_key(&self) -> EntityKey {
+        EntityKey::from_secret(&self.clock.random())
+    }
+
     /// Reads an agent's rows; the empty answer when there is no such agent.
     fn read<T: Default>(&self, agent: &AgentId, read: impl FnOnce(&AgentRows) -> T) -> T {
         self.tables().agents.get(agent).map_or_else(T::default, read)
@@ -216,7 +221,8 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
-        self.tables().create(agent, self.clock.wall_ms())
+        let key = self.new_entity_key();
+        self.tables().create(agent, key, self.clock.wall_ms())
     }
 
     async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
@@ -253,6 +259,10 @@ impl RuntimeStore for MemoryStore {
         Ok(self.tables().roster.clone())
     }
 
+    async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
+        Ok(self.tables().entity_key(agent))
+    }
+
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
         Ok(self.read(agent, |rows| rows.snapshots().into_iter().map(KeptSnapshot::of).collect()))
     }
@@ -279,7 +289,8 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn recreate(&self, agent: NewAgent) -> Result<bool, StoreError> {
-        self.tables().recreate(agent)
+        let key = self.new_entity_key();
+        self.tables().recreate(agent, key)
     }
 
     async fn commit_lifecycle(&self, owner: &Owner, commit: LifecycleCommit) -> Result<Standing, StoreError> {
@@ -609,7 +620,8 @@ impl RuntimeStore for MemoryStore {
         let frames = match &row {
             Some(_) => {
                 self.tables().at_home(agent)?;
-                self.tables().export_rows(agent, 0, usize::MAX)?
+                let frames = self.tables().export_rows(agent, 0, usize::MAX)?;
+                frames.into_iter().map(RowFrame::without_secret).collect()
             }
             None => Vec::new(),
         };
@@ -620,7 +632,8 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError> {
-        self.tables().import(&request, self.clock.wall_ms())
+        let key = self.new_entity_key();
+        self.tables().import(&request, key, self.clock.wall_ms())
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {

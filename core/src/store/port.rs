@@ -12,6 +12,7 @@ use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
+use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput};
 use crate::lease::Lease;
 use crate::operation::{OperationEnd, StoredOperation};
@@ -113,7 +114,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// here, if it is lower than `to`. Otherwise the claims of others go: `to` comes first.
     async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError>;
 
-    /// Creates an agent at home here: generation 1, revision 0, token 0, no holder. Appends `AgentCreated`.
+    /// Creates an agent at home here: generation 1, revision 0, token 0, no holder, with an entity key of its own, if the
+    /// store can seal secrets. Appends `AgentCreated`.
     /// The same content again is success (`false`); a tombstone of the id is `NotHome`, a deleted agent `Lifecycle`.
     ///
     /// # Errors
@@ -145,6 +147,14 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// An agent's current spec, `None` when it has none here. **R**
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError>;
 
+    /// The entity key of an agent that is at home here. It is made with the agent and stays until the agent is deleted or made
+    /// anew: over resets, respawns, upgrades and moves. `None` where the secret is not: of a deleted agent, of one that came
+    /// without it, in a store that seals no secrets. **R**
+    ///
+    /// # Errors
+    /// `Conflict` when another key seals it, `Corrupt` when its seal is damaged.
+    async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError>;
+
     /// The kept snapshots of an agent, oldest first. **R**
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError>;
 
@@ -174,7 +184,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ) -> Result<Vec<(AgentId, Edge)>, StoreError>;
 
     /// Makes an agent anew whose state is `Deleted`: `Active`, generation + 1, token + 1, revision 0, the next spec revision,
-    /// nobody holds it. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
+    /// nobody holds it, another entity key. What the deleted one sent before is still delivered first. Appends `AgentCreated`. An agent that is
     /// `Active` with this very content is success (`false`): a repetition. **H**
     ///
     /// # Errors
@@ -191,6 +201,7 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// | token `Raise`, `RaiseAndFree` | token + 1, held on by the owner, or by nobody: a grant as any other (rule 5) |
     /// | a raised generation | generation + 1, revision 0, head `Digest::ZERO`; seqs, receipts and outputs go on as they are |
     /// | a cleared state | the snapshot, the `state` rows and the timers are gone |
+    /// | `Deleted` is next | the secret of the entity key is gone, the public half stays |
     /// | inputs to abandon | those that are open end as `Outcome::Abandoned`; `InputsAbandoned` with their number and the reason |
     ///
     /// A commit that was made before, under the token that it raised, is a repetition: it is answered as it stands.
@@ -575,7 +586,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
 
     /// Rows of an agent whose change number is above `after`, ascending by change number, about `bytes_max` bytes of them
     /// (at least one row). Works in homes `Here` and `HandingOff`, in others it is `NotHome`. Deletes since the migration
-    /// was recorded appear as `Row::Deleted`: an open record with `Role::Source` is what starts keeping them. **R**
+    /// was recorded appear as `Row::Deleted`: an open record with `Role::Source` is what starts keeping them. The entity key is
+    /// among the rows, whole if it can be opened: they are for another store over an encrypted way, and no file. **R**
     async fn export_rows(
         &self,
         agent: &AgentId,
@@ -647,15 +659,16 @@ pub trait RuntimeStore: Send + Sync + 'static {
         incarnation: Incarnation,
     ) -> Result<Lease, StoreError>;
 
-    /// Gives all rows of an agent at home here to a sink, as of one moment, ascending by change number, in batches. Answers the
-    /// agent's row of that moment. **R**
+    /// Gives all rows of an agent at home here to a sink, as of one moment, ascending by change number, in batches: what may be
+    /// written into a file, so the entity key without its secret. Answers the agent's row of that moment. **R**
     ///
     /// The sink is called while a read transaction is open, so it must not wait for long.
     async fn export_whole(&self, agent: &AgentId, sink: RowSink) -> Result<Option<AgentRow>, StoreError>;
 
     /// Binds a copy whose rows `receive_rows` took from an archive: at home here, held by nobody, under the token of the
     /// archive or the tombstone, whichever is higher, raised by one epoch. Suspended when that is asked; otherwise a suspended
-    /// one is active again. Numbers of its outputs jump above all that may have been used since. Appends `AgentImported`.
+    /// one is active again. Numbers of its outputs jump above all that may have been used since. It gets a new entity key: the
+    /// one whose name it has may live on. Appends `AgentImported` with the `public_key`.
     ///
     /// # Errors
     /// `Conflict` when the agent is here or had a later generation; when the copy's agent row is missing or of another

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
+use crate::identity::EntityKeyRow;
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
 use crate::operation::StoredOperation;
@@ -28,6 +29,17 @@ pub struct RowFrame {
     pub change: u64,
     /// The row.
     pub row: Row,
+}
+
+impl RowFrame {
+    /// The frame as it may be written into a file: without the secret half of an entity key.
+    #[must_use]
+    pub fn without_secret(self) -> Self {
+        match self.row {
+            Row::EntityKey(key) => Self { row: Row::EntityKey(key.without_secret()), ..self },
+            _ => self,
+        }
+    }
 }
 
 /// A row of an agent.
@@ -92,6 +104,8 @@ pub enum Row {
     Operation(StoredOperation),
     /// The agent's side of an edge.
     Edge(Edge),
+    /// The agent's entity key.
+    EntityKey(EntityKeyRow),
 }
 
 /// The places for kept snapshots.

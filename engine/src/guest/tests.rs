@@ -32,6 +32,10 @@ impl<F: Fn() + Send + Sync + 'static> StateRead for OnRead<F> {
     fn operations(&self) -> Result<Vec<godwit_core::id::OperationId>, StateReadError> {
         Ok(Vec::new())
     }
+
+    fn entity_key(&self) -> Result<Option<godwit_core::identity::EntityKey>, StateReadError> {
+        Ok(None)
+    }
 }
 
 /// Runs a line in a guest, and `act` beside it as soon as the guest is about to run the line.
@@ -406,4 +410,5 @@ fn other_guests_go_on_beside_a_hostile_one() {
     });
 }
 
+mod identity;
 mod query;

@@ -22,6 +22,8 @@ enum Verdict {
     Served(Versions),
     /// Linked for those who have a grant. Granted without a manifest's `grants`, since it stays in the store.
     NeedsGrant(&'static str, Versions),
+    /// Linked for those whose manifest asks for a grant: what it gives out counts beyond the store.
+    MustAsk(&'static str, Versions),
     /// Linked for those whose manifest asks for grants that begin so, and say behind it for what: it reaches outside.
     NeedsTarget(&'static str, Versions),
     /// Never linked, for a reason.
@@ -40,7 +42,7 @@ enum Versions {
 }
 
 /// The grants that exist, each for an interface below.
-pub(crate) const GRANTS: [&str; 5] = ["config", "log", "outbox", "state", "timers"];
+pub(crate) const GRANTS: [&str; 6] = ["config", "log", "outbox", "sign", "state", "timers"];
 
 /// Says what is wrong with a grant that a manifest asks for, if anything.
 pub(crate) fn grant_problem(grant: &str) -> Option<String> {
@@ -69,6 +71,7 @@ const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/outbox", Verdict::NeedsGrant("outbox", Versions::Godwit)),
     ("godwit:agent/timers", Verdict::NeedsGrant("timers", Versions::Godwit)),
     ("godwit:agent/operations", Verdict::NeedsTarget(HTTP_GRANT_PREFIX, Versions::Godwit)),
+    ("godwit:agent/identity", Verdict::MustAsk("sign", Versions::Godwit)),
     ("godwit:agent/", Verdict::Never(LATER)),
     ("wasi:logging/logging", Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""]))),
     ("wasi:config/store", Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"]))),
@@ -125,15 +128,19 @@ pub(crate) fn problem(import: &str, grants: Option<&[String]>) -> Option<String>
         }
         Some((_, Verdict::NeedsGrant(grant, versions))) => {
             let is_granted = grants.is_none_or(|grants| grants.iter().any(|has| has == grant));
-            if is_granted {
-                wrong_version(import, version, *versions)
-            } else {
-                Some(format!(
-                    "it imports `{import}`, which needs the grant `{grant}`: add it to `grants` in the manifest"
-                ))
-            }
+            if is_granted { wrong_version(import, version, *versions) } else { ungranted(import, grant) }
+        }
+        Some((_, Verdict::MustAsk(grant, versions))) => {
+            let is_granted = grants.into_iter().flatten().any(|has| has == grant);
+            if is_granted { wrong_version(import, version, *versions) } else { ungranted(import, grant) }
         }
     }
+}
+
+fn ungranted(import: &str, grant: &str) -> Option<String> {
+    Some(format!(
+        "it imports `{import}`, which needs the grant `{grant}`: add it to `grants` in the manifest"
+    ))
 }
 
 fn wrong_version(import: &str, version: &str, versions: Versions) -> Option<String> {

@@ -1,9 +1,9 @@
 //! Between the types of the bindings and those of the SDK. Buffers move; nothing is copied.
 
-use super::bindings::godwit::agent::{operations, outbox, state, timers, types};
+use super::bindings::godwit::agent::{identity, operations, outbox, state, timers, types};
 use crate::{
-    AgentError, HttpRequest, Input, InputId, Kind, OperationError, Outcome, PeerKind, Reply, SendError,
-    SendOptions, Source, StateError, TimerError, TurnInfo,
+    AgentError, HttpRequest, IdentityError, Input, InputId, Kind, OperationError, Outcome, PeerKind, Reply,
+    SendError, SendOptions, Source, StateError, TimerError, TurnInfo,
 };
 
 impl From<types::Input> for Input {
@@ -154,6 +154,17 @@ impl From<operations::OperationError> for OperationError {
             operations::OperationError::Quota => Self::Quota,
             operations::OperationError::NotInTurn => Self::NotInTurn,
             operations::OperationError::Other(reason) => Self::Other(reason),
+        }
+    }
+}
+
+impl From<identity::IdentityError> for IdentityError {
+    fn from(error: identity::IdentityError) -> Self {
+        match error {
+            identity::IdentityError::TooLarge => Self::TooLarge,
+            identity::IdentityError::NoKey => Self::NoKey,
+            identity::IdentityError::NotInTurn => Self::NotInTurn,
+            identity::IdentityError::Other(reason) => Self::Other(reason),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The host behind the component's imports.
 
-use super::bindings::godwit::agent::{operations, outbox, state, timers, turn};
+use super::bindings::godwit::agent::{identity, operations, outbox, state, timers, turn};
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
 use crate::{
-    ConfigError, Host, HttpRequest, Level, OperationError, ReadHost, SendError, SendOptions, StateError,
-    TimerError, TurnInfo,
+    ConfigError, Host, HttpRequest, IdentityError, Level, OperationError, ReadHost, SendError, SendOptions,
+    StateError, TimerError, TurnInfo,
 };
 
 /// The host that runs this component.
@@ -49,6 +49,14 @@ impl ReadHost for RealHost {
 
     fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
         Ok(operations::list_active()?)
+    }
+
+    fn public_key(&mut self) -> Result<Vec<u8>, IdentityError> {
+        Ok(identity::public_key()?)
+    }
+
+    fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        Ok(identity::sign(message)?)
     }
 }
 

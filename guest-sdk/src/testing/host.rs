@@ -1,13 +1,15 @@
 //! A host in memory, for one agent under test.
 
+use ed25519_dalek::{Signer, SigningKey};
+
 use crate::limits::{
-    OPERATION_REQUEST_BYTES_MAX, OPERATIONS_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, STATE_KEY_BYTES_MAX,
-    STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATE_WRITES_MAX, TIMER_AT_MS_MAX, TIMER_BYTES_MAX,
-    TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
+    OPERATION_REQUEST_BYTES_MAX, OPERATIONS_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, SIGN_MESSAGE_BYTES_MAX,
+    STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATE_WRITES_MAX, TIMER_AT_MS_MAX,
+    TIMER_BYTES_MAX, TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use crate::{
-    ConfigError, Host, HttpRequest, Input, Kind, Level, Map, OperationError, ReadHost, SendError,
-    SendOptions, Source, StateError, TimerError, TurnInfo,
+    ConfigError, Host, HttpRequest, IdentityError, Input, Kind, Level, Map, OperationError, ReadHost,
+    SendError, SendOptions, Source, StateError, TimerError, TurnInfo, signed_bytes,
 };
 
 /// One output of the agent under test.
@@ -176,6 +178,15 @@ impl TestHost {
         self.effects = Effects::default();
     }
 
+    /// The agent's key: no secret, but another one for each id.
+    fn key(&self) -> SigningKey {
+        let mut secret = [0; 32];
+        for (place, byte) in self.turn.agent.bytes().enumerate() {
+            secret[place % 32] ^= byte.rotate_left((place / 32) as u32);
+        }
+        SigningKey::from_bytes(&secret)
+    }
+
     fn write(&mut self, key: &str, value: Option<&[u8]>) -> Result<(), StateError> {
         check_key(key)?;
         let bytes = value.map_or(0, <[u8]>::len);
@@ -275,6 +286,17 @@ impl ReadHost for TestHost {
     fn operations_active(&mut self) -> Result<Vec<String>, OperationError> {
         let active = self.operations.iter().chain(&self.effects.started);
         Ok(active.map(|operation| operation.id.clone()).collect())
+    }
+
+    fn public_key(&mut self) -> Result<Vec<u8>, IdentityError> {
+        Ok(self.key().verifying_key().to_bytes().to_vec())
+    }
+
+    fn sign(&mut self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        if message.len() > SIGN_MESSAGE_BYTES_MAX {
+            return Err(IdentityError::TooLarge);
+        }
+        Ok(self.key().sign(&signed_bytes(&self.turn.agent, message)).to_bytes().to_vec())
     }
 }
 

@@ -224,6 +224,7 @@ impl Runtime {
             plugin: row.plugin,
             plugin_name: plugin.as_ref().map_or_else(String::new, |plugin| plugin.name.clone()),
             plugin_version: plugin.map_or_else(String::new, |plugin| plugin.version),
+            public_key: row.public_key,
             labels: row.labels.clone(),
             queue_depth: row.open_inputs,
             last_receipt: row.head,

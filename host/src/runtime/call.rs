@@ -13,6 +13,7 @@ use godwit_core::edge::Edge;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::input::{Fault, InputState, Kind, Mode, Outcome, Reply, Source, TraceParent};
 use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::operation::StoredOperation;
@@ -347,6 +348,8 @@ pub struct AgentView {
     pub plugin_name: String,
     /// Its plugin's version.
     pub plugin_version: String,
+    /// The public half of its entity key.
+    pub public_key: Option<EntityPublicKey>,
     /// For people and selections.
     pub labels: BTreeMap<String, String>,
     /// Open inputs.

@@ -7,6 +7,7 @@ use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::lease::fence::{Fence, Refusal};
 use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::limits::CLAIM_MAX;
@@ -21,7 +22,7 @@ use super::inputs::admit_initial;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
-use super::{boundary, journal, plugins, snapshots};
+use super::{boundary, entity_keys, journal, plugins, snapshots};
 
 /// What a write needs to know of an agent, and what it changes. Loaded at its beginning and stored at its end, or kept for
 /// the next one by `Tx::with_head`.
@@ -429,10 +430,11 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
         is_internal: is_internal(&new.spec),
         labels: &new.labels,
         created_at_ms: new.now_ms,
-        change: 2,
+        change: 3,
     };
     let key = row.insert(tx)?;
     write_spec(tx, key, Int(1), revision, &new.spec)?;
+    entity_keys::renew(tx, key, &new.agent, || Int(2))?;
     let mut head = at_home(tx.conn, &new.agent)?;
     admit_initial(tx, &mut head, &new.spec)?;
     if head.is_changed() {
@@ -482,8 +484,9 @@ const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
            a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts
+           a.state_bytes, a.failed_starts, e.public
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
+    LEFT JOIN entity_key e ON e.agent = a.key
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
 
 fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
@@ -510,6 +513,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         state_bytes: row.get::<_, Int>(23)?.0,
         inputs_pruned: row.get::<_, Int>(20)?.0,
         failed_starts: row.get(24)?,
+        public_key: row.get::<_, Option<[u8; 32]>>(25)?.map(EntityPublicKey),
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,
     })

@@ -11,10 +11,13 @@ use godwit_core::store::{Home, Row, RowFrame, RowKey, Slot, StoreError};
 use rusqlite::{Connection, params};
 
 use super::agents::{self, Head};
+use super::auth::Vault;
 use super::codec::{Int, agent_id, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
-use super::{boundary, edges, inputs, journal, operations, outbox, retention, snapshots, state, timers};
+use super::{
+    boundary, edges, entity_keys, inputs, journal, operations, outbox, retention, snapshots, state, timers,
+};
 
 /// Rows that one call looks at, of each kind.
 const ROWS_MAX: i64 = 512;
@@ -37,13 +40,16 @@ enum Name {
     Edge(String),
     Deleted(Vec<u8>),
     Checkpoint(Int),
+    EntityKey,
 }
 
+/// Rows above a change number. A vault opens the secret of the entity key, which else stays behind.
 pub(super) fn export(
     conn: &Connection,
     agent: &AgentId,
     after: u64,
     bytes_max: usize,
+    vault: Option<&Vault>,
 ) -> Fallible<Vec<RowFrame>> {
     let Some(head) = Head::load(conn, agent)? else {
         return Ok(Vec::new());
@@ -55,7 +61,7 @@ pub(super) fn export(
     let mut frames = Vec::new();
     let mut bytes = 0;
     for (change, name) in names_after(conn, head.key, after)? {
-        let frame = RowFrame { change, row: load(conn, &head, &name)? };
+        let frame = RowFrame { change, row: load(conn, &head, &name, vault)? };
         bytes += encoded_len(&frame);
         if bytes > bytes_max && !frames.is_empty() {
             break;
@@ -164,6 +170,10 @@ const KINDS: &[Kind] = &[
         sql: "SELECT change, generation FROM receipt_checkpoint WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::Checkpoint(row.get(1)?)),
     },
+    Kind {
+        sql: "SELECT change FROM entity_key WHERE agent = ?1 AND change > ?2 LIMIT ?3",
+        name: |_| Ok(Name::EntityKey),
+    },
 ];
 
 /// The next receipts above a change number, generation by generation.
@@ -223,7 +233,7 @@ fn first_receipt_above(conn: &Connection, (key, generation): (i64, Int), after: 
     Ok(Int(low))
 }
 
-fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
+fn load(conn: &Connection, head: &Head, name: &Name, vault: Option<&Vault>) -> Fallible<Row> {
     let (key, agent) = (head.key, &head.agent);
     let row = match name {
         Name::Agent => portable(conn, head)?.map(Row::Agent),
@@ -282,6 +292,7 @@ fn load(conn: &Connection, head: &Head, name: &Name) -> Fallible<Row> {
         }
         Name::Operation(id) => operations::operation(conn, key, agent, *id)?.map(Row::Operation),
         Name::Edge(peer) => edges::edge(conn, key, &agent_id(peer)?)?.map(Row::Edge),
+        Name::EntityKey => entity_keys::row_for_export(conn, (key, agent), vault)?.map(Row::EntityKey),
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

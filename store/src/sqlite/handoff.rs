@@ -23,7 +23,8 @@ use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
 use super::{
-    boundary, edges, inputs, journal, operations, outbox, plugins, retention, snapshots, state, timers,
+    boundary, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention, snapshots, state,
+    timers,
 };
 
 // --- the source's side
@@ -280,6 +281,7 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             }
             edges::write(tx, key, change, edge)
         }
+        Row::EntityKey(row) => entity_keys::put(tx, (key, &copy.agent), change, row),
     }
 }
 

@@ -16,12 +16,12 @@ use super::handoff::{copy_key, delete, settle_copy};
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
-use super::{export, plugins};
+use super::{entity_keys, export, plugins};
 
 /// Bytes of rows that the sink gets at once.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Gives all rows to a sink; the caller's transaction makes them one moment's.
+/// Gives all rows to a sink, without a vault that would open secrets; the caller's transaction makes them one moment's.
 pub(super) fn whole(conn: &Connection, agent: &AgentId, sink: &mut RowSink) -> Fallible<Option<AgentRow>> {
     let Some(row) = agents::row(conn, agent)? else {
         return Ok(None);
@@ -29,7 +29,7 @@ pub(super) fn whole(conn: &Connection, agent: &AgentId, sink: &mut RowSink) -> F
     at_home(conn, agent)?;
     let mut after = 0;
     loop {
-        let frames = export::export(conn, agent, after, BATCH_BYTES)?;
+        let frames = export::export(conn, agent, after, BATCH_BYTES, None)?;
         let Some(last) = frames.last() else { break };
         after = last.change;
         if !sink(&row, frames) {
@@ -79,12 +79,13 @@ pub(super) fn import(tx: &Tx<'_>, request: &ImportRequest) -> Fallible<AgentRow>
         return Err(StoreError::NoPlugin { plugin: spec.plugin }.into());
     }
     skip_numbers(tx, &mut head, 1)?;
+    let public_key = entity_keys::renew(tx, key, agent, || head.change())?;
     let verb = match is_suspended {
         true => Verb::Suspend(SuspendReason::Imported),
         false => Verb::Resume,
     };
-    let event = NewEvent::of_agent(agent, EventKind::AgentImported, tx.now_ms());
-    append(tx, &[event.with("token", raised)])?;
+    let event = NewEvent::of_agent(agent, EventKind::AgentImported, tx.now_ms()).with("token", raised);
+    append(tx, &[public_key.into_iter().fold(event, |event, public| event.with("public_key", public))])?;
     if let Ok(commit) = LifecycleCommit::plan(agent, &head.lifecycle, &verb, tx.now_ms()) {
         write_lifecycle(tx, key, commit.next())?;
         if commit.from() != commit.next() {

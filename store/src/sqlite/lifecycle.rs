@@ -16,9 +16,9 @@ use super::events::append;
 use super::inputs::{End, admit_initial, end};
 use super::leases::{at_home, grant, lease_of};
 use super::migrations::close;
-use super::plugins;
 use super::sql::{all, execute};
 use super::writer::Tx;
+use super::{entity_keys, plugins};
 
 pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fallible<Standing> {
     let mut head = at_home(tx.conn, &owner.agent)?;
@@ -55,6 +55,9 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     }
     if commit.is_start_fresh() {
         head.failed_starts = 0;
+    }
+    if is_moved && *commit.next() == Lifecycle::Deleted {
+        entity_keys::erase_secret(tx, &mut head)?;
     }
     if is_moved || head.change != before {
         head.save(tx)?;
@@ -205,6 +208,7 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     let known = agents::row(tx.conn, &new.agent)?.ok_or(StoreError::NoAgent)?;
     let revision: SpecRevision = known.spec_revision.next();
     write_spec(tx, head.key, head.change(), revision, &new.spec)?;
+    entity_keys::renew(tx, head.key, &new.agent, || head.change())?;
     free_under(tx, &head)?;
     write_lifecycle(tx, head.key, commit.next())?;
     raise_generation(tx, &mut head)?;

@@ -14,6 +14,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
+use godwit_core::identity::EntityKey;
 use godwit_core::input::{AbandonReason, InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
@@ -37,9 +38,9 @@ use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, backup, boundary, edges, events, export, handoff, import, inputs,
-    leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions, snapshots,
-    specs, state, timers,
+    SqliteMode, SqliteStore, agents, auth, backup, boundary, edges, entity_keys, events, export, handoff,
+    import, inputs, leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions,
+    snapshots, specs, state, timers,
 };
 
 /// After this long a probe looks who holds it up.
@@ -191,6 +192,12 @@ impl RuntimeStore for SqliteStore {
 
     async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
         self.read(edges::roster).await
+    }
+
+    async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
+        let Some(vault) = self.env.vault.clone() else { return Ok(None) };
+        let agent = agent.clone();
+        self.read(move |conn| entity_keys::whole(conn, &agent, &vault)).await
     }
 
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
@@ -520,7 +527,7 @@ impl RuntimeStore for SqliteStore {
     }
 
     fn auth_authority_key(&self) -> Option<String> {
-        self.vault.is_some().then(|| format!("store:{}", self.id))
+        self.env.vault.is_some().then(|| format!("store:{}", self.id))
     }
 
     async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
@@ -582,8 +589,8 @@ impl RuntimeStore for SqliteStore {
         after: u64,
         bytes_max: usize,
     ) -> Result<Vec<RowFrame>, StoreError> {
-        let agent = agent.clone();
-        self.read(move |conn| export::export(conn, &agent, after, bytes_max)).await
+        let (agent, vault) = (agent.clone(), self.env.vault.clone());
+        self.read(move |conn| export::export(conn, &agent, after, bytes_max, vault.as_deref())).await
     }
 
     async fn begin_handoff(

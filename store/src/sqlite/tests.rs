@@ -5,6 +5,7 @@ mod bounds;
 mod broken;
 mod conformance;
 mod damage;
+mod entity_keys;
 mod fixture;
 mod grouping;
 mod heads;

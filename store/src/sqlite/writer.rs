@@ -36,6 +36,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::SqliteMode;
 use super::agents::Head;
+use super::auth::Vault;
 use super::checkpoint::Checkpointer;
 use super::error::{Fail, Fallible, OpenError, is_io, of_engine, spares_transaction};
 use super::faults::Faults;
@@ -65,6 +66,8 @@ pub(super) struct WriteEnv {
     pub(super) boot: String,
     pub(super) faults: Faults,
     pub(super) quotas: Quotas,
+    /// Without one there are no auth flows and no entity keys.
+    pub(super) vault: Option<Arc<Vault>>,
 }
 
 impl WriteEnv {
@@ -76,7 +79,7 @@ impl WriteEnv {
     ) -> Result<Self, OpenError> {
         let boot = std::fs::read_to_string(BOOT_ID).map_err(io("read", Path::new(BOOT_ID)))?;
         let (boot, faults) = (boot.trim().to_owned(), Faults::from_environment());
-        Ok(Self { clock, mode, boot, faults, quotas })
+        Ok(Self { clock, mode, boot, faults, quotas, vault: None })
     }
 }
 

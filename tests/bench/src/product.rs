@@ -14,6 +14,7 @@ use godwit_core::guest::{
     Guest, GuestLoader, GuestRequest, Interrupt, LoadedPlugin, StateRead, StateReadError, TurnContext,
 };
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, OperationId, Revision};
+use godwit_core::identity::EntityKey;
 use godwit_core::input::{Input, Kind, NewInput, Outcome, Reach, Reply, ReplyOutcome, Source};
 use godwit_core::lease::{Lease, LeaseGuard, SessionLease};
 use godwit_core::spec::{PluginInfo, Spec};
@@ -293,5 +294,9 @@ impl StateRead for NoRows {
 
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         Ok(Vec::new())
+    }
+
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        Ok(None)
     }
 }

@@ -23,6 +23,10 @@ impl StateRead for Rows {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         Ok(Vec::new())
     }
+
+    fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
+        Ok(None)
+    }
 }
 
 fn write(key: &str, value: Option<&str>) -> (String, Option<Bytes>) {

@@ -16,6 +16,7 @@ use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
+use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput, Outcome, Reach};
 use crate::lease::Lease;
 use crate::lifecycle::Forgotten;
@@ -244,6 +245,10 @@ impl RuntimeStore for Flawed {
 
     async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
         self.inner.roster().await
+    }
+
+    async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
+        self.inner.entity_key(agent).await
     }
 
     async fn kept_snapshots(&self, agent: &AgentId) -> Result<Vec<KeptSnapshot>, StoreError> {
@@ -620,7 +625,15 @@ impl RuntimeStore for Flawed {
     }
 
     async fn export_whole(&self, agent: &AgentId, sink: RowSink) -> Result<Option<AgentRow>, StoreError> {
-        self.inner.export_whole(agent, sink).await
+        if self.flaw != Flaw::SecretsExported {
+            return self.inner.export_whole(agent, sink).await;
+        }
+        let mut sink = sink;
+        let row = self.inner.agent(agent).await?;
+        if let Some(row) = &row {
+            sink(row, self.inner.export_rows(agent, 0, usize::MAX).await?);
+        }
+        Ok(row)
     }
 
     async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError> {

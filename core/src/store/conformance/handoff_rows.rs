@@ -53,7 +53,7 @@ async fn rows_are_exported_by_change_in_pages(world: World) {
     assert!(has(|row| matches!(row, Row::Snapshot { .. })) && has(|row| matches!(row, Row::State { .. })));
     assert!(has(|row| matches!(row, Row::Output(_))) && has(|row| matches!(row, Row::Destination { .. })));
     assert!(has(|row| matches!(row, Row::Receiver(_))) && has(|row| matches!(row, Row::Timer(_))));
-    assert!(has(|row| matches!(row, Row::Operation(_))));
+    assert!(has(|row| matches!(row, Row::Operation(_))) && has(|row| matches!(row, Row::EntityKey(_))));
 }
 
 async fn only_what_changed_is_exported_again(world: World) {

@@ -1,14 +1,21 @@
 //! Taking all rows of an agent out, and binding a copy that came from an archive.
 
 use crate::event::{EventKind, NewEvent};
+use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lifecycle::{LifecycleCommit, SuspendReason, Verb};
 use crate::store::agent::{AgentRow, Home};
 use crate::store::error::StoreError;
 use crate::store::handoff::ImportRequest;
 use crate::store::memory::tables::{Tables, conflict};
+use crate::store::rows::Row;
 
 impl Tables {
-    pub(super) fn import(&mut self, request: &ImportRequest, now_ms: u64) -> Result<AgentRow, StoreError> {
+    pub(super) fn import(
+        &mut self,
+        request: &ImportRequest,
+        key: EntityKey,
+        now_ms: u64,
+    ) -> Result<AgentRow, StoreError> {
         let ImportRequest { copy, agent, generation, revision, token, is_suspended, replaces_moved } =
             request;
         let highest = match self.agents.get(agent).map(|rows| rows.standing.home.clone()) {
@@ -42,6 +49,8 @@ impl Tables {
         rows.forget_deletes();
         rows.standing.token = raised;
         rows.skip_numbers(1);
+        let public_key = key.public();
+        rows.put(Row::EntityKey(EntityKeyRow::Whole(key)));
         let verb = match is_suspended {
             true => Verb::Suspend(SuspendReason::Imported),
             false => Verb::Resume,
@@ -53,7 +62,9 @@ impl Tables {
         }
         let row = self.agent_row(&rows);
         self.agents.insert(agent.clone(), rows);
-        let event = NewEvent::of_agent(agent, EventKind::AgentImported, now_ms).with("token", raised);
+        let event = NewEvent::of_agent(agent, EventKind::AgentImported, now_ms)
+            .with("token", raised)
+            .with("public_key", public_key);
         self.append([event]);
         let is_changed = commit.as_ref().is_some_and(|commit| commit.from() != commit.next());
         self.append(commit.filter(|_| is_changed).iter().flat_map(|commit| commit.events().iter().cloned()));

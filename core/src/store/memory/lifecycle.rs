@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::id::Revision;
+use crate::identity::{EntityKey, EntityKeyRow};
 use crate::input::{AbandonReason, InputEvent, Outcome};
 use crate::lease::GrantCause;
 use crate::lifecycle::{Lifecycle, LifecycleCommit, OpenInputs, TokenMove, Verb};
@@ -69,6 +70,10 @@ impl Tables {
         }
         if commit.is_generation_raised() {
             admit_initial(rows, now_ms);
+        }
+        if let (Lifecycle::Deleted, Some(key)) = (commit.next(), rows.entity_key()) {
+            let public = key.without_secret();
+            rows.put(Row::EntityKey(public));
         }
         self.append(commit.events().iter().cloned());
         Ok(self.standing(owner, ending.len() as u64))
@@ -142,7 +147,7 @@ impl Tables {
         }
     }
 
-    pub(super) fn recreate(&mut self, new: NewAgent) -> Result<bool, StoreError> {
+    pub(super) fn recreate(&mut self, new: NewAgent, key: EntityKey) -> Result<bool, StoreError> {
         let plugin = new.spec.plugin;
         let has_plugin = self.has_plugin(plugin);
         let rows = self.at_home(&new.agent)?;
@@ -165,6 +170,7 @@ impl Tables {
         rows.standing.cause = GrantCause::Acquired;
         let revision = rows.portable().spec_revision.next();
         rows.put(Row::Spec { revision, spec: new.spec });
+        rows.put(Row::EntityKey(EntityKeyRow::Whole(key)));
         rows.update(|portable| {
             portable.lifecycle = commit.next().clone();
             portable.generation = portable.generation.next();

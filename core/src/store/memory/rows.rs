@@ -12,6 +12,7 @@ use crate::edge::Edge;
 use crate::id::{
     AgentId, FencingToken, Generation, Incarnation, InputId, OperationId, Revision, Seq, SpecRevision,
 };
+use crate::identity::EntityKeyRow;
 use crate::input::{InputState, Kind, Scope};
 use crate::journal::{JournalEntry, JournaledTurn};
 use crate::lease::GrantCause;
@@ -43,6 +44,7 @@ pub(super) enum RowName {
     ReceiptCheckpoint(Generation),
     Operation(OperationId),
     Edge(AgentId),
+    EntityKey,
 }
 
 impl RowName {
@@ -69,6 +71,7 @@ impl RowName {
             Row::Operation(stored) => Self::Operation(stored.id()),
             Row::Deleted(RowKey::Operation(operation)) => Self::Operation(*operation),
             Row::Edge(Edge { peer, .. }) | Row::Deleted(RowKey::Edge(peer)) => Self::Edge(peer.clone()),
+            Row::EntityKey(_) => Self::EntityKey,
         }
     }
 
@@ -113,6 +116,7 @@ pub(super) struct AgentRows {
     checkpoints: BTreeMap<Generation, ReceiptCheckpoint>,
     operations: BTreeMap<OperationId, StoredOperation>,
     edges: BTreeMap<AgentId, Edge>,
+    entity_key: Option<EntityKeyRow>,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -159,6 +163,7 @@ impl AgentRows {
             checkpoints: BTreeMap::new(),
             operations: BTreeMap::new(),
             edges: BTreeMap::new(),
+            entity_key: None,
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -178,6 +183,10 @@ impl AgentRows {
 
     pub(super) fn portable(&self) -> &AgentPortable {
         &self.portable
+    }
+
+    pub(super) fn entity_key(&self) -> Option<&EntityKeyRow> {
+        self.entity_key.as_ref()
     }
 
     pub(super) fn spec(&self) -> Option<&Spec> {
@@ -453,6 +462,7 @@ impl AgentRows {
                 let deleted = Row::Deleted(RowKey::Edge(peer.clone()));
                 Some(self.edges.get(peer).cloned().map_or(deleted, Row::Edge))
             }
+            RowName::EntityKey => self.entity_key.clone().map(Row::EntityKey),
         };
         row.expect("only state rows, outputs, timers, operations and edges are ever deleted")
     }
@@ -648,6 +658,7 @@ impl AgentRows {
             Row::Operation(stored) => {
                 self.operations.insert(stored.id(), stored);
             }
+            Row::EntityKey(key) => self.entity_key = Some(key),
             Row::Deleted(RowKey::Operation(operation)) => {
                 self.operations.remove(&operation);
             }

@@ -11,6 +11,7 @@ use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
     StoreId,
 };
+use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
@@ -322,7 +323,13 @@ impl Tables {
         lowest
     }
 
-    pub(super) fn create(&mut self, new: NewAgent, wall_ms: u64) -> Result<bool, StoreError> {
+    /// The entity key of an agent that is at home here, if its secret is.
+    pub(super) fn entity_key(&self, agent: &AgentId) -> Option<EntityKey> {
+        let rows = self.agents.get(agent).filter(|rows| rows.standing.home == Home::Here)?;
+        rows.entity_key().and_then(EntityKeyRow::key).cloned()
+    }
+
+    pub(super) fn create(&mut self, new: NewAgent, key: EntityKey, wall_ms: u64) -> Result<bool, StoreError> {
         if self.agents.contains_key(&new.agent) {
             let rows = self.at_home(&new.agent)?;
             if rows.portable().lifecycle == Lifecycle::Deleted {
@@ -347,6 +354,7 @@ impl Tables {
         let mut rows = AgentRows::empty(&new.agent, Home::Here);
         let revision = SpecRevision(1);
         rows.put(Row::Spec { revision, spec: new.spec });
+        rows.put(Row::EntityKey(EntityKeyRow::Whole(key)));
         rows.update(|portable| {
             portable.generation = Generation(1);
             portable.spec_revision = revision;
@@ -375,6 +383,7 @@ impl Tables {
             next_seq: portable.next_seq,
             spec_revision: portable.spec_revision,
             plugin: rows.spec().map_or(Digest::ZERO, |spec| spec.plugin),
+            public_key: rows.entity_key().map(EntityKeyRow::public),
             labels: portable.labels.clone(),
             open_inputs: rows.open_inputs(),
             open_bytes: rows.open_bytes(),

@@ -9,12 +9,13 @@ use crate::testing::encode_function_import;
 
 /// A function of each interface that has one outside of resources. The others (`types`, `error`, `streams`, the two
 /// terminals) are imported by every component that the Rust toolchain makes, and so by those of the other tests.
-const FUNCTIONS: [(&str, &str); 20] = [
+const FUNCTIONS: [(&str, &str); 21] = [
     ("godwit:agent/turn", "current"),
     ("godwit:agent/state", "list-keys"),
     ("godwit:agent/outbox", "send"),
     ("godwit:agent/timers", "set"),
     ("godwit:agent/operations", "list-active"),
+    ("godwit:agent/identity", "public-key"),
     ("wasi:logging/logging", "log"),
     ("wasi:config/store", "get-all"),
     ("wasi:io/poll", "poll"),
@@ -50,6 +51,7 @@ fn what_the_table_serves_is_linked_and_nothing_else_is() {
         let (versions, grants) = match entry {
             Some((_, Verdict::Served(versions) | Verdict::NeedsGrant(_, versions))) => (versions, None),
             Some((_, Verdict::NeedsTarget(prefix, versions))) => (versions, Some([format!("{prefix}a:1")])),
+            Some((_, Verdict::MustAsk(grant, versions))) => (versions, Some([(*grant).to_owned()])),
             _ => panic!("{interface} is not served"),
         };
         let grants = grants.as_ref().map(<[String; 1]>::as_slice);
@@ -84,7 +86,7 @@ fn each_grant_is_one_that_an_interface_needs() {
     let mut needed: Vec<_> = TABLE
         .iter()
         .filter_map(|(_, verdict)| match verdict {
-            Verdict::NeedsGrant(grant, _) => Some(*grant),
+            Verdict::NeedsGrant(grant, _) | Verdict::MustAsk(grant, _) => Some(*grant),
             Verdict::Served(_) | Verdict::NeedsTarget(..) | Verdict::Never(_) => None,
         })
         .collect();
@@ -104,6 +106,17 @@ fn what_reaches_outside_is_never_there_without_being_asked_for() {
         assert!(said.contains("operations.http:HOST:PORT"), "{said}");
     }
     assert_eq!(granted(Some(&["operations.http:example.com:443"])), None);
+}
+
+#[test]
+fn an_agent_signs_only_if_it_asks_for_that() {
+    let import = "godwit:agent/identity@0.1.0";
+    for grants in [None, Some([].as_slice()), Some(["state".to_owned()].as_slice())] {
+        let said = problem(import, grants).expect("it is refused");
+        assert!(said.contains("`sign`"), "{said}");
+    }
+    assert_eq!(problem(import, Some(&["sign".to_owned()])), None);
+    assert_eq!(grant_problem("sign"), None);
 }
 
 #[test]

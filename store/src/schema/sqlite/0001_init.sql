@@ -109,6 +109,15 @@ CREATE TABLE claim (
     PRIMARY KEY (agent, host)
 ) STRICT, WITHOUT ROWID;
 
+-- The agent's entity key: the public half, and the secret sealed under a key that is not in this file. No secret: of a
+-- deleted agent, or of one that came without it.
+CREATE TABLE entity_key (
+    agent           INTEGER PRIMARY KEY REFERENCES agent (key) ON DELETE CASCADE,
+    change          INTEGER NOT NULL,
+    public          BLOB NOT NULL CHECK (length(public) = 32),
+    secret          BLOB
+) STRICT;
+
 CREATE TABLE spec (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
     revision        INTEGER NOT NULL,

@@ -78,7 +78,7 @@ impl Place {
     /// What a store of this place is opened with.
     pub(super) fn env(&self, mode: SqliteMode) -> WriteEnv {
         let (boot, faults) = ("boot".to_owned(), Faults::default());
-        WriteEnv { clock: self.clock.clone(), mode, boot, faults, quotas: Quotas::default() }
+        WriteEnv { clock: self.clock.clone(), mode, boot, faults, quotas: Quotas::default(), vault: None }
     }
 
     /// A connection of another program, for looking at rows and damaging them.

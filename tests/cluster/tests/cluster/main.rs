@@ -8,6 +8,7 @@ mod components;
 mod crash;
 mod damage;
 mod doors;
+mod entity_keys;
 mod hostile;
 mod inputs;
 mod journal;

@@ -57,11 +57,13 @@ pub enum Flaw {
     ReachIgnored,
     /// Claims of ids neither stand nor yield.
     ClaimsForgotten,
+    /// What may become a file holds the entity key's secret.
+    SecretsExported,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -88,6 +90,7 @@ impl Flaw {
         Self::OlderSnapshotsIgnored,
         Self::ReachIgnored,
         Self::ClaimsForgotten,
+        Self::SecretsExported,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.

@@ -156,4 +156,5 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
             "journal::a_checkpoint_goes_beside_the_newest_snapshot",
         ],
     ),
+    (Flaw::SecretsExported, &["entity_keys::an_archive_has_the_public_half_and_an_import_another_key"]),
 ];
