@@ -6,7 +6,7 @@
 /// Every failpoint, in the order of the paths they stand on.
 pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
     &[
-        "key.before-rename",
+        "key.before-link",
         "store.open.before-log-replaced",
         "store.open.after-log-replaced",
         "store.open.before-schema",

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::digest::Digest;
 use crate::id::{AgentId, IdError};
@@ -107,7 +108,8 @@ impl Serialize for EntityKey {
 
 impl<'de> Deserialize<'de> for EntityKey {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        <[u8; 32]>::deserialize(deserializer).map(|secret| Self::from_secret(&secret))
+        let secret = Zeroizing::new(<[u8; 32]>::deserialize(deserializer)?);
+        Ok(Self::from_secret(&secret))
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
+use crate::identity::OriginHash;
 use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::spec::Spec;
 
@@ -444,4 +445,7 @@ pub struct DeliveryStamp {
     pub token: FencingToken,
     /// The sending host.
     pub host: HostId,
+    /// Which agent of this name it is; `None` when the output is of an earlier generation, which may have had another key, or
+    /// the agent has no key.
+    pub origin_hash: Option<OriginHash>,
 }

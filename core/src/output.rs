@@ -86,6 +86,8 @@ pub enum UndeliverableReason {
     Expired,
     /// The destination refuses this message for its size or form.
     Rejected,
+    /// The destination has heard another agent of the sender's name.
+    Namesake,
 }
 
 impl UndeliverableReason {
@@ -98,6 +100,7 @@ impl UndeliverableReason {
             Self::Forbidden => "forbidden",
             Self::Expired => "expired",
             Self::Rejected => "rejected",
+            Self::Namesake => "namesake",
         }
     }
 }

@@ -109,7 +109,7 @@ fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> any
     let mut file = dir.open_with(temporary, &options)?;
     writeln!(file, "{}", Digest(*secret))?;
     file.sync_all()?;
-    failpoint::hit("key.before-rename");
+    failpoint::hit("key.before-link");
     match dir.hard_link(temporary, dir, name) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
         _ => {}

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
+use crate::identity::OriginHash;
 use crate::input::{DeadLetterReason, InputState, NewInput, Outcome};
 use crate::journal::JournalEntry;
 use crate::lease::Lease;
@@ -270,6 +271,18 @@ pub enum AcceptError {
     StalePublisher {
         /// The highest token heard from the origin.
         highest: FencingToken,
+    },
+    /// A delivery from another agent of the origin's name than the one that has been heard.
+    #[error(
+        "two agents are called {origin}: the destination has heard the one with origin hash {known}, this is {given}"
+    )]
+    Namesake {
+        /// The name of both.
+        origin: AgentId,
+        /// Which one was heard.
+        known: OriginHash,
+        /// Which one this is.
+        given: OriginHash,
     },
     /// A delivery whose predecessor has not arrived.
     #[error("delivery is out of order: {next} is next")]

@@ -219,7 +219,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
     ///
     /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, reach, inbox bound. So what is here already is
     /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
-    /// receiver's row for (agent, origin) decides, in this transaction: a lower token is `StalePublisher`; a lower
+    /// receiver's row for (agent, origin) decides, in this transaction: another origin hash than the row's in the same epoch of
+    /// the token, and of no higher generation, is `Namesake`; a lower token is `StalePublisher`; a lower
     /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
     /// next = max(next, lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and
     /// next = number + 1. The row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.

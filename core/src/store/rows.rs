@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
-use crate::identity::EntityKeyRow;
+use crate::identity::{EntityKeyRow, OriginHash};
+use crate::input::DeliveryStamp;
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
 use crate::operation::StoredOperation;
@@ -188,6 +189,24 @@ pub struct Receiver {
     pub token: FencingToken,
     /// The number that is accepted next.
     pub next: u64,
+    /// The agent of that name that has sent in this generation.
+    pub origin_hash: Option<OriginHash>,
+}
+
+impl Receiver {
+    /// Whether a delivery is from another agent of the origin's name. One that was made anew has another key and a higher
+    /// generation; one that came from an archive has another key and a higher epoch.
+    pub fn is_of_namesake(&self, stamp: &DeliveryStamp) -> bool {
+        let differs = self.origin_hash.zip(stamp.origin_hash).is_some_and(|(known, given)| known != given);
+        differs && stamp.generation <= self.generation && stamp.token.epoch() == self.token.epoch()
+    }
+
+    /// The hash to remember behind a delivery that is not stale.
+    pub fn hash_after(&self, stamp: &DeliveryStamp) -> Option<OriginHash> {
+        let given = stamp.origin_hash.filter(|_| stamp.generation >= self.generation);
+        let is_renewed = stamp.generation > self.generation || stamp.token.epoch() > self.token.epoch();
+        if is_renewed { given } else { self.origin_hash.or(given) }
+    }
 }
 
 /// Running digest over row frames in order: both ends of a transfer compare it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, InputId};
+use godwit_core::identity::{EntityPublicKey, OriginHash};
 use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Reach, Source};
 use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{ReplyRole, StoredOutput, UndeliverableReason};
@@ -76,6 +77,13 @@ impl Resting {
     }
 }
 
+/// Who publishes.
+struct Publisher {
+    owned: Owned,
+    /// Which agent of its name it is.
+    origin_hash: Option<OriginHash>,
+}
+
 /// How a round over one destination went.
 enum Round {
     /// Everything that was read has ended.
@@ -95,7 +103,7 @@ impl Runtime {
         if self.inner().directory.begin_publishing(agent) {
             let (runtime, agent) = (self.clone(), agent.clone());
             self.inner().tasks.spawn(async move {
-                runtime.publish_all(&owned).await;
+                runtime.publish_all(owned).await;
                 runtime.inner().directory.end_publishing(&agent);
                 // Outputs that committed after the last look and before the end would otherwise wait for the scan.
                 let page = Page { after: 0, limit: 1 };
@@ -107,15 +115,23 @@ impl Runtime {
         }
     }
 
-    async fn publish_all(&self, owned: &Owned) {
+    async fn publish_all(&self, owned: Owned) {
+        let origin_hash = match self.inner().store.agent(&owned.lease.agent).await {
+            Ok(row) => row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash),
+            Err(error) => {
+                tracing::warn!(agent = %owned.lease.agent, %error, "outbox can't be read");
+                return;
+            }
+        };
+        let publisher = Publisher { owned, origin_hash };
         let shutdown = self.inner().tasks.shutdown();
         let mut resting = Resting::default();
-        while owned.guard.is_held() && !shutdown.is_cancelled() {
+        while publisher.owned.guard.is_held() && !shutdown.is_cancelled() {
             resting.wake(self.inner().clock.boot());
-            let lanes = match self.read_lanes(&owned.lease.agent, &resting).await {
+            let lanes = match self.read_lanes(&publisher.owned.lease.agent, &resting).await {
                 Ok(lanes) => lanes,
                 Err(error) => {
-                    tracing::warn!(agent = %owned.lease.agent, %error, "outbox can't be read");
+                    tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outbox can't be read");
                     return;
                 }
             };
@@ -125,7 +141,7 @@ impl Runtime {
                 };
                 // The pause ends early at shutdown.
                 let _ = within(pause, shutdown.cancelled()).await;
-            } else if let Round::Stale = self.publish_round(owned, lanes, &mut resting).await {
+            } else if let Round::Stale = self.publish_round(&publisher, lanes, &mut resting).await {
                 return;
             }
         }
@@ -159,9 +175,9 @@ impl Runtime {
     }
 
     /// Sends what was read: destinations side by side, each in order.
-    async fn publish_round(&self, owned: &Owned, lanes: Lanes, resting: &mut Resting) -> Round {
+    async fn publish_round(&self, publisher: &Publisher, lanes: Lanes, resting: &mut Resting) -> Round {
         let rounds = lanes.into_iter().map(|(destination, lane)| async move {
-            let (ends, round) = self.publish_lane(owned, lane).await;
+            let (ends, round) = self.publish_lane(publisher, lane).await;
             (destination, ends, round)
         });
         let mut ends = Vec::new();
@@ -179,13 +195,13 @@ impl Runtime {
         }
         if !ends.is_empty() {
             failpoint::hit("outbox.before-end");
-            let ended = self.inner().store.end_outputs(&owned.owner(), &ends).await;
+            let ended = self.inner().store.end_outputs(&publisher.owned.owner(), &ends).await;
             failpoint::hit("outbox.after-end");
             match ended {
                 Ok(()) => {}
                 Err(StoreError::Fenced { .. }) => is_stale = true,
                 Err(error) => {
-                    tracing::warn!(agent = %owned.lease.agent, %error, "outputs can't be ended");
+                    tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outputs can't be ended");
                     // Sent again in the next round; the receivers know them.
                     sleep(RETRY_FIRST).await;
                 }
@@ -196,14 +212,14 @@ impl Runtime {
 
     async fn publish_lane(
         &self,
-        owned: &Owned,
+        publisher: &Publisher,
         lane: Vec<StoredOutput>,
     ) -> (Vec<(OutputKey, OutputEnd)>, Round) {
         let mut ends = Vec::new();
         for stored in lane {
             failpoint::hit("outbox.before-send");
             // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
-            let delivered = self.deliver_output(owned, &stored).await;
+            let delivered = self.deliver_output(publisher, &stored).await;
             failpoint::hit("outbox.after-send");
             let key = OutputKey {
                 destination: stored.output.destination.clone(),
@@ -218,13 +234,13 @@ impl Runtime {
                     return (ends, Round::Done);
                 }
                 Delivered::StalePublisher { highest } => {
-                    let token = owned.lease.token;
-                    tracing::warn!(agent = %owned.lease.agent, %token, %highest, place = "receiver", "fenced");
-                    self.report_stale_publisher(owned, &key, highest).await;
+                    let token = publisher.owned.lease.token;
+                    tracing::warn!(agent = %publisher.owned.lease.agent, %token, %highest, place = "receiver", "fenced");
+                    self.report_stale_publisher(publisher, &key, highest).await;
                     return (ends, Round::Stale);
                 }
                 Delivered::Later { reason } => {
-                    tracing::debug!(agent = %owned.lease.agent, destination = %key.destination, reason, "later");
+                    tracing::debug!(agent = %publisher.owned.lease.agent, destination = %key.destination, reason, "later");
                     return (ends, Round::Later);
                 }
                 Delivered::NotHere => return (ends, Round::Later),
@@ -235,14 +251,14 @@ impl Runtime {
 
     async fn report_stale_publisher(
         &self,
-        owned: &Owned,
+        publisher: &Publisher,
         key: &OutputKey,
         highest: godwit_core::id::FencingToken,
     ) {
         let kind = godwit_core::event::EventKind::Fenced;
-        let event = godwit_core::event::NewEvent::of_agent(&owned.lease.agent, kind, self.now_ms())
+        let event = godwit_core::event::NewEvent::of_agent(&publisher.owned.lease.agent, kind, self.now_ms())
             .with("place", "receiver")
-            .with("token", owned.lease.token)
+            .with("token", publisher.owned.lease.token)
             .with("highest", highest)
             .with("destination", &key.destination)
             .with("host", self.inner().host);
@@ -251,12 +267,12 @@ impl Runtime {
         }
     }
 
-    async fn deliver_output(&self, owned: &Owned, stored: &StoredOutput) -> Delivered {
+    async fn deliver_output(&self, publisher: &Publisher, stored: &StoredOutput) -> Delivered {
         let age_ms = self.now_ms().saturating_sub(stored.committed_at_ms);
         if u128::from(age_ms) > OUTPUT_LIFETIME.as_millis() {
             return Delivered::Never(UndeliverableReason::Expired);
         }
-        let input = delivery_of(stored, owned, self.inner().host, self.now_ms());
+        let input = delivery_of(stored, publisher, self.inner().host, self.now_ms());
         match within(DELIVER_MAX, self.deliver(input)).await {
             Some(delivered) => delivered,
             None => Delivered::Later { reason: "no answer in time".into() },
@@ -326,6 +342,10 @@ impl Runtime {
             Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
             Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
             Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
+            Err(error @ AcceptError::Namesake { .. }) => {
+                tracing::warn!(%agent, %error, "delivery refused");
+                Delivered::Never(UndeliverableReason::Namesake)
+            }
             Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
             Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
                 Delivered::Never(UndeliverableReason::Deleted)
@@ -349,8 +369,9 @@ impl Runtime {
 
 /// The input that an output becomes. Every lower number to the same destination has ended, because outputs are read and
 /// sent in order: so its own number is the lowest open one.
-fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) -> NewInput {
+fn delivery_of(stored: &StoredOutput, publisher: &Publisher, host: HostId, now_ms: u64) -> NewInput {
     let StoredOutput { agent, generation, number, output, .. } = stored;
+    let lease = &publisher.owned.lease;
     let expects_reply = output.reply == ReplyRole::Expected;
     let id = match (&output.reply, &output.correlation) {
         // The end of a request has an id of its own, whichever way it comes.
@@ -379,8 +400,9 @@ fn delivery_of(stored: &StoredOutput, owned: &Owned, host: HostId, now_ms: u64) 
             generation: *generation,
             number: *number,
             lowest_open: *number,
-            token: owned.lease.token,
+            token: lease.token,
             host,
+            origin_hash: publisher.origin_hash.filter(|_| *generation == lease.generation),
         }),
         // The receiving host knows what it asks for.
         reach: Reach::Any,

@@ -410,6 +410,7 @@ fn refused(error: AcceptError) -> CallError {
         AcceptError::Store(error) => store_error(error),
         AcceptError::NotAddressable => CallError::NotAddressable,
         other @ (AcceptError::StalePublisher { .. }
+        | AcceptError::Namesake { .. }
         | AcceptError::Gap { .. }
         | AcceptError::NoEdge { .. }) => CallError::Conflict { what: other.to_string() },
     }

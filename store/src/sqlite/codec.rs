@@ -157,13 +157,14 @@ pub(super) fn reason_code(reason: UndeliverableReason) -> i64 {
 
 /// Reads a reason.
 pub(super) fn reason(code: i64) -> Fallible<UndeliverableReason> {
-    const REASONS: [UndeliverableReason; 6] = [
+    const REASONS: [UndeliverableReason; 7] = [
         UndeliverableReason::NotFound,
         UndeliverableReason::Deleted,
         UndeliverableReason::Retired,
         UndeliverableReason::Forbidden,
         UndeliverableReason::Expired,
         UndeliverableReason::Rejected,
+        UndeliverableReason::Namesake,
     ];
     REASONS
         .into_iter()

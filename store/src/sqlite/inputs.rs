@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
 use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Seq};
+use godwit_core::identity::OriginHash;
 use godwit_core::input::{
     AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Reach,
     Scope, Source, TraceParent,
@@ -462,10 +463,17 @@ fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accept
         generation: stamp.generation,
         token: FencingToken(0),
         next: 1,
+        origin_hash: stamp.origin_hash,
     });
+    if let (true, Some(heard), Some(given)) =
+        (receiver.is_of_namesake(stamp), receiver.origin_hash, stamp.origin_hash)
+    {
+        return Err(AcceptError::Namesake { origin: stamp.origin.clone(), known: heard, given });
+    }
     if stamp.token < receiver.token {
         return Err(AcceptError::StalePublisher { highest: receiver.token });
     }
+    receiver.origin_hash = receiver.hash_after(stamp);
     receiver.token = stamp.token;
     let mut is_next = false;
     if stamp.generation >= receiver.generation {
@@ -486,7 +494,7 @@ fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accept
 pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Fallible<Option<Receiver>> {
     first(
         conn,
-        "SELECT generation, token, next FROM receiver WHERE agent = ?1 AND origin = ?2",
+        "SELECT generation, token, next, origin_hash FROM receiver WHERE agent = ?1 AND origin = ?2",
         params![agent, origin.as_str()],
         |row| {
             Ok(Receiver {
@@ -494,6 +502,7 @@ pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Falli
                 generation: Generation(row.get::<_, Int>(0)?.0),
                 token: FencingToken(row.get::<_, Int>(1)?.0),
                 next: row.get::<_, Int>(2)?.0,
+                origin_hash: row.get::<_, Option<[u8; 8]>>(3)?.map(u64::from_le_bytes).map(OriginHash),
             })
         },
     )
@@ -503,9 +512,10 @@ pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Falli
 pub(super) fn write_receiver(tx: &Tx<'_>, agent: i64, change: Int, receiver: &Receiver) -> Fallible<()> {
     execute(
         tx.conn,
-        "INSERT INTO receiver (agent, origin, change, generation, token, next) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        "INSERT INTO receiver (agent, origin, change, generation, token, next, origin_hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
          ON CONFLICT (agent, origin) DO UPDATE SET change = excluded.change, generation = excluded.generation,
-             token = excluded.token, next = excluded.next
+             token = excluded.token, next = excluded.next, origin_hash = excluded.origin_hash
          WHERE excluded.change > receiver.change",
         params![
             agent,
@@ -514,6 +524,7 @@ pub(super) fn write_receiver(tx: &Tx<'_>, agent: i64, change: Int, receiver: &Re
             Int(receiver.generation.0),
             Int(receiver.token.0),
             Int(receiver.next),
+            receiver.origin_hash.map(|hash| hash.0.to_le_bytes()),
         ],
     )
     .map(drop)

@@ -6,6 +6,7 @@
 use godwit_core::digest::Digest;
 use godwit_core::store::StoreError;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use zeroize::Zeroizing;
 
 const FORMAT: u8 = 1;
 const NAME_BYTES: usize = 8;
@@ -64,10 +65,14 @@ impl SealKey {
         if *name != self.name {
             return Err(StoreError::Conflict { what: format!("{what}: another host's key seals it") });
         }
-        let mut bytes = rest.to_vec();
+        // Holds the secret in plain once it is open.
+        let mut bytes = Zeroizing::new(rest.to_vec());
         let cipher = self.cipher()?;
-        let opened =
-            cipher.open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(context), &mut bytes);
+        let opened = cipher.open_in_place(
+            Nonce::assume_unique_for_key(*nonce),
+            Aad::from(context),
+            bytes.as_mut_slice(),
+        );
         opened.map(|plain| plain.to_vec()).map_err(|_| corrupt())
     }
 }

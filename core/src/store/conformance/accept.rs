@@ -1,6 +1,7 @@
 //! Accepting: order without gaps (rule 8), idempotency, the inbox bound, deliveries between agents, re-driving.
 
 use crate::id::{FencingToken, Generation, InputId, Seq};
+use crate::identity::OriginHash;
 use crate::input::InputState;
 use crate::limits::INBOX_INPUTS_MAX;
 use crate::receipt::BoundaryKind;
@@ -21,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(inputs_are_read_in_pages),
         Case::of(deliveries_follow_the_table),
         Case::of(a_refused_delivery_changes_nothing),
+        Case::of(two_agents_of_one_name_are_told_apart),
         Case::of(an_ended_delivery_still_teaches_the_token),
         Case::of(a_dead_letter_is_driven_again_at_its_old_place),
     ]
@@ -185,16 +187,22 @@ enum Heard {
     Ended,
     Stale { highest: u64 },
     Gap { next: u64 },
+    Namesake,
 }
 
 /// Delivers number `number` of generation `owner.0` under token `owner.1`.
 async fn deliver(desk: &Desk, owner: (u64, u64), number: u64, lowest_open: u64) -> Heard {
     let new = delivery(desk.agent(), "origin", owner, number, lowest_open);
-    match desk.store().accept(new, desk.owner.incarnation).await {
+    heard(desk.store().accept(new, desk.owner.incarnation).await)
+}
+
+fn heard(answer: Result<Accepted, AcceptError>) -> Heard {
+    match answer {
         Ok(Accepted::New { .. }) => Heard::New,
         Ok(Accepted::AlreadyEnded) => Heard::Ended,
         Err(AcceptError::StalePublisher { highest }) => Heard::Stale { highest: highest.0 },
         Err(AcceptError::Gap { next }) => Heard::Gap { next },
+        Err(AcceptError::Namesake { .. }) => Heard::Namesake,
         other => panic!("{other:?}"),
     }
 }
@@ -243,6 +251,45 @@ async fn a_refused_delivery_changes_nothing(world: World) {
     assert_eq!(deliver(&desk, (2, 9), 2, 1).await, Heard::Gap { next: 1 });
     assert_eq!(picture(desk.store(), desk.agent()).await, before);
     assert_eq!(deliver(&desk, (1, 5), 2, 1).await, Heard::New, "under the token that was heard");
+}
+
+async fn two_agents_of_one_name_are_told_apart(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let epoch = FencingToken(1).raised(1).unwrap().0;
+    let later = FencingToken(1).raised(2).unwrap().0;
+    let steps = [
+        ("one without a key is heard", (1, 5), 1, None, Heard::New),
+        ("the first key is remembered", (1, 5), 2, Some(7), Heard::New),
+        ("another one is another agent", (1, 5), 3, Some(8), Heard::Namesake),
+        ("whatever its token", (1, 9), 3, Some(8), Heard::Namesake),
+        ("also a lower one", (1, 4), 3, Some(8), Heard::Namesake),
+        ("and leaves the row alone", (1, 5), 3, Some(7), Heard::New),
+        ("who does not say is believed", (1, 5), 4, None, Heard::New),
+        ("and does not make it forgotten", (1, 5), 5, Some(8), Heard::Namesake),
+        ("made anew it has another key", (2, 6), 1, Some(8), Heard::New),
+        ("and what it was before has ended", (1, 6), 5, None, Heard::Ended),
+        ("the former key is a namesake's", (2, 6), 2, Some(7), Heard::Namesake),
+        ("from an archive it has another key", (2, epoch), 2, Some(9), Heard::New),
+        ("the one before is stale", (2, 7), 3, Some(8), Heard::Stale { highest: epoch }),
+        ("the new one is remembered", (2, epoch), 3, Some(8), Heard::Namesake),
+        ("a restored store knows an older one", (1, later), 1, None, Heard::Ended),
+        ("which makes itself anew", (2, later), 3, Some(10), Heard::New),
+    ];
+    for (what, owner, number, origin_hash, expected) in steps {
+        let mut new = delivery(desk.agent(), "origin", owner, number, number);
+        if let Some(stamp) = &mut new.delivery {
+            stamp.origin_hash = origin_hash.map(OriginHash);
+        }
+        assert_eq!(heard(desk.store().accept(new, desk.owner.incarnation).await), expected, "{what}");
+    }
+    // What was heard moves with the receiver.
+    let frames = site.store.export_rows(desk.agent(), 0, usize::MAX).await.unwrap();
+    let rows = frames.into_iter().filter_map(|frame| match frame.row {
+        Row::Receiver(receiver) => Some((receiver.generation, receiver.origin_hash)),
+        _ => None,
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), [(Generation(2), Some(OriginHash(10)))]);
 }
 
 async fn an_ended_delivery_still_teaches_the_token(world: World) {

@@ -594,11 +594,11 @@ pub(super) fn delivery(
         lowest_open,
         token: FencingToken(token),
         host: host(9),
+        origin_hash: None,
     };
-    let mut new = message(agent, &format!("delivery {number}"));
-    new.input.id = InputId::of_delivery(&stamp.origin, stamp.generation, agent, number);
-    new.delivery = Some(stamp);
-    new
+    let new = message(agent, &format!("delivery {number}"));
+    let id = InputId::of_delivery(&stamp.origin, stamp.generation, agent, number);
+    NewInput { input: Input { id, ..new.input }, delivery: Some(stamp), ..new }
 }
 
 pub(super) fn done(steps: usize) -> UnitOutcome {

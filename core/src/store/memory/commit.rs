@@ -218,11 +218,17 @@ struct Heard {
 /// Decides about a delivery by what was heard from its origin before.
 fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, AcceptError> {
     if let Some(known) = known {
+        if let (true, Some(heard), Some(given)) =
+            (known.is_of_namesake(stamp), known.origin_hash, stamp.origin_hash)
+        {
+            return Err(AcceptError::Namesake { origin: stamp.origin.clone(), known: heard, given });
+        }
         if stamp.token < known.token {
             return Err(AcceptError::StalePublisher { highest: known.token });
         }
         if stamp.generation < known.generation {
-            let receiver = Receiver { token: stamp.token, ..known.clone() };
+            let origin_hash = known.hash_after(stamp);
+            let receiver = Receiver { token: stamp.token, origin_hash, ..known.clone() };
             return Ok(Heard { receiver, is_next: false });
         }
     }
@@ -237,6 +243,7 @@ fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, Accep
         generation: stamp.generation,
         token: stamp.token,
         next: if is_next { next + 1 } else { next },
+        origin_hash: known.map_or(stamp.origin_hash, |known| known.hash_after(stamp)),
     };
     Ok(Heard { receiver, is_next })
 }

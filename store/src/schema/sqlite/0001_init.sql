@@ -316,6 +316,8 @@ CREATE TABLE receiver (
     generation      INTEGER NOT NULL,
     token           INTEGER NOT NULL,
     next            INTEGER NOT NULL,
+    -- Which agent of that name has sent in this generation: a u64, little endian.
+    origin_hash     BLOB CHECK (length(origin_hash) = 8),
     PRIMARY KEY (agent, origin)
 ) STRICT, WITHOUT ROWID;
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
 use godwit_support::client::Client;
-use godwit_support::cluster::{Cluster, Side};
+use godwit_support::cluster::{Cluster, Folder, Side};
+use godwit_support::host::HostOptions;
 use godwit_support::wait::until;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
@@ -115,6 +116,7 @@ async fn an_agent_signs_under_one_key_wherever_it_is() -> Result<()> {
     }
 
     let counted = pair.a.client().reply(AGENT, "count").await?;
+    let secret = secret_of(pair.a.data(), &pair.store_file(Side::A), AGENT)?;
     pair.a.cli(&["migrate", AGENT, "--to", "b", "--wait"]).await?.ok()?;
     let there = pair.b.client();
     ensure!(pair.runner(AGENT, SOON).await? == Side::B, "it is not there");
@@ -125,7 +127,8 @@ async fn an_agent_signs_under_one_key_wherever_it_is() -> Result<()> {
     ensure!(signs(&pair.b.client(), AGENT).await? == key, "another key after the kill there");
     ensure!(pair.b.client().verb(AGENT, "replay").await?["ok"] == true, "its signatures are its history");
 
-    let secret = secret_of(pair.b.data(), &pair.store_file(Side::B), AGENT)?;
+    let moved = secret_of(pair.b.data(), &pair.store_file(Side::B), AGENT)?;
+    ensure!(moved == secret, "another secret under the same public key");
     // The source has let go of it; the rows of a moved agent go once the target has said that it runs.
     let gone =
         || async { Ok(secret_of(pair.a.data(), &pair.store_file(Side::A), AGENT).is_err().then_some(())) };
@@ -143,6 +146,40 @@ async fn an_agent_signs_under_one_key_wherever_it_is() -> Result<()> {
     ensure!(made.status == 201, "{} {}", made.status, made.body);
     ensure!(signs(&pair.b.client(), AGENT).await? != key, "the key outlived its agent");
     pair.end_and_verify().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_agents_of_one_name_a_receiver_hears_the_first() -> Result<()> {
+    let _room = shared().await;
+    let (folder, product) = (Folder::new()?, binaries::product()?);
+    let start = |name: &str| HostOptions::new(&product, &folder.path().join(name), name).start();
+    // They don't know each other yet, so that both can create it.
+    let (mut a, mut b) = tokio::try_join!(start("a"), start("b"))?;
+    for host in [&a, &b] {
+        host.client().load_plugin(&binaries::plugin("relay")?).await?;
+        host.client().create("twin", "relay").await?;
+    }
+    a.client().load_plugin(&binaries::plugin("counter")?).await?;
+    a.client().create("sum", "counter").await?;
+    ensure!(shown_key(&a.client(), "twin").await? != shown_key(&b.client(), "twin").await?);
+    let order = json!({"to": "sum", "payload": "add 1"}).to_string();
+    a.client().reply("twin", &order).await?;
+    let heard = || async { Ok((a.client().reply("sum", "get").await? == "1").then_some(())) };
+    until("the first to be heard", SOON, heard).await?;
+    let (peer_a, peer_b) = (a.peer(), b.peer());
+    a.add_peer(peer_b).await?;
+    b.add_peer(peer_a).await?;
+    b.client().reply("twin", &order).await?;
+    let refused = || async {
+        let outputs = b.client().list("/v1/agents/twin/outputs").await?;
+        Ok(outputs.into_iter().find(|output| output["state"] == "undeliverable"))
+    };
+    let output = until("the second to be refused", SOON, refused).await?;
+    ensure!(output["reason"] == "namesake", "{output}");
+    a.client().reply("twin", &order).await?;
+    let goes_on = || async { Ok((a.client().reply("sum", "get").await? == "2").then_some(())) };
+    until("the first to be heard again", SOON, goes_on).await?;
     Ok(())
 }
 

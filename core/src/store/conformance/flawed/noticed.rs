@@ -57,6 +57,7 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         &[
             "accept::deliveries_follow_the_table",
             "accept::a_refused_delivery_changes_nothing",
+            "accept::two_agents_of_one_name_are_told_apart",
             "handoff_rows::a_moved_inbox_remembers_what_it_accepted",
         ],
     ),
