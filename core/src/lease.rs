@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision};
 use crate::lease::deadline::Deadline;
-use crate::time::boot_now;
+use crate::time::{Clock, SystemClock};
 
 pub mod deadline;
 pub mod fence;
@@ -104,24 +104,32 @@ pub enum LeaseState {
 }
 
 /// The session's deadline, shared by the guards of all its agents.
-#[derive(Debug)]
 pub struct SessionLease {
     deadline: AtomicU64,
+    /// Whose boot time the deadline is.
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for SessionLease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SessionLease").field(&self.deadline()).finish()
+    }
 }
 
 impl SessionLease {
     /// A session that never expires: the process holds the store's lock, and that is the session.
     pub fn unlimited() -> Arc<Self> {
-        Self::until(Deadline::UNLIMITED)
+        // No time is beyond that deadline, whoever tells it.
+        Self::until(Deadline::UNLIMITED, Arc::new(SystemClock))
     }
 
-    /// A session valid for `profile` after a join that was sent at boot time `sent`.
-    pub fn started(sent: Duration, profile: &LeaseProfile) -> Arc<Self> {
-        Self::until(Deadline::started(sent, profile))
+    /// A session valid for `profile` after a join that was sent at boot time `sent` of `clock`.
+    pub fn started(sent: Duration, profile: &LeaseProfile, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::until(Deadline::started(sent, profile), clock)
     }
 
-    fn until(deadline: Deadline) -> Arc<Self> {
-        Arc::new(Self { deadline: AtomicU64::new(deadline.to_bits()) })
+    fn until(deadline: Deadline, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { deadline: AtomicU64::new(deadline.to_bits()), clock })
     }
 
     /// Takes a successful heartbeat into account. `sent` is the boot time from **before** the heartbeat was sent. A late
@@ -139,7 +147,13 @@ impl SessionLease {
 
     /// What holds now for all agents of the session.
     pub fn state(&self) -> LeaseState {
-        self.deadline().state(boot_now())
+        self.deadline().state(self.clock.boot())
+    }
+
+    /// Whether the holder of an agent may act now, as far as the session goes.
+    #[inline]
+    fn is_held(&self) -> bool {
+        self.deadline().is_held(self.clock.boot())
     }
 
     #[inline]
@@ -180,7 +194,7 @@ impl LeaseGuard {
     /// Whether the holder may act now.
     #[inline]
     pub fn is_held(&self) -> bool {
-        !self.lost.load(Ordering::Acquire) && self.session.deadline().is_held(boot_now())
+        !self.lost.load(Ordering::Acquire) && self.session.is_held()
     }
 }
 

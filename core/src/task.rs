@@ -1,19 +1,35 @@
 //! Task groups: every task of a host is spawned through one, so that shutdown can end and join them all.
 
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Starts a task, in a simulation.
+pub type Spawn = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+
 /// A group of tasks with one shutdown token. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct TaskGroup {
     tracker: TaskTracker,
     shutdown: CancellationToken,
+    /// `None`: the current runtime of tokio.
+    spawn: Option<Spawn>,
 }
 
 impl TaskGroup {
+    /// A group whose tasks `spawn` starts.
+    pub fn on(spawn: Spawn) -> Self {
+        Self { spawn: Some(spawn), ..Self::default() }
+    }
+
     /// Starts a task.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(task);
+        match &self.spawn {
+            Some(spawn) => spawn(Box::pin(self.tracker.track_future(task))),
+            None => drop(self.tracker.spawn(task)),
+        }
     }
 
     /// Resolves when shutdown begins. Tasks select on it, first.

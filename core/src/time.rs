@@ -48,7 +48,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// Reads CLOCK_BOOTTIME. Kept apart from the port because the lease guard calls it on every guest import.
+/// Reads CLOCK_BOOTTIME. Kept apart from the port for what measures or bounds real work, also in a simulation.
 pub fn boot_now() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let nanos = u32::try_from(now.tv_nsec).unwrap_or(0);

@@ -173,6 +173,20 @@ impl Runtime {
     /// # Errors
     /// As `RuntimeStore::join`; nothing is left running.
     pub async fn start(config: RuntimeConfig, parts: Parts, door: &PeerDoor) -> Result<Self, StoreError> {
+        let pool = GuestPool::start(config.guest_threads);
+        Self::start_on(config, parts, door, (TaskGroup::default(), pool)).await
+    }
+
+    /// As `start`, with tasks and guests run where the caller says. With a pool that is inline it starts no threads.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_on(
+        config: RuntimeConfig,
+        parts: Parts,
+        door: &PeerDoor,
+        (tasks, pool): (TaskGroup, Arc<GuestPool>),
+    ) -> Result<Self, StoreError> {
         let (notices, incoming) = mpsc::channel(NOTICES_MAX);
         let notify = Arc::new(move |notice| {
             // Dropped when the channel is full: the scan finds outputs and dead handles are replaced on use.
@@ -181,7 +195,7 @@ impl Runtime {
         let env = AgentEnv {
             store: parts.store.clone(),
             loader: parts.loader,
-            pool: GuestPool::start(config.guest_threads),
+            pool,
             queries: Arc::default(),
             spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
             load_notes: parts.load_notes,
@@ -205,7 +219,7 @@ impl Runtime {
             lease_profile: config.lease_profile,
             resident_max: config.resident_max,
             needs_edges: config.needs_edges,
-            tasks: TaskGroup::default(),
+            tasks,
             directory: Directory::default(),
             watchdog: Watchdog::default(),
             hints: Hints::default(),
@@ -249,7 +263,9 @@ impl Runtime {
         failpoint::hit("session.after-leave");
         inner.mesh.close().await;
         let pool = inner.env.pool.clone();
-        if tokio::task::spawn_blocking(move || pool.close()).await.is_err() {
+        if pool.is_inline() {
+            pool.close();
+        } else if tokio::task::spawn_blocking(move || pool.close()).await.is_err() {
             tracing::error!("guest threads panicked");
         }
         tracing::info!(residents, "stopped");

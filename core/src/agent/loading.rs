@@ -255,9 +255,9 @@ async fn rebuild_guest(
     let newest = image.snapshot.as_ref().map(|snapshot| (snapshot.revision, snapshot.state.len() as u64));
     let warm = warm.filter(|warm| Some(warm.snapshot_revision) == newest.map(|(revision, _)| revision));
     let (plugin, durability) = (image.spec.plugin, image.spec.durability);
-    let loader = seat.env.loader.clone();
+    let (loader, clock) = (seat.env.loader.clone(), seat.env.clock.clone());
     let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.guest));
-    let job = move || rebuild(loader.as_ref(), start, &image, image.row.revision);
+    let job = move || rebuild((loader.as_ref(), clock.as_ref()), start, &image, image.row.revision);
     let rebuilt = seat.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
     let Rebuilt { guest, restore, turns } = rebuilt.map_err(failure)?;
     let mut tail = Tail::new(durability, newest, restore);

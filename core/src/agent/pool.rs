@@ -10,6 +10,8 @@
 //! Queries have threads of their own, by the same rules: an agent is to answer them while turns take all the others.
 //!
 //! `alone` holds all other jobs back, for an input that is suspected of killing the process.
+//!
+//! A pool that is `inline` has no threads: jobs run one after the other in the tasks that bring them, for simulations.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,6 +20,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
@@ -28,6 +31,9 @@ use crate::limits::QUERIES_RUNNING_MAX;
 const STAFF_RETRY: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// How long a job of a pool without threads takes: awaited once before each job and once behind it.
+pub type Pace = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 thread_local! {
     static IS_REPLACEABLE: Cell<bool> = const { Cell::new(false) };
@@ -53,6 +59,8 @@ struct Shared {
     /// One at a time may hold others back.
     lone: Arc<tokio::sync::Mutex<()>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Without threads: the pace of the jobs.
+    pace: Option<Pace>,
 }
 
 #[derive(Default)]
@@ -118,18 +126,21 @@ impl GuestPool {
             missing: threads + QUERIES_RUNNING_MAX,
             ..Queue::default()
         };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            wake: Condvar::new(),
-            shortage: Condvar::new(),
-            drained: Notify::new(),
-            lone: Arc::default(),
-            threads: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::of(queue, None));
         let foreman = shared.clone();
         let started = shared.add_thread("guests", move || foreman.keep_staffed());
         started.expect("the process may start a thread at start-up");
         Arc::new(Self { shared })
+    }
+
+    /// A pool without threads. Its jobs block the tasks that bring them, and end with them.
+    pub fn inline(pace: Pace) -> Arc<Self> {
+        Arc::new(Self { shared: Arc::new(Shared::of(Queue::default(), Some(pace))) })
+    }
+
+    /// Whether it has no threads.
+    pub fn is_inline(&self) -> bool {
+        self.shared.pace.is_some()
     }
 
     /// Runs `job` on one of the threads, after earlier jobs of the same plugin.
@@ -189,6 +200,15 @@ impl GuestPool {
         plugin: Digest,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
+        if let Some(pace) = &self.shared.pace {
+            pace().await;
+            // Nobody else's job runs while one runs alone.
+            let turn = self.shared.lone.lock().await;
+            let ran = self.shared.run_inline(job);
+            drop(turn);
+            pace().await;
+            return ran;
+        }
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || drop(done.send(job())));
         {
@@ -208,6 +228,9 @@ impl GuestPool {
     /// Dropping the future lets the others go on.
     pub(crate) async fn alone(&self) -> Alone {
         let turn = self.shared.lone.clone().lock_owned().await;
+        if self.shared.pace.is_some() {
+            return Alone { shared: self.shared.clone(), _turn: turn };
+        }
         self.shared.lock().lone = Some(VecDeque::new());
         let alone = Alone { shared: self.shared.clone(), _turn: turn };
         loop {
@@ -269,6 +292,10 @@ impl Alone {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, PoolError> {
+        if let Some(pace) = &self.shared.pace {
+            pace().await;
+            return self.shared.run_inline(job);
+        }
         let (done, result) = oneshot::channel();
         let job: Job = Box::new(move || drop(done.send(job())));
         {
@@ -291,6 +318,26 @@ impl Drop for Alone {
 }
 
 impl Shared {
+    fn of(queue: Queue, pace: Option<Pace>) -> Self {
+        Self {
+            queue: Mutex::new(queue),
+            wake: Condvar::new(),
+            shortage: Condvar::new(),
+            drained: Notify::new(),
+            lone: Arc::default(),
+            threads: Mutex::default(),
+            pace,
+        }
+    }
+
+    /// Runs a job of a pool without threads.
+    fn run_inline<T>(&self, job: impl FnOnce() -> T) -> Result<T, PoolError> {
+        if self.lock().is_closed {
+            return Err(PoolError::Closed);
+        }
+        catch_unwind(AssertUnwindSafe(job)).map_err(|_| PoolError::Panicked)
+    }
+
     /// Why a job was dropped without an answer.
     fn reason(&self) -> PoolError {
         if self.lock().is_closed { PoolError::Closed } else { PoolError::Panicked }

@@ -195,10 +195,10 @@ async fn ask(
     });
     let caller = Caller(Interrupt::default());
     let request = guest_request(&image, guard, rows.clone(), caller.0.clone());
-    let (loader, plugin) = (env.loader.clone(), image.spec.plugin);
+    let (loader, clock, plugin) = (env.loader.clone(), env.clock.clone(), image.spec.plugin);
     let job = move || {
-        let rebuilt = rebuild(loader.as_ref(), Start::Cold(request), &image, revision).map_err(unbuilt)?;
-        let mut guest = rebuilt.guest;
+        let with = (loader.as_ref(), clock.as_ref());
+        let mut guest = rebuild(with, Start::Cold(request), &image, revision).map_err(unbuilt)?.guest;
         guest.query(&context, &payload).map_err(unanswered)
     };
     let answer = env.pool.run_query(plugin, job).await.map_err(|closed| unavailable(closed.to_string()))?;

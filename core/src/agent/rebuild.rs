@@ -16,7 +16,7 @@ use crate::journal::JournaledTurn;
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::store::AgentImage;
-use crate::time::boot_now;
+use crate::time::Clock;
 
 /// A guest at a revision, and what it took to get it there.
 pub struct Rebuilt {
@@ -61,17 +61,17 @@ pub enum Start {
 /// # Errors
 /// `RebuildError`; the guest is gone.
 pub fn rebuild(
-    loader: &dyn GuestLoader,
+    (loader, clock): (&dyn GuestLoader, &dyn Clock),
     start: Start,
     image: &AgentImage,
     to: Revision,
 ) -> Result<Rebuilt, RebuildError> {
-    let started = boot_now();
+    let started = clock.boot();
     let mut guest = match start {
         Start::Warm(guest) => guest,
         Start::Cold(request) => restored(loader, request, image.snapshot.as_ref())?,
     };
-    let restore = boot_now().saturating_sub(started);
+    let restore = clock.boot().saturating_sub(started);
     let from = image.base();
     let mut turns = Vec::new();
     for receipt in &image.receipts {

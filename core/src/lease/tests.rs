@@ -1,16 +1,19 @@
 //! Tests of leases and guards.
 
 use super::*;
+use crate::time::boot_now;
 
 #[test]
 fn a_guard_is_held_until_its_deadline_or_its_loss() {
     let profile = LeaseProfile::FAST;
-    let fresh = LeaseGuard::new(SessionLease::started(boot_now(), &profile), FencingToken(3));
+    let fresh =
+        LeaseGuard::new(SessionLease::started(boot_now(), &profile, Arc::new(SystemClock)), FencingToken(3));
     assert_eq!(fresh.state(), LeaseState::Held);
     assert!(fresh.is_held());
 
     let long_ago = boot_now().saturating_sub(profile.ttl);
-    let expiring = LeaseGuard::new(SessionLease::started(long_ago, &profile), FencingToken(3));
+    let expiring =
+        LeaseGuard::new(SessionLease::started(long_ago, &profile, Arc::new(SystemClock)), FencingToken(3));
     assert_eq!(expiring.state(), LeaseState::Expiring);
     assert!(!expiring.is_held());
 
@@ -23,7 +26,8 @@ fn a_guard_is_held_until_its_deadline_or_its_loss() {
 #[test]
 fn a_late_renewal_never_shortens_the_deadline_and_revives_an_expiring_session() {
     let profile = LeaseProfile::FAST;
-    let session = SessionLease::started(boot_now().saturating_sub(profile.ttl), &profile);
+    let session =
+        SessionLease::started(boot_now().saturating_sub(profile.ttl), &profile, Arc::new(SystemClock));
     assert_eq!(session.state(), LeaseState::Expiring);
     session.renewed(boot_now(), &profile);
     assert_eq!(session.state(), LeaseState::Held);

@@ -8,6 +8,7 @@ use godwit_core::id::FencingToken;
 use godwit_core::input::{Kind, ReplyOutcome};
 use godwit_core::lease::{LeaseGuard, LeaseProfile, SessionLease};
 use godwit_core::limits::GuestLimits;
+use godwit_core::time::SystemClock;
 
 use super::*;
 use crate::testing::{NOW_MS, Rows, TestEngine, ask, fault_of, message, request, turn, with_limits};
@@ -341,7 +342,7 @@ fn a_lost_lease_stops_imports_and_loops() {
 fn a_lease_that_ran_out_fences_before_anything_else() {
     let test = TestEngine::new();
     let plugin = test.load("test/hostile");
-    let session = SessionLease::started(boot_now(), &LeaseProfile::NORMAL);
+    let session = SessionLease::started(boot_now(), &LeaseProfile::NORMAL, Arc::new(SystemClock));
     let guard = LeaseGuard::new(Arc::clone(&session), FencingToken(7));
     let mut guest = test.start(GuestRequest { guard, ..request(plugin) });
     assert_eq!(ask(guest.as_mut(), "echo held").as_deref(), Ok("held"));

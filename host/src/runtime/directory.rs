@@ -3,7 +3,7 @@
 //! A parked agent is a lease and nothing else. Nothing here is authority: the store decides who owns an agent, and asking it
 //! twice is harmless, so there is no lock around the asking.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ pub(crate) struct Directory {
 /// Two maps, because a host may own a hundred times as many agents as it runs, and looks through the running ones.
 #[derive(Default)]
 struct Tables {
-    owned: HashMap<AgentId, Entry>,
+    owned: BTreeMap<AgentId, Entry>,
     /// Drivers; one that has ended may stay for a moment.
-    residents: HashMap<AgentId, Resident>,
+    residents: BTreeMap<AgentId, Resident>,
 }
 
 struct Entry {
@@ -140,7 +140,7 @@ impl Directory {
     pub(crate) fn lose_all(&self) {
         let mut tables = self.lock();
         tables.residents.clear();
-        for (_, entry) in tables.owned.drain() {
+        for (_, entry) in std::mem::take(&mut tables.owned) {
             entry.guard.lose();
         }
     }

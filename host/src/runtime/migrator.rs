@@ -3,7 +3,7 @@
 //! `source.rs` reads top to bottom as the protocol; it coordinates. `target.rs` answers it. `recovery.rs` settles what a
 //! restart finds. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +35,8 @@ const LISTED_MAX: usize = 1_000;
 /// What moves now.
 #[derive(Default)]
 pub(crate) struct Migrator {
-    outgoing: Mutex<HashMap<AgentId, Outgoing>>,
-    incoming: Mutex<HashMap<MigrationId, Arc<Arrival>>>,
+    outgoing: Mutex<BTreeMap<AgentId, Outgoing>>,
+    incoming: Mutex<BTreeMap<MigrationId, Arc<Arrival>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,11 +48,11 @@ struct Outgoing {
 }
 
 impl Migrator {
-    fn outgoing(&self) -> MutexGuard<'_, HashMap<AgentId, Outgoing>> {
+    fn outgoing(&self) -> MutexGuard<'_, BTreeMap<AgentId, Outgoing>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn incoming(&self) -> MutexGuard<'_, HashMap<MigrationId, Arc<Arrival>>> {
+    fn incoming(&self) -> MutexGuard<'_, BTreeMap<MigrationId, Arc<Arrival>>> {
         self.incoming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

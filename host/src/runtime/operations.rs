@@ -7,7 +7,7 @@
 //! dies leaves rows that say wanted or begun; the next owner finds them by its scan. Work stops with the lease: nothing of
 //! a lost agent is begun, and what was under way is dropped and ends with whoever owns the agent then.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -45,9 +45,9 @@ const END_MAX: Duration = Duration::from_secs(5);
 
 /// What this host works on.
 pub(crate) struct Operations {
-    running: Mutex<HashMap<(AgentId, OperationId), CancellationToken>>,
+    running: Mutex<BTreeMap<(AgentId, OperationId), CancellationToken>>,
     /// Agents that are about to move: nothing of them is begun.
-    still: Mutex<HashSet<AgentId>>,
+    still: Mutex<BTreeSet<AgentId>>,
     slots: Arc<Semaphore>,
     http: HttpClient,
 }
@@ -76,11 +76,11 @@ impl Operations {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(AgentId, OperationId), CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(AgentId, OperationId), CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn still(&self) -> MutexGuard<'_, HashSet<AgentId>> {
+    fn still(&self) -> MutexGuard<'_, BTreeSet<AgentId>> {
         self.still.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -230,14 +230,15 @@ impl Runtime {
         let guard = LeaseGuard::new(SessionLease::unlimited(), image.row.token);
         let rows = state_reader(inner.store.clone(), agent.clone());
         let request = guest_request(&image, guard, rows, Interrupt::default());
-        let loader = inner.env.loader.clone();
+        let (loader, clock) = (inner.env.loader.clone(), inner.clock.clone());
         let job = move || -> Result<Stretch, RebuildError> {
             let at = image.receipts.iter().find(|receipt| receipt.revision == end);
             let (token, time_ms) = at.map_or((image.row.token, image.row.time_ms), |receipt| {
                 (receipt.token, receipt.committed_at_ms)
             });
             let context = outside_context(&agent, image.row.generation, token, end, time_ms);
-            let mut rebuilt = rebuild(loader.as_ref(), Start::Cold(request), &image, end)?;
+            let with = (loader.as_ref(), clock.as_ref());
+            let mut rebuilt = rebuild(with, Start::Cold(request), &image, end)?;
             let state = rebuilt.guest.snapshot(&context).map_err(RebuildError::Restore)?;
             let elapsed = rebuilt.turns.iter().map(|(_, elapsed)| *elapsed).sum();
             Ok(Stretch { turns: rebuilt.turns.len() as u64, elapsed, state: Digest::of(&state) })

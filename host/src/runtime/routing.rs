@@ -2,7 +2,7 @@
 //!
 //! What a host believes about other hosts is a hint. A wrong hint costs one more hop; it never decides anything.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -356,7 +356,7 @@ enum Unforwarded {
 /// What this host believes about others: bounded, forgotten at will.
 #[derive(Default)]
 pub(crate) struct Hints {
-    homes: Mutex<HashMap<AgentId, HostId>>,
+    homes: Mutex<BTreeMap<AgentId, HostId>>,
     /// Hosts with a session on this host's store.
     store_mates: Mutex<BTreeSet<HostId>>,
 }
@@ -365,7 +365,7 @@ pub(crate) struct Hints {
 const HINTS_MAX: usize = 100_000;
 
 impl Hints {
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, HostId>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AgentId, HostId>> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -50,13 +50,13 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
     tracing::info!(incarnation = %session.incarnation, shared = session.ttl.is_some(), "joined the store");
     let (lease, profile) = match session.ttl {
         None => (SessionLease::unlimited(), None),
-        Some(_) => (SessionLease::started(sent, &profile), Some(profile)),
+        Some(_) => (SessionLease::started(sent, &profile, inner.clock.clone()), Some(profile)),
     };
     Ok(Current { incarnation: session.incarnation, lease, profile, joined_at: sent })
 }
 
 /// Starts keeping the session of a shared store, until shutdown: on a thread of its own, so that no guest and no caller can
-/// keep it from its heartbeat. It ends with the tasks of this host, also when they are dropped: nobody holds agents that
+/// keep it from its heartbeat (a host without threads keeps it in a task). It ends with the tasks of this host, also when they are dropped: nobody holds agents that
 /// nothing can run any more.
 ///
 /// # Errors
@@ -68,11 +68,17 @@ pub(crate) fn keep(runtime: &Runtime) -> Result<(), StoreError> {
     };
     let tasks = &runtime.inner().tasks;
     let ending = tasks.shutdown().child_token();
+    let keeper = Keeper::new(profile, current.joined_at);
+    tasks.spawn(watch_others(runtime.clone()));
+    if runtime.inner().env.pool.is_inline() {
+        let runtime = runtime.clone();
+        tasks.spawn(async move { keep_until(&ending, &runtime, keeper).await });
+        return Ok(());
+    }
     let (working, ended) = oneshot::channel::<()>();
     let work = {
         let (runtime, ending) = (runtime.clone(), ending.clone());
         move || {
-            let keeper = Keeper::new(profile, current.joined_at);
             match tokio::runtime::Builder::new_current_thread().enable_time().build() {
                 Ok(own) => own.block_on(keep_until(&ending, &runtime, keeper)),
                 Err(error) => runtime.fail(&format!("the session can't be kept: {error}")),
@@ -89,7 +95,6 @@ pub(crate) fn keep(runtime: &Runtime) -> Result<(), StoreError> {
         drop(ended.await);
         drop(ends_with_this);
     });
-    tasks.spawn(watch_others(runtime.clone()));
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Tests of the guest threads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -222,4 +223,28 @@ async fn jobs_that_come_together_are_worked_on_together() {
         assert!(met.iter().all(|met| *met == Ok(true)), "round {round}: {met:?}");
     }
     tokio::task::spawn_blocking(move || pool.close()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_inline_pool_runs_jobs_on_the_calling_thread_one_at_a_time() {
+    let paced = Arc::new(AtomicUsize::new(0));
+    let counted = paced.clone();
+    let pool = GuestPool::inline(Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(()))
+    }));
+    let here = std::thread::current().id();
+    assert_eq!(pool.run(Digest([1; 32]), move || std::thread::current().id()).await, Ok(here));
+    assert_eq!(paced.load(Ordering::Relaxed), 2, "before and behind it");
+    let panicked: Result<(), _> = pool.run(Digest([1; 32]), || panic!("asked to")).await;
+    assert_eq!(panicked, Err(PoolError::Panicked));
+
+    let alone = pool.alone().await;
+    let mut other = Box::pin(pool.run(Digest([1; 32]), || "other"));
+    assert!(futures::poll!(&mut other).is_pending(), "nobody runs beside a lone job");
+    assert_eq!(alone.run(|| "lone").await, Ok("lone"));
+    drop(alone);
+    assert_eq!(other.await, Ok("other"));
+    pool.close();
+    assert_eq!(pool.run(Digest([1; 32]), || ()).await, Err(PoolError::Closed));
 }

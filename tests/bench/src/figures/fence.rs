@@ -4,12 +4,13 @@
 //! check in the call hook and without, which is what the check adds; the engine's import as a whole beside the bare one.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use godwit_core::id::FencingToken;
 use godwit_core::lease::{LeaseGuard, LeaseProfile, SessionLease};
-use godwit_core::time::boot_now;
+use godwit_core::time::{SystemClock, boot_now};
 
 use crate::bare::{self, BareGuest, BarePlugin, types};
 use crate::bench::{Bench, component};
@@ -67,7 +68,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Findings> {
 /// A guard of a lease that expires, and does not while this runs.
 fn guard() -> LeaseGuard {
     let profile = LeaseProfile { ttl: Duration::from_secs(3_600), ..LeaseProfile::NORMAL };
-    LeaseGuard::new(SessionLease::started(boot_now(), &profile), FencingToken(1))
+    LeaseGuard::new(SessionLease::started(boot_now(), &profile, Arc::new(SystemClock)), FencingToken(1))
 }
 
 fn checks(guard: &LeaseGuard) {

@@ -5,7 +5,7 @@ use crate::agent::LoadNotes;
 use crate::id::SpecRevision;
 use crate::spec::SpecChange;
 use crate::store::{Step, Unit};
-use crate::time::boot_now;
+use crate::time::{SystemClock, boot_now};
 
 /// An agent whose `init` does what the text says.
 async fn world_with(init: &str) -> World {
@@ -223,7 +223,7 @@ async fn a_lease_that_runs_out_meanwhile_is_not_counted() {
     let mut world = world_with("hang").await;
     let profile = LeaseProfile::FAST;
     let valid = |time: Duration| boot_now() + profile.margin + time - profile.ttl;
-    world.session = SessionLease::started(valid(Duration::from_millis(100)), &profile);
+    world.session = SessionLease::started(valid(Duration::from_millis(100)), &profile, Arc::new(SystemClock));
     let handle = world.drive().await;
     for _ in 0..4 {
         eventually("a try", || handle.is_running()).await;
