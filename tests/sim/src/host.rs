@@ -1,0 +1,247 @@
+//! Machines and the processes on them: each process is a whole `godwit::runtime::Runtime`.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use futures::FutureExt;
+use godwit::runtime::call::{AgentCall, AgentReply, CallError};
+use godwit::runtime::operations::OperationPolicy;
+use godwit::runtime::routing::Forward;
+use godwit::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
+use godwit_core::agent::{GuestPool, MemoryNotes};
+use godwit_core::id::{AgentId, HostId};
+use godwit_core::lease::LeaseProfile;
+use godwit_core::limits::INPUTS_KEPT;
+use godwit_core::task::TaskGroup;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use crate::bug::Bug;
+use crate::cage::Cage;
+use crate::clock::SimClock;
+use crate::guest::SimLoader;
+use crate::net::Network;
+use crate::store::FaultyStore;
+use crate::world::{PROFILE, World};
+
+/// All machines of a run.
+pub struct Cluster {
+    world: Arc<World>,
+    network: Arc<Network>,
+    machines: Vec<Machine>,
+    park_after: Duration,
+    resident_max: usize,
+}
+
+/// A machine: its clock outlives its processes.
+struct Machine {
+    key: HostId,
+    clock: Arc<SimClock>,
+    /// The newest last. Older ones were stopped when they were given up, and may go on.
+    processes: Mutex<Vec<Process>>,
+}
+
+/// A process.
+#[derive(Clone)]
+pub struct Process {
+    /// Its tasks.
+    pub cage: Arc<Cage>,
+    runtime: Arc<OnceLock<Runtime>>,
+}
+
+impl Machine {
+    fn processes(&self) -> MutexGuard<'_, Vec<Process>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cluster {
+    /// Machines without processes.
+    pub fn new(world: Arc<World>, count: u8) -> Arc<Self> {
+        let machine = |number: u8| Machine {
+            key: HostId(SigningKey::from_bytes(&[number + 1; 32]).verifying_key().to_bytes()),
+            clock: world.machine_clock(),
+            processes: Mutex::default(),
+        };
+        let machines = (0..count).map(machine).collect();
+        let (park_after, resident_max) = {
+            let mut weather = world.weather();
+            let random = weather.random();
+            (
+                Duration::from_millis(random.between(100, 3_000)),
+                usize::try_from(random.between(1, 4)).unwrap_or(4),
+            )
+        };
+        let network = Network::new(world.clone());
+        Arc::new(Self { world, network, machines, park_after, resident_max })
+    }
+
+    /// How many machines there are.
+    pub fn len(&self) -> usize {
+        self.machines.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.machines.is_empty()
+    }
+
+    /// A machine's clock.
+    pub fn clock(&self, host: usize) -> &SimClock {
+        &self.machines[host].clock
+    }
+
+    /// The newest process of a machine, if it lives.
+    pub fn process(&self, host: usize) -> Option<Process> {
+        let newest = self.machines[host].processes().last().cloned();
+        newest.filter(|process| process.cage.is_alive())
+    }
+
+    /// All processes that live.
+    pub fn living(&self) -> Vec<Process> {
+        let all = self.machines.iter().flat_map(|machine| machine.processes().clone());
+        all.filter(|process| process.cage.is_alive()).collect()
+    }
+
+    /// A host's key, as people write it.
+    pub fn key(&self, host: usize) -> String {
+        self.machines[host].key.to_string()
+    }
+
+    /// Starts a process on a machine. It ends by itself when its runtime can't go on.
+    pub fn start(self: &Arc<Self>, host: usize) {
+        let process = Process { cage: self.world.process(), runtime: Arc::default() };
+        self.world.note(format_args!("h{host} starts"));
+        let number = {
+            let mut processes = self.machines[host].processes();
+            processes.retain(|process| process.cage.is_alive());
+            processes.push(process.clone());
+            u16::try_from(self.world.trace().lines() % 60_000).unwrap_or(0) + 1_024
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], number));
+        let cluster = self.clone();
+        let life = async move {
+            cluster.live(host, address, &process).await;
+            cluster.world.note(format_args!("h{host} ends"));
+            process.cage.kill();
+        };
+        let cage = self.machines[host].processes().last().map(|process| process.cage.clone());
+        if let Some(cage) = cage {
+            cage.spawn(life.boxed());
+        }
+    }
+
+    async fn live(&self, host: usize, address: SocketAddr, process: &Process) {
+        let machine = &self.machines[host];
+        let door = PeerDoor::default();
+        let mesh = self.network.join((machine.key, address), &process.cage, Arc::new(door.clone()));
+        let parts = Parts {
+            store: Arc::new(FaultyStore::new(self.world.clone(), host)),
+            loader: Arc::new(SimLoader::new(self.world.clone())),
+            mesh,
+            clock: machine.clock.clone(),
+            peer_book: None,
+            signer: None,
+            load_notes: Arc::new(MemoryNotes::default()),
+            head: None,
+        };
+        let tasks = {
+            let cage = process.cage.clone();
+            TaskGroup::on(Arc::new(move |task| cage.spawn(task)))
+        };
+        let world = self.world.clone();
+        let pool = GuestPool::inline(Arc::new(move || {
+            let takes = world.weather().guest_takes();
+            if takes.is_zero() { std::future::ready(()).boxed() } else { sleep(takes).boxed() }
+        }));
+        match Runtime::start_on(self.config(machine, host), parts, &door, (tasks, pool)).await {
+            Ok(runtime) => {
+                self.world.note(format_args!("h{host} is up"));
+                drop(process.runtime.set(runtime.clone()));
+                let reason = runtime.failed().await;
+                self.world.note(format_args!("h{host} can't go on: {reason}"));
+                runtime.stop().await;
+            }
+            Err(error) => self.world.note(format_args!("h{host} can't start: {error}")),
+        }
+    }
+
+    fn config(&self, machine: &Machine, host: usize) -> RuntimeConfig {
+        let ttl = if self.world.bug == Some(Bug::DeadlineIgnored) { PROFILE.ttl * 100 } else { PROFILE.ttl };
+        RuntimeConfig {
+            host: machine.key,
+            name: format!("h{host}"),
+            api: SocketAddr::from(([127, 0, 0, 1], 1)),
+            lease_profile: LeaseProfile { ttl, ..PROFILE },
+            resident_max: self.resident_max,
+            guest_threads: 2,
+            park_after: self.park_after,
+            inputs_kept: INPUTS_KEPT,
+            receipts_kept: None,
+            operations: OperationPolicy::default(),
+            scratch: None,
+        }
+    }
+
+    /// Kills the newest process of a machine.
+    pub fn crash(&self, host: usize) {
+        if let Some(process) = self.process(host) {
+            process.cage.kill();
+        }
+    }
+
+    /// Stops the newest process of a machine in order: it leaves the store.
+    pub fn shut_down(&self, host: usize) {
+        let Some(process) = self.process(host) else { return };
+        let Some(runtime) = process.runtime.get().cloned() else { return };
+        let cage = process.cage.clone();
+        // The task that stops the runtime is none of those that it waits for.
+        process.cage.spawn(Box::pin(async move {
+            runtime.stop().await;
+            cage.kill();
+        }));
+    }
+
+    /// Ends everything.
+    pub fn end(&self) {
+        for process in self.living() {
+            process.cage.kill();
+        }
+        self.network.clear();
+        for machine in &self.machines {
+            machine.processes().clear();
+        }
+    }
+}
+
+impl Process {
+    /// Calls an agent through this process. `None` when no answer came within the time: the process may have died or done it.
+    /// A caller that is gone takes its call with it.
+    pub async fn call(
+        &self,
+        agent: &AgentId,
+        call: AgentCall,
+        patience: Duration,
+    ) -> Option<Result<AgentReply, CallError>> {
+        let runtime = self.runtime.get()?.clone();
+        let (mut answer, answered) = oneshot::channel();
+        let agent = agent.clone();
+        self.cage.spawn(Box::pin(async move {
+            let called = tokio::select! {
+                biased;
+                () = answer.closed() => return,
+                called = runtime.call(&agent, call, Forward::Yes) => called,
+            };
+            // The caller may be gone.
+            drop(answer.send(called.map(|called| called.reply)));
+        }));
+        tokio::time::timeout(patience, answered).await.ok()?.ok()
+    }
+
+    /// Whether it takes calls.
+    pub fn is_up(&self) -> bool {
+        self.cage.is_alive() && self.runtime.get().is_some()
+    }
+}
