@@ -14,7 +14,7 @@ use godwit_core::time::sleep;
 
 use super::Runtime;
 use super::call::{AgentCall, AgentReply, Asked, CallError, Rows, Sent, Submission};
-use super::routing::{Forward, Try, store_error};
+use super::routing::{Forward, Try, store_error, unless_durable};
 
 /// Pause between looks at an input that another host on this store runs.
 const OUTCOME_POLL: Duration = Duration::from_millis(5);
@@ -231,7 +231,7 @@ impl Runtime {
             return Ok(Try::Again { may_be_durable: false });
         };
         for _ in 0..OUTCOME_POLLS {
-            let stored = self.inner().store.input(agent, sent.input).await.map_err(store_error)?;
+            let stored = self.inner().store.input(agent, sent.input).await.map_err(unread)?;
             if let Some(StoredInput { outcome: Some(outcome), seq, input, .. }) = stored {
                 let is_duplicate = sent.is_duplicate && input.id != submission.id;
                 let asked = Asked { input: input.id, seq, outcome, is_duplicate };
@@ -250,13 +250,13 @@ impl Runtime {
             return Ok(Try::Again { may_be_durable: false });
         };
         loop {
-            let stored = self.inner().store.input(agent, sent.input).await.map_err(store_error)?;
+            let stored = self.inner().store.input(agent, sent.input).await.map_err(unread)?;
             if let Some(StoredInput { outcome: Some(outcome), seq, input, .. }) = stored {
                 let is_duplicate = sent.is_duplicate && input.id != submission.id;
                 let asked = Asked { input: input.id, seq, outcome, is_duplicate };
                 return Ok(Try::Done(AgentReply::Asked(asked)));
             }
-            let row = self.inner().store.agent(agent).await.map_err(store_error)?;
+            let row = self.inner().store.agent(agent).await.map_err(unread)?;
             if row.is_none_or(|row| row.lifecycle != Lifecycle::Paused) {
                 return Ok(Try::Again { may_be_durable: true });
             }
@@ -400,6 +400,11 @@ impl Runtime {
 /// One row more than is shown, so that the reader learns whether the list goes on.
 fn one_more(after: u64, limit: usize) -> Page {
     Page { after, limit: limit.saturating_add(1) }
+}
+
+/// What a caller learns when an input is accepted and its end can't be read now.
+fn unread(error: StoreError) -> CallError {
+    unless_durable(store_error(error), true)
 }
 
 /// What a caller learns of a refusal at the door.

@@ -125,6 +125,7 @@ impl World {
                 lease.token = FencingToken(lease.token.0 - 1);
             }
             self.past().held.entry(incarnation).or_default().push(lease.agent.clone());
+            self.note(format_args!("  {} is {incarnation}'s under {}", lease.agent, lease.token));
             self.judge().acquired(incarnation, lease);
         }
         Ok(answers)
@@ -166,6 +167,7 @@ impl World {
             });
         }
         let accepted = now(self.memory.accept(input.clone(), by));
+        self.note_accept(&offered, &accepted);
         if let Ok(accepted) = &accepted {
             self.judge().accepted(&offered, accepted);
         }
@@ -176,6 +178,17 @@ impl World {
             drop(now(self.memory.accept(again, by)));
         }
         accepted
+    }
+
+    fn note_accept(&self, input: &NewInput, accepted: &Result<Accepted, AcceptError>) {
+        let NewInput { agent, input: Input { id, kind, payload, .. }, delivery, .. } = input;
+        let from = delivery.as_ref().map(|stamp| format!("{} {}", stamp.origin, stamp.number));
+        let came_to = match accepted {
+            Ok(Accepted::New { seq }) => format!("new {seq}"),
+            Ok(Accepted::Duplicate(stored)) => format!("duplicate of {} {}", stored.seq, stored.input.id),
+            other => format!("{other:?}"),
+        };
+        self.note(format_args!("  {agent} is offered {id} {} {payload:?} {from:?}: {came_to}", kind.name()));
     }
 
     /// The same input, which nothing ties to the one it was.
@@ -223,6 +236,7 @@ impl World {
             }
         }
         let mut outcome = now(self.memory.commit_turns(unit));
+        self.note_commit(&claimed, &outcome);
         let is_fenced = matches!(&outcome.failure, Some(UnitFailure::Store(StoreError::Fenced { .. })));
         if is_fenced {
             self.judge().count_fenced();
@@ -240,6 +254,17 @@ impl World {
             }
         }
         outcome
+    }
+
+    fn note_commit(&self, unit: &Unit, outcome: &UnitOutcome) {
+        let Unit { owner: Owner { agent, incarnation, token, .. }, base, steps } = unit;
+        let boundaries = steps.iter().filter_map(Step::boundary);
+        let made: Vec<_> =
+            boundaries.map(|boundary| (boundary.receipt.revision.0, &boundary.receipt.inputs)).collect();
+        let UnitOutcome { committed, failure } = outcome;
+        self.note(format_args!(
+            "  {agent} on {base} by {incarnation} under {token} {made:?}: {committed} {failure:?}"
+        ));
     }
 
     /// Compares the owner now, and writes what it wants whoever owns the agent then.
@@ -335,6 +360,7 @@ impl World {
         revision: Revision,
     ) -> Result<Option<Seq>, AcceptError> {
         let fired = now(self.memory.fire_timer(owner, name, revision));
+        self.note(format_args!("  {} fires {name} of {revision}: {fired:?}", owner.agent));
         match &fired {
             Ok(Some(seq)) => {
                 let stored = self.input_at(&owner.agent, *seq);

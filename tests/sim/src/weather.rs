@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::random::Random;
 
-/// A delay that nobody expects of a store, at most.
-const SLOW_MAX_MS: u64 = 900;
+/// A delay that nobody expects of a store, at most: longer than a lease.
+const SLOW_MAX_MS: u64 = 1_800;
 /// How long a caller waits before it is told that nobody knows, at most.
 const PATIENCE_MAX_MS: u64 = 300;
 

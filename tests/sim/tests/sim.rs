@@ -16,11 +16,13 @@ fn one() {
         return;
     }
     let started = std::time::Instant::now();
-    for seed in 0..number("GODWIT_SIM_SEEDS").unwrap_or(20) {
+    let mut all = godwit_sim::judge::Counts::default();
+    for seed in number("FROM").unwrap_or(0)..number("GODWIT_SIM_SEEDS").unwrap_or(20) {
         let (report, again) = (run(seed, None, false), run(seed, None, false));
         if report.hash != again.hash {
             println!("{seed} DIFFERS {report:?} {again:?}");
         }
+        all = all.with(report.counts);
         if let Some(violation) = &report.violation {
             println!("{seed}: {}", &violation[..violation.len().min(300)]);
         }
@@ -28,5 +30,6 @@ fn one() {
             println!("{report:?}");
         }
     }
+    println!("{all:?}");
     println!("{:?}", started.elapsed());
 }

@@ -16,10 +16,11 @@ impl Judge {
             Accepted::New { seq } => self.enter(input, *seq),
             Accepted::Duplicate(stored) => {
                 if !self.agent(&input.agent).inputs.contains_key(&stored.input.id) {
-                    self.fail(format!(
-                        "I1: {} is a duplicate of an input that nobody accepted",
-                        input.input.id
-                    ));
+                    let id = input.input.id;
+                    self.fail(format!("I1: {id} is a duplicate of an input that nobody accepted"));
+                } else if stored.input.id == input.input.id {
+                    // An answer that comes after the timer that ended its request is heard all the same.
+                    self.check_delivery(input, false);
                 }
             }
             Accepted::AlreadyEnded => {}
@@ -27,7 +28,7 @@ impl Judge {
     }
 
     fn enter(&mut self, input: &NewInput, seq: Seq) {
-        self.check_delivery(input);
+        self.check_delivery(input, true);
         let agent = self.agent(&input.agent);
         let NewInput { agent: name, input: content, idempotency_key: key, .. } = input;
         let mut wrong = None;
@@ -64,12 +65,17 @@ impl Judge {
     }
 
     /// A delivery was accepted: it was committed before, and comes in order.
-    fn check_delivery(&mut self, input: &NewInput) {
+    fn check_delivery(&mut self, input: &NewInput, is_new: bool) {
         let Some(stamp) = &input.delivery else { return };
         let sent = self.agent(&stamp.origin).sent.entry(input.agent.clone()).or_default();
         let index = usize::try_from(stamp.number).unwrap_or(0).wrapping_sub(1);
         match sent.get_mut(index) {
-            Some(output) if output.payload == input.input.payload => output.is_heard = true,
+            Some(output) if output.payload == input.input.payload => {
+                if output.is_heard && !is_new {
+                    return;
+                }
+                output.is_heard = true;
+            }
             _ => {
                 let name = format!("{} of {} to {}", stamp.number, stamp.origin, input.agent);
                 return self.fail(format!("I5: output {name} was delivered, and not committed"));
