@@ -160,7 +160,7 @@ impl Scene {
                 self.check_owned();
             }
             let unfinished = self.world.judge().unfinished();
-            if unfinished.is_empty() && has_finished() && since > OWNED_WITHIN {
+            if unfinished.is_empty() && has_finished() {
                 return self.check_rows();
             }
             if since > DONE_WITHIN {

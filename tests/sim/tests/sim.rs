@@ -1,35 +1,93 @@
-//! Seeds.
+//! The invariants hold under every seed, each seed gives the same trace twice, and every planted bug is found.
+//!
+//! `GODWIT_SIM_SEEDS=N` runs so many seeds. `GODWIT_SIM_SEED=N` replays one and prints its trace, with `GODWIT_SIM_BUG=NAME` with
+//! that bug.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use godwit_sim::bug::Bug;
-use godwit_sim::run::run;
+use godwit_sim::judge::Counts;
+use godwit_sim::run::{Report, run};
+
+/// Seeds that are run unless somebody says otherwise.
+const SEEDS: u64 = 500;
+/// Seeds within which each planted bug must be found.
+const BUG_SEEDS_MAX: u64 = 5_000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
+fn planted() -> Option<Bug> {
+    let name = std::env::var("GODWIT_SIM_BUG").ok()?;
+    Some(*Bug::ALL.iter().find(|bug| format!("{bug:?}") == name).expect("the name of a bug"))
+}
+
+/// Does so many jobs, as many at once as there are processors.
+fn side_by_side<T: Send>(jobs: u64, job: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let (next, done) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= jobs {
+                        return;
+                    }
+                    let result = job(number);
+                    done.lock().unwrap().push((number, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap();
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 #[test]
-fn one() {
+fn the_invariants_hold_under_every_seed() {
     if let Some(seed) = number("GODWIT_SIM_SEED") {
-        let bug = std::env::var("GODWIT_SIM_BUG").ok();
-        let bug = bug.map(|name| *Bug::ALL.iter().find(|bug| format!("{bug:?}") == name).expect("a bug"));
-        println!("{:?}", run(seed, bug, true));
+        let report = run(seed, planted(), true);
+        println!("{report:?}");
+        assert_eq!(report.violation, None, "seed {seed}");
         return;
     }
-    let started = std::time::Instant::now();
-    let mut all = godwit_sim::judge::Counts::default();
-    for seed in number("FROM").unwrap_or(0)..number("GODWIT_SIM_SEEDS").unwrap_or(20) {
+    let (seeds, started) = (number("GODWIT_SIM_SEEDS").unwrap_or(SEEDS), Instant::now());
+    let reports = side_by_side(seeds, |seed| {
         let (report, again) = (run(seed, None, false), run(seed, None, false));
-        if report.hash != again.hash {
-            println!("{seed} DIFFERS {report:?} {again:?}");
-        }
-        all = all.with(report.counts);
-        if let Some(violation) = &report.violation {
-            println!("{seed}: {}", &violation[..violation.len().min(300)]);
-        }
-        if number("V").is_some() {
-            println!("{report:?}");
-        }
+        assert_eq!(report, again, "seed {seed} gives two traces");
+        report
+    });
+    let counts = reports.iter().fold(Counts::default(), |counts, report| counts.with(report.counts));
+    println!("{seeds} seeds, each twice, in {:?}: {counts:?}", started.elapsed());
+    let violated =
+        reports.iter().filter_map(|Report { seed, violation, .. }| Some((seed, violation.as_ref()?)));
+    let violated: Vec<_> = violated.map(|(seed, violation)| format!("seed {seed}: {violation}")).collect();
+    assert!(violated.is_empty(), "replay with GODWIT_SIM_SEED:\n{}", violated.join("\n"));
+    assert_ne!(counts.fenced, 0, "no write was ever fenced: nothing was tested");
+    assert_ne!(counts.takeovers, 0, "no agent was ever taken over: nothing was tested");
+    for (what, count) in [("delivery", counts.deliveries), ("timer", counts.timers), ("move", counts.moves)] {
+        assert_ne!(count, 0, "there was no {what}");
     }
-    println!("{all:?}");
-    println!("{:?}", started.elapsed());
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    if number("GODWIT_SIM_SEED").is_some() {
+        return;
+    }
+    let found = side_by_side(Bug::ALL.len() as u64, |index| {
+        let bug = Bug::ALL[usize::try_from(index).unwrap()];
+        let found =
+            (0..BUG_SEEDS_MAX).find_map(|seed| Some((seed + 1, run(seed, Some(bug), false).violation?)));
+        if let Some((seeds, violation)) = &found {
+            println!("{bug:?} is found after {seeds} seeds: {violation}");
+        }
+        (bug, found)
+    });
+    let missed: Vec<_> = found.iter().filter(|(_, found)| found.is_none()).map(|(bug, _)| bug).collect();
+    assert!(missed.is_empty(), "not found: {missed:?}");
 }
