@@ -30,7 +30,7 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::{PluginInfo, Spec};
 use crate::store::agent::{AgentImage, AgentRow, KeptSnapshot, NewAgent, StoredInput};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
-use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitOutcome};
+use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitFailure, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 use crate::store::mark::{Restored, StoreMark};
@@ -57,9 +57,11 @@ mod timers;
 use rows::AgentRows;
 use tables::Tables;
 
-/// A write of a migration's commit point.
+/// A write whose answer may get lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitPoint {
+    /// `RuntimeStore::commit_turns`.
+    Turns,
     /// `RuntimeStore::transfer`.
     Transfer,
     /// `RuntimeStore::begin_handoff`.
@@ -127,15 +129,18 @@ impl MemoryStore {
         point: CommitPoint,
         write: impl FnOnce(&mut Tables) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
-        let doubt =
-            doubts.iter().position(|(doubted, _)| *doubted == point).map(|index| doubts.remove(index).1);
-        let unknown = || StoreError::Unknown { reason: "the answer was lost".into() };
-        match doubt {
+        match self.doubt_of(point) {
             None => write(&mut self.tables()),
             Some(Doubt::NotWritten) => Err(unknown()),
             Some(Doubt::Written) => write(&mut self.tables()).and_then(|_| Err(unknown())),
         }
+    }
+
+    /// What is to become of a write, when its answer is to get lost.
+    fn doubt_of(&self, point: CommitPoint) -> Option<Doubt> {
+        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = doubts.iter().position(|(doubted, _)| *doubted == point)?;
+        Some(doubts.remove(index).1)
     }
 
     fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -151,6 +156,10 @@ impl MemoryStore {
     fn read<T: Default>(&self, agent: &AgentId, read: impl FnOnce(&AgentRows) -> T) -> T {
         self.tables().agents.get(agent).map_or_else(T::default, read)
     }
+}
+
+fn unknown() -> StoreError {
+    StoreError::Unknown { reason: "the answer was lost".into() }
 }
 
 /// Outputs after a position that still wait.
@@ -361,7 +370,14 @@ impl RuntimeStore for MemoryStore {
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
         let _open = self.gate.read().await;
-        self.tables().commit_turns(unit, self.clock.wall_ms())
+        let doubt = self.doubt_of(CommitPoint::Turns);
+        if doubt != Some(Doubt::NotWritten) {
+            let outcome = self.tables().commit_turns(unit, self.clock.wall_ms());
+            if doubt.is_none() {
+                return outcome;
+            }
+        }
+        UnitOutcome { committed: 0, failure: Some(UnitFailure::Store(unknown())) }
     }
 
     /// Takes every other revision, so that its users go both ways.

@@ -35,7 +35,7 @@ pub enum Bug {
     InputsLost,
     /// Outputs leave with the turn, not with its commit.
     GateOpen,
-    /// Inputs are read in the wrong order.
+    /// Inputs are read with the first one missing, now and then, so that others come before it.
     InputsReordered,
     /// A delivery arrives a second time, under another id.
     DeliveredTwice,
@@ -45,7 +45,7 @@ pub enum Bug {
     TimerFiredTwice,
     /// Some loads are answered from an older image.
     StaleRead,
-    /// The newest turns are missing in what is loaded, and nobody can see it.
+    /// Some guests start with nothing, whatever they are restored from.
     StateForgotten,
     /// Nobody is ever buried.
     NobodyBuried,

@@ -12,6 +12,7 @@ use godwit_core::id::AgentId;
 use godwit_core::input::{Fault, FaultKind, Input, Reply};
 use godwit_core::testing::ScriptedLoader;
 
+use crate::bug::Bug;
 use crate::world::World;
 
 /// Starts watched guests.
@@ -82,6 +83,9 @@ impl Guest for SimGuest {
     }
 
     fn restore(&mut self, context: &TurnContext, state: &[u8], from: &str) -> Result<(), GuestError> {
+        if self.world.strikes(Bug::StateForgotten) {
+            return Ok(());
+        }
         self.inner.restore(context, state, from)
     }
 

@@ -1,6 +1,7 @@
 //! Machines and the processes on them: each process is a whole `godwit::runtime::Runtime`.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ struct Machine {
     clock: Arc<SimClock>,
     /// The newest last. Older ones were stopped when they were given up, and may go on.
     processes: Mutex<Vec<Process>>,
+    is_lost: AtomicBool,
 }
 
 /// A process.
@@ -64,6 +66,7 @@ impl Cluster {
             key: HostId(SigningKey::from_bytes(&[number + 1; 32]).verifying_key().to_bytes()),
             clock: world.machine_clock(),
             processes: Mutex::default(),
+            is_lost: AtomicBool::new(false),
         };
         let machines = (0..count).map(machine).collect();
         let (park_after, resident_max) = {
@@ -112,6 +115,9 @@ impl Cluster {
 
     /// Starts a process on a machine. It ends by itself when its runtime can't go on.
     pub fn start(self: &Arc<Self>, host: usize) {
+        if self.is_lost(host) {
+            return;
+        }
         let process = Process { cage: self.world.process(), runtime: Arc::default() };
         self.world.note(format_args!("h{host} starts"));
         let number = {
@@ -190,6 +196,19 @@ impl Cluster {
         if let Some(process) = self.process(host) {
             process.cage.kill();
         }
+    }
+
+    /// Loses a machine for good, with all its processes.
+    pub fn lose(&self, host: usize) {
+        self.machines[host].is_lost.store(true, Ordering::Relaxed);
+        for process in self.machines[host].processes().drain(..) {
+            process.cage.kill();
+        }
+    }
+
+    /// Whether a machine is lost.
+    pub fn is_lost(&self, host: usize) -> bool {
+        self.machines[host].is_lost.load(Ordering::Relaxed)
     }
 
     /// Stops the newest process of a machine in order: it leaves the store.

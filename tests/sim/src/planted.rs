@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, InputId, MigrationId, Revision, Seq};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
@@ -38,7 +37,7 @@ impl World {
     }
 
     /// Whether a bug that does not always strike strikes now.
-    fn strikes(&self, bug: Bug) -> bool {
+    pub fn strikes(&self, bug: Bug) -> bool {
         self.has(bug) && self.chance(NOW_AND_THEN)
     }
 
@@ -384,12 +383,8 @@ impl World {
     /// `RuntimeStore::open_inputs`.
     pub fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError> {
         let mut open = now(self.memory.open_inputs(agent, page))?;
-        if self.has(Bug::InputsReordered) && open.len() > 1 {
-            let (first, last) = (open[0].seq, open[open.len() - 1].seq);
-            let end = open.len() - 1;
-            open[0].seq = last;
-            open[end].seq = first;
-            open.swap(0, end);
+        if open.len() > 1 && self.strikes(Bug::InputsReordered) {
+            open.remove(0);
         }
         Ok(open)
     }
@@ -405,29 +400,8 @@ impl World {
                 }
                 Ok(before.or_else(|| Some(image.clone())))
             }
-            (Some(image), Some(Bug::StateForgotten)) => Ok(Some(self.forgetful(image.clone()))),
             _ => Ok(image),
         }
-    }
-
-    /// The image with the state of a moment before, under the digests of now.
-    fn forgetful(&self, image: AgentImage) -> AgentImage {
-        let before = self.past().images.insert(image.row.agent.clone(), image.clone());
-        let (Some(before), Some(now)) = (before.and_then(|before| before.snapshot), &image.snapshot) else {
-            return image;
-        };
-        if before.state == now.state {
-            return image;
-        }
-        let mut image = image.clone();
-        if let Some(snapshot) = &mut image.snapshot {
-            snapshot.state = Bytes::clone(&before.state);
-            let digest = snapshot.digest(snapshot.state_digest());
-            for receipt in image.receipts.iter_mut().filter(|receipt| receipt.revision == snapshot.revision) {
-                receipt.state = Some(digest);
-            }
-        }
-        image
     }
 
     /// With an open gate the outputs of a turn leave before it commits.

@@ -136,6 +136,11 @@ impl Scene {
         for host in 0..self.cluster.len() {
             self.cluster.clock(host).set_wall_ahead_ms(0);
         }
+        if self.world.chance(500) {
+            // It never comes back: the others take over, whatever it holds.
+            self.world.note(format_args!("h0 is lost"));
+            self.cluster.lose(0);
+        }
         for process in self.cluster.living() {
             process.cage.go_on();
         }
@@ -143,7 +148,7 @@ impl Scene {
 
     fn start_missing(&self) {
         for host in 0..self.cluster.len() {
-            if self.cluster.process(host).is_none() {
+            if !self.cluster.is_lost(host) && self.cluster.process(host).is_none() {
                 self.cluster.start(host);
             }
         }

@@ -157,9 +157,11 @@ impl Driver {
         self.settle(chain, outcome).await
     }
 
-    /// Takes back turns that built on a refused chain. They have committed only where the answer for the one below was lost:
-    /// then the store knows their inputs when they come again.
+    /// Takes back turns that built on a refused chain. Some have committed all the same, where the store took the chain below
+    /// and only its answer was lost.
     fn drop_above(&mut self, pending: Vec<Pending>, outcome: UnitOutcome) {
+        let rest = self.release_durable(pending, outcome.committed);
+        let pending = self.wait_for_accepted(rest, outcome.committed);
         if let Some(UnitFailure::Store(StoreError::Unknown { .. })) = outcome.failure {
             for request in pending.into_iter().filter_map(|pending| pending.origin.into_direct()) {
                 let input = request.input.input.id;

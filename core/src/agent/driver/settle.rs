@@ -35,13 +35,7 @@ impl Driver {
     /// Releases what has committed of a chain. After anything but full success `self.loaded` is `None`: the agent is loaded
     /// again, because the guest is ahead of the store.
     pub(super) async fn settle(&mut self, mut chain: Chain, outcome: UnitOutcome) -> Flow {
-        let is_durable = |pending: &Pending| pending.steps_end <= outcome.committed;
-        let split =
-            chain.pending.iter().position(|pending| !is_durable(pending)).unwrap_or(chain.pending.len());
-        let rest = chain.pending.split_off(split);
-        for pending in chain.pending {
-            self.release(pending);
-        }
+        let rest = self.release_durable(std::mem::take(&mut chain.pending), outcome.committed);
         match outcome.failure {
             None => {
                 chain.rows.committed(chain.head.revision);
@@ -59,8 +53,18 @@ impl Driver {
         }
     }
 
+    /// Releases what is durable with the first `committed` steps of a chain, and gives the rest back.
+    pub(super) fn release_durable(&mut self, mut pending: Vec<Pending>, committed: usize) -> Vec<Pending> {
+        let durable = pending.iter().take_while(|pending| pending.steps_end <= committed).count();
+        let rest = pending.split_off(durable);
+        for pending in pending {
+            self.release(pending);
+        }
+        rest
+    }
+
     /// A direct ask whose acceptance committed without what should have followed it is durable: it waits in the queue.
-    fn wait_for_accepted(&mut self, rest: Vec<Pending>, committed: usize) -> Vec<Pending> {
+    pub(super) fn wait_for_accepted(&mut self, rest: Vec<Pending>, committed: usize) -> Vec<Pending> {
         let mut unaccepted = Vec::with_capacity(rest.len());
         for pending in rest {
             match pending {

@@ -7,6 +7,7 @@ use super::*;
 use crate::agent::Interrupted;
 use crate::event::EventKind;
 use crate::input::{AbandonReason, InputState};
+use crate::store::memory::{CommitPoint, Doubt};
 
 /// Long enough for a turn that should not run to be seen.
 const WHILE: Duration = Duration::from_millis(60);
@@ -91,6 +92,20 @@ async fn a_refused_commit_takes_back_all_above_it_and_nothing_is_counted() {
     assert_eq!(turns.len(), 4, "one turn per input: {turns:?}");
     assert_eq!(turns[1], [sent]);
     assert_eq!(world.revision().await, Revision(5), "no dead letter, no attempt");
+}
+
+#[tokio::test]
+async fn a_commit_above_one_whose_answer_was_lost_is_released() {
+    let (world, handle) = World::driven().await;
+    let held = world.memory.hold_commits().await;
+    let first = world.ask_until_run(&handle, "add 10", 1).await;
+    let second = world.ask_until_run(&handle, "add 100", 1).await;
+    world.memory.doubt(CommitPoint::Turns, Doubt::Written);
+    drop(held);
+    assert!(matches!(answer(first).await, Answer::Unknown { .. }), "nobody knows");
+    assert_eq!(reply(&answer(second).await), "111", "it has committed, whatever is said of the one below");
+    assert_eq!(reply(&world.ask(&handle, "get").await), "111");
+    assert_eq!(world.turns().await.len(), 4, "one turn per input");
 }
 
 #[tokio::test]
