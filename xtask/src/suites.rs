@@ -58,6 +58,13 @@ pub(crate) const SUITES: &[Suite] = &[
         packages: Packages::Named("godwit-model"),
     },
     Suite {
+        name: "sim",
+        about: "do whole hosts keep the invariants under every fault that a seed makes?",
+        needs_hosts: false,
+        targets: &[],
+        packages: Packages::Named("godwit-sim"),
+    },
+    Suite {
         name: "it",
         about: "do real wasm, SQLite and HTTP agree with the model?",
         needs_hosts: true,

@@ -170,6 +170,7 @@ impl AgentCall {
             self,
             Self::Verb(_)
                 | Self::Checkpoint
+                | Self::Migrate { .. }
                 | Self::Update(_)
                 | Self::Upgrade { .. }
                 | Self::Materialize

@@ -294,6 +294,9 @@ async fn an_agent_moves_within_a_shared_store() {
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "3");
     migrate(&hosts[1], "a", &hosts[0]).await;
     assert_eq!(ask(&hosts[1], "a", "get").await, "3");
+    // Whoever is asked: its owner moves it, also to the one that was asked.
+    migrate(&hosts[1], "a", &hosts[1]).await;
+    assert_eq!(ask(&hosts[1], "a", "get").await, "3");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -31,6 +31,7 @@ enum Wish {
     Ask(String),
     Send(String),
     Query,
+    Checkpoint,
 }
 
 impl Client {
@@ -64,6 +65,7 @@ impl Client {
                 .to_owned(),
             13..=15 => format!("send {other} add {number}"),
             16 | 17 => format!("request {} {other} add {number}", self.random.between(20, 800)),
+            18 => return Wish::Checkpoint,
             _ => return Wish::Query,
         };
         if self.random.chance(500) { Wish::Ask(text) } else { Wish::Send(text) }
@@ -95,6 +97,7 @@ impl Client {
             },
             Wish::Send(text) => AgentCall::Send { submission: submission(id, text, key) },
             Wish::Query => AgentCall::Query { payload: Bytes::from_static(b"get") },
+            Wish::Checkpoint => AgentCall::Checkpoint,
         };
         let since = self.world.judge().revision(agent);
         let told = process.call(agent, call, Duration::from_millis(patience_ms)).await;
@@ -112,11 +115,12 @@ impl Client {
                     judge.told_query(agent, since, queried.revision, &String::from_utf8_lossy(bytes));
                 }
             }
+            Some(Ok(AgentReply::Checkpointed(_))) => {}
             Some(Ok(other)) => judge.fail(format!("a client got {other:?} to what it asked")),
             // It has not been initialized yet.
-            Some(Err(CallError::Conflict { .. })) if matches!(wish, Wish::Query) => {}
+            Some(Err(CallError::Conflict { .. })) if matches!(wish, Wish::Query | Wish::Checkpoint) => {}
             Some(Err(error)) => {
-                if is_refusal(&error) && !matches!(wish, Wish::Query) {
+                if is_refusal(&error) && matches!(wish, Wish::Ask(_) | Wish::Send(_)) {
                     judge.told_refused(agent, id, &error.to_string());
                 }
                 return false;

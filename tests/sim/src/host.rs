@@ -211,6 +211,11 @@ impl Cluster {
         self.machines[host].is_lost.load(Ordering::Relaxed)
     }
 
+    /// Whether the machine of a key is not lost.
+    pub fn is_there(&self, key: HostId) -> bool {
+        self.machines.iter().any(|machine| machine.key == key && !machine.is_lost.load(Ordering::Relaxed))
+    }
+
     /// Stops the newest process of a machine in order: it leaves the store.
     pub fn shut_down(&self, host: usize) {
         let Some(process) = self.process(host) else { return };

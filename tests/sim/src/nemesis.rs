@@ -18,7 +18,7 @@ const STOPPED_TTLS: u64 = 10;
 /// How far wall time is wrong, at most.
 const WALL_MAX_MS: u64 = 3_000;
 /// The kinds of blows.
-const KINDS: usize = 9;
+const KINDS: usize = 10;
 
 /// Does harm.
 pub struct Nemesis {
@@ -83,8 +83,8 @@ impl Nemesis {
                 self.world.note(format_args!("h{host} has no store for {time:?}"));
                 self.world.weather().take_down(host, Instant::now() + time);
             }
-            6 => self.migrate(host),
-            7 => {
+            6 | 7 => self.migrate(host),
+            8 => {
                 // Under the same key as one that runs: the newer one wins.
                 self.cluster.start(host);
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_core::id::{AgentId, Generation, Revision};
+use godwit_core::id::{AgentId, Generation, HostId, Revision};
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::spec::{Durability, Spec};
 use godwit_core::store::{Lifecycle, NewAgent, Page, RuntimeStore};
@@ -164,7 +164,8 @@ impl Scene {
             if since >= OWNED_WITHIN && since < OWNED_WITHIN + LOOK {
                 self.check_owned();
             }
-            let unfinished = self.world.judge().unfinished();
+            let mut unfinished = self.world.judge().unfinished();
+            unfinished.extend(self.open_migrations());
             if unfinished.is_empty() && has_finished() {
                 return self.check_rows();
             }
@@ -174,6 +175,15 @@ impl Scene {
                 self.world.judge().fail(format!("I8: {clients}{number} are not over: {what}"));
             }
         }
+    }
+
+    /// Migrations that are not over, though both ends can talk.
+    fn open_migrations(&self) -> Vec<String> {
+        let records = now(self.world.memory.migrations(PAGE_MAX)).unwrap_or_default();
+        let can_talk = |host: HostId| self.cluster.is_there(host);
+        let open = records.iter().filter(|record| !record.phase.is_terminal());
+        let open = open.filter(|record| can_talk(record.source) && can_talk(record.target));
+        open.map(|record| format!("migration {} of {}", record.id, record.agent)).collect()
     }
 
     fn check_owned(&self) {

@@ -1,6 +1,6 @@
 //! The invariants hold under every seed, each seed gives the same trace twice, and every planted bug is found.
 //!
-//! `GODWIT_SIM_SEEDS=N` runs so many seeds. `GODWIT_SIM_SEED=N` replays one and prints its trace, with `GODWIT_SIM_BUG=NAME` with
+//! `GODWIT_SIM_SEEDS=N` runs so many seeds, with `GODWIT_SIM_FIRST=N` from that one on. `GODWIT_SIM_SEED=N` replays one and prints its trace, with `GODWIT_SIM_BUG=NAME` with
 //! that bug.
 
 use std::sync::Mutex;
@@ -56,7 +56,9 @@ fn the_invariants_hold_under_every_seed() {
         return;
     }
     let (seeds, started) = (number("GODWIT_SIM_SEEDS").unwrap_or(SEEDS), Instant::now());
-    let reports = side_by_side(seeds, |seed| {
+    let first = number("GODWIT_SIM_FIRST").unwrap_or(0);
+    let reports = side_by_side(seeds, |index| {
+        let seed = first + index;
         let (report, again) = (run(seed, None, false), run(seed, None, false));
         assert_eq!(report, again, "seed {seed} gives two traces");
         report
