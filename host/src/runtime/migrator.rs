@@ -11,7 +11,9 @@ use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::mesh::MeshError;
 use godwit_core::migration::{Failure, Phase};
+use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::{MigrationRecord, StoreError};
+use godwit_core::time::within;
 
 use super::Runtime;
 use super::call::CallError;
@@ -29,6 +31,9 @@ use target::Arrival;
 const MIGRATION_MAX: Duration = Duration::from_secs(60);
 /// Longest one message and its answer may take.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// First and longest pause before the end of a migration is written again.
+const END_RETRY_FIRST: Duration = Duration::from_millis(100);
+const END_RETRY_MAX: Duration = Duration::from_secs(5);
 /// Migrations that a list shows at most.
 const LISTED_MAX: usize = 1_000;
 
@@ -117,7 +122,34 @@ impl Runtime {
     async fn end_record(&self, mut record: MigrationRecord, phase: Phase, failure: Option<Failure>) {
         record.phase = phase;
         record.failure = failure;
-        self.record(&record).await;
+        let put = self.inner().store.put_migration(record.clone()).await;
+        let Err(error) = put else { return };
+        tracing::warn!(migration = %record.id, %error, "the end of a migration can't be written");
+        if error.retry() != Retry::Never {
+            let runtime = self.clone();
+            self.inner().tasks.spawn(async move { runtime.end_record_later(record).await });
+        }
+    }
+
+    /// Tries until the store has taken the end of a migration: an open record keeps the agent from every other one. A host
+    /// that stops leaves it to its next start.
+    async fn end_record_later(&self, record: MigrationRecord) {
+        let shutdown = self.inner().tasks.shutdown();
+        let mut backoff = Backoff::new(END_RETRY_FIRST, END_RETRY_MAX);
+        loop {
+            let [random] = self.inner().clock.random();
+            if within(backoff.delay(random), shutdown.cancelled()).await.is_some() {
+                return;
+            }
+            match self.inner().store.put_migration(record.clone()).await {
+                Err(error) if error.retry() != Retry::Never => {}
+                Err(error) => {
+                    tracing::warn!(migration = %record.id, %error, "the end of a migration was not taken");
+                    return;
+                }
+                Ok(()) => return,
+            }
+        }
     }
 }
 

@@ -187,10 +187,11 @@ impl Scene {
     }
 
     fn check_owned(&self) {
+        let at = self.world.elapsed();
         for agent in &self.agents {
             let row = now(self.world.memory.agent(agent)).ok().flatten();
             let has_work = row.is_some_and(|row| row.waking_inputs > 0);
-            if has_work && !self.world.judge().is_owned(agent) {
+            if has_work && !self.world.judge().is_owned(at, agent) {
                 self.world
                     .judge()
                     .fail(format!("I8: {agent} has work and no owner {OWNED_WITHIN:?} after the faults"));

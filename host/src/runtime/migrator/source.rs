@@ -8,10 +8,11 @@ use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::migration::{Failure, Phase, Role};
-use godwit_core::retry::Backoff;
+use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Home, MigrationRecord, Row, RowFrame, StoreError};
 use godwit_core::time::{sleep, within};
+use tokio::sync::oneshot;
 
 use super::super::Runtime;
 use super::super::call::CallError;
@@ -79,10 +80,6 @@ impl Runtime {
             started_at_ms: now_ms,
             deadline_ms: now_ms + u64::try_from(MIGRATION_MAX.as_millis()).unwrap_or(u64::MAX),
         };
-        if let Err(error) = self.inner().store.put_migration(record.clone()).await {
-            self.inner().migrator.outgoing().remove(agent);
-            return Err(store_error(error));
-        }
         let source = Source {
             runtime: self.clone(),
             record,
@@ -93,8 +90,11 @@ impl Runtime {
             frozen_at: None,
             still: None,
         };
-        self.inner().tasks.spawn(source.live());
-        Ok(id)
+        // A caller that goes leaves the migration recorded and run, or neither.
+        let (recorded, answer) = oneshot::channel();
+        self.inner().tasks.spawn(source.begin(recorded));
+        let stopping = Err(StoreError::Closed { reason: "the host is stopping".into() });
+        answer.await.unwrap_or(stopping).map(|()| id).map_err(store_error)
     }
 }
 
@@ -128,6 +128,41 @@ struct Source {
 }
 
 impl Source {
+    /// Records the migration, says so, and runs it.
+    async fn begin(self, recorded: oneshot::Sender<Result<(), StoreError>>) {
+        let put = self.put_record().await;
+        let is_recorded = put.is_ok();
+        // The caller may be gone.
+        drop(recorded.send(put));
+        if is_recorded {
+            self.live().await;
+        } else {
+            self.runtime.inner().migrator.outgoing().remove(&self.record.agent);
+        }
+    }
+
+    /// Writes the first record. After an unknown outcome it is written again until the store says how it stands: a record
+    /// that is open and that nobody acts on would keep the agent from every other migration.
+    async fn put_record(&self) -> Result<(), StoreError> {
+        let mut may_be_recorded = false;
+        loop {
+            let put = self.runtime.inner().store.put_migration(self.record.clone()).await;
+            match put {
+                Err(error)
+                    if error.retry() == Retry::ReadBack
+                        || may_be_recorded && error.retry() == Retry::Later =>
+                {
+                    may_be_recorded = true;
+                    if self.pause().await.is_err() {
+                        // The next start settles it.
+                        return Err(error);
+                    }
+                }
+                put => return put,
+            }
+        }
+    }
+
     async fn live(mut self) {
         let (id, agent, target) = (self.record.id, self.record.agent.clone(), self.record.target);
         let runtime = self.runtime.clone();

@@ -140,9 +140,10 @@ impl Judge {
         }
     }
 
-    /// Whether a live session holds an agent.
-    pub fn is_owned(&self, agent: &AgentId) -> bool {
+    /// Whether a session that lives and is renewed holds an agent.
+    pub fn is_owned(&self, now: Duration, agent: &AgentId) -> bool {
         let holder = self.agents.get(agent).and_then(|agent| agent.holder);
-        holder.is_some_and(|holder| !self.is_dead(holder))
+        let holder = holder.and_then(|holder| self.sessions.get(&holder));
+        holder.is_some_and(|seen| seen.death.is_none() && now < seen.renewed + seen.ttl)
     }
 }
