@@ -70,6 +70,10 @@ pub enum CommitPoint {
     Finish,
     /// `RuntimeStore::abort_handoff`.
     Abort,
+    /// `RuntimeStore::put_migration` of one that goes on.
+    Record,
+    /// `RuntimeStore::put_migration` of one that is over.
+    RecordEnd,
 }
 
 /// What has become of a write that is answered with `StoreError::Unknown`.
@@ -663,7 +667,9 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
-        self.tables().put_migration(record, self.clock.wall_ms())
+        let point = if record.phase.is_terminal() { CommitPoint::RecordEnd } else { CommitPoint::Record };
+        let now_ms = self.clock.wall_ms();
+        self.at(point, |tables| tables.put_migration(record, now_ms))
     }
 
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {

@@ -443,6 +443,26 @@ async fn an_unknown_transfer_within_a_store_is_settled_by_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_whose_record_is_in_doubt_is_run_and_comes_to_its_end() {
+    for point in [CommitPoint::Record, CommitPoint::RecordEnd] {
+        for doubt in [Doubt::Written, Doubt::NotWritten] {
+            let network = SimNetwork::default();
+            let store = MemoryStore::shared(Arc::new(SystemClock));
+            let hosts = [
+                host(&network, 1, Arc::new(store.clone())).await,
+                host(&network, 2, Arc::new(store.clone())).await,
+            ];
+            create(&hosts[0], "a").await;
+            assert_eq!(ask(&hosts[0], "a", "add 1").await, "1");
+            store.doubt(point, doubt);
+            migrate(&hosts[0], "a", &hosts[1]).await;
+            migrate(&hosts[1], "a", &hosts[0]).await;
+            assert_eq!(ask(&hosts[1], "a", "add 1").await, "2", "{point:?} {doubt:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ended_inputs_go_after_a_while_and_the_history_still_verifies() {
     let kept = Duration::from_millis(300);
     let host = host_that_keeps(&SimNetwork::default(), 1, separate_store(), kept).await;
