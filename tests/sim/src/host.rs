@@ -144,7 +144,7 @@ impl Cluster {
         let door = PeerDoor::default();
         let mesh = self.network.join((machine.key, address), &process.cage, Arc::new(door.clone()));
         let parts = Parts {
-            store: Arc::new(FaultyStore::new(self.world.clone(), host)),
+            store: Arc::new(FaultyStore::new(self.world.clone(), host, process.cage.clone())),
             loader: Arc::new(SimLoader::new(self.world.clone())),
             mesh,
             clock: machine.clock.clone(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit::runtime::call::AgentCall;
+use godwit::runtime::verbs::VerbCall;
 use godwit_core::id::AgentId;
 use tokio::time::{Instant, sleep};
 
@@ -18,7 +19,7 @@ const STOPPED_TTLS: u64 = 10;
 /// How far wall time is wrong, at most.
 const WALL_MAX_MS: u64 = 3_000;
 /// The kinds of blows.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
 
 /// Does harm.
 pub struct Nemesis {
@@ -83,7 +84,11 @@ impl Nemesis {
                 self.world.note(format_args!("h{host} has no store for {time:?}"));
                 self.world.weather().take_down(host, Instant::now() + time);
             }
-            6 | 7 => self.migrate(host),
+            6 | 7 => {
+                let to = self.cluster.key(host);
+                self.order("move", AgentCall::Migrate { to });
+            }
+            9 => self.order("respawn", AgentCall::Verb(VerbCall::Respawn)),
             8 => {
                 // Under the same key as one that runs: the newer one wins.
                 self.cluster.start(host);
@@ -128,15 +133,15 @@ impl Nemesis {
         }
     }
 
-    /// Asks for the planned move of an agent.
-    fn migrate(&mut self, host: usize) {
+    /// Has something done with an agent.
+    fn order(&mut self, what: &'static str, call: AgentCall) {
         let by = usize::try_from(self.random.below(self.cluster.len() as u64)).unwrap_or(0);
         let Some(agent) = self.random.pick(&self.agents).cloned() else { return };
         let Some(process) = self.cluster.process(by).filter(|process| process.is_up()) else { return };
-        let (world, to) = (self.world.clone(), self.cluster.key(host));
+        let world = self.world.clone();
         self.world.outside.spawn(Box::pin(async move {
-            let told = process.call(&agent, AgentCall::Migrate { to }, PROFILE.ttl).await;
-            world.note(format_args!("{agent} is to move to h{host}: {told:?}"));
+            let told = process.call(&agent, call, PROFILE.ttl).await;
+            world.note(format_args!("{agent} is to {what}: {told:?}"));
         }));
     }
 }

@@ -34,6 +34,7 @@ use godwit_core::timer::{DueTimer, StoredTimer};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::cage::Cage;
 use crate::weather::{Fate, Instead, Nature};
 use crate::world::{World, now};
 
@@ -49,6 +50,7 @@ enum Way {
 pub struct FaultyStore {
     world: Arc<World>,
     host: usize,
+    process: Arc<Cage>,
     /// When the last call on a way is executed.
     last: Mutex<BTreeMap<Way, Instant>>,
 }
@@ -96,8 +98,8 @@ fn show(error: Option<&impl Debug>) -> String {
 
 impl FaultyStore {
     /// The store of a process of this host.
-    pub fn new(world: Arc<World>, host: usize) -> Self {
-        Self { world, host, last: Mutex::default() }
+    pub fn new(world: Arc<World>, host: usize, process: Arc<Cage>) -> Self {
+        Self { world, host, process, last: Mutex::default() }
     }
 
     /// When a call that is sent now is executed.
@@ -630,7 +632,9 @@ impl RuntimeStore for FaultyStore {
     }
 
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
-        self.call("put_migration", Way::Write, move |world, _| now(world.memory.put_migration(record))).await
+        let process = self.process.clone();
+        let run = move |world: &Arc<World>, _| world.put_migration(record, process.is_alive());
+        self.call("put_migration", Way::Write, run).await
     }
 
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {

@@ -37,12 +37,12 @@ fn side_by_side<T: Send>(jobs: u64, job: impl Fn(u64) -> T + Sync) -> Vec<T> {
                         return;
                     }
                     let result = job(number);
-                    done.lock().unwrap().push((number, result));
+                    done.lock().expect("nobody panics while holding it").push((number, result));
                 }
             });
         }
     });
-    let mut done = done.into_inner().unwrap();
+    let mut done = done.into_inner().expect("nobody panics while holding it");
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
 }
