@@ -21,6 +21,10 @@ use crate::world::{PROFILE, World, now};
 
 /// How long faults last.
 const FAULTS: Duration = Duration::from_millis(4_000);
+/// How long they last in some runs: a process may be stopped for ten times the life of its lease.
+const FAULTS_LONG: Duration = PROFILE.ttl.saturating_mul(12);
+/// In how many runs of a thousand.
+const LONG: u64 = 100;
 /// How often the run looks whether it is over.
 const LOOK: Duration = Duration::from_millis(10);
 /// Within this time after the faults each agent that has work has an owner: lease, one scan (and takeover's jitter), one
@@ -29,8 +33,9 @@ const OWNED_WITHIN: Duration =
     PROFILE.ttl.saturating_add(PROFILE.heartbeat).saturating_add(Duration::from_millis(1_000));
 /// Within this time after the faults everything has come to its end. Longest are deliveries, which back off up to 5 s.
 const DONE_WITHIN: Duration = Duration::from_secs(30);
-/// Things that each client does.
+/// Things that each client does, and in long runs.
 const WISHES: u64 = 14;
+const WISHES_LONG: u64 = 30;
 
 /// What came of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +81,7 @@ struct Scene {
     cluster: Arc<Cluster>,
     agents: Vec<AgentId>,
     clients: u64,
+    is_long: bool,
 }
 
 impl Scene {
@@ -94,7 +100,7 @@ impl Scene {
         }
         let hosts = u8::try_from(random.between(2, 3)).unwrap_or(3);
         let cluster = Cluster::new(world.clone(), hosts);
-        Self { world, cluster, agents, clients: random.between(2, 4) }
+        Self { world, cluster, agents, clients: random.between(2, 4), is_long: random.chance(LONG) }
     }
 
     fn is_violated(&self) -> bool {
@@ -105,19 +111,20 @@ impl Scene {
         for host in 0..self.cluster.len() {
             self.cluster.start(host);
         }
+        let (wishes, faults) = if self.is_long { (WISHES_LONG, FAULTS_LONG) } else { (WISHES, FAULTS) };
         let (mut clients, finished) = (Vec::new(), Arc::new(std::sync::atomic::AtomicU64::new(0)));
         for number in 1..=self.clients {
             let client = Client::new(self.world.clone(), self.cluster.clone(), self.agents.clone(), number);
             let finished = finished.clone();
             clients.push(async move {
-                client.run(WISHES).await;
+                client.run(wishes).await;
                 finished.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             });
         }
         for client in clients {
             self.world.outside.spawn(Box::pin(client));
         }
-        let until = Instant::now() + FAULTS;
+        let until = Instant::now() + faults;
         let nemesis = Nemesis::new(self.world.clone(), self.cluster.clone(), self.agents.clone());
         self.world.outside.spawn(Box::pin(nemesis.run(until)));
         while Instant::now() < until && !self.is_violated() {
