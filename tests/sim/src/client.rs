@@ -166,5 +166,7 @@ fn submission(id: InputId, text: &str, key: &str) -> Submission {
         is_silent: false,
         supersedes: None,
         traceparent: None,
+        correlation: None,
+        is_dispatched: false,
     }
 }

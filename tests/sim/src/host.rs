@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use godwit::runtime::call::{AgentCall, AgentReply, CallError};
 use godwit::runtime::operations::OperationPolicy;
+use godwit::runtime::reconcile::RosterSources;
 use godwit::runtime::routing::Forward;
 use godwit::runtime::{Parts, PeerDoor, Runtime, RuntimeConfig};
 use godwit_core::agent::{GuestPool, MemoryNotes};
@@ -152,6 +153,7 @@ impl Cluster {
             signer: None,
             load_notes: Arc::new(MemoryNotes::default()),
             head: None,
+            roster: RosterSources::default(),
         };
         let tasks = {
             let cage = process.cage.clone();
@@ -188,6 +190,7 @@ impl Cluster {
             receipts_kept: None,
             operations: OperationPolicy::default(),
             scratch: None,
+            needs_edges: false,
         }
     }
 

@@ -443,7 +443,8 @@ impl World {
             accepted_at_ms: 0,
         };
         let host = HostId([0; 32]);
-        let stamp = DeliveryStamp { origin, generation, number, lowest_open: 1, token, host };
+        let stamp =
+            DeliveryStamp { origin, generation, number, lowest_open: 1, token, host, origin_hash: None };
         let leaked = NewInput { delivery: Some(stamp), ..NewInput::of_host(&destination, input) };
         drop(self.accept(leaked, incarnation, true));
     }

@@ -94,7 +94,8 @@ impl Scene {
             let agent = AgentId::parse(name).expect("a letter is a name");
             let durability = random.pick(&[Durability::Auto, Durability::Snapshot, Durability::Journal]);
             let spec = Spec { durability: durability.copied().unwrap_or_default(), ..spec.clone() };
-            let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 0 };
+            let new =
+                NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 0, claimed_by: None };
             now(world.memory.create(new)).expect("an empty store takes an agent");
             agents.push(agent);
         }

@@ -14,16 +14,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
+use godwit_core::edge::Edge;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::id::{
     AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
 };
+use godwit_core::identity::EntityKey;
 use godwit_core::input::{AbandonReason, InputState, NewInput};
 use godwit_core::lease::Lease;
 use godwit_core::operation::{OperationEnd, StoredOperation};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
-use godwit_core::spec::PluginInfo;
+use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
@@ -227,6 +229,58 @@ impl RuntimeStore for FaultyStore {
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
         let owner = owner.clone();
         self.call("release", Way::Write, move |world, _| now(world.memory.release(&owner))).await
+    }
+
+    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        self.call("claim", Way::Write, move |world, _| now(world.memory.claim(&agent, host))).await
+    }
+
+    async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {
+        let agent = agent.clone();
+        self.call("yield_claims", Way::Write, move |world, _| now(world.memory.yield_claims(&agent, to)))
+            .await
+    }
+
+    async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
+        let agent = agent.clone();
+        self.call("spec", Way::Read, move |world, _| now(world.memory.spec(&agent))).await
+    }
+
+    async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
+        let agent = agent.clone();
+        self.call("entity_key", Way::Read, move |world, _| now(world.memory.entity_key(&agent))).await
+    }
+
+    async fn put_edge(&self, agent: &AgentId, edge: Edge) -> Result<bool, StoreError> {
+        let agent = agent.clone();
+        self.call("put_edge", Way::Write, move |world, _| now(world.memory.put_edge(&agent, edge))).await
+    }
+
+    async fn remove_edge(&self, agent: &AgentId, peer: &AgentId) -> Result<bool, StoreError> {
+        let (agent, peer) = (agent.clone(), peer.clone());
+        self.call("remove_edge", Way::Write, move |world, _| now(world.memory.remove_edge(&agent, &peer)))
+            .await
+    }
+
+    async fn edges(
+        &self,
+        agent: Option<&AgentId>,
+        after: Option<&(AgentId, AgentId)>,
+        limit: usize,
+    ) -> Result<Vec<(AgentId, Edge)>, StoreError> {
+        let (agent, after) = (agent.cloned(), after.cloned());
+        let edges =
+            move |world: &Arc<World>, _| now(world.memory.edges(agent.as_ref(), after.as_ref(), limit));
+        self.call("edges", Way::Read, edges).await
+    }
+
+    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
+        self.call("put_roster", Way::Write, move |world, _| now(world.memory.put_roster(roster))).await
+    }
+
+    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
+        self.call("roster", Way::Read, move |world, _| now(world.memory.roster())).await
     }
 
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {
