@@ -1,10 +1,18 @@
 //! Events: the append-only log of what happened to agents, hosts and migrations.
 //!
 //! An event is appended in the transaction that caused it. Turns are not events: receipts record them.
+//!
+//! Each store numbers all its events (`seq`). What happens to an agent where it is at home is counted in the agent's row as
+//! well (`EventPlace`): that count moves with the agent, and so a reader can follow it from store to store and see what it
+//! has missed. What one store notes about an agent that is at home in another has no place: it is that store's business.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, InputId, StoreId};
+use crate::id::{AgentId, FencingToken, Generation, InputId, StoreId};
 use crate::input::AbandonReason;
 
 /// An event about to be appended.
@@ -27,8 +35,60 @@ pub struct Event {
     pub store: StoreId,
     /// 1.., ascending within the store.
     pub seq: u64,
+    /// Its place among the events of its agent; `None` when it is about no agent that was at home there.
+    pub place: Option<EventPlace>,
+    /// The agent's labels at that moment; of `LabelsChanged` the new ones. Without a place there are none.
+    pub labels: BTreeMap<String, String>,
     /// What happened.
     pub event: NewEvent,
+}
+
+/// The place of an event among those of its agent, over all stores: written `GENERATION.NUMBER`.
+///
+/// `number`: 1.., one more with each event, also when the generation rises. It jumps only when the agent comes from a backup
+/// or an archive, above every number that may have been given since that was made (`first_number`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EventPlace {
+    /// The agent's generation at that moment.
+    pub generation: Generation,
+    /// Which event of the agent.
+    pub number: u64,
+}
+
+impl EventPlace {
+    /// Before the first event.
+    pub const START: Self = Self { generation: Generation(0), number: 0 };
+
+    /// The first number that an event may have under a token of this epoch: above all of the epochs before.
+    pub fn first_number(token: FencingToken) -> u64 {
+        token.epoch() * FencingToken::NUMBERS_PER_EPOCH + 1
+    }
+}
+
+impl fmt::Display for EventPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, self.number)
+    }
+}
+
+/// Why a text names no place.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no place of an event: GENERATION.NUMBER, as 2.17")]
+pub struct PlaceError {
+    /// What was given.
+    pub text: String,
+}
+
+impl FromStr for EventPlace {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Self, PlaceError> {
+        let number = |digits: &str| digits.parse::<u64>().ok().filter(|number| *number < u64::MAX);
+        let parsed = text.split_once('.').and_then(|(generation, count)| {
+            Some(Self { generation: Generation(number(generation)?), number: number(count)? })
+        });
+        parsed.ok_or_else(|| PlaceError { text: text.to_owned() })
+    }
 }
 
 /// What can happen. The variants' order is part of the stored encoding: append only.
@@ -102,11 +162,15 @@ pub enum EventKind {
     EdgeUnwired,
     /// The store has another roster.
     RosterChanged,
+    /// A host's session had died, and with it this lease; the host says so under its next session.
+    LeaseLost,
+    /// A host let go of an agent's lease while its session lives.
+    LeaseReleased,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -141,6 +205,8 @@ impl EventKind {
         Self::EdgeWired,
         Self::EdgeUnwired,
         Self::RosterChanged,
+        Self::LeaseLost,
+        Self::LeaseReleased,
     ];
 
     /// The name in the HTTP API.
@@ -180,6 +246,8 @@ impl EventKind {
             Self::EdgeWired => "edge-wired",
             Self::EdgeUnwired => "edge-unwired",
             Self::RosterChanged => "roster-changed",
+            Self::LeaseLost => "lease-lost",
+            Self::LeaseReleased => "lease-released",
         }
     }
 }

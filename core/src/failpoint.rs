@@ -13,6 +13,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "store.open.after-schema",
         "session.after-join",
         "session.after-bury",
+        "session.before-lost",
         "session.before-leave",
         "session.after-leave",
         "lease.after-acquire",

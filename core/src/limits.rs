@@ -109,8 +109,9 @@ pub const DEATHS_MAX: u32 = 2;
 pub const REPLY_TIMEOUT_MS_MAX: u64 = 30 * 24 * 3_600 * 1_000;
 /// Rows that one list call returns at most.
 pub const PAGE_MAX: usize = 1_000;
-/// Events that one store keeps; the oldest go first, and a reader behind them gets a gap event.
-pub const EVENTS_KEPT_MAX: u64 = 1_000_000;
+/// Events that one store keeps unless it is told otherwise; the oldest go first, and a reader behind them gets a gap event.
+/// About 300 MiB: a host that takes up 100,000 agents after a crash does not push out what led to it.
+pub const EVENTS_KEPT: u64 = 1_000_000;
 /// How long an ended input keeps its key, outcome and reply: a client that comes back within a week learns the truth.
 pub const INPUTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Dead letters of one agent that stay until somebody drops them; of more, the oldest go as other ended inputs do.
@@ -156,6 +157,8 @@ pub struct Quotas {
     pub state_bytes_max: u64,
     /// The store's file in bytes; above 15/16 of it no input is accepted. The disk alone bounds it when nothing is said.
     pub store_bytes_max: Option<u64>,
+    /// Events that the store keeps at least, and not many more.
+    pub events_kept: u64,
 }
 
 impl Default for Quotas {
@@ -166,6 +169,7 @@ impl Default for Quotas {
             state_keys_max: STATE_KEYS_MAX,
             state_bytes_max: STATE_BYTES_MAX,
             store_bytes_max: None,
+            events_kept: EVENTS_KEPT,
         }
     }
 }

@@ -25,6 +25,9 @@
 //! 9. A write may end in `Unknown`: it happened or it did not. Nobody guesses; the caller reads back.
 //! 10. Loads of something unknown return empty. Corruption is `Corrupt`, never a fresh start and never served as state.
 //! 11. Nothing of one agent is visible under another.
+//! 12. An event about an agent that is `Here` takes the next number of the agent's row and a copy of its labels, in the
+//!     transaction that appends it. The count moves with the agent; nobody else gives its numbers. Of the newest events
+//!     `Quotas::events_kept` at least are kept, the newest of all always.
 //!
 //! One method is one transaction; no transaction object is ever handed out.
 

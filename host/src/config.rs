@@ -95,7 +95,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 22] = [
+const KEYS: [Key; 23] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -194,6 +194,13 @@ const KEYS: [Key; 22] = [
         example: "604800",
         is_default: true,
         meaning: "Seconds that an ended input keeps its key, outcome and reply; later the same key is a new input.",
+    },
+    Key {
+        name: "limits.events_kept",
+        flag: None,
+        example: "1000000",
+        is_default: true,
+        meaning: "Events that the store keeps at least; older ones go, and whoever reads on from one of those gets a gap event.",
     },
     Key {
         name: "limits.receipts_kept",
@@ -369,6 +376,7 @@ fn quotas(layers: &Layers) -> Result<Quotas, ConfigError> {
         state_keys_max: count("limits.state_keys_max", 0)?.unwrap_or(default.state_keys_max),
         state_bytes_max: count("limits.state_bytes_max", 0)?.unwrap_or(default.state_bytes_max),
         store_bytes_max: count("limits.store_bytes_max", STORE_BYTES_MIN)?,
+        events_kept: count("limits.events_kept", 1)?.unwrap_or(default.events_kept),
     })
 }
 

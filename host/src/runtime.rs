@@ -50,6 +50,7 @@ mod delivery;
 mod directory;
 pub mod edges;
 pub mod events;
+mod lost;
 mod migrator;
 pub mod operations;
 mod peers;
@@ -242,6 +243,7 @@ impl Runtime {
         tasks.spawn(runtime.clone().hear(incoming));
         tasks.spawn(migrator::recover(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
+        tasks.spawn(lost::tell(runtime.clone()));
         tasks.spawn(watchdog::run(runtime.clone()));
         tasks.spawn(timers::run(runtime.clone()));
         tasks.spawn(retention::run(runtime.clone(), policy));

@@ -117,6 +117,8 @@ pub struct SqliteStore {
     /// Where `runnable` goes on, per session: the key of the agent it named last.
     cursors: Mutex<HashMap<Incarnation, i64>>,
     is_read_only: bool,
+    /// The seq of the event that this process has appended last.
+    newest_event: watch::Sender<u64>,
     readers: Mutex<Option<Arc<Readers>>>,
     /// What closing takes down, in this order.
     parts: Mutex<Parts>,
@@ -176,6 +178,7 @@ impl SqliteStore {
             commits: AtomicU64::new(0),
             writer: Mutex::default(),
         });
+        let newest_event = watch::Sender::new(0);
         let writer = Writer {
             conn: opened.writer,
             env: Arc::clone(&env),
@@ -183,6 +186,7 @@ impl SqliteStore {
             savepoint_groups: 0,
             looking_groups: 0,
             heads: Heads::default(),
+            newest_event: newest_event.clone(),
         };
         let readers = Readers::start(path, rusqlite::OpenFlags::empty())?;
         let thread = writer::start(writer, &shared).map_err(lock::io("start a thread for", path))?;
@@ -193,6 +197,7 @@ impl SqliteStore {
             shared,
             cursors: Mutex::default(),
             is_read_only: false,
+            newest_event,
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: Some(thread), lock: Some(opened.lock), copy: None }),
         }))
@@ -226,6 +231,7 @@ impl SqliteStore {
             shared,
             cursors: Mutex::default(),
             is_read_only: true,
+            newest_event: watch::Sender::new(0),
             readers: Mutex::new(Some(Arc::new(readers))),
             parts: Mutex::new(Parts { writer: None, lock: opened.lock, copy: opened.copy }),
         }))

@@ -118,6 +118,8 @@ pub struct AgentRow {
     /// Starts of the agent that have failed in a row: a host's process died while it loaded the agent or ran `init`, or `init`
     /// gave an error. 0 again with a boundary, another spec, and a lifecycle commit that `LifecycleCommit::is_start_fresh`.
     pub failed_starts: u32,
+    /// The number that the agent's next event gets.
+    pub next_event: u64,
     /// Agent time: wall time of the last boundary in Unix milliseconds, never goes back.
     pub time_ms: u64,
     /// Wall time of creation in Unix milliseconds.

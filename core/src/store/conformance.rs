@@ -50,6 +50,7 @@ mod lifecycle;
 mod migrations;
 mod operations;
 mod outbox;
+mod places;
 mod placing;
 mod plugins;
 mod quotas;
@@ -170,6 +171,7 @@ pub fn cases() -> Vec<Case> {
         plugins::cases(),
         quotas::cases(),
         events::cases(),
+        places::cases(),
         transfer::cases(),
         migrations::cases(),
         handoff::cases(),

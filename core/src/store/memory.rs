@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
 use crate::digest::Digest;
 use crate::edge::Edge;
@@ -221,7 +221,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
-        self.tables().release(owner)
+        self.tables().release(owner, self.clock.wall_ms())
     }
 
     async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
@@ -554,6 +554,23 @@ impl RuntimeStore for MemoryStore {
                 && kind.is_none_or(|kind| event.event.kind == kind)
         });
         Ok(events.take(limit.min(PAGE_MAX)).cloned().collect())
+    }
+
+    async fn agent_events(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let tables = self.tables();
+        let events = tables.events().iter().filter(|event| {
+            event.event.agent.as_ref() == Some(agent) && event.place.is_some_and(|place| place.number > after)
+        });
+        Ok(events.take(limit.min(PAGE_MAX)).cloned().collect())
+    }
+
+    fn event_hints(&self) -> watch::Receiver<u64> {
+        self.tables().newest_event.subscribe()
     }
 
     async fn event_range(&self) -> Result<(u64, u64), StoreError> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::digest::Digest;
 use crate::edge::Edge;
@@ -101,7 +102,8 @@ pub trait RuntimeStore: Send + Sync + 'static {
         agents: &[AgentId],
     ) -> Result<Vec<Result<Lease, StoreError>>, StoreError>;
 
-    /// Frees a lease; the token stays. Repeating it while nobody else took the agent is success. **F** (no revision)
+    /// Frees a lease; the token stays. Appends `LeaseReleased`. Repeating it while nobody else took the agent is success, and
+    /// no event. **F** (no revision)
     async fn release(&self, owner: &Owner) -> Result<(), StoreError>;
 
     // --- agents
@@ -548,8 +550,17 @@ pub trait RuntimeStore: Send + Sync + 'static {
 
     // --- events
 
-    /// Appends events that belong to no other write.
+    /// Appends events that belong to no other write. As all, those about an agent at home here are counted in its row
+    /// (rule 12).
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError>;
+
+    /// The events of an agent that have a place (`EventPlace`) with a number above `after`, ascending by number: as far as
+    /// they happened in this store and are kept. **R**
+    async fn agent_events(&self, agent: &AgentId, after: u64, limit: usize)
+    -> Result<Vec<Event>, StoreError>;
+
+    /// Changes when this process has appended events: the newest seq. A hint: other processes' events are not told.
+    fn event_hints(&self) -> watch::Receiver<u64>;
 
     /// Events after a seq, ascending, of one agent or kind or all. **R**
     async fn events(

@@ -176,6 +176,8 @@ pub struct AgentPortable {
     pub inputs_pruned: u64,
     /// As in `AgentRow`.
     pub failed_starts: u32,
+    /// As in `AgentRow`.
+    pub next_event: u64,
 }
 
 /// What a receiving agent has heard from one origin.

@@ -95,13 +95,14 @@ fn a_bad_value_names_its_key_and_origin() {
 #[test]
 fn what_agents_may_fill_can_be_set() {
     assert_eq!(load(None, &[], &[]).unwrap().quotas, Quotas::default());
-    let file = "[limits]\ninbox_bytes_max = 1000\nstate_keys_max = 0\nstore_bytes_max = 33554432\n";
+    let file = "[limits]\ninbox_bytes_max = 1000\nstate_keys_max = 0\nstore_bytes_max = 33554432\nevents_kept = 500\n";
     let config = load(Some(file), &[("GODWIT_LIMITS_STATE_BYTES_MAX", "7")], &[]).unwrap();
     let expected = Quotas {
         inbox_bytes_max: 1_000,
         state_keys_max: 0,
         state_bytes_max: 7,
         store_bytes_max: Some(32 << 20),
+        events_kept: 500,
         ..Quotas::default()
     };
     assert_eq!(config.quotas, expected);

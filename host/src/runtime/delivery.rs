@@ -199,7 +199,10 @@ impl Runtime {
             failpoint::hit("outbox.after-end");
             match ended {
                 Ok(()) => {}
-                Err(StoreError::Fenced { .. }) => is_stale = true,
+                Err(StoreError::Fenced { .. }) => {
+                    self.report_fenced(owned, "outbox").await;
+                    is_stale = true;
+                }
                 Err(error) => {
                     tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outputs can't be ended");
                     // Sent again in the next round; the receivers know them.

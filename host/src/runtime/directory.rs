@@ -12,6 +12,7 @@ use godwit_core::failpoint;
 use godwit_core::id::AgentId;
 use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
 use godwit_core::store::{AgentRow, Owner, StoreError};
+use tokio::sync::Notify;
 
 use super::Runtime;
 
@@ -19,6 +20,8 @@ use super::Runtime;
 #[derive(Default)]
 pub(crate) struct Directory {
     tables: Mutex<Tables>,
+    /// Set when a lease was lost that nobody has told of.
+    pub(crate) has_lost: Notify,
 }
 
 /// Two maps, because a host may own a hundred times as many agents as it runs, and looks through the running ones.
@@ -27,6 +30,8 @@ struct Tables {
     owned: BTreeMap<AgentId, Entry>,
     /// Drivers; one that has ended may stay for a moment.
     residents: BTreeMap<AgentId, Resident>,
+    /// Leases that were taken from this host: those of `owned` once, that nobody has told of.
+    lost: Vec<Lease>,
 }
 
 struct Entry {
@@ -45,6 +50,14 @@ impl Tables {
     fn remove(&mut self, agent: &AgentId) -> Option<Entry> {
         self.residents.remove(agent);
         self.owned.remove(agent)
+    }
+
+    /// As `remove`, of a lease that was taken from this host.
+    fn remove_lost(&mut self, agent: &AgentId) {
+        if let Some(entry) = self.remove(agent) {
+            entry.guard.lose();
+            self.lost.push(entry.lease);
+        }
     }
 }
 
@@ -105,7 +118,12 @@ impl Directory {
             if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {
                 return Owned { lease: entry.lease.clone(), guard: entry.guard.clone() };
             }
-            entry.guard.lose();
+            if entry.guard.state() == LeaseState::Lost {
+                tables.remove_lost(&lease.agent);
+                self.has_lost.notify_one();
+            } else {
+                entry.guard.lose();
+            }
         }
         tables.remove(&lease.agent);
         let owned = Owned { lease: lease.clone(), guard: guard.clone() };
@@ -113,18 +131,25 @@ impl Directory {
         owned
     }
 
-    /// Forgets an agent that is another's, or elsewhere.
+    /// Forgets an agent that this host has let go of, or sent elsewhere.
     pub(crate) fn lose(&self, agent: &AgentId) {
         if let Some(entry) = self.lock().remove(agent) {
             entry.guard.lose();
         }
     }
 
+    /// Forgets an agent of which the store says that it is another's.
+    pub(crate) fn lose_to_another(&self, agent: &AgentId) {
+        self.lock().remove_lost(agent);
+        self.has_lost.notify_one();
+    }
+
     /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.
     pub(crate) fn forget_lost(&self, agent: &AgentId) {
         let mut tables = self.lock();
         if tables.owned.get(agent).is_some_and(|entry| entry.guard.state() == LeaseState::Lost) {
-            tables.remove(agent);
+            tables.remove_lost(agent);
+            self.has_lost.notify_one();
         }
     }
 
@@ -139,10 +164,17 @@ impl Directory {
     /// Forgets everything: the session is dead.
     pub(crate) fn lose_all(&self) {
         let mut tables = self.lock();
-        tables.residents.clear();
-        for (_, entry) in std::mem::take(&mut tables.owned) {
+        let Tables { owned, residents, lost } = &mut *tables;
+        residents.clear();
+        for (_, entry) in std::mem::take(owned) {
             entry.guard.lose();
+            lost.push(entry.lease);
         }
+    }
+
+    /// The leases that were lost since it was asked last.
+    pub(crate) fn take_lost(&self) -> Vec<Lease> {
+        std::mem::take(&mut self.lock().lost)
     }
 
     /// Claims the right to publish an agent's outputs. Answers `false` when somebody already does.
@@ -231,7 +263,7 @@ impl Runtime {
         let inner = self.inner();
         let now = inner.clock.boot();
         let mut tables = inner.directory.lock();
-        let Tables { owned: entries, residents } = &mut *tables;
+        let Tables { owned: entries, residents, .. } = &mut *tables;
         let entry = entries.entry(agent.clone()).or_insert_with(|| Entry {
             lease: owned.lease.clone(),
             guard: owned.guard.clone(),

@@ -294,6 +294,9 @@ async fn write_end(runtime: &Runtime, owned: &Owned, id: OperationId, end: Opera
                 | StoreError::Closed { .. }),
             )) => {
                 tracing::warn!(%agent, operation = %id, %error, place = "operation", "its end is not ours to write");
+                if matches!(error, StoreError::Fenced { .. }) {
+                    runtime.report_fenced(owned, "operation").await;
+                }
                 return false;
             }
             Err(error) => tracing::warn!(%agent, operation = %id, %error, "its end can't be written now"),

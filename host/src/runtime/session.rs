@@ -135,6 +135,7 @@ async fn keep_until(ending: &CancellationToken, runtime: &Runtime, mut keeper: K
                         tracing::error!(%error, "a backup of before this session would not be recognized");
                     }
                     runtime.inner().rescan.notify_one();
+                    runtime.inner().directory.has_lost.notify_one();
                 }
                 Err(error) => {
                     tracing::warn!(%error, "can't join the store");

@@ -267,12 +267,14 @@ impl Runtime {
         };
         // Read under the lease: no other host moves it from here.
         let Some(row) = self.inner().store.agent(agent).await.map_err(store_error)? else { return again() };
+        let fenced = owned.clone();
         let act = Act { runtime: self, agent, verb, owned, row, started };
         match act.run().await {
             Ok(report) => Ok(Try::Done(AgentReply::Verb(Box::new(report)))),
             Err(Refusal::Call(error)) => Err(error),
             Err(Refusal::Store(StoreError::Fenced { .. } | StoreError::NotHome { .. })) => {
-                self.inner().directory.lose(agent);
+                self.report_fenced(&fenced, verb.name()).await;
+                self.inner().directory.lose_to_another(agent);
                 again()
             }
             // Its own end of draining, or another verb, has come in between: the table decides about the state that it is in now.

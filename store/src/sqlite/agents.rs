@@ -175,6 +175,15 @@ impl Head {
         Ok(())
     }
 
+    /// Takes over the change number that somebody has written into the stored row since. What differed from the row still
+    /// does.
+    pub(super) fn row_written(&mut self, change: u64) {
+        if !self.is_changed() {
+            self.stored_change = change;
+        }
+        self.change = change;
+    }
+
     /// What the fence decides by.
     pub(super) fn fence(&self) -> Fence {
         Fence {
@@ -484,7 +493,7 @@ const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
            a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts, e.public
+           a.state_bytes, a.failed_starts, e.public, a.next_event
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     LEFT JOIN entity_key e ON e.agent = a.key
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
@@ -514,6 +523,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         inputs_pruned: row.get::<_, Int>(20)?.0,
         failed_starts: row.get(24)?,
         public_key: row.get::<_, Option<[u8; 32]>>(25)?.map(EntityPublicKey),
+        next_event: row.get::<_, Int>(26)?.0,
         labels: unseal(&labels, || format!("labels of agent {agent}"))?,
         agent,
     })

@@ -321,5 +321,6 @@ fn portable(conn: &Connection, head: &Head) -> Fallible<Option<AgentPortable>> {
         next_output: head.next_output,
         inputs_pruned: row.inputs_pruned,
         failed_starts: row.failed_starts,
+        next_event: row.next_event,
     }))
 }

@@ -16,7 +16,7 @@ use rusqlite::{Connection, params};
 use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
 use super::codec::{Int, PackedSnapshot, SEAL_BYTES, agent_id, seal, seal_bytes};
 use super::error::{Fallible, conflict, corrupt};
-use super::events::append;
+use super::events::{append, append_of};
 use super::leases::{grant, lease_held_by, own_at};
 use super::migrations::{close, settle_tracking};
 use super::sessions::check_living;
@@ -47,11 +47,11 @@ pub(super) fn begin(
             Err(head.stale().into())
         };
     }
-    let head = own_at(tx, owner, base)?;
+    let mut head = own_at(tx, owner, base)?;
+    // Its events are counted as long as it is at home here.
+    close(tx, &mut head, Some(migration))?;
     set_standing(tx, head.key, &home, granted, None, &head.cause)?;
-    close(tx, &owner.agent, Some(migration))?;
-    let change = head.change;
-    Ok(Handoff { granted, change })
+    Ok(Handoff { granted, change: head.change })
 }
 
 pub(super) fn finish(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
@@ -79,14 +79,14 @@ pub(super) fn abort(
     incarnation: Incarnation,
 ) -> Fallible<Lease> {
     check_living(tx, incarnation)?;
-    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
-    match &head.home {
-        Home::HandingOff { migration: begun, granted, .. } if *begun == migration => {
+    let mut head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    match head.home.clone() {
+        Home::HandingOff { migration: begun, granted, .. } if begun == migration => {
             let token = granted.next();
-            grant(tx, &head, token, incarnation, GrantCause::Acquired, Some(migration))
+            grant(tx, &mut head, token, incarnation, GrantCause::Acquired, Some(migration))
         }
         Home::Here => Ok(lease_held_by(&head, incarnation)?),
-        home => Err(StoreError::NotHome { home: home.clone() }.into()),
+        home => Err(StoreError::NotHome { home }.into()),
     }
 }
 
@@ -290,7 +290,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
         tx.conn,
         "UPDATE agent SET change = max(change, ?2), row_change = ?2, generation = ?3, revision = ?4, head = ?5,
              next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11,
-             inputs_pruned = ?12, failed_starts = ?13
+             inputs_pruned = ?12, failed_starts = ?13, next_event = ?14
          WHERE key = ?1 AND row_change < ?2",
         params![
             key,
@@ -306,6 +306,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             Int(portable.next_output),
             Int(portable.inputs_pruned),
             portable.failed_starts,
+            Int(portable.next_event),
         ],
     )?;
     if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }
@@ -507,7 +508,7 @@ pub(super) fn adopt(
     incarnation: Incarnation,
 ) -> Fallible<Lease> {
     check_living(tx, incarnation)?;
-    let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
+    let mut head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
     let token = match &head.home {
         Home::Prepared { migration: bound, token, .. } if *bound == migration => *token,
         Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
@@ -519,9 +520,11 @@ pub(super) fn adopt(
     let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
         .with("migration", migration)
         .with("token", token);
-    append(tx, &[event])?;
     let cause = GrantCause::Transferred { migration, revision: head.revision };
-    grant(tx, &head, token, incarnation, cause, Some(migration))
+    // From here its events are counted here.
+    set_standing(tx, head.key, &Home::Here, token, Some(incarnation), &cause)?;
+    append_of(tx, &mut head, &[event])?;
+    grant(tx, &mut head, token, incarnation, cause, Some(migration))
 }
 
 pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> {

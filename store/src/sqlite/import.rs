@@ -1,6 +1,6 @@
 //! Taking all rows of an agent out, and binding a copy that came from an archive.
 
-use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::event::{EventKind, EventPlace, NewEvent};
 use godwit_core::id::{AgentId, FencingToken};
 use godwit_core::lease::GrantCause;
 use godwit_core::lifecycle::{LifecycleCommit, SuspendReason, Verb};
@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::agents::{self, Head, set_standing, write_lifecycle};
 use super::codec::Int;
 use super::error::{Fallible, conflict};
-use super::events::append;
+use super::events::append_of;
 use super::handoff::{copy_key, delete, settle_copy};
 use super::leases::at_home;
 use super::sql::{all, execute, first};
@@ -79,17 +79,19 @@ pub(super) fn import(tx: &Tx<'_>, request: &ImportRequest) -> Fallible<AgentRow>
         return Err(StoreError::NoPlugin { plugin: spec.plugin }.into());
     }
     skip_numbers(tx, &mut head, 1)?;
+    skip_events(tx, &head, raised)?;
     let public_key = entity_keys::renew(tx, key, agent, || head.change())?;
     let verb = match is_suspended {
         true => Verb::Suspend(SuspendReason::Imported),
         false => Verb::Resume,
     };
     let event = NewEvent::of_agent(agent, EventKind::AgentImported, tx.now_ms()).with("token", raised);
-    append(tx, &[public_key.into_iter().fold(event, |event, public| event.with("public_key", public))])?;
+    let event = public_key.into_iter().fold(event, |event, public| event.with("public_key", public));
+    append_of(tx, &mut head, &[event])?;
     if let Ok(commit) = LifecycleCommit::plan(agent, &head.lifecycle, &verb, tx.now_ms()) {
         write_lifecycle(tx, key, commit.next())?;
         if commit.from() != commit.next() {
-            append(tx, commit.events())?;
+            append_of(tx, &mut head, commit.events())?;
         }
     }
     head.save(tx)?;
@@ -115,4 +117,15 @@ pub(super) fn skip_numbers(tx: &Tx<'_>, head: &mut Head, epochs: u64) -> Fallibl
         )?;
     }
     Ok(())
+}
+
+/// Events under a token of a new epoch get numbers above all that may have been given since the copy was made; the caller
+/// saves the head.
+pub(super) fn skip_events(tx: &Tx<'_>, head: &Head, token: FencingToken) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "UPDATE agent SET next_event = max(next_event, ?2) WHERE key = ?1",
+        params![head.key, Int(EventPlace::first_number(token))],
+    )
+    .map(drop)
 }

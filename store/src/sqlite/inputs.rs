@@ -19,7 +19,7 @@ use rusqlite::{Connection, params};
 use super::agents::{self, Head, Share};
 use super::codec::{Int, input_state, input_state_code, lane_code, seal};
 use super::error::{Fallible, conflict};
-use super::events::append;
+use super::events::append_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
@@ -428,7 +428,7 @@ fn replace(tx: &Tx<'_>, head: &mut Head, by: &Input, scope: &Scope) -> Fallible<
         head.closed(share);
         events.push(NewEvent::input_replaced(&head.agent, id, by.id, tx.now_ms()));
     }
-    append(tx, &events)
+    append_of(tx, head, &events)
 }
 
 /// `no-dedup`: every arrival is new, under an id of its own where its own is taken.
@@ -573,7 +573,8 @@ pub(super) fn abandon(
     if from.is_open() {
         head.closed(Share { wakes: known.placing.wakes, bytes: known.input.bytes() });
     }
-    append(tx, &[NewEvent::input_abandoned(agent, input, reason, tx.now_ms())])?;
+    let event = NewEvent::input_abandoned(agent, input, reason, tx.now_ms());
+    append_of(tx, &mut head, &[event])?;
     Ok(head.save(tx)?)
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::agents::{Head, set_standing};
 use super::error::{Fail, Fallible};
-use super::events::append;
+use super::events::append_of;
 use super::migrations::close;
 use super::sessions::{check_living, live_session, living_host};
 use super::writer::Tx;
@@ -73,7 +73,7 @@ pub(super) fn lease_held_by(head: &Head, incarnation: Incarnation) -> Result<Lea
 /// Gives an agent to a session under a new token, at home here, and closes the migrations that this is not part of.
 pub(super) fn grant(
     tx: &Tx<'_>,
-    head: &Head,
+    head: &mut Head,
     token: FencingToken,
     incarnation: Incarnation,
     cause: GrantCause,
@@ -85,8 +85,8 @@ pub(super) fn grant(
     if let Some(host) = living_host(tx.conn, incarnation)? {
         event = event.with("host", host);
     }
-    append(tx, &[event])?;
-    close(tx, &head.agent, own)?;
+    append_of(tx, head, &[event])?;
+    close(tx, head, own)?;
     Ok(Lease { agent: head.agent.clone(), generation: head.generation, token, incarnation, cause })
 }
 
@@ -107,19 +107,23 @@ pub(super) fn acquire(
 }
 
 fn acquire_one(tx: &Tx<'_>, incarnation: Incarnation, agent: &AgentId) -> Fallible<Lease> {
-    let head = at_home(tx.conn, agent)?;
+    let mut head = at_home(tx.conn, agent)?;
     match head.fence().acquire(incarnation) {
         Acquire::Held => Ok(lease_held_by(&head, incarnation)?),
-        Acquire::Free(token) => grant(tx, &head, token, incarnation, GrantCause::Acquired, None),
+        Acquire::Free(token) => grant(tx, &mut head, token, incarnation, GrantCause::Acquired, None),
         Acquire::Fenced => Err(head.fenced().into()),
     }
 }
 
 pub(super) fn release(tx: &Tx<'_>, owner: &Owner) -> Fallible<()> {
-    let head = at_home(tx.conn, &owner.agent)?;
+    let mut head = at_home(tx.conn, &owner.agent)?;
     match head.fence().release(&owner.claim()) {
         Release::Done => Ok(()),
-        Release::Freed => set_standing(tx, head.key, &head.home, head.token, None, &head.cause),
+        Release::Freed => {
+            set_standing(tx, head.key, &head.home, head.token, None, &head.cause)?;
+            let event = NewEvent::of_agent(&owner.agent, EventKind::LeaseReleased, tx.now_ms());
+            append_of(tx, &mut head, &[event.with("token", owner.token)])
+        }
         Release::Fenced => Err(head.fenced().into()),
     }
 }
@@ -144,7 +148,8 @@ pub(super) fn transfer(
     if let Some(lease) = lease_of(&head).filter(|_| is_done) {
         return Ok(lease);
     }
-    let head = own_at(tx, owner, base)?;
+    let mut head = own_at(tx, owner, base)?;
     let incarnation = live_session(tx, target)?.ok_or(StoreError::NoSession)?;
-    grant(tx, &head, head.token.next(), incarnation, cause, Some(migration))
+    let token = head.token.next();
+    grant(tx, &mut head, token, incarnation, cause, Some(migration))
 }

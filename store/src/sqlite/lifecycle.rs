@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::agents::{self, Head, Share, set_standing, use_spec, write_lifecycle, write_spec};
 use super::codec::{Int, seal};
 use super::error::{Fallible, conflict};
-use super::events::append;
+use super::events::append_of;
 use super::inputs::{End, admit_initial, end};
 use super::leases::{at_home, grant, lease_of};
 use super::migrations::close;
@@ -37,7 +37,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if commit.next().is_terminal() && head.open_inputs > 0 {
         return Err(conflict(format!("{} inputs are open", head.open_inputs)));
     }
-    raise(tx, &head, owner, commit.token())?;
+    raise(tx, &mut head, owner, commit.token())?;
     if commit.is_state_cleared() {
         clear_state(tx, &mut head)?;
     }
@@ -62,7 +62,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if is_moved || head.change != before {
         head.save(tx)?;
     }
-    append(tx, commit.events())?;
+    append_of(tx, &mut head, commit.events())?;
     // What was raised above is in the row only.
     let head = at_home(tx.conn, &owner.agent)?;
     Ok(standing(&head, abandoned))
@@ -75,7 +75,7 @@ pub(super) fn recovered(tx: &Tx<'_>, head: &mut Head, commit: &LifecycleCommit) 
     }
     write_lifecycle(tx, head.key, commit.next())?;
     head.lifecycle = commit.next().clone();
-    append(tx, commit.events())
+    append_of(tx, head, commit.events())
 }
 
 /// Whether the commit was made before: the token is the one that it raised.
@@ -126,7 +126,8 @@ fn abandon(tx: &Tx<'_>, head: &mut Head, inputs: &OpenInputs) -> Fallible<u64> {
     }
     let count = ending.len() as u64;
     if count > 0 {
-        append(tx, &[abandoned_event(tx, head, count, reason)])?;
+        let event = abandoned_event(tx, head, count, reason);
+        append_of(tx, head, &[event])?;
     }
     Ok(count)
 }
@@ -150,7 +151,7 @@ fn open_inputs(conn: &Connection, key: i64) -> Fallible<Vec<(Seq, Share)>> {
     )
 }
 
-fn raise(tx: &Tx<'_>, head: &Head, owner: &Owner, token: TokenMove) -> Fallible<()> {
+fn raise(tx: &Tx<'_>, head: &mut Head, owner: &Owner, token: TokenMove) -> Fallible<()> {
     let raised = head.token.next();
     match token {
         TokenMove::Keep => Ok(()),
@@ -160,9 +161,9 @@ fn raise(tx: &Tx<'_>, head: &Head, owner: &Owner, token: TokenMove) -> Fallible<
 }
 
 /// Raises the token; nobody holds the agent afterwards.
-fn free_under(tx: &Tx<'_>, head: &Head) -> Fallible<()> {
+fn free_under(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
     set_standing(tx, head.key, &Home::Here, head.token.next(), None, &GrantCause::Acquired)?;
-    close(tx, &head.agent, None)
+    close(tx, head, None)
 }
 
 /// Lets go of what only the guest's own history explains. The raised token has closed the migrations, so that nobody
@@ -209,7 +210,7 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     let revision: SpecRevision = known.spec_revision.next();
     write_spec(tx, head.key, head.change(), revision, &new.spec)?;
     entity_keys::renew(tx, head.key, &new.agent, || head.change())?;
-    free_under(tx, &head)?;
+    free_under(tx, &mut head)?;
     write_lifecycle(tx, head.key, commit.next())?;
     raise_generation(tx, &mut head)?;
     head.failed_starts = 0;
@@ -218,6 +219,6 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     let labels = params![head.key, seal(&new.labels)];
     execute(tx.conn, "UPDATE agent SET labels_sealed = ?2 WHERE key = ?1", labels)?;
     head.save(tx)?;
-    append(tx, commit.events())?;
+    append_of(tx, &mut head, commit.events())?;
     Ok(true)
 }

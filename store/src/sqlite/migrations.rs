@@ -7,9 +7,10 @@ use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::store::MigrationRecord;
 use rusqlite::{Connection, params};
 
+use super::agents::Head;
 use super::codec::{Int, phase_code, role_code, seal, unseal};
 use super::error::{Fallible, conflict};
-use super::events::append;
+use super::events::{append, append_of};
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 
@@ -39,8 +40,9 @@ pub(super) fn put(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
 }
 
 /// Closes the agent's open migrations, but for `own`: its token was raised by something else.
-pub(super) fn close(tx: &Tx<'_>, agent: &AgentId, own: Option<MigrationId>) -> Fallible<()> {
-    let open = open_of(tx.conn, agent)?;
+pub(super) fn close(tx: &Tx<'_>, head: &mut Head, own: Option<MigrationId>) -> Fallible<()> {
+    let agent = head.agent.clone();
+    let open = open_of(tx.conn, &agent)?;
     let others: Vec<_> = open.into_iter().filter(|record| Some(record.id) != own).collect();
     if others.is_empty() {
         return Ok(());
@@ -49,10 +51,10 @@ pub(super) fn close(tx: &Tx<'_>, agent: &AgentId, own: Option<MigrationId>) -> F
         record.phase = Phase::Aborted;
         record.failure = Some(Failure::Fenced);
         write(tx, &record)?;
-        forget_oldest(tx, agent, record.role)?;
-        append(tx, &[migration_event(&record, tx.now_ms())])?;
+        forget_oldest(tx, &agent, record.role)?;
+        append_of(tx, head, &[migration_event(&record, tx.now_ms())])?;
     }
-    settle_tracking(tx, agent)
+    settle_tracking(tx, &agent)
 }
 
 fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {

@@ -144,7 +144,7 @@ fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fal
                 .with("destination", &key.destination)
                 .with("number", key.number)
                 .with("reason", reason.name());
-            events::append(tx, &[event])?;
+            events::append_of(tx, head, &[event])?;
         }
     }
     head.pending_outputs = head.pending_outputs.saturating_sub(u64::from(is_pending));

@@ -11,10 +11,11 @@ use godwit_core::spec::PluginInfo;
 use godwit_core::store::{Boundary, Pin, StoreError};
 use rusqlite::{Connection, Row, params};
 
+use super::agents::Head;
 use super::boundary;
 use super::codec::{Int, agent_id, seal, unseal};
 use super::error::{Fallible, conflict, corrupt};
-use super::events::append;
+use super::events::{append, append_of};
 use super::sql::{all, execute, exists, first};
 use super::writer::Tx;
 
@@ -67,7 +68,7 @@ fn read(row: &Row<'_>, what: impl Fn() -> String) -> Fallible<PluginInfo> {
 }
 
 /// Counts the inputs that a boundary gives up because of its plugin.
-pub(super) fn flag(tx: &Tx<'_>, boundary: &Boundary) -> Fallible<()> {
+pub(super) fn flag(tx: &Tx<'_>, head: &mut Head, boundary: &Boundary) -> Fallible<()> {
     let flags = boundary.flags(tx.now_ms());
     if flags.is_empty() {
         return Ok(());
@@ -77,7 +78,7 @@ pub(super) fn flag(tx: &Tx<'_>, boundary: &Boundary) -> Fallible<()> {
         "UPDATE plugin SET killed_hosts = killed_hosts + ?2 WHERE digest = ?1",
         params![boundary.receipt.plugin.0, Int(flags.len() as u64)],
     )?;
-    append(tx, &flags)
+    append_of(tx, head, &flags)
 }
 
 pub(super) fn component(conn: &Connection, plugin: Digest) -> Fallible<Option<Bytes>> {

@@ -30,6 +30,7 @@ use godwit_core::store::{
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
+use tokio::sync::watch;
 
 use super::boundary::Prepared;
 use super::encoding::{ENCODE_INLINE_MAX, weight};
@@ -561,6 +562,21 @@ impl RuntimeStore for SqliteStore {
         let (store, agent) = (self.id, agent.cloned());
         let limit = limit.min(PAGE_MAX);
         self.read(move |conn| events::events(conn, store, after, agent.as_ref(), kind, limit)).await
+    }
+
+    async fn agent_events(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (store, agent) = (self.id, agent.clone());
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| events::of_agent(conn, store, &agent, after, limit)).await
+    }
+
+    fn event_hints(&self) -> watch::Receiver<u64> {
+        self.newest_event.subscribe()
     }
 
     async fn event_range(&self) -> Result<(u64, u64), StoreError> {

@@ -10,8 +10,8 @@ use rusqlite::params;
 use super::agents::{Head, set_standing, write_lifecycle};
 use super::codec::{Int, agent_id};
 use super::error::{Fallible, conflict};
-use super::events::append;
-use super::import::skip_numbers;
+use super::events::{append, append_of};
+use super::import::{skip_events, skip_numbers};
 use super::migrations::close;
 use super::sessions::mark;
 use super::sql::{all, execute, first};
@@ -102,15 +102,16 @@ fn restore_agent(tx: &Tx<'_>, agent: &AgentId, epochs: u64) -> Fallible<()> {
         _ => (Home::Here, raise(head.token)?),
     };
     set_standing(tx, head.key, &home, token, None, &GrantCause::Acquired)?;
-    if home == Home::Here {
-        close(tx, agent, None)?;
-    }
     skip_numbers(tx, &mut head, epochs)?;
+    skip_events(tx, &head, token)?;
+    if home == Home::Here {
+        close(tx, &mut head, None)?;
+    }
     let verb = Verb::Suspend(SuspendReason::Restored);
     // Retired and deleted agents run nothing as they are.
     if let Ok(commit) = LifecycleCommit::plan(agent, &head.lifecycle, &verb, tx.now_ms()) {
         write_lifecycle(tx, head.key, commit.next())?;
-        append(tx, commit.events())?;
+        append_of(tx, &mut head, commit.events())?;
     }
     Ok(head.save(tx)?)
 }

@@ -12,7 +12,7 @@ use rusqlite::params;
 use super::agents::{self, Head, use_spec, write_spec};
 use super::codec::seal;
 use super::error::{Fallible, conflict, corrupt};
-use super::events::append;
+use super::events::append_of;
 use super::leases::at_home;
 use super::plugins;
 use super::sql::execute;
@@ -29,7 +29,7 @@ pub(super) fn set_labels(tx: &Tx<'_>, agent: &AgentId, labels: &BTreeMap<String,
     }
     execute(tx.conn, "UPDATE agent SET labels_sealed = ?2 WHERE key = ?1", params![head.key, seal(labels)])?;
     head.save(tx)?;
-    append(tx, &[NewEvent::of_agent(agent, EventKind::LabelsChanged, tx.now_ms())])
+    append_of(tx, &mut head, &[NewEvent::of_agent(agent, EventKind::LabelsChanged, tx.now_ms())])
 }
 
 /// The current row and spec of an agent.
@@ -55,7 +55,7 @@ pub(super) fn configure(tx: &Tx<'_>, head: &mut Head, change: &SpecChange) -> Fa
     write(tx, head, change)?;
     let event = NewEvent::of_agent(&head.agent, EventKind::SpecChanged, tx.now_ms())
         .with("spec_revision", change.revision);
-    append(tx, &[event])
+    append_of(tx, head, &[event])
 }
 
 /// The spec of an upgrade whose boundary fits the head; the boundary is written by the caller.

@@ -102,6 +102,8 @@ pub(super) struct Tx<'a> {
     /// Set when a step has failed that can't be undone alone: how the group is to run again.
     redo: Cell<Option<Care>>,
     heads: RefCell<Heads>,
+    /// The seq of the event that it has appended last; 0 before the first.
+    pub(super) newest_event: Cell<u64>,
 }
 
 impl Tx<'_> {
@@ -414,6 +416,8 @@ pub(super) struct Writer {
     pub(super) looking_groups: u32,
     /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
     pub(super) heads: Heads,
+    /// The seq of the event that it has appended last, for those who wait.
+    pub(super) newest_event: watch::Sender<u64>,
 }
 
 /// Starts the writer thread. A write that panics ends the store, and the thread goes on to say so to all who wait.
@@ -497,7 +501,8 @@ impl Writer {
         if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
             return Ok(Group::RolledBack(error));
         }
-        let tx = Tx { conn: &self.conn, env: &self.env, care, redo: Cell::new(None), heads };
+        let (redo, newest_event) = (Cell::new(None), Cell::new(0));
+        let tx = Tx { conn: &self.conn, env: &self.env, care, redo, heads, newest_event };
         for job in jobs {
             match (job.run(&tx), tx.redo.get()) {
                 (Ok(()), None) => {}
@@ -510,8 +515,11 @@ impl Writer {
         if let Err(error) = tx.store_heads() {
             return Ok(self.roll_back(error));
         }
-        let heads = tx.heads.into_inner();
+        let (heads, newest_event) = (tx.heads.into_inner(), tx.newest_event.get());
         let group = self.end_transaction();
+        if matches!(group, Group::Durable) && newest_event > 0 {
+            self.newest_event.send_replace(newest_event);
+        }
         if matches!(group, Group::Durable) && self.env.mode == SqliteMode::Exclusive {
             self.heads = heads.kept();
         }

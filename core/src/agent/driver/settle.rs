@@ -308,7 +308,8 @@ impl Driver {
         let event = NewEvent::of_agent(&self.agent, EventKind::Fenced, now_ms)
             .with("place", place)
             .with("token", token)
-            .with("host", self.env.host);
+            .with("host", self.env.host)
+            .with("incarnation", self.lease.incarnation);
         if let Err(error) = self.env.store.append_events(vec![event]).await {
             tracing::warn!(agent = %self.agent, %error, "fenced event can't be written");
         }

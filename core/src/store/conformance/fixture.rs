@@ -681,12 +681,6 @@ pub(super) async fn picture(store: &dyn RuntimeStore, agent: &AgentId) -> Pictur
 impl Picture {
     /// What must be the same at both ends of a move: not the lease, not the store's own marks.
     pub(super) fn moved_rows(&self) -> Vec<RowFrame> {
-        let mut frames = self.frames.clone();
-        for frame in &mut frames {
-            if let crate::store::Row::Input(input) = &mut frame.row {
-                input.accepted_by = Incarnation(0);
-            }
-        }
-        frames
+        super::journey::moved(self.frames.clone())
     }
 }

@@ -529,6 +529,23 @@ impl RuntimeStore for Flawed {
         Ok(Bytes::from(next))
     }
 
+    async fn agent_events(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut events = self.inner.agent_events(agent, after, limit).await?;
+        if let (Flaw::LabelsOfNow, Some(row)) = (self.flaw, self.inner.agent(agent).await?) {
+            events.iter_mut().for_each(|event| event.labels = row.labels.clone());
+        }
+        Ok(events)
+    }
+
+    fn event_hints(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.inner.event_hints()
+    }
+
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
         self.inner.append_events(events).await
     }
@@ -574,6 +591,11 @@ impl RuntimeStore for Flawed {
         let mut frames = self.inner.export_rows(agent, after, bytes_max).await?;
         if self.flaw == Flaw::DeletesForgotten {
             frames.retain(|frame| !matches!(frame.row, Row::Deleted(_)));
+        }
+        for frame in frames.iter_mut().filter(|_| self.flaw == Flaw::CountLeftBehind) {
+            if let Row::Agent(portable) = &mut frame.row {
+                portable.next_event = 1;
+            }
         }
         Ok(frames)
     }

@@ -67,8 +67,11 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
         home: Home::Here,
         token: FencingToken(0),
         holder: None,
+        next_event: 0,
+        change: 0,
         ..row
     };
+    assert_eq!(arrived.next_event, row.next_event + 2, "that it moved, and who holds it");
     assert_eq!(same(arrived), same(row));
     assert_eq!(picture(target.store(), &agent).await.moved_rows(), before.moved_rows());
     assert_eq!(target.store().image(&agent, None).await.unwrap().unwrap().check(), Ok(()));

@@ -1,11 +1,11 @@
 //! Moving an agent between two stores, step by step, for cases that stop in the middle.
 
-use crate::id::{AgentId, FencingToken, MigrationId};
+use crate::id::{AgentId, FencingToken, Incarnation, MigrationId};
 use crate::lease::Lease;
 use crate::migration::{Phase, Role};
 use crate::store::conformance::START_MS;
 use crate::store::conformance::fixture::{Desk, Site, World, put_plugin};
-use crate::store::{Handoff, MigrationRecord, PrepareRequest, RowFrame};
+use crate::store::{Handoff, MigrationRecord, PrepareRequest, Row, RowFrame};
 
 /// An agent on its way from its owner to another store.
 pub(super) struct Journey {
@@ -117,4 +117,18 @@ impl Journey {
         let lease = self.adopt().await;
         self.to.desk(lease)
     }
+}
+
+/// Rows as they must be at both ends of a move. The move itself is counted in the agent's row (`HomeMoved` and the rest), which
+/// so changes once more.
+pub(super) fn moved(mut frames: Vec<RowFrame>) -> Vec<RowFrame> {
+    for frame in &mut frames {
+        match &mut frame.row {
+            Row::Input(input) => input.accepted_by = Incarnation(0),
+            Row::Agent(portable) => (portable.next_event, frame.change) = (0, 0),
+            _ => {}
+        }
+    }
+    frames.sort_by_key(|frame| frame.change);
+    frames
 }

@@ -1,7 +1,7 @@
 //! What agents may fill: their inboxes in bytes, their rows in number and bytes. What does not fit leaves everything as it was.
 
 use crate::id::{Revision, Seq};
-use crate::limits::Quotas;
+use crate::limits::{EVENTS_KEPT, Quotas};
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{ALL, Site, Turn, World, done, host, message, picture};
 use crate::store::conformance::{Case, Opening};
@@ -14,6 +14,7 @@ const SMALL: Quotas = Quotas {
     state_keys_max: 3,
     state_bytes_max: 100,
     store_bytes_max: None,
+    events_kept: EVENTS_KEPT,
 };
 
 pub(super) fn cases() -> Vec<Case> {

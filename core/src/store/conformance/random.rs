@@ -630,6 +630,9 @@ impl Run {
         assert_eq!(stored.iter().map(|kept| kept.revision.0).collect::<Vec<_>>(), kept, "{at}");
         let image = store.image(agent, None).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
+        let events = store.agent_events(agent, 0, PAGE_MAX).await.unwrap();
+        let numbers = events.iter().filter_map(|event| event.place).map(|place| place.number);
+        assert!(numbers.eq(1..row.next_event), "{at}: no event without a number, and none twice");
         let receipts = store.receipts(agent, row.generation, Revision(0), PAGE_MAX).await.unwrap();
         assert_eq!(receipts.len() as u64, model.revision, "{at}");
         assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");

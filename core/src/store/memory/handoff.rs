@@ -78,13 +78,14 @@ impl Tables {
                 Err(stale(rows))
             };
         }
-        let rows = self.fenced_at(owner, base)?;
+        self.fenced_at(owner, base)?;
+        // Its events are counted as long as it is at home here.
+        self.close_migrations(&owner.agent, Some(migration), now_ms);
+        let rows = self.at_home(&owner.agent)?;
         rows.standing.home = home;
         rows.standing.token = granted;
         rows.standing.holder = None;
-        let change = rows.change();
-        self.close_migrations(&owner.agent, Some(migration), now_ms);
-        Ok(Handoff { granted, change })
+        Ok(Handoff { granted, change: rows.change() })
     }
 
     pub(super) fn receive_rows(
@@ -200,6 +201,9 @@ impl Tables {
             home => return Err(StoreError::NotHome { home: home.clone() }),
         };
         let cause = GrantCause::Transferred { migration, revision };
+        if let Some(rows) = self.agents.get_mut(agent) {
+            rows.standing.home = Home::Here;
+        }
         let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
             .with("migration", migration)
             .with("token", token);

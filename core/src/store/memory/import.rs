@@ -1,6 +1,6 @@
 //! Taking all rows of an agent out, and binding a copy that came from an archive.
 
-use crate::event::{EventKind, NewEvent};
+use crate::event::{EventKind, EventPlace, NewEvent};
 use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lifecycle::{LifecycleCommit, SuspendReason, Verb};
 use crate::store::agent::{AgentRow, Home};
@@ -57,10 +57,12 @@ impl Tables {
         };
         let from = rows.portable().lifecycle.clone();
         let commit = LifecycleCommit::plan(agent, &from, &verb, now_ms).ok();
-        if let Some(commit) = &commit {
-            rows.update(|portable| portable.lifecycle = commit.next().clone());
-        }
-        let row = self.agent_row(&rows);
+        rows.update(|portable| {
+            portable.next_event = portable.next_event.max(EventPlace::first_number(raised));
+            if let Some(commit) = &commit {
+                portable.lifecycle = commit.next().clone();
+            }
+        });
         self.agents.insert(agent.clone(), rows);
         let event = NewEvent::of_agent(agent, EventKind::AgentImported, now_ms)
             .with("token", raised)
@@ -68,6 +70,7 @@ impl Tables {
         self.append([event]);
         let is_changed = commit.as_ref().is_some_and(|commit| commit.from() != commit.next());
         self.append(commit.filter(|_| is_changed).iter().flat_map(|commit| commit.events().iter().cloned()));
-        Ok(row)
+        let rows = self.at_home(agent)?.clone();
+        Ok(self.agent_row(&rows))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{EventKind, NewEvent};
+use crate::event::{EventKind, EventPlace, NewEvent};
 use crate::id::{AgentId, FencingToken, StoreEpoch};
 use crate::lease::GrantCause;
 use crate::lifecycle::{LifecycleCommit, SuspendReason, Verb};
@@ -40,13 +40,18 @@ impl Tables {
         self.append([event.with("epoch", epoch)]);
         let agents = raised.len() as u64;
         for (agent, home, token) in raised {
-            if home == Home::Here {
-                self.close_migrations(&agent, None, now_ms);
-            }
+            let is_here = home == Home::Here;
             let Some(rows) = self.agents.get_mut(&agent) else { continue };
             (rows.standing.home, rows.standing.token) = (home, token);
             (rows.standing.holder, rows.standing.cause) = (None, GrantCause::Acquired);
             rows.skip_numbers(epochs);
+            rows.update(|portable| {
+                portable.next_event = portable.next_event.max(EventPlace::first_number(token));
+            });
+            if is_here {
+                self.close_migrations(&agent, None, now_ms);
+            }
+            let Some(rows) = self.agents.get_mut(&agent) else { continue };
             let verb = Verb::Suspend(SuspendReason::Restored);
             // Retired and deleted agents run nothing as they are.
             if let Ok(commit) = LifecycleCommit::plan(&agent, &rows.portable().lifecycle, &verb, now_ms) {

@@ -143,6 +143,7 @@ impl AgentRows {
                 next_output: 1,
                 inputs_pruned: 0,
                 failed_starts: 0,
+                next_event: 1,
             },
             specs: BTreeMap::new(),
             inputs: BTreeMap::new(),

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::digest::Digest;
-use crate::event::{Event, EventKind, NewEvent};
+use crate::event::{Event, EventKind, EventPlace, NewEvent};
 use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
     StoreId,
@@ -15,7 +16,7 @@ use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, EVENTS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
@@ -26,7 +27,7 @@ use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
 use crate::store::memory::commit::admit_initial;
 use crate::store::memory::rows::AgentRows;
-use crate::store::rows::Row;
+use crate::store::rows::{AgentPortable, Row};
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 
 /// A session that is not dead. Dead ones have no entry: incarnations are never given twice.
@@ -54,6 +55,8 @@ pub(super) struct Tables {
     claims: BTreeMap<(AgentId, HostId), u64>,
     events: VecDeque<Event>,
     events_appended: u64,
+    /// The newest seq, for those who wait.
+    pub(super) newest_event: watch::Sender<u64>,
     migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
     /// The agent that `runnable` named last: the next call starts behind it.
     runnable_last: Option<AgentId>,
@@ -76,6 +79,7 @@ impl Tables {
             claims: BTreeMap::new(),
             events: VecDeque::new(),
             events_appended: 0,
+            newest_event: watch::Sender::new(0),
             migrations: BTreeMap::new(),
             runnable_last: None,
         }
@@ -287,7 +291,7 @@ impl Tables {
         lease
     }
 
-    pub(super) fn release(&mut self, owner: &Owner) -> Result<(), StoreError> {
+    pub(super) fn release(&mut self, owner: &Owner, now_ms: u64) -> Result<(), StoreError> {
         self.at_home(&owner.agent)?;
         let rows = &self.agents[&owner.agent];
         match self.fence(rows).release(&owner.claim()) {
@@ -295,6 +299,8 @@ impl Tables {
             Release::Fenced => Err(fenced(rows, self.holder(rows))),
             Release::Freed => {
                 self.at_home(&owner.agent)?.standing.holder = None;
+                let event = NewEvent::of_agent(&owner.agent, EventKind::LeaseReleased, now_ms);
+                self.append([event.with("token", owner.token)]);
                 Ok(())
             }
         }
@@ -392,6 +398,7 @@ impl Tables {
             waking_inputs: rows.waking_inputs(),
             inputs_pruned: portable.inputs_pruned,
             failed_starts: portable.failed_starts,
+            next_event: portable.next_event,
             time_ms: portable.time_ms,
             created_at_ms: portable.created_at_ms,
             change: rows.change(),
@@ -533,13 +540,28 @@ impl Tables {
     // --- events
 
     pub(super) fn append(&mut self, events: impl IntoIterator<Item = NewEvent>) {
+        let before = self.events_appended;
         for event in events {
             self.events_appended += 1;
-            self.events.push_back(Event { store: self.id, seq: self.events_appended, event });
+            let counted = event.agent.as_ref().and_then(|agent| self.count_event(agent));
+            let (place, labels) = counted.unzip();
+            let labels = labels.unwrap_or_default();
+            self.events.push_back(Event { store: self.id, seq: self.events_appended, place, labels, event });
         }
-        while self.events.len() as u64 > EVENTS_KEPT_MAX {
+        while self.events.len() as u64 > self.quotas.events_kept {
             self.events.pop_front();
         }
+        if self.events_appended > before {
+            self.newest_event.send_replace(self.events_appended);
+        }
+    }
+
+    /// Counts an event of an agent that is at home here; its place and what is stamped on it.
+    fn count_event(&mut self, agent: &AgentId) -> Option<(EventPlace, BTreeMap<String, String>)> {
+        let rows = self.at_home(agent).ok()?;
+        let AgentPortable { generation, next_event, labels, .. } = rows.portable().clone();
+        rows.update(|portable| portable.next_event = next_event + 1);
+        Some((EventPlace { generation, number: next_event }, labels))
     }
 
     pub(super) fn events(&self) -> &VecDeque<Event> {

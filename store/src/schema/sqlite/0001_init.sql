@@ -78,6 +78,8 @@ CREATE TABLE agent (
     inputs_pruned   INTEGER NOT NULL DEFAULT 0 CHECK (inputs_pruned >= 0),
     -- Starts that have failed in a row: the process died in them, or init gave an error.
     failed_starts   INTEGER NOT NULL DEFAULT 0 CHECK (failed_starts >= 0),
+    -- The number that the agent's next event gets.
+    next_event      INTEGER NOT NULL DEFAULT 1 CHECK (next_event > 0),
     -- The last change number given, and the one of this row.
     change          INTEGER NOT NULL,
     row_change      INTEGER NOT NULL CHECK (row_change <= change),
@@ -381,14 +383,21 @@ CREATE TABLE component (
     bytes           BLOB NOT NULL
 ) STRICT;
 
+-- `generation`, `number` and `labels_sealed` were the agent's when it happened; NULL when it was not at home here.
 CREATE TABLE event (
     seq             INTEGER PRIMARY KEY,
     agent           TEXT,
     kind            INTEGER NOT NULL,
     at_ms           INTEGER NOT NULL,
-    sealed          BLOB NOT NULL
+    generation      INTEGER,
+    number          INTEGER CHECK (number > 0),
+    labels_sealed   BLOB,
+    sealed          BLOB NOT NULL,
+    CHECK ((number IS NULL) = (generation IS NULL)),
+    CHECK ((number IS NULL) = (labels_sealed IS NULL))
 ) STRICT;
 CREATE INDEX event_agent ON event (agent, seq) WHERE agent IS NOT NULL;
+CREATE INDEX event_number ON event (agent, number) WHERE number IS NOT NULL;
 
 CREATE TABLE migration (
     id              BLOB NOT NULL CHECK (length(id) = 16),

@@ -20,7 +20,7 @@ async fn an_ask_is_one_transaction_and_one_input_row() {
     let stored = store.input(&desk.owner.agent, id).await.unwrap().unwrap();
     assert!(stored.outcome.is_some());
     // Input, receipt, snapshot and the agent's own row: one change number each.
-    assert_eq!(row.change, 3 + 4);
+    assert_eq!(row.change, (3 + 2) + 4, "and its creation, and an event each for that and its lease");
 }
 
 #[tokio::test]

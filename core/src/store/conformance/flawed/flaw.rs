@@ -59,11 +59,15 @@ pub enum Flaw {
     ClaimsForgotten,
     /// What may become a file holds the entity key's secret.
     SecretsExported,
+    /// Events show the labels that their agent has now.
+    LabelsOfNow,
+    /// The count of an agent's events stays behind when it moves.
+    CountLeftBehind,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -91,6 +95,8 @@ impl Flaw {
         Self::ReachIgnored,
         Self::ClaimsForgotten,
         Self::SecretsExported,
+        Self::LabelsOfNow,
+        Self::CountLeftBehind,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.

@@ -158,4 +158,9 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         ],
     ),
     (Flaw::SecretsExported, &["entity_keys::an_archive_has_the_public_half_and_an_import_another_key"]),
+    (Flaw::LabelsOfNow, &["places::labels_are_those_of_the_moment"]),
+    (
+        Flaw::CountLeftBehind,
+        &["places::the_count_moves_with_the_agent", "handoff::a_handoff_moves_an_agent_whole"],
+    ),
 ];
