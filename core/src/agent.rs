@@ -38,6 +38,7 @@ pub mod recover;
 pub mod sabotage;
 mod tail;
 pub mod turn;
+pub mod watched;
 
 use control::{Control, Ending};
 
@@ -47,6 +48,7 @@ pub use load_notes::{LoadNotes, MemoryNotes};
 pub use loading::{guest_request, outside_context, state_reader};
 pub use overlay::Overlay;
 pub use pool::GuestPool;
+pub use watched::{Watch, Watched};
 
 /// Commands that wait for one driver; more are refused as busy. Each is an ask of a client that waits.
 pub const MAILBOX_MAX: usize = 1_024;
@@ -74,6 +76,8 @@ pub struct AgentEnv {
     pub notify: Arc<dyn Fn(Notice) + Send + Sync>,
     /// An agent without work for this long is parked.
     pub park_after: Duration,
+    /// Agents whose next boundary somebody waits for.
+    pub watched: Arc<Watched>,
 }
 
 /// What a driver tells its host.

@@ -33,6 +33,7 @@ use crate::config::HostConfig;
 use crate::runtime::Runtime;
 
 mod access;
+mod agent_events;
 pub(crate) mod agents;
 mod archive;
 mod backup;
@@ -42,6 +43,7 @@ pub(crate) mod health;
 mod history;
 mod hosts;
 mod inputs;
+mod inspect;
 mod migrations;
 mod payload;
 mod plugins;
@@ -106,6 +108,9 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/outputs", get(history::outputs))
         .route("/v1/agents/{id}/timers", get(history::timers))
         .route("/v1/agents/{id}/operations", get(history::operations))
+        .route("/v1/agents/{id}/events", get(agent_events::events))
+        .route("/v1/agents/{id}/inspect", get(inspect::inspect))
+        .route("/v1/agents/{id}/wait-output", get(inputs::wait_output))
         .route("/v1/agents/{id}/checkpoint", post(verbs::checkpoint))
         .route("/v1/agents/{id}/upgrade", post(verbs::upgrade))
         .route("/v1/agents/{id}/verify", post(agents::verify))

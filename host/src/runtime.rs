@@ -50,9 +50,11 @@ mod delivery;
 mod directory;
 pub mod edges;
 pub mod events;
+pub mod inspect;
 mod lost;
 mod migrator;
 pub mod operations;
+pub mod outputs;
 mod peers;
 pub mod plugins;
 mod query;
@@ -158,6 +160,8 @@ pub(crate) struct Inner {
     pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
     pub(crate) migrator: Migrator,
+    /// Room for those who follow agents or wait for outputs.
+    pub(crate) watchers: Arc<Semaphore>,
     /// Set when something may be runnable that no hint announced.
     pub(crate) rescan: Notify,
     pub(crate) operations: Operations,
@@ -204,6 +208,7 @@ impl Runtime {
             host: config.host,
             notify,
             park_after: config.park_after,
+            watched: Arc::default(),
         };
         let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
         let inner = Inner {
@@ -225,6 +230,7 @@ impl Runtime {
             watchdog: Watchdog::default(),
             hints: Hints::default(),
             migrator: Migrator::default(),
+            watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             rescan: Notify::new(),
             timers_changed: Notify::new(),
             operations: Operations::new(config.operations),

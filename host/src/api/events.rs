@@ -1,8 +1,8 @@
 //! The event log over HTTP: a stream that follows it (SSE), or a page of it.
 //!
 //! Each event's id is `STORE:SEQ`. A client that comes back with one gets what followed; when that is not kept any more,
-//! or the id is of another store, it gets an explicit `gap` event first. The log in the store is read again and again;
-//! nothing is pushed, so nothing can be lost on the way.
+//! or the id is of another store, it gets an explicit `gap` event first. The log in the store is read again and again, when a
+//! hint says so and twice a second; nothing is pushed, so nothing can be lost on the way.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,25 +15,24 @@ use axum::response::{IntoResponse, Response};
 use futures::Stream;
 use godwit_core::event::{Event, EventKind};
 use godwit_core::id::{AgentId, StoreId};
-use godwit_core::time::sleep;
+use godwit_core::time::{sleep, within};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::extract::page_limit;
 use super::extract::{LIST_MAX, QueryOf};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::call::CallError;
-use crate::runtime::events::EventPage;
+use crate::runtime::events::{EventPage, LOOK_AGAIN};
 
-/// Pause between looks at a log that had nothing new.
-const POLL: Duration = Duration::from_millis(100);
 /// How long a client waits before it comes back.
 const RETRY: Duration = Duration::from_secs(1);
 /// Silence after which a comment shows that the stream lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Pause after the log could not be read.
-const ERROR_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +40,8 @@ pub(super) struct EventsQuery {
     after: Option<String>,
     agent: Option<AgentId>,
     kind: Option<String>,
+    /// `NAME=VALUE` or `NAME`, of the labels that the agent had then.
+    label: Option<String>,
     limit: Option<usize>,
     /// `0` asks for a page, `1` for a stream.
     follow: Option<u8>,
@@ -74,22 +75,50 @@ pub(super) async fn events(
     QueryOf(query): QueryOf<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let last_id = headers.get("last-event-id").map(HeaderValue::to_str);
-    let last_id = last_id.transpose().map_err(|_| Problem::malformed("header last-event-id is not text"))?;
-    let cursor = last_id.or(query.after.as_deref()).map(Cursor::parse).transpose()?;
+    let cursor = cursor_text(&headers, query.after.as_deref())?.map(Cursor::parse).transpose()?;
     let kind = query.kind.as_deref().map(parse_kind).transpose()?;
     let limit = page_limit(query.limit)?;
     let follows = follows(query.follow, &headers)?;
-    let reader = Reader::new(runtime, cursor, query.agent, kind);
+    let reader = Reader::new(runtime, cursor, query.agent, kind, query.label);
     if !follows {
         return Ok(Json(reader.page(limit).await?).into_response());
     }
-    let stream = Sse::new(reader.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    // Some proxies hold streams back unless told not to.
-    Ok(([("x-accel-buffering", "no")], stream).into_response())
+    Ok(streamed(reader.stream()))
 }
 
-fn parse_kind(text: &str) -> Result<EventKind, Problem> {
+/// The cursor of a stream: what the client had last wins over what it asked for.
+pub(super) fn cursor_text<'a>(
+    headers: &'a HeaderMap,
+    after: Option<&'a str>,
+) -> Result<Option<&'a str>, Problem> {
+    let last_id = headers.get("last-event-id").map(HeaderValue::to_str);
+    let last_id = last_id.transpose().map_err(|_| Problem::malformed("header last-event-id is not text"))?;
+    Ok(last_id.or(after))
+}
+
+/// A stream as the answer to a request.
+pub(super) fn streamed(
+    events: impl Stream<Item = Result<SseEvent, Infallible>> + Send + 'static,
+) -> Response {
+    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Some proxies hold streams back unless told not to.
+    ([("x-accel-buffering", "no")], stream).into_response()
+}
+
+/// What every stream begins with.
+pub(super) fn hello() -> SseEvent {
+    SseEvent::default().retry(RETRY).comment("events")
+}
+
+/// Whether an event's agent had a label then: `NAME=VALUE`, or `NAME` with any value.
+pub(super) fn has_label(event: &Event, selector: &str) -> bool {
+    match selector.split_once('=') {
+        Some((name, value)) => event.labels.get(name).is_some_and(|known| known == value),
+        None => event.labels.contains_key(selector),
+    }
+}
+
+pub(super) fn parse_kind(text: &str) -> Result<EventKind, Problem> {
     let found = EventKind::ALL.into_iter().find(|kind| kind.name() == text);
     found.ok_or_else(|| {
         let names = EventKind::ALL.map(EventKind::name).join(", ");
@@ -98,7 +127,7 @@ fn parse_kind(text: &str) -> Result<EventKind, Problem> {
 }
 
 /// A stream, unless the caller asks for a page or accepts JSON and no stream.
-fn follows(asked: Option<u8>, headers: &HeaderMap) -> Result<bool, Problem> {
+pub(super) fn follows(asked: Option<u8>, headers: &HeaderMap) -> Result<bool, Problem> {
     let accepts = |media_type: &str| {
         let accepted = headers.get_all(header::ACCEPT).iter();
         let mut texts = accepted.filter_map(|value| value.to_str().ok());
@@ -117,7 +146,10 @@ struct Reader {
     runtime: Runtime,
     agent: Option<AgentId>,
     kind: Option<EventKind>,
+    label: Option<String>,
     cursor: Option<Cursor>,
+    /// Told of what this process appends: hints to look again.
+    hints: watch::Receiver<u64>,
     /// Everything up to here has been shown, or does not fit the filter.
     after: u64,
     /// The newest seq that the last look saw.
@@ -129,6 +161,8 @@ struct Look {
     store: StoreId,
     gap: Option<Value>,
     events: Vec<Event>,
+    /// Whether there was no more.
+    is_read: bool,
 }
 
 impl Reader {
@@ -137,11 +171,13 @@ impl Reader {
         cursor: Option<Cursor>,
         agent: Option<AgentId>,
         kind: Option<EventKind>,
+        label: Option<String>,
     ) -> Self {
-        Self { runtime, agent, kind, cursor, after: cursor.map_or(0, |cursor| cursor.seq), newest: 0 }
+        let (hints, after) = (runtime.event_hints(), cursor.map_or(0, |cursor| cursor.seq));
+        Self { runtime, agent, kind, label, cursor, hints, after, newest: 0 }
     }
 
-    /// Reads up to `limit` events and moves on.
+    /// Reads up to `limit` events, moves on, and answers those that have the label.
     async fn look(&mut self, limit: usize) -> Result<Look, CallError> {
         let mut page = self.read(limit).await?;
         let mut gap = None;
@@ -156,7 +192,12 @@ impl Reader {
             gap = Some(gap_json("not-kept", missing.saturating_sub(1), first));
         }
         self.moved_past(&page, limit);
-        Ok(Look { store: page.store, gap, events: page.events })
+        let is_read = page.events.len() < limit;
+        let mut events = page.events;
+        if let Some(label) = &self.label {
+            events.retain(|event| has_label(event, label));
+        }
+        Ok(Look { store: page.store, gap, events, is_read })
     }
 
     async fn read(&self, limit: usize) -> Result<EventPage, CallError> {
@@ -178,9 +219,14 @@ impl Reader {
         self.newest = page.newest;
     }
 
-    /// One page: items, the cursor for more, and the gap before them.
+    /// One page: items, the cursor for more, and the gap before them. Where few have the label it reads on.
     async fn page(mut self, limit: usize) -> Result<Value, Problem> {
-        let Look { store, gap, mut events } = self.look(limit + 1).await?;
+        let Look { store, gap, mut events, mut is_read } = self.look(limit + 1).await?;
+        while !is_read && events.len() <= limit {
+            let more = self.look(limit + 1).await?;
+            events.extend(more.events);
+            is_read = more.is_read;
+        }
         let has_more = events.len() > limit;
         events.truncate(limit);
         let next = events.last().filter(|_| has_more).map(|event| event_id(store, event.seq));
@@ -190,8 +236,7 @@ impl Reader {
 
     /// All events from the cursor on, until shutdown.
     fn stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> {
-        let hello = SseEvent::default().retry(RETRY).comment("events");
-        let start = (self, std::collections::VecDeque::from([hello]));
+        let start = (self, std::collections::VecDeque::from([hello()]));
         futures::stream::unfold(start, |(mut reader, mut ready)| async move {
             let shutdown = reader.runtime.shutdown_token();
             while ready.is_empty() {
@@ -209,6 +254,8 @@ impl Reader {
 
     /// One look; waits when there is nothing.
     async fn next_events(&mut self) -> Vec<SseEvent> {
+        // Before the log is read: what is appended after that wakes it.
+        self.hints.mark_unchanged();
         let look = match self.look(LIST_MAX).await {
             Ok(look) => look,
             Err(error) => {
@@ -219,8 +266,9 @@ impl Reader {
         };
         let gap = look.gap.map(|gap| gap_event(look.store, gap));
         let events: Vec<_> = gap.into_iter().chain(look.events.iter().map(sse_event)).collect();
-        if events.is_empty() {
-            sleep(POLL).await;
+        if events.is_empty() && look.is_read {
+            // Woken or not, the log is read again.
+            let _is_woken = within(LOOK_AGAIN, self.hints.changed()).await;
         }
         events
     }
@@ -246,7 +294,7 @@ fn event_id(store: StoreId, seq: u64) -> String {
     format!("{store}:{seq}")
 }
 
-fn event_json(event: &Event) -> Value {
+pub(super) fn event_json(event: &Event) -> Value {
     let data: Map<_, _> =
         event.event.data.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
     json!({
@@ -254,6 +302,8 @@ fn event_json(event: &Event) -> Value {
         "seq": event.seq.to_string(),
         "kind": event.event.kind.name(),
         "agent": event.event.agent.as_ref().map(AgentId::as_str),
+        "place": event.place.map(|place| place.to_string()),
+        "labels": event.labels,
         "at_ms": event.event.at_ms,
         "data": data,
     })

@@ -11,6 +11,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
+use godwit_core::event::EventPlace;
 use godwit_core::id::{AgentId, IdError, InputId};
 use godwit_core::limits::{PAGE_MAX, TEXT_BYTES_MAX};
 use godwit_core::store::StoredInput;
@@ -20,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, CallError, Rows};
+use crate::runtime::events::Subscription;
+use crate::runtime::outputs::{Output, OutputPlace};
 use crate::runtime::routing::{Called, Forward};
 
 /// Items in a list when the caller does not say.
@@ -162,6 +165,32 @@ impl<Q> AgentDoor<Q> {
     pub(super) async fn call(&self, call: AgentCall) -> Result<Called, Problem> {
         match self.runtime.call(&self.agent, call, self.forward).await {
             Ok(called) => Ok(called),
+            Err(error) => Err(self.problem(error).await),
+        }
+    }
+
+    /// Follows the agent from where it is at home: another host is not asked.
+    pub(super) async fn subscribe(&self, after: Option<EventPlace>) -> Result<Subscription, Problem> {
+        match self.runtime.subscribe(&self.agent, after).await {
+            Ok(subscription) => Ok(subscription),
+            Err(error) => Err(self.problem(error).await),
+        }
+    }
+
+    /// Waits for what the agent says next.
+    pub(super) async fn output(
+        &self,
+        containing: Option<Bytes>,
+        after: Option<OutputPlace>,
+        limit: Duration,
+    ) -> Result<Output, Problem> {
+        let (runtime, agent, forward) = (&self.runtime, &self.agent, self.forward);
+        let waited = match containing {
+            Some(needle) => runtime.wait_for_output_containing(agent, needle, after, limit, forward).await,
+            None => runtime.wait_for_output(agent, after, limit, forward).await,
+        };
+        match waited {
+            Ok(output) => Ok(output),
             Err(error) => Err(self.problem(error).await),
         }
     }

@@ -47,7 +47,7 @@ pub(super) async fn outputs(door: AgentDoor<HistoryQuery>) -> Result<Json<List<V
     }
 }
 
-fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
+pub(super) fn receipt_json(receipt: &Receipt, digest: Digest) -> Value {
     let inputs: Vec<_> = receipt.inputs.iter().map(ToString::to_string).collect();
     json!({
         "agent": receipt.agent.as_str(),
@@ -90,7 +90,7 @@ pub(super) async fn operations(door: AgentDoor) -> Result<Json<List<Value>>, Pro
     }
 }
 
-fn timer_json(stored: &StoredTimer) -> Value {
+pub(super) fn timer_json(stored: &StoredTimer) -> Value {
     let mut shown = json!({
         "name": stored.name,
         "at_ms": stored.timer.at_ms,
@@ -104,7 +104,7 @@ fn timer_json(stored: &StoredTimer) -> Value {
 }
 
 /// Without headers and body, in which secrets may stand.
-fn operation_json(stored: &StoredOperation) -> Value {
+pub(super) fn operation_json(stored: &StoredOperation) -> Value {
     let (state, token) = match stored.state {
         OperationState::Wanted => ("wanted", None),
         OperationState::Begun(token) => ("begun", Some(token.to_string())),
@@ -125,7 +125,7 @@ fn operation_json(stored: &StoredOperation) -> Value {
     })
 }
 
-fn output_json(stored: &StoredOutput) -> Value {
+pub(super) fn output_json(stored: &StoredOutput) -> Value {
     let output = &stored.output;
     let (state, reason) = match &stored.state {
         OutputState::Pending => ("pending", None),

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use godwit_core::id::InputId;
+use godwit_core::id::{Generation, InputId, Revision};
 use godwit_core::input::{AbandonReason, InputState, Kind, Mode, Outcome, Source, TraceParent};
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, ASK_TIMEOUT_MAX};
 use godwit_core::store::StoredInput;
@@ -21,9 +21,10 @@ use super::extract::{
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply, Asked, Sent, Submission};
+use crate::runtime::outputs::OutputPlace;
 
 mod answer;
-mod json;
+pub(super) mod json;
 
 /// What a submitted input is about.
 const KIND: &str = "godwit-kind";
@@ -130,6 +131,45 @@ pub(super) async fn dispatch(
 pub(super) async fn query(door: AgentDoor, Body(payload): Body) -> Result<Response, Problem> {
     match door.call(AgentCall::Query { payload }).await?.reply {
         AgentReply::Queried(queried) => answer::queried(&door.agent, queried),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WaitQuery {
+    /// Only an output that contains this text.
+    containing: Option<String>,
+    /// Behind this revision: of the current generation, or `GENERATION.REVISION`.
+    after: Option<String>,
+    timeout_ms: Option<u64>,
+}
+
+/// `GET /v1/agents/{id}/wait-output`
+pub(super) async fn wait_output(door: AgentDoor<WaitQuery>) -> Result<Json<Value>, Problem> {
+    let limit = Duration::from_millis(timeout_ms(door.query.timeout_ms)?);
+    let after = match door.query.after.as_deref() {
+        None => None,
+        Some(text) => Some(boundary(&door, text).await?),
+    };
+    let containing = door.query.containing.clone().map(Bytes::from);
+    let output = door.output(containing, after, limit).await?;
+    Ok(Json(json::output(&output)))
+}
+
+/// A boundary as a client names it.
+async fn boundary(door: &AgentDoor<WaitQuery>, text: &str) -> Result<OutputPlace, Problem> {
+    let number = |digits: &str| {
+        let refused = || Problem::malformed(format!("after {text:?} is not REVISION or GENERATION.REVISION"));
+        digits.parse::<u64>().ok().filter(|number| *number < u64::MAX).ok_or_else(refused)
+    };
+    if let Some((generation, revision)) = text.split_once('.') {
+        let (generation, revision) = (Generation(number(generation)?), Revision(number(revision)?));
+        return Ok(OutputPlace { generation, revision });
+    }
+    let revision = Revision(number(text)?);
+    match door.call(AgentCall::Show).await?.reply {
+        AgentReply::Agent(view) => Ok(OutputPlace { generation: view.generation, revision }),
         _ => Err(Problem::wrong_reply()),
     }
 }

@@ -94,6 +94,10 @@ pub enum Code {
     NotAddressable,
     /// Another host is about to create the agent.
     Claimed,
+    /// No room to follow or to wait.
+    TooManyWatch,
+    /// What was waited for did not come in time.
+    NoOutput,
 }
 
 /// What is fixed for a code.
@@ -106,7 +110,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 39] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -144,6 +148,8 @@ impl Code {
         Self::NotRecovered,
         Self::NotAddressable,
         Self::Claimed,
+        Self::TooManyWatch,
+        Self::NoOutput,
     ];
 
     fn row(self) -> Row {
@@ -186,6 +192,8 @@ impl Code {
             Self::PluginInUse => (409, "plugin_in_use", "an agent needs the plugin", false),
             Self::Claimed => (409, "claimed", "another host is about to create the agent", true),
             Self::NotAddressable => (403, "not_addressable", "the agent takes nothing from outside", false),
+            Self::TooManyWatch => (429, "too_many_watch", "too many follow or wait already", true),
+            Self::NoOutput => (504, "no_output", "no output came in time", true),
             Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -346,6 +354,12 @@ impl From<CallError> for Problem {
                 Self::new(Code::Claimed, detail).with("agent", agent.as_str())
             }
             CallError::NotAddressable => Self::new(Code::NotAddressable, detail),
+            CallError::TooManyWatch { .. } => {
+                Self::new(Code::TooManyWatch, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
+            }
+            CallError::NoOutput { after } => Self::new(Code::NoOutput, detail)
+                .with("generation", after.generation.to_string())
+                .with("after", after.revision.to_string()),
             CallError::NoQuery => Self::new(Code::NoQuery, detail),
             CallError::QueryFailed { is_retryable, .. } => {
                 Self::new(Code::AgentError, detail).retryable(is_retryable)

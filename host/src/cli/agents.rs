@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::Session;
 use super::client::REQUEST_MAX;
 use super::error::CliError;
+use super::events::AgentEvents;
+use super::inputs::WaitOutput;
 use super::output::Column;
 
 const COLUMNS: [Column; 8] = [
@@ -36,6 +38,18 @@ pub(super) enum Agent {
         /// Which agent.
         id: AgentId,
     },
+    /// Show everything about one agent: what it is made of, who holds it, what waits, what it did last, what is wrong.
+    Inspect {
+        /// Which agent.
+        id: AgentId,
+        /// So many of its last events.
+        #[arg(long, default_value_t = 10)]
+        events: usize,
+    },
+    /// List what happened to one agent, in its own count, or follow it wherever it goes.
+    Events(AgentEvents),
+    /// Wait for what an agent says next in a committed turn, and print it.
+    WaitOutput(WaitOutput),
     /// Store a snapshot now.
     Checkpoint {
         /// Which agent.
@@ -219,6 +233,12 @@ impl Agent {
                 output.list(client.pages("/v1/agents", &query).await?, &COLUMNS, "/id")
             }
             Self::Show { id } => output.one(&client.get(&format!("/v1/agents/{id}")).await?, "/id"),
+            Self::Inspect { id, events } => {
+                let seen = client.get(&format!("/v1/agents/{id}/inspect?events={events}")).await?;
+                output.one(&seen, "/agent/id")
+            }
+            Self::Events(events) => events.run(session).await,
+            Self::WaitOutput(wait) => wait.run(session).await,
             Self::Checkpoint { id } => {
                 let answer = client.post(&format!("/v1/agents/{id}/checkpoint"), None).await?;
                 let revision = answer["revision"].as_str().unwrap_or_default();

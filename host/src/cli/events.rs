@@ -1,14 +1,15 @@
-//! `godwit events`: what happened, and what happens while we watch.
+//! `godwit events` and `godwit agent events`: what happened, and what happens while we watch.
 
 use std::time::Duration;
 
 use clap::Args;
 use godwit_core::id::AgentId;
-use reqwest::{Method, Response, header};
+use reqwest::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Session;
+use super::client::Client;
 use super::error::CliError;
 use super::output::{Column, Format};
 
@@ -27,6 +28,64 @@ const COLUMNS: [Column; 5] = [
     Column::text("DATA", "/data"),
 ];
 
+const AGENT_COLUMNS: [Column; 4] = [
+    Column::text("PLACE", "/place"),
+    Column::time("TIME", "/at_ms"),
+    Column::text("KIND", "/kind"),
+    Column::text("DATA", "/data"),
+];
+
+#[derive(Debug, Args)]
+struct Filter {
+    /// Only those of this kind.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only those of agents that had this label then.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Option<String>,
+}
+
+impl Filter {
+    fn query(&self) -> Vec<(&str, &str)> {
+        let parts = [("kind", &self.kind), ("label", &self.label)];
+        parts.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+}
+
+/// `godwit agent events`: in the agent's own count, wherever it goes.
+#[derive(Debug, Args)]
+pub(super) struct AgentEvents {
+    /// Which agent.
+    id: AgentId,
+    /// Go on with what happens from now on, also where the agent moves to, until interrupted.
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only those after this one: GENERATION.NUMBER, as in the column PLACE.
+    #[arg(long, value_name = "PLACE")]
+    after: Option<String>,
+}
+
+impl AgentEvents {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/events", self.id);
+        let mut query = self.filter.query();
+        if self.follow {
+            let about = About { path: &path, query: &query, agent: Some(&self.id) };
+            return follow(session, &about, self.after.clone()).await;
+        }
+        query.push(("follow", "0"));
+        query.extend(self.after.as_deref().map(|after| ("after", after)));
+        let mut items = session.client.pages(&path, &query).await?;
+        for gap in items.iter().map(|item| &item["gap"]).filter(|gap| !gap.is_null()) {
+            session.output.note(&format!("gap: events are missing: {gap}"))?;
+        }
+        items.retain(|item| item["gap"].is_null());
+        session.output.list(items, &AGENT_COLUMNS, "/place")
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Events {
     /// Go on with what happens from now on, until interrupted.
@@ -35,9 +94,8 @@ pub(super) struct Events {
     /// Only those about this agent.
     #[arg(long, value_name = "ID")]
     agent: Option<AgentId>,
-    /// Only those of this kind.
-    #[arg(long)]
-    kind: Option<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Only those after this one: SEQ, or STORE:SEQ.
     #[arg(long, value_name = "SEQ")]
     after: Option<String>,
@@ -46,7 +104,8 @@ pub(super) struct Events {
 impl Events {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
         if self.follow {
-            return self.follow(session).await;
+            let about = About { path: "/v1/events", query: &self.query(), agent: None };
+            return follow(session, &about, self.after.clone()).await;
         }
         let mut query = self.query();
         query.push(("follow", "0"));
@@ -57,35 +116,69 @@ impl Events {
 
     fn query(&self) -> Vec<(&str, &str)> {
         let agent = self.agent.as_ref().map(|agent| ("agent", agent.as_str()));
-        let kind = self.kind.as_deref().map(|kind| ("kind", kind));
-        agent.into_iter().chain(kind).collect()
+        agent.into_iter().chain(self.filter.query()).collect()
     }
+}
 
-    /// Prints events as they come; a host that goes away is looked for again, from the last event on.
-    async fn follow(&self, session: &Session) -> Result<(), CliError> {
-        let mut last = self.after.clone();
-        let mut tries = 0;
-        loop {
-            let request = session.client.request(Method::GET, "/v1/events").query(&self.query());
-            let request = request.query(&[("follow", "1")]).header(header::ACCEPT, "text/event-stream");
-            let request = match &last {
-                Some(id) => request.header("last-event-id", id),
-                None => request,
-            };
-            match session.client.send(request).await {
-                Ok(stream) => {
-                    tries = 0;
-                    print_stream(session, stream, &mut last).await?;
-                }
-                Err(error @ CliError::Unreachable(_)) if last.is_none() || tries >= RECONNECTS_MAX => {
-                    return Err(error);
-                }
-                Err(CliError::Unreachable(_)) => tries += 1,
-                Err(error) => return Err(error),
+/// What is followed.
+struct About<'a> {
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    /// When it is an agent: from its home.
+    agent: Option<&'a AgentId>,
+}
+
+/// Prints events as they come; a host that goes away is looked for again, and an agent that moves, from the last event on.
+async fn follow(session: &Session, about: &About<'_>, after: Option<String>) -> Result<(), CliError> {
+    let mut last = after;
+    let mut tries = 0;
+    let mut is_known = false;
+    loop {
+        match open(session, about, last.as_deref()).await {
+            Ok(stream) => {
+                (tries, is_known) = (0, true);
+                print_stream(session, stream, &mut last).await?;
             }
-            sleep(RECONNECT).await;
+            Err(error @ CliError::Unreachable(_)) if !is_known || tries >= RECONNECTS_MAX => {
+                return Err(error);
+            }
+            // It moves on while it is looked for.
+            Err(CliError::Problem { status, .. })
+                if status == StatusCode::MISDIRECTED_REQUEST && tries < RECONNECTS_MAX =>
+            {
+                tries += 1;
+            }
+            Err(CliError::Unreachable(_)) => tries += 1,
+            Err(error) => return Err(error),
         }
+        sleep(RECONNECT).await;
     }
+}
+
+async fn open(session: &Session, about: &About<'_>, last: Option<&str>) -> Result<Response, CliError> {
+    let client = match about.agent {
+        Some(agent) => home_of(session, agent).await?,
+        None => session.client.clone(),
+    };
+    let request = client.request(Method::GET, about.path).query(about.query);
+    let request = request.query(&[("follow", "1")]).header(header::ACCEPT, "text/event-stream");
+    let request = match last {
+        Some(id) => request.header("last-event-id", id),
+        None => request,
+    };
+    client.send(request).await
+}
+
+/// The host where an agent is at home.
+async fn home_of(session: &Session, agent: &AgentId) -> Result<Client, CliError> {
+    let view = session.client.get(&format!("/v1/agents/{agent}")).await?;
+    let hosts = session.client.get("/v1/hosts").await?;
+    let mut hosts = hosts["items"].as_array().into_iter().flatten();
+    let home = hosts.find(|host| host["id"] == view["home"] && host["self"] != true);
+    Ok(match home.and_then(|host| host["api"].as_str()) {
+        Some(api) => session.client.at(&format!("http://{api}")),
+        None => session.client.clone(),
+    })
 }
 
 /// Prints until the stream ends, and remembers the last event's id.
@@ -109,8 +202,10 @@ async fn print_stream(
 
 fn print(session: &Session, message: &Message) -> Result<(), CliError> {
     let value: Value = serde_json::from_str(&message.data).unwrap_or_else(|_| json!(message.data));
-    if message.event == "gap" {
-        return session.output.note(&format!("gap: events are missing: {}", message.data));
+    match message.event.as_str() {
+        "gap" => return session.output.note(&format!("gap: events are missing: {}", message.data)),
+        "moved" => return session.output.note(&format!("the agent has moved: {}", message.data)),
+        _ => {}
     }
     match session.output.format {
         Format::Json => session.output.line(&value.to_string()),

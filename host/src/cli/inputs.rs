@@ -148,6 +148,40 @@ impl Query {
     }
 }
 
+#[derive(Debug, Args)]
+pub(super) struct WaitOutput {
+    /// Which agent.
+    id: AgentId,
+    /// Only an output that contains this text.
+    #[arg(long, value_name = "TEXT")]
+    containing: Option<String>,
+    /// Behind this boundary: REVISION, or GENERATION.REVISION; without it, what is said from now on.
+    #[arg(long, value_name = "REVISION")]
+    after: Option<String>,
+    /// How long to wait, in milliseconds [default: 30000].
+    #[arg(long, value_name = "MS")]
+    timeout_ms: Option<u64>,
+}
+
+impl WaitOutput {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let bound = self.timeout_ms.map_or(ASK_TIMEOUT_DEFAULT, Duration::from_millis);
+        let timeout = self.timeout_ms.map(|millis| millis.to_string());
+        let parts = [("containing", &self.containing), ("after", &self.after), ("timeout_ms", &timeout)];
+        let query: Vec<_> =
+            parts.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))).collect();
+        let request = session.client.request(Method::GET, &format!("/v1/agents/{}/wait-output", self.id));
+        let request = request.query(&query).timeout(bound.saturating_add(ANSWER_SLACK));
+        let output = session.client.json(request).await?;
+        let reply = &output["reply"];
+        let said = reply["body"].as_str().or_else(|| reply["body_base64"].as_str()).unwrap_or_default();
+        match session.output.format {
+            Format::Table => session.output.line(said),
+            _ => session.output.done(&output, "/after", said),
+        }
+    }
+}
+
 async fn print_reply(
     session: &Session,
     answer: Response,

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use godwit_core::agent::recover::Refused;
 use godwit_core::digest::Digest;
 use godwit_core::edge::Edge;
+use godwit_core::event::EventPlace;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
@@ -24,6 +25,9 @@ use godwit_core::timer::StoredTimer;
 use serde::{Deserialize, Serialize};
 
 use super::boot::Materialized;
+use super::events::AgentEvents;
+use super::inspect::Inspection;
+use super::outputs::{Output, OutputPlace, WaitOutput};
 use super::replay::ReplayReport;
 use super::respec::{SpecUpdate, UpgradeReport};
 use super::verbs::{CheckpointReport, VerbCall, VerbReport};
@@ -132,6 +136,20 @@ pub enum AgentCall {
     },
     /// The agent's sides of edges.
     Edges,
+    /// The events of the agent behind a place.
+    Events {
+        /// Behind this place.
+        after: EventPlace,
+        /// At most this many.
+        limit: usize,
+    },
+    /// Wait for the agent's next output.
+    WaitOutput(WaitOutput),
+    /// Everything that an operator asks about the agent.
+    Inspect {
+        /// So many of the last events.
+        events: usize,
+    },
 }
 
 impl AgentCall {
@@ -146,6 +164,9 @@ impl AgentCall {
             | Self::Timers
             | Self::Operations
             | Self::Edges
+            | Self::Events { .. }
+            | Self::WaitOutput(_)
+            | Self::Inspect { .. }
             | Self::Query { .. }
             | Self::Verify
             | Self::Replay { .. } => true,
@@ -175,6 +196,8 @@ impl AgentCall {
                 | Self::Upgrade { .. }
                 | Self::Materialize
                 | Self::Query { .. }
+                | Self::WaitOutput(_)
+                | Self::Inspect { .. }
         )
     }
 }
@@ -253,6 +276,12 @@ pub enum AgentReply {
     Changed(bool),
     /// To `Edges`, by peer.
     Edges(Vec<Edge>),
+    /// To `Events`.
+    Events(AgentEvents),
+    /// To `WaitOutput`.
+    Output(Box<Output>),
+    /// To `Inspect`.
+    Inspected(Box<Inspection>),
 }
 
 /// Part of a list.
@@ -522,6 +551,18 @@ pub enum CallError {
     /// The agent takes no inputs from outside: definitely not accepted.
     #[error("the agent is internal: only other agents reach it, and what is dispatched (POST .../dispatch)")]
     NotAddressable,
+    /// As many as may follow agents, or wait for what they say, do so already.
+    #[error("{most} follow agents or wait for outputs already; end one of those")]
+    TooManyWatch {
+        /// How many may.
+        most: u64,
+    },
+    /// The agent has not said what was waited for in time. Nothing has changed; wait again after the same revision.
+    #[error("no output came in time after revision {} of generation {}", after.revision, after.generation)]
+    NoOutput {
+        /// Behind which boundary it was waited for.
+        after: OutputPlace,
+    },
     /// The guest misbehaved in a query. Nothing has changed.
     #[error("the guest broke in the query: {}: {}", .0.kind.name(), .0.message)]
     QueryFault(Fault),

@@ -23,6 +23,8 @@ const WHO_IS_HOME_MAX: Duration = Duration::from_secs(2);
 const MOVING_RECHECK: Duration = Duration::from_millis(2);
 /// Pause before trying a peer again that gave no answer.
 const PEER_RETRY: Duration = Duration::from_millis(50);
+/// How long the answer to a wait may be under way when its time is over.
+const WAIT_ANSWER_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for a call that is not an ask.
 const CALL_MAX: Duration = ASK_TIMEOUT_DEFAULT;
 
@@ -86,6 +88,7 @@ impl Runtime {
     ) -> Result<Called, CallError> {
         let bound = match &call {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
+            AgentCall::WaitOutput(wait) => Duration::from_millis(wait.timeout_ms) + WAIT_ANSWER_MAX,
             _ => CALL_MAX,
         };
         let answer = within(bound, self.call_until_done(agent, &call, hops)).await;
@@ -252,6 +255,7 @@ impl Runtime {
     ) -> Result<Called, Unforwarded> {
         let bound = match call {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms) + Duration::from_secs(1),
+            AgentCall::WaitOutput(wait) => Duration::from_millis(wait.timeout_ms) + WAIT_ANSWER_MAX,
             _ => CALL_MAX,
         };
         let request = PeerRequest::Call { agent: agent.clone(), call: Box::new(call.clone()), hops };

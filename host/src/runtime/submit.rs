@@ -87,6 +87,13 @@ impl Runtime {
             AgentCall::Operations => {
                 AgentReply::Operations(store.operations(agent).await.map_err(store_error)?)
             }
+            AgentCall::Events { after, limit } => {
+                AgentReply::Events(self.agent_events_here(row, *after, *limit).await?)
+            }
+            AgentCall::WaitOutput(wait) => return self.wait_output_here(agent, wait).await,
+            AgentCall::Inspect { events } => {
+                AgentReply::Inspected(Box::new(self.inspect_here(row, *events).await?))
+            }
             AgentCall::Verify => {
                 let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)

@@ -149,6 +149,7 @@ impl Product {
             host: host(),
             notify: Arc::new(drop),
             park_after: PARK_AFTER,
+            watched: Arc::default(),
         };
         Ok(Settled { env, lease, guard, tasks: TaskGroup::default() })
     }

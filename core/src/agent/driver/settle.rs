@@ -82,6 +82,7 @@ impl Driver {
     /// Tells whoever waits for a durable step.
     fn release(&mut self, pending: Pending) {
         let Pending { origin, seq, mut ends, has_outputs, has_timers, has_operations, .. } = pending;
+        self.env.watched.committed(&self.agent);
         if has_outputs {
             (self.env.notify)(Notice::Outputs(self.agent.clone()));
         }

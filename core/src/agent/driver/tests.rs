@@ -102,6 +102,7 @@ async fn world_within(durability: Durability, quotas: Quotas) -> World {
         load_notes: load_notes.clone(),
         notify: Arc::new(move |notice| told.lock().unwrap().push(notice)),
         park_after: Duration::from_secs(60),
+        watched: Arc::default(),
     };
     let session = SessionLease::unlimited();
     let ids = std::cell::Cell::new(0);

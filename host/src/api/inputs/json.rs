@@ -5,9 +5,10 @@ use godwit_core::store::StoredInput;
 use serde_json::{Map, Value, json};
 
 use super::super::payload::{member, members};
+use crate::runtime::outputs::Output;
 
 /// An input with its outcome and reply, both `null` while it is open.
-pub(super) fn input(stored: &StoredInput) -> Value {
+pub(in super::super) fn input(stored: &StoredInput) -> Value {
     let input = &stored.input;
     let reply = match &stored.outcome {
         Some(Outcome::Committed { reply, .. }) => Some(reply_json(reply)),
@@ -34,6 +35,19 @@ pub(super) fn input(stored: &StoredInput) -> Value {
     }));
     members.extend([member("payload", &input.payload)]);
     Value::Object(members)
+}
+
+/// What an agent said, and where to wait for the next.
+pub(super) fn output(output: &Output) -> Value {
+    json!({
+        "generation": output.place.generation.to_string(),
+        "revision": output.place.revision.to_string(),
+        "after": format!("{}.{}", output.place.generation, output.place.revision),
+        "token": output.token.to_string(),
+        "input_id": output.input.to_string(),
+        "seq": output.seq.to_string(),
+        "reply": reply_json(&output.reply),
+    })
 }
 
 /// How an input ended, as members.
