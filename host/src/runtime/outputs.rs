@@ -256,6 +256,3 @@ fn fits(reply: &Reply, containing: Option<&[u8]>) -> bool {
     containing
         .is_none_or(|needle| needle.is_empty() || said.windows(needle.len()).any(|window| window == needle))
 }
-
-#[cfg(test)]
-mod tests;

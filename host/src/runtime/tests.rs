@@ -24,6 +24,7 @@ mod respec;
 mod roster;
 mod verbs;
 mod watchdog;
+mod watching;
 
 struct World {
     network: SimNetwork,
