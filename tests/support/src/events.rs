@@ -100,3 +100,87 @@ fn data(line: &[u8]) -> Option<Event> {
     let body = serde_json::from_str(text.strip_prefix("data:")?.trim_start()).ok()?;
     Some(Event { body })
 }
+
+/// One message of a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Where to go on from.
+    pub id: String,
+    /// `message`, `gap` or `moved`.
+    pub name: String,
+    /// The JSON.
+    pub data: Value,
+}
+
+/// A stream that is read message by message.
+#[derive(Debug)]
+pub struct Stream {
+    response: reqwest::Response,
+    buffer: Vec<u8>,
+}
+
+impl Stream {
+    /// Opens a stream at a path, for at most `limit`.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub async fn open(client: &Client, path: &str, limit: Duration) -> Result<Self> {
+        Ok(Self { response: client.open(path, limit).await?, buffer: Vec::new() })
+    }
+
+    /// The next message; `None` when the stream ends.
+    ///
+    /// # Errors
+    /// When it breaks, or its time is over.
+    pub async fn next(&mut self) -> Result<Option<Message>> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                match message(&block) {
+                    Some(message) => return Ok(Some(message)),
+                    None => continue,
+                }
+            }
+            match self.response.chunk().await? {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The messages up to the first that is `wanted`, that included.
+    ///
+    /// # Errors
+    /// When the stream ends before.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Result<Vec<Message>> {
+        let mut messages: Vec<Message> = Vec::new();
+        while let Some(message) = self.next().await? {
+            messages.push(message);
+            if messages.last().is_some_and(&wanted) {
+                return Ok(messages);
+            }
+        }
+        bail!("the stream ended before {what}: {messages:?}")
+    }
+}
+
+impl Message {
+    /// The kind of the event that it is.
+    pub fn kind(&self) -> &str {
+        self.data["kind"].as_str().unwrap_or_default()
+    }
+}
+
+/// A message without data is none: a comment, or how long to wait before coming back.
+fn message(block: &[u8]) -> Option<Message> {
+    let text = std::str::from_utf8(block).ok()?;
+    let of = |name: &str| {
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        lines.next().map(|value| value.trim_start().to_owned())
+    };
+    Some(Message {
+        data: serde_json::from_str(&of("data")?).ok()?,
+        id: of("id").unwrap_or_default(),
+        name: of("event").unwrap_or_else(|| "message".to_owned()),
+    })
+}

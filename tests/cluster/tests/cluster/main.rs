@@ -9,6 +9,7 @@ mod crash;
 mod damage;
 mod doors;
 mod entity_keys;
+mod events;
 mod hostile;
 mod inputs;
 mod journal;

@@ -29,6 +29,8 @@ pub(crate) enum Way {
     End,
     /// Another host on the same file is killed; this one dies when it takes over.
     TakeOver,
+    /// A host is stopped until another one on its file has taken over; it goes on, and dies when it has joined again.
+    Outlive,
     /// Agents move to another host; source or target dies, as the name says.
     Move(Stores),
     /// Agents leave in files, and the host that takes them in dies.
@@ -91,6 +93,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("respec.", Way::Work(&[Change, Count]), 4),
     ("session.after-bury", Way::TakeOver, 1),
     ("session.after-join", Way::Restart, 1),
+    ("session.before-lost", Way::Outlive, 1),
     ("session.before-leave", Way::End, 1),
     ("session.after-leave", Way::End, 1),
     ("store.after-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use godwit_support::cluster::Folder;
+use godwit_support::events;
 use godwit_support::host::Host;
 use godwit_support::random::Random;
 
@@ -18,6 +19,8 @@ const BUSY: &[Job] = &[Job::Count, Job::Count, Job::Pay, Job::Pay, Job::Relay];
 const MOVERS: &[&str] = &["counter-0", "ledger-0", "relay-0", "sink"];
 const BEFORE: usize = 10;
 const AFTERWARDS: usize = 12;
+/// A stop may hit the moment of a write: then nobody can write, and it is tried again.
+const STOPS_MAX: usize = 10;
 
 /// Host a is killed; host b, on the same file, dies when it has buried it.
 pub(crate) async fn take_over(
@@ -38,6 +41,43 @@ pub(crate) async fn take_over(
     scene.progress(AFTERWARDS).await?;
     jobs::finish(&scene, clients).await?;
     conclude(&scene, recoveries, &[&a]).await
+}
+
+/// Host a is stopped until host b, on the same file, has buried it. Then it goes on, and dies when it has joined again.
+pub(crate) async fn outlive(
+    cell: &Cell,
+    template: &Template,
+    folder: &Folder,
+    armed: &[(&str, &str)],
+) -> Result<Outcome> {
+    let (mut a, mut b) = template.sharers(folder.path(), &[])?;
+    start(&mut a, armed).await?;
+    start(&mut b, &[]).await?;
+    let scene = Arc::new(Scene::new(vec![a.client(), b.client()], cell.seed));
+    let clients = jobs::start(&scene, BUSY);
+    scene.progress(BEFORE).await?;
+    stop_beside(&mut a, &b).await?;
+    let (gone, key) = ("host a's end", a.key().to_owned());
+    events::find(&b.client(), gone, SOON, |event| event.kind() == "host-gone" && event.detail("host") == key)
+        .await?;
+    a.process()?.resume()?;
+    a.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+    let recovery = start(&mut a, &[]).await?;
+    scene.progress(AFTERWARDS).await?;
+    jobs::finish(&scene, clients).await?;
+    conclude(&scene, vec![recovery], &[&b]).await
+}
+
+/// Stops host a where it does not hold the file's write lock: host b can still write then.
+async fn stop_beside(a: &mut Host, b: &Host) -> Result<()> {
+    for _ in 0..STOPS_MAX {
+        a.process()?.stop().await?;
+        if b.client().get("/readyz").await.is_ok() {
+            return Ok(());
+        }
+        a.process()?.resume()?;
+    }
+    bail!("host a held the file's write lock at each of {STOPS_MAX} stops")
 }
 
 /// An agent moves from a to b; the host that the failpoint stands on dies, and comes back.

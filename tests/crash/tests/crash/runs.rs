@@ -71,6 +71,7 @@ impl Cell {
             Way::Recover => self.recover(template.host(folder.path(), "a", always)?, &armed).await,
             Way::FirstStart => self.first_start(newcomer(folder.path())?, &armed).await,
             Way::TakeOver => pairs::take_over(self, template, &folder, &armed).await,
+            Way::Outlive => pairs::outlive(self, template, &folder, &armed).await,
             Way::Import => pairs::import(self, template, &folder, &armed).await,
             Way::Move(stores) => pairs::migrate(self, stores, template, &folder, &armed).await,
         }
