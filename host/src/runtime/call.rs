@@ -551,6 +551,9 @@ pub enum CallError {
     /// The agent takes no inputs from outside: definitely not accepted.
     #[error("the agent is internal: only other agents reach it, and what is dispatched (POST .../dispatch)")]
     NotAddressable,
+    /// The guest misbehaved in a query. Nothing has changed.
+    #[error("the guest broke in the query: {}: {}", .0.kind.name(), .0.message)]
+    QueryFault(Fault),
     /// As many as may follow agents, or wait for what they say, do so already.
     #[error("{most} follow agents or wait for outputs already; end one of those")]
     TooManyWatch {
@@ -563,7 +566,4 @@ pub enum CallError {
         /// Behind which boundary it was waited for.
         after: OutputPlace,
     },
-    /// The guest misbehaved in a query. Nothing has changed.
-    #[error("the guest broke in the query: {}: {}", .0.kind.name(), .0.message)]
-    QueryFault(Fault),
 }

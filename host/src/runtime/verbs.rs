@@ -272,9 +272,13 @@ impl Runtime {
         match act.run().await {
             Ok(report) => Ok(Try::Done(AgentReply::Verb(Box::new(report)))),
             Err(Refusal::Call(error)) => Err(error),
-            Err(Refusal::Store(StoreError::Fenced { .. } | StoreError::NotHome { .. })) => {
+            Err(Refusal::Store(StoreError::Fenced { .. })) => {
                 self.report_fenced(&fenced, verb.name()).await;
                 self.inner().directory.lose_to_another(agent);
+                again()
+            }
+            Err(Refusal::Store(StoreError::NotHome { .. })) => {
+                self.inner().directory.lose(agent);
                 again()
             }
             // Its own end of draining, or another verb, has come in between: the table decides about the state that it is in now.
