@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -94,6 +95,18 @@ pub struct MemoryStore {
     doubts: Arc<Mutex<Vec<(CommitPoint, Doubt)>>>,
     /// Units read it; who holds them back writes it.
     gate: Arc<RwLock<()>>,
+    /// How many outages there are.
+    outages: Arc<AtomicUsize>,
+}
+
+/// The event log and agents' rows are `Busy` while this lives.
+#[must_use = "the store answers again when it is dropped"]
+pub struct Outage(Arc<AtomicUsize>);
+
+impl Drop for Outage {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// Units wait while this lives.
@@ -115,7 +128,7 @@ impl MemoryStore {
     pub fn new(sharing: Sharing, clock: Arc<dyn Clock>, quotas: Quotas) -> Self {
         let id = StoreId::generate(clock.wall_ms(), clock.random());
         let tables = Arc::new(Mutex::new(Tables::new(id, sharing, quotas)));
-        Self { tables, clock, doubts: Arc::default(), gate: Arc::default() }
+        Self { tables, clock, doubts: Arc::default(), gate: Arc::default(), outages: Arc::default() }
     }
 
     /// Answers the next write of this kind with `Unknown`, as a store does that lost its connection while it waited.
@@ -126,6 +139,16 @@ impl MemoryStore {
     /// Holds back units that come, as a slow disk does; then they commit in the order in which they came.
     pub async fn hold_commits(&self) -> HeldCommits {
         HeldCommits(self.gate.clone().write_owned().await)
+    }
+
+    /// Answers neither for the event log nor for agents' rows, as a store that can't be reached for a while.
+    pub fn outage(&self) -> Outage {
+        self.outages.fetch_add(1, Ordering::SeqCst);
+        Outage(Arc::clone(&self.outages))
+    }
+
+    fn check_up(&self) -> Result<(), StoreError> {
+        if self.outages.load(Ordering::SeqCst) > 0 { Err(StoreError::Busy) } else { Ok(()) }
     }
 
     fn at<T>(
@@ -239,6 +262,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn agent(&self, agent: &AgentId) -> Result<Option<AgentRow>, StoreError> {
+        self.check_up()?;
         let tables = self.tables();
         let rows = tables.agents.get(agent);
         Ok(rows.map(|rows| tables.agent_row(rows)))
@@ -536,6 +560,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
+        self.check_up()?;
         self.tables().append(events);
         Ok(())
     }
@@ -562,6 +587,7 @@ impl RuntimeStore for MemoryStore {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>, StoreError> {
+        self.check_up()?;
         let tables = self.tables();
         let events = tables.events().iter().filter(|event| {
             event.event.agent.as_ref() == Some(agent) && event.place.is_some_and(|place| place.number > after)

@@ -15,8 +15,8 @@ use godwit_core::timer::StoredTimer;
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
-use super::call::{AgentView, CallError, Rows};
-use super::routing::store_error;
+use super::call::{AgentCall, AgentReply, AgentView, CallError, Rows};
+use super::routing::{Forward, store_error};
 
 /// Rows of each kind that are shown.
 const SHOWN: usize = 10;
@@ -91,6 +91,22 @@ pub struct Counters {
 }
 
 impl Runtime {
+    /// Everything about an agent, wherever it is at home; so many of its last events, at most `EVENTS_MAX`.
+    ///
+    /// # Errors
+    /// As for every call on an agent.
+    pub async fn inspect(
+        &self,
+        agent: &AgentId,
+        events: usize,
+        forward: Forward,
+    ) -> Result<Inspection, CallError> {
+        match self.call(agent, AgentCall::Inspect { events }, forward).await?.reply {
+            AgentReply::Inspected(inspection) => Ok(*inspection),
+            other => Err(CallError::Internal { reason: format!("{other:?} is no inspection") }),
+        }
+    }
+
     /// Looks at an agent that is at home here; so many of its last events.
     pub(crate) async fn inspect_here(&self, row: &AgentRow, events: usize) -> Result<Inspection, CallError> {
         let (store, agent) = (&self.inner().store, &row.agent);

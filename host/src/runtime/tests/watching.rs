@@ -168,6 +168,37 @@ async fn what_was_removed_is_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_for_a_while_costs_no_event() {
+    let store = MemoryStore::shared(Arc::new(SystemClock));
+    let host = host(&SimNetwork::default(), 1, Arc::new(store.clone())).await;
+    create(&host, "a").await;
+    assert_eq!(ask(&host, "a", "add 1").await, "1");
+    let mut following = follow(&host, "a", None).await;
+    let mut seen = until(&mut following, EventKind::LeaseAcquired).await;
+    let outage = store.outage();
+    // What the session's death has to say must wait.
+    store.leave(host.session().incarnation).await.unwrap();
+    let refused = within(LONG, following.next()).await.unwrap();
+    assert!(matches!(refused, Err(CallError::Unavailable { .. })), "{refused:?}");
+    let dead = host.session().incarnation;
+    let joined = async {
+        while host.session().incarnation == dead {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    within(LONG, joined).await.expect("it joins again");
+    assert!(matches!(following.next().await, Err(CallError::Unavailable { .. })));
+    drop(outage);
+    seen.extend(until(&mut following, EventKind::LeaseLost).await);
+    assert_eq!(ask(&host, "a", "add 1").await, "2");
+    verb(&host, "a", VerbCall::Pause).await;
+    seen.extend(until(&mut following, EventKind::AgentPaused).await);
+    assert_eq!(numbers(&seen), (1..=seen.len() as u64).collect::<Vec<_>>());
+    let lost = seen.iter().filter(|event| event.event.kind == EventKind::LeaseLost).count();
+    assert_eq!(lost, 1, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn so_many_may_watch_and_no_more() {
     let host = lone_host().await;
     create(&host, "a").await;
@@ -330,8 +361,7 @@ async fn one_look_shows_everything_about_an_agent() {
     assert_eq!(ask(&hosts[0], "a", "add 1").await, "1");
     verb(&hosts[0], "a", VerbCall::Pause).await;
     send(&hosts[0], "a", "add 2").await;
-    let seen = call(&hosts[1], "a", AgentCall::Inspect { events: 2 }).await;
-    let Ok(AgentReply::Inspected(seen)) = seen else { panic!("{seen:?}") };
+    let seen = hosts[1].inspect(&id("a"), 2, Forward::Yes).await.unwrap();
     assert_eq!((seen.view.id.as_str(), seen.view.state.as_str()), ("a", "paused"));
     assert_eq!(seen.holder.map(|holder| holder.host), Some(hosts[0].host()));
     assert!(seen.spec.is_some() && seen.damage.is_none());
