@@ -20,6 +20,11 @@ impl Event {
         self.body["kind"].as_str().unwrap_or_default()
     }
 
+    /// Its number in the store's log.
+    pub fn seq(&self) -> u64 {
+        self.body["seq"].as_str().and_then(|seq| seq.parse().ok()).unwrap_or_default()
+    }
+
     /// The agent that it is about.
     pub fn agent(&self) -> &str {
         self.body["agent"].as_str().unwrap_or_default()
