@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -44,10 +44,12 @@ use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
 mod edges;
+mod events;
 mod handoff;
 mod import;
 mod lifecycle;
 mod operations;
+mod outage;
 mod restore;
 mod retention;
 mod rows;
@@ -55,6 +57,7 @@ mod specs;
 mod tables;
 mod timers;
 
+pub use outage::Outage;
 use rows::AgentRows;
 use tables::Tables;
 
@@ -99,16 +102,6 @@ pub struct MemoryStore {
     outages: Arc<AtomicUsize>,
 }
 
-/// The event log and agents' rows are `Busy` while this lives.
-#[must_use = "the store answers again when it is dropped"]
-pub struct Outage(Arc<AtomicUsize>);
-
-impl Drop for Outage {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 /// Units wait while this lives.
 #[must_use = "units are let through when it is dropped"]
 pub struct HeldCommits(#[expect(dead_code, reason = "held for its drop")] OwnedRwLockWriteGuard<()>);
@@ -139,16 +132,6 @@ impl MemoryStore {
     /// Holds back units that come, as a slow disk does; then they commit in the order in which they came.
     pub async fn hold_commits(&self) -> HeldCommits {
         HeldCommits(self.gate.clone().write_owned().await)
-    }
-
-    /// Answers neither for the event log nor for agents' rows, as a store that can't be reached for a while.
-    pub fn outage(&self) -> Outage {
-        self.outages.fetch_add(1, Ordering::SeqCst);
-        Outage(Arc::clone(&self.outages))
-    }
-
-    fn check_up(&self) -> Result<(), StoreError> {
-        if self.outages.load(Ordering::SeqCst) > 0 { Err(StoreError::Busy) } else { Ok(()) }
     }
 
     fn at<T>(

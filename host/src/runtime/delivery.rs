@@ -200,7 +200,7 @@ impl Runtime {
             match ended {
                 Ok(()) => {}
                 Err(StoreError::Fenced { .. }) => {
-                    self.report_fenced(owned, "outbox").await;
+                    self.report_fenced(&publisher.owned, "outbox").await;
                     is_stale = true;
                 }
                 Err(error) => {

@@ -70,15 +70,7 @@ impl Runtime {
                 self.reload(agent).await;
                 AgentReply::Done
             }
-            AgentCall::Receipts { after, limit } => {
-                let page = one_more(*after, *limit);
-                let read = store.receipts(agent, row.generation, Revision(page.after), page.limit).await;
-                let with_digest = read.map_err(store_error)?.into_iter().map(|receipt| {
-                    let digest = receipt.digest();
-                    (receipt, digest)
-                });
-                AgentReply::Receipts(Rows::page(with_digest.collect(), *limit))
-            }
+            AgentCall::Receipts { after, limit } => self.receipts_here(row, *after, *limit).await?,
             AgentCall::Outputs { after, limit } => {
                 let read = store.outputs(agent, one_more(*after, *limit)).await;
                 AgentReply::Outputs(Rows::page(read.map_err(store_error)?, *limit))
@@ -106,6 +98,18 @@ impl Runtime {
             AgentCall::Replay { to } => AgentReply::Replayed(self.replay_here(agent, *to).await?),
         };
         Ok(Try::Done(reply))
+    }
+
+    /// Receipts of the current generation, each with its digest.
+    async fn receipts_here(&self, row: &AgentRow, after: u64, limit: usize) -> Result<AgentReply, CallError> {
+        let page = one_more(after, limit);
+        let store = &self.inner().store;
+        let read = store.receipts(&row.agent, row.generation, Revision(page.after), page.limit).await;
+        let with_digest = read.map_err(store_error)?.into_iter().map(|receipt| {
+            let digest = receipt.digest();
+            (receipt, digest)
+        });
+        Ok(AgentReply::Receipts(Rows::page(with_digest.collect(), limit)))
     }
 
     /// Reads an input, and waits for its end, at most for `limit`: what comes back may still be open then. Waiting changes

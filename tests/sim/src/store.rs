@@ -33,7 +33,7 @@ use godwit_core::store::{
     StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::timer::{DueTimer, StoredTimer};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::cage::Cage;
@@ -554,6 +554,23 @@ impl RuntimeStore for FaultyStore {
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {
         self.call("append_events", Way::Write, move |world, _| now(world.memory.append_events(events))).await
+    }
+
+    async fn agent_events(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let agent = agent.clone();
+        self.call("agent_events", Way::Read, move |world, _| {
+            now(world.memory.agent_events(&agent, after, limit))
+        })
+        .await
+    }
+
+    fn event_hints(&self) -> watch::Receiver<u64> {
+        self.world.memory.event_hints()
     }
 
     async fn events(

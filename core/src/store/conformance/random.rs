@@ -630,9 +630,7 @@ impl Run {
         assert_eq!(stored.iter().map(|kept| kept.revision.0).collect::<Vec<_>>(), kept, "{at}");
         let image = store.image(agent, None).await.unwrap().unwrap();
         assert_eq!((image.check(), &image.row), (Ok(()), &row), "{at}");
-        let events = store.agent_events(agent, 0, PAGE_MAX).await.unwrap();
-        let numbers = events.iter().filter_map(|event| event.place).map(|place| place.number);
-        assert!(numbers.eq(1..row.next_event), "{at}: no event without a number, and none twice");
+        check_places(store, &row, at).await;
         let receipts = store.receipts(agent, row.generation, Revision(0), PAGE_MAX).await.unwrap();
         assert_eq!(receipts.len() as u64, model.revision, "{at}");
         assert!(receipts.is_sorted_by(|one, next| one.token <= next.token), "{at}");
@@ -647,4 +645,11 @@ fn counted(row: &AgentRow) -> (u64, u64) {
 /// The same of the inputs themselves.
 fn counters(open: &[StoredInput]) -> (u64, u64) {
     (open.len() as u64, open.iter().map(|stored| stored.input.bytes()).sum())
+}
+
+/// Each event of an agent has a number, and none has another's.
+async fn check_places(store: &Store, row: &AgentRow, at: &str) {
+    let events = store.agent_events(&row.agent, 0, PAGE_MAX).await.unwrap();
+    let numbers = events.iter().filter_map(|event| event.place).map(|place| place.number);
+    assert!(numbers.eq(1..row.next_event), "{at}");
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::digest::Digest;
-use crate::event::{Event, EventKind, EventPlace, NewEvent};
+use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
     StoreId,
@@ -27,7 +27,7 @@ use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
 use crate::store::memory::commit::admit_initial;
 use crate::store::memory::rows::AgentRows;
-use crate::store::rows::{AgentPortable, Row};
+use crate::store::rows::Row;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 
 /// A session that is not dead. Dead ones have no entry: incarnations are never given twice.
@@ -53,8 +53,8 @@ pub(super) struct Tables {
     pub(super) roster: Option<(u64, Bytes)>,
     /// When each claim of an id runs out, wall clock.
     claims: BTreeMap<(AgentId, HostId), u64>,
-    events: VecDeque<Event>,
-    events_appended: u64,
+    pub(super) events: VecDeque<Event>,
+    pub(super) events_appended: u64,
     /// The newest seq, for those who wait.
     pub(super) newest_event: watch::Sender<u64>,
     migrations: BTreeMap<(MigrationId, bool), MigrationRecord>,
@@ -535,37 +535,6 @@ impl Tables {
         let next = Bytes::from(next.map_err(|reason| AuthFlowError::Refused { reason })?);
         self.persist_auth_flow(next.clone())?;
         Ok(next)
-    }
-
-    // --- events
-
-    pub(super) fn append(&mut self, events: impl IntoIterator<Item = NewEvent>) {
-        let before = self.events_appended;
-        for event in events {
-            self.events_appended += 1;
-            let counted = event.agent.as_ref().and_then(|agent| self.count_event(agent));
-            let (place, labels) = counted.unzip();
-            let labels = labels.unwrap_or_default();
-            self.events.push_back(Event { store: self.id, seq: self.events_appended, place, labels, event });
-        }
-        while self.events.len() as u64 > self.quotas.events_kept {
-            self.events.pop_front();
-        }
-        if self.events_appended > before {
-            self.newest_event.send_replace(self.events_appended);
-        }
-    }
-
-    /// Counts an event of an agent that is at home here; its place and what is stamped on it.
-    fn count_event(&mut self, agent: &AgentId) -> Option<(EventPlace, BTreeMap<String, String>)> {
-        let rows = self.at_home(agent).ok()?;
-        let AgentPortable { generation, next_event, labels, .. } = rows.portable().clone();
-        rows.update(|portable| portable.next_event = next_event + 1);
-        Some((EventPlace { generation, number: next_event }, labels))
-    }
-
-    pub(super) fn events(&self) -> &VecDeque<Event> {
-        &self.events
     }
 
     // --- migration records
