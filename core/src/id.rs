@@ -268,6 +268,11 @@ uuid_id!(
     "migration id"
 );
 uuid_id!(
+    /// One sign-in that obtains a secret.
+    AuthFlowId,
+    "auth flow id"
+);
+uuid_id!(
     /// One store, made when its file is created; the first half of an event id.
     StoreId,
     "store id"

@@ -58,6 +58,12 @@ pub const OPERATION_REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub const OPERATION_ANSWER_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 /// Headers of an operation's request.
 pub const OPERATION_HEADERS_MAX: usize = 32;
+/// How often the headers of one request may name secrets: each becomes up to `SECRET_BYTES_MAX`.
+pub const OPERATION_SECRETS_MAX: usize = 8;
+/// The name of a secret in bytes.
+pub const SECRET_NAME_BYTES_MAX: usize = 64;
+/// The value of a secret in bytes: tokens that carry claims have a few KiB.
+pub const SECRET_BYTES_MAX: usize = 8 * 1024;
 /// Time of an operation in milliseconds, from its beginning to the last byte of the answer.
 pub const OPERATION_TIMEOUT_MS_MAX: u32 = 600_000;
 /// A url in bytes.
@@ -120,7 +126,8 @@ pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
 pub const MIGRATIONS_KEPT_MAX: usize = 32;
 /// Rows that one call of `prune` looks at, so that it holds up no other write for long.
 pub const PRUNE_ROWS_MAX: usize = 256;
-/// The payload of auth flows in bytes: a thousand sign-ins under way, of a KiB each.
+/// The payload of auth flows in bytes: 64 sign-ins under way of at most 7 KiB, as many that ended, and forty secrets' tokens of
+/// the longest.
 pub const AUTH_FLOW_BYTES_MAX: usize = 1 << 20;
 /// A mesh frame in bytes, checked before reading it.
 pub const FRAME_BYTES_MAX: usize = 1 << 20;

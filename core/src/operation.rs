@@ -9,7 +9,8 @@
 //! ```
 //! `begun` is written under the fence before the first byte leaves. So the next owner knows: what is wanted has not been
 //! tried; what is begun may have been. The state machine and the rules are here, doing it is the host's. What may be asked
-//! for is in `operation/request.rs`, which addresses may be reached in `operation/address.rs`.
+//! for is in `operation/request.rs`, which addresses may be reached in `operation/address.rs`, secrets by name in
+//! `operation/secret.rs`.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::limits::{HEADER_BYTES_MAX, HEADERS_MAX, TEXT_BYTES_MAX};
 
 pub mod address;
 pub mod request;
+pub mod secret;
 
 pub use request::{Class, HttpRequest, Request};
 
@@ -63,6 +65,8 @@ pub struct StoredOperation {
     pub revision: Revision,
     /// How far it has come.
     pub state: OperationState,
+    /// Unix milliseconds of the store's clock: since when. Shown, and nothing else.
+    pub since_ms: u64,
     /// Whether the agent has asked that it ends.
     pub is_cancelled: bool,
 }

@@ -227,7 +227,8 @@ pub struct HttpRequest {
     pub method: String,
     /// `http://` or `https://`, a host name in lower case, perhaps a port, path and query.
     pub url: String,
-    /// Names in lower case.
+    /// Names in lower case. `{{secret:NAME}}` in a value stands for a secret of the host, which fills it in when it sends the
+    /// request: the manifest needs the grant `secrets.NAME`, and nothing of the value ever gets here.
     pub headers: Headers,
     /// At most 256 KiB.
     pub body: Vec<u8>,

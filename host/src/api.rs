@@ -49,6 +49,7 @@ mod payload;
 mod plugins;
 pub mod problem;
 mod roster;
+mod secrets;
 mod verbs;
 
 /// A JSON body in bytes: the largest config of an agent, with room for escapes and labels.
@@ -129,6 +130,11 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/export", get(archive::export))
         .route("/v1/import", post(archive::import).layer(DefaultBodyLimit::disable()))
         .route("/v1/backup", post(backup::backup))
+        .route("/v1/operations", get(history::all_operations))
+        .route("/v1/secrets", get(secrets::list))
+        .route("/v1/auth-flows", get(secrets::flows).post(secrets::start))
+        .route("/v1/auth-flows/{id}", get(secrets::show).delete(secrets::cancel))
+        .route("/v1/auth-flows/{id}/complete", post(secrets::complete))
         .route("/v1/events", get(events::events))
 }
 

@@ -25,6 +25,7 @@ mod output;
 mod peers;
 mod plugins;
 mod roster;
+mod secrets;
 mod verify;
 
 const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 refused or fenced, 5 unreachable, \
@@ -110,8 +111,8 @@ enum Verb {
     Outputs(history::History),
     /// List timers that an agent has set and that have not fired.
     Timers(history::Waits),
-    /// List an agent's operations that have not ended.
-    Operations(history::Waits),
+    /// List operations that have not ended: of an agent, or of all.
+    Operations(history::Operations),
     /// Recompute the history of an agent, or of all agents of a store that no host uses.
     Verify(verify::Verify),
     /// Run an agent's kept history again, beside the agent, and compare.
@@ -145,6 +146,12 @@ enum Verb {
     Import(archive::Import),
     /// Copy the running host's store into a file, which opens with `serve --restored`.
     Backup(backup::Backup),
+    /// Look at what the host fills into agents' requests.
+    #[command(subcommand)]
+    Secret(secrets::Secret),
+    /// Sign in, so that the host obtains a secret and refreshes it.
+    #[command(subcommand)]
+    Auth(secrets::Auth),
     /// Print what happened.
     Events(events::Events),
 }
@@ -203,7 +210,7 @@ impl Session {
             Verb::Receipts(history) => history.receipts(self).await,
             Verb::Outputs(history) => history.outputs(self).await,
             Verb::Timers(waits) => waits.timers(self).await,
-            Verb::Operations(waits) => waits.operations(self).await,
+            Verb::Operations(operations) => operations.run(self).await,
             Verb::Verify(verify) => verify.run(self).await,
             Verb::Replay(replay) => replay.run(self).await,
             Verb::Migrate(migrate) => migrate.run(self).await,
@@ -219,6 +226,8 @@ impl Session {
             Verb::Export(export) => export.run(self).await,
             Verb::Import(import) => import.run(self).await,
             Verb::Backup(backup) => backup.run(self).await,
+            Verb::Secret(verb) => verb.run(self).await,
+            Verb::Auth(verb) => verb.run(self).await,
             Verb::Events(events) => events.run(self).await,
         }
     }

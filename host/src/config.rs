@@ -2,7 +2,8 @@
 //!
 //! `KEYS` is the one table of what can be set. Each layer gives texts by key; the highest layer that names a key wins,
 //! lists included. The texts are parsed once, at the end, so that a bad value is reported the same way wherever it came
-//! from: by key and origin. Unknown keys are refused, in the environment too where they carry a section's prefix.
+//! from: by key and origin. Unknown keys are refused, in the environment too where they carry a section's prefix. The
+//! section `[secrets]` has names of the operator's own for keys, and stands in the file alone (`config/secrets.rs`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -16,7 +17,10 @@ use godwit_core::lease::LeaseProfile;
 
 use crate::runtime::boot::BootMode;
 use crate::runtime::operations::OperationPolicy;
+use crate::secrets::SecretsConfig;
 use godwit_core::limits::{INPUTS_KEPT, Quotas};
+
+mod secrets;
 
 /// Guests kept at once at most: each reserves address space for its memory.
 const RESIDENT_MAX: usize = 10_000;
@@ -64,6 +68,8 @@ pub struct HostConfig {
     pub receipts_kept: Option<u64>,
     /// What the work of agents may reach.
     pub operations: OperationPolicy,
+    /// What that work may carry without the agents seeing it. Only the file sets it.
+    pub secrets: SecretsConfig,
     /// Which agents there should be, and how they come up.
     pub roster: RosterConfig,
 }
@@ -294,6 +300,16 @@ pub enum ConfigError {
         /// What it should be.
         reason: String,
     },
+    /// A secret that can't be used. Nothing of its value is said.
+    #[error("secrets.{name} ({origin}): {reason}")]
+    Secret {
+        /// Which.
+        name: String,
+        /// The file.
+        origin: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// What a layer says about one key: a list of texts, one for a scalar.
@@ -323,16 +339,26 @@ impl HostConfig {
         flags: &Flags,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
+        let environment: BTreeMap<_, _> = environment.into_iter().collect();
         let mut layers = Layers::new();
+        let mut secrets = SecretsConfig::new();
         if let Some(path) = &flags.config {
-            layers.extend(from_file(path)?);
+            let mut file = read_file(path)?;
+            if let Some(section) = file.remove(secrets::SECTION) {
+                let toml::Value::Table(section) = section else {
+                    let origin = path.display().to_string();
+                    return Err(ConfigError::UnknownKey { key: secrets::SECTION.into(), origin });
+                };
+                secrets = secrets::parse(path, section, &environment)?;
+            }
+            layers.extend(from_file(path, file)?);
         }
         layers.extend(from_environment(environment)?);
         layers.extend(from_flags(flags)?);
-        Self::parse(&layers)
+        Self::parse(&layers, secrets)
     }
 
-    fn parse(layers: &Layers) -> Result<Self, ConfigError> {
+    fn parse(layers: &Layers, secrets: SecretsConfig) -> Result<Self, ConfigError> {
         let data = scalar(layers, "host.data", parse_data)?;
         Ok(Self {
             data: data.unwrap_or_else(|| PathBuf::from("./godwit-data")),
@@ -360,6 +386,7 @@ impl HostConfig {
             quotas: quotas(layers)?,
             receipts_kept: scalar(layers, "limits.receipts_kept", |text| parse_count(text, 1, usize::MAX))?
                 .map(|count| count as u64),
+            secrets,
         })
     }
 }
@@ -384,10 +411,18 @@ fn key_named(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-fn from_file(path: &Path) -> Result<Layers, ConfigError> {
+fn read_file(path: &Path) -> Result<toml::Table, ConfigError> {
     let failed = |reason: String| ConfigError::File { path: path.to_owned(), reason };
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| {
+        // Not the line itself, as the error would show it: a secret may stand in it.
+        let start = error.span().map_or(0, |span| span.start);
+        let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+        failed(format!("line {line}: {}", error.message()))
+    })
+}
+
+fn from_file(path: &Path, table: toml::Table) -> Result<Layers, ConfigError> {
     let origin = path.display().to_string();
     let mut layer = Layers::new();
     for (section, content) in table {
@@ -597,6 +632,7 @@ pub fn help() -> String {
         let comment = if key.is_default { "" } else { "# " };
         push(&mut text, format_args!("{comment}{name} = {}\n", key.example));
     }
+    text.push_str(secrets::HELP);
     text
 }
 

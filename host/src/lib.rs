@@ -16,5 +16,6 @@ pub mod offline;
 pub mod peer_book;
 pub mod roster;
 pub mod runtime;
+pub mod secrets;
 pub mod serve;
 pub mod telemetry;

@@ -35,10 +35,12 @@ use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
 use self::reconcile::{Reconciler, RosterSources};
 use self::routing::Hints;
+use self::secrets::Secrets;
 use self::session::Current;
 use self::watchdog::Watchdog;
 use crate::head::Head;
 use crate::peer_book::PeerBook;
+use crate::secrets::SecretsConfig;
 
 pub mod agents;
 pub mod archive;
@@ -64,6 +66,7 @@ pub mod respec;
 mod retention;
 pub mod routing;
 mod scan;
+pub mod secrets;
 mod session;
 mod submit;
 mod timers;
@@ -129,6 +132,8 @@ pub struct RuntimeConfig {
     pub receipts_kept: Option<u64>,
     /// What the work of agents may reach.
     pub operations: OperationPolicy,
+    /// What that work may carry without the agents seeing it.
+    pub secrets: SecretsConfig,
     /// Where backups lie while they are made; without it there are none.
     pub scratch: Option<PathBuf>,
     /// Whether agents may send only to those with which they have an edge.
@@ -166,6 +171,7 @@ pub(crate) struct Inner {
     pub(crate) rescan: Notify,
     pub(crate) operations: Operations,
     pub(crate) reconciler: Reconciler,
+    pub(crate) secrets: Secrets,
     /// Set when a turn has set or cancelled timers.
     pub(crate) timers_changed: Notify,
     session: OnceLock<RwLock<Arc<Current>>>,
@@ -211,6 +217,7 @@ impl Runtime {
             watched: Arc::default(),
         };
         let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
+        let secrets = Secrets::new(config.secrets, parts.store.clone(), parts.clock.clone(), tasks.clone());
         let inner = Inner {
             store: parts.store,
             mesh: parts.mesh,
@@ -235,6 +242,7 @@ impl Runtime {
             timers_changed: Notify::new(),
             operations: Operations::new(config.operations),
             reconciler: Reconciler::new(parts.roster),
+            secrets,
             session: OnceLock::new(),
             failed: watch::Sender::new(None),
         };
@@ -244,17 +252,23 @@ impl Runtime {
         runtime.note_head().await?;
         let open = migrator::open_migrations(&runtime).await?;
         door.open(runtime.clone());
-        let tasks = &runtime.inner.tasks;
         session::keep(&runtime)?;
-        tasks.spawn(runtime.clone().hear(incoming));
-        tasks.spawn(migrator::recover(runtime.clone(), open));
-        tasks.spawn(scan::run(runtime.clone()));
-        tasks.spawn(lost::tell(runtime.clone()));
-        tasks.spawn(watchdog::run(runtime.clone()));
-        tasks.spawn(timers::run(runtime.clone()));
-        tasks.spawn(retention::run(runtime.clone(), policy));
-        tasks.spawn(operations::scan(runtime.clone()));
+        runtime.inner.tasks.spawn(runtime.clone().hear(incoming));
+        runtime.inner.tasks.spawn(migrator::recover(runtime.clone(), open));
+        runtime.spawn_rounds(policy);
         Ok(runtime)
+    }
+
+    /// Starts the tasks that go round until shutdown.
+    fn spawn_rounds(&self, policy: retention::Policy) {
+        let tasks = &self.inner.tasks;
+        tasks.spawn(scan::run(self.clone()));
+        tasks.spawn(lost::tell(self.clone()));
+        tasks.spawn(watchdog::run(self.clone()));
+        tasks.spawn(timers::run(self.clone()));
+        tasks.spawn(retention::run(self.clone(), policy));
+        tasks.spawn(operations::scan(self.clone()));
+        tasks.spawn(self.inner.secrets.flows().clone().run());
     }
 
     /// Stops admission, parks every driver, frees the leases, closes the mesh. Reports what it waited for in the log.

@@ -159,6 +159,7 @@ fn runtime_config(
         inputs_kept: config.inputs_kept,
         receipts_kept: config.receipts_kept,
         operations: config.operations.clone(),
+        secrets: config.secrets.clone(),
         scratch: Some(scratch),
         needs_edges: config.roster.needs_edges,
     }

@@ -3,12 +3,14 @@
 //! A url is read here, strictly, once; whoever carries the request out compares what its own reader makes of it, so that
 //! no two readers see two hosts.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::secret::{self, SecretName};
 use crate::limits::{
     HEADER_BYTES_MAX, OPERATION_HEADERS_MAX, OPERATION_REQUEST_BYTES_MAX, OPERATION_TIMEOUT_MS_MAX,
     URL_BYTES_MAX,
@@ -66,7 +68,7 @@ pub struct HttpRequest {
     pub method: String,
     /// `http` or `https`, a host, perhaps a port, a path; see `Target::of_url`.
     pub url: String,
-    /// Names in lower case, none of `HEADERS_OF_HOST`.
+    /// Names in lower case, none of `HEADERS_OF_HOST`; secrets in values as their names, see `secret.rs`.
     pub headers: Vec<(String, String)>,
     /// At most `OPERATION_REQUEST_BYTES_MAX` bytes.
     pub body: Bytes,
@@ -144,11 +146,17 @@ impl HttpRequest {
                 return invalid(format!("the value of the header {name} is not visible ASCII"));
             }
         }
+        secret::named(&self.headers).map_err(RequestError::Invalid)?;
         Target::of_url(&self.url).ok_or_else(|| {
             let what = "the url is not http:// or https://, a host in lower case, perhaps a port, and a path in visible \
                         ASCII; without user, password and fragment";
             RequestError::Invalid(what.into())
         })
+    }
+
+    /// The secrets that its headers name; none of a request that `check` refuses.
+    pub fn secrets(&self) -> BTreeSet<SecretName> {
+        secret::named(&self.headers).unwrap_or_default()
     }
 }
 

@@ -23,6 +23,7 @@ fn stored(state: OperationState, class: Class, is_cancelled: bool) -> StoredOper
         generation: Generation(1),
         revision: Revision(1),
         state,
+        since_ms: 0,
         is_cancelled,
     }
 }
@@ -177,6 +178,8 @@ fn requests_are_checked_whole() {
         HttpRequest { headers: vec![(String::new(), String::new())], ..http() },
         HttpRequest { headers: vec![("a".into(), "x\r\nhost: evil".into())], ..http() },
         HttpRequest { headers: vec![("host".into(), "evil".into())], ..http() },
+        HttpRequest { headers: vec![("a".into(), "Bearer {{secret:}}".into())], ..http() },
+        HttpRequest { url: "https://api.example.com/{{secret:key}}".into(), ..http() },
         HttpRequest { headers: vec![("content-length".into(), "1".into())], ..http() },
         HttpRequest { headers: vec![("idempotency-key".into(), "mine".into())], ..http() },
     ];

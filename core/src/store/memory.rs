@@ -486,7 +486,7 @@ impl RuntimeStore for MemoryStore {
 
     async fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<Vec<AgentId>, StoreError> {
@@ -498,7 +498,7 @@ impl RuntimeStore for MemoryStore {
         owner: &Owner,
         operation: OperationId,
     ) -> Result<Option<StoredOperation>, StoreError> {
-        self.tables().begin_operation(owner, operation)
+        self.tables().begin_operation(owner, operation, self.clock.wall_ms())
     }
 
     async fn end_operation(

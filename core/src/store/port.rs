@@ -441,11 +441,11 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// The operations of an agent that have not ended, in the order of their starts. **R**
     async fn operations(&self, agent: &AgentId) -> Result<Vec<StoredOperation>, StoreError>;
 
-    /// Agents with operations that this incarnation should look after, with ids after `after`, ascending: at home here,
-    /// active, and held by it, by nobody, or under a dead session. **R**
+    /// Agents at home here with operations, with ids after `after`, ascending. Of an incarnation: only those that it should
+    /// look after, which are active, and held by it, by nobody, or under a dead session. **R**
     async fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<Vec<AgentId>, StoreError>;

@@ -95,7 +95,8 @@ impl GuestContext {
             RequestError::Invalid(what) => OperationError::InvalidRequest(what),
             RequestError::TooLarge(_) => OperationError::TooLarge,
         })?;
-        if is_granted(&self.grants, &target) {
+        let has_secrets = request.secrets().iter().all(|secret| secret.is_granted(&self.grants));
+        if is_granted(&self.grants, &target) && has_secrets {
             Ok(Request::Http(request))
         } else {
             Err(OperationError::NotGranted)

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use godwit_core::operation::request::{HTTP_GRANT_PREFIX, TargetPattern};
+use godwit_core::operation::secret::{NotASecretName, SECRET_GRANT_PREFIX, SecretName};
 
 /// The latest 0.2.x of WASI whose interfaces are served.
 const WASI_PATCH_MAX: u32 = 12;
@@ -46,7 +47,10 @@ pub(crate) const GRANTS: [&str; 6] = ["config", "log", "outbox", "sign", "state"
 
 /// Says what is wrong with a grant that a manifest asks for, if anything.
 pub(crate) fn grant_problem(grant: &str) -> Option<String> {
-    if GRANTS.contains(&grant) || TargetPattern::of_grant(grant).is_some() {
+    let is_known = GRANTS.contains(&grant)
+        || TargetPattern::of_grant(grant).is_some()
+        || SecretName::of_grant(grant).is_some();
+    if is_known {
         return None;
     }
     let shown = grant.escape_debug();
@@ -55,9 +59,14 @@ pub(crate) fn grant_problem(grant: &str) -> Option<String> {
             "its manifest asks for the grant `{shown}`, which is not `{HTTP_GRANT_PREFIX}HOST:PORT` with a host name in lower \
              case or an address, and a port; either may be *"
         )
+    } else if grant.starts_with(SECRET_GRANT_PREFIX) {
+        format!(
+            "its manifest asks for the grant `{shown}`, which is not `{SECRET_GRANT_PREFIX}NAME`: NAME {NotASecretName}"
+        )
     } else {
         format!(
-            "its manifest asks for the grant `{shown}`, which this host does not have; it has {}, and {HTTP_GRANT_PREFIX}HOST:PORT",
+            "its manifest asks for the grant `{shown}`, which this host does not have; it has {}, {HTTP_GRANT_PREFIX}HOST:PORT \
+             and {SECRET_GRANT_PREFIX}NAME",
             GRANTS.join(", ")
         )
     })

@@ -1,7 +1,10 @@
 //! What an agent did, over HTTP: its receipts and outputs; and what it waits for: timers and operations.
 
 use axum::Json;
+use axum::extract::State;
 use godwit_core::digest::Digest;
+use godwit_core::id::AgentId;
+use godwit_core::operation::request::Target;
 use godwit_core::operation::{OperationState, Request, StoredOperation};
 use godwit_core::output::{OutputState, StoredOutput};
 use godwit_core::receipt::Receipt;
@@ -9,9 +12,10 @@ use godwit_core::timer::StoredTimer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extract::{AgentDoor, List, page_limit};
+use super::extract::{AgentDoor, List, QueryOf, page_limit};
 use super::payload::member;
 use super::problem::Problem;
+use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
 
 #[derive(Debug, Deserialize)]
@@ -85,9 +89,31 @@ pub(super) async fn timers(door: AgentDoor) -> Result<Json<List<Value>>, Problem
 /// `GET /v1/agents/{id}/operations`
 pub(super) async fn operations(door: AgentDoor) -> Result<Json<List<Value>>, Problem> {
     match door.call(AgentCall::Operations).await?.reply {
-        AgentReply::Operations(active) => Ok(Json(List::whole(active.iter().map(operation_json).collect()))),
+        AgentReply::Operations(active) => {
+            let shown = active.iter().map(|stored| operation_json(&door.agent, stored));
+            Ok(Json(List::whole(shown.collect())))
+        }
         _ => Err(Problem::wrong_reply()),
     }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OperationsQuery {
+    after: Option<AgentId>,
+    limit: Option<usize>,
+}
+
+/// `GET /v1/operations`: of all agents that are at home here. A page may hold a few more than its limit, so that those of an
+/// agent stay together.
+pub(super) async fn all_operations(
+    State(runtime): State<Runtime>,
+    QueryOf(query): QueryOf<OperationsQuery>,
+) -> Result<Json<List<Value>>, Problem> {
+    let limit = page_limit(query.limit)?;
+    let (found, last) = runtime.open_operations(query.after.as_ref(), limit).await?;
+    let items = found.iter().map(|(agent, stored)| operation_json(agent, stored)).collect();
+    Ok(Json(List { items, next: last.map(|agent| agent.as_str().to_owned()) }))
 }
 
 pub(super) fn timer_json(stored: &StoredTimer) -> Value {
@@ -103,23 +129,29 @@ pub(super) fn timer_json(stored: &StoredTimer) -> Value {
     shown
 }
 
-/// Without headers and body, in which secrets may stand.
-pub(super) fn operation_json(stored: &StoredOperation) -> Value {
+/// Without headers and body: what an agent sends is its own business.
+pub(super) fn operation_json(agent: &AgentId, stored: &StoredOperation) -> Value {
     let (state, token) = match stored.state {
         OperationState::Wanted => ("wanted", None),
         OperationState::Begun(token) => ("begun", Some(token.to_string())),
     };
     let Request::Http(request) = &stored.operation.request;
+    let target = Target::of_url(&request.url);
+    let secrets: Vec<_> = request.secrets().iter().map(|name| name.as_str().to_owned()).collect();
     json!({
         "id": stored.operation.id.to_string(),
+        "agent": agent.as_str(),
         "kind": "http",
         "state": state,
+        "since_ms": stored.since_ms,
         "token": token,
         "is_cancelled": stored.is_cancelled,
         "generation": stored.generation.to_string(),
         "revision": stored.revision.to_string(),
         "method": request.method,
+        "target": target.map(|target| target.to_string()),
         "url": request.url,
+        "secrets": secrets,
         "class": request.class.name(),
         "timeout_ms": request.timeout_ms,
     })

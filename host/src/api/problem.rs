@@ -98,6 +98,14 @@ pub enum Code {
     TooManyWatch,
     /// What was waited for did not come in time.
     NoOutput,
+    /// Too many sign-ins are open.
+    AuthFlowsFull,
+    /// The sign-in has ended.
+    AuthFlowOver,
+    /// The sign-in does not take this.
+    AuthFlowRefused,
+    /// The authorization server gave nothing.
+    AuthServerFailed,
 }
 
 /// What is fixed for a code.
@@ -110,7 +118,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 43] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -150,6 +158,10 @@ impl Code {
         Self::Claimed,
         Self::TooManyWatch,
         Self::NoOutput,
+        Self::AuthFlowsFull,
+        Self::AuthFlowOver,
+        Self::AuthFlowRefused,
+        Self::AuthServerFailed,
     ];
 
     fn row(self) -> Row {
@@ -195,6 +207,12 @@ impl Code {
             Self::TooManyWatch => (429, "too_many_watch", "too many follow or wait already", true),
             Self::NoOutput => (504, "no_output", "no output came in time", true),
             Self::NotRecovered => (409, "not_recovered", "the agent is still broken", false),
+            Self::AuthFlowsFull => (429, "auth_flows_full", "too many sign-ins are open", true),
+            Self::AuthFlowOver => (409, "auth_flow_over", "the sign-in has ended", false),
+            Self::AuthFlowRefused => (422, "auth_flow_refused", "the sign-in does not take this", false),
+            Self::AuthServerFailed => {
+                (502, "auth_server_failed", "the authorization server gave nothing", false)
+            }
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Row { status, name, title, is_retryable }

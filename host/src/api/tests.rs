@@ -31,7 +31,7 @@ async fn answer(request: &str) -> String {
 }
 
 /// Paths with methods that take neither parameters nor a body.
-const BARE: [&str; 16] = [
+const BARE: [&str; 21] = [
     "GET /v1/plugins",
     "DELETE /v1/plugins/counter",
     "GET /v1/agents/a",
@@ -48,6 +48,11 @@ const BARE: [&str; 16] = [
     "GET /v1/peers",
     "DELETE /v1/peers/aa",
     "POST /v1/backup",
+    "GET /v1/operations",
+    "GET /v1/secrets",
+    "GET /v1/auth-flows",
+    "GET /v1/auth-flows/a",
+    "DELETE /v1/auth-flows/a",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

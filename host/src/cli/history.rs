@@ -29,13 +29,14 @@ const OUTPUT_COLUMNS: [Column; 6] = [
 const TIMER_COLUMNS: [Column; 3] =
     [Column::text("NAME", "/name"), Column::time("DUE", "/at_ms"), Column::text("REVISION", "/revision")];
 
-const OPERATION_COLUMNS: [Column; 6] = [
+const OPERATION_COLUMNS: [Column; 7] = [
     Column::text("ID", "/id"),
+    Column::text("AGENT", "/agent"),
     Column::text("STATE", "/state"),
+    Column::time("SINCE", "/since_ms"),
     Column::text("CLASS", "/class"),
     Column::text("METHOD", "/method"),
-    Column::text("URL", "/url"),
-    Column::text("REVISION", "/revision"),
+    Column::text("TARGET", "/target"),
 ];
 
 /// What an agent waits for.
@@ -50,10 +51,21 @@ impl Waits {
         let path = format!("/v1/agents/{}/timers", self.id);
         session.output.list(session.client.list(&path).await?, &TIMER_COLUMNS, "/name")
     }
+}
 
-    pub(super) async fn operations(&self, session: &Session) -> Result<(), CliError> {
-        let path = format!("/v1/agents/{}/operations", self.id);
-        session.output.list(session.client.list(&path).await?, &OPERATION_COLUMNS, "/id")
+#[derive(Debug, Args)]
+pub(super) struct Operations {
+    /// Of this agent, wherever it is; without it of all that are at home on the host.
+    id: Option<AgentId>,
+}
+
+impl Operations {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let items = match &self.id {
+            Some(id) => session.client.list(&format!("/v1/agents/{id}/operations")).await?,
+            None => session.client.pages("/v1/operations", &[]).await?,
+        };
+        session.output.list(items, &OPERATION_COLUMNS, "/id")
     }
 }
 

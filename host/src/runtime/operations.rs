@@ -3,7 +3,8 @@
 //! ```text
 //! Notice, scan --> look: what does the registry want? --> drive: begin (fenced) -> do it -> end (fenced) -> wake
 //! ```
-//! The store's registry is the truth, and `core::operation` has its rules; here is who works on what now. A host that
+//! What the headers of a request name as secrets is filled in on the way out (`crate::secrets`), and is in nothing that is
+//! stored. The store's registry is the truth, and `core::operation` has its rules; here is who works on what now. A host that
 //! dies leaves rows that say wanted or begun; the next owner finds them by its scan. Work stops with the lease: nothing of
 //! a lost agent is begun, and what was under way is dropped and ends with whoever owns the agent then.
 
@@ -16,7 +17,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, OperationId};
 use godwit_core::limits::{OPERATIONS_RUNNING_MAX, PAGE_MAX};
 use godwit_core::operation::request::{TargetPattern, is_granted};
-use godwit_core::operation::{NextStep, OperationEnd, Outcome, Request, StoredOperation};
+use godwit_core::operation::{NextStep, OperationEnd, OperationState, Outcome, Request, StoredOperation};
 use godwit_core::retry::Backoff;
 use godwit_core::store::{AcceptError, StoreError};
 use godwit_core::time::{sleep, within};
@@ -26,6 +27,8 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::call::CallError;
 use super::directory::Owned;
+use super::routing::store_error;
+use crate::secrets::filling::Filling;
 use http::HttpClient;
 
 pub mod http;
@@ -133,7 +136,7 @@ pub(crate) async fn scan(runtime: Runtime) {
 async fn scan_once(runtime: &Runtime) -> Result<(), StoreError> {
     let mut after: Option<AgentId> = None;
     loop {
-        let incarnation = runtime.session().incarnation;
+        let incarnation = Some(runtime.session().incarnation);
         let agents = runtime.inner().store.operating(incarnation, after.as_ref(), PAGE_MAX).await?;
         for agent in &agents {
             look(runtime, agent).await;
@@ -209,6 +212,19 @@ async fn outcome(
     operation: StoredOperation,
     cancelled: &CancellationToken,
 ) -> Option<OperationEnd> {
+    let has_begun = operation.state != OperationState::Wanted;
+    let end = attempt(runtime, owned, operation, cancelled).await?;
+    // An owner before this one may have done it, whatever stands in this one's way.
+    let is_sure = end.outcome != Outcome::Failed || end.status.is_some() || !has_begun;
+    Some(if is_sure { end } else { OperationEnd { outcome: Outcome::Unknown, ..end } })
+}
+
+async fn attempt(
+    runtime: &Runtime,
+    owned: &Owned,
+    operation: StoredOperation,
+    cancelled: &CancellationToken,
+) -> Option<OperationEnd> {
     if let NextStep::End(outcome) = operation.next_step() {
         let reason = match outcome {
             Outcome::Cancelled => "the agent has cancelled it",
@@ -223,9 +239,10 @@ async fn outcome(
         () = cancelled.cancelled() => return Some(gone()),
         slot = runtime.inner().operations.slots.acquire() => slot.ok()?,
     };
-    if let Err(refusal) = check(runtime, owned, &operation).await? {
-        return Some(refusal);
-    }
+    let filling = match check(runtime, owned, &operation).await? {
+        Ok(filling) => filling,
+        Err(refusal) => return Some(refusal),
+    };
     if runtime.inner().operations.is_still(&owned.lease.agent) {
         return None;
     }
@@ -248,16 +265,17 @@ async fn outcome(
     Some(tokio::select! {
         biased;
         () = cancelled.cancelled() => gone(),
-        end = runtime.inner().operations.http.run(request, id) => end,
+        end = runtime.inner().operations.http.run(request, id, &filling) => end,
     })
 }
 
-/// Whether plugin and host allow an operation, before anything of it is done. `None` when nobody can say now.
+/// Whether plugin and host allow an operation, before anything of it is done; and what its headers are filled with. `None`
+/// when nobody can say now.
 async fn check(
     runtime: &Runtime,
     owned: &Owned,
     operation: &StoredOperation,
-) -> Option<Result<(), OperationEnd>> {
+) -> Option<Result<Filling, OperationEnd>> {
     let Request::Http(request) = &operation.operation.request;
     let refused = |reason: String| Some(Err(OperationEnd::without_answer(Outcome::Failed, reason)));
     let target = match request.check() {
@@ -270,9 +288,12 @@ async fn check(
     if !is_granted(&grants, &target) {
         return refused(format!("the plugin has no grant operations.http:{target}"));
     }
-    match runtime.inner().operations.http.check(&target) {
-        Ok(()) => Some(Ok(())),
-        Err(reason) => refused(reason),
+    if let Err(reason) = runtime.inner().operations.http.check(&target) {
+        return refused(reason);
+    }
+    match runtime.inner().secrets.fill(&request.secrets(), &grants, &target).await {
+        Ok(filling) => Some(Ok(filling)),
+        Err(error) => refused(error.to_string()),
     }
 }
 
@@ -321,6 +342,31 @@ impl Drop for Still {
 }
 
 impl Runtime {
+    /// Operations that have not ended, of agents at home here with ids after `after`, by agent and in the order of their
+    /// starts: about `limit`, those of an agent all together. Answers also the last agent, if there are more.
+    ///
+    /// # Errors
+    /// As the store's.
+    pub async fn open_operations(
+        &self,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<(Vec<(AgentId, StoredOperation)>, Option<AgentId>), CallError> {
+        let store = &self.inner().store;
+        let agents = store.operating(None, after, limit.min(PAGE_MAX)).await.map_err(store_error)?;
+        let is_whole = agents.len() < limit.min(PAGE_MAX);
+        let last = agents.last().cloned();
+        let mut found = Vec::new();
+        for agent in agents {
+            let stored = store.operations(&agent).await.map_err(store_error)?;
+            found.extend(stored.into_iter().map(|operation| (agent.clone(), operation)));
+            if found.len() >= limit && Some(&agent) != last.as_ref() {
+                return Ok((found, Some(agent)));
+            }
+        }
+        Ok((found, last.filter(|_| !is_whole)))
+    }
+
     /// Begins no operation of an agent from here on, and waits a while for those that are under way: what may be done
     /// once at most should not be broken off by a move.
     pub(crate) async fn still_operations(&self, agent: &AgentId) -> Still {

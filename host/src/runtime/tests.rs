@@ -75,6 +75,7 @@ async fn host_with(
         guest_threads: 2,
         park_after: Duration::from_secs(60),
         operations: OperationPolicy::default(),
+        secrets: Default::default(),
         inputs_kept,
         receipts_kept: Some(5),
         scratch: None,

@@ -3,6 +3,7 @@
 //! | payload | does | reply |
 //! |---|---|---|
 //! | `fetch URL` | has the host make a GET request, again if its host dies meanwhile | the operation's id |
+//! | `fetch URL`, and below it lines `NAME: VALUE` | the same, with these headers; a value may name a secret, `{{secret:fetcher}}` | the operation's id |
 //! | `post URL TEXT` | has the host make a POST request with TEXT, once at most | the operation's id |
 //! | `cancel ID` | asks that an operation ends | `ok` |
 //! | `active` | | ids of the operations that have not ended, by line |
@@ -41,7 +42,15 @@ impl<'a> Command<'a> {
             ("active", "") => Self::Active,
             ("last", "") => Self::Last,
             ("count", "") => Self::Count,
-            ("fetch", url) => Self::Start(HttpRequest::get(url)),
+            ("fetch", rest) => {
+                let mut lines = rest.lines();
+                let mut request = HttpRequest::get(lines.next().unwrap_or_default());
+                for line in lines {
+                    let (name, value) = line.split_once(": ")?;
+                    request.headers.push((name.to_owned(), value.to_owned()));
+                }
+                Self::Start(request)
+            }
             ("post", rest) => {
                 let (url, body) = rest.split_once(' ')?;
                 Self::Start(HttpRequest::post(url, body))

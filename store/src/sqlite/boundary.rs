@@ -442,7 +442,7 @@ impl<'a> Chain<'a> {
             timers::write(tx, self.head, boundary.receipt.revision, name, timer.as_ref())?;
         }
         for change in &boundary.operations {
-            operations::write(tx, self.head, boundary.receipt.revision, change)?;
+            operations::write(tx, self.head, &boundary.receipt, change)?;
         }
         self.state(tx, prepared)?;
         let place = (self.head.key, self.head.change());

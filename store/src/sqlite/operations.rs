@@ -5,6 +5,7 @@ use godwit_core::input::NewInput;
 use godwit_core::operation::{
     After, NewOperation, OperationChange, OperationEnd, OperationEvent, OperationState, StoredOperation,
 };
+use godwit_core::receipt::Receipt;
 use godwit_core::store::{AcceptError, Owner, RowKey};
 use rusqlite::{Connection, Row, params};
 
@@ -17,11 +18,11 @@ use super::sql::{all, execute, first};
 use super::state::bury;
 use super::writer::Tx;
 
-/// Starts or cancels an operation with the boundary that makes `revision`.
+/// Starts or cancels an operation with the boundary of a receipt.
 pub(super) fn write(
     tx: &Tx<'_>,
     head: &mut Head,
-    revision: Revision,
+    receipt: &Receipt,
     changed: &OperationChange,
 ) -> Fallible<()> {
     match changed {
@@ -30,8 +31,9 @@ pub(super) fn write(
             let stored = StoredOperation {
                 operation: operation.clone(),
                 generation: head.generation,
-                revision,
+                revision: receipt.revision,
                 state: OperationState::Wanted,
+                since_ms: receipt.committed_at_ms,
                 is_cancelled: false,
             };
             put(tx, head.key, change, &stored)
@@ -59,10 +61,10 @@ pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, stored: &StoredOperation
     };
     execute(
         tx.conn,
-        "INSERT INTO operation (agent, id, change, generation, revision, position, token, cancelled, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+        "INSERT INTO operation (agent, id, change, generation, revision, position, token, since_ms, cancelled, sealed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (agent, id) DO UPDATE SET change = excluded.change, token = excluded.token,
-             cancelled = excluded.cancelled
+             since_ms = excluded.since_ms, cancelled = excluded.cancelled
          WHERE excluded.change > operation.change",
         params![
             agent,
@@ -72,6 +74,7 @@ pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, stored: &StoredOperation
             Int(stored.revision.0),
             stored.operation.index,
             token,
+            Int(stored.since_ms),
             stored.is_cancelled,
             seal(&stored.operation.request),
         ],
@@ -99,7 +102,7 @@ pub(super) fn begin(tx: &Tx<'_>, owner: &Owner, id: OperationId) -> Fallible<Opt
     let Some(mut stored) = operation(tx.conn, head.key, &head.agent, id)? else { return Ok(None) };
     match after(&stored, OperationEvent::Begin(owner.token))? {
         After::Goes(state) if state != stored.state => {
-            stored.state = state;
+            (stored.state, stored.since_ms) = (state, tx.env.clock.wall_ms());
             let change = head.change();
             put(tx, head.key, change, &stored)?;
             head.save(tx)?;
@@ -159,7 +162,7 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ending: &Ending) -> Fallible<Resul
 macro_rules! select_operation {
     ($rest:literal) => {
         concat!(
-            "SELECT id, generation, revision, position, token, cancelled, sealed FROM operation WHERE agent = ?1 ",
+            "SELECT id, generation, revision, position, token, cancelled, sealed, since_ms FROM operation WHERE agent = ?1 ",
             $rest
         )
     };
@@ -178,6 +181,7 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOperation> {
         generation: Generation(row.get::<_, Int>(1)?.0),
         revision: Revision(row.get::<_, Int>(2)?.0),
         state: token.map_or(OperationState::Wanted, |token| OperationState::Begun(FencingToken(token.0))),
+        since_ms: row.get::<_, Int>(7)?.0,
         is_cancelled: row.get(5)?,
     })
 }
@@ -204,7 +208,7 @@ pub(super) fn list(conn: &Connection, agent: &AgentId) -> Fallible<Vec<StoredOpe
 /// Agents with operations that an incarnation should look after, behind an id.
 pub(super) fn operating(
     conn: &Connection,
-    incarnation: Incarnation,
+    incarnation: Option<Incarnation>,
     after: Option<&AgentId>,
     limit: usize,
 ) -> Fallible<Vec<AgentId>> {
@@ -212,9 +216,14 @@ pub(super) fn operating(
         conn,
         "SELECT a.id FROM (SELECT DISTINCT agent FROM operation) o JOIN agent a ON a.key = o.agent
          LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
-         WHERE a.id > ?2 AND a.home = 0 AND a.lifecycle = 0 AND (s.incarnation IS NULL OR s.incarnation = ?1)
+         WHERE a.id > ?2 AND a.home = 0
+         AND (?1 IS NULL OR a.lifecycle = 0 AND (s.incarnation IS NULL OR s.incarnation = ?1))
          ORDER BY a.id LIMIT ?3",
-        params![Int(incarnation.0), after.map_or("", AgentId::as_str), limit as i64],
+        params![
+            incarnation.map(|incarnation| Int(incarnation.0)),
+            after.map_or("", AgentId::as_str),
+            limit as i64
+        ],
         |row| agent_id(&row.get::<_, String>(0)?),
     )
 }

@@ -470,7 +470,7 @@ impl RuntimeStore for SqliteStore {
 
     async fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<Vec<AgentId>, StoreError> {

@@ -457,7 +457,7 @@ impl RuntimeStore for Flawed {
 
     async fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<Vec<AgentId>, StoreError> {

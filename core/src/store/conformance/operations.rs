@@ -68,7 +68,7 @@ async fn an_operation_is_started_with_its_boundary(world: World) {
     assert_eq!(states(&operations), [OperationState::Wanted; 2]);
     let first = &operations[0];
     assert_eq!((first.generation, first.revision), (desk.owner.generation, Revision(1)));
-    assert_eq!((first.operation.index, first.is_cancelled), (0, false));
+    assert_eq!((first.operation.index, first.is_cancelled, first.since_ms), (0, false, START_MS + 1));
     assert_eq!(operations[1].operation.request.class(), Class::AtMostOnce);
     assert_eq!(desk.store().operations(&id("nobody")).await, Ok(vec![]));
     let other = site.own("other").await;
@@ -119,8 +119,10 @@ async fn an_operation_is_begun_before_it_ends(world: World) {
     assert_eq!((stored(&desk).await.len(), desk.row().await.open_inputs), (2, 0));
     let revision = desk.row().await.revision;
     for _ in 0..2 {
+        world.clock.advance(std::time::Duration::from_secs(1));
         let begun = desk.store().begin_operation(&desk.owner, again).await.unwrap().unwrap();
-        assert_eq!(begun.state, OperationState::Begun(desk.owner.token));
+        let since_ms = START_MS + 1_000;
+        assert_eq!((begun.state, begun.since_ms), (OperationState::Begun(desk.owner.token), since_ms));
     }
     assert_eq!(desk.row().await.revision, revision, "no boundary");
     let expected = [OperationState::Begun(desk.owner.token), OperationState::Wanted];
@@ -215,7 +217,7 @@ async fn operations_are_looked_after_by_who_may_own_the_agent(world: World) {
     other.turn(Turn::of(BoundaryKind::Init).start(&id("other"), Revision(0), 0, Class::AtMostOnce)).await;
     let named = async |site: &Site, after: Option<&str>, limit: usize| {
         let after = after.map(id);
-        let agents = site.store.operating(site.incarnation, after.as_ref(), limit).await.unwrap();
+        let agents = site.store.operating(Some(site.incarnation), after.as_ref(), limit).await.unwrap();
         agents.iter().map(|agent| agent.as_str().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(named(&one, None, 9).await, ["agent", "other"]);
@@ -224,6 +226,13 @@ async fn operations_are_looked_after_by_who_may_own_the_agent(world: World) {
     assert_eq!(named(&two, None, 9).await, [""; 0], "another holds them");
     other.verb(&Verb::Break(BrokenReason::Forked)).await.unwrap();
     assert_eq!(named(&one, None, 9).await, ["agent"]);
+    let all = async |after: Option<&str>| {
+        let after = after.map(id);
+        let agents = two.store.operating(None, after.as_ref(), 9).await.unwrap();
+        agents.iter().map(|agent| agent.as_str().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(all(None).await, ["agent", "other"], "whoever holds them, whatever their state");
+    assert_eq!(all(Some("agent")).await, ["other"]);
     world.clock.advance(TTL + std::time::Duration::from_secs(1));
     two.store.heartbeat(two.incarnation).await.unwrap();
     two.store.bury_expired().await.unwrap();
@@ -288,7 +297,7 @@ async fn operations_move_with_their_agent(world: World) {
     assert!(matches!(&refused, Err(AcceptError::Store(error)) if is_not_home(error)), "{refused:?}");
     let request = journey.request(granted, sent).await;
     assert_eq!(journey.to.store.prepare(request).await, Ok(()));
-    assert_eq!(journey.to.store.operating(journey.to.incarnation, None, 9).await, Ok(vec![]));
+    assert_eq!(journey.to.store.operating(Some(journey.to.incarnation), None, 9).await, Ok(vec![]));
     journey.finish().await;
     let desk = journey.to.desk(journey.adopt().await);
     assert_eq!(stored(&desk).await, waiting, "begun stays begun");

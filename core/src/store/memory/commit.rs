@@ -559,7 +559,7 @@ pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u
         timers::write(rows, name, timer, receipt.revision);
     }
     for change in operations {
-        operations::write(rows, change, (receipt.generation, receipt.revision));
+        operations::write(rows, change, &receipt);
     }
     match (snapshot, journal) {
         (None, None) => {}

@@ -1,11 +1,12 @@
 //! Operations: who must look after them, beginning and ending one.
 
-use crate::id::{AgentId, Generation, Incarnation, InputId, OperationId, Revision, Seq};
+use crate::id::{AgentId, Incarnation, InputId, OperationId, Seq};
 use crate::input::NewInput;
 use crate::lifecycle::Lifecycle;
 use crate::operation::{
     After, OperationChange, OperationEnd, OperationEvent, OperationState, StoredOperation,
 };
+use crate::receipt::Receipt;
 use crate::store::agent::Home;
 use crate::store::commit::{AcceptError, Owner};
 use crate::store::error::StoreError;
@@ -17,15 +18,18 @@ use crate::store::rows::{Row, RowKey};
 impl Tables {
     pub(super) fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Vec<AgentId> {
+        let may_own = |rows: &AgentRows, incarnation| {
+            rows.portable().lifecycle == Lifecycle::Active
+                && self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation)
+        };
         let is_ours = |rows: &AgentRows| {
             rows.standing.home == Home::Here
-                && rows.portable().lifecycle == Lifecycle::Active
                 && rows.operations().next().is_some()
-                && self.holder(rows).is_none_or(|holder| holder.incarnation == incarnation)
+                && incarnation.is_none_or(|incarnation| may_own(rows, incarnation))
         };
         let behind = self.agents.iter().filter(|(agent, _)| after.is_none_or(|after| *agent > after));
         behind.filter(|(_, rows)| is_ours(rows)).map(|(agent, _)| agent.clone()).take(limit).collect()
@@ -35,12 +39,13 @@ impl Tables {
         &mut self,
         owner: &Owner,
         operation: OperationId,
+        now_ms: u64,
     ) -> Result<Option<StoredOperation>, StoreError> {
         let rows = self.fenced(owner)?;
         let Some(mut stored) = rows.operation(operation).cloned() else { return Ok(None) };
         match after(&stored, OperationEvent::Begin(owner.token))? {
             After::Goes(state) if state != stored.state => {
-                stored.state = state;
+                (stored.state, stored.since_ms) = (state, now_ms);
                 rows.put(Row::Operation(stored.clone()));
             }
             After::Goes(_) | After::Ended(_) => {}
@@ -85,16 +90,17 @@ fn after(stored: &StoredOperation, event: OperationEvent) -> Result<After, Store
 }
 
 /// Starts or cancels an operation with a boundary.
-pub(super) fn write(
-    rows: &mut AgentRows,
-    change: OperationChange,
-    (generation, revision): (Generation, Revision),
-) {
+pub(super) fn write(rows: &mut AgentRows, change: OperationChange, receipt: &Receipt) {
     match change {
         OperationChange::Start(operation) => {
-            let state = OperationState::Wanted;
-            let stored = StoredOperation { operation, generation, revision, state, is_cancelled: false };
-            rows.put(Row::Operation(stored));
+            rows.put(Row::Operation(StoredOperation {
+                operation,
+                generation: receipt.generation,
+                revision: receipt.revision,
+                state: OperationState::Wanted,
+                since_ms: receipt.committed_at_ms,
+                is_cancelled: false,
+            }));
         }
         OperationChange::Cancel(operation) => {
             if let Some(stored) = rows.operation(operation).filter(|stored| !stored.is_cancelled) {

@@ -101,3 +101,25 @@ fn outside_a_turn_nothing_starts() {
         assert!(matches!(context.list_active().expect("no trap"), Err(OperationError::NotInTurn)));
     }
 }
+
+#[test]
+fn a_secret_is_named_in_a_header_by_those_who_have_the_grant() {
+    let cases = [
+        ("Bearer {{secret:key}}", "ok"),
+        ("{{secret:key}}:{{secret:key}}", "ok"),
+        ("{{secret:other}}", "NotGranted"),
+        ("{{secret:key}} {{secret:other}}", "NotGranted"),
+        ("{{secret:Key}}", "InvalidRequest"),
+        ("{{secret:key", "InvalidRequest"),
+        ("{{key}}", "InvalidRequest"),
+    ];
+    for (value, expected) in cases {
+        let mut context = context(0, Phase::Handle);
+        context.grants = Arc::new([GRANT.to_owned(), "secrets.key".to_owned()]);
+        let operations::Request::Http(mut request) = http(GOOD);
+        request.headers = vec![("authorization".into(), value.into())];
+        let answer = context.start(operations::Request::Http(request)).expect("the store answers");
+        let answer = answer.map_or_else(|error| format!("{error:?}"), |_| "ok".to_owned());
+        assert!(answer.contains(expected), "{value}: {answer}");
+    }
+}

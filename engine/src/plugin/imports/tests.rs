@@ -121,11 +121,17 @@ fn an_agent_signs_only_if_it_asks_for_that() {
 
 #[test]
 fn grants_that_no_host_has_are_named() {
-    for grant in ["state", "timers", "operations.http:example.com:443", "operations.http:*:*"] {
+    for grant in
+        ["state", "timers", "operations.http:example.com:443", "operations.http:*:*", "secrets.api-key"]
+    {
         assert_eq!(grant_problem(grant), None, "{grant}");
     }
     for grant in ["", "files", "operations.http:", "operations.http:Example.com:443", "operations.ftp:a:1"] {
         let said = grant_problem(grant).expect("it is refused");
         assert!(said.contains("operations.http:HOST:PORT"), "{said}");
+    }
+    for grant in ["secrets.", "secrets.*", "secrets.API_KEY", "secrets.a.b"] {
+        let said = grant_problem(grant).expect("it is refused");
+        assert!(said.contains("secrets.NAME") && said.contains("lower-case"), "{said}");
     }
 }

@@ -18,6 +18,8 @@ use godwit_core::time::within;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Method, Response, redirect};
 
+use crate::secrets::filling::Filling;
+
 /// How long a server may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// Headers that an answer may have.
@@ -71,12 +73,12 @@ impl HttpClient {
         }
     }
 
-    /// Makes a request. Ends by its own timeout.
-    pub(crate) async fn run(&self, request: HttpRequest, id: OperationId) -> OperationEnd {
+    /// Makes a request, with what its headers name filled in, and takes that out of the answer. Ends by its own timeout.
+    pub(crate) async fn run(&self, request: HttpRequest, id: OperationId, filling: &Filling) -> OperationEnd {
         let timeout = Duration::from_millis(u64::from(request.timeout_ms));
         let timeout_ms = request.timeout_ms;
-        match within(timeout, self.send(request, id)).await {
-            Some(end) => end,
+        match within(timeout, self.send(request, id, filling)).await {
+            Some(end) => filling.redact(end),
             None => {
                 let reason = format!("no answer within {timeout_ms} ms");
                 OperationEnd::without_answer(Outcome::Unknown, reason)
@@ -84,7 +86,7 @@ impl HttpClient {
         }
     }
 
-    async fn send(&self, request: HttpRequest, id: OperationId) -> OperationEnd {
+    async fn send(&self, request: HttpRequest, id: OperationId, filling: &Filling) -> OperationEnd {
         let failed = |reason: String| OperationEnd::without_answer(Outcome::Failed, reason);
         let target = match request.check() {
             Ok(target) => target,
@@ -106,6 +108,9 @@ impl HttpClient {
         };
         let mut builder = client.request(method, url).header("idempotency-key", id.to_string());
         for (name, value) in request.headers {
+            let Some(value) = filling.fill(&value) else {
+                return failed(format!("the header {name} names a secret that was not read"));
+            };
             builder = builder.header(name, value);
         }
         match builder.body(request.body).send().await {
@@ -156,7 +161,7 @@ fn not_allowed(address: IpAddr) -> String {
 }
 
 /// What lies at the bottom of an error: the sentences above it say only that a request failed.
-fn innermost(error: &reqwest::Error) -> String {
+pub(crate) fn innermost(error: &reqwest::Error) -> String {
     let mut bottom: &dyn Error = error;
     while let Some(source) = bottom.source() {
         bottom = source;

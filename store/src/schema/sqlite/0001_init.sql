@@ -355,6 +355,7 @@ CREATE TABLE operation (
     revision        INTEGER NOT NULL,
     position        INTEGER NOT NULL,
     token           INTEGER,
+    since_ms        INTEGER NOT NULL,
     cancelled       INTEGER NOT NULL CHECK (cancelled IN (0, 1)),
     sealed          BLOB NOT NULL,
     PRIMARY KEY (agent, id)

@@ -60,7 +60,7 @@ fn request(url: &str) -> HttpRequest {
 const ID: OperationId = OperationId([3; 16]);
 
 async fn run(policy: OperationPolicy, request: HttpRequest) -> OperationEnd {
-    HttpClient::new(policy).run(request, ID).await
+    HttpClient::new(policy).run(request, ID, &Filling::default()).await
 }
 
 fn answer(head: &str, body: &str) -> Option<Vec<u8>> {
@@ -184,4 +184,26 @@ async fn answers_that_are_too_large_or_break_off_are_not_taken() {
     let gone = Server::start(Some(Vec::new())).await;
     let end = run(policy(&["127.0.0.1"]), request(&format!("http://127.0.0.1:{}/", gone.port))).await;
     assert_eq!((end.outcome, end.status), (Outcome::Unknown, None), "{end:?}");
+}
+
+#[tokio::test]
+async fn what_a_header_names_is_sent_and_does_not_come_back() {
+    let head = "200 OK\r\ncontent-type: text/plain\r\nx-echo: Bearer s3cret-value";
+    let server = Server::start(answer(head, "you sent s3cret-value, s3cret-valu")).await;
+    let mut filling = Filling::default();
+    let value = crate::secrets::SecretText::new("s3cret-value".into());
+    filling.insert("key".parse().unwrap(), value);
+    let url = format!("http://127.0.0.1:{}/", server.port);
+    let headers =
+        vec![("authorization".into(), "Bearer {{secret:key}}".into()), ("x-note".into(), "kept".into())];
+    let asked = HttpRequest { headers, ..request(&url) };
+    let end = HttpClient::new(policy(&["127.0.0.1"])).run(asked.clone(), ID, &filling).await;
+    assert_eq!(end.outcome, Outcome::Completed, "{end:?}");
+    assert!(server.heard()[0].contains("\r\nauthorization: Bearer s3cret-value\r\n"), "{:?}", server.heard());
+    assert_eq!(&*end.body, b"you sent ************, s3cret-valu");
+    assert!(end.headers.contains(&("x-echo".into(), "Bearer ************".into())), "{end:?}");
+    // What was not read is not sent as it stands.
+    let end = HttpClient::new(policy(&["127.0.0.1"])).run(asked, ID, &Filling::default()).await;
+    assert_eq!((end.outcome, server.heard().len()), (Outcome::Failed, 1));
+    assert!(end.reason.contains("authorization"), "{}", end.reason);
 }
