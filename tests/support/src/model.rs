@@ -145,7 +145,7 @@ impl Model {
             // The operation's id, or that there are too many.
             Some(("fetch" | "post", _)) => Step::says(Said::Anything),
             None if payload == "count" => Step::text(self.turns.to_string()),
-            None if payload == "active" => Step::says(Said::Anything),
+            None if payload == "active" || payload == "last" => Step::says(Said::Anything),
             _ => Step::refused("malformed"),
         }
     }

@@ -17,8 +17,14 @@ use tokio_rustls::rustls::{self, ServerConfig};
 /// Bytes of a request's head at most.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// What the server was asked, by idempotency key.
-type Asked = BTreeMap<String, usize>;
+/// What the server was asked.
+#[derive(Debug, Default)]
+struct Asked {
+    /// By idempotency key.
+    times: BTreeMap<String, usize>,
+    /// Heads of requests, in the order of their arrival.
+    heads: Vec<String>,
+}
 
 /// The server. It ends when it is dropped.
 ///
@@ -28,6 +34,7 @@ type Asked = BTreeMap<String, usize>;
 /// | `/teapot` | 418 `short and stout` |
 /// | `/moved` | 302 to `/text` |
 /// | `/slow/MS` | 200 `slow`, after so many milliseconds |
+/// | `/echo` | 200, the request's head; again in the header `x-echo` its `authorization` |
 /// | `/never` | none |
 #[derive(Debug)]
 pub struct Web {
@@ -67,7 +74,7 @@ impl Web {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let asked = Arc::new(Mutex::new(Asked::new()));
+        let asked = Arc::new(Mutex::new(Asked::default()));
         let counts = asked.clone();
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -96,7 +103,12 @@ impl Web {
 
     /// How often each idempotency key was seen.
     pub fn asked(&self) -> BTreeMap<String, usize> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).times.clone()
+    }
+
+    /// The heads of all requests, as they arrived.
+    pub fn heads(&self) -> Vec<String> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).heads.clone()
     }
 
     /// How often a key was seen.
@@ -114,12 +126,15 @@ impl Drop for Web {
 async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: &Mutex<Asked>) -> Result<()> {
     let head = read_head(&mut stream).await?;
     let path = head.split(' ').nth(1).context("a request line")?.to_owned();
-    let key = head.lines().filter_map(|line| line.split_once(": "));
-    let mut key =
-        key.filter(|(name, _)| name.eq_ignore_ascii_case("idempotency-key")).map(|(_, value)| value);
-    let key = key.next_back().unwrap_or("none").to_owned();
-    *asked.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default() += 1;
+    let key = header(&head, "idempotency-key").unwrap_or("none").to_owned();
+    {
+        let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+        *asked.times.entry(key).or_default() += 1;
+        asked.heads.push(head.clone());
+    }
+    let echoed = format!("200 OK\r\nx-echo: {}", header(&head, "authorization").unwrap_or("none"));
     let (head, body) = match path.as_str() {
+        "/echo" => (echoed.as_str(), head.as_str()),
         "/text" => ("200 OK\r\ncontent-type: text/plain", "hello"),
         "/teapot" => ("418 I'm a teapot", "short and stout"),
         "/moved" => ("302 Found\r\nlocation: /text", ""),
@@ -143,7 +158,14 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, asked: &Mutex<As
     Ok(())
 }
 
-async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<String> {
+/// A header of a request's head; the last, if there are several.
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let headers = head.lines().filter_map(|line| line.split_once(": "));
+    headers.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value).next_back()
+}
+
+/// Reads up to the empty line; what follows it may have come along.
+pub(crate) async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<String> {
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|end| end == b"\r\n\r\n") {
         anyhow::ensure!(bytes.len() < HEAD_MAX, "a head without an end");

@@ -23,5 +23,6 @@ mod quotas;
 mod recover;
 mod requests;
 mod room;
+mod secrets;
 mod stale;
 mod timers;

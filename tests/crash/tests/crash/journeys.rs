@@ -35,6 +35,8 @@ pub(crate) enum Way {
     Move(Stores),
     /// Agents leave in files, and the host that takes them in dies.
     Import,
+    /// Somebody signs in for a secret, or it is refreshed, and the host dies.
+    SignIn,
     /// An agent's newest snapshot is damaged while nobody looks, and the host dies while it recovers from the older one.
     Recover,
 }
@@ -57,6 +59,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("agent.after-broken", Way::Work(&[Break, Count]), 2),
     ("agent.after-claim", Way::Work(&[Create, Count]), 5),
     ("agent.after-create", Way::Work(&[Create, Count]), 5),
+    ("auth.", Way::SignIn, 1),
     ("boot.", Way::Restart, 1),
     ("edge.", Way::Work(&[Apply, Count]), 8),
     ("reconcile.", Way::Work(&[Apply, Count]), 8),

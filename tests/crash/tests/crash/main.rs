@@ -11,3 +11,4 @@ mod pairs;
 mod poison;
 mod runs;
 mod scene;
+mod sign_in;

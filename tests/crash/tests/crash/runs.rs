@@ -15,11 +15,12 @@ use crate::jobs::{self, Job};
 use crate::journeys::{Journey, Way};
 use crate::pairs;
 use crate::scene::{PLUGINS, SOON, Scene, Template, create_agents, newcomer, question};
+use crate::sign_in;
 
 /// Operations after the death before a run may end.
-const AFTERWARDS: usize = 8;
+pub(crate) const AFTERWARDS: usize = 8;
 /// Clients of runs whose failpoint is not on their way.
-const BUSY: &[Job] = &[Job::Count, Job::Crowd, Job::Pay, Job::Relay];
+pub(crate) const BUSY: &[Job] = &[Job::Count, Job::Crowd, Job::Pay, Job::Relay];
 /// A port may be taken for a moment by whoever calls from it.
 const START_TRIES: usize = 5;
 
@@ -73,6 +74,7 @@ impl Cell {
             Way::TakeOver => pairs::take_over(self, template, &folder, &armed).await,
             Way::Outlive => pairs::outlive(self, template, &folder, &armed).await,
             Way::Import => pairs::import(self, template, &folder, &armed).await,
+            Way::SignIn => sign_in::run(self, template, &folder, &armed).await,
             Way::Move(stores) => pairs::migrate(self, stores, template, &folder, &armed).await,
         }
     }
@@ -215,11 +217,20 @@ pub(crate) async fn begin(host: &mut Host, armed: &[(&str, &str)]) -> Result<boo
 
 /// Starts a host and answers how long it took to get ready.
 pub(crate) async fn start(host: &mut Host, variables: &[(&str, &str)]) -> Result<Duration> {
+    start_with(host, &[], variables).await
+}
+
+/// As `start`, with more arguments.
+pub(crate) async fn start_with(
+    host: &mut Host,
+    more: &[&str],
+    variables: &[(&str, &str)],
+) -> Result<Duration> {
     let mut tries = 0;
     loop {
         tries += 1;
         let began = Instant::now();
-        match host.start(variables).await {
+        match host.start_with(more, variables).await {
             Ok(()) => return Ok(began.elapsed()),
             Err(error) if tries < START_TRIES && format!("{error:#}").contains("cannot listen") => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
