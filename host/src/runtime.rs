@@ -217,7 +217,13 @@ impl Runtime {
             watched: Arc::default(),
         };
         let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
-        let secrets = Secrets::new(config.secrets, parts.store.clone(), parts.clock.clone(), tasks.clone());
+        let secrets = Secrets::new(
+            config.host,
+            config.secrets,
+            parts.store.clone(),
+            parts.clock.clone(),
+            tasks.clone(),
+        );
         let inner = Inner {
             store: parts.store,
             mesh: parts.mesh,

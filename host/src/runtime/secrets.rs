@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use godwit_core::id::AuthFlowId;
+use godwit_core::id::{AuthFlowId, HostId};
 use godwit_core::operation::request::Target;
 use godwit_core::operation::secret::SecretName;
 use godwit_core::store::RuntimeStore;
@@ -41,13 +41,14 @@ pub struct SecretView {
 
 impl Secrets {
     pub(crate) fn new(
+        host: HostId,
         config: SecretsConfig,
         store: Arc<dyn RuntimeStore>,
         clock: Arc<dyn Clock>,
         tasks: TaskGroup,
     ) -> Self {
         let config = Arc::new(config);
-        Self { flows: AuthFlows::new(store, clock, config.clone(), tasks), config }
+        Self { flows: AuthFlows::new(host, store, clock, config.clone(), tasks), config }
     }
 
     pub(crate) fn flows(&self) -> &AuthFlows {

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use godwit_core::digest::Digest;
-use godwit_core::id::AuthFlowId;
+use godwit_core::id::{AuthFlowId, HostId};
 use godwit_core::operation::secret::SecretName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -28,6 +28,8 @@ pub const OPEN_MAX: usize = 64;
 const ENDED_MAX: usize = 64;
 /// Seconds that tokens are refreshed before they end: longer than clocks differ and a request takes to be answered.
 const REFRESH_BEFORE_MS: u64 = 60_000;
+/// No host asks longer than this to refresh tokens: an answer takes 30 s at most, and is then written.
+const REFRESHING_MAX_MS: u64 = 60_000;
 /// A server that wants fewer questions gets them so much later (RFC 8628, section 3.5).
 const SLOW_DOWN_S: u64 = 5;
 /// What the payload begins with.
@@ -142,6 +144,8 @@ pub struct Flow {
     pub kind: FlowKind,
     /// The client that it was started for.
     pub client: Digest,
+    /// The host that it was started on: the only one that asks about its device.
+    pub host: HostId,
     /// Unix milliseconds.
     pub started_at_ms: u64,
     /// Unix milliseconds: it can't be completed from then on.
@@ -165,6 +169,21 @@ pub struct Tokens {
     pub expires_at_ms: Option<u64>,
     /// Why they can't be refreshed any more.
     pub refused: Option<String>,
+    /// Who refreshes them now, and until when nobody else does.
+    pub refreshing: Option<(HostId, u64)>,
+}
+
+/// What whoever wants tokens refreshed must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refresh {
+    /// Nothing.
+    Fresh(Tokens),
+    /// Ask for other ones with this, which nobody else does meanwhile.
+    Ask(SecretText),
+    /// Wait: another host asks.
+    Wait,
+    /// Give up, for this reason.
+    Never(String),
 }
 
 impl Tokens {
@@ -172,7 +191,7 @@ impl Tokens {
         let expires_at_ms =
             answer.expires_in_s.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1_000)));
         let refresh = answer.refresh.map(Kept);
-        Self { client, access: Kept(answer.access), refresh, expires_at_ms, refused: None }
+        Self { client, access: Kept(answer.access), refresh, expires_at_ms, refused: None, refreshing: None }
     }
 
     /// Whether a request that is sent now would find them valid.
@@ -405,26 +424,51 @@ impl Book {
         Ok(())
     }
 
-    /// Puts what a refresh has brought in the place of the tokens that it was asked with; those of a newer sign-in stay.
+    /// Says what `host` must do to have fresh tokens of a secret, and if it is to ask, that it does. A host that died while it
+    /// asked asks again; the others wait until it can't be asking any more: a refresh token may be good once.
+    pub fn refresh(&mut self, secret: &SecretName, client: Digest, host: HostId, now_ms: u64) -> Refresh {
+        let Some(tokens) = self.tokens.get_mut(secret.as_str()).filter(|tokens| tokens.client == client)
+        else {
+            return Refresh::Never("its tokens are gone".into());
+        };
+        if tokens.is_fresh(now_ms) {
+            return Refresh::Fresh(tokens.clone());
+        }
+        let Some(Kept(used)) = &tokens.refresh else {
+            let reason = tokens.refused.as_deref().unwrap_or("its server gave nothing to refresh it with");
+            return Refresh::Never(format!("its token has expired: {reason}"));
+        };
+        if tokens.refreshing.is_some_and(|(by, until_ms)| by != host && now_ms < until_ms) {
+            return Refresh::Wait;
+        }
+        let used = used.clone();
+        tokens.refreshing = Some((host, now_ms.saturating_add(REFRESHING_MAX_MS)));
+        Refresh::Ask(used)
+    }
+
+    /// Puts what a refresh has brought in the place of the tokens that it was asked with; those of a newer sign-in stay. An
+    /// error: nothing more will come. None: nobody knows, and it may be tried again.
     pub fn refreshed(
         &mut self,
         secret: &SecretName,
         used: &SecretText,
-        answer: Result<TokenAnswer, String>,
+        answer: Option<Result<TokenAnswer, String>>,
         now_ms: u64,
     ) {
         let Some(tokens) = self.tokens.get_mut(secret.as_str()) else { return };
         if tokens.refresh.as_ref().is_none_or(|refresh| refresh.0 != *used) {
             return;
         }
+        tokens.refreshing = None;
         match answer {
-            Ok(answer) => {
+            None => {}
+            Some(Ok(answer)) => {
                 // A server that gives no other one means that this one stays good.
                 let kept = tokens.refresh.take();
                 *tokens = Tokens::of(answer, tokens.client, now_ms);
                 tokens.refresh = tokens.refresh.take().or(kept);
             }
-            Err(reason) => {
+            Some(Err(reason)) => {
                 tokens.refresh = None;
                 tokens.refused = Some(reason);
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use data_encoding::BASE64URL_NOPAD;
 use futures::future::join_all;
 use godwit_core::failpoint;
-use godwit_core::id::AuthFlowId;
+use godwit_core::id::{AuthFlowId, HostId};
 use godwit_core::operation::secret::SecretName;
 use godwit_core::retry::Backoff;
 use godwit_core::store::{AuthFlowError, RuntimeStore, StoreError};
@@ -19,7 +19,7 @@ use godwit_core::task::TaskGroup;
 use godwit_core::time::{Clock, sleep, within};
 use tokio::sync::{Notify, oneshot};
 
-use super::book::{Book, BookError, Flow, FlowKind, FlowState, Kept, Open, Tokens};
+use super::book::{Book, BookError, Flow, FlowKind, FlowState, Kept, Open, Refresh, Tokens};
 use super::oauth::{Grant, OAuthClient, OAuthConfig, OAuthError, TokenAnswer, check_redirect};
 use super::{Origin, SecretConfig, SecretError, SecretText, SecretsConfig};
 
@@ -33,6 +33,8 @@ const SILENCES_MAX: u32 = 4;
 const WRITE_FIRST: Duration = Duration::from_millis(50);
 const WRITE_PAUSE_MAX: Duration = Duration::from_secs(2);
 const WRITES_MAX: u32 = 10;
+/// How often a host looks whether another has refreshed tokens.
+const OTHER_PAUSE: Duration = Duration::from_millis(200);
 /// How long a host that ends in order waits for what a server is about to give: shorter than it waits for its tasks.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -101,27 +103,30 @@ struct Poll {
 pub struct AuthFlows(Arc<Inner>);
 
 struct Inner {
+    host: HostId,
     store: Arc<dyn RuntimeStore>,
     clock: Arc<dyn Clock>,
     secrets: Arc<SecretsConfig>,
     tasks: TaskGroup,
     server: OAuthClient,
     polls: Mutex<HashMap<AuthFlowId, Poll>>,
-    /// Who refreshes a secret's tokens holds its lock: the others wait, and find them refreshed.
+    /// Who refreshes a secret's tokens holds its lock: the others wait, and find them refreshed. Between hosts the book says.
     refreshing: Mutex<HashMap<SecretName, Arc<tokio::sync::Mutex<()>>>>,
     /// Set when a device flow was started.
     started: Notify,
 }
 
 impl AuthFlows {
-    /// Sign-ins for these secrets, kept in a store.
+    /// A host's sign-ins for these secrets, kept in a store.
     pub fn new(
+        host: HostId,
         store: Arc<dyn RuntimeStore>,
         clock: Arc<dyn Clock>,
         secrets: Arc<SecretsConfig>,
         tasks: TaskGroup,
     ) -> Self {
         Self(Arc::new(Inner {
+            host,
             store,
             clock,
             secrets,
@@ -164,6 +169,7 @@ impl AuthFlows {
             secret: name.as_str().to_owned(),
             kind,
             client: config.digest(),
+            host: self.0.host,
             started_at_ms: now_ms,
             expires_at_ms: now_ms + life_ms,
             changed_at_ms: now_ms,
@@ -306,7 +312,7 @@ impl AuthFlows {
         };
         let now_ms = self.0.clock.wall_ms();
         let mut waiting = HashMap::new();
-        for flow in flows {
+        for flow in flows.into_iter().filter(|flow| flow.host == self.0.host) {
             if let FlowState::Open(Open::Device { interval_s, device_code, .. }) = &flow.state {
                 let first = Poll { at_ms: now_ms + interval_s * 1_000, silences: 0 };
                 let poll = *self.0.polls().entry(flow.id).or_insert(first);
@@ -545,25 +551,24 @@ impl Inner {
             refreshing.entry(name.clone()).or_default().clone()
         };
         let _alone = lock.lock().await;
-        let gone = || AuthError::Invalid { reason: "its tokens are gone".into() };
-        let tokens = self.tokens(name, config).await?.ok_or_else(gone)?;
-        if tokens.is_fresh(self.clock.wall_ms()) {
-            return Ok(tokens);
-        }
-        let Some(Kept(used)) = tokens.refresh else {
-            let reason =
-                tokens.refused.unwrap_or_else(|| "its server gave nothing to refresh it with".into());
-            return Err(AuthError::Invalid { reason: format!("its token has expired: {reason}") });
+        let (client, host) = (config.digest(), self.host);
+        let used = loop {
+            let (secret, now_ms) = (name.clone(), self.clock.wall_ms());
+            match self.change(move |book| Ok(book.refresh(&secret, client, host, now_ms))).await? {
+                Refresh::Fresh(tokens) => return Ok(tokens),
+                Refresh::Never(reason) => return Err(AuthError::Invalid { reason }),
+                Refresh::Ask(used) => break used,
+                Refresh::Wait => sleep(OTHER_PAUSE).await,
+            }
         };
-        let answer = self.server.tokens(config, Grant::Refresh(&used)).await;
-        let (answer, refused) = match answer {
-            Ok(answer) => (Ok(answer), None),
+        let (answer, failed) = match self.server.tokens(config, Grant::Refresh(&used)).await {
+            Ok(answer) => (Some(Ok(answer)), None),
             // It is worth nothing from now on; other errors may pass.
             Err(OAuthError::Refused { code, words }) if code == "invalid_grant" => {
                 let error = OAuthError::Refused { code, words };
-                (Err(error.to_string()), Some(error))
+                (Some(Err(error.to_string())), Some(error))
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => (None, Some(error)),
         };
         failpoint::hit("auth.before-refreshed");
         let (secret, now_ms) = (name.clone(), self.clock.wall_ms());
@@ -573,11 +578,12 @@ impl Inner {
         })
         .await?;
         failpoint::hit("auth.after-refreshed");
-        if let Some(error) = refused {
-            tracing::warn!(secret = %name, %error, "tokens can't be refreshed: somebody must sign in again");
+        if let Some(error) = failed {
+            tracing::warn!(secret = %name, %error, "tokens can't be refreshed");
             return Err(error.into());
         }
-        self.tokens(name, config).await?.ok_or_else(gone)
+        let tokens = self.tokens(name, config).await?;
+        tokens.ok_or_else(|| AuthError::Invalid { reason: "its tokens are gone".into() })
     }
 }
 

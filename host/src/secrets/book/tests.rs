@@ -4,6 +4,7 @@ use super::*;
 
 const NOW: u64 = 1_000_000;
 const LIFE: u64 = 600_000;
+const HOST: HostId = HostId([1; 32]);
 
 fn id(number: u8) -> AuthFlowId {
     AuthFlowId([number; 16])
@@ -34,6 +35,7 @@ fn flow(number: u8, kind: FlowKind) -> Flow {
         secret: "mail".into(),
         kind,
         client: Digest::of(b"client"),
+        host: HOST,
         started_at_ms: NOW,
         expires_at_ms: NOW + LIFE,
         changed_at_ms: NOW,
@@ -142,16 +144,44 @@ fn tokens_are_refreshed_before_they_end() {
         assert_eq!((tokens.is_fresh(now), tokens.is_valid(now)), expected, "{now}");
     }
     // The server may give another refresh token, or none.
-    book.refreshed(&mail, &text("r1"), Ok(answer("two", None)), end);
+    book.refreshed(&mail, &text("r1"), Some(Ok(answer("two", None))), end);
     assert_eq!(book.tokens["mail"].refresh, Some(Kept(text("r1"))));
-    book.refreshed(&mail, &text("r1"), Ok(answer("three", Some("r2"))), end);
+    book.refreshed(&mail, &text("r1"), Some(Ok(answer("three", Some("r2")))), end);
     // A late answer to an older one changes nothing.
-    book.refreshed(&mail, &text("r1"), Ok(answer("stale", Some("r3"))), end);
-    book.refreshed(&mail, &text("r1"), Err("invalid_grant".into()), end);
+    book.refreshed(&mail, &text("r1"), Some(Ok(answer("stale", Some("r3")))), end);
+    book.refreshed(&mail, &text("r1"), Some(Err("invalid_grant".into())), end);
     assert_eq!((book.tokens["mail"].access.0.expose(), &book.tokens["mail"].refused), ("three", &None));
-    book.refreshed(&mail, &text("r2"), Err("invalid_grant".into()), end);
+    book.refreshed(&mail, &text("r2"), Some(Err("invalid_grant".into())), end);
     assert_eq!((&book.tokens["mail"].refresh, book.tokens["mail"].access.0.expose()), (&None, "three"));
     assert!(Tokens { expires_at_ms: None, ..book.tokens["mail"].clone() }.is_fresh(u64::MAX));
+}
+
+#[test]
+fn one_host_refreshes() {
+    let mut book = book(&[(1, FlowKind::Device)]);
+    let (mail, client, other): (SecretName, _, _) =
+        ("mail".parse().unwrap(), Digest::of(b"client"), HostId([2; 32]));
+    assert!(matches!(book.refresh(&mail, client, HOST, NOW), Refresh::Never(_)), "nobody has signed in");
+    book.settle(id(1), Ok(answer("one", Some("r1"))), NOW).unwrap();
+    assert!(matches!(book.refresh(&mail, client, HOST, NOW), Refresh::Fresh(_)));
+    assert!(matches!(book.refresh(&mail, Digest::of(b"x"), HOST, NOW), Refresh::Never(_)));
+    let late = NOW + 3_600_000;
+    let ask = Refresh::Ask(text("r1"));
+    assert_eq!(book.refresh(&mail, client, HOST, late), ask);
+    assert_eq!(book.refresh(&mail, client, other, late), Refresh::Wait);
+    assert_eq!(book.refresh(&mail, client, HOST, late), ask, "after a restart");
+    assert_eq!(book.refresh(&mail, client, other, late + REFRESHING_MAX_MS), ask, "its host is gone");
+    assert_eq!(book.refresh(&mail, client, HOST, late + REFRESHING_MAX_MS), Refresh::Wait);
+    // What is not known lets anybody try again.
+    book.refreshed(&mail, &text("r1"), None, late);
+    assert_eq!(book.refresh(&mail, client, HOST, late), ask);
+    book.refreshed(&mail, &text("r1"), Some(Ok(answer("two", None))), late);
+    assert!(
+        matches!(book.refresh(&mail, client, other, late), Refresh::Fresh(tokens) if tokens.access == Kept(text("two")))
+    );
+    book.refreshed(&mail, &text("r1"), Some(Err("invalid_grant".into())), late);
+    let never = book.refresh(&mail, client, HOST, late + 3_600_000);
+    assert!(matches!(&never, Refresh::Never(reason) if reason.contains("invalid_grant")), "{never:?}");
 }
 
 #[test]

@@ -18,6 +18,8 @@ use crate::secrets::book::OPEN_MAX;
 
 type Fields = HashMap<String, String>;
 
+const HOST: HostId = HostId([1; 32]);
+
 /// A clock that stands still until it is moved.
 struct HandClock(AtomicU64);
 
@@ -147,15 +149,21 @@ impl World {
 
     async fn over(clock: Arc<HandClock>, store: Arc<dyn RuntimeStore>) -> Self {
         let server = Server::start().await;
-        let flows =
-            AuthFlows::new(store.clone(), clock.clone(), secrets(config(server.port)), TaskGroup::default());
+        let flows = AuthFlows::new(
+            HOST,
+            store.clone(),
+            clock.clone(),
+            secrets(config(server.port)),
+            TaskGroup::default(),
+        );
         Self { server, clock, store, flows }
     }
 
     /// Another process on the same store.
     fn restart(&mut self) {
         let secrets = self.flows.0.secrets.clone();
-        self.flows = AuthFlows::new(self.store.clone(), self.clock.clone(), secrets, TaskGroup::default());
+        self.flows =
+            AuthFlows::new(HOST, self.store.clone(), self.clock.clone(), secrets, TaskGroup::default());
     }
 
     async fn start(&self, kind: FlowKind) -> Flow {
@@ -381,7 +389,7 @@ async fn what_can_not_be_started_is_refused() {
     }
     let only = OAuthConfig { authorize_url: None, ..config(world.server.port) };
     let tasks = TaskGroup::default();
-    let flows = AuthFlows::new(world.store.clone(), world.clock.clone(), secrets(only), tasks);
+    let flows = AuthFlows::new(HOST, world.store.clone(), world.clock.clone(), secrets(only), tasks);
     let refused = flows.start("mail", FlowKind::Pkce, None).await.unwrap_err();
     assert!(refused.to_string().contains("authorize_url"), "{refused}");
     assert!(world.flows.list().await.unwrap().is_empty());
@@ -445,6 +453,28 @@ async fn tokens_are_refreshed_once_for_all_who_wait() {
     world.server.give("third", None, 3_600);
     assert_eq!(world.token().await.as_deref(), Ok("third"));
     assert_eq!(world.server.asked()[1]["refresh_token"], "r2");
+}
+
+#[tokio::test]
+async fn hosts_on_one_store_refresh_and_ask_one_at_a_time() {
+    let world = World::new().await;
+    let secrets = world.flows.0.secrets.clone();
+    let store = world.store.clone();
+    let other = AuthFlows::new(HostId([2; 32]), store, world.clock.clone(), secrets, TaskGroup::default());
+    let flow = world.start(FlowKind::Device).await;
+    world.flows.step().await;
+    world.clock.pass(7);
+    assert_eq!(other.step().await, None, "another host's device");
+    assert_eq!(world.server.asked().len(), 0);
+    world.server.give("first", Some("r1"), 3_600);
+    world.flows.step().await;
+    assert_eq!(other.show(flow.id).await.unwrap().state, FlowState::Done);
+    world.clock.pass(3_600);
+    world.server.give("second", Some("r2"), 3_600);
+    let (name, config) = world.flows.0.client_of("mail").unwrap();
+    let (here, there) = tokio::join!(world.token(), other.token(&name, &config));
+    assert_eq!((here.as_deref(), there.unwrap().expose()), (Ok("second"), "second"));
+    assert_eq!(world.server.asked().len(), 2);
 }
 
 #[tokio::test]
@@ -528,7 +558,7 @@ async fn tokens_of_another_client_are_not_used() {
     let pending = world.start(FlowKind::Pkce).await;
     let other = OAuthConfig { client_id: "other".into(), ..config(world.server.port) };
     let tasks = TaskGroup::default();
-    let flows = AuthFlows::new(world.store.clone(), world.clock.clone(), secrets(other.clone()), tasks);
+    let flows = AuthFlows::new(HOST, world.store.clone(), world.clock.clone(), secrets(other.clone()), tasks);
     let token = flows.token(&"mail".parse().unwrap(), &other).await;
     assert!(token.is_err_and(|error| error.to_string().contains("nobody has signed in")));
     let ended = flows.complete(pending.id, "code".into(), page(&pending)["state"].clone()).await.unwrap();
