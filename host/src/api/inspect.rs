@@ -45,6 +45,7 @@ fn inspection_json(seen: Inspection) -> Value {
         seen.receipts.iter().map(|receipt| receipt_json(receipt, receipt.digest())).collect();
     let lease =
         json!({"holder": holder, "token": seen.view.token.to_string(), "left_ms": seen.view.lease_ms});
+    let agent = seen.view.id.clone();
     json!({
         "lease": lease,
         "agent": AgentJson::from(seen.view),
@@ -57,7 +58,7 @@ fn inspection_json(seen: Inspection) -> Value {
         "inputs": rows_json(&seen.inputs, |stored| without_payload(input(stored))),
         "timers": rows_json(&seen.timers, |stored| without_payload(timer_json(stored))),
         "outputs": rows_json(&seen.outputs, |stored| without_payload(output_json(stored))),
-        "operations": rows_json(&seen.operations, operation_json),
+        "operations": rows_json(&seen.operations, |stored| operation_json(&agent, stored)),
         "events": seen.events.iter().map(event_json).collect::<Vec<_>>(),
         "last_error": seen.last_error.as_ref().map(event_json),
     })
@@ -81,6 +82,12 @@ fn spec_json(spec: &Spec) -> Value {
         "config": spec.config,
         "policy": spec.durability.name(),
         "silent_intents": spec.silent_intents,
+        "addressability": spec.addressability.name(),
+        "display_name": spec.display_name,
+        "context": spec.context,
+        "instructions": spec.instructions,
+        "initial_message": spec.initial_message,
+        "requires": spec.requires,
         "limits": {
             "turn_ms_max": spec.limits.turn_ms_max,
             "memory_bytes_max": spec.limits.memory_bytes_max,

@@ -69,6 +69,7 @@ impl Inside {
             operations: Default::default(),
             scratch: None,
             needs_edges: false,
+            secrets: Default::default(),
         };
         let loader = Arc::new(engine);
         let parts = Parts {

@@ -191,6 +191,7 @@ impl Cluster {
             operations: OperationPolicy::default(),
             scratch: None,
             needs_edges: false,
+            secrets: Default::default(),
         }
     }
 

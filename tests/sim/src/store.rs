@@ -499,7 +499,7 @@ impl RuntimeStore for FaultyStore {
 
     async fn operating(
         &self,
-        incarnation: Incarnation,
+        incarnation: Option<Incarnation>,
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<Vec<AgentId>, StoreError> {

@@ -61,7 +61,9 @@ async fn a_claim_stands_until_a_lower_host_comes(world: World) {
     let store = world.site("a").await.store;
     put_plugin(&store, "plain").await;
     let agent = id("agent");
-    let (low, own, high) = (host(1), host(2), host(3));
+    let mut hosts = [host(1), host(2), host(3)];
+    hosts.sort();
+    let [low, own, high] = hosts;
     let create = || store.create(NewAgent { claimed_by: Some(own), ..new_agent("agent", "plain") });
     assert_eq!(create().await, Err(StoreError::Unclaimed), "nobody has claimed it");
     store.claim(&agent, high).await.unwrap();
