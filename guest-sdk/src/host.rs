@@ -261,7 +261,7 @@ impl HttpRequest {
 /// Why a call on operations did nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {
-    /// The component has no grant for it.
+    /// The component has no grant for where it goes, or for a secret that it names.
     #[error("the component has no grant for it")]
     NotGranted,
     /// A part of the request, or the id, is not what it must be.
