@@ -40,6 +40,7 @@ pub mod commit;
     reason = "a case is a test that lives outside cfg(test), so that every store can run it"
 )]
 pub mod conformance;
+mod documents;
 pub mod error;
 pub mod handoff;
 pub mod mark;
@@ -56,6 +57,7 @@ pub use commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Repair, Standing, Step, Unit, UnitFailure,
     UnitOutcome, Upgrade,
 };
+pub use documents::StoreDocuments;
 pub use error::{Pin, StoreError};
 pub use handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 pub use mark::{Relation, Restored, StoreMark};

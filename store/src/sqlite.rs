@@ -43,6 +43,7 @@ mod boundary;
 mod checkpoint;
 mod codec;
 mod connection;
+mod documents;
 mod edges;
 mod encoding;
 mod entity_keys;

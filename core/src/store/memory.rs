@@ -30,7 +30,6 @@ use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::{PluginInfo, Spec};
 use crate::store::agent::{AgentImage, AgentRow, KeptSnapshot, NewAgent, StoredInput};
-use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
 use crate::store::commit::{AcceptError, Accepted, Owner, Standing, Unit, UnitFailure, UnitOutcome};
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
@@ -43,6 +42,7 @@ use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
 mod commit;
+mod documents;
 mod edges;
 mod events;
 mod handoff;
@@ -269,14 +269,6 @@ impl RuntimeStore for MemoryStore {
 
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
         Ok(self.read(agent, |rows| rows.spec().cloned()))
-    }
-
-    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
-        self.tables().put_roster(roster, self.clock.wall_ms())
-    }
-
-    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
-        Ok(self.tables().roster.clone())
     }
 
     async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
@@ -524,22 +516,6 @@ impl RuntimeStore for MemoryStore {
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
         self.tables().remove_plugin(plugin, self.clock.wall_ms())
-    }
-
-    fn auth_authority_key(&self) -> Option<String> {
-        Some(format!("store:{}", self.tables().id))
-    }
-
-    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
-        self.tables().persist_auth_flow(payload)
-    }
-
-    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.tables().auth_flow.clone())
-    }
-
-    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
-        self.tables().update_auth_flow(update)
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {

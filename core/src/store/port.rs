@@ -23,15 +23,15 @@ use crate::spec::{PluginInfo, Spec};
 use crate::timer::{DueTimer, StoredTimer};
 
 use super::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
-    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
-    PrepareRequest, Pruned, Restored, Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow,
-    Standing, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
+    Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreDocuments, StoreError,
+    StoreMark, StoredInput, Unit, UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.
 #[async_trait]
-pub trait RuntimeStore: Send + Sync + 'static {
+pub trait RuntimeStore: StoreDocuments {
     /// The store's own id, made with it. **R**
     fn id(&self) -> StoreId;
 
@@ -499,54 +499,6 @@ pub trait RuntimeStore: Send + Sync + 'static {
     /// `Pinned` while an agent needs it that is neither deleted nor `Moved`: its current spec, the receipt of a kept snapshot,
     /// or that of a journal entry names it.
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError>;
-
-    // --- the roster: one document per store, of which the store understands nothing
-
-    /// Replaces the roster and appends `RosterChanged`; nothing, when it is so already. Answers its revision, 1.. .
-    ///
-    /// # Errors
-    /// `Full` above `ROSTER_BYTES_MAX`.
-    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError>;
-
-    /// The roster and its revision, `None` before the first. **R**
-    ///
-    /// # Errors
-    /// `Corrupt` when its bytes are damaged.
-    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError>;
-
-    // --- auth flows: one payload per store, of which the store understands nothing
-
-    /// Names the store's auth flows for what a process keeps in memory about them: the same from every handle to the same
-    /// store. `None` when the store keeps none.
-    fn auth_authority_key(&self) -> Option<String> {
-        None
-    }
-
-    /// Replaces the payload of auth flows, whatever it was.
-    ///
-    /// # Errors
-    /// `Full` above `AUTH_FLOW_BYTES_MAX`; `Unsupported`.
-    async fn persist_auth_flow(&self, _payload: Bytes) -> Result<(), StoreError> {
-        Err(StoreError::Unsupported { what: "auth flows" })
-    }
-
-    /// The payload of auth flows, `None` before the first. **R**
-    ///
-    /// # Errors
-    /// `Corrupt` when its seal is damaged, `Conflict` when another key seals it; `Unsupported`.
-    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
-        Err(StoreError::Unsupported { what: "auth flows" })
-    }
-
-    /// Replaces the payload of auth flows by what the closure makes of it, in one transaction, and answers that. An error
-    /// of the closure leaves the payload as it is. The closure is called at most once; nobody else writes in between.
-    ///
-    /// # Errors
-    /// `AuthFlowError`; as `load_auth_flow` and `persist_auth_flow`. `Busy` when a try was rolled back and another process
-    /// wrote since.
-    async fn update_auth_flow(&self, _update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
-        Err(StoreError::Unsupported { what: "auth flows" }.into())
-    }
 
     // --- events
 

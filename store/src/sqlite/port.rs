@@ -23,10 +23,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
-    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
-    PrepareRequest, Pruned, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest,
-    SessionRow, Standing, StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
+    Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing, StoreError,
+    StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -39,8 +39,8 @@ use super::operations::Ending;
 use super::sql::execute;
 use super::writer::Work;
 use super::{
-    SqliteMode, SqliteStore, agents, auth, backup, boundary, edges, entity_keys, events, export, handoff,
-    import, inputs, leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions,
+    SqliteMode, SqliteStore, agents, backup, boundary, edges, entity_keys, events, export, handoff, import,
+    inputs, leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions,
     snapshots, specs, state, timers,
 };
 
@@ -185,14 +185,6 @@ impl RuntimeStore for SqliteStore {
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
         let agent = agent.clone();
         self.read(move |conn| agents::spec(conn, &agent)).await
-    }
-
-    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
-        self.write(move |tx| edges::put_roster(tx, &roster)).await
-    }
-
-    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
-        self.read(edges::roster).await
     }
 
     async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
@@ -525,27 +517,6 @@ impl RuntimeStore for SqliteStore {
             }
         }
         Err(StoreError::Busy)
-    }
-
-    fn auth_authority_key(&self) -> Option<String> {
-        self.env.vault.is_some().then(|| format!("store:{}", self.id))
-    }
-
-    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
-        let vault = self.vault()?;
-        self.write(move |tx| auth::persist(tx, &vault, &payload)).await
-    }
-
-    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
-        let vault = self.vault()?;
-        self.read(move |conn| auth::load(conn, &vault)).await
-    }
-
-    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
-        let vault = self.vault()?;
-        let mut once = auth::Once::new(update);
-        let answer = self.write(move |tx| auth::update(tx, &vault, &mut once)).await?;
-        answer.map_err(|reason| AuthFlowError::Refused { reason })
     }
 
     async fn append_events(&self, events: Vec<NewEvent>) -> Result<(), StoreError> {

@@ -40,6 +40,8 @@ use crate::cage::Cage;
 use crate::weather::{Fate, Instead, Nature};
 use crate::world::{World, now};
 
+mod documents;
+
 /// On which way a call travels. On each but that of reads nothing overtakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
@@ -273,14 +275,6 @@ impl RuntimeStore for FaultyStore {
         let edges =
             move |world: &Arc<World>, _| now(world.memory.edges(agent.as_ref(), after.as_ref(), limit));
         self.call("edges", Way::Read, edges).await
-    }
-
-    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
-        self.call("put_roster", Way::Write, move |world, _| now(world.memory.put_roster(roster))).await
-    }
-
-    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
-        self.call("roster", Way::Read, move |world, _| now(world.memory.roster())).await
     }
 
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {

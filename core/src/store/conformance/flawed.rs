@@ -27,13 +27,14 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::{PluginInfo, Spec};
 use crate::store::conformance::{Opening, StoreFactory};
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, AuthFlowError, AuthFlowUpdate, Handoff, ImportRequest,
-    KeptSnapshot, LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page,
-    PrepareRequest, Pruned, Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session,
-    SessionRequest, SessionRow, Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
+    Retention, Row, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step,
+    StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use crate::timer::{DueTimer, StoredTimer};
 
+mod documents;
 mod flaw;
 mod noticed;
 
@@ -237,14 +238,6 @@ impl RuntimeStore for Flawed {
 
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {
         self.inner.spec(agent).await
-    }
-
-    async fn put_roster(&self, roster: Bytes) -> Result<u64, StoreError> {
-        self.inner.put_roster(roster).await
-    }
-
-    async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
-        self.inner.roster().await
     }
 
     async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
@@ -503,30 +496,6 @@ impl RuntimeStore for Flawed {
 
     async fn remove_plugin(&self, plugin: Digest) -> Result<bool, StoreError> {
         self.inner.remove_plugin(plugin).await
-    }
-
-    fn auth_authority_key(&self) -> Option<String> {
-        self.inner.auth_authority_key()
-    }
-
-    async fn persist_auth_flow(&self, payload: Bytes) -> Result<(), StoreError> {
-        self.inner.persist_auth_flow(payload).await
-    }
-
-    async fn load_auth_flow(&self) -> Result<Option<Bytes>, StoreError> {
-        self.inner.load_auth_flow().await
-    }
-
-    async fn update_auth_flow(&self, update: AuthFlowUpdate) -> Result<Bytes, AuthFlowError> {
-        if self.flaw != Flaw::UpdatesTorn {
-            return self.inner.update_auth_flow(update).await;
-        }
-        let current = self.inner.load_auth_flow().await?;
-        tokio::task::yield_now().await;
-        let next = update(current.as_deref()).map_err(|reason| AuthFlowError::Refused { reason })?;
-        tokio::task::yield_now().await;
-        self.inner.persist_auth_flow(Bytes::from(next.clone())).await?;
-        Ok(Bytes::from(next))
     }
 
     async fn agent_events(

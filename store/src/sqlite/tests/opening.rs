@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use godwit_core::limits::Quotas;
-use godwit_core::store::{RuntimeStore, StoreError};
+use godwit_core::store::{RuntimeStore, StoreDocuments, StoreError};
 
 use super::fixture::{Desk, Place};
 use crate::sqlite::lock::beside;
