@@ -89,6 +89,10 @@ pub enum Notice {
     Timers,
     /// Operations have been started or cancelled.
     Operations(AgentId),
+    /// A snapshot was taken before the agent was parked.
+    Checkpointed(AgentId),
+    /// It is durable that the agent can't run.
+    Broke(AgentId, BrokenReason),
     /// The host has no room for this agent's guest: somebody idle should be parked.
     NoRoom(AgentId),
     /// The driver is gone. Its handle takes nothing any more.
@@ -404,6 +408,11 @@ impl Handle {
     /// Whether a turn's guest call runs now.
     pub fn is_running(&self) -> bool {
         self.control.is_running()
+    }
+
+    /// Whether the driver has ended, or is ending and runs no turn any more: its last one has committed, or never will.
+    pub fn is_resting(&self) -> bool {
+        self.control.is_resting() || !self.is_alive()
     }
 
     /// Takes another spec at the next turn boundary: another configuration, or an upgrade to the plugin that `spec` names.

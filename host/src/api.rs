@@ -30,6 +30,7 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 use self::access::Access;
 use self::problem::{Code, Problem};
 use crate::config::HostConfig;
+use crate::data_dir::DataDirError;
 use crate::runtime::Runtime;
 
 mod access;
@@ -67,7 +68,7 @@ const CLIENT_PAUSE_MAX: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When the listener is beyond loopback and the token file can't be read or made.
-pub fn router(runtime: Runtime, config: &HostConfig) -> anyhow::Result<Router> {
+pub fn router(runtime: Runtime, config: &HostConfig) -> Result<Router, DataDirError> {
     let access = Access::of(config)?;
     let guarded = bounded(routes()).layer(middleware::from_fn_with_state(access, access::guard));
     Ok(guarded.layer(CatchPanicLayer::custom(panicked)).with_state(runtime))

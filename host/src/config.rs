@@ -331,6 +331,14 @@ pub struct Flags {
 }
 
 impl HostConfig {
+    /// The defaults, in a data directory, at ports of loopback that the system chooses: for a host inside another program.
+    pub fn in_directory(data: impl Into<PathBuf>) -> Self {
+        let defaults = Self::parse(&Layers::new(), SecretsConfig::new())
+            .expect("nothing is set, so no value can be wrong");
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { data: data.into(), listen: anywhere, mesh: anywhere, ..defaults }
+    }
+
     /// Puts the layers on top of each other.
     ///
     /// # Errors

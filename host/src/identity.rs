@@ -4,7 +4,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt, PermissionsExt};
 use ed25519_dalek::{Signer, SigningKey};
@@ -12,6 +11,8 @@ use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
+
+use crate::data_dir::DataDirError;
 
 const KEY_FILE: &str = "host.key";
 
@@ -29,15 +30,16 @@ impl HostKey {
     ///
     /// # Errors
     /// When the directory can't be written, or the key file is damaged or readable by others.
-    pub fn load_or_create(data: &Path) -> anyhow::Result<Self> {
+    pub fn load_or_create(data: &Path) -> Result<Self, DataDirError> {
         let dir = open_data_dir(data)?;
         let path = data.join(KEY_FILE);
         if let Some(secret) = read_secret(&dir, KEY_FILE, &path)? {
             return Ok(Self(SigningKey::from_bytes(&secret)));
         }
         let clock: &dyn Clock = &SystemClock;
-        keep_secret(&dir, KEY_FILE, &format!("{KEY_FILE}.new"), &clock.random())?;
-        let secret = read_secret(&dir, KEY_FILE, &path)?.context("the new key is gone again")?;
+        let kept = keep_secret(&dir, KEY_FILE, &format!("{KEY_FILE}.new"), &clock.random());
+        kept.map_err(DataDirError::io("write", path.clone()))?;
+        let secret = read_secret(&dir, KEY_FILE, &path)?.ok_or_else(|| gone(&path))?;
         Ok(Self(SigningKey::from_bytes(&secret)))
     }
 
@@ -51,22 +53,25 @@ impl HostKey {
     ///
     /// # Errors
     /// When the key beside the store can't be read or made, is damaged, or readable by others.
-    pub fn seal_key_of(&self, store: &Path, is_shared: bool) -> anyhow::Result<[u8; 32]> {
+    pub fn seal_key_of(&self, store: &Path, is_shared: bool) -> Result<[u8; 32], DataDirError> {
         let mut path = store.to_owned().into_os_string();
         path.push(".seal");
         let path = PathBuf::from(path);
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().and_then(|name| name.to_str()).context("the store has no name")?;
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Err(DataDirError::Damaged { path, what: "the store's name is no text".to_owned() });
+        };
         if !is_shared && !path.exists() {
             return Ok(self.seal_key());
         }
-        let dir = Dir::open_ambient_dir(folder, ambient_authority())
-            .with_context(|| format!("cannot open {}", folder.display()))?;
+        let dir =
+            Dir::open_ambient_dir(folder, ambient_authority()).map_err(DataDirError::io("open", folder))?;
         if let Some(secret) = read_secret(&dir, name, &path)? {
             return Ok(secret);
         }
-        keep_secret(&dir, name, &format!("{name}.{}", std::process::id()), &self.seal_key())?;
-        read_secret(&dir, name, &path)?.with_context(|| format!("{} is gone again", path.display()))
+        let kept = keep_secret(&dir, name, &format!("{name}.{}", std::process::id()), &self.seal_key());
+        kept.map_err(DataDirError::io("write", path.clone()))?;
+        read_secret(&dir, name, &path)?.ok_or_else(|| gone(&path))
     }
 
     /// What secrets in this host's own store are sealed under.
@@ -86,22 +91,33 @@ impl HostKey {
 }
 
 /// Reads a file of 32 secret bytes in hex; `None` when there is none.
-fn read_secret(dir: &Dir, name: &str, path: &Path) -> anyhow::Result<Option<[u8; 32]>> {
+fn read_secret(dir: &Dir, name: &str, path: &Path) -> Result<Option<[u8; 32]>, DataDirError> {
+    let unreadable = || DataDirError::io("read", path);
     let file = match dir.open(name) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => return Err(unreadable()(error)),
     };
-    let mode = file.metadata()?.permissions().mode();
+    let mode = file.metadata().map_err(unreadable())?.permissions().mode();
     if mode & 0o077 != 0 {
-        bail!("{} is readable by others (mode {:o}): chmod 600 it", path.display(), mode & 0o777);
+        return Err(DataDirError::ReadableByOthers { path: path.to_owned(), mode: mode & 0o777 });
     }
-    let secret = dir.read_to_string(name)?.trim().parse::<Digest>();
-    Ok(Some(secret.with_context(|| format!("{} is damaged", path.display()))?.0))
+    let text = dir.read_to_string(name).map_err(unreadable())?;
+    match text.trim().parse::<Digest>() {
+        Ok(secret) => Ok(Some(secret.0)),
+        Err(_) => {
+            let what = "it is not a key of 64 hex digits".to_owned();
+            Err(DataDirError::Damaged { path: path.to_owned(), what })
+        }
+    }
+}
+
+fn gone(path: &Path) -> DataDirError {
+    DataDirError::Damaged { path: path.to_owned(), what: "it was made and is gone again".to_owned() }
 }
 
 /// Makes a file of 32 secret bytes, durably, by way of a temporary one; one that somebody else has made meanwhile stays.
-fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> anyhow::Result<()> {
+fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> std::io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true).mode(0o600);
     // A left-over of a crash between the two steps below is worth nothing.
@@ -111,7 +127,7 @@ fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> any
     file.sync_all()?;
     failpoint::hit("key.before-link");
     match dir.hard_link(temporary, dir, name) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     dir.remove_file(temporary)?;
@@ -123,12 +139,12 @@ fn keep_secret(dir: &Dir, name: &str, temporary: &str, secret: &[u8; 32]) -> any
 ///
 /// # Errors
 /// When it can't be made or opened.
-pub fn open_data_dir(data: &Path) -> anyhow::Result<Dir> {
+pub fn open_data_dir(data: &Path) -> Result<Dir, DataDirError> {
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o700);
-    builder.create(data).with_context(|| format!("cannot make the data directory {}", data.display()))?;
+    builder.create(data).map_err(DataDirError::io("make the data directory", data))?;
     Dir::open_ambient_dir(data, ambient_authority())
-        .with_context(|| format!("cannot open the data directory {}", data.display()))
+        .map_err(DataDirError::io("open the data directory", data))
 }
 
 #[cfg(test)]

@@ -7,14 +7,16 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use anyhow::Context;
 use cap_std::fs::Dir;
 use godwit_core::failpoint;
 use godwit_core::id::HostId;
 
 use crate::config::parse_peer;
+use crate::data_dir::DataDirError;
 
 const FILE: &str = "peers";
+/// The file's name in messages.
+const SHOWN: &str = "DATA/peers";
 
 /// The listed peers, durable.
 #[derive(Debug)]
@@ -28,14 +30,18 @@ impl PeerBook {
     ///
     /// # Errors
     /// When the file can't be read, or a line is no `KEY@ADDR`.
-    pub fn open(dir: Dir) -> anyhow::Result<Self> {
+    pub fn open(dir: Dir) -> Result<Self, DataDirError> {
         let text = match dir.read_to_string(FILE) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).context("cannot read the list of peers"),
+            Err(error) => return Err(DataDirError::io("read the list of peers", SHOWN)(error)),
         };
-        let parse =
-            |line: &str| parse_peer(line).map_err(|reason| anyhow::anyhow!("peers: {line:?}: {reason}"));
+        let parse = |line: &str| {
+            parse_peer(line).map_err(|reason| {
+                let what = format!("{line:?} {reason}");
+                DataDirError::Damaged { path: SHOWN.into(), what }
+            })
+        };
         let entries = text.lines().filter(|line| !line.is_empty()).map(parse).collect::<Result<_, _>>()?;
         Ok(Self { dir, entries: Mutex::new(entries) })
     }

@@ -14,11 +14,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use godwit_core::agent::{AgentEnv, End, GuestPool, LoadNotes, Notice, prover};
-use godwit_core::failpoint;
+use godwit_core::agent::{AgentEnv, End, LoadNotes, Notice};
 use godwit_core::guest::GuestLoader;
 use godwit_core::id::{AgentId, HostId, InputId};
 use godwit_core::lease::LeaseProfile;
@@ -28,6 +28,7 @@ use godwit_core::task::TaskGroup;
 use godwit_core::time::{Clock, within};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::call::CallError;
 use self::directory::Directory;
@@ -37,8 +38,10 @@ use self::reconcile::{Reconciler, RosterSources};
 use self::routing::Hints;
 use self::secrets::Secrets;
 use self::session::Current;
+use self::shutdown::Stopping;
 use self::watchdog::Watchdog;
 use crate::head::Head;
+use crate::hooks::{ErrorEvent, HookQueue};
 use crate::peer_book::PeerBook;
 use crate::secrets::SecretsConfig;
 
@@ -68,6 +71,8 @@ pub mod routing;
 mod scan;
 pub mod secrets;
 mod session;
+pub mod shutdown;
+mod start;
 mod submit;
 mod timers;
 pub mod verbs;
@@ -76,13 +81,13 @@ mod watchdog;
 mod wire;
 
 pub use peers::PeerDoor;
+pub use shutdown::{ShutdownBounds, ShutdownReport};
+pub(crate) use start::Starting;
 
-/// Notices of drivers that wait; more are dropped, and the scan finds what they said.
-const NOTICES_MAX: usize = 4_096;
 /// How long a probe of readiness may take.
 const READY_MAX: Duration = Duration::from_secs(2);
-/// How long shutdown waits for a running turn before it goes on without it.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
+/// What calls are told that come too late.
+const STOPPING: &str = "the host is stopping";
 
 /// What a runtime is started with.
 pub struct Parts {
@@ -104,6 +109,8 @@ pub struct Parts {
     pub head: Option<Head>,
     /// Which agents and edges there should be.
     pub roster: RosterSources,
+    /// Tells an embedder; the default tells nobody.
+    pub hooks: HookQueue,
 }
 
 /// Signs bytes with the host's key.
@@ -149,6 +156,8 @@ pub struct Runtime {
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn RuntimeStore>,
     pub(crate) mesh: Arc<dyn Mesh>,
+    /// Leads from the mesh to here, so it must be closed for anything to be freed.
+    door: PeerDoor,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) env: AgentEnv,
     pub(crate) host: HostId,
@@ -160,7 +169,18 @@ pub(crate) struct Inner {
     pub(crate) lease_profile: LeaseProfile,
     pub(crate) resident_max: usize,
     pub(crate) needs_edges: bool,
+    /// What works by itself and what calls have begun. Its shutdown begins the host's: nothing new is taken from there on.
     pub(crate) tasks: TaskGroup,
+    /// Calls that change something, while they last.
+    calls: TaskGroup,
+    /// Drivers of agents; they end when their turns have.
+    pub(crate) drivers: TaskGroup,
+    /// What delivers outputs; it outlives the drivers, whose last turns have some.
+    pub(crate) publishers: TaskGroup,
+    /// Set when the host has no time left for what is in outboxes.
+    pub(crate) hurry: CancellationToken,
+    /// What keeps the session; it outlives all that needs a lease.
+    pub(crate) keeping: TaskGroup,
     pub(crate) directory: Directory,
     pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
@@ -174,131 +194,17 @@ pub(crate) struct Inner {
     pub(crate) secrets: Secrets,
     /// Set when a turn has set or cancelled timers.
     pub(crate) timers_changed: Notify,
+    pub(crate) hooks: HookQueue,
+    /// Snapshots taken before agents were parked.
+    checkpoints: Arc<AtomicU64>,
+    /// Outputs that their receivers have, durably ended.
+    pub(crate) outputs_sent: AtomicU64,
     session: OnceLock<RwLock<Arc<Current>>>,
     failed: watch::Sender<Option<String>>,
+    stopping: Stopping,
 }
 
 impl Runtime {
-    /// Joins the store and starts everything. The mesh must already listen, its door answering "not yet".
-    ///
-    /// # Errors
-    /// As `RuntimeStore::join`; nothing is left running.
-    pub async fn start(config: RuntimeConfig, parts: Parts, door: &PeerDoor) -> Result<Self, StoreError> {
-        let pool = GuestPool::start(config.guest_threads);
-        Self::start_on(config, parts, door, (TaskGroup::default(), pool)).await
-    }
-
-    /// As `start`, with tasks and guests run where the caller says. With a pool that is inline it starts no threads.
-    ///
-    /// # Errors
-    /// As `start`.
-    pub async fn start_on(
-        config: RuntimeConfig,
-        parts: Parts,
-        door: &PeerDoor,
-        (tasks, pool): (TaskGroup, Arc<GuestPool>),
-    ) -> Result<Self, StoreError> {
-        let (notices, incoming) = mpsc::channel(NOTICES_MAX);
-        let notify = Arc::new(move |notice| {
-            // Dropped when the channel is full: the scan finds outputs and dead handles are replaced on use.
-            drop(notices.try_send(notice));
-        });
-        let env = AgentEnv {
-            store: parts.store.clone(),
-            loader: parts.loader,
-            pool,
-            queries: Arc::default(),
-            spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
-            load_notes: parts.load_notes,
-            clock: parts.clock.clone(),
-            host: config.host,
-            notify,
-            park_after: config.park_after,
-            watched: Arc::default(),
-        };
-        let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
-        let secrets = Secrets::new(
-            config.host,
-            config.secrets,
-            parts.store.clone(),
-            parts.clock.clone(),
-            tasks.clone(),
-        );
-        let inner = Inner {
-            store: parts.store,
-            mesh: parts.mesh,
-            clock: parts.clock,
-            env,
-            host: config.host,
-            name: config.name,
-            api: config.api,
-            peer_book: parts.peer_book,
-            head: parts.head,
-            scratch: config.scratch,
-            lease_profile: config.lease_profile,
-            resident_max: config.resident_max,
-            needs_edges: config.needs_edges,
-            tasks,
-            directory: Directory::default(),
-            watchdog: Watchdog::default(),
-            hints: Hints::default(),
-            migrator: Migrator::default(),
-            watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
-            rescan: Notify::new(),
-            timers_changed: Notify::new(),
-            operations: Operations::new(config.operations),
-            reconciler: Reconciler::new(parts.roster),
-            secrets,
-            session: OnceLock::new(),
-            failed: watch::Sender::new(None),
-        };
-        let runtime = Self { inner: Arc::new(inner) };
-        let current = session::join(&runtime).await?;
-        drop(runtime.inner.session.set(RwLock::new(Arc::new(current))));
-        runtime.note_head().await?;
-        let open = migrator::open_migrations(&runtime).await?;
-        door.open(runtime.clone());
-        session::keep(&runtime)?;
-        runtime.inner.tasks.spawn(runtime.clone().hear(incoming));
-        runtime.inner.tasks.spawn(migrator::recover(runtime.clone(), open));
-        runtime.spawn_rounds(policy);
-        Ok(runtime)
-    }
-
-    /// Starts the tasks that go round until shutdown.
-    fn spawn_rounds(&self, policy: retention::Policy) {
-        let tasks = &self.inner.tasks;
-        tasks.spawn(scan::run(self.clone()));
-        tasks.spawn(lost::tell(self.clone()));
-        tasks.spawn(watchdog::run(self.clone()));
-        tasks.spawn(timers::run(self.clone()));
-        tasks.spawn(retention::run(self.clone(), policy));
-        tasks.spawn(operations::scan(self.clone()));
-        tasks.spawn(self.inner.secrets.flows().clone().run());
-    }
-
-    /// Stops admission, parks every driver, frees the leases, closes the mesh. Reports what it waited for in the log.
-    pub async fn stop(&self) {
-        let inner = &self.inner;
-        let residents = inner.directory.residents();
-        if within(SHUTDOWN_MAX, inner.tasks.close()).await.is_none() {
-            tracing::warn!("some tasks did not end in time");
-        }
-        failpoint::hit("session.before-leave");
-        if let Err(error) = inner.store.leave(self.session().incarnation).await {
-            tracing::warn!(%error, "leases can't be freed");
-        }
-        failpoint::hit("session.after-leave");
-        inner.mesh.close().await;
-        let pool = inner.env.pool.clone();
-        if pool.is_inline() {
-            pool.close();
-        } else if tokio::task::spawn_blocking(move || pool.close()).await.is_err() {
-            tracing::error!("guest threads panicked");
-        }
-        tracing::info!(residents, "stopped");
-    }
-
     /// Acts on what drivers tell.
     async fn hear(self, mut notices: mpsc::Receiver<Notice>) {
         let shutdown = self.inner.tasks.shutdown();
@@ -318,6 +224,8 @@ impl Runtime {
                     self.inner.tasks.spawn(async move { operations::look(&runtime, &agent).await });
                 }
                 Some(Notice::NoRoom(agent)) => self.make_room(&agent),
+                // Dealt with where they are told.
+                Some(Notice::Checkpointed(_) | Notice::Broke(..)) => {}
                 Some(Notice::Ended(agent, End::Lost | End::Moved)) => {
                     self.inner.directory.forget_lost(&agent);
                     self.inner.rescan.notify_one();
@@ -350,8 +258,13 @@ impl Runtime {
     }
 
     pub(crate) fn session(&self) -> Arc<Current> {
-        let lock = self.inner.session.get().expect("`start` joins before anything else can hold a runtime");
-        lock.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session_if_joined().expect("`start` joins before anything else can hold a runtime")
+    }
+
+    /// As `session`, also before there is one.
+    fn session_if_joined(&self) -> Option<Arc<Current>> {
+        let lock = self.inner.session.get()?;
+        Some(lock.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     pub(crate) fn set_session(&self, current: Current) {
@@ -362,6 +275,7 @@ impl Runtime {
     /// Ends the host: it can't go on safely.
     pub(crate) fn fail(&self, reason: &str) {
         tracing::error!(reason, "host can't go on");
+        self.inner.hooks.error(ErrorEvent::HostFailed { reason: reason.to_owned() });
         self.inner.failed.send_replace(Some(reason.to_owned()));
     }
 
@@ -387,6 +301,33 @@ impl Runtime {
         self.inner.tasks.shutdown()
     }
 
+    /// What tells an embedder's hooks.
+    pub fn hooks(&self) -> &HookQueue {
+        &self.inner.hooks
+    }
+
+    /// Refuses what comes after shutdown has begun.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing was done, and another try, here after a restart or elsewhere, may succeed.
+    pub(crate) fn check_admission(&self) -> Result<(), CallError> {
+        match self.inner.tasks.is_ending() {
+            true => Err(CallError::Unavailable { reason: STOPPING.to_owned() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Lets a call in. Shutdown waits a while for those that are in when it begins.
+    ///
+    /// # Errors
+    /// As `check_admission`.
+    pub(crate) fn admit(&self) -> Result<TaskTrackerToken, CallError> {
+        // In first: whoever is not refused is waited for.
+        let inside = self.inner.calls.enter();
+        self.check_admission()?;
+        Ok(inside)
+    }
+
     /// Wall time in Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.inner.clock.wall_ms()
@@ -402,8 +343,8 @@ impl Runtime {
     /// # Errors
     /// A sentence that says why not.
     pub async fn ready(&self) -> Result<(), String> {
-        if self.inner.tasks.shutdown().is_cancelled() {
-            return Err("the host is stopping".into());
+        if self.inner.tasks.is_ending() {
+            return Err(STOPPING.to_owned());
         }
         if self.session().lease.state() != godwit_core::lease::LeaseState::Held {
             return Err("the host's session is not held: the store did not answer its heartbeat".into());

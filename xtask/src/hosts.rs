@@ -23,6 +23,10 @@ const HOST_VARIABLE: &str = "GODWIT_BIN";
 const FAILPOINTS_VARIABLE: &str = "GODWIT_FAILPOINTS_BIN";
 const GUESTS_VARIABLE: &str = "GODWIT_GUESTS";
 
+/// The program that embeds a host, and what tells tests where it is.
+const EXAMPLE: &str = "embed";
+const EXAMPLE_VARIABLE: &str = "GODWIT_EMBED_BIN";
+
 /// Builds the product in the dev profile.
 pub(crate) fn build_product(workspace: &Workspace) -> Result<()> {
     eprintln!("building the host");
@@ -33,6 +37,13 @@ pub(crate) fn build_product(workspace: &Workspace) -> Result<()> {
 pub(crate) fn build_failpoints(workspace: &Workspace) -> Result<()> {
     eprintln!("building the host with failpoints, for the tests only");
     build_dev(workspace, &["--features", "test-util"], failpoints(workspace))
+}
+
+/// Builds the example that embeds a host, in the dev profile.
+pub(crate) fn build_example(workspace: &Workspace) -> Result<()> {
+    eprintln!("building the example that embeds a host");
+    Process::cargo(["build", "-p", PACKAGE, "--example", EXAMPLE]).directory(&workspace.root).run()?;
+    install(&workspace.target.join("debug").join("examples").join(EXAMPLE), &example(workspace))
 }
 
 fn build_dev(workspace: &Workspace, features: &[&str], copy: PathBuf) -> Result<()> {
@@ -58,6 +69,7 @@ pub(crate) fn demo_variables(workspace: &Workspace) -> Vec<(&'static str, OsStri
 pub(crate) fn suite_variables(workspace: &Workspace) -> Vec<(&'static str, OsString)> {
     let mut variables = demo_variables(workspace);
     variables.push((FAILPOINTS_VARIABLE, failpoints(workspace).into()));
+    variables.push((EXAMPLE_VARIABLE, example(workspace).into()));
     variables
 }
 
@@ -75,6 +87,10 @@ pub(crate) fn bench_variables(workspace: &Workspace, host: PathBuf) -> Vec<(&'st
 
 fn product(workspace: &Workspace) -> PathBuf {
     workspace.target.join("test-bin").join(PROGRAM)
+}
+
+fn example(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("test-bin").join(EXAMPLE)
 }
 
 fn failpoints(workspace: &Workspace) -> PathBuf {

@@ -87,6 +87,7 @@ fn set_up(workspace: &Workspace, suites: &[&Suite]) -> Result<Row> {
     guests::build(workspace, Which::All)?;
     if suites.iter().any(|suite| suite.needs_hosts) {
         hosts::build_failpoints(workspace)?;
+        hosts::build_example(workspace)?;
         hosts::build_product(workspace)?;
     }
     Ok(Row { name: "set-up", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() })

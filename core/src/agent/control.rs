@@ -43,6 +43,8 @@ struct State {
     asked: Option<Ending>,
     /// Set for good: the driver ends, and no turn may hold it up.
     is_stopping: bool,
+    /// Set for good: the driver ends, and runs no turn any more.
+    is_resting: bool,
     waiting: Vec<oneshot::Sender<Interrupted>>,
 }
 
@@ -73,6 +75,15 @@ impl Control {
 
     pub(crate) fn is_running(&self) -> bool {
         self.lock().running.is_some()
+    }
+
+    /// The last turn of this driver has committed, or never will.
+    pub(crate) fn rest(&self) {
+        self.lock().is_resting = true;
+    }
+
+    pub(crate) fn is_resting(&self) -> bool {
+        self.lock().is_resting
     }
 
     /// Asks the running turn to end. The answer comes when the driver has dealt with it; `None` when no turn runs.

@@ -170,6 +170,7 @@ impl Driver {
         };
         // What is on its way arrives, and is told, before anybody hears of the end.
         let end = self.land().await.err().unwrap_or(end);
+        self.control.rest();
         if end == End::Parked {
             self.shorten_tail().await;
         }
@@ -276,11 +277,12 @@ impl Driver {
     /// Before the guest is given up: a snapshot, where loading the agent would run many turns again.
     async fn shorten_tail(&mut self) {
         let is_worth = |loaded: &Loaded| loaded.guest.is_some() && loaded.tail.is_worth_a_snapshot();
-        if self.guard.is_held()
-            && self.loaded.as_ref().is_some_and(is_worth)
-            && let Err(error) = self.checkpoint().await
-        {
-            tracing::warn!(agent = %self.agent, %error, "no snapshot before parking");
+        if !self.guard.is_held() || !self.loaded.as_ref().is_some_and(is_worth) {
+            return;
+        }
+        match self.checkpoint().await {
+            Ok(_) => (self.env.notify)(Notice::Checkpointed(self.agent.clone())),
+            Err(error) => tracing::warn!(agent = %self.agent, %error, "no snapshot before parking"),
         }
     }
 
@@ -391,6 +393,7 @@ impl Driver {
         match self.change(&Verb::Break(reason.clone())).await {
             Ok(_) => {
                 failpoint::hit("agent.after-broken");
+                (self.env.notify)(Notice::Broke(self.agent.clone(), reason.clone()));
                 self.broken = Some(reason);
                 Err(End::Broken)
             }

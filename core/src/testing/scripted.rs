@@ -1,7 +1,7 @@
 //! A guest in plain Rust that does what its inputs say, for driving the drivers without an engine.
 //!
 //! Inputs are text: `add N`, `get`, `refuse`, `fatal`, `retry` (always), `retry-until K` (until attempt K), `trap`,
-//! `hang` (until it is interrupted), `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `start` (adds one, and starts an operation), `dice` (adds a random number), `drift` (adds a number that no
+//! `hang` (until it is interrupted), `nap MILLISECONDS`, `panic` (not as a guest does, but as a host with a fault), `send AGENT TEXT`, `read KEY` and `write KEY TEXT` (rows), `paint N TEXT` (N rows at once), `start` (adds one, and starts an operation), `dice` (adds a random number), `drift` (adds a number that no
 //! replay can give again), `fragile` (adds one, and traps when it runs again), `moody` (adds one; of two, one traps when they
 //! run again, each time the other one), `age` (answers how many turns this instance has run), `where` (answers `pool` on a
 //! thread of the pool, or `task`), `pad N` (makes the snapshot N bytes larger).
@@ -180,16 +180,24 @@ impl ScriptedGuest {
     /// Goes on until somebody ends it, at most as long as a guest may.
     fn hang(&self) -> GuestError {
         self.hung.fetch_add(1, Ordering::SeqCst);
-        for _ in 0..HANG_MS_MAX {
+        match self.nap(HANG_MS_MAX) {
+            Ok(()) => GuestError::Fault(Fault { kind: FaultKind::Deadline, message: "it hung".into() }),
+            Err(error) => error,
+        }
+    }
+
+    /// Goes on for so long, or until somebody ends it.
+    fn nap(&self, milliseconds: u32) -> Result<(), GuestError> {
+        for _ in 0..milliseconds {
             if !self.guard.is_held() {
-                return GuestError::Fenced;
+                return Err(GuestError::Fenced);
             }
             if self.interrupt.is_set() {
-                return GuestError::Interrupted;
+                return Err(GuestError::Interrupted);
             }
             std::thread::park_timeout(Duration::from_millis(1));
         }
-        GuestError::Fault(Fault { kind: FaultKind::Deadline, message: "it hung".into() })
+        Ok(())
     }
 
     fn handle_one(
@@ -232,6 +240,7 @@ impl ScriptedGuest {
             }
             "retry-until" => {}
             "hang" => return Err(self.hang()),
+            "nap" => self.nap(rest.parse().map_err(|_| trap("not a number"))?)?,
             "panic" => panic!("asked to"),
             "no-room" => {
                 let message = "no room".into();

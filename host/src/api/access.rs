@@ -8,7 +8,6 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, bail};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
@@ -19,6 +18,7 @@ use godwit_core::time::{Clock, SystemClock};
 
 use super::problem::{Code, Problem};
 use crate::config::HostConfig;
+use crate::data_dir::DataDirError;
 use crate::identity::open_data_dir;
 
 const TOKEN_FILE: &str = "api.token";
@@ -38,7 +38,7 @@ pub(super) enum Access {
 
 impl Access {
     /// The rule for the address that the API listens at.
-    pub(super) fn of(config: &HostConfig) -> anyhow::Result<Self> {
+    pub(super) fn of(config: &HostConfig) -> Result<Self, DataDirError> {
         if config.listen.ip().is_loopback() {
             return Ok(Self::Loopback);
         }
@@ -113,29 +113,31 @@ fn is_loopback_name(host: &str) -> bool {
 }
 
 /// Reads the token of a data directory, or makes it, readable by its owner only.
-fn load_or_create(data: &Path) -> anyhow::Result<String> {
+fn load_or_create(data: &Path) -> Result<String, DataDirError> {
     let dir = open_data_dir(data)?;
     let path = data.join(TOKEN_FILE);
     match dir.open(TOKEN_FILE) {
         Ok(file) => {
-            let mode = file.metadata()?.permissions().mode();
+            let unreadable = || DataDirError::io("read", path.clone());
+            let mode = file.metadata().map_err(unreadable())?.permissions().mode();
             if mode & 0o077 != 0 {
-                bail!("{} is readable by others (mode {:o}): chmod 600 it", path.display(), mode & 0o777);
+                return Err(DataDirError::ReadableByOthers { path, mode: mode & 0o777 });
             }
-            let token = dir.read_to_string(TOKEN_FILE)?.trim().to_owned();
+            let token = dir.read_to_string(TOKEN_FILE).map_err(unreadable())?.trim().to_owned();
             if token.is_empty() {
-                bail!("{} is empty: remove it, and the next start makes a new token", path.display());
+                let what = "it is empty; remove it, and the next start makes a new token".to_owned();
+                return Err(DataDirError::Damaged { path, what });
             }
             Ok(token)
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            create(&dir).with_context(|| format!("cannot write {}", path.display()))
+            create(&dir).map_err(DataDirError::io("write", path))
         }
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        Err(error) => Err(DataDirError::io("read", path)(error)),
     }
 }
 
-fn create(dir: &Dir) -> anyhow::Result<String> {
+fn create(dir: &Dir) -> std::io::Result<String> {
     let clock: &dyn Clock = &SystemClock;
     let token = format!("{TOKEN_PREFIX}{}", Digest(clock.random()));
     let temporary = format!("{TOKEN_FILE}.new");

@@ -70,7 +70,10 @@ impl Serve {
         let threads = task_threads();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-        Ok(runtime.block_on(crate::serve::serve(config, is_restoring))?)
+        let ended = runtime.block_on(crate::serve::serve(config, is_restoring));
+        // Whoever ends the host at once does not wait for a guest that still runs.
+        runtime.shutdown_background();
+        Ok(ended?)
     }
 
     fn into_flags(self) -> Flags {
@@ -101,7 +104,7 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn run(&self, output: &Output) -> Result<(), CliError> {
-        let key = HostKey::load_or_create(&self.data)?.id().to_string();
+        let key = HostKey::load_or_create(&self.data).map_err(anyhow::Error::from)?.id().to_string();
         output.done(&json!({"key": key}), "/key", &key)
     }
 }

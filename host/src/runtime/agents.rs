@@ -80,7 +80,12 @@ impl Runtime {
         let plugin = self.plugin(&request.plugin).await?.digest;
         let spec = request.patch.clone().apply(&Spec::new(plugin));
         let labels = request.labels.clone();
-        self.create_as(request, Desired { spec, labels }).await
+        let agent = request.agent.clone();
+        let created = self.create_as(request, Desired { spec, labels }).await?;
+        if created.1 {
+            self.inner().hooks.post_spawn(vec![agent]);
+        }
+        Ok(created)
     }
 
     /// As `create_agent`, of exactly this.
@@ -89,6 +94,7 @@ impl Runtime {
         request: CreateAgent,
         desired: Desired,
     ) -> Result<(AgentView, bool), CallError> {
+        let _inside = self.admit()?;
         let CreateAgent { agent, recreates, is_forced, .. } = request;
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;

@@ -115,6 +115,7 @@ impl Runtime {
     /// `Invalid` for what is no whole archive, `Conflict` when the agent is here or somewhere else, `NoSuch` when its plugin is
     /// neither here nor in the archive. Nothing is left behind.
     pub async fn import_agent(&self, file: File, options: ImportOptions) -> Result<AgentView, CallError> {
+        let _inside = self.admit()?;
         let (file, checked) = blocking(move || check(file)).await?;
         let agent = checked.head.agent.clone();
         if !options.is_forced {

@@ -20,6 +20,7 @@ use godwit_core::lifecycle::{IllegalMove, SuspendReason};
 use godwit_core::operation::StoredOperation;
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::Receipt;
+use godwit_core::retry::{Retry, Retryable};
 use godwit_core::store::{BrokenReason, Pin, StoredInput};
 use godwit_core::timer::StoredTimer;
 use serde::{Deserialize, Serialize};
@@ -566,4 +567,20 @@ pub enum CallError {
         /// Behind which boundary it was waited for.
         after: OutputPlace,
     },
+}
+
+impl Retryable for CallError {
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable { .. }
+            | Self::PeersSilent { .. }
+            | Self::Busy { .. }
+            | Self::InboxFull { .. }
+            | Self::Full
+            | Self::Interrupted
+            | Self::QueryFailed { is_retryable: true, .. } => Retry::Later,
+            Self::Unknown { .. } => Retry::ReadBack,
+            _ => Retry::Never,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! durably, or visibly as undeliverable.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use godwit_core::failpoint;
@@ -35,6 +36,8 @@ const DELIVER_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause of a destination that did not take its output.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest pause when the host stops: whoever comes back in these moments gets what is his.
+const RETRY_HURRIED: Duration = Duration::from_millis(100);
 
 /// Outputs by destination.
 type Lanes = BTreeMap<AgentId, Vec<StoredOutput>>;
@@ -64,6 +67,13 @@ impl Resting {
         let new = || Rest { backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), until: None };
         let rest = self.0.entry(destination).or_insert_with(new);
         rest.until = Some(now + rest.backoff.delay(random));
+    }
+
+    /// Lets none rest beyond `limit`.
+    fn cut(&mut self, limit: Duration) {
+        for rest in self.0.values_mut() {
+            rest.until = rest.until.map(|until| until.min(limit));
+        }
     }
 
     fn forget(&mut self, destination: &AgentId) {
@@ -102,7 +112,7 @@ impl Runtime {
         };
         if self.inner().directory.begin_publishing(agent) {
             let (runtime, agent) = (self.clone(), agent.clone());
-            self.inner().tasks.spawn(async move {
+            self.inner().publishers.spawn(async move {
                 runtime.publish_all(owned).await;
                 runtime.inner().directory.end_publishing(&agent);
                 // Outputs that committed after the last look and before the end would otherwise wait for the scan.
@@ -124,10 +134,15 @@ impl Runtime {
             }
         };
         let publisher = Publisher { owned, origin_hash };
-        let shutdown = self.inner().tasks.shutdown();
+        let shutdown = self.inner().publishers.shutdown();
         let mut resting = Resting::default();
+        let hurry = &self.inner().hurry;
         while publisher.owned.guard.is_held() && !shutdown.is_cancelled() {
-            resting.wake(self.inner().clock.boot());
+            let now = self.inner().clock.boot();
+            if hurry.is_cancelled() {
+                resting.cut(now + RETRY_HURRIED);
+            }
+            resting.wake(now);
             let lanes = match self.read_lanes(&publisher.owned.lease.agent, &resting).await {
                 Ok(lanes) => lanes,
                 Err(error) => {
@@ -139,8 +154,11 @@ impl Runtime {
                 let Some(pause) = resting.pause(self.inner().clock.boot()) else {
                     return;
                 };
-                // The pause ends early at shutdown.
-                let _ = within(pause, shutdown.cancelled()).await;
+                // The pause ends early when there is no time left.
+                let called = async {
+                    if hurry.is_cancelled() { shutdown.cancelled().await } else { hurry.cancelled().await }
+                };
+                let _ = within(pause, called).await;
             } else if let Round::Stale = self.publish_round(&publisher, lanes, &mut resting).await {
                 return;
             }
@@ -198,7 +216,10 @@ impl Runtime {
             let ended = self.inner().store.end_outputs(&publisher.owned.owner(), &ends).await;
             failpoint::hit("outbox.after-end");
             match ended {
-                Ok(()) => {}
+                Ok(()) => {
+                    let sent = ends.iter().filter(|(_, end)| matches!(end, OutputEnd::Acknowledged)).count();
+                    self.inner().outputs_sent.fetch_add(sent as u64, Ordering::Relaxed);
+                }
                 Err(StoreError::Fenced { .. }) => {
                     self.report_fenced(&publisher.owned, "outbox").await;
                     is_stale = true;

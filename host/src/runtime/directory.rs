@@ -161,15 +161,25 @@ impl Directory {
         }
     }
 
-    /// Forgets everything: the session is dead.
-    pub(crate) fn lose_all(&self) {
+    /// Forgets everything: the session is dead, or given up. Answers how many leases that were held are lost.
+    pub(crate) fn lose_all(&self) -> usize {
         let mut tables = self.lock();
         let Tables { owned, residents, lost } = &mut *tables;
         residents.clear();
+        let mut count = 0;
         for (_, entry) in std::mem::take(owned) {
+            count += usize::from(entry.guard.state() != LeaseState::Lost);
             entry.guard.lose();
             lost.push(entry.lease);
         }
+        count
+    }
+
+    /// All drivers that take commands.
+    pub(crate) fn handles(&self) -> Vec<Handle> {
+        let tables = self.lock();
+        let handles = tables.residents.values().map(|resident| resident.handle.clone());
+        handles.filter(Handle::is_alive).collect()
     }
 
     /// The leases that were lost since it was asked last.
@@ -274,7 +284,7 @@ impl Runtime {
             return resident.handle.clone();
         }
         let grant = Grant { lease: entry.lease.clone(), guard: entry.guard.clone(), warm };
-        let handle = agent::spawn(inner.env.clone(), &inner.tasks, grant);
+        let handle = agent::spawn(inner.env.clone(), &inner.drivers, grant);
         residents.insert(agent.clone(), Resident { handle: handle.clone(), used: now });
         let is_full = residents.len() > inner.resident_max;
         drop(tables);

@@ -1,6 +1,6 @@
 //! The door for peers: what other hosts ask of this one.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -10,26 +10,38 @@ use godwit_core::mesh::MeshHandler;
 
 use super::Runtime;
 use super::call::CallError;
-use super::wire::{self, BulkHeader, MigrationAnswer, PeerAnswer, PeerRequest};
+use super::wire::{self, BulkHeader, Delivered, MigrationAnswer, PeerAnswer, PeerRequest};
 
-/// Opened once the runtime has started; until then peers hear "not yet".
+/// Opened once the runtime has started, closed when it has stopped; before and after peers hear "not now".
 #[derive(Clone, Default)]
 pub struct PeerDoor {
-    runtime: Arc<OnceLock<Runtime>>,
+    runtime: Arc<RwLock<Option<Runtime>>>,
 }
 
 impl PeerDoor {
     pub(crate) fn open(&self, runtime: Runtime) {
-        // A second runtime behind one door would be a bug of the caller; the first stays.
-        drop(self.runtime.set(runtime));
+        *self.runtime.write().unwrap_or_else(PoisonError::into_inner) = Some(runtime);
+    }
+
+    pub(crate) fn close(&self) {
+        let runtime = self.runtime.write().unwrap_or_else(PoisonError::into_inner).take();
+        // Outside the lock: it may be the last one.
+        drop(runtime);
+    }
+
+    fn runtime(&self) -> Option<Runtime> {
+        self.runtime.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
+
+/// What peers are told while the door is not open.
+const NOT_NOW: &str = "the host is starting or has stopped";
 
 #[async_trait]
 impl MeshHandler for PeerDoor {
     async fn on_request(&self, from: HostId, body: Bytes) -> Bytes {
-        let answer = match (self.runtime.get(), wire::decode::<PeerRequest>(&body)) {
-            (None, _) => PeerAnswer::Malformed { reason: "the host is starting".into() },
+        let answer = match (self.runtime(), wire::decode::<PeerRequest>(&body)) {
+            (None, _) => PeerAnswer::Malformed { reason: NOT_NOW.into() },
             (_, Err(reason)) => PeerAnswer::Malformed { reason },
             (Some(runtime), Ok(request)) => runtime.answer_peer(from, request).await,
         };
@@ -44,8 +56,8 @@ impl MeshHandler for PeerDoor {
 
     async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
         let refused = |reason: String| PeerAnswer::Migration(MigrationAnswer::Refused { reason });
-        let answer = match (self.runtime.get(), wire::decode::<BulkHeader>(&header)) {
-            (None, _) => refused("the host is starting".into()),
+        let answer = match (self.runtime(), wire::decode::<BulkHeader>(&header)) {
+            (None, _) => refused(NOT_NOW.into()),
             (_, Err(reason)) => refused(reason),
             (Some(runtime), Ok(header)) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
         };
@@ -74,7 +86,10 @@ impl Runtime {
                         return PeerAnswer::Malformed { reason: "a delivery has no stamp".into() };
                     }
                 }
-                PeerAnswer::Delivered(self.deliver_here(&input).await)
+                match self.check_admission() {
+                    Ok(()) => PeerAnswer::Delivered(self.deliver_here(&input).await),
+                    Err(error) => PeerAnswer::Delivered(Delivered::Later { reason: error.to_string() }),
+                }
             }
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)

@@ -72,6 +72,7 @@ impl Runtime {
         component: Bytes,
         label: PluginLabel,
     ) -> Result<(PluginInfo, bool), PluginError> {
+        let _inside = self.admit()?;
         if component.len() > PLUGIN_BYTES_MAX {
             return Err(PluginError::TooLarge { size: component.len() });
         }
@@ -134,6 +135,7 @@ impl Runtime {
     /// # Errors
     /// `PluginInUse` while an agent needs it.
     pub async fn remove_plugin(&self, digest: Digest) -> Result<bool, CallError> {
+        let _inside = self.admit()?;
         let removed = self.inner().store.remove_plugin(digest).await.map_err(store_error);
         failpoint::hit("plugin.after-remove");
         removed

@@ -151,6 +151,7 @@ impl Runtime {
             );
             return Err(CallError::Conflict { what });
         }
+        let _inside = self.admit()?;
         let _one_at_a_time = self.inner().reconciler.running.lock().await;
         let mut revision = None;
         if !dry_run {
@@ -167,6 +168,7 @@ impl Runtime {
     /// `NoSuch` when there is no roster, `Unavailable` when it can't be had; everything stays as it is then. What fails for
     /// one agent is in the report.
     pub async fn reconcile(&self, dry_run: bool) -> Result<ReconcileReport, CallError> {
+        let _inside = self.admit()?;
         let _one_at_a_time = self.inner().reconciler.running.lock().await;
         let (roster, revision) = self.roster().await?;
         self.reconcile_with(&roster, revision, dry_run).await
@@ -205,6 +207,9 @@ impl Runtime {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let report = ReconcileReport { revision, dry_run, agents, edges, elapsed_ms };
         let is_complete = report.is_complete();
+        if !dry_run {
+            self.inner().hooks.post_reconcile(&report);
+        }
         let (agents, edges) = (report.agents.len(), report.edges.len());
         tracing::info!(dry_run, agents, edges, is_complete, elapsed_ms, "reconciled");
         Ok(report)
@@ -317,6 +322,12 @@ impl Runtime {
             of_phase.collect::<Vec<_>>()
         };
         let up = self.act_on(due(&[Action::Create, Action::Resume]), &desired, dry_run).await;
+        let is_new =
+            |outcome: &&AgentOutcome| outcome.action == Action::Create.name() && outcome.error.is_none();
+        let new: Vec<_> = up.iter().filter(is_new).map(|outcome| outcome.agent.clone()).collect();
+        if !dry_run && !new.is_empty() {
+            self.inner().hooks.post_spawn(new);
+        }
         let is_up = up.iter().chain(&outcomes).all(|outcome| outcome.error.is_none());
         let retiring = due(&[Action::Retire]);
         outcomes.extend(up);

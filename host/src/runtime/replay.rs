@@ -243,7 +243,7 @@ impl Runtime {
             let elapsed = rebuilt.turns.iter().map(|(_, elapsed)| *elapsed).sum();
             Ok(Stretch { turns: rebuilt.turns.len() as u64, elapsed, state: Digest::of(&state) })
         };
-        let stopping = |_| CallError::Unavailable { reason: "the host is stopping".into() };
+        let stopping = |_| CallError::Unavailable { reason: super::STOPPING.into() };
         match inner.env.pool.run(plugin, job).await.map_err(stopping)? {
             Ok(stretch) => Ok(Ok(stretch)),
             Err(error) if error.is_for_want_of_room() => {

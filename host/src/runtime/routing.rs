@@ -13,9 +13,9 @@ use godwit_core::store::{AgentRow, Home, Lifecycle, StoreError};
 use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
 
-use super::Runtime;
 use super::call::{AgentCall, AgentReply, CallError};
 use super::wire::{self, HomeAnswer, PeerAnswer, PeerRequest};
+use super::{Runtime, STOPPING};
 
 /// How long one look for an agent among the peers takes at most.
 const WHO_IS_HOME_MAX: Duration = Duration::from_secs(2);
@@ -86,6 +86,7 @@ impl Runtime {
         call: AgentCall,
         hops: u8,
     ) -> Result<Called, CallError> {
+        let _inside = if call.only_reads() { None } else { Some(self.admit()?) };
         let bound = match &call {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms),
             AgentCall::WaitOutput(wait) => Duration::from_millis(wait.timeout_ms) + WAIT_ANSWER_MAX,
@@ -127,8 +128,8 @@ impl Runtime {
                 // What only reads leaves nothing anywhere.
                 Try::Again { may_be_durable: now } => may_be_durable |= now && !call.only_reads(),
             }
-            if self.inner().tasks.shutdown().is_cancelled() {
-                let reason = String::from("the host is stopping");
+            if self.inner().tasks.is_ending() {
+                let reason = STOPPING.to_owned();
                 let error = if may_be_durable {
                     CallError::Unknown { reason }
                 } else {

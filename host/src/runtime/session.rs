@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Runtime;
+use crate::hooks::ErrorEvent;
 
 /// Longest pause between the expiry of a session and its burial, so that hosts don't all come at once.
 const TAKEOVER_JITTER_MAX: Duration = Duration::from_millis(100);
@@ -56,8 +57,8 @@ pub(crate) async fn join(runtime: &Runtime) -> Result<Current, StoreError> {
 }
 
 /// Starts keeping the session of a shared store, until shutdown: on a thread of its own, so that no guest and no caller can
-/// keep it from its heartbeat (a host without threads keeps it in a task). It ends with the tasks of this host, also when they are dropped: nobody holds agents that
-/// nothing can run any more.
+/// keep it from its heartbeat (a host without threads keeps it in a task). It ends when the host has no use for leases any
+/// more, also when its tasks are dropped: nobody holds agents that nothing can run any more.
 ///
 /// # Errors
 /// `Closed` when there is no thread to have.
@@ -66,10 +67,10 @@ pub(crate) fn keep(runtime: &Runtime) -> Result<(), StoreError> {
     let Some(profile) = current.profile else {
         return Ok(());
     };
-    let tasks = &runtime.inner().tasks;
+    let tasks = &runtime.inner().keeping;
     let ending = tasks.shutdown().child_token();
     let keeper = Keeper::new(profile, current.joined_at);
-    tasks.spawn(watch_others(runtime.clone()));
+    runtime.inner().tasks.spawn(watch_others(runtime.clone()));
     if runtime.inner().env.pool.is_inline() {
         let runtime = runtime.clone();
         tasks.spawn(async move { keep_until(&ending, &runtime, keeper).await });
@@ -119,6 +120,7 @@ async fn keep_until(ending: &CancellationToken, runtime: &Runtime, mut keeper: K
             Next::Stop => {
                 let dead = runtime.session();
                 tracing::warn!(incarnation = %dead.incarnation, "session is dead: everything under it stops");
+                runtime.inner().hooks.error(ErrorEvent::SessionLost { incarnation: dead.incarnation });
                 dead.lease.lose();
                 runtime.inner().directory.lose_all();
                 keeper.stopped(now());

@@ -135,7 +135,7 @@ impl Runtime {
             let left = until.saturating_sub(self.inner().clock.boot());
             // One that is not here may be an ask whose turn runs: nothing of it is stored before its end.
             let has_ended = stored.as_ref().is_some_and(|stored| !stored.state.is_open());
-            if has_ended || left.is_zero() || self.inner().tasks.shutdown().is_cancelled() {
+            if has_ended || left.is_zero() || self.inner().tasks.is_ending() {
                 return Ok(stored);
             }
             sleep(pause.min(left)).await;
@@ -268,7 +268,8 @@ impl Runtime {
                 return Ok(Try::Done(AgentReply::Asked(asked)));
             }
             let row = self.inner().store.agent(agent).await.map_err(unread)?;
-            if row.is_none_or(|row| row.lifecycle != Lifecycle::Paused) {
+            let has_moved_on = row.is_none_or(|row| row.lifecycle != Lifecycle::Paused);
+            if has_moved_on || self.inner().tasks.is_ending() {
                 return Ok(Try::Again { may_be_durable: true });
             }
             sleep(PAUSED_POLL).await;
@@ -400,6 +401,10 @@ impl Runtime {
     }
 
     async fn activate(&self, agent: &AgentId) {
+        // The next owner finds what waits.
+        if self.check_admission().is_err() {
+            return;
+        }
         match self.resident(agent).await {
             Ok(handle) => handle.wake(),
             // Somebody else's, or not now: its owner, or the next scan, finds it.

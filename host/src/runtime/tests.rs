@@ -19,9 +19,11 @@ use super::routing::Forward;
 use super::*;
 
 mod claims;
+mod hooks;
 mod replay;
 mod respec;
 mod roster;
+mod shutdown;
 mod verbs;
 mod watchdog;
 mod watching;
@@ -60,6 +62,19 @@ async fn host_with(
     inputs_kept: Duration,
     roster: RosterSources,
 ) -> Runtime {
+    let (config, parts, door) = set_up(network, number, store, inputs_kept);
+    let runtime = Runtime::start(config, Parts { roster, ..parts }, &door).await.unwrap();
+    let (plugin, component) = script_plugin();
+    drop(runtime.inner().store.put_plugin(plugin, component).await);
+    runtime
+}
+
+fn set_up(
+    network: &SimNetwork,
+    number: u8,
+    store: Arc<dyn RuntimeStore>,
+    inputs_kept: Duration,
+) -> (RuntimeConfig, Parts, PeerDoor) {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let door = PeerDoor::default();
     let key = SigningKey::from_bytes(&[number; 32]);
@@ -90,12 +105,10 @@ async fn host_with(
         signer: Some(signer),
         load_notes: Arc::new(MemoryNotes::default()),
         head: None,
-        roster,
+        roster: RosterSources::default(),
+        hooks: Default::default(),
     };
-    let runtime = Runtime::start(config, parts, &door).await.unwrap();
-    let (plugin, component) = script_plugin();
-    drop(runtime.inner().store.put_plugin(plugin, component).await);
-    runtime
+    (config, parts, door)
 }
 
 fn separate_store() -> Arc<dyn RuntimeStore> {

@@ -16,6 +16,7 @@ use godwit_core::time::sleep;
 
 use super::Runtime;
 use super::scan::has_turns;
+use crate::hooks::ErrorEvent;
 
 /// Pause between looks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -143,7 +144,8 @@ pub(super) async fn look(runtime: &Runtime, now: Duration, at_most: usize) -> Re
         let event = NewEvent::of_agent(&agent, EventKind::AgentStuck, runtime.now_ms())
             .with("reason", &reason)
             .with("still_ms", still.as_millis());
-        inner.watchdog.name(&agent, reason);
+        inner.watchdog.name(&agent, reason.clone());
+        inner.hooks.error(ErrorEvent::AgentStuck { agent, reason, still });
         inner.store.append_events(vec![event]).await?;
     }
     Ok(())

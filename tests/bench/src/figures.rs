@@ -18,6 +18,7 @@ mod migrate;
 mod neighbours;
 mod parked;
 mod send_hot;
+mod shutdown;
 mod store_alone;
 mod turn;
 mod wake;
@@ -100,6 +101,11 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "boot",
         about: "start of a host with 100,000 agents in its store",
         measure: |bench| Box::pin(boot::measure(bench)),
+    },
+    Figure {
+        name: "shutdown",
+        about: "ordered end of a host in this process, 1,000 agents resident and 64 tasks asking",
+        measure: |bench| Box::pin(shutdown::measure(bench)),
     },
     Figure {
         name: "history",

@@ -82,34 +82,9 @@ impl Inside {
             load_notes: Arc::new(MemoryNotes::default()),
             head: None,
             roster: Default::default(),
+            hooks: Default::default(),
         };
         Ok(Self { runtime: Runtime::start(config, parts, &door).await?, store })
-    }
-
-    /// Makes agents of a component, and asks each `first`.
-    ///
-    /// # Errors
-    /// When the runtime refuses.
-    pub(crate) async fn populate(
-        &self,
-        plugin: &str,
-        component: Bytes,
-        agents: &[AgentId],
-        first: &str,
-    ) -> Result<()> {
-        let label =
-            PluginLabel { name: Some(plugin.into()), version: Some(product::VERSION.into()), manifest: None };
-        self.runtime.load_plugin(component, label).await?;
-        let lanes = agents.chunks(agents.len().div_ceil(LANES).max(1));
-        try_join_all(lanes.map(|lane| async move {
-            for agent in lane {
-                self.runtime.create_agent(CreateAgent::new(agent.clone(), plugin)).await?;
-                ask(&self.runtime, agent, first).await?;
-            }
-            Ok::<_, anyhow::Error>(())
-        }))
-        .await?;
-        Ok(())
     }
 
     /// Stops it and closes the store.
@@ -117,6 +92,32 @@ impl Inside {
         self.runtime.stop().await;
         self.store.close().await;
     }
+}
+
+/// Makes agents of a component, unless they are there, and asks each `first`.
+///
+/// # Errors
+/// When the runtime refuses.
+pub(crate) async fn populate(
+    runtime: &Runtime,
+    plugin: &str,
+    component: Bytes,
+    agents: &[AgentId],
+    first: &str,
+) -> Result<()> {
+    let label =
+        PluginLabel { name: Some(plugin.into()), version: Some(product::VERSION.into()), manifest: None };
+    runtime.load_plugin(component, label).await?;
+    let lanes = agents.chunks(agents.len().div_ceil(LANES).max(1));
+    try_join_all(lanes.map(|lane| async move {
+        for agent in lane {
+            runtime.create_agent(CreateAgent::new(agent.clone(), plugin)).await?;
+            ask(runtime, agent, first).await?;
+        }
+        Ok::<_, anyhow::Error>(())
+    }))
+    .await?;
+    Ok(())
 }
 
 /// Asks as the HTTP API does. Answers the reply's text.

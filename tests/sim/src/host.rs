@@ -154,6 +154,7 @@ impl Cluster {
             load_notes: Arc::new(MemoryNotes::default()),
             head: None,
             roster: RosterSources::default(),
+            hooks: Default::default(),
         };
         let tasks = {
             let cage = process.cage.clone();

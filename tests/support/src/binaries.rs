@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 
 const HOST_VARIABLE: &str = "GODWIT_BIN";
 const FAILPOINTS_VARIABLE: &str = "GODWIT_FAILPOINTS_BIN";
+const EMBED_VARIABLE: &str = "GODWIT_EMBED_BIN";
 const GUESTS_VARIABLE: &str = "GODWIT_GUESTS";
 
 /// The product.
@@ -27,6 +28,17 @@ pub fn failpoints() -> Result<PathBuf> {
     existing(
         from_variable(FAILPOINTS_VARIABLE, "test-bin/godwit-failpoints"),
         "run `cargo xtask test`, or set GODWIT_FAILPOINTS_BIN",
+    )
+}
+
+/// The example that embeds a host.
+///
+/// # Errors
+/// When it has not been built.
+pub fn embed() -> Result<PathBuf> {
+    existing(
+        from_variable(EMBED_VARIABLE, "test-bin/embed"),
+        "run `cargo xtask test`, or set GODWIT_EMBED_BIN",
     )
 }
 

@@ -244,7 +244,7 @@ impl Source {
         if self.is_aborted.load(Ordering::Acquire) {
             return Err(Failure::Aborted { by: "operator".into() });
         }
-        if self.runtime.inner().tasks.shutdown().is_cancelled() {
+        if self.runtime.inner().tasks.is_ending() {
             return Err(Failure::Aborted { by: "shutdown".into() });
         }
         Ok(())
@@ -610,7 +610,7 @@ pub(super) async fn activate(runtime: &Runtime, record: &MigrationRecord, token:
 
 /// Records the end, and deletes what the agent left behind.
 pub(super) async fn finish(runtime: &Runtime, record: MigrationRecord) {
-    if runtime.inner().tasks.shutdown().is_cancelled() {
+    if runtime.inner().tasks.is_ending() {
         return;
     }
     let (agent, id) = (record.agent.clone(), record.id);

@@ -92,6 +92,9 @@ impl Runtime {
         agent: AgentId,
         reservation: Reservation,
     ) -> MigrationAnswer {
+        if let Err(error) = self.check_admission() {
+            return refused(error.to_string());
+        }
         if let Err(reason) = self.may_take(&agent, &reservation).await {
             return refused(reason);
         }

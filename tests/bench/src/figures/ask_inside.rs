@@ -10,7 +10,7 @@ use godwit_core::id::AgentId;
 
 use crate::bench::{Bench, component, note};
 use crate::floor::PlainStore;
-use crate::inside::{Inside, ask};
+use crate::inside::{Inside, ask, populate};
 use crate::report::{Findings, Side, Target};
 
 const CLIENTS: usize = 64;
@@ -29,7 +29,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let inside = Inside::start(scratch.path(), &file).await?;
     let names = (0..AGENTS).map(|number| AgentId::parse(&format!("inside-{number}")));
     let agents = names.collect::<Result<Vec<_>, _>>()?;
-    inside.populate("hostile", component("hostile")?.into(), &agents, &note()).await?;
+    populate(&inside.runtime, "hostile", component("hostile")?.into(), &agents, &note()).await?;
     let mut lanes: Vec<Lane> = (0..CLIENTS)
         .map(|client| Lane::new(agents.iter().skip(client).step_by(CLIENTS).cloned().collect()))
         .collect();
