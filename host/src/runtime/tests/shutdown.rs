@@ -57,6 +57,8 @@ async fn a_host_at_rest_goes_through_all_phases_and_frees_everything() {
 async fn a_turn_that_ends_in_time_commits_and_is_answered() {
     let runtime = lone_host().await;
     create(&runtime, "a").await;
+    // Its beginning is a turn as well, and not the one that is meant.
+    ask(&runtime, "a", "get").await;
     let asking = {
         let runtime = runtime.clone();
         tokio::spawn(async move { ask(&runtime, "a", "nap 100").await })
@@ -67,7 +69,7 @@ async fn a_turn_that_ends_in_time_commits_and_is_answered() {
     assert_eq!((report.turns_finished, report.turns_interrupted), (1, 0));
     assert_eq!(asking.await.unwrap(), "0");
     let row = runtime.inner().store.agent(&id("a")).await.unwrap().unwrap();
-    assert_eq!(row.revision.0, 2, "the turn is committed");
+    assert_eq!(row.revision.0, 3, "the turn is committed");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
