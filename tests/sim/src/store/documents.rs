@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::store::{StoreDocuments, StoreError};
 
-use super::{FaultyStore, Way, now};
+use super::{FaultyStore, Way};
+use crate::world::now;
 
 #[async_trait]
 impl StoreDocuments for FaultyStore {
