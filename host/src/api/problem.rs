@@ -6,6 +6,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use godwit_core::agent::recover::Refused;
 use godwit_core::id::IdError;
 use serde_json::{Map, Value, json};
 
@@ -389,21 +390,23 @@ impl From<CallError> for Problem {
                 .with("agent", agent.as_str())
                 .with("by", pin.name())
                 .with("revision", pin.revision().map(|revision| revision.to_string())),
-            CallError::NotRecovered(refused) => {
-                let ways = refused.ways.iter().map(|way| {
-                    let from = way.from.map(|from| from.to_string());
-                    json!({"from": from, "accept_state": way.accepts_state})
-                });
-                Self::new(Code::NotRecovered, detail)
-                    .with("from_snapshot", refused.from.to_string())
-                    .with("turns", refused.turns)
-                    .with("ways", ways.collect::<Vec<_>>())
-            }
+            CallError::NotRecovered(refused) => not_recovered(&refused, detail),
             CallError::SpecMismatch { current } => {
                 Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())
             }
         }
     }
+}
+
+fn not_recovered(refused: &Refused, detail: String) -> Problem {
+    let ways = refused.ways.iter().map(|way| {
+        let from = way.from.map(|from| from.to_string());
+        json!({"from": from, "accept_state": way.accepts_state})
+    });
+    Problem::new(Code::NotRecovered, detail)
+        .with("from_snapshot", refused.from.to_string())
+        .with("turns", refused.turns)
+        .with("ways", ways.collect::<Vec<_>>())
 }
 
 impl From<PluginError> for Problem {

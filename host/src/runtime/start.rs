@@ -24,7 +24,7 @@ use super::secrets::Secrets;
 use super::shutdown::Stopping;
 use super::watchdog::{self, Watchdog};
 use super::{Inner, Parts, PeerDoor, Runtime, RuntimeConfig, events, lost, retention, scan, session, timers};
-use crate::hooks::ErrorEvent;
+use crate::hooks::{ErrorEvent, HookQueue};
 
 /// Notices of drivers that wait; more are dropped, and the scan finds what they said.
 const NOTICES_MAX: usize = 4_096;
@@ -52,14 +52,8 @@ impl Starting {
         (tasks, pool): (TaskGroup, Arc<GuestPool>),
     ) -> Self {
         let (heard, notices) = mpsc::channel(NOTICES_MAX);
-        let (hooks, checkpoints) = (parts.hooks.clone(), Arc::new(AtomicU64::new(0)));
-        let counted = checkpoints.clone();
-        let notify = Arc::new(move |notice| match notice {
-            Notice::Checkpointed(_) => drop(counted.fetch_add(1, Ordering::Relaxed)),
-            Notice::Broke(agent, reason) => hooks.error(ErrorEvent::AgentBroken { agent, reason }),
-            // Dropped when the channel is full: the scan finds outputs and dead handles are replaced on use.
-            notice => drop(heard.try_send(notice)),
-        });
+        let checkpoints = Arc::new(AtomicU64::new(0));
+        let notify = Arc::new(told(heard, parts.hooks.clone(), checkpoints.clone()));
         let env = AgentEnv {
             store: parts.store.clone(),
             loader: parts.loader,
@@ -167,6 +161,20 @@ impl Starting {
         tasks.spawn(retention::run(runtime.clone(), policy));
         tasks.spawn(operations::scan(runtime.clone()));
         Ok(runtime)
+    }
+}
+
+/// What is done with the notices of drivers, at once and without waiting.
+fn told(
+    heard: mpsc::Sender<Notice>,
+    hooks: HookQueue,
+    checkpoints: Arc<AtomicU64>,
+) -> impl Fn(Notice) + Send + Sync + 'static {
+    move |notice| match notice {
+        Notice::Checkpointed(_) => drop(checkpoints.fetch_add(1, Ordering::Relaxed)),
+        Notice::Broke(agent, reason) => hooks.error(ErrorEvent::AgentBroken { agent, reason }),
+        // Dropped when the channel is full: the scan finds outputs and dead handles are replaced on use.
+        notice => drop(heard.try_send(notice)),
     }
 }
 
