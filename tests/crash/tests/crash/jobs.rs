@@ -66,6 +66,13 @@ pub(crate) enum Job {
     BackUp,
     /// Applies one roster after the other.
     Apply,
+    /// Adds to counters, each time to another one.
+    Spread,
+}
+
+/// The name of a counter of `Job::Spread`.
+pub(crate) fn spread(number: u64) -> String {
+    format!("counter-spread-{number}")
 }
 
 /// Starts one client for each job.
@@ -125,6 +132,7 @@ impl Worker {
             match job {
                 Job::Count => self.count(self.number % 2).await,
                 Job::Crowd => self.count(0).await,
+                Job::Spread => self.spread().await,
                 Job::Pay => self.pay().await,
                 Job::Relay => self.relay().await,
                 Job::Fail => self.fail().await?,
@@ -186,6 +194,12 @@ impl Worker {
 
     async fn count(&mut self, counter: usize) {
         let agent = format!("counter-{counter}");
+        let (how, step) = (self.any(&agent), 1 + self.random.below(9));
+        self.submit(&agent, format!("add {step}"), how).await;
+    }
+
+    async fn spread(&mut self) {
+        let agent = spread(self.random.below(self.scene.spread.max(1)));
         let (how, step) = (self.any(&agent), 1 + self.random.below(9));
         self.submit(&agent, format!("add {step}"), how).await;
     }

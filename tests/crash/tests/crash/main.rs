@@ -12,3 +12,4 @@ mod poison;
 mod runs;
 mod scene;
 mod sign_in;
+mod soak;

@@ -74,14 +74,14 @@ pub(crate) async fn outlive(
 }
 
 /// The seq of the newest event that a host knows of.
-async fn newest_event(host: &Host) -> Result<u64> {
+pub(crate) async fn newest_event(host: &Host) -> Result<u64> {
     let page = host.client().get("/v1/events?follow=0&limit=1").await?;
     let newest = page["newest"].as_str().and_then(|id| id.rsplit_once(':')).context("no newest event")?;
     Ok(newest.1.parse()?)
 }
 
 /// Stops host a where it does not hold the file's write lock: host b can still write then.
-async fn stop_beside(a: &mut Host, b: &Host) -> Result<()> {
+pub(crate) async fn stop_beside(a: &mut Host, b: &Host) -> Result<()> {
     for _ in 0..STOPS_MAX {
         a.process()?.stop().await?;
         if b.client().get("/readyz").await.is_ok() {

@@ -168,6 +168,8 @@ pub(crate) struct Scene {
     pub(crate) doors: Vec<Client>,
     pub(crate) seed: u64,
     pub(crate) journal: Journal,
+    /// Agents over which `Job::Spread` spreads its additions.
+    pub(crate) spread: u64,
     is_over: AtomicBool,
     facts: Mutex<Facts>,
 }
@@ -178,9 +180,15 @@ impl Scene {
             doors,
             seed,
             journal: Journal::default(),
+            spread: 0,
             is_over: AtomicBool::new(false),
             facts: Mutex::new(Facts::default()),
         }
+    }
+
+    /// A run over so many counters of its own.
+    pub(crate) fn spread_over(doors: Vec<Client>, seed: u64, spread: u64) -> Self {
+        Self { spread, ..Self::new(doors, seed) }
     }
 
     /// The same clients at other doors: all agents are there now.

@@ -64,6 +64,10 @@ impl Worker {
                 self.scene.facts().created.insert(id.clone());
             }
         }
+        // In the end all are up, and can be asked.
+        let all: Vec<_> = (0..3).map(|number| json!({"id": agent(number), "plugin": "counter"})).collect();
+        let report = self.call(Method::PUT, "/v1/roster", Some(json!({"agents": all})), &[]).await?;
+        ensure!(report["complete"] == true, "the roster is not true: {report}");
         Ok(())
     }
 
