@@ -109,7 +109,14 @@ async fn a_start_that_fails_at_any_stage_leaves_nothing_and_the_next_one_works()
     }
     let host = HostBuilder::new(config).start().await.unwrap();
     assert_eq!((host.api(), host.mesh()), (Some(listen), mesh));
-    assert!(host_threads().iter().any(|name| name == "godwit-lease"), "the look at threads sees them");
+    // A thread gives itself its name, when it gets to it.
+    within(SOON, async {
+        while !host_threads().iter().any(|name| name == "godwit-lease") {
+            sleep(Duration::from_millis(1)).await
+        }
+    })
+    .await
+    .expect("the look at threads sees them");
     let report = host.stop().await;
     assert_eq!((report.tasks_left, report.troubles().count()), (0, 0), "{report}");
 }
