@@ -41,8 +41,11 @@ impl Nemesis {
 
     /// Does harm until then.
     pub async fn run(mut self, until: Instant) {
-        while Instant::now() < until {
+        loop {
             sleep(Duration::from_millis(self.random.between(5, PAUSE_MAX_MS))).await;
+            if Instant::now() >= until {
+                return;
+            }
             let host = usize::try_from(self.random.below(self.cluster.len() as u64)).unwrap_or(0);
             self.strike(host, until);
         }
