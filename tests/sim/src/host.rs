@@ -52,6 +52,9 @@ pub struct Process {
     /// Its tasks.
     pub cage: Arc<Cage>,
     runtime: Arc<OnceLock<Runtime>>,
+    /// Somebody stops its runtime already. Two who wait for one end would be woken in an order that no seed rules: tokio's
+    /// `watch` draws it by lot.
+    is_stopping: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -119,7 +122,8 @@ impl Cluster {
         if self.is_lost(host) {
             return;
         }
-        let process = Process { cage: self.world.process(), runtime: Arc::default() };
+        let process =
+            Process { cage: self.world.process(), runtime: Arc::default(), is_stopping: Arc::default() };
         self.world.note(format_args!("h{host} starts"));
         let number = {
             let mut processes = self.machines[host].processes();
@@ -171,6 +175,10 @@ impl Cluster {
                 drop(process.runtime.set(runtime.clone()));
                 let reason = runtime.failed().await;
                 self.world.note(format_args!("h{host} can't go on: {reason}"));
+                if process.is_stopping.swap(true, Ordering::Relaxed) {
+                    // Whoever stops it ends the process.
+                    return std::future::pending().await;
+                }
                 runtime.stop().await;
             }
             Err(error) => self.world.note(format_args!("h{host} can't start: {error}")),
@@ -225,6 +233,9 @@ impl Cluster {
     pub fn shut_down(&self, host: usize) {
         let Some(process) = self.process(host) else { return };
         let Some(runtime) = process.runtime.get().cloned() else { return };
+        if process.is_stopping.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let cage = process.cage.clone();
         // The task that stops the runtime is none of those that it waits for.
         process.cage.spawn(Box::pin(async move {
