@@ -1,4 +1,4 @@
-//! Every failpoint that the program has, ten seeds each.
+//! Every failpoint that the program has, under several seeds each.
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
@@ -13,10 +13,12 @@ use godwit_support::stats::Latencies;
 use tokio::task::JoinSet;
 
 use crate::journeys;
-use crate::runs::{Cell, Outcome};
+use crate::runs::{Cell, Outcome, number};
 use crate::scene::Template;
 
-const SEEDS: u64 = 10;
+/// Seeds of each name; `GODWIT_CRASH_SEEDS` tries others.
+const SEEDS: u64 = 5;
+const SEEDS_VARIABLE: &str = "GODWIT_CRASH_SEEDS";
 const FAILPOINTS_MIN: usize = 30;
 /// Runs at once: they wait for disk and timers as much as for a processor.
 const WORKERS: usize = 4;
@@ -33,11 +35,11 @@ async fn names() -> Result<Vec<String>> {
 }
 
 /// All cells, the seeds of one name far from each other.
-fn cells(names: &[String], seed: u64) -> Result<VecDeque<Cell>> {
+fn cells(names: &[String], seed: u64, seeds: u64) -> Result<VecDeque<Cell>> {
     let lost: Vec<_> = names.iter().filter(|name| journeys::to(name).is_none()).collect();
     ensure!(lost.is_empty(), "no journey leads to {lost:?}: give journeys.rs a row");
     let mut cells = VecDeque::new();
-    for number in 0..SEEDS {
+    for number in 0..seeds {
         for name in names {
             let journey = journeys::to(name).context("every name has a journey")?;
             cells.push_back(Cell { failpoint: name.clone(), seed: seed.wrapping_add(number), journey });
@@ -82,7 +84,8 @@ async fn a_death_in_any_gap_loses_and_doubles_nothing() -> Result<()> {
     if let Ok(only) = std::env::var(ONLY_VARIABLE) {
         names.retain(|name| name.contains(&only));
     }
-    let cells = Arc::new(Mutex::new(cells(&names, seed)?));
+    let seeds = number(SEEDS_VARIABLE, SEEDS)?;
+    let cells = Arc::new(Mutex::new(cells(&names, seed, seeds)?));
     let template = Arc::new(Template::make().await?);
     let results = Arc::new(Mutex::new(Results::default()));
     let began = Instant::now();

@@ -250,3 +250,11 @@ pub(crate) async fn conclude(scene: &Scene, recoveries: Vec<Duration>, hosts: &[
     let repeated = operations.iter().filter(|operation| operation.fates.len() > 1).count();
     Ok(Outcome { recoveries, acknowledged, repeated, violations })
 }
+
+/// A number that the caller of the suite may give.
+pub(crate) fn number(variable: &str, default: u64) -> Result<u64> {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable} is no number: {text}")),
+        Err(_) => Ok(default),
+    }
+}

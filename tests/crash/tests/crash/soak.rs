@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use godwit_support::cluster::Folder;
 use godwit_support::events;
 use godwit_support::host::Host;
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::jobs::{self, Job};
 use crate::pairs::{newest_event, stop_beside};
-use crate::runs::{conclude, start};
+use crate::runs::{conclude, number, start};
 use crate::scene::{SOON, Scene, Template};
 
 const SECONDS: u64 = 20;
@@ -25,13 +25,6 @@ const CLIENTS: usize = 64;
 const TTL: Duration = Duration::from_secs(3);
 /// From then on it must not take longer until somebody has buried it, 99 times of 100.
 const TAKEOVER_MAX: Duration = Duration::from_secs(1);
-
-fn number(variable: &str, default: u64) -> Result<u64> {
-    match std::env::var(variable) {
-        Ok(text) => text.parse().with_context(|| format!("{variable} is no number: {text}")),
-        Err(_) => Ok(default),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dies_or_sleeps_there_is_one_owner() -> Result<()> {
