@@ -170,17 +170,17 @@ async fn ask(runtime: &Runtime, agent: &AgentId, text: &str) -> Result<String> {
     }
 }
 
-/// Follows the event log from its start until it has named so many new agents.
+/// Follows the event log from its start until it has named so many agents that were taken up.
 async fn follow(runtime: Runtime, agents: usize) -> Result<()> {
-    let (mut cursor, mut created) = (0, 0);
-    while created < agents {
+    let (mut cursor, mut taken_up) = (0, 0);
+    while taken_up < agents {
         let page = runtime.events(cursor, None, None, PAGE).await?;
         ensure!(page.gap.is_none(), "events were removed before they were read: {:?}", page.gap);
         for event in &page.events {
             cursor = event.seq;
             let agent = event.event.agent.as_ref().map_or_else(String::new, |agent| format!(" of {agent}"));
             println!("event {cursor}: {:?}{agent}", event.event.kind);
-            created += usize::from(event.event.kind == EventKind::AgentCreated);
+            taken_up += usize::from(event.event.kind == EventKind::LeaseAcquired);
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }
