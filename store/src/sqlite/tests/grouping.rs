@@ -136,12 +136,12 @@ async fn the_log_stays_bounded_while_commits_go_on() {
     let agent = create(&store, "a").await;
     // An inbox has a bound of its own.
     let mut agents = vec![agent.clone()];
-    for name in ["b", "c", "d"] {
+    for name in ["b", "c", "d", "e", "f", "g", "h"] {
         agents.push(create(&store, name).await);
     }
     let payload = vec![9_u8; 400_000];
     let mut highest = 0;
-    // 160 MB in all, while a reader comes and goes.
+    // 320 MB in all, while a reader comes and goes.
     for _ in 0..100 {
         let answers =
             join_all(agents.iter().map(|agent| store.accept(message(agent, &payload), incarnation))).await;
@@ -150,7 +150,8 @@ async fn the_log_stays_bounded_while_commits_go_on() {
         let log = crate::sqlite::lock::beside(&place.path(), "-wal");
         highest = std::fs::metadata(log).unwrap().len().max(highest);
     }
-    assert!(highest < 120 << 20, "the log grew to {highest} bytes");
+    // How far it grows while it is moved back depends on the disk; it is far from all.
+    assert!(highest < 200 << 20, "the log grew to {highest} bytes");
 }
 
 /// Waits until the writer thread, which answers first, has put its last group behind it.

@@ -202,8 +202,8 @@ fn points(
     let mut points = Vec::new();
     for (call, count) in calls {
         for fault in ["signal=SIGKILL", "error=EIO", "error=ENOSPC"] {
-            let step = count.div_ceil(each_max).max(1);
-            points.extend((1..=*count).step_by(step).map(|which| (*call, fault, which)));
+            let chosen = *count.min(&each_max);
+            points.extend((0..chosen).map(|place| (*call, fault, 1 + place * count / chosen)));
         }
     }
     points
