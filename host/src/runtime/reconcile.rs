@@ -22,7 +22,7 @@ use godwit_core::spec::{Spec, check_pairs};
 use godwit_core::store::{AgentRow, Home, StoreError};
 use godwit_core::time::sleep;
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 use super::Runtime;
 use super::agents::CreateAgent;
@@ -38,8 +38,10 @@ use crate::roster::{AgentCustomizer, Roster, RosterEntry, RosterError, RosterPro
 const AT_ONCE: usize = 32;
 /// Agents read at once.
 const PAGE: usize = 1_000;
-/// Pause before a roster that could not be had is asked for again.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Shortest and longest pause before what a reconcile has left undone is tried again: a peer that was silent, a roster that
+/// could not be had, an agent that another host is about to create.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// Where a host's roster comes from, and who has a say in it.
 #[derive(Clone, Default)]
@@ -57,11 +59,13 @@ pub struct RosterSources {
 pub(crate) struct Reconciler {
     sources: RosterSources,
     running: Mutex<()>,
+    /// Set when a reconcile has left something undone.
+    unfinished: Notify,
 }
 
 impl Reconciler {
     pub(crate) fn new(sources: RosterSources) -> Self {
-        Self { sources, running: Mutex::default() }
+        Self { sources, ..Self::default() }
     }
 }
 
@@ -209,6 +213,9 @@ impl Runtime {
         let is_complete = report.is_complete();
         if !dry_run {
             self.inner().hooks.post_reconcile(&report);
+            if !is_complete {
+                self.inner().reconciler.unfinished.notify_one();
+            }
         }
         let (agents, edges) = (report.agents.len(), report.edges.len());
         tracing::info!(dry_run, agents, edges, is_complete, elapsed_ms, "reconciled");
@@ -265,8 +272,9 @@ impl Runtime {
         let patch = doc.patch().map_err(|error| error.to_string())?;
         let mut labels = doc.labels.unwrap_or_default();
         super::agents::check_labels(&labels).map_err(|error| error.to_string())?;
-        patch.check().and_then(|()| check_pairs("label", &labels)).map_err(|error| error.to_string())?;
+        // The host's own label counts as well.
         labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
+        patch.check().and_then(|()| check_pairs("label", &labels)).map_err(|error| error.to_string())?;
         Ok(Desired { spec: patch.apply(&Spec::new(plugin)), labels })
     }
 
@@ -468,28 +476,43 @@ impl Runtime {
 
     // --- the host's own roster
 
-    /// Follows the roster: reconciles now, and whenever the provider says that it may have changed. Ends at shutdown.
+    /// Follows the roster: reconciles whenever the provider says that it may have changed, and again, with growing pauses,
+    /// while something is left undone. Ends at shutdown.
     pub(crate) async fn follow_roster(self) {
-        let shutdown = self.inner().tasks.shutdown();
-        let Some(provider) = self.inner().reconciler.sources.roster.clone() else { return };
+        let (shutdown, reconciler) = (self.inner().tasks.shutdown(), &self.inner().reconciler);
+        let provider = reconciler.sources.roster.clone();
+        let changed = || async {
+            match &provider {
+                Some(provider) => provider.changed().await,
+                // What is applied is reconciled by whoever applies it.
+                None => std::future::pending().await,
+            }
+        };
+        let mut pause = RETRY_PAUSE;
         loop {
-            // Cancel safe: a change that is not seen now is seen when it is asked again.
+            let retry = async {
+                reconciler.unfinished.notified().await;
+                sleep(pause).await;
+            };
+            // Cancel safe: a change that is not seen now is seen when it is asked again; what is dropped with a retry is
+            // tried at once, for the change's sake.
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = provider.changed() => {}
+                () = changed() => pause = RETRY_PAUSE,
+                () = retry => pause = (pause * 2).min(RETRY_PAUSE_MAX),
             }
-            while let Err(error) = self.reconcile(false).await {
-                tracing::error!(%error, "the roster is not followed; agents and edges stay as they are");
-                // Cancel safe: nothing is held while waiting.
-                tokio::select! {
-                    biased;
-                    () = shutdown.cancelled() => return,
-                    () = provider.changed() => {}
-                    () = sleep(RETRY_PAUSE) => {}
-                }
+            match self.reconcile(false).await {
+                Ok(report) if report.is_complete() => pause = RETRY_PAUSE,
+                Ok(_) | Err(CallError::NoSuch { .. }) => {}
+                Err(error) => self.not_followed(&error),
             }
         }
+    }
+
+    fn not_followed(&self, error: &CallError) {
+        tracing::error!(%error, "the roster is not followed for now; agents and edges stay as they are");
+        self.inner().reconciler.unfinished.notify_one();
     }
 
     /// What a host does once it runs: makes its agents those of the roster, if it has one, and brings them up. A roster that
@@ -506,7 +529,7 @@ impl Runtime {
             Ok(report) => Some(report),
             Err(CallError::NoSuch { .. }) => None,
             Err(error) => {
-                tracing::error!(%error, "the roster is not followed; agents and edges stay as they are");
+                self.not_followed(&error);
                 None
             }
         };

@@ -199,6 +199,48 @@ impl RosterProvider for Given {
     }
 }
 
+/// A roster that can't be had at first, and says nothing when it can.
+struct Late {
+    asked: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait]
+impl RosterProvider for Late {
+    async fn roster(&self) -> Result<Roster, RosterError> {
+        match self.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Err(RosterError::Unavailable { reason: "a test said so".into() }),
+            _ => Ok(roster(&["a"], &[("a", "far")])),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_undone_is_tried_again() {
+    let network = SimNetwork::default();
+    let late = Late { asked: Default::default() };
+    let sources = RosterSources { roster: Some(Arc::new(late)), ..RosterSources::default() };
+    let other = host(&network, 2, separate_store()).await;
+    let host = host_with(&network, 1, separate_store(), INPUTS_KEPT, sources).await;
+    // A creation asks all peers, and this one is silent.
+    network.set_cut(other.host(), true);
+    host.add_peer(other.host(), "127.0.0.1:1".parse().unwrap()).unwrap();
+    let (report, _) = host.bring_up_all(BootMode::Lazy, 4).await.unwrap();
+    assert!(report.is_none(), "there is no roster yet");
+    sleep(Duration::from_millis(1_500)).await;
+    assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none(), "a peer may have it");
+    network.set_cut(other.host(), false);
+    create(&other, "far").await;
+    let is_done = async {
+        while edges(&host).await != ["a -- far managed"] {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    within(Duration::from_secs(20), is_done).await.expect("nobody has to ask again");
+    for host in [&host, &other] {
+        host.stop().await;
+    }
+}
+
 /// Everybody with everybody.
 struct Full;
 
