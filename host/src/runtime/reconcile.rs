@@ -432,6 +432,12 @@ impl Runtime {
                 }
             }
         }
+        if dry_run {
+            // Those that would be created would be there.
+            let wanted = survey.wanted.iter().filter(|(_, wanted)| matches!(wanted, Wanted::Here(_)));
+            let new = wanted.filter(|(agent, _)| !survey.rows.contains_key(*agent));
+            present.extend(new.map(|(agent, _)| agent.clone()));
+        }
         let planned = plan_edges(&survey.edges, &sides, &present);
         let acting = stream::iter(planned).map(|(pair, action)| {
             let unknown = pair.sides().into_iter().find_map(|(agent, _)| silent.get(agent)).cloned();

@@ -58,7 +58,7 @@ async fn a_roster_is_made_true_and_stays_so() {
     create(&host, "free").await;
     let first = roster(&["a", "b"], &[("a", "b")]);
     let planned = host.apply(&first, true).await.unwrap();
-    assert_eq!(done(&planned), ["a create", "b create", "a--b missing"]);
+    assert_eq!(done(&planned), ["a create", "b create", "a--b wire"]);
     assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none(), "it was only planned");
     let report = host.apply(&first, false).await.unwrap();
     assert_eq!(done(&report), ["a create", "b create", "a--b wire"]);
