@@ -55,6 +55,7 @@ mod delivery;
 mod directory;
 pub mod edges;
 pub mod events;
+mod idle;
 pub mod inspect;
 mod lost;
 mod migrator;

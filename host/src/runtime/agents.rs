@@ -11,10 +11,10 @@ use godwit_core::spec::{Spec, SpecPatch, check_pairs};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::Runtime;
 use super::call::{AgentView, CallError};
 use super::routing::store_error;
 use super::wire::{ClaimAnswer, PeerAnswer, PeerRequest};
+use super::{Runtime, idle};
 
 /// How long a peer may take to say its name.
 const HELLO_MAX: Duration = Duration::from_secs(1);
@@ -322,8 +322,9 @@ pub(super) fn check_sizes(patch: &SpecPatch, labels: &BTreeMap<String, String>) 
     checked.map_err(|error| CallError::Invalid { reason: error.to_string() })
 }
 
-/// Refuses labels that only the host sets.
+/// Refuses labels that only the host sets, and values that the host can't follow.
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CallError> {
+    idle::allowed(labels).map_err(|reason| CallError::Invalid { reason })?;
     match labels.keys().find(|name| name.starts_with(RESERVED_LABEL)) {
         None => Ok(()),
         Some(name) => {

@@ -23,7 +23,9 @@ use super::routing::Hints;
 use super::secrets::Secrets;
 use super::shutdown::Stopping;
 use super::watchdog::{self, Watchdog};
-use super::{Inner, Parts, PeerDoor, Runtime, RuntimeConfig, events, lost, retention, scan, session, timers};
+use super::{
+    Inner, Parts, PeerDoor, Runtime, RuntimeConfig, events, idle, lost, retention, scan, session, timers,
+};
 use crate::hooks::{ErrorEvent, HookQueue};
 
 /// Notices of drivers that wait; more are dropped, and the scan finds what they said.
@@ -159,6 +161,7 @@ impl Starting {
         tasks.spawn(watchdog::run(runtime.clone()));
         tasks.spawn(timers::run(runtime.clone()));
         tasks.spawn(retention::run(runtime.clone(), policy));
+        tasks.spawn(idle::run(runtime.clone()));
         tasks.spawn(operations::scan(runtime.clone()));
         Ok(runtime)
     }

@@ -20,6 +20,7 @@ use super::*;
 
 mod claims;
 mod hooks;
+mod idle;
 mod replay;
 mod respec;
 mod roster;

@@ -7,11 +7,13 @@ use anyhow::Result;
 use crate::bench::Bench;
 use crate::report::Findings;
 
+mod activate;
 mod ask_inside;
 mod ask_many;
 mod ask_one;
 mod boot;
 mod fence;
+mod heartbeat;
 mod history;
 mod large;
 mod migrate;
@@ -101,6 +103,16 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "boot",
         about: "start of a host with 100,000 agents in its store",
         measure: |bench| Box::pin(boot::measure(bench)),
+    },
+    Figure {
+        name: "activate",
+        about: "start of a host whose roster names 10,000 agents, lazy and eager",
+        measure: |bench| Box::pin(activate::measure(bench)),
+    },
+    Figure {
+        name: "heartbeat",
+        about: "a session's heartbeat, with 1 to 100,000 agents under it",
+        measure: |bench| Box::pin(heartbeat::measure(bench)),
     },
     Figure {
         name: "shutdown",

@@ -43,6 +43,8 @@ pub(crate) enum Target {
     RatioMin(f64),
     /// At most so much: nanoseconds of what the measure is judged by, or bytes.
     Max(f64),
+    /// At least so many per second.
+    RateMin(f64),
 }
 
 /// What one figure gives.
@@ -158,6 +160,7 @@ impl Row {
             Target::RatioMax(max) => ratio.is_some_and(|ratio| ratio <= max),
             Target::RatioMin(min) => ratio.is_some_and(|ratio| ratio >= min),
             Target::Max(max) => self.product.value() <= max,
+            Target::RateMin(min) => self.product.value() >= min,
         })
     }
 
@@ -166,6 +169,7 @@ impl Row {
             (None, _) => String::new(),
             (Some(Target::RatioMax(max)), _) => format!("<= {max} x"),
             (Some(Target::RatioMin(min)), _) => format!(">= {min} x"),
+            (Some(Target::RateMin(min)), _) => format!(">= {min}/s"),
             (Some(Target::Max(max)), Measure::Bytes(_)) => format!("<= {max:.0} B"),
             (Some(Target::Max(max)), Measure::Tail(_)) => format!("p99 <= {}", nanos(max)),
             (Some(Target::Max(max)), _) => format!("p50 <= {}", nanos(max)),
