@@ -11,11 +11,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::digest::Digest;
 use crate::guest::{Guest, GuestLoader, Interrupt};
-use crate::id::{AgentId, HostId, InputId, Revision, Seq, SpecRevision};
+use crate::id::{AgentId, Generation, HostId, InputId, Revision, Seq, SpecRevision};
 use crate::input::{NewInput, Outcome};
 use crate::lease::{Lease, LeaseGuard};
 use crate::spec::{PluginInfo, Spec};
@@ -187,6 +188,15 @@ pub enum NotAccepted {
     },
 }
 
+/// Where the stored snapshot of a checkpoint is in the agent's history. Of two, that of a later state is the greater one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Checkpointed {
+    /// In which generation.
+    pub generation: Generation,
+    /// Of which revision.
+    pub revision: Revision,
+}
+
 /// Why a command had no effect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -292,7 +302,7 @@ pub(crate) enum Command {
     Wake,
     Remind,
     Reload,
-    Checkpoint { done: oneshot::Sender<Result<Revision, CommandError>> },
+    Checkpoint { done: oneshot::Sender<Result<Checkpointed, CommandError>> },
     Recycle { done: oneshot::Sender<Result<Revision, CommandError>> },
     Started { done: oneshot::Sender<Started> },
     Respec(Box<RespecRequest>),
@@ -379,7 +389,7 @@ impl Handle {
     ///
     /// # Errors
     /// `CommandError`; the agent is as before.
-    pub async fn checkpoint(&self) -> Result<Revision, CommandError> {
+    pub async fn checkpoint(&self) -> Result<Checkpointed, CommandError> {
         let (done, result) = oneshot::channel();
         self.send(Command::Checkpoint { done }).await?;
         result.await.unwrap_or(Err(CommandError::Gone))

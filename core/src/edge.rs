@@ -3,15 +3,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::AgentId;
+use crate::id::{AgentId, StoreId};
 
 /// One agent's side of an edge.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Edge {
     /// The other agent.
     pub peer: AgentId,
-    /// Whether a roster made it, and may remove it again.
-    pub is_managed: bool,
+    /// The store whose roster made it, and may remove it again; `None` for one that an operator made.
+    pub managed_by: Option<StoreId>,
 }
 
 /// Two different agents, in the order of their ids.

@@ -268,6 +268,11 @@ uuid_id!(
     "migration id"
 );
 uuid_id!(
+    /// One attempt to create an agent under an id that no other host may use meanwhile.
+    ClaimId,
+    "claim id"
+);
+uuid_id!(
     /// One sign-in that obtains a secret.
     AuthFlowId,
     "auth flow id"

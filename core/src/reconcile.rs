@@ -19,12 +19,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::edge::{Edge, Pair};
-use crate::id::AgentId;
+use crate::id::{AgentId, StoreId};
 use crate::lifecycle::Lifecycle;
 use crate::spec::Spec;
 
-/// The label that marks what a roster manages, and its value.
-pub const MANAGED: (&str, &str) = ("godwit.managed-by", "roster");
+/// The label that marks what a roster manages. Its value is the id of the store whose roster that is: an agent may have moved
+/// to a store with another roster, which has no say in it unless it names it.
+pub const MANAGED_BY: &str = "godwit.managed-by";
 /// Begins the names of labels that the host itself sets.
 pub const RESERVED_LABEL: &str = "godwit.";
 
@@ -82,14 +83,17 @@ impl Action {
     }
 }
 
-/// What is to be done with each agent. An agent may need several: it is resumed before it is upgraded, and upgraded before
-/// it is updated.
+/// What is to be done with each agent by the roster of store `own`. An agent may need several: it is resumed before it is
+/// upgraded, and upgraded before it is updated.
 pub fn plan(
     desired: &BTreeMap<AgentId, Desired>,
     current: &BTreeMap<AgentId, Current>,
+    own: StoreId,
 ) -> BTreeMap<AgentId, Vec<Action>> {
     let wanted = desired.iter().map(|(agent, desired)| (agent.clone(), wanted(desired, current.get(agent))));
-    let left = current.iter().filter(|(agent, current)| !desired.contains_key(*agent) && is_managed(current));
+    let own = own.to_string();
+    let is_ours = |current: &Current| current.labels.get(MANAGED_BY) == Some(&own);
+    let left = current.iter().filter(|(agent, current)| !desired.contains_key(*agent) && is_ours(current));
     let leaving = left.filter(|(_, current)| {
         !matches!(current.lifecycle, Lifecycle::Retiring | Lifecycle::Retired | Lifecycle::Deleted)
     });
@@ -113,12 +117,8 @@ fn wanted(desired: &Desired, current: Option<&Current>) -> Vec<Action> {
     if actions.is_empty() { vec![Action::Keep] } else { actions }
 }
 
-fn is_managed(current: &Current) -> bool {
-    current.labels.get(MANAGED.0).is_some_and(|value| value == MANAGED.1)
-}
-
-/// What is known of an edge: the side of each agent, in the order of the pair.
-pub type Sides = (Option<bool>, Option<bool>);
+/// What is known of an edge: the side of each agent, in the order of the pair, as `Edge::managed_by`.
+pub type Sides = (Option<Option<StoreId>>, Option<Option<StoreId>>);
 
 /// What is to be done with one edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,7 +131,7 @@ pub enum EdgeAction {
     Unwire,
     /// Nothing: the roster has made it before.
     Keep,
-    /// Nothing: somebody else has made it, and keeps it.
+    /// Nothing: somebody else has made it, an operator or another store's roster, and keeps it.
     Unmanaged,
     /// Nothing, for now: one of the agents is not there.
     Missing,
@@ -157,12 +157,14 @@ pub fn plan_edges(
     desired: &BTreeSet<Pair>,
     current: &BTreeMap<Pair, Sides>,
     present: &BTreeSet<AgentId>,
+    own: StoreId,
 ) -> BTreeMap<Pair, EdgeAction> {
+    let ours = Some(own);
     let of_desired = desired.iter().map(|pair| {
         let is_there = pair.sides().into_iter().all(|(agent, _)| present.contains(agent));
         let action = match current.get(pair).copied().unwrap_or((None, None)) {
             _ if !is_there => EdgeAction::Missing,
-            (Some(true), Some(true)) => EdgeAction::Keep,
+            (Some(one), Some(other)) if one == ours && other == ours => EdgeAction::Keep,
             (Some(_), Some(_)) => EdgeAction::Unmanaged,
             (None, None) => EdgeAction::Wire,
             (Some(_), None) | (None, Some(_)) => EdgeAction::Heal,
@@ -170,7 +172,8 @@ pub fn plan_edges(
         (pair.clone(), action)
     });
     let left = current.iter().filter(|(pair, sides)| !desired.contains(pair) && *sides != &(None, None));
-    let unwired = left.filter(|(_, (first, second))| *first != Some(false) && *second != Some(false));
+    let is_ours = |side: &Option<Option<StoreId>>| side.is_none_or(|by| by == ours);
+    let unwired = left.filter(|(_, (first, second))| is_ours(first) && is_ours(second));
     of_desired.chain(unwired.map(|(pair, _)| (pair.clone(), EdgeAction::Unwire))).collect()
 }
 
@@ -182,7 +185,7 @@ pub fn sides(listed: impl IntoIterator<Item = (AgentId, Edge)>) -> BTreeMap<Pair
         let is_first = *pair.first() == agent;
         let sides = pairs.entry(pair).or_default();
         let side = if is_first { &mut sides.0 } else { &mut sides.1 };
-        *side = Some(edge.is_managed);
+        *side = Some(edge.managed_by);
     }
     pairs
 }

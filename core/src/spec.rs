@@ -33,7 +33,7 @@ pub struct Spec {
     pub instructions: Vec<String>,
     /// The first input of each generation; empty when there is none.
     pub initial_message: String,
-    /// What a host must offer to be given the agent: names and values of its capabilities.
+    /// What a host must offer to be given the agent: names and values of its capabilities. No host compares it yet.
     pub requires: BTreeMap<String, String>,
 }
 

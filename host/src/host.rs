@@ -34,6 +34,8 @@ pub use stage::{Left, Stage, StartCause, StartError};
 
 /// How long clients of the API are waited for: longer than it waits for them itself.
 const SERVING_MAX: Duration = Duration::from_secs(8);
+/// How long the store may take to close: its log is written into its file then.
+const STORE_MAX: Duration = Duration::from_secs(30);
 
 /// Called when a stage is done; an error ends the start there.
 type StageCheck = Arc<dyn Fn(Stage) -> Result<(), String> + Send + Sync>;
@@ -158,7 +160,7 @@ impl HostBuilder {
     /// again on the same directory.
     ///
     /// # Cancel safety
-    /// Dropping the future ends the start, or stops the host that came of it, in the background.
+    /// Dropping the future lets the start go to its end in the background, and stops the host that came of it.
     pub async fn start(self) -> Result<Host, StartError> {
         let (started, host) = oneshot::channel();
         tokio::spawn(async move {
@@ -337,10 +339,17 @@ async fn take_down(running: Arc<Running>, bounds: ShutdownBounds) -> ShutdownRep
         report.trouble_at_close("clients of the API did not end");
         report.tasks_left += running.serving.running() as u64;
     }
-    if let Some(store) = &running.own_store {
-        store.close().await;
+    let is_closed = match &running.own_store {
+        Some(store) => within(STORE_MAX, store.close()).await.is_some(),
+        None => true,
+    };
+    let lock = running.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if is_closed {
+        drop(lock);
+    } else {
+        std::mem::forget(lock);
+        report.trouble_at_close("the store did not close: its data stays locked until the process ends");
     }
-    drop(running.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     let elapsed = clock.boot().saturating_sub(began);
     report.longer_at_close(elapsed);
     tracing::info!(

@@ -28,6 +28,7 @@ use godwit_core::time::sleep;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
+use tokio::io::AsyncReadExt as _;
 
 use crate::agent_doc::AgentDoc;
 
@@ -50,7 +51,8 @@ pub struct Roster {
 pub struct RosterEntry {
     /// Its name.
     pub id: AgentId,
-    /// Name, key or unique prefix of the key of the host that places it; whichever reads the roster, when nothing is said.
+    /// Name, key or first digits of the key (8 or more) of the host that places it; whichever reads the roster, when
+    /// nothing is said.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// What it is made of.
@@ -251,7 +253,10 @@ impl RosterProvider for RosterFile {
         let path = self.path.display();
         let unavailable =
             |error: std::io::Error| RosterError::Unavailable { reason: format!("{path}: {error}") };
-        let text = tokio::fs::read_to_string(&self.path).await.map_err(unavailable)?;
+        let file = tokio::fs::File::open(&self.path).await.map_err(unavailable)?;
+        let mut text = String::new();
+        // One byte more than may be is enough to refuse it.
+        file.take(ROSTER_BYTES_MAX as u64 + 1).read_to_string(&mut text).await.map_err(unavailable)?;
         let is_json = self.path.extension().is_some_and(|extension| extension == "json");
         let read = if is_json { Roster::from_json(text.as_bytes()) } else { Roster::from_toml(&text) };
         read.map_err(|error| match error {

@@ -12,16 +12,20 @@ fn spec(plugin: u8, context: &str) -> Spec {
     Spec { context: context.to_owned(), ..Spec::new(Digest([plugin; 32])) }
 }
 
-fn labels(is_managed: bool) -> BTreeMap<String, String> {
-    is_managed.then(|| (MANAGED.0.to_owned(), MANAGED.1.to_owned())).into_iter().collect()
+/// The store whose roster plans, and another.
+const OWN: StoreId = StoreId([1; 16]);
+const OTHER: StoreId = StoreId([2; 16]);
+
+fn labels(managed_by: Option<StoreId>) -> BTreeMap<String, String> {
+    managed_by.map(|store| (MANAGED_BY.to_owned(), store.to_string())).into_iter().collect()
 }
 
 fn desired(plugin: u8, context: &str) -> Desired {
-    Desired { spec: spec(plugin, context), labels: labels(true) }
+    Desired { spec: spec(plugin, context), labels: labels(Some(OWN)) }
 }
 
-fn current(lifecycle: Lifecycle, plugin: u8, context: &str, is_managed: bool) -> Current {
-    Current { lifecycle, spec: Some(spec(plugin, context)), labels: labels(is_managed) }
+fn current(lifecycle: Lifecycle, plugin: u8, context: &str, managed_by: Option<StoreId>) -> Current {
+    Current { lifecycle, spec: Some(spec(plugin, context)), labels: labels(managed_by) }
 }
 
 #[track_caller]
@@ -29,7 +33,7 @@ fn check(wanted: Option<Desired>, is: Option<Current>, expected: &[Action]) {
     let of = |agent: &str| id(agent);
     let desired = wanted.into_iter().map(|wanted| (of("a"), wanted)).collect();
     let current = is.into_iter().map(|is| (of("a"), is)).collect();
-    let planned = plan(&desired, &current).remove(&of("a")).unwrap_or_default();
+    let planned = plan(&desired, &current, OWN).remove(&of("a")).unwrap_or_default();
     assert_eq!(planned, expected);
 }
 
@@ -37,32 +41,37 @@ fn check(wanted: Option<Desired>, is: Option<Current>, expected: &[Action]) {
 fn the_table_of_wanted_agents() {
     use Action::{Create, Deleted, Keep, Resume, Update, Upgrade};
     let wanted = || Some(desired(1, "x"));
-    let is = |lifecycle, plugin, context, managed| Some(current(lifecycle, plugin, context, managed));
+    let is = |lifecycle, plugin, context, by| Some(current(lifecycle, plugin, context, by));
+    let ours = Some(OWN);
     check(wanted(), None, &[Create]);
     let suspended = Lifecycle::Suspended(SuspendReason::Restored);
     for lifecycle in [Lifecycle::Active, Lifecycle::Paused, suspended] {
-        check(wanted(), is(lifecycle.clone(), 1, "x", true), &[Keep]);
-        check(wanted(), is(lifecycle.clone(), 1, "y", true), &[Update]);
-        check(wanted(), is(lifecycle.clone(), 2, "x", true), &[Upgrade]);
-        check(wanted(), is(lifecycle.clone(), 2, "y", true), &[Upgrade, Update]);
-        check(wanted(), is(lifecycle, 1, "x", false), &[Update]);
+        check(wanted(), is(lifecycle.clone(), 1, "x", ours), &[Keep]);
+        check(wanted(), is(lifecycle.clone(), 1, "y", ours), &[Update]);
+        check(wanted(), is(lifecycle.clone(), 2, "x", ours), &[Upgrade]);
+        check(wanted(), is(lifecycle.clone(), 2, "y", ours), &[Upgrade, Update]);
+        check(wanted(), is(lifecycle.clone(), 1, "x", None), &[Update]);
+        // Whose roster names it, and has it at home, manages it from then on.
+        check(wanted(), is(lifecycle, 1, "x", Some(OTHER)), &[Update]);
     }
     for lifecycle in [Lifecycle::Retiring, Lifecycle::Retired] {
-        check(wanted(), is(lifecycle.clone(), 1, "x", true), &[Resume]);
-        check(wanted(), is(lifecycle, 2, "y", true), &[Resume, Upgrade, Update]);
+        check(wanted(), is(lifecycle.clone(), 1, "x", ours), &[Resume]);
+        check(wanted(), is(lifecycle, 2, "y", ours), &[Resume, Upgrade, Update]);
     }
-    check(wanted(), is(Lifecycle::Deleted, 1, "x", true), &[Deleted]);
+    check(wanted(), is(Lifecycle::Deleted, 1, "x", ours), &[Deleted]);
 }
 
 #[test]
 fn the_table_of_agents_that_are_left() {
-    let left = |lifecycle, managed| Some(current(lifecycle, 1, "x", managed));
+    let left = |lifecycle, by| Some(current(lifecycle, 1, "x", by));
     for lifecycle in [Lifecycle::Active, Lifecycle::Paused] {
-        check(None, left(lifecycle.clone(), true), &[Action::Retire]);
-        check(None, left(lifecycle, false), &[]);
+        check(None, left(lifecycle.clone(), Some(OWN)), &[Action::Retire]);
+        check(None, left(lifecycle.clone(), None), &[]);
+        // It has moved here from a store whose roster has it.
+        check(None, left(lifecycle, Some(OTHER)), &[]);
     }
     for lifecycle in [Lifecycle::Retiring, Lifecycle::Retired, Lifecycle::Deleted] {
-        check(None, left(lifecycle, true), &[]);
+        check(None, left(lifecycle, Some(OWN)), &[]);
     }
 }
 
@@ -71,20 +80,23 @@ fn check_edge(is_desired: bool, sides: Sides, present: &[&str], expected: Option
     let pair = Pair::new(id("a"), id("b")).unwrap();
     let desired = is_desired.then(|| pair.clone()).into_iter().collect();
     let present = present.iter().map(|agent| id(agent)).collect();
-    let planned = plan_edges(&desired, &BTreeMap::from([(pair.clone(), sides)]), &present);
+    let planned = plan_edges(&desired, &BTreeMap::from([(pair.clone(), sides)]), &present, OWN);
     assert_eq!(planned.get(&pair).copied(), expected, "{is_desired} {sides:?} {present:?}");
 }
 
 #[test]
 fn the_table_of_edges() {
-    let (managed, other, none) = (Some(true), Some(false), None);
+    let (managed, free, other, none) = (Some(Some(OWN)), Some(None), Some(Some(OTHER)), None);
     for (sides, expected) in [
         ((none, none), EdgeAction::Wire),
         ((managed, none), EdgeAction::Heal),
         ((none, managed), EdgeAction::Heal),
-        ((other, none), EdgeAction::Heal),
+        ((free, none), EdgeAction::Heal),
+        ((none, other), EdgeAction::Heal),
         ((managed, managed), EdgeAction::Keep),
+        ((free, free), EdgeAction::Unmanaged),
         ((other, other), EdgeAction::Unmanaged),
+        ((managed, free), EdgeAction::Unmanaged),
         ((managed, other), EdgeAction::Unmanaged),
     ] {
         check_edge(true, sides, &["a", "b"], Some(expected));
@@ -93,19 +105,21 @@ fn the_table_of_edges() {
     for sides in [(managed, managed), (managed, none), (none, managed)] {
         check_edge(false, sides, &[], Some(EdgeAction::Unwire));
     }
-    for sides in [(none, none), (other, other), (other, none), (managed, other)] {
+    let kept = [(free, free), (free, none), (managed, free), (other, other), (other, none), (managed, other)];
+    for sides in [(none, none)].into_iter().chain(kept) {
         check_edge(false, sides, &["a", "b"], None);
     }
 }
 
 #[test]
 fn sides_are_paired() {
-    let side = |agent: &str, peer: &str, is_managed| (id(agent), Edge { peer: id(peer), is_managed });
-    let listed = [side("b", "a", true), side("a", "b", false), side("b", "c", true)];
+    let (ours, free) = (Some(OWN), None);
+    let side = |agent: &str, peer: &str, managed_by| (id(agent), Edge { peer: id(peer), managed_by });
+    let listed = [side("b", "a", ours), side("a", "b", free), side("b", "c", ours)];
     let paired = sides(listed);
     let pair = |one: &str, other: &str| Pair::new(id(one), id(other)).unwrap();
     assert_eq!(
         paired,
-        BTreeMap::from([(pair("a", "b"), (Some(false), Some(true))), (pair("b", "c"), (Some(true), None)),])
+        BTreeMap::from([(pair("a", "b"), (Some(free), Some(ours))), (pair("b", "c"), (Some(ours), None)),])
     );
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{
-    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
+    AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
 use crate::identity::EntityPublicKey;
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
@@ -70,8 +70,8 @@ pub struct NewAgent {
     pub labels: BTreeMap<String, String>,
     /// Wall time in Unix milliseconds.
     pub now_ms: u64,
-    /// The host whose claim of the id must stand, when other stores may have an agent of that id.
-    pub claimed_by: Option<HostId>,
+    /// The claim of the id that must stand, when other stores may have an agent of that id.
+    pub claim: Option<ClaimId>,
 }
 
 /// An agent's row.

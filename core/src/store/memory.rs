@@ -18,7 +18,8 @@ use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+    AgentId, ClaimId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq,
+    StoreId,
 };
 use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput};
@@ -230,8 +231,8 @@ impl RuntimeStore for MemoryStore {
         self.tables().release(owner, self.clock.wall_ms())
     }
 
-    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
-        self.tables().claim(agent, host, self.clock.wall_ms());
+    async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError> {
+        self.tables().claim(agent, host, claim, self.clock.wall_ms());
         Ok(())
     }
 

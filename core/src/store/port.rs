@@ -11,7 +11,8 @@ use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+    AgentId, ClaimId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq,
+    StoreId,
 };
 use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput};
@@ -108,9 +109,10 @@ pub trait RuntimeStore: StoreDocuments {
 
     // --- agents
 
-    /// Claims an id for a host that is about to create an agent, for `CLAIM_MAX` by the store's wall clock. Again it begins anew.
-    /// **H** but that nobody need be there.
-    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError>;
+    /// Claims an id for a host that is about to create an agent, for `CLAIM_MAX` by the store's wall clock. It takes the place
+    /// of the host's claim before it: what that one stood for may have yielded to others meanwhile. **H** but that nobody
+    /// need be there.
+    async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError>;
 
     /// What a host says when host `to`, of another store, is about to create an agent: the lowest host that has claimed the id
     /// here, if it is lower than `to`. Otherwise the claims of others go: `to` comes first.

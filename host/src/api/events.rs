@@ -18,7 +18,7 @@ use godwit_core::id::{AgentId, StoreId};
 use godwit_core::time::{sleep, within};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::extract::page_limit;
 use super::extract::{LIST_MAX, QueryOf};
@@ -83,7 +83,8 @@ pub(super) async fn events(
     if !follows {
         return Ok(Json(reader.page(limit).await?).into_response());
     }
-    Ok(streamed(reader.stream()))
+    let room = reader.runtime.watcher()?;
+    Ok(streamed(reader.stream(room)))
 }
 
 /// The cursor of a stream: what the client had last wins over what it asked for.
@@ -234,10 +235,10 @@ impl Reader {
         Ok(json!({"items": items, "next": next, "newest": event_id(store, self.newest), "gap": gap}))
     }
 
-    /// All events from the cursor on, until shutdown.
-    fn stream(self) -> impl Stream<Item = Result<SseEvent, Infallible>> {
-        let start = (self, std::collections::VecDeque::from([hello()]));
-        futures::stream::unfold(start, |(mut reader, mut ready)| async move {
+    /// All events from the cursor on, until shutdown. `room` is that of one who follows.
+    fn stream(self, room: OwnedSemaphorePermit) -> impl Stream<Item = Result<SseEvent, Infallible>> {
+        let start = (self, std::collections::VecDeque::from([hello()]), room);
+        futures::stream::unfold(start, |(mut reader, mut ready, room)| async move {
             let shutdown = reader.runtime.shutdown_token();
             while ready.is_empty() {
                 // Cancel safe: an unfinished look has moved nothing.
@@ -248,7 +249,7 @@ impl Reader {
                 }
             }
             let event = ready.pop_front()?;
-            Some((Ok(event), (reader, ready)))
+            Some((Ok(event), (reader, ready, room)))
         })
     }
 

@@ -112,7 +112,7 @@ pub(super) async fn wire(
     JsonOf(edge): JsonOf<EdgeJson>,
 ) -> Result<Response, Problem> {
     let pair = edge.pair()?;
-    let status = if runtime.wire(&pair, false).await? { StatusCode::CREATED } else { StatusCode::OK };
+    let status = if runtime.wire(&pair, None).await? { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(edge_json(&pair))).into_response())
 }
 

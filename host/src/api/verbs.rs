@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use godwit_core::agent::Checkpointed;
 use godwit_core::agent::recover::Recovery;
 use godwit_core::id::Revision;
 use serde::Deserialize;
@@ -13,9 +14,7 @@ use crate::runtime::Runtime;
 use crate::runtime::boot::Materialized;
 use crate::runtime::call::{AgentCall, AgentReply};
 use crate::runtime::respec::UpgradeReport;
-use crate::runtime::verbs::{
-    CheckpointReport, RecoverEnd, RecoverReport, TurnEnd, VerbCall, VerbDetail, VerbReport,
-};
+use crate::runtime::verbs::{RecoverEnd, RecoverReport, TurnEnd, VerbCall, VerbDetail, VerbReport};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,13 +138,12 @@ pub(super) async fn checkpoint(door: AgentDoor, _: NoBody) -> Result<Json<Value>
     }
 }
 
-fn checkpoint_json(agent: &str, report: &CheckpointReport) -> Value {
+fn checkpoint_json(agent: &str, report: &Checkpointed) -> Value {
     json!({
         "agent": agent,
         "verb": "checkpoint",
         "generation": report.generation.to_string(),
         "revision": report.revision.to_string(),
-        "version": report.version.to_string(),
     })
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, HostId};
+use godwit_core::id::{AgentId, ClaimId, HostId};
 use godwit_core::reconcile::{Desired, RESERVED_LABEL};
 use godwit_core::spec::{Spec, SpecPatch, check_pairs};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
@@ -98,17 +98,16 @@ impl Runtime {
         let CreateAgent { agent, recreates, is_forced, .. } = request;
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
-        match known.as_ref().map(|row| &row.home) {
-            Some(Home::Moved(tombstone)) => {
-                let host = tombstone.target;
-                return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
-            }
-            Some(_) => {}
-            None => self.claim(&agent, is_forced).await?,
+        if let Some(Home::Moved(tombstone)) = known.as_ref().map(|row| &row.home) {
+            let host = tombstone.target;
+            return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
         }
-        // What is here already needs no claim, and is looked at first.
-        let claimed_by = Some(self.inner().host);
-        let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms(), claimed_by };
+        // The store looks at it only if the agent is not there by then.
+        let claim = ClaimId::generate(self.now_ms(), self.inner().clock.random());
+        if known.is_none() {
+            self.claim(&agent, claim, is_forced).await?;
+        }
+        let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms(), claim: Some(claim) };
         let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
         let store = &self.inner().store;
         let created =
@@ -122,9 +121,8 @@ impl Runtime {
 
     /// Claims an id for an agent that is about to be created: one id, one agent per mesh. Of two hosts that claim it at the same
     /// moment each hears of the other's claim, and the lower one's stands.
-    async fn claim(&self, agent: &AgentId, is_forced: bool) -> Result<(), CallError> {
-        let own = self.inner().host;
-        self.inner().store.claim(agent, own).await.map_err(store_error)?;
+    async fn claim(&self, agent: &AgentId, claim: ClaimId, is_forced: bool) -> Result<(), CallError> {
+        self.inner().store.claim(agent, self.inner().host, claim).await.map_err(store_error)?;
         failpoint::hit("agent.after-claim");
         let peers = self.inner().mesh.peers();
         // Hosts of the same store know no more than it does.

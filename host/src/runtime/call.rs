@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use godwit_core::agent::Checkpointed;
 use godwit_core::agent::recover::Refused;
 use godwit_core::digest::Digest;
 use godwit_core::edge::Edge;
@@ -31,7 +32,7 @@ use super::inspect::Inspection;
 use super::outputs::{Output, OutputPlace, WaitOutput};
 use super::replay::ReplayReport;
 use super::respec::{SpecUpdate, UpgradeReport};
-use super::verbs::{CheckpointReport, VerbCall, VerbReport};
+use super::verbs::{VerbCall, VerbReport};
 use super::verify::VerifyReport;
 
 /// Something to do with or learn about one agent.
@@ -254,7 +255,7 @@ pub enum AgentReply {
     /// To `Verify`.
     Verified(VerifyReport),
     /// To `Checkpoint`.
-    Checkpointed(CheckpointReport),
+    Checkpointed(Checkpointed),
     /// To `Migrate`.
     Migrating(MigrationId),
     /// To `Redrive` and `Cancel`.

@@ -12,6 +12,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, InputId};
 use godwit_core::identity::{EntityPublicKey, OriginHash};
 use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Reach, Source};
+use godwit_core::lease::Lease;
 use godwit_core::limits::OUTPUT_LIFETIME;
 use godwit_core::output::{ReplyRole, StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
@@ -113,8 +114,12 @@ impl Runtime {
         if self.inner().directory.begin_publishing(agent) {
             let (runtime, agent) = (self.clone(), agent.clone());
             self.inner().publishers.spawn(async move {
+                let guard = owned.guard.clone();
                 runtime.publish_all(owned).await;
                 runtime.inner().directory.end_publishing(&agent);
+                if !guard.is_held() {
+                    return;
+                }
                 // Outputs that committed after the last look and before the end would otherwise wait for the scan.
                 let page = Page { after: 0, limit: 1 };
                 let waiting = runtime.inner().store.pending_outputs(&agent, page).await;
@@ -221,7 +226,7 @@ impl Runtime {
                     self.inner().outputs_sent.fetch_add(sent as u64, Ordering::Relaxed);
                 }
                 Err(StoreError::Fenced { .. }) => {
-                    self.report_fenced(&publisher.owned, "outbox").await;
+                    self.fenced(&publisher.owned, "outbox").await;
                     is_stale = true;
                 }
                 Err(error) => {
@@ -241,6 +246,9 @@ impl Runtime {
     ) -> (Vec<(OutputKey, OutputEnd)>, Round) {
         let mut ends = Vec::new();
         for stored in lane {
+            if !publisher.owned.guard.is_held() {
+                return (ends, Round::Stale);
+            }
             failpoint::hit("outbox.before-send");
             // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
             let delivered = self.deliver_output(publisher, &stored).await;
@@ -261,7 +269,7 @@ impl Runtime {
                     let token = publisher.owned.lease.token;
                     tracing::warn!(agent = %publisher.owned.lease.agent, %token, %highest, place = "receiver", "fenced");
                     self.report_stale_publisher(publisher, &key, highest).await;
-                    return (ends, Round::Stale);
+                    return (ends, self.after_stale(publisher).await);
                 }
                 Delivered::Later { reason } => {
                     tracing::debug!(agent = %publisher.owned.lease.agent, destination = %key.destination, reason, "later");
@@ -271,6 +279,20 @@ impl Runtime {
             }
         }
         (ends, Round::Done)
+    }
+
+    /// What a publisher does whose token a receiver refuses: it stops if the store says that the lease is another's. If it does
+    /// not, the receiver has heard of a token that this store never gave: that is tried again later, and seldom.
+    async fn after_stale(&self, publisher: &Publisher) -> Round {
+        let Lease { agent, token, .. } = &publisher.owned.lease;
+        match self.inner().store.agent(agent).await {
+            Ok(Some(row)) if row.home == Home::Here && row.token == *token => Round::Later,
+            Ok(_) => {
+                self.fenced(&publisher.owned, "outbox").await;
+                Round::Stale
+            }
+            Err(_) => Round::Later,
+        }
     }
 
     async fn report_stale_publisher(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use godwit_core::agent::{self, Grant, Handle, WarmGuest};
 use godwit_core::failpoint;
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, FencingToken};
 use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
 use godwit_core::store::{AgentRow, Owner, StoreError};
 use tokio::sync::Notify;
@@ -47,6 +47,10 @@ struct Resident {
 }
 
 impl Tables {
+    fn holds(&self, agent: &AgentId, token: FencingToken) -> bool {
+        self.owned.get(agent).is_some_and(|entry| entry.lease.token == token)
+    }
+
     fn remove(&mut self, agent: &AgentId) -> Option<Entry> {
         self.residents.remove(agent);
         self.owned.remove(agent)
@@ -111,11 +115,12 @@ impl Directory {
         self.lock().residents.values().filter(|resident| resident.handle.is_alive()).count()
     }
 
-    /// Enters a lease that the store granted. An entry with the same token stays as it is; an older one is lost.
+    /// Enters a lease that the store granted. An entry with the same token stays as it is, and one with a higher token:
+    /// that grant came later. An older one is lost.
     pub(crate) fn enter(&self, lease: Lease, guard: LeaseGuard) -> Owned {
         let mut tables = self.lock();
         if let Some(entry) = tables.owned.get(&lease.agent) {
-            if entry.lease.token == lease.token && entry.guard.state() != LeaseState::Lost {
+            if entry.lease.token >= lease.token && entry.guard.state() != LeaseState::Lost {
                 return Owned { lease: entry.lease.clone(), guard: entry.guard.clone() };
             }
             if entry.guard.state() == LeaseState::Lost {
@@ -131,17 +136,24 @@ impl Directory {
         owned
     }
 
-    /// Forgets an agent that this host has let go of, or sent elsewhere.
-    pub(crate) fn lose(&self, agent: &AgentId) {
-        if let Some(entry) = self.lock().remove(agent) {
+    /// Forgets an agent that this host has let go of, or sent elsewhere, if it still has it under this token.
+    pub(crate) fn lose(&self, agent: &AgentId, token: FencingToken) {
+        let mut tables = self.lock();
+        if tables.holds(agent, token)
+            && let Some(entry) = tables.remove(agent)
+        {
             entry.guard.lose();
         }
     }
 
-    /// Forgets an agent of which the store says that it is another's.
-    pub(crate) fn lose_to_another(&self, agent: &AgentId) {
-        self.lock().remove_lost(agent);
-        self.has_lost.notify_one();
+    /// Forgets an agent whose lease under this token the store has refused. That of a successor, under a token of its own,
+    /// stays.
+    pub(crate) fn lose_fenced(&self, agent: &AgentId, token: FencingToken) {
+        let mut tables = self.lock();
+        if tables.holds(agent, token) {
+            tables.remove_lost(agent);
+            self.has_lost.notify_one();
+        }
     }
 
     /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.

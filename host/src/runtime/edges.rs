@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_core::edge::{Edge, Pair};
 use godwit_core::failpoint;
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, StoreId};
 use godwit_core::limits::{EDGES_MAX, PAGE_MAX};
 use godwit_core::reconcile::{self, Sides};
 
@@ -17,22 +17,22 @@ use super::routing::{Forward, store_error};
 pub struct EdgeView {
     /// Between whom.
     pub pair: Pair,
-    /// Whether a roster made it, and may remove it again.
+    /// Whether a roster made it, of this store or another, and may remove it again.
     pub is_managed: bool,
     /// Whether both sides are known here to be there. The side of an agent that is at home elsewhere counts as there.
     pub is_whole: bool,
 }
 
 impl Runtime {
-    /// Makes an edge. One that is there stays; one that a roster manages is the operator's from now on. Answers whether
-    /// anything changed.
+    /// Makes an edge, managed by the roster of a store or by nobody. One that is there stays; one that a roster manages is
+    /// the operator's when nobody is to manage it. Answers whether anything changed.
     ///
     /// # Errors
     /// As a call on either agent. One side may be written then: repeat it.
-    pub async fn wire(&self, pair: &Pair, is_managed: bool) -> Result<bool, CallError> {
+    pub async fn wire(&self, pair: &Pair, managed_by: Option<StoreId>) -> Result<bool, CallError> {
         let mut has_changed = false;
         for (agent, peer) in pair.sides() {
-            let edge = Edge { peer: peer.clone(), is_managed };
+            let edge = Edge { peer: peer.clone(), managed_by };
             has_changed |= self.change_edge(agent, AgentCall::PutEdge { edge }).await?;
             failpoint::hit("edge.after-side");
         }
@@ -109,7 +109,7 @@ impl Runtime {
                     is_whole &= row.is_none_or(|row| row.home != godwit_core::store::Home::Here);
                 }
             }
-            let is_managed = first != Some(false) && second != Some(false);
+            let is_managed = first != Some(None) && second != Some(None);
             views.push(EdgeView { pair, is_managed, is_whole });
         }
         Ok(views)

@@ -76,9 +76,12 @@ fn lost_event(runtime: &Runtime, lease: &Lease, now_ms: u64) -> NewEvent {
 }
 
 impl Runtime {
-    /// Writes that the store has refused an act under a lease of this host's. Whoever owns the agent now, it is said.
-    pub(crate) async fn report_fenced(&self, owned: &Owned, place: &str) {
+    /// The store has refused an act under a lease of this host's: lets go of what that lease is held for, so that the next
+    /// act asks for one anew, and writes it down, whoever owns the agent now.
+    pub(crate) async fn fenced(&self, owned: &Owned, place: &str) {
         let Lease { agent, token, incarnation, .. } = &owned.lease;
+        owned.guard.lose();
+        self.inner().directory.lose_fenced(agent, *token);
         tracing::warn!(%agent, %token, place, "fenced");
         let event = NewEvent::of_agent(agent, EventKind::Fenced, self.now_ms())
             .with("place", place)

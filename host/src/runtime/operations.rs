@@ -316,7 +316,7 @@ async fn write_end(runtime: &Runtime, owned: &Owned, id: OperationId, end: Opera
             )) => {
                 tracing::warn!(%agent, operation = %id, %error, place = "operation", "its end is not ours to write");
                 if matches!(error, StoreError::Fenced { .. }) {
-                    runtime.report_fenced(owned, "operation").await;
+                    runtime.fenced(owned, "operation").await;
                 }
                 return false;
             }

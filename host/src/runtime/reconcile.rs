@@ -8,7 +8,8 @@
 //! A crash anywhere leaves some of it done; reconciling again does the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,17 +17,17 @@ use futures::{FutureExt, StreamExt, stream};
 use godwit_core::digest::Digest;
 use godwit_core::edge::{Edge, Pair};
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, HostId};
-use godwit_core::reconcile::{Action, Current, Desired, EdgeAction, MANAGED, Sides, plan, plan_edges};
+use godwit_core::id::{AgentId, StoreId};
+use godwit_core::reconcile::{Action, Current, Desired, EdgeAction, MANAGED_BY, Sides, plan, plan_edges};
 use godwit_core::spec::{Spec, check_pairs};
 use godwit_core::store::{AgentRow, Home, StoreError};
-use godwit_core::time::sleep;
+use godwit_core::time::within;
 use serde::Serialize;
 use tokio::sync::{Mutex, Notify};
 
 use super::Runtime;
 use super::agents::CreateAgent;
-use super::boot::BootMode;
+use super::boot::Materialized;
 use super::call::{AgentCall, AgentReply, CallError};
 use super::respec::SpecUpdate;
 use super::routing::{Forward, store_error};
@@ -34,14 +35,16 @@ use super::verbs::VerbCall;
 use crate::agent_doc::AgentDoc;
 use crate::roster::{AgentCustomizer, Roster, RosterEntry, RosterError, RosterProvider, TopologyProvider};
 
+mod follow;
+
 /// Agents and edges that are changed at the same time.
 const AT_ONCE: usize = 32;
 /// Agents read at once.
 const PAGE: usize = 1_000;
-/// Shortest and longest pause before what a reconcile has left undone is tried again: a peer that was silent, a roster that
-/// could not be had, an agent that another host is about to create.
-const RETRY_PAUSE: Duration = Duration::from_secs(1);
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Digits of a host's key by which a roster may name it.
+const KEY_PREFIX_MIN: usize = 8;
+/// How long a provider is waited for.
+const PROVIDER_MAX: Duration = Duration::from_secs(30);
 
 /// Where a host's roster comes from, and who has a say in it.
 #[derive(Clone, Default)]
@@ -59,14 +62,56 @@ pub struct RosterSources {
 pub(crate) struct Reconciler {
     sources: RosterSources,
     running: Mutex<()>,
-    /// Set when a reconcile has left something undone.
+    /// Of the roster that was reconciled last.
+    last: std::sync::Mutex<Option<Digest>>,
+    /// Set when something is left to do.
     unfinished: Notify,
+}
+
+/// Says, when it is dropped, that something is left to do: also when the future is dropped that was doing it.
+struct Undone<'a>(&'a Notify);
+
+impl Undone<'_> {
+    fn is_done(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Undone<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 impl Reconciler {
     pub(crate) fn new(sources: RosterSources) -> Self {
         Self { sources, ..Self::default() }
     }
+
+    fn last(&self) -> MutexGuard<'_, Option<Digest>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn digest_of(roster: &Roster) -> Digest {
+    Digest::of(roster.to_json().as_bytes())
+}
+
+/// Asks an embedder's code, which may hang or panic.
+async fn asked<T>(who: &str, answer: impl Future<Output = Result<T, RosterError>>) -> Result<T, RosterError> {
+    match within(PROVIDER_MAX, AssertUnwindSafe(answer).catch_unwind()).await {
+        Some(Ok(answer)) => answer,
+        Some(Err(_)) => Err(RosterError::Unavailable { reason: format!("{who} panicked") }),
+        None => {
+            let reason = format!("{who} has not answered within {} s", PROVIDER_MAX.as_secs());
+            Err(RosterError::Unavailable { reason })
+        }
+    }
+}
+
+/// Whether doing it again, with nothing else changed, can't do more.
+fn is_final(error: &CallError) -> bool {
+    matches!(error, CallError::Illegal(_) | CallError::Invalid { .. } | CallError::Deleted { .. })
 }
 
 /// What became of one agent.
@@ -79,6 +124,9 @@ pub struct AgentOutcome {
     /// Why it was not done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether doing it again later, with nothing else changed, may do.
+    #[serde(skip)]
+    is_retried: bool,
 }
 
 /// What became of one edge.
@@ -116,6 +164,11 @@ impl ReconcileReport {
         self.agents.iter().all(|item| item.error.is_none() && !skipped(item.action))
             && self.edges.iter().all(|item| item.error.is_none() && !skipped(item.action))
     }
+
+    fn is_retried(&self) -> bool {
+        let waits = |item: &EdgeOutcome| item.error.is_some() || item.action == EdgeAction::Missing.name();
+        self.agents.iter().any(|item| item.is_retried) || self.edges.iter().any(waits)
+    }
 }
 
 /// What an entry of the roster asks for.
@@ -128,6 +181,8 @@ enum Wanted {
 
 /// Everything that a reconcile knows before it begins.
 struct Survey {
+    /// The store whose roster it is.
+    own: StoreId,
     wanted: BTreeMap<AgentId, Wanted>,
     rows: BTreeMap<AgentId, AgentRow>,
     edges: BTreeSet<Pair>,
@@ -157,13 +212,18 @@ impl Runtime {
         }
         let _inside = self.admit()?;
         let _one_at_a_time = self.inner().reconciler.running.lock().await;
-        let mut revision = None;
-        if !dry_run {
-            let text = Bytes::from(roster.to_json());
-            revision = Some(self.inner().store.put_roster(text).await.map_err(store_error)?);
-            failpoint::hit("roster.after-put");
+        if dry_run {
+            return self.reconcile_with(roster, None, dry_run).await;
         }
-        self.reconcile_with(roster, revision, dry_run).await
+        // Once it is stored it is done, whoever goes away meanwhile.
+        let undone = Undone(&self.inner().reconciler.unfinished);
+        let text = Bytes::from(roster.to_json());
+        let revision = self.inner().store.put_roster(text).await.map_err(store_error)?;
+        failpoint::hit("roster.after-put");
+        let done = self.reconcile_with(roster, Some(revision), dry_run).await;
+        // That has said itself what it has left.
+        undone.is_done();
+        done
     }
 
     /// Makes agents and edges those of the roster as it is now.
@@ -174,7 +234,7 @@ impl Runtime {
     pub async fn reconcile(&self, dry_run: bool) -> Result<ReconcileReport, CallError> {
         let _inside = self.admit()?;
         let _one_at_a_time = self.inner().reconciler.running.lock().await;
-        let (roster, revision) = self.roster().await?;
+        let (roster, revision) = if dry_run { self.roster().await? } else { self.read_roster().await? };
         self.reconcile_with(&roster, revision, dry_run).await
     }
 
@@ -183,8 +243,18 @@ impl Runtime {
     /// # Errors
     /// As `reconcile`.
     pub async fn roster(&self) -> Result<(Roster, Option<u64>), CallError> {
+        let read = self.read_roster().await?;
+        let reconciler = &self.inner().reconciler;
+        // A provider takes what it has given for known: a change that is only shown is done all the same.
+        if *reconciler.last() != Some(digest_of(&read.0)) {
+            reconciler.unfinished.notify_one();
+        }
+        Ok(read)
+    }
+
+    async fn read_roster(&self) -> Result<(Roster, Option<u64>), CallError> {
         if let Some(provider) = &self.inner().reconciler.sources.roster {
-            return Ok((provider.roster().await?, None));
+            return Ok((asked("the roster's provider", provider.roster()).await?, None));
         }
         let stored = self.inner().store.roster().await.map_err(store_error)?;
         let Some((revision, text)) = stored else {
@@ -203,6 +273,11 @@ impl Runtime {
         dry_run: bool,
     ) -> Result<ReconcileReport, CallError> {
         let began = self.inner().clock.boot();
+        let reconciler = &self.inner().reconciler;
+        let undone = (!dry_run).then(|| Undone(&reconciler.unfinished));
+        if !dry_run {
+            *reconciler.last() = Some(digest_of(roster));
+        }
         let survey = self.survey(roster).await?;
         let mut agents = self.reconcile_agents(&survey, dry_run).await?;
         let edges = self.reconcile_edges(&survey, dry_run).await?;
@@ -211,10 +286,10 @@ impl Runtime {
         let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         let report = ReconcileReport { revision, dry_run, agents, edges, elapsed_ms };
         let is_complete = report.is_complete();
-        if !dry_run {
+        if let Some(undone) = undone {
             self.inner().hooks.post_reconcile(&report);
-            if !is_complete {
-                self.inner().reconciler.unfinished.notify_one();
+            if !report.is_retried() {
+                undone.is_done();
             }
         }
         let (agents, edges) = (report.agents.len(), report.edges.len());
@@ -225,43 +300,43 @@ impl Runtime {
     // --- what is wanted, and what is there
 
     async fn survey(&self, roster: &Roster) -> Result<Survey, CallError> {
+        let own = self.inner().store.mark().await.map_err(store_error)?.store;
         let mut plugins = BTreeMap::new();
         let mut wanted = BTreeMap::new();
         for (agent, entry) in &roster.agents {
-            let of_agent = match self.is_placed_here(entry).await {
-                Ok(false) => Wanted::Elsewhere,
-                Ok(true) => match self.desired(entry, &mut plugins).await {
-                    Ok(desired) => Wanted::Here(Box::new(desired)),
-                    Err(reason) => Wanted::Wrong(reason),
-                },
-                Err(error) => Wanted::Wrong(error.to_string()),
+            let of_agent = if self.is_placed_here(entry) {
+                let desired = self.desired(entry, own, &mut plugins).await;
+                desired.map_or_else(Wanted::Wrong, |desired| Wanted::Here(Box::new(desired)))
+            } else {
+                Wanted::Elsewhere
             };
             wanted.insert(agent.clone(), of_agent);
         }
         let mut edges = roster.edges.clone();
         if let Some(topology) = &self.inner().reconciler.sources.topology {
-            edges.extend(topology.edges(&roster.agents.keys().cloned().collect()).await?);
+            let agents = roster.agents.keys().cloned().collect();
+            edges.extend(asked("the topology's provider", topology.edges(&agents)).await?);
         }
-        Ok(Survey { wanted, rows: self.rows_here().await?, edges })
+        Ok(Survey { own, wanted, rows: self.rows_here().await?, edges })
     }
 
-    async fn is_placed_here(&self, entry: &RosterEntry) -> Result<bool, CallError> {
-        let Some(host) = &entry.host else { return Ok(true) };
-        let own: HostId = self.inner().host;
-        if *host == self.inner().name || *host == own.to_string() {
-            return Ok(true);
-        }
-        Ok(self.find_host(host).await? == own)
+    /// Asks nobody: whom an entry names is another host's matter, and that host may not be there.
+    fn is_placed_here(&self, entry: &RosterEntry) -> bool {
+        let Some(host) = &entry.host else { return true };
+        let is_key = host.len() >= KEY_PREFIX_MIN && self.inner().host.to_string().starts_with(host.as_str());
+        *host == self.inner().name || is_key
     }
 
     async fn desired(
         &self,
         entry: &RosterEntry,
+        own: StoreId,
         plugins: &mut BTreeMap<String, Result<Digest, String>>,
     ) -> Result<Desired, String> {
         let mut doc: AgentDoc = entry.doc.clone();
         if let Some(customizer) = &self.inner().reconciler.sources.customizer {
-            customizer.customize(&entry.id, &mut doc)?;
+            let customized = AssertUnwindSafe(|| customizer.customize(&entry.id, &mut doc));
+            std::panic::catch_unwind(customized).map_err(|_| "the customizer panicked".to_owned())??;
         }
         if !plugins.contains_key(&doc.plugin) {
             let found = self.plugin(&doc.plugin).await;
@@ -273,7 +348,7 @@ impl Runtime {
         let mut labels = doc.labels.unwrap_or_default();
         super::agents::check_labels(&labels).map_err(|error| error.to_string())?;
         // The host's own label counts as well.
-        labels.insert(MANAGED.0.to_owned(), MANAGED.1.to_owned());
+        labels.insert(MANAGED_BY.to_owned(), own.to_string());
         patch.check().and_then(|()| check_pairs("label", &labels)).map_err(|error| error.to_string())?;
         Ok(Desired { spec: patch.apply(&Spec::new(plugin)), labels })
     }
@@ -322,22 +397,25 @@ impl Runtime {
             let (agent, is) = read.map_err(store_error)?;
             current.insert(agent, is);
         }
-        let planned = plan(&desired, &current);
+        let planned = plan(&desired, &current, survey.own);
         let due = |phase: &[Action]| {
             let of_phase = planned.iter().flat_map(|(agent, actions)| {
                 actions.iter().filter(|action| phase.contains(action)).map(|action| (agent.clone(), *action))
             });
             of_phase.collect::<Vec<_>>()
         };
-        let up = self.act_on(due(&[Action::Create, Action::Resume]), &desired, dry_run).await;
+        let mut up = self.act_on(due(&[Action::Create, Action::Resume]), &desired, dry_run).await;
         let is_new =
             |outcome: &&AgentOutcome| outcome.action == Action::Create.name() && outcome.error.is_none();
         let new: Vec<_> = up.iter().filter(is_new).map(|outcome| outcome.agent.clone()).collect();
         if !dry_run && !new.is_empty() {
             self.inner().hooks.post_spawn(new);
         }
-        let is_up = up.iter().chain(&outcomes).all(|outcome| outcome.error.is_none());
         let retiring = due(&[Action::Retire]);
+        if !dry_run && !retiring.is_empty() {
+            up = self.bring_up_first(up).await;
+        }
+        let is_up = up.iter().chain(&outcomes).all(|outcome| outcome.error.is_none());
         outcomes.extend(up);
         if is_up {
             outcomes.extend(self.act_on(retiring, &desired, dry_run).await);
@@ -354,6 +432,27 @@ impl Runtime {
         Ok(outcomes)
     }
 
+    /// Lets those run that are new, before others go. Answers with who can't: it has failed.
+    async fn bring_up_first(&self, up: Vec<AgentOutcome>) -> Vec<AgentOutcome> {
+        let starting = stream::iter(up).map(|mut item| {
+            async move {
+                if item.error.is_none() {
+                    let started = self.call(&item.agent, AgentCall::Materialize, Forward::Yes).await;
+                    item.error = match started.map(|called| called.reply) {
+                        Ok(AgentReply::Materialized(Materialized::Broken { message, .. })) => Some(message),
+                        Ok(AgentReply::Materialized(Materialized::Unfinished { reason })) => Some(reason),
+                        Ok(_) => None,
+                        Err(error) => Some(error.to_string()),
+                    };
+                    item.is_retried = item.error.is_some();
+                }
+                item
+            }
+            .boxed()
+        });
+        starting.buffer_unordered(AT_ONCE).collect().await
+    }
+
     async fn act_on(
         &self,
         due: Vec<(AgentId, Action)>,
@@ -366,7 +465,9 @@ impl Runtime {
                     _ if dry_run => Ok(()),
                     wanted => self.act(&agent, action, wanted).await,
                 };
-                outcome(&agent, action.name(), done.err().map(|error| error.to_string()))
+                let is_retried = done.as_ref().is_err_and(|error| !is_final(error));
+                let error = done.err().map(|error| error.to_string());
+                AgentOutcome { is_retried, ..outcome(&agent, action.name(), error) }
             }
             .boxed()
         });
@@ -438,15 +539,18 @@ impl Runtime {
             let new = wanted.filter(|(agent, _)| !survey.rows.contains_key(*agent));
             present.extend(new.map(|(agent, _)| agent.clone()));
         }
-        let planned = plan_edges(&survey.edges, &sides, &present);
+        let planned = plan_edges(&survey.edges, &sides, &present, survey.own);
         let acting = stream::iter(planned).map(|(pair, action)| {
             let unknown = pair.sides().into_iter().find_map(|(agent, _)| silent.get(agent)).cloned();
+            // The other side of a half is whose the half is.
+            let half = sides.get(&pair).and_then(|(first, second)| first.or(*second));
+            let managed_by = half.unwrap_or(Some(survey.own));
             async move {
                 let done = match (unknown, action) {
                     (Some(reason), _) => Err(reason),
                     (None, _) if dry_run => Ok(()),
                     (None, EdgeAction::Wire | EdgeAction::Heal) => {
-                        self.wire(&pair, true).await.map(drop).map_err(|error| error.to_string())
+                        self.wire(&pair, managed_by).await.map(drop).map_err(|error| error.to_string())
                     }
                     (None, EdgeAction::Unwire) => {
                         self.unwire(&pair).await.map(drop).map_err(|error| error.to_string())
@@ -479,83 +583,11 @@ impl Runtime {
             _ => Ok(None),
         }
     }
-
-    // --- the host's own roster
-
-    /// Follows the roster: reconciles whenever the provider says that it may have changed, and again, with growing pauses,
-    /// while something is left undone. Ends at shutdown.
-    pub(crate) async fn follow_roster(self) {
-        let (shutdown, reconciler) = (self.inner().tasks.shutdown(), &self.inner().reconciler);
-        let provider = reconciler.sources.roster.clone();
-        let changed = || async {
-            match &provider {
-                Some(provider) => provider.changed().await,
-                // What is applied is reconciled by whoever applies it.
-                None => std::future::pending().await,
-            }
-        };
-        let mut pause = RETRY_PAUSE;
-        loop {
-            let retry = async {
-                reconciler.unfinished.notified().await;
-                sleep(pause).await;
-            };
-            // Cancel safe: a change that is not seen now is seen when it is asked again; what is dropped with a retry is
-            // tried at once, for the change's sake.
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                () = changed() => pause = RETRY_PAUSE,
-                () = retry => pause = (pause * 2).min(RETRY_PAUSE_MAX),
-            }
-            match self.reconcile(false).await {
-                Ok(report) if report.is_complete() => pause = RETRY_PAUSE,
-                Ok(_) | Err(CallError::NoSuch { .. }) => {}
-                Err(error) => self.not_followed(&error),
-            }
-        }
-    }
-
-    fn not_followed(&self, error: &CallError) {
-        tracing::error!(%error, "the roster is not followed for now; agents and edges stay as they are");
-        self.inner().reconciler.unfinished.notify_one();
-    }
-
-    /// What a host does once it runs: makes its agents those of the roster, if it has one, and brings them up. A roster that
-    /// can't be had is an error in the log, and the agents that are here come up all the same.
-    ///
-    /// # Errors
-    /// When the store can't be read.
-    pub async fn bring_up_all(
-        &self,
-        mode: BootMode,
-        concurrency: usize,
-    ) -> Result<(Option<ReconcileReport>, super::boot::BootReport), CallError> {
-        let reconciled = match self.reconcile(false).await {
-            Ok(report) => Some(report),
-            Err(CallError::NoSuch { .. }) => None,
-            Err(error) => {
-                self.not_followed(&error);
-                None
-            }
-        };
-        failpoint::hit("boot.after-reconcile");
-        self.inner().tasks.spawn(self.clone().follow_roster());
-        if mode == BootMode::Warm {
-            let warming = self.clone();
-            self.inner().tasks.spawn(async move {
-                if let Err(error) = warming.boot(BootMode::Warm, concurrency).await {
-                    tracing::warn!(%error, "agents are not warmed up: each starts when it is needed");
-                }
-            });
-            return Ok((reconciled, self.boot(BootMode::Lazy, concurrency).await?));
-        }
-        Ok((reconciled, self.boot(mode, concurrency).await?))
-    }
 }
 
 fn outcome(agent: &AgentId, action: &'static str, error: Option<String>) -> AgentOutcome {
-    AgentOutcome { agent: agent.clone(), action, error }
+    let is_retried = error.is_some();
+    AgentOutcome { agent: agent.clone(), action, error, is_retried }
 }
 
 /// Adds what an agent says of its edges, which may be at home elsewhere.

@@ -32,6 +32,8 @@ use super::Runtime;
 const TURNS_MAX: Duration = Duration::from_secs(10);
 /// How long outputs are tried: receivers that answer do so in milliseconds.
 const OUTBOX_MAX: Duration = Duration::from_secs(2);
+/// How long the outputs of an agent are counted at most.
+const COUNT_MAX: Duration = Duration::from_secs(1);
 /// How long an interrupted turn is waited for: ten times what it may take.
 const INTERRUPT_MAX: Duration = Duration::from_secs(1);
 /// How long drivers may take to write their snapshots and end.
@@ -376,10 +378,14 @@ impl Shutdown {
         let runtime = self.runtime.clone();
         let inner = &runtime.inner;
         let mut troubles = Vec::new();
-        let senders = match self.senders().await {
-            Ok(senders) => senders,
-            Err(error) => {
+        let senders = match within(self.bounds.outbox, self.senders()).await {
+            Some(Ok(senders)) => senders,
+            Some(Err(error)) => {
                 troubles.push(format!("agents with outputs can't be read: {error}"));
+                Vec::new()
+            }
+            None => {
+                troubles.push("agents with outputs can't be read: the store does not answer".to_owned());
                 Vec::new()
             }
         };
@@ -395,9 +401,14 @@ impl Shutdown {
         self.report.outputs_sent =
             inner.outputs_sent.load(Ordering::Relaxed).saturating_sub(self.sent_before);
         for agent in &senders {
-            match self.waiting_outputs(agent).await {
-                Ok(waiting) => self.report.outputs_left += waiting,
-                Err(error) => troubles.push(format!("outputs of {agent} can't be counted: {error}")),
+            match within(COUNT_MAX, self.waiting_outputs(agent)).await {
+                Some(Ok(waiting)) => self.report.outputs_left += waiting,
+                Some(Err(error)) => troubles.push(format!("outputs of {agent} can't be counted: {error}")),
+                None => {
+                    troubles
+                        .push("outputs that are left can't be counted: the store does not answer".to_owned());
+                    break;
+                }
             }
         }
         troubles

@@ -24,6 +24,7 @@ mod idle;
 mod replay;
 mod respec;
 mod roster;
+mod rosters;
 mod shutdown;
 mod verbs;
 mod watchdog;

@@ -96,7 +96,7 @@ async fn fire_all(runtime: &Runtime, agent: AgentId, timers: Vec<DueTimer>) -> b
             Err(error) => {
                 is_done = false;
                 if matches!(error, AcceptError::Store(StoreError::Fenced { .. })) {
-                    runtime.report_fenced(&owned, "timer").await;
+                    runtime.fenced(&owned, "timer").await;
                     break;
                 }
                 tracing::warn!(%agent, timer = timer.name, %error, "timer can't be fired");

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use godwit_core::agent::recover::{Misfit, RecoverError, RecoverOutcome, Recovered, Recovery, recover};
-use godwit_core::agent::{CommandError, Frozen, Handle, Interrupted};
+use godwit_core::agent::{Checkpointed, CommandError, Frozen, Handle, Interrupted};
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
@@ -212,17 +212,6 @@ impl From<RecoverOutcome> for RecoverEnd {
     }
 }
 
-/// A stored snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointReport {
-    /// In which generation.
-    pub generation: Generation,
-    /// Of which revision.
-    pub revision: Revision,
-    /// Rises with each checkpoint of another state, and never goes back.
-    pub version: u64,
-}
-
 impl From<Interrupted> for TurnEnd {
     fn from(interrupted: Interrupted) -> Self {
         match interrupted {
@@ -267,18 +256,17 @@ impl Runtime {
         };
         // Read under the lease: no other host moves it from here.
         let Some(row) = self.inner().store.agent(agent).await.map_err(store_error)? else { return again() };
-        let fenced = owned.clone();
+        let held = owned.clone();
         let act = Act { runtime: self, agent, verb, owned, row, started };
         match act.run().await {
             Ok(report) => Ok(Try::Done(AgentReply::Verb(Box::new(report)))),
             Err(Refusal::Call(error)) => Err(error),
             Err(Refusal::Store(StoreError::Fenced { .. })) => {
-                self.report_fenced(&fenced, verb.name()).await;
-                self.inner().directory.lose_to_another(agent);
+                self.fenced(&held, verb.name()).await;
                 again()
             }
             Err(Refusal::Store(StoreError::NotHome { .. })) => {
-                self.inner().directory.lose(agent);
+                self.inner().directory.lose(agent, held.lease.token);
                 again()
             }
             // Its own end of draining, or another verb, has come in between: the table decides about the state that it is in now.
@@ -357,12 +345,7 @@ impl Runtime {
             Err(error) => return Err(store_error(error)),
         };
         match handle.checkpoint().await {
-            Ok(revision) => {
-                let row = self.inner().store.agent(agent).await.map_err(store_error)?;
-                let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
-                let report = CheckpointReport { generation: row.generation, revision, version: row.change };
-                Ok(Try::Done(AgentReply::Checkpointed(report)))
-            }
+            Ok(checkpointed) => Ok(Try::Done(AgentReply::Checkpointed(checkpointed))),
             Err(CommandError::Gone) => Ok(Try::Again { may_be_durable: false }),
             Err(CommandError::Loading) => {
                 sleep(LOADING_PAUSE).await;
@@ -561,15 +544,15 @@ impl Act<'_> {
         self.report_as_is(VerbDetail::Recovered(Some(report))).await
     }
 
-    /// Takes up the lease that a raised token left this host with, or lets the agent go.
+    /// Takes up the lease that a raised token left this host with, or lets the agent go: when it is not to run any more, or
+    /// when the session under which the token was raised is dead by now.
     fn take_on(&self, lease: Option<&Lease>) {
-        let directory = &self.runtime.inner().directory;
+        let (directory, session) = (&self.runtime.inner().directory, self.runtime.session());
         match lease {
-            None => directory.lose(self.agent),
-            Some(lease) => {
-                let guard = LeaseGuard::new(self.runtime.session().lease.clone(), lease.token);
-                directory.enter(lease.clone(), guard);
+            Some(lease) if lease.incarnation == session.incarnation => {
+                directory.enter(lease.clone(), LeaseGuard::new(session.lease.clone(), lease.token));
             }
+            _ => directory.lose(self.agent, self.owned.lease.token),
         }
     }
 
@@ -613,7 +596,7 @@ impl Act<'_> {
 }
 
 /// Stores a snapshot as soon as the agent has been loaded.
-async fn checkpoint(handle: &Handle) -> Result<Revision, CommandError> {
+async fn checkpoint(handle: &Handle) -> Result<Checkpointed, CommandError> {
     let mut tries = 0;
     loop {
         match handle.checkpoint().await {

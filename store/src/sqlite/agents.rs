@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use godwit_core::digest::Digest;
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{
-    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
+    AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
 use godwit_core::identity::EntityPublicKey;
 use godwit_core::lease::fence::{Fence, Refusal};
@@ -378,14 +378,14 @@ impl NewRow<'_> {
     }
 }
 
-pub(super) fn claim(tx: &Tx<'_>, agent: &AgentId, host: HostId) -> Fallible<()> {
+pub(super) fn claim(tx: &Tx<'_>, agent: &AgentId, host: HostId, claim: ClaimId) -> Fallible<()> {
     let now_ms = tx.now_ms();
     execute(tx.conn, "DELETE FROM claim WHERE until_ms <= ?1", params![Int(now_ms)])?;
     execute(
         tx.conn,
-        "INSERT INTO claim (agent, host, until_ms) VALUES (?1, ?2, ?3)
-         ON CONFLICT (agent, host) DO UPDATE SET until_ms = excluded.until_ms",
-        params![agent.as_str(), host.0, Int(now_ms + CLAIM_MAX.as_millis() as u64)],
+        "INSERT INTO claim (agent, host, id, until_ms) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (agent, host) DO UPDATE SET id = excluded.id, until_ms = excluded.until_ms",
+        params![agent.as_str(), host.0, claim.0, Int(now_ms + CLAIM_MAX.as_millis() as u64)],
     )
     .map(drop)
 }
@@ -421,9 +421,9 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if !plugins::is_stored(tx.conn, plugin)? {
         return Err(StoreError::NoPlugin { plugin }.into());
     }
-    if let Some(host) = new.claimed_by {
-        let sql = "DELETE FROM claim WHERE agent = ?1 AND host = ?2 AND until_ms > ?3";
-        if execute(tx.conn, sql, params![new.agent.as_str(), host.0, Int(tx.now_ms())])? == 0 {
+    if let Some(claim) = new.claim {
+        let sql = "DELETE FROM claim WHERE agent = ?1 AND id = ?2 AND until_ms > ?3";
+        if execute(tx.conn, sql, params![new.agent.as_str(), claim.0, Int(tx.now_ms())])? == 0 {
             return Err(StoreError::Unclaimed.into());
         }
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use godwit_core::edge::Edge;
 use godwit_core::event::{EventKind, NewEvent};
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, StoreId};
 use godwit_core::limits::{EDGES_MAX, ROSTER_BYTES_MAX};
 use godwit_core::store::{Lifecycle, RowKey, StoreError};
 use rusqlite::{Connection, params};
@@ -51,7 +51,7 @@ pub(super) fn put(tx: &Tx<'_>, agent: &AgentId, edge: &Edge) -> Fallible<bool> {
         return Err(StoreError::Lifecycle { state: head.lifecycle }.into());
     }
     match self::edge(tx.conn, head.key, &edge.peer)? {
-        Some(known) if edge.is_managed || !known.is_managed => return Ok(false),
+        Some(known) if edge.managed_by.is_some() || known.managed_by.is_none() => return Ok(false),
         Some(_) => {}
         None if count(tx.conn, &head)? >= EDGES_MAX => {
             return Err(conflict(format!("agent {agent} has {EDGES_MAX} edges, as many as it may")));
@@ -63,7 +63,7 @@ pub(super) fn put(tx: &Tx<'_>, agent: &AgentId, edge: &Edge) -> Fallible<bool> {
     head.save(tx)?;
     let event = NewEvent::of_agent(agent, EventKind::EdgeWired, tx.now_ms())
         .with("peer", &edge.peer)
-        .with("managed", edge.is_managed);
+        .with("managed", edge.managed_by.is_some());
     append(tx, &[event])?;
     Ok(true)
 }
@@ -87,10 +87,10 @@ pub(super) fn remove(tx: &Tx<'_>, agent: &AgentId, peer: &AgentId) -> Fallible<b
 pub(super) fn write(tx: &Tx<'_>, agent: i64, change: Int, edge: &Edge) -> Fallible<()> {
     execute(
         tx.conn,
-        "INSERT INTO edge (agent, peer, change, managed) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (agent, peer) DO UPDATE SET change = excluded.change, managed = excluded.managed
+        "INSERT INTO edge (agent, peer, change, managed_by) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (agent, peer) DO UPDATE SET change = excluded.change, managed_by = excluded.managed_by
          WHERE excluded.change > edge.change",
-        params![agent, edge.peer.as_str(), change, edge.is_managed],
+        params![agent, edge.peer.as_str(), change, edge.managed_by.map(|store| store.0)],
     )
     .map(drop)
 }
@@ -110,9 +110,9 @@ pub(super) fn receive_delete(tx: &Tx<'_>, agent: i64, change: Int, peer: &AgentI
 pub(super) fn edge(conn: &Connection, agent: i64, peer: &AgentId) -> Fallible<Option<Edge>> {
     first(
         conn,
-        "SELECT managed FROM edge WHERE agent = ?1 AND peer = ?2",
+        "SELECT managed_by FROM edge WHERE agent = ?1 AND peer = ?2",
         params![agent, peer.as_str()],
-        |row| Ok(Edge { peer: peer.clone(), is_managed: row.get(0)? }),
+        |row| Ok(Edge { peer: peer.clone(), managed_by: row.get::<_, Option<_>>(0)?.map(StoreId) }),
     )
 }
 
@@ -131,12 +131,13 @@ pub(super) fn list(
     let (agent, peer) = after.map_or(("", ""), |(agent, peer)| (agent.as_str(), peer.as_str()));
     all(
         conn,
-        "SELECT a.id, e.peer, e.managed FROM agent a JOIN edge e ON e.agent = a.key
+        "SELECT a.id, e.peer, e.managed_by FROM agent a JOIN edge e ON e.agent = a.key
          WHERE a.home = 0 AND a.id >= ?1 AND (a.id, e.peer) > (?1, ?2) AND (?4 IS NULL OR a.id = ?4)
          ORDER BY a.id, e.peer LIMIT ?3",
         params![agent, peer, limit as i64, of.map(AgentId::as_str)],
         |row| {
-            let edge = Edge { peer: agent_id(&row.get::<_, String>(1)?)?, is_managed: row.get(2)? };
+            let managed_by = row.get::<_, Option<_>>(2)?.map(StoreId);
+            let edge = Edge { peer: agent_id(&row.get::<_, String>(1)?)?, managed_by };
             Ok((agent_id(&row.get::<_, String>(0)?)?, edge))
         },
     )

@@ -12,7 +12,8 @@ use godwit_core::edge::Edge;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::failpoint;
 use godwit_core::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+    AgentId, ClaimId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq,
+    StoreId,
 };
 use godwit_core::identity::EntityKey;
 use godwit_core::input::{AbandonReason, InputState, NewInput};
@@ -130,9 +131,9 @@ impl RuntimeStore for SqliteStore {
         self.write(move |tx| leases::release(tx, &owner)).await
     }
 
-    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+    async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| agents::claim(tx, &agent, host)).await
+        self.write(move |tx| agents::claim(tx, &agent, host, claim)).await
     }
 
     async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {

@@ -110,13 +110,7 @@ impl Product {
     pub(crate) async fn create(&self, store: &dyn RuntimeStore, agent: AgentId) -> Result<()> {
         let now_ms = SystemClock.wall_ms();
         store
-            .create(NewAgent {
-                agent,
-                spec: self.spec(),
-                labels: Default::default(),
-                now_ms,
-                claimed_by: None,
-            })
+            .create(NewAgent { agent, spec: self.spec(), labels: Default::default(), now_ms, claim: None })
             .await?;
         Ok(())
     }

@@ -95,7 +95,7 @@ impl Scene {
             let durability = random.pick(&[Durability::Auto, Durability::Snapshot, Durability::Journal]);
             let spec = Spec { durability: durability.copied().unwrap_or_default(), ..spec.clone() };
             let new =
-                NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 0, claimed_by: None };
+                NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 0, claim: None };
             now(world.memory.create(new)).expect("an empty store takes an agent");
             agents.push(agent);
         }

@@ -4,7 +4,9 @@ use tokio::sync::oneshot;
 
 use super::{Driver, Flow};
 use crate::agent::loading::Loaded;
-use crate::agent::{Answer, Command, CommandError, End, Frozen, Handle, MAILBOX_MAX, NotAccepted};
+use crate::agent::{
+    Answer, Checkpointed, Command, CommandError, End, Frozen, Handle, MAILBOX_MAX, NotAccepted,
+};
 use crate::failpoint;
 use crate::guest::GuestError;
 use crate::id::Revision;
@@ -14,7 +16,7 @@ use crate::time::Clock;
 
 impl Driver {
     /// Takes a snapshot of the current revision and stores it, unless it is stored already.
-    pub(super) async fn checkpoint(&mut self) -> Result<Revision, CommandError> {
+    pub(super) async fn checkpoint(&mut self) -> Result<Checkpointed, CommandError> {
         let failed = |reason: String| CommandError::Failed { reason };
         // Before `init` there is nothing to keep.
         let ready = |loaded: &Loaded| loaded.guest.is_some() && loaded.head.revision > Revision(0);
@@ -22,9 +24,10 @@ impl Driver {
             return Err(CommandError::Loading);
         };
         let revision = loaded.head.revision;
+        let checkpointed = Checkpointed { generation: loaded.author.owner.generation, revision };
         if loaded.tail.is_at(revision) {
             self.loaded = Some(loaded);
-            return Ok(revision);
+            return Ok(checkpointed);
         }
         let (plugin, clock) = (loaded.author.plugin, self.env.clock.clone());
         let job = move || {
@@ -45,7 +48,7 @@ impl Driver {
         match outcome.failure {
             None => {
                 self.loaded = Some(loaded);
-                Ok(revision)
+                Ok(checkpointed)
             }
             // What is stored now is read again with the next load.
             Some(failure) => Err(failed(format!("store refused: {failure:?}"))),
@@ -88,16 +91,10 @@ impl Driver {
                 Some(Command::Wake | Command::Remind) => self.is_inbox_stale = true,
                 Some(Command::Reload) => self.forget_queue(),
                 Some(Command::Join { input, seq, answer }) => self.join(input, seq, answer).await,
-                Some(Command::Checkpoint { done } | Command::Recycle { done }) => {
-                    let busy = CommandError::Failed { reason: "agent is held at a boundary".into() };
-                    // The caller may be gone.
-                    let _ = done.send(Err(busy));
-                }
-                Some(Command::Respec(request)) => {
-                    let busy = CommandError::Failed { reason: "agent is held at a boundary".into() };
-                    // The caller may be gone.
-                    let _ = request.done.send(Err(busy));
-                }
+                // The callers may be gone.
+                Some(Command::Checkpoint { done }) => drop(done.send(Err(held()))),
+                Some(Command::Recycle { done }) => drop(done.send(Err(held()))),
+                Some(Command::Respec(request)) => drop(request.done.send(Err(held()))),
                 Some(Command::Freeze { done }) => drop(done),
                 Some(Command::Started { done }) => self.starting.push(done),
                 Some(Command::Stop { end, done }) => {
@@ -136,4 +133,8 @@ impl Loaded {
             state,
         })
     }
+}
+
+fn held() -> CommandError {
+    CommandError::Failed { reason: "agent is held at a boundary".into() }
 }

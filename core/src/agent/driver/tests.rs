@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::agent::{GuestPool, MemoryNotes};
+use crate::agent::{Checkpointed, GuestPool, MemoryNotes};
 use crate::guest::GuestLoader;
-use crate::id::{FencingToken, HostId, Incarnation};
+use crate::id::{FencingToken, Generation, HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::limits::Quotas;
@@ -65,6 +65,10 @@ async fn join(store: &dyn RuntimeStore) -> Incarnation {
     store.join(request).await.unwrap().incarnation
 }
 
+fn checkpointed(revision: u64) -> Checkpointed {
+    Checkpointed { generation: Generation(1), revision: Revision(revision) }
+}
+
 async fn world() -> World {
     world_of(Durability::Auto).await
 }
@@ -84,7 +88,7 @@ async fn world_within(durability: Durability, quotas: Quotas) -> World {
     let spec = Spec { durability, ..Spec::new(plugin.digest) };
     store.put_plugin(plugin, component).await.unwrap();
     store
-        .create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claimed_by: None })
+        .create(NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claim: None })
         .await
         .unwrap();
     let incarnation = join(store.as_ref()).await;
@@ -673,7 +677,7 @@ async fn an_input_that_another_host_opened_or_roused_is_found_by_the_scan() {
     let waking = NewInput { idempotency_key: Some("s".into()), ..waking };
     world.accept(silent).await;
     handle.wake();
-    assert_eq!(within(Duration::from_millis(50), handle.checkpoint()).await, Some(Ok(Revision(4))));
+    assert_eq!(within(Duration::from_millis(50), handle.checkpoint()).await, Some(Ok(checkpointed(4))));
     world.env.store.accept(waking, world.incarnation).await.unwrap();
     let ended = async {
         while !world.open().await.is_empty() {

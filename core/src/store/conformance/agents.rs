@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::digest::Digest;
 use crate::event::EventKind;
-use crate::id::{AgentId, FencingToken, Generation, Incarnation, Revision, Seq, SpecRevision};
+use crate::id::{AgentId, ClaimId, FencingToken, Generation, Incarnation, Revision, Seq, SpecRevision};
 use crate::lifecycle::Verb;
 use crate::limits::{CLAIM_MAX, PAGE_MAX};
 use crate::receipt::BoundaryKind;
@@ -64,11 +64,15 @@ async fn a_claim_stands_until_a_lower_host_comes(world: World) {
     let mut hosts = [host(1), host(2), host(3)];
     hosts.sort();
     let [low, own, high] = hosts;
-    let create = || store.create(NewAgent { claimed_by: Some(own), ..new_agent("agent", "plain") });
+    let [first, second, others] = [1, 2, 3].map(|number| ClaimId([number; 16]));
+    let create_under = |claim| store.create(NewAgent { claim: Some(claim), ..new_agent("agent", "plain") });
+    let create = || create_under(second);
     assert_eq!(create().await, Err(StoreError::Unclaimed), "nobody has claimed it");
-    store.claim(&agent, high).await.unwrap();
+    store.claim(&agent, high, others).await.unwrap();
     assert_eq!(create().await, Err(StoreError::Unclaimed), "another has");
-    store.claim(&agent, own).await.unwrap();
+    store.claim(&agent, own, first).await.unwrap();
+    store.claim(&agent, own, second).await.unwrap();
+    assert_eq!(create_under(first).await, Err(StoreError::Unclaimed), "what is tried again has begun anew");
     assert_eq!(store.yield_claims(&agent, high).await, Ok(Some(own)), "the lower one stands");
     assert_eq!(
         store.yield_claims(&agent, own).await,
@@ -78,11 +82,11 @@ async fn a_claim_stands_until_a_lower_host_comes(world: World) {
     assert_eq!(store.yield_claims(&agent, high).await, Ok(Some(own)));
     assert_eq!(store.yield_claims(&agent, low).await, Ok(None), "a lower host's comes first");
     assert_eq!(create().await, Err(StoreError::Unclaimed), "it has yielded");
-    store.claim(&agent, own).await.unwrap();
+    store.claim(&agent, own, second).await.unwrap();
     world.clock.advance(CLAIM_MAX);
     assert_eq!(create().await, Err(StoreError::Unclaimed), "it has run out");
     assert_eq!(store.yield_claims(&agent, high).await, Ok(None), "so it stands in nobody's way");
-    store.claim(&agent, own).await.unwrap();
+    store.claim(&agent, own, second).await.unwrap();
     assert_eq!(store.yield_claims(&id("other"), low).await, Ok(None));
     assert_eq!(create().await, Ok(true));
     assert_eq!(create().await, Ok(false), "a repetition needs none");

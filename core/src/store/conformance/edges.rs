@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::edge::Edge;
 use crate::event::EventKind;
-use crate::id::{AgentId, Generation, Incarnation, InputId};
+use crate::id::{AgentId, Generation, Incarnation, InputId, StoreId};
 use crate::input::{NewInput, Reach, Source};
 use crate::lifecycle::Verb;
 use crate::limits::{EDGES_MAX, PAGE_MAX, ROSTER_BYTES_MAX};
@@ -33,7 +33,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn edge(peer: &str, is_managed: bool) -> Edge {
-    Edge { peer: id(peer), is_managed }
+    Edge { peer: id(peer), managed_by: is_managed.then_some(StoreId([7; 16])) }
 }
 
 async fn edges(desk: &Desk) -> Vec<(AgentId, Edge)> {

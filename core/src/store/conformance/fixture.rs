@@ -540,7 +540,7 @@ pub(super) fn new_agent(agent: &str, plugin_name: &str) -> NewAgent {
         },
         labels: BTreeMap::from([("team".to_owned(), "blue".to_owned())]),
         now_ms: super::START_MS,
-        claimed_by: None,
+        claim: None,
     }
 }
 

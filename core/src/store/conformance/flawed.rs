@@ -14,7 +14,8 @@ use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+    AgentId, ClaimId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq,
+    StoreId,
 };
 use crate::identity::EntityKey;
 use crate::input::{AbandonReason, InputState, NewInput, Outcome, Reach};
@@ -200,8 +201,8 @@ impl RuntimeStore for Flawed {
         self.inner.release(&self.pass(owner).await).await
     }
 
-    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
-        self.inner.claim(agent, host).await
+    async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError> {
+        self.inner.claim(agent, host, claim).await
     }
 
     async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {

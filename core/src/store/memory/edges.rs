@@ -33,7 +33,7 @@ impl Tables {
         let rows = self.at_home(agent)?;
         check_lives(rows)?;
         let known = rows.edges().get(&edge.peer);
-        if known.is_some_and(|known| edge.is_managed || !known.is_managed) {
+        if known.is_some_and(|known| edge.managed_by.is_some() || known.managed_by.is_none()) {
             return Ok(false);
         }
         if known.is_none() && rows.edges().len() >= EDGES_MAX {
@@ -41,7 +41,7 @@ impl Tables {
         }
         let event = NewEvent::of_agent(agent, EventKind::EdgeWired, now_ms)
             .with("peer", &edge.peer)
-            .with("managed", edge.is_managed);
+            .with("managed", edge.managed_by.is_some());
         rows.put(Row::Edge(edge));
         self.append([event]);
         Ok(true)

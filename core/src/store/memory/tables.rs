@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
-    StoreId,
+    AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision,
+    StoreEpoch, StoreId,
 };
 use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
@@ -51,8 +51,8 @@ pub(super) struct Tables {
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
     pub(super) auth_flow: Option<Bytes>,
     pub(super) roster: Option<(u64, Bytes)>,
-    /// When each claim of an id runs out, wall clock.
-    claims: BTreeMap<(AgentId, HostId), u64>,
+    /// Claims of ids, and when each runs out, wall clock.
+    claims: BTreeMap<(AgentId, HostId), (ClaimId, u64)>,
     pub(super) events: VecDeque<Event>,
     pub(super) events_appended: u64,
     /// The newest seq, for those who wait.
@@ -314,14 +314,14 @@ impl Tables {
 
     // --- agents
 
-    pub(super) fn claim(&mut self, agent: &AgentId, host: HostId, wall_ms: u64) {
-        self.claims.retain(|_, until| *until > wall_ms);
-        self.claims.insert((agent.clone(), host), wall_ms + CLAIM_MAX.as_millis() as u64);
+    pub(super) fn claim(&mut self, agent: &AgentId, host: HostId, claim: ClaimId, wall_ms: u64) {
+        self.claims.retain(|_, (_, until)| *until > wall_ms);
+        self.claims.insert((agent.clone(), host), (claim, wall_ms + CLAIM_MAX.as_millis() as u64));
     }
 
     pub(super) fn yield_claims(&mut self, agent: &AgentId, to: HostId, wall_ms: u64) -> Option<HostId> {
         let of_agent = (agent.clone(), HostId([0; 32]))..=(agent.clone(), HostId([0xff; 32]));
-        let standing = self.claims.range(of_agent).find(|(_, until)| **until > wall_ms);
+        let standing = self.claims.range(of_agent).find(|(_, (_, until))| *until > wall_ms);
         let lowest = standing.map(|((_, host), _)| *host).filter(|host| *host < to);
         if lowest.is_none() {
             self.claims.retain(|(claimed, host), _| claimed != agent || *host == to);
@@ -351,11 +351,11 @@ impl Tables {
         if !self.plugins.contains_key(&plugin) {
             return Err(StoreError::NoPlugin { plugin });
         }
-        if let Some(host) = new.claimed_by {
-            let until = self.claims.remove(&(new.agent.clone(), host));
-            if until.is_none_or(|until| until <= wall_ms) {
-                return Err(StoreError::Unclaimed);
-            }
+        if let Some(claim) = new.claim {
+            let is_it = |agent: &AgentId, id: ClaimId| *agent == new.agent && id == claim;
+            let found = self.claims.iter().find(|((agent, _), (id, _))| is_it(agent, *id));
+            let found = found.filter(|(_, (_, until))| *until > wall_ms).map(|(key, _)| key.clone());
+            self.claims.remove(&found.ok_or(StoreError::Unclaimed)?);
         }
         let mut rows = AgentRows::empty(&new.agent, Home::Here);
         let revision = SpecRevision(1);

@@ -496,7 +496,7 @@ impl Source {
 
     /// The agent is the target's: its driver here ends, and waiting callers are routed there.
     async fn let_go(&self, frozen: Frozen) {
-        self.runtime.inner().directory.lose(&self.record.agent);
+        self.runtime.inner().directory.lose(&self.record.agent, frozen.owner.token);
         frozen.moved().await;
     }
 

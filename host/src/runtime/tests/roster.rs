@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use godwit_core::edge::Pair;
 use godwit_core::event::EventKind;
 use godwit_core::limits::{INPUTS_KEPT, PAGE_MAX};
-use godwit_core::reconcile::MANAGED;
+use godwit_core::reconcile::MANAGED_BY;
 use godwit_core::spec::{Addressability, SpecPatch};
 use tokio::sync::watch;
 
@@ -18,7 +18,7 @@ use crate::runtime::boot::{BootMode, Materialized};
 use crate::runtime::reconcile::{ReconcileReport, RosterSources};
 use crate::runtime::verbs::VerbCall;
 
-fn roster(agents: &[&str], edges: &[(&str, &str)]) -> Roster {
+pub(super) fn roster(agents: &[&str], edges: &[(&str, &str)]) -> Roster {
     let agent = |text: &&str| format!("[[agents]]\nid='{text}'\nplugin='script'\n");
     let edge = |(one, other): &(&str, &str)| format!("[[edges]]\nbetween=['{one}','{other}']\n");
     let text: String = agents.iter().map(agent).chain(edges.iter().map(edge)).collect();
@@ -26,7 +26,7 @@ fn roster(agents: &[&str], edges: &[(&str, &str)]) -> Roster {
 }
 
 /// What was done, by agent, then by edge; without what stays.
-fn done(report: &ReconcileReport) -> Vec<String> {
+pub(super) fn done(report: &ReconcileReport) -> Vec<String> {
     let failed = |error: &Option<String>| error.as_ref().map_or("", |_| " failed");
     let agents = report.agents.iter().filter(|item| item.action != "keep");
     let edges = report.edges.iter().filter(|item| item.action != "keep");
@@ -39,12 +39,12 @@ fn done(report: &ReconcileReport) -> Vec<String> {
         .collect()
 }
 
-async fn state(host: &Runtime, agent: &str) -> String {
+pub(super) async fn state(host: &Runtime, agent: &str) -> String {
     let row = host.inner().store.agent(&id(agent)).await.unwrap().unwrap();
     row.lifecycle.name().to_owned()
 }
 
-async fn edges(host: &Runtime) -> Vec<String> {
+pub(super) async fn edges(host: &Runtime) -> Vec<String> {
     let views = host.edges().await.unwrap();
     views
         .iter()
@@ -97,7 +97,8 @@ async fn what_differs_is_changed_in_place() {
     let dispatched = Submission { is_dispatched: true, ..submission(&host, "add 1") };
     call(&host, "a", AgentCall::Send { submission: dispatched }).await.unwrap();
     let row = host.inner().store.agent(&id("a")).await.unwrap().unwrap();
-    let labels = BTreeMap::from([("x".into(), "1".into()), (MANAGED.0.into(), MANAGED.1.into())]);
+    let store = host.inner().store.mark().await.unwrap().store;
+    let labels = BTreeMap::from([("x".into(), "1".into()), (MANAGED_BY.into(), store.to_string())]);
     assert_eq!(row.labels, labels);
     assert_eq!(apply("").await, ["a update"], "what is named no more is as if it never was");
     assert_eq!(ask(&host, "a", "get").await, "4");
@@ -130,7 +131,7 @@ async fn managed_edges_are_healed_and_others_stay() {
     let wanted = roster(&["a", "b", "c"], &[("a", "b"), ("b", "c")]);
     host.apply(&wanted, false).await.unwrap();
     let pair = |one, other| Pair::new(id(one), id(other)).unwrap();
-    assert!(host.wire(&pair("a", "c"), false).await.unwrap());
+    assert!(host.wire(&pair("a", "c"), None).await.unwrap());
     assert!(host.unwire(&pair("a", "b")).await.unwrap());
     // Half of one is what a crash in between leaves.
     host.inner().store.remove_edge(&id("c"), &id("b")).await.unwrap();
@@ -182,8 +183,8 @@ async fn edges_reach_over_stores_and_gate_what_is_sent() {
 }
 
 /// A roster that a test changes.
-struct Given {
-    roster: Mutex<watch::Receiver<Result<Roster, RosterError>>>,
+pub(super) struct Given {
+    pub(super) roster: Mutex<watch::Receiver<Result<Roster, RosterError>>>,
 }
 
 #[async_trait]

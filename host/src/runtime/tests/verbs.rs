@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use godwit_core::agent::Checkpointed;
 use godwit_core::agent::recover::Recovery;
 use godwit_core::id::{Generation, Revision};
 use godwit_core::input::{AbandonReason, InputState};
@@ -9,7 +10,7 @@ use godwit_core::output::{OutputState, UndeliverableReason};
 
 use super::*;
 use crate::runtime::call::{AgentView, Sent};
-use crate::runtime::verbs::{CheckpointReport, TurnEnd, VerbCall, VerbDetail, VerbReport};
+use crate::runtime::verbs::{TurnEnd, VerbCall, VerbDetail, VerbReport};
 
 const STOP: VerbCall = VerbCall::Stop { is_abandoning: false };
 
@@ -296,19 +297,19 @@ async fn a_respawn_raises_the_token_and_keeps_everything_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn checkpoints_have_versions_that_rise() {
+async fn checkpoints_rise_with_the_state() {
     let World { hosts, .. } = two_hosts().await;
     create(&hosts[0], "a").await;
     let checkpoint = async || match call(&hosts[0], "a", AgentCall::Checkpoint).await {
         Ok(AgentReply::Checkpointed(report)) => report,
         other => panic!("{other:?}"),
     };
-    let mut last: Option<CheckpointReport> = None;
+    let mut last: Option<Checkpointed> = None;
     for expected in 1..4 {
         assert_eq!(ask(&hosts[0], "a", "add 1").await, expected.to_string());
         let report = checkpoint().await;
-        assert!(last.is_none_or(|last| last.version < report.version), "{last:?} {report:?}");
-        assert_eq!(checkpoint().await, report, "the same state is the same version");
+        assert!(last.is_none_or(|last| last < report), "{last:?} {report:?}");
+        assert_eq!(checkpoint().await, report, "the same state is the same checkpoint");
         last = Some(report);
     }
     act(&hosts[0], "a", VerbCall::Pause, "paused").await;

@@ -107,6 +107,7 @@ CREATE INDEX agent_runnable ON agent (key)
 CREATE TABLE claim (
     agent           TEXT NOT NULL,
     host            BLOB NOT NULL CHECK (length(host) = 32),
+    id              BLOB NOT NULL CHECK (length(id) = 16),
     until_ms        INTEGER NOT NULL,
     PRIMARY KEY (agent, host)
 ) STRICT, WITHOUT ROWID;
@@ -328,7 +329,7 @@ CREATE TABLE edge (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
     peer            TEXT NOT NULL,
     change          INTEGER NOT NULL,
-    managed         INTEGER NOT NULL CHECK (managed IN (0, 1)),
+    managed_by      BLOB CHECK (length(managed_by) = 16),
     PRIMARY KEY (agent, peer)
 ) STRICT, WITHOUT ROWID;
 

@@ -123,7 +123,7 @@ pub(super) async fn create(store: &SqliteStore, agent: &str) -> AgentId {
     let spec = Spec::new(info.digest);
     store.put_plugin(info, component).await.unwrap();
     let agent = AgentId::parse(agent).unwrap();
-    let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claimed_by: None };
+    let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claim: None };
     store.create(new).await.unwrap();
     agent
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod boot;
 mod commands;
 mod components;
 mod crash;

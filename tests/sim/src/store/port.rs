@@ -9,7 +9,8 @@ use godwit_core::digest::Digest;
 use godwit_core::edge::Edge;
 use godwit_core::event::{Event, EventKind, NewEvent};
 use godwit_core::id::{
-    AgentId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq, StoreId,
+    AgentId, ClaimId, Generation, HostId, Incarnation, InputId, MigrationId, OperationId, Revision, Seq,
+    StoreId,
 };
 use godwit_core::identity::EntityKey;
 use godwit_core::input::{AbandonReason, InputState, NewInput};
@@ -538,9 +539,9 @@ impl RuntimeStore for FaultyStore {
         self.call("probe", Way::Read, move |world, _| now(world.memory.probe())).await
     }
 
-    async fn claim(&self, agent: &AgentId, host: HostId) -> Result<(), StoreError> {
+    async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.call("claim", Way::Write, move |world, _| now(world.memory.claim(&agent, host))).await
+        self.call("claim", Way::Write, move |world, _| now(world.memory.claim(&agent, host, claim))).await
     }
 
     async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {

@@ -117,8 +117,8 @@ async fn a_checkpoint_is_a_base() {
     let mut world = world_of(Durability::Journal).await;
     let handle = world.drive().await;
     world.ask(&handle, "add 5").await;
-    assert_eq!(handle.checkpoint().await, Ok(Revision(2)));
-    assert_eq!(handle.checkpoint().await, Ok(Revision(2)), "it is there already");
+    assert_eq!(handle.checkpoint().await, Ok(checkpointed(2)));
+    assert_eq!(handle.checkpoint().await, Ok(checkpointed(2)), "it is there already");
     assert_eq!(world.journaled().await, [0; 0]);
     assert_eq!(reply(&world.ask(&handle, "age").await), "1");
     assert_eq!(world.journaled().await, [3]);

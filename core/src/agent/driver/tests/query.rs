@@ -166,7 +166,7 @@ async fn a_plugin_that_answers_none_says_so() {
     let spec = Spec::new(mute.digest);
     world.env.store.put_plugin(mute, component).await.unwrap();
     let agent = AgentId::parse("mute").unwrap();
-    let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claimed_by: None };
+    let new = NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 1, claim: None };
     world.env.store.create(new).await.unwrap();
     let world = World { agent, ..world };
     let handle = world.drive().await;

@@ -26,7 +26,7 @@ impl World {
         let mut said = String::new();
         for text in texts {
             said = match *text {
-                "checkpoint" => handle.checkpoint().await.unwrap().to_string(),
+                "checkpoint" => handle.checkpoint().await.unwrap().revision.to_string(),
                 text => reply(&self.ask(&handle, text).await),
             };
         }
