@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
+use crate::artifacts::artifacts;
 use crate::process::Process;
 use crate::workspace::{Package, Workspace};
 
@@ -32,16 +32,6 @@ pub(crate) enum Which {
     Plugins,
     /// Also those of `tests/guests/`.
     All,
-}
-
-/// A message of `cargo build --message-format=json`, as far as it matters here.
-#[derive(Deserialize)]
-struct Message {
-    reason: String,
-    #[serde(default)]
-    package_id: String,
-    #[serde(default)]
-    filenames: Vec<PathBuf>,
 }
 
 /// Runs the verb.
@@ -68,7 +58,7 @@ pub(crate) fn build(workspace: &Workspace, which: Which) -> Result<()> {
         .directory(&workspace.root)
         .run_for_output()?;
 
-    let built = artifacts(&messages)?;
+    let built = components(&messages)?;
     for (package, copy) in &wanted {
         let file =
             built.get(&package.id).with_context(|| format!("cargo built no .wasm for {}", package.name))?;
@@ -93,19 +83,10 @@ fn wanted(workspace: &Workspace, which: Which) -> Vec<(&Package, PathBuf)> {
 }
 
 /// The `.wasm` that each package built, by package id.
-fn artifacts(messages: &str) -> Result<HashMap<String, PathBuf>> {
-    let mut built = HashMap::new();
-    for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Message = serde_json::from_str(line).context("cannot read cargo's build messages")?;
-        let mut files = message.filenames.into_iter();
-        if message.reason == "compiler-artifact"
-            && let Some(wasm) =
-                files.find(|file| file.extension().is_some_and(|extension| extension == "wasm"))
-        {
-            built.insert(message.package_id, wasm);
-        }
-    }
-    Ok(built)
+fn components(messages: &str) -> Result<HashMap<String, PathBuf>> {
+    let is_wasm = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "wasm");
+    let built = artifacts(messages)?.into_iter();
+    Ok(built.filter_map(|built| Some((built.package, built.files.into_iter().find(is_wasm)?))).collect())
 }
 
 /// Puts a copy of `from` at `to` at once: a program that has `to` open or runs it keeps what it has.

@@ -4,6 +4,9 @@
 //! are built in the same target directory, one after the other, and copied aside: only this workspace's crates differ
 //! between them, so the dependencies are compiled once. (`test-util` must therefore not change a feature of a
 //! dependency.) The product is built last, so that `target/debug/godwit` is left without failpoints.
+//!
+//! Cargo chooses the features of dependencies for the packages that it is asked for. So those packages are named here too
+//! that ask most of them for the tests: then the tests find every dependency compiled.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +21,9 @@ use crate::workspace::Workspace;
 pub(crate) const PACKAGE: &str = "godwit-host";
 const PROGRAM: &str = "godwit";
 
+/// Packages with which the dev profile's features are chosen; nothing of them is built here.
+const BESIDE: [&str; 4] = ["-p", "godwit-model", "-p", "godwit-support"];
+
 /// Tells test programs which host to start, which one has failpoints, and where the components are.
 const HOST_VARIABLE: &str = "GODWIT_BIN";
 const FAILPOINTS_VARIABLE: &str = "GODWIT_FAILPOINTS_BIN";
@@ -30,25 +36,22 @@ const EXAMPLE_VARIABLE: &str = "GODWIT_EMBED_BIN";
 /// Builds the product in the dev profile.
 pub(crate) fn build_product(workspace: &Workspace) -> Result<()> {
     eprintln!("building the host");
-    build_dev(workspace, &[], product(workspace))
+    build_dev(workspace, &[])?;
+    install(&workspace.target.join("debug").join(PROGRAM), &product(workspace))
 }
 
-/// Builds the host with failpoints in the dev profile. Leaves `target/debug/godwit` with them: build the product next.
+/// Builds the host with failpoints, and the example that embeds one (they cost it nothing while none is asked for), in the
+/// dev profile. Leaves `target/debug/godwit` with failpoints: build the product next.
 pub(crate) fn build_failpoints(workspace: &Workspace) -> Result<()> {
     eprintln!("building the host with failpoints, for the tests only");
-    build_dev(workspace, &["--features", "test-util"], failpoints(workspace))
+    build_dev(workspace, &["--example", EXAMPLE, "--features", "godwit-host/test-util"])?;
+    install(&workspace.target.join("debug").join("examples").join(EXAMPLE), &example(workspace))?;
+    install(&workspace.target.join("debug").join(PROGRAM), &failpoints(workspace))
 }
 
-/// Builds the example that embeds a host, in the dev profile.
-pub(crate) fn build_example(workspace: &Workspace) -> Result<()> {
-    eprintln!("building the example that embeds a host");
-    Process::cargo(["build", "-p", PACKAGE, "--example", EXAMPLE]).directory(&workspace.root).run()?;
-    install(&workspace.target.join("debug").join("examples").join(EXAMPLE), &example(workspace))
-}
-
-fn build_dev(workspace: &Workspace, features: &[&str], copy: PathBuf) -> Result<()> {
-    Process::cargo(["build", "-p", PACKAGE]).arguments(features).directory(&workspace.root).run()?;
-    install(&workspace.target.join("debug").join(PROGRAM), &copy)
+fn build_dev(workspace: &Workspace, more: &[&str]) -> Result<()> {
+    let build = Process::cargo(["build", "-p", PACKAGE, "--bin", PROGRAM]).arguments(BESIDE).arguments(more);
+    build.directory(&workspace.root).run()
 }
 
 /// Builds the product in release and returns where it is.

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
+mod artifacts;
 mod bench;
 mod build;
 mod demo;

@@ -12,8 +12,8 @@ pub(crate) struct Suite {
     pub(crate) about: &'static str,
     /// Whether it starts host processes, which have to be built first.
     pub(crate) needs_hosts: bool,
-    /// Which of cargo's test targets run; none: all of them.
-    pub(crate) targets: &'static [&'static str],
+    /// Whether its packages have examples in their docs that run.
+    pub(crate) has_doc_tests: bool,
     packages: Packages,
 }
 
@@ -33,56 +33,56 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "is each rule right?",
         needs_hosts: false,
         // A doc test would link wasmtime and all; examples that must run are in the SDK.
-        targets: &["--lib", "--bins"],
+        has_doc_tests: false,
         packages: Packages::Default,
     },
     Suite {
         name: "sdk",
         about: "do agents behave under the SDK's native harness?",
         needs_hosts: false,
-        targets: &[],
+        has_doc_tests: true,
         packages: Packages::Folders(&["guest-sdk", "plugins"]),
     },
     Suite {
         name: "support",
         about: "are the test tools themselves right?",
         needs_hosts: false,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Folders(&["tests/support"]),
     },
     Suite {
         name: "model",
         about: "do leases hold in every order in which things can happen?",
         needs_hosts: false,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Named("godwit-model"),
     },
     Suite {
         name: "sim",
         about: "do whole hosts keep the invariants under every fault that a seed makes?",
         needs_hosts: false,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Named("godwit-sim"),
     },
     Suite {
         name: "it",
         about: "do real wasm, SQLite and HTTP agree with the model?",
         needs_hosts: true,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Named("godwit-it"),
     },
     Suite {
         name: "crash",
         about: "does a death in any gap between two durable steps lose or double anything?",
         needs_hosts: true,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Named("godwit-crash"),
     },
     Suite {
         name: "cluster",
         about: "do several processes survive kill -9, SIGSTOP and migration under load?",
         needs_hosts: true,
-        targets: &[],
+        has_doc_tests: false,
         packages: Packages::Named("godwit-cluster"),
     },
 ];

@@ -1,12 +1,16 @@
 //! `cargo xtask test [SUITE...]`: builds what the suites need, runs them in order, and ends with a table.
 //!
+//! The test programs of all suites are built by one cargo, and started from here: a cargo for each suite would choose the
+//! features of dependencies for its packages alone, and compile half of them again. Doc tests are cargo's to run.
+//!
 //! A suite that fails does not stop the next one; the exit code tells. Which suites there are follows from the
 //! packages in the workspace.
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
+use crate::artifacts::{Artifact, artifacts};
 use crate::guests::{self, Which};
 use crate::hosts;
 use crate::process::Process;
@@ -43,11 +47,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
 
     let mut rows = vec![set_up(&workspace, &suites)?];
+    let began = Instant::now();
+    let programs = build(&workspace, &suites)?;
+    rows.push(Row { name: "build", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() });
     let mut failed = Vec::new();
     for suite in suites {
         eprintln!("\n=== {}: {}", suite.name, suite.about);
         let began = Instant::now();
-        let result = run_suite(&workspace, suite, arguments.only.as_deref());
+        let result = run_suite(&workspace, suite, &programs, arguments.only.as_deref());
         let verdict = if result.is_ok() { "ok" } else { "FAILED" };
         if let Err(error) = result {
             eprintln!("{}: {error:#}", suite.name);
@@ -87,25 +94,59 @@ fn set_up(workspace: &Workspace, suites: &[&Suite]) -> Result<Row> {
     guests::build(workspace, Which::All)?;
     if suites.iter().any(|suite| suite.needs_hosts) {
         hosts::build_failpoints(workspace)?;
-        hosts::build_example(workspace)?;
         hosts::build_product(workspace)?;
     }
     Ok(Row { name: "set-up", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() })
 }
 
-fn run_suite(workspace: &Workspace, suite: &Suite, only: Option<&str>) -> Result<()> {
+/// Builds the test programs of these suites.
+fn build(workspace: &Workspace, suites: &[&Suite]) -> Result<Vec<Artifact>> {
+    eprintln!("\n=== build: the test programs");
+    let packages = suites.iter().flat_map(|suite| suite.packages(workspace));
+    let messages = Process::cargo(["test", "--no-run", "--message-format=json-render-diagnostics"])
+        // Libraries and programs with their unit tests, and integration tests; no examples.
+        .arguments(["--tests"])
+        .arguments(packages.flat_map(|package| ["-p", package.name.as_str()]))
+        .directory(&workspace.root)
+        .run_for_output()?;
+    Ok(artifacts(&messages)?.into_iter().filter(|artifact| artifact.is_test).collect())
+}
+
+/// Runs all programs of a suite: one's failure does not hide the next one's.
+fn run_suite(workspace: &Workspace, suite: &Suite, programs: &[Artifact], only: Option<&str>) -> Result<()> {
     let variables =
         if suite.needs_hosts { hosts::suite_variables(workspace) } else { hosts::guest_variables(workspace) };
-    let packages = suite.packages(workspace);
-    Process::cargo(["test"])
-        .arguments(packages.iter().flat_map(|package| ["-p", package.name.as_str()]))
-        .arguments(suite.targets)
-        // One package's failure does not hide the next one's.
-        .arguments(["--no-fail-fast"])
-        .arguments(only)
-        .directory(&workspace.root)
-        .variables(&variables)
-        .run()
+    let mut failed = Vec::new();
+    let mut ran = 0;
+    for package in suite.packages(workspace) {
+        let own = programs.iter().filter(|program| program.package == package.id);
+        for program in own {
+            let executable = program.executable.as_ref().context("a test program is a program")?;
+            // As under cargo.
+            let directory = workspace.root.join(&package.folder);
+            let run = Process::new(executable, only).directory(&directory).variables(&variables).run();
+            ran += 1;
+            failed.extend(run.err().map(|error| error.to_string()));
+        }
+    }
+    if suite.has_doc_tests {
+        let packages = suite.packages(workspace);
+        let documented = packages.iter().filter(|package| package.has_doc_tests);
+        let run = Process::cargo(["test", "--doc"])
+            .arguments(documented.flat_map(|package| ["-p", package.name.as_str()]))
+            .arguments(only)
+            .directory(&workspace.root)
+            .variables(&variables)
+            .run();
+        failed.extend(run.err().map(|error| error.to_string()));
+    }
+    if ran == 0 {
+        bail!("no test program of {}", suite.name);
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
 }
 
 fn print_table(rows: &[Row]) {

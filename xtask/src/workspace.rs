@@ -30,6 +30,8 @@ pub(crate) struct Package {
     pub(crate) folder: String,
     /// Whether it builds a `cdylib`: a component.
     pub(crate) is_component: bool,
+    /// Whether it has a library whose documented examples can be run.
+    pub(crate) has_doc_tests: bool,
     /// Whether plain `cargo test` in the root includes it.
     pub(crate) is_default_member: bool,
     /// The packages it names as dependencies, of every kind.
@@ -76,6 +78,7 @@ struct MetadataPackage {
 #[derive(Deserialize)]
 struct MetadataTarget {
     crate_types: Vec<String>,
+    doctest: bool,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +106,7 @@ impl Workspace {
             packages.push(Package {
                 folder: slashed(folder),
                 is_component: package.targets.iter().any(|t| t.crate_types.iter().any(|c| c == "cdylib")),
+                has_doc_tests: package.targets.iter().any(|target| target.doctest),
                 is_default_member: metadata.workspace_default_members.contains(&package.id),
                 id: package.id,
                 name: package.name,

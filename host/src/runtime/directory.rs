@@ -313,3 +313,6 @@ impl Runtime {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

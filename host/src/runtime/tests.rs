@@ -21,6 +21,7 @@ use super::*;
 mod claims;
 mod hooks;
 mod idle;
+mod moved_on;
 mod replay;
 mod respec;
 mod roster;
@@ -37,6 +38,16 @@ struct World {
 
 fn id(text: &str) -> AgentId {
     AgentId::parse(text).unwrap()
+}
+
+/// Waits for what happens by itself.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !is_so().await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(Duration::from_secs(20), waiting).await.unwrap_or_else(|| panic!("not in time: {what}"));
 }
 
 /// A host over a store, in a network of its own.

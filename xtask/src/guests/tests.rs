@@ -17,7 +17,7 @@ fn test_guests_are_built_only_when_asked_for() {
 }
 
 #[test]
-fn artifacts_are_found_by_package() {
+fn components_are_found_by_package() {
     let messages = concat!(
         r#"{"reason":"compiler-artifact","package_id":"a","filenames":["/t/libserde.rlib"],"fresh":true}"#,
         "\n",
@@ -26,7 +26,7 @@ fn artifacts_are_found_by_package() {
         r#"{"reason":"build-finished","success":true}"#,
         "\n",
     );
-    let built = artifacts(messages).unwrap();
+    let built = components(messages).unwrap();
     assert_eq!(built.len(), 1);
     assert_eq!(built["b"], Path::new("/t/b.wasm"));
 }

@@ -13,6 +13,7 @@ pub(crate) fn package(name: &str, folder: &str, dependencies: &[&str]) -> Packag
         name: name.to_owned(),
         folder: folder.to_owned(),
         is_component: folder.starts_with("plugins/") || folder.starts_with("tests/guests/"),
+        has_doc_tests: false,
         is_default_member: !folder.contains('/'),
         dependencies: dependencies.iter().map(dependency).collect(),
     }
@@ -28,10 +29,10 @@ fn metadata_is_read() {
     let text = r#"{
         "packages": [
             {"id": "1", "name": "counter", "manifest_path": "/r/plugins/counter/Cargo.toml",
-             "targets": [{"crate_types": ["cdylib", "rlib"], "name": "counter"}],
+             "targets": [{"crate_types": ["cdylib", "rlib"], "name": "counter", "doctest": true}],
              "dependencies": [{"name": "godwit-guest", "kind": null}, {"name": "proptest", "kind": "dev"}]},
             {"id": "2", "name": "godwit-core", "manifest_path": "/r/core/Cargo.toml",
-             "targets": [{"crate_types": ["lib"]}], "dependencies": []}
+             "targets": [{"crate_types": ["lib"], "doctest": false}], "dependencies": []}
         ],
         "workspace_default_members": ["2"], "workspace_root": "/r", "target_directory": "/t"
     }"#;

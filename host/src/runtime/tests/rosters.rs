@@ -17,15 +17,6 @@ use crate::roster::{AgentCustomizer, Roster, RosterError, RosterProvider, Topolo
 use crate::runtime::boot::BootMode;
 use crate::runtime::reconcile::RosterSources;
 
-async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let waiting = async {
-        while !is_so().await {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    within(Duration::from_secs(20), waiting).await.unwrap_or_else(|| panic!("not in time: {what}"));
-}
-
 async fn is_there(host: &Runtime, agent: &str) -> bool {
     host.inner().store.agent(&id(agent)).await.unwrap().is_some()
 }

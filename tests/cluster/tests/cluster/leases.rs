@@ -1,15 +1,16 @@
-//! Sessions under load: guests that spin on every processor cost no host the agents that it owns.
+//! Sessions: guests that spin on every processor cost no host the agents that it owns, and one key has one host.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use godwit_support::binaries;
 use godwit_support::client::Client;
-use godwit_support::cluster::{Cluster, Side};
+use godwit_support::cluster::{Cluster, Folder, Side};
+use godwit_support::host::HostOptions;
 use godwit_support::wait::until;
 use tokio::task::JoinSet;
 
-use crate::room::{SOON, alone};
+use crate::room::{SOON, alone, shared};
 
 /// More than any of the machines that this runs on has processors.
 const SPINNERS: usize = 16;
@@ -87,4 +88,28 @@ async fn spinning_guests_cost_no_host_its_leases() -> Result<()> {
     was_taken?;
     ensure!(other.agent(QUIET).await?.token != before[SPINNERS], "a stopped host has lost nothing");
     Ok(())
+}
+
+#[tokio::test]
+async fn of_two_processes_with_one_key_the_newer_stays() -> Result<()> {
+    let _room = shared().await;
+    let folder = Folder::new()?;
+    let file = folder.path().join("shared.db");
+    let product = binaries::product()?;
+    let host = |name: &str| HostOptions::new(&product, &folder.path().join(name), name).shared_store(&file);
+    let mut older = host("older").start().await?;
+    let door = older.client();
+    door.load_plugin(&binaries::plugin("counter")?).await?;
+    door.create(QUIET, "counter").await?;
+    door.reply(QUIET, "add 1").await?;
+    let mut newer = host("newer").prepare()?;
+    std::fs::copy(older.data().join("host.key"), newer.data().join("host.key"))?;
+    newer.start(&[]).await?;
+    ensure!(newer.key() == older.key(), "it is the same host");
+    let ended = older.process()?.exit().await?;
+    ensure!(ended.code() == Some(1), "the older one ended with {ended}");
+    let log = older.log_text();
+    ensure!(log.contains("a newer process uses this host's key"), "it says why:\n{log}");
+    ensure!(newer.client().reply(QUIET, "add 1").await? == "2", "the newer one has the agent");
+    newer.terminate().await
 }
