@@ -25,6 +25,7 @@ pub mod mesh;
 pub mod migration;
 pub mod operation;
 pub mod output;
+pub mod placement;
 pub mod receipt;
 pub mod reconcile;
 pub mod reply;

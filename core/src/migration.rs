@@ -55,13 +55,52 @@ pub enum Role {
     Target,
 }
 
+/// Why a host does not take an agent. The variants' order is part of the stored encoding: append only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Refusal {
+    /// It would be granted less than it needs.
+    Grants,
+    /// It requires what the host does not offer.
+    Requirements,
+    /// The host takes no more agents.
+    Cordoned,
+    /// An agent of this id is there, or a newer tombstone of it.
+    Exists,
+    /// Its component is not what it should be, or can't be run.
+    Plugin,
+    /// The host's operator does not want it.
+    Policy,
+    /// There is no room for it.
+    Capacity,
+    /// The other side does not know this migration, or what it was told makes no sense in it.
+    Protocol,
+}
+
+impl Refusal {
+    /// The name in the HTTP API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grants => "grants",
+            Self::Requirements => "requirements",
+            Self::Cordoned => "cordoned",
+            Self::Exists => "exists",
+            Self::Plugin => "plugin",
+            Self::Policy => "policy",
+            Self::Capacity => "capacity",
+            Self::Protocol => "protocol",
+        }
+    }
+}
+
 /// Why a migration did not move the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Failure {
     /// The target will not take it.
     #[error("target refused: {reason}")]
     Refused {
-        /// Which policy, capacity, grant or plugin.
+        /// Of which kind.
+        why: Refusal,
+        /// In words.
         reason: String,
     },
     /// The plugin can't be had at the target.
@@ -97,6 +136,12 @@ pub enum Failure {
         /// Who: `operator`, `restart`, `takeover`.
         by: String,
     },
+    /// The target takes nothing now: it starts or stops, its store does not answer, or it has not settled an earlier move.
+    #[error("target is not ready: {reason}")]
+    NotReady {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Failure {
@@ -110,11 +155,26 @@ impl Failure {
             Self::Timeout { .. } => "timeout",
             Self::PeerUnreachable { .. } => "peer_unreachable",
             Self::Aborted { .. } => "aborted",
+            Self::NotReady { .. } => "not_ready",
+        }
+    }
+
+    /// Of which kind a refusal is.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { why, .. } => Some(*why),
+            _ => None,
         }
     }
 
     /// Whether starting it again can help.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Timeout { .. } | Self::PeerUnreachable { .. } | Self::Aborted { .. })
+        matches!(
+            self,
+            Self::Timeout { .. }
+                | Self::PeerUnreachable { .. }
+                | Self::Aborted { .. }
+                | Self::NotReady { .. }
+        )
     }
 }

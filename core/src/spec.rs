@@ -33,7 +33,8 @@ pub struct Spec {
     pub instructions: Vec<String>,
     /// The first input of each generation; empty when there is none.
     pub initial_message: String,
-    /// What a host must offer to be given the agent: names and values of its capabilities. No host compares it yet.
+    /// What a host must offer to be given the agent: names and values of its capabilities. It is looked at when the agent is
+    /// created and when it is to move; who has it keeps it. Hosts of one store take over from each other whatever they offer.
     pub requires: BTreeMap<String, String>,
 }
 

@@ -39,7 +39,7 @@ pub struct AgentDoc {
     /// The first input of each generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub initial_message: Option<String>,
-    /// What a host must offer to be given the agent. It is kept and shown; no host compares it yet.
+    /// What a host must offer (`host.capabilities`) to be given the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<BTreeMap<String, String>>,
 }

@@ -126,6 +126,8 @@ fn routes() -> Router<Runtime> {
         .route("/v1/reconcile", post(roster::reconcile))
         .route("/v1/edges", get(roster::edges).put(roster::wire).delete(roster::unwire))
         .route("/v1/hosts", get(hosts::list))
+        .route("/v1/hosts/{id}/{verb}", post(hosts::act))
+        .route("/v1/hosts/{id}/drain", get(hosts::progress).post(hosts::drain))
         .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
         .route("/v1/peers/{key}", delete(hosts::remove_peer))
         .route("/v1/agents/{id}/export", get(archive::export))

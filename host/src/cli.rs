@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod history;
 mod host;
+mod hosts;
 mod inputs;
 mod migrations;
 mod output;
@@ -137,6 +138,14 @@ enum Verb {
     Dispatch(inputs::Dispatch),
     /// List the hosts that this one knows.
     Hosts,
+    /// Let a host take no more agents, until it is uncordoned or started again.
+    Cordon(hosts::Which),
+    /// Let a host take agents again.
+    Uncordon(hosts::Which),
+    /// Cordon a host and move its agents to others, a few at a time.
+    Drain(hosts::Exodus),
+    /// Move agents of a host to hosts that have fewer.
+    Rebalance(hosts::Exodus),
     /// Tell the running host whom to talk to.
     #[command(subcommand)]
     Peer(peers::Peer),
@@ -221,7 +230,11 @@ impl Session {
             Verb::Roster => roster::show(self).await,
             Verb::Edge(edge) => edge.run(self).await,
             Verb::Dispatch(dispatch) => dispatch.run(self).await,
-            Verb::Hosts => peers::hosts(self).await,
+            Verb::Hosts => hosts::list(self).await,
+            Verb::Cordon(which) => which.cordon(self, "cordon").await,
+            Verb::Uncordon(which) => which.cordon(self, "uncordon").await,
+            Verb::Drain(exodus) => exodus.run(self, "drain").await,
+            Verb::Rebalance(exodus) => exodus.run(self, "rebalance").await,
             Verb::Peer(verb) => verb.run(self).await,
             Verb::Export(export) => export.run(self).await,
             Verb::Import(import) => import.run(self).await,

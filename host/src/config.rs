@@ -54,6 +54,8 @@ pub struct HostConfig {
     pub mesh: SocketAddr,
     /// Hosts to talk to.
     pub peers: Vec<(HostId, SocketAddr)>,
+    /// What it offers to agents that require it: names and values.
+    pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
     pub lease_profile: LeaseProfile,
     /// Guests kept at once.
@@ -101,7 +103,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 23] = [
+const KEYS: [Key; 24] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -115,6 +117,14 @@ const KEYS: [Key; 23] = [
         example: "\"./godwit-data\"",
         is_default: true,
         meaning: "The directory of key, store and caches. Made if it is missing.",
+    },
+    Key {
+        name: "host.capabilities",
+        flag: None,
+        example: "[\"zone=eu\", \"gpu=yes\"]",
+        is_default: false,
+        meaning: "What this host offers, each NAME=VALUE: agents that require something go only where it is offered. Nothing by \
+                  default. The variable takes them separated by commas.",
     },
     Key {
         name: "store.url",
@@ -375,6 +385,7 @@ impl HostConfig {
             listen: scalar(layers, "api.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7700).into()),
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
+            capabilities: list(layers, "host.capabilities", parse_capability)?.into_iter().collect(),
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
             resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?
                 .unwrap_or(1000),
@@ -592,6 +603,13 @@ fn roster(layers: &Layers) -> Result<RosterConfig, ConfigError> {
         boot_concurrency: concurrency.unwrap_or(BOOT_CONCURRENCY_DEFAULT),
         needs_edges: scalar(layers, "roster.edges", parse_edges)?.unwrap_or(false),
     })
+}
+
+fn parse_capability(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("is not NAME=VALUE".to_owned()),
+    }
 }
 
 fn parse_edges(text: &str) -> Result<bool, String> {

@@ -12,6 +12,7 @@
 //! ```
 //! `Starting -> Ready -> Draining -> Stopped`. Nothing here is authority over an agent: the store is.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -34,6 +35,7 @@ use self::call::CallError;
 use self::directory::Directory;
 use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
+use self::placement::Placement;
 use self::reconcile::{Reconciler, RosterSources};
 use self::routing::Hints;
 use self::secrets::Secrets;
@@ -53,6 +55,7 @@ pub mod boot;
 pub mod call;
 mod delivery;
 mod directory;
+pub mod drain;
 pub mod edges;
 pub mod events;
 mod idle;
@@ -62,6 +65,7 @@ mod migrator;
 pub mod operations;
 pub mod outputs;
 mod peers;
+pub mod placement;
 pub mod plugins;
 mod query;
 pub mod reconcile;
@@ -126,6 +130,8 @@ pub struct RuntimeConfig {
     pub name: String,
     /// Where the HTTP API listens.
     pub api: SocketAddr,
+    /// What this host offers to agents that require it: names and values.
+    pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
     pub lease_profile: LeaseProfile,
     /// Guests kept at once.
@@ -186,6 +192,7 @@ pub(crate) struct Inner {
     pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
     pub(crate) migrator: Migrator,
+    pub(crate) placement: Placement,
     /// Room for those who follow agents or wait for outputs.
     pub(crate) watchers: Arc<Semaphore>,
     /// Set when something may be runnable that no hint announced.

@@ -15,6 +15,7 @@ use super::problem::{Code, Problem};
 use crate::config::parse_peer;
 use crate::runtime::Runtime;
 use crate::runtime::agents::HostView;
+use crate::runtime::placement::{Exodus, HostCall, HostReply};
 
 /// A peer to list: `{key, address}`, or `{peer}` with both.
 #[derive(Debug, Deserialize)]
@@ -45,7 +46,7 @@ pub(super) async fn list(
     State(runtime): State<Runtime>,
     _: QueryOf<Nothing>,
 ) -> Result<Json<List<Value>>, Problem> {
-    let hosts = runtime.hosts().await?;
+    let hosts = runtime.with_offers(runtime.hosts().await?).await?;
     Ok(Json(List::whole(hosts.iter().map(host_json).collect())))
 }
 
@@ -94,6 +95,106 @@ pub(super) async fn remove_peer(
     }
 }
 
+/// Whether it is only said what would be done.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    plan: Option<bool>,
+}
+
+/// `POST /v1/hosts/{id}/cordon|uncordon|rebalance`: of the host named so, or `self`.
+pub(super) async fn act(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    QueryOf(query): QueryOf<PlanQuery>,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    act_on(&runtime, path.text("id"), path.text("verb"), &query).await
+}
+
+/// `POST /v1/hosts/{id}/drain`
+pub(super) async fn drain(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    QueryOf(query): QueryOf<PlanQuery>,
+    _: NoBody,
+) -> Result<Response, Problem> {
+    act_on(&runtime, path.text("id"), "drain", &query).await
+}
+
+async fn act_on(runtime: &Runtime, host: &str, verb: &str, query: &PlanQuery) -> Result<Response, Problem> {
+    let plan = query.plan;
+    let exodus = |exodus| if plan == Some(true) { HostCall::Plan(exodus) } else { HostCall::Begin(exodus) };
+    let call = match (verb, plan) {
+        ("cordon", None) => HostCall::Cordon(true),
+        ("uncordon", None) => HostCall::Cordon(false),
+        ("cordon" | "uncordon", Some(_)) => {
+            return Err(Problem::malformed(format!("{verb} does not take `plan`")));
+        }
+        ("drain", _) => exodus(Exodus::Drain),
+        ("rebalance", _) => exodus(Exodus::Rebalance),
+        _ => return Err(Problem::new(Code::NoRoute, format!("no such verb of hosts: {verb}"))),
+    };
+    let reply = runtime.call_host(host, call).await?;
+    let status = match call {
+        HostCall::Begin(_) => StatusCode::ACCEPTED,
+        _ => StatusCode::OK,
+    };
+    Ok((status, Json(reply_json(reply)?)).into_response())
+}
+
+/// `GET /v1/hosts/{id}/drain`: the last drain or rebalance.
+pub(super) async fn progress(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(reply_json(runtime.call_host(path.text("id"), HostCall::Progress).await?)?))
+}
+
+fn reply_json(reply: HostReply) -> Result<Value, Problem> {
+    match reply {
+        HostReply::Offer(offer) => Ok(json!({
+            "agents": offer.agents,
+            "cordoned": offer.is_cordoned,
+            "capabilities": offer.capabilities,
+        })),
+        HostReply::Plan(plan) => Ok(json!({
+            "predicted_pause_ms": plan.predicted_pause_us.map(milliseconds),
+            "items": plan.moves.iter().map(|planned| json!({
+                "agent": planned.agent.as_str(),
+                "to": planned.to.map(|host| host.to_string()),
+                "bytes": planned.bytes,
+                "reason": planned.reason,
+            })).collect::<Vec<_>>(),
+        })),
+        HostReply::Progress(Some(view)) => Ok(json!({
+            "verb": match view.exodus {
+                Exodus::Drain => "drain",
+                Exodus::Rebalance => "rebalance",
+            },
+            "over": view.is_over,
+            "total": view.total,
+            "moved": view.moved,
+            "pause_max_ms": milliseconds(view.pause_max_us),
+            "pause_median_ms": milliseconds(view.pause_median_us),
+            "elapsed_ms": view.elapsed_ms,
+            "left": view.left.iter().map(|(agent, reason)| json!({
+                "agent": agent.as_str(),
+                "reason": reason,
+            })).collect::<Vec<_>>(),
+        })),
+        HostReply::Progress(None) => {
+            Err(Problem::new(Code::NotFound, "no drain or rebalance has begun since this host's start"))
+        }
+    }
+}
+
+/// With three decimals.
+fn milliseconds(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e3
+}
+
 fn host_json(host: &HostView) -> Value {
     json!({
         "id": host.id.to_string(),
@@ -102,7 +203,9 @@ fn host_json(host: &HostView) -> Value {
         "api": host.api.map(|api| format!("http://{api}")),
         "mesh": host.mesh.to_string(),
         "state": host.state,
-        "agents": host.agents,
+        "agents": host.offer.as_ref().map(|offer| offer.agents),
+        "cordoned": host.offer.as_ref().map(|offer| offer.is_cordoned),
+        "capabilities": host.offer.as_ref().map(|offer| &offer.capabilities),
     })
 }
 

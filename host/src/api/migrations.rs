@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::id::MigrationId;
-use godwit_core::migration::Role;
+use godwit_core::migration::{Refusal, Role};
 use godwit_core::store::MigrationRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -80,6 +80,7 @@ fn migration_json(record: &MigrationRecord) -> Value {
     let failure = record.failure.as_ref().map(|failure| {
         json!({
             "code": failure.name(),
+            "why": failure.refusal().map(Refusal::name),
             "message": failure.to_string(),
             "retryable": failure.is_retryable(),
         })

@@ -1,4 +1,4 @@
-//! `godwit hosts`, `godwit peer`.
+//! `godwit peer`.
 
 use clap::Subcommand;
 use godwit_core::id::HostId;
@@ -8,16 +8,6 @@ use super::Session;
 use super::error::CliError;
 use super::output::Column;
 use crate::config::parse_peer;
-
-const HOST_COLUMNS: [Column; 7] = [
-    Column::text("NAME", "/name"),
-    Column::short("ID", "/id"),
-    Column::text("SELF", "/self"),
-    Column::text("STATE", "/state"),
-    Column::text("AGENTS", "/agents"),
-    Column::text("API", "/api"),
-    Column::text("MESH", "/mesh"),
-];
 
 const PEER_COLUMNS: [Column; 3] = [
     Column::text("KEY", "/key"),
@@ -60,11 +50,6 @@ impl Peer {
             }
         }
     }
-}
-
-pub(super) async fn hosts(session: &Session) -> Result<(), CliError> {
-    let items = session.client.list("/v1/hosts").await?;
-    session.output.list(items, &HOST_COLUMNS, "/id")
 }
 
 fn check_peer(text: &str) -> Result<String, String> {

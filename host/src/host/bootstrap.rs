@@ -447,6 +447,7 @@ fn runtime_config(
         name: name.to_owned(),
         // Port 0 is nowhere.
         api: api.unwrap_or_else(|| SocketAddr::new(config.listen.ip(), 0)),
+        capabilities: config.capabilities.clone(),
         lease_profile: config.lease_profile,
         resident_max: config.resident_max,
         guest_threads: config.guest_threads,

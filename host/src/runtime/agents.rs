@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, ClaimId, HostId};
+use godwit_core::placement::Offer;
 use godwit_core::reconcile::{Desired, RESERVED_LABEL};
 use godwit_core::spec::{Spec, SpecPatch, check_pairs};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
@@ -63,8 +64,8 @@ pub struct HostView {
     pub mesh: SocketAddr,
     /// `ready` or `unreachable`.
     pub state: String,
-    /// Agents at home in its store; known for the answering host.
-    pub agents: Option<u64>,
+    /// What it offers, when it has said so.
+    pub offer: Option<Offer>,
 }
 
 impl Runtime {
@@ -98,6 +99,12 @@ impl Runtime {
         let CreateAgent { agent, recreates, is_forced, .. } = request;
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
+        if known.is_none() {
+            let may_take = self.inner().placement.may_take(&spec.requires);
+            may_take.map_err(|why| CallError::Conflict {
+                what: format!("agent {agent} can't be created here: {why}"),
+            })?;
+        }
         if let Some(Home::Moved(tombstone)) = known.as_ref().map(|row| &row.home) {
             let host = tombstone.target;
             return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
@@ -257,18 +264,15 @@ impl Runtime {
                 _ => (String::new(), None, "unreachable"),
             };
             let state = state.to_owned();
-            HostView { id: peer.host, name, is_self: false, api, mesh: peer.address, state, agents: None }
+            HostView { id: peer.host, name, is_self: false, api, mesh: peer.address, state, offer: None }
         });
         for view in futures::future::join_all(asked).await {
             views.insert(view.id, view);
         }
-        if let Some(own) = views.get_mut(&inner.host) {
-            own.agents = Some(self.count_agents().await?);
-        }
         Ok(views.into_values().collect())
     }
 
-    async fn count_agents(&self) -> Result<u64, CallError> {
+    pub(super) async fn count_agents(&self) -> Result<u64, CallError> {
         let mut count = 0;
         let mut after = None;
         loop {
@@ -310,7 +314,7 @@ fn session_view(session: &SessionRow, own: HostId) -> HostView {
         api: Some(session.api),
         mesh: session.mesh,
         state: "ready".to_owned(),
-        agents: None,
+        offer: None,
     }
 }
 

@@ -110,6 +110,11 @@ impl Directory {
         Some(resident.handle.clone())
     }
 
+    /// How many leases this host believes that it holds.
+    pub(crate) fn owned_count(&self) -> usize {
+        self.lock().owned.values().filter(|entry| entry.guard.state() != LeaseState::Lost).count()
+    }
+
     /// How many drivers there are.
     pub(crate) fn residents(&self) -> usize {
         self.lock().residents.values().filter(|resident| resident.handle.is_alive()).count()

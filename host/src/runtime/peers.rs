@@ -7,6 +7,7 @@ use bytes::Bytes;
 use godwit_core::id::HostId;
 use godwit_core::limits::FRAME_BYTES_MAX;
 use godwit_core::mesh::MeshHandler;
+use godwit_core::migration::Refusal;
 
 use super::Runtime;
 use super::call::CallError;
@@ -55,9 +56,11 @@ impl MeshHandler for PeerDoor {
     }
 
     async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
-        let refused = |reason: String| PeerAnswer::Migration(MigrationAnswer::Refused { reason });
+        let refused = |reason: String| {
+            PeerAnswer::Migration(MigrationAnswer::Refused { why: Refusal::Protocol, reason })
+        };
         let answer = match (self.runtime(), wire::decode::<BulkHeader>(&header)) {
-            (None, _) => refused(NOT_NOW.into()),
+            (None, _) => PeerAnswer::Migration(MigrationAnswer::NotReady { reason: NOT_NOW.into() }),
             (_, Err(reason)) => refused(reason),
             (Some(runtime), Ok(header)) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
         };
@@ -75,6 +78,11 @@ impl Runtime {
                 // Whoever asked takes it for silence.
                 Err(error) => PeerAnswer::Malformed { reason: error.to_string() },
             },
+            PeerRequest::Offer => match self.offer().await {
+                Ok(offer) => PeerAnswer::Offer(offer),
+                Err(error) => PeerAnswer::Malformed { reason: error.to_string() },
+            },
+            PeerRequest::Host { call } => PeerAnswer::Host(Box::new(self.on_host_call(call).await)),
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }

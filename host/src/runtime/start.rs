@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::directory::Directory;
 use super::migrator::{self, Migrator};
 use super::operations::{self, Operations};
+use super::placement::Placement;
 use super::reconcile::Reconciler;
 use super::routing::Hints;
 use super::secrets::Secrets;
@@ -102,6 +103,7 @@ impl Starting {
             watchdog: Watchdog::default(),
             hints: Hints::default(),
             migrator: Migrator::default(),
+            placement: Placement::new(config.capabilities),
             watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             secrets,
             rescan: Notify::new(),

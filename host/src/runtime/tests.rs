@@ -19,6 +19,7 @@ use super::routing::Forward;
 use super::*;
 
 mod claims;
+mod drain;
 mod hooks;
 mod idle;
 mod moved_on;
@@ -98,6 +99,7 @@ fn set_up(
         host,
         name: format!("h{number}"),
         api: "127.0.0.1:1".parse().unwrap(),
+        capabilities: Default::default(),
         lease_profile: LeaseProfile::FAST,
         resident_max: 100,
         guest_threads: 2,

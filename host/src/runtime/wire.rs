@@ -8,13 +8,16 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
 use godwit_core::input::NewInput;
+use godwit_core::migration::Refusal;
 use godwit_core::output::UndeliverableReason;
+use godwit_core::placement::Offer;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::RowFrame;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::call::{AgentCall, CallError};
+use super::placement::{HostCall, HostReply};
 use super::routing::Called;
 
 /// The version of these messages. Another version is refused with a clear answer, never guessed at.
@@ -35,6 +38,10 @@ pub(crate) enum PeerRequest {
     Migration { id: MigrationId, agent: AgentId, message: MigrationMessage },
     /// I am about to create this agent: is the id free?
     Claim { agent: AgentId },
+    /// What do you offer to agents?
+    Offer,
+    /// Do this, as a host.
+    Host { call: HostCall },
 }
 
 /// The source's questions to the target of a migration, and one the other way.
@@ -103,6 +110,8 @@ pub(crate) enum PeerAnswer {
         reason: String,
     },
     Claim(ClaimAnswer),
+    Offer(Offer),
+    Host(Box<Result<HostReply, CallError>>),
 }
 
 /// Whether an id is free.
@@ -161,6 +170,11 @@ pub(crate) enum MigrationAnswer {
     Activated,
     /// No.
     Refused {
+        why: Refusal,
+        reason: String,
+    },
+    /// Not now: ask again.
+    NotReady {
         reason: String,
     },
     /// The guest can't be built.

@@ -12,6 +12,7 @@ mod ask_inside;
 mod ask_many;
 mod ask_one;
 mod boot;
+mod drain;
 mod fence;
 mod heartbeat;
 mod history;
@@ -19,6 +20,7 @@ mod large;
 mod migrate;
 mod neighbours;
 mod parked;
+mod pause;
 mod send_hot;
 mod shutdown;
 mod store_alone;
@@ -83,6 +85,16 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "migrate",
         about: "an agent of 1 MiB goes back and forth between two hosts with stores of their own",
         measure: |bench| Box::pin(migrate::measure(bench)),
+    },
+    Figure {
+        name: "pause",
+        about: "agents of 1 KiB to 64 MiB go back and forth between two hosts under 200 inputs a second",
+        measure: |bench| Box::pin(pause::measure(bench)),
+    },
+    Figure {
+        name: "drain",
+        about: "a host with 1,000 small agents is emptied to another one",
+        measure: |bench| Box::pin(drain::measure(bench)),
     },
     Figure {
         name: "parked",

@@ -60,6 +60,7 @@ impl Inside {
             host: key.id(),
             name: product::AGENT.into(),
             api: nowhere,
+            capabilities: Default::default(),
             lease_profile: LeaseProfile::NORMAL,
             resident_max: RESIDENT_MAX,
             guest_threads: GUEST_THREADS,

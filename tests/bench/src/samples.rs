@@ -52,6 +52,11 @@ impl Samples {
         self.percentile(99)
     }
 
+    /// The longest time, in nanoseconds.
+    pub(crate) fn max(&self) -> f64 {
+        self.percentile(100)
+    }
+
     /// The value that `percent` of them do not exceed; 0 without measurements.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.nanos.clone();

@@ -191,6 +191,7 @@ impl Cluster {
             host: machine.key,
             name: format!("h{host}"),
             api: SocketAddr::from(([127, 0, 0, 1], 1)),
+            capabilities: Default::default(),
             lease_profile: LeaseProfile { ttl, ..PROFILE },
             resident_max: self.resident_max,
             guest_threads: 2,

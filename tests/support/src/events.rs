@@ -25,6 +25,11 @@ impl Event {
         self.body["seq"].as_str().and_then(|seq| seq.parse().ok()).unwrap_or_default()
     }
 
+    /// Wall time at which it was written, in Unix milliseconds.
+    pub fn at_ms(&self) -> u64 {
+        self.body["at_ms"].as_u64().unwrap_or_default()
+    }
+
     /// The agent that it is about.
     pub fn agent(&self) -> &str {
         self.body["agent"].as_str().unwrap_or_default()
@@ -46,6 +51,20 @@ pub async fn find(
     limit: Duration,
     wanted: impl Fn(&Event) -> bool,
 ) -> Result<Event> {
+    find_after(client, 0, what, limit, wanted).await
+}
+
+/// As `find`, from behind a seq on.
+///
+/// # Errors
+/// As `find`.
+pub async fn find_after(
+    client: &Client,
+    after: u64,
+    what: &str,
+    limit: Duration,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<Event> {
     let began = Instant::now();
     let mut seen = Vec::new();
     while began.elapsed() < limit {
@@ -53,7 +72,7 @@ pub async fn find(
         let left = limit.saturating_sub(began.elapsed());
         // A stream that breaks is opened again: the host may be coming back.
         if let Ok(Ok(Some(event))) =
-            tokio::time::timeout(left, search(client, left, &wanted, &mut seen)).await
+            tokio::time::timeout(left, search(client, after, left, &wanted, &mut seen)).await
         {
             return Ok(event);
         }
@@ -77,11 +96,12 @@ pub async fn fenced(client: &Client, agent: &str, place: &str, limit: Duration) 
 /// Reads one stream. Ends with the wanted event, or with the stream.
 async fn search(
     client: &Client,
+    after: u64,
     limit: Duration,
     wanted: &impl Fn(&Event) -> bool,
     seen: &mut Vec<Event>,
 ) -> Result<Option<Event>> {
-    let mut response = client.open("/v1/events?after=0", limit).await?;
+    let mut response = client.open(&format!("/v1/events?after={after}"), limit).await?;
     let mut buffer = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         buffer.extend_from_slice(&chunk);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
-use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Home, MigrationRecord, Row, RowFrame, StoreError};
@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use super::super::Runtime;
 use super::super::call::CallError;
 use super::super::routing::store_error;
-use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
+use super::super::wire::{
+    self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
+};
 use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
@@ -33,6 +35,10 @@ const ROUND_BYTES_SMALL: u64 = 64 * 1024;
 const FREEZE_MAX: Duration = Duration::from_secs(5);
 /// How long a target that can't be reached is tried again. One that stays silent gets one message.
 const REACH_MAX: Duration = Duration::from_secs(3);
+/// First and longest pause before a target that is not ready is asked again, and how long that goes on.
+const READY_PAUSE: Duration = Duration::from_millis(500);
+const READY_PAUSE_MAX: Duration = Duration::from_secs(16);
+const READY_MAX: Duration = Duration::from_secs(30);
 /// Pause between tries of a store that does not answer.
 const STORE_RETRY: Duration = Duration::from_millis(100);
 /// Longest single transfer of rows or of a component.
@@ -46,6 +52,11 @@ impl Runtime {
         to: &str,
     ) -> Result<MigrationId, CallError> {
         let target = self.find_host(to).await?;
+        self.migrate_to(agent, target).await
+    }
+
+    /// As `migrate_from_here`, to a host by its key.
+    pub(crate) async fn migrate_to(&self, agent: &AgentId, target: HostId) -> Result<MigrationId, CallError> {
         if target == self.inner().host {
             return Err(CallError::Conflict { what: format!("agent {agent} is already on this host") });
         }
@@ -257,7 +268,8 @@ impl Source {
     async fn tell(&self, message: MigrationMessage) -> Result<MigrationAnswer, Failure> {
         let told = self.runtime.tell(self.target(), self.record.id, &self.record.agent, message).await;
         match told.map_err(|error| unreachable(&error))? {
-            MigrationAnswer::Refused { reason } => Err(Failure::Refused { reason }),
+            MigrationAnswer::Refused { why, reason } => Err(Failure::Refused { why, reason }),
+            MigrationAnswer::NotReady { reason } => Err(Failure::NotReady { reason }),
             MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
             answer => Ok(answer),
         }
@@ -316,21 +328,25 @@ impl Source {
     }
 
     /// The first message to the target. A connection that was open before the target was started again is found dead only by
-    /// using it, so a target that can't be reached is tried again, for a while.
+    /// using it, so a target that can't be reached is tried again, for a while; one that is not ready for longer.
     async fn reach(&self, reservation: Reservation) -> Result<MigrationAnswer, Failure> {
         let clock = &self.runtime.inner().clock;
-        let give_up_at = clock.boot() + REACH_MAX;
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let began = clock.boot();
+        let mut unreachable = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let mut not_ready = Backoff::new(READY_PAUSE, READY_PAUSE_MAX);
         loop {
             let told = self.tell(MigrationMessage::Reserve(Box::new(reservation.clone()))).await;
-            let Err(Failure::PeerUnreachable { .. }) = &told else { return told };
-            self.check_wanted()?;
             let [random] = clock.random();
-            let pause = backoff.delay(random);
-            if clock.boot() + pause >= give_up_at {
+            let (pause, limit) = match &told {
+                Err(Failure::PeerUnreachable { .. }) => (unreachable.delay(random), REACH_MAX),
+                Err(Failure::NotReady { .. }) => (not_ready.delay(random), READY_MAX),
+                _ => return told,
+            };
+            if clock.boot() + pause >= began + limit {
                 return told;
             }
             sleep(pause).await;
+            self.check_wanted()?;
         }
     }
 
@@ -339,13 +355,17 @@ impl Source {
         let mesh = &self.runtime.inner().mesh;
         let answer = mesh.send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
-        match wire::decode::<super::super::wire::PeerAnswer>(&answer) {
-            Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(()),
-            Ok(super::super::wire::PeerAnswer::Migration(MigrationAnswer::Refused { reason })) => {
-                Err(Failure::Refused { reason })
+        let odd = |reason: String| Failure::Refused { why: Refusal::Protocol, reason };
+        match wire::decode::<PeerAnswer>(&answer) {
+            Ok(PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(()),
+            Ok(PeerAnswer::Migration(MigrationAnswer::Refused { why, reason })) => {
+                Err(Failure::Refused { why, reason })
             }
-            Ok(_) => Err(Failure::Refused { reason: "another kind of answer".into() }),
-            Err(reason) => Err(Failure::Refused { reason }),
+            Ok(PeerAnswer::Migration(MigrationAnswer::NotReady { reason })) => {
+                Err(Failure::NotReady { reason })
+            }
+            Ok(_) => Err(odd("another kind of answer".into())),
+            Err(reason) => Err(odd(reason)),
         }
     }
 

@@ -11,7 +11,7 @@ use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::lease::LeaseGuard;
-use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::rows::BundleDigest;
@@ -45,8 +45,17 @@ struct Incoming {
     is_closed: bool,
 }
 
+/// What was said makes no sense here.
 fn refused(reason: impl Into<String>) -> MigrationAnswer {
-    MigrationAnswer::Refused { reason: reason.into() }
+    MigrationAnswer::Refused { why: Refusal::Protocol, reason: reason.into() }
+}
+
+fn refused_for(why: Refusal, reason: impl Into<String>) -> MigrationAnswer {
+    MigrationAnswer::Refused { why, reason: reason.into() }
+}
+
+fn not_ready(reason: impl ToString) -> MigrationAnswer {
+    MigrationAnswer::NotReady { reason: reason.to_string() }
 }
 
 impl Runtime {
@@ -93,14 +102,14 @@ impl Runtime {
         reservation: Reservation,
     ) -> MigrationAnswer {
         if let Err(error) = self.check_admission() {
-            return refused(error.to_string());
+            return not_ready(error);
         }
-        if let Err(reason) = self.may_take(&agent, &reservation).await {
-            return refused(reason);
+        if let Err(no) = self.may_take(&agent, &reservation).await {
+            return no;
         }
         let has_plugin = match self.inner().store.component(reservation.plugin.digest).await {
             Ok(component) => component.is_some(),
-            Err(error) => return refused(error.to_string()),
+            Err(error) => return not_ready(error),
         };
         let answer = if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin };
         if self.incoming(from, id).is_some() {
@@ -127,7 +136,7 @@ impl Runtime {
         if !reservation.is_shared
             && let Err(error) = self.inner().store.put_migration(record.clone()).await
         {
-            return refused(error.to_string());
+            return not_ready(error);
         }
         let plugin = reservation.plugin.digest;
         let granted = FencingToken(reservation.token.0 + 1);
@@ -149,17 +158,24 @@ impl Runtime {
 
     /// # Errors
     /// Why not.
-    async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), String> {
-        self.inner().operations.check_grants(&reservation.plugin.grants)?;
-        let row = self.inner().store.agent(agent).await.map_err(|error| error.to_string())?;
+    async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), MigrationAnswer> {
+        let grants = self.inner().operations.check_grants(&reservation.plugin.grants);
+        grants.map_err(|reason| refused_for(Refusal::Grants, reason))?;
+        let placed = self.inner().placement.may_take(&reservation.spec.requires);
+        placed.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))?;
+        let row = self.inner().store.agent(agent).await.map_err(not_ready)?;
         match row.map(|row| row.home) {
             None => Ok(()),
             Some(Home::Here) if reservation.is_shared => Ok(()),
             Some(Home::Moved(tombstone)) if tombstone.token <= reservation.token => Ok(()),
-            Some(Home::Moved(_)) => Err("a newer tombstone of this agent is here".into()),
-            Some(Home::Here | Home::HandingOff { .. }) => Err("an agent of this id is at home here".into()),
+            Some(Home::Moved(_)) => {
+                Err(refused_for(Refusal::Exists, "a newer tombstone of this agent is here"))
+            }
+            Some(Home::Here | Home::HandingOff { .. }) => {
+                Err(refused_for(Refusal::Exists, "an agent of this id is at home here"))
+            }
             Some(Home::Prepared { .. }) => {
-                Err("an earlier migration of this agent is not settled; retry".into())
+                Err(not_ready("an earlier migration of this agent is not settled"))
             }
         }
     }
@@ -247,7 +263,7 @@ impl Runtime {
         match header {
             BulkHeader::Plugin { id, plugin } => match self.incoming(from, id) {
                 Some(arrival) if arrival.plugin != plugin.digest => {
-                    refused("the component is another than was reserved")
+                    refused_for(Refusal::Plugin, "the component is another than was reserved")
                 }
                 Some(_) => self.take_plugin(plugin, body).await,
                 None => refused("no such migration is open here"),
@@ -270,10 +286,10 @@ impl Runtime {
 
     async fn take_plugin(&self, plugin: PluginInfo, component: Bytes) -> MigrationAnswer {
         if Digest::of(&component) != plugin.digest {
-            return refused("the component's bytes are not those of its digest");
+            return refused_for(Refusal::Plugin, "the component's bytes are not those of its digest");
         }
         if let Err(error) = self.compile(component.clone()).await {
-            return refused(error.to_string());
+            return refused_for(Refusal::Plugin, error.to_string());
         }
         let plugin = PluginInfo { loaded_at_ms: self.now_ms(), ..plugin };
         match self.inner().store.put_plugin(plugin, component).await {

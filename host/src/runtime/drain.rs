@@ -1,0 +1,288 @@
+//! Sending agents away by plan: to empty a host, or to even hosts out. The plan says where each goes, and what won't go and
+//! why; then a few move at a time, each by a migration of its own, and what fails is tried again or stays, named.
+//!
+//! Nothing here is durable: a host that stops leaves each agent where its last migration left it, and is asked again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use godwit_core::id::{AgentId, HostId};
+use godwit_core::migration::Phase;
+use godwit_core::placement::{Candidate, Offer, Place, empty, even_out};
+use godwit_core::store::{AgentRow, Home, Lifecycle, MigrationRecord};
+use godwit_core::time::sleep;
+use serde::{Deserialize, Serialize};
+
+use super::Runtime;
+use super::call::CallError;
+use super::placement::Exodus;
+use super::routing::store_error;
+
+/// Agents that move at the same time.
+const AT_ONCE: usize = 8;
+/// Tries of each.
+const TRIES_MAX: u32 = 4;
+/// Pause before the next try.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Pause between looks at a migration that runs.
+const LOOK_PAUSE: Duration = Duration::from_millis(3);
+/// Agents read at once.
+const PAGE: usize = 1_000;
+/// Specs read at the same time.
+const READS_AT_ONCE: usize = 32;
+/// Past migrations from which the next one's pause is guessed.
+const GUESSED_FROM: usize = 100;
+
+/// Where an agent goes, or why not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMove {
+    /// Which agent.
+    pub agent: AgentId,
+    /// Where to; `None` when it stays.
+    pub to: Option<HostId>,
+    /// What it keeps in rows, in bytes.
+    pub bytes: u64,
+    /// Why it stays.
+    pub reason: Option<String>,
+}
+
+/// What would be done, in the order in which it would.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Each agent.
+    pub moves: Vec<PlannedMove>,
+    /// How long an agent is expected to stand still, in microseconds: the median of what moved from here before; `None` when
+    /// nothing has.
+    pub predicted_pause_us: Option<u64>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainView {
+    /// What it is.
+    pub exodus: Exodus,
+    /// Whether it is over.
+    pub is_over: bool,
+    /// Agents that are to go.
+    pub total: u64,
+    /// Those that have gone.
+    pub moved: u64,
+    /// The longest and the median pause of those, in microseconds.
+    pub pause_max_us: u64,
+    /// See above.
+    pub pause_median_us: u64,
+    /// Those that stay, each with the reason.
+    pub left: BTreeMap<AgentId, String>,
+    /// How long it has taken, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// One that was begun.
+pub(crate) struct Drain(Arc<Mutex<Progress>>);
+
+struct Progress {
+    exodus: Exodus,
+    began: Duration,
+    ended: Option<Duration>,
+    total: u64,
+    pauses_us: Vec<u64>,
+    left: BTreeMap<AgentId, String>,
+}
+
+impl Drain {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn view(&self, now: Duration) -> DrainView {
+        let mut pauses = self.pauses_us.clone();
+        pauses.sort_unstable();
+        let elapsed = self.ended.unwrap_or(now).saturating_sub(self.began);
+        DrainView {
+            exodus: self.exodus,
+            is_over: self.ended.is_some(),
+            total: self.total,
+            moved: pauses.len() as u64,
+            pause_max_us: pauses.last().copied().unwrap_or_default(),
+            pause_median_us: pauses.get(pauses.len() / 2).copied().unwrap_or_default(),
+            left: self.left.clone(),
+            elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Runtime {
+    pub(super) async fn plan_exodus(&self, exodus: Exodus) -> Result<Plan, CallError> {
+        let others = self.offers_of_others().await;
+        let (candidates, bytes) = self.candidates().await?;
+        let places = self.places(exodus, candidates, &others);
+        let moves = places.into_iter().map(|Place { agent, to }| PlannedMove {
+            bytes: bytes.get(&agent).copied().unwrap_or_default(),
+            reason: to.as_ref().err().map(ToString::to_string),
+            to: to.ok(),
+            agent,
+        });
+        Ok(Plan { moves: moves.collect(), predicted_pause_us: self.usual_pause().await? })
+    }
+
+    /// Begins, unless one is running: then that one is answered.
+    pub(super) async fn begin_exodus(&self, exodus: Exodus) -> Result<DrainView, CallError> {
+        if exodus == Exodus::Drain {
+            self.set_cordoned(true);
+        }
+        if let Some(running) = self.exodus_progress().filter(|view| !view.is_over) {
+            return Ok(running);
+        }
+        let plan = self.plan_exodus(exodus).await?;
+        let clock = &self.inner().clock;
+        let staying =
+            plan.moves.iter().filter_map(|stays| Some((stays.agent.clone(), stays.reason.clone()?)));
+        let progress = Progress {
+            exodus,
+            began: clock.boot(),
+            ended: None,
+            total: plan.moves.len() as u64,
+            pauses_us: Vec::new(),
+            left: staying.collect(),
+        };
+        let shared = Arc::new(Mutex::new(progress));
+        {
+            let mut last = self.inner().placement.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(running) = last.as_ref().filter(|last| last.progress().ended.is_none()) {
+                return Ok(running.progress().view(clock.boot()));
+            }
+            *last = Some(Drain(shared.clone()));
+        }
+        let view = Drain(shared.clone()).progress().view(clock.boot());
+        self.inner().tasks.spawn(self.clone().send_away(plan, Drain(shared)));
+        Ok(view)
+    }
+
+    pub(super) fn exodus_progress(&self) -> Option<DrainView> {
+        let last = self.inner().placement.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|last| last.progress().view(self.inner().clock.boot()))
+    }
+
+    async fn send_away(self, plan: Plan, drain: Drain) {
+        let going = plan.moves.into_iter().filter_map(|planned| Some((planned.agent, planned.to?)));
+        let moving = stream::iter(going).map(|(agent, to)| {
+            let runtime = &self;
+            async move {
+                let sent = runtime.send_one(&agent, to).await;
+                (agent, sent)
+            }
+        });
+        let mut moving = moving.buffer_unordered(AT_ONCE);
+        while let Some((agent, sent)) = moving.next().await {
+            let mut progress = drain.progress();
+            match sent {
+                Ok(pause_us) => progress.pauses_us.push(pause_us),
+                Err(reason) => drop(progress.left.insert(agent, reason)),
+            }
+        }
+        let now = self.inner().clock.boot();
+        drain.progress().ended = Some(now);
+        let DrainView { exodus, moved, left, elapsed_ms, .. } = drain.progress().view(now);
+        tracing::info!(?exodus, moved, left = left.len(), elapsed_ms, "agents were sent away");
+    }
+
+    /// Moves one agent. Answers its pause in microseconds.
+    ///
+    /// # Errors
+    /// Why it stays.
+    async fn send_one(&self, agent: &AgentId, to: HostId) -> Result<u64, String> {
+        let mut tries = 1;
+        loop {
+            let failed = match self.migrate_to(agent, to).await {
+                Ok(id) => match self.ended(id).await? {
+                    MigrationRecord { phase: Phase::Complete, pause_us, .. } => {
+                        return Ok(pause_us.unwrap_or_default());
+                    }
+                    MigrationRecord { failure, .. } => {
+                        let failure = failure.ok_or("it was ended without a reason")?;
+                        (failure.to_string(), failure.is_retryable())
+                    }
+                },
+                Err(error) => (error.to_string(), matches!(error, CallError::Unavailable { .. })),
+            };
+            if !failed.1 || tries == TRIES_MAX || self.inner().tasks.is_ending() {
+                return Err(failed.0);
+            }
+            tries += 1;
+            sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn ended(&self, id: godwit_core::id::MigrationId) -> Result<MigrationRecord, String> {
+        loop {
+            match self.migration(id).await {
+                Ok(record) if record.phase.is_terminal() => return Ok(record),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(migration = %id, %error, "record can't be read now"),
+            }
+            if self.inner().tasks.is_ending() {
+                return Err("the host is stopping".to_owned());
+            }
+            sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    fn places(
+        &self,
+        exodus: Exodus,
+        candidates: Vec<Candidate>,
+        others: &BTreeMap<HostId, Offer>,
+    ) -> Vec<Place> {
+        match exodus {
+            Exodus::Drain => empty(candidates, others),
+            Exodus::Rebalance => {
+                let own = candidates.len() as u64;
+                even_out(candidates, own, others)
+            }
+        }
+    }
+
+    /// The agents that are this host's to send away, with what they keep in rows.
+    async fn candidates(&self) -> Result<(Vec<Candidate>, BTreeMap<AgentId, u64>), CallError> {
+        let session = self.session();
+        let is_ours = |row: &AgentRow| {
+            let is_held = row.holder.is_some_and(|holder| holder.incarnation == session.incarnation);
+            row.home == Home::Here
+                && row.lifecycle != Lifecycle::Deleted
+                && (session.profile.is_none() || is_held)
+        };
+        let store = &self.inner().store;
+        let (mut candidates, mut bytes) = (Vec::new(), BTreeMap::new());
+        let mut after: Option<AgentId> = None;
+        loop {
+            let rows = store.agents(after.as_ref(), PAGE).await.map_err(store_error)?;
+            let Some(last) = rows.last() else { return Ok((candidates, bytes)) };
+            after = Some(last.agent.clone());
+            let reading = stream::iter(rows.into_iter().filter(is_ours)).map(|row| async move {
+                let spec = store.spec(&row.agent).await?;
+                let requires = spec.map(|spec| spec.requires).unwrap_or_default();
+                Ok(Candidate { agent: row.agent, requires, bytes: row.state_bytes + row.open_bytes })
+            });
+            let read: Vec<_> = reading.buffer_unordered(READS_AT_ONCE).collect().await;
+            for candidate in read {
+                let candidate: Candidate = candidate.map_err(store_error)?;
+                bytes.insert(candidate.agent.clone(), candidate.bytes);
+                candidates.push(candidate);
+            }
+        }
+    }
+
+    async fn usual_pause(&self) -> Result<Option<u64>, CallError> {
+        let own = self.inner().host;
+        let records = self.migrations().await?;
+        let left =
+            records.into_iter().filter(|record| record.source == own && record.phase == Phase::Complete);
+        let mut pauses: Vec<_> = left.filter_map(|record| record.pause_us).take(GUESSED_FROM).collect();
+        pauses.sort_unstable();
+        Ok(pauses.get(pauses.len() / 2).copied())
+    }
+}

@@ -1,0 +1,137 @@
+//! Hosts that are emptied and evened out: by plan, with what stays named, and with nothing lost.
+
+use godwit_core::spec::SpecPatch;
+
+use super::*;
+use crate::runtime::drain::{DrainView, Plan};
+use crate::runtime::placement::{Exodus, HostCall, HostReply};
+
+/// Three hosts with stores of their own; the third has what the others don't.
+async fn three_hosts() -> Vec<Runtime> {
+    let network = SimNetwork::default();
+    let mut hosts = Vec::new();
+    for number in 1..=3 {
+        let (mut config, parts, door) =
+            set_up(&network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+        if number == 3 {
+            config.capabilities.insert("gpu".to_owned(), "yes".to_owned());
+        }
+        let runtime = Runtime::start(config, parts, &door).await.unwrap();
+        let (plugin, component) = script_plugin();
+        drop(runtime.inner().store.put_plugin(plugin, component).await);
+        hosts.push(runtime);
+    }
+    for one in &hosts {
+        for other in hosts.iter().filter(|other| other.host() != one.host()) {
+            one.add_peer(other.host(), "127.0.0.1:1".parse().unwrap()).unwrap();
+        }
+    }
+    hosts
+}
+
+async fn plan(asked: &Runtime, host: &str, exodus: Exodus) -> Plan {
+    match asked.call_host(host, HostCall::Plan(exodus)).await.unwrap() {
+        HostReply::Plan(plan) => plan,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn carried_out(asked: &Runtime, host: &str, exodus: Exodus) -> DrainView {
+    asked.call_host(host, HostCall::Begin(exodus)).await.unwrap();
+    let over = async {
+        loop {
+            match asked.call_host(host, HostCall::Progress).await.unwrap() {
+                HostReply::Progress(Some(view)) if view.is_over => return view,
+                _ => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    within(Duration::from_secs(20), over).await.expect("it ends")
+}
+
+async fn homes(hosts: &[Runtime]) -> Vec<u64> {
+    let mut counts = Vec::new();
+    for host in hosts {
+        counts.push(host.offer().await.unwrap().agents);
+    }
+    counts
+}
+
+fn requiring(agent: &str, value: &str) -> CreateAgent {
+    let requires = Some(BTreeMap::from([("gpu".to_owned(), value.to_owned())]));
+    let patch = SpecPatch { requires, ..SpecPatch::default() };
+    CreateAgent { patch, ..CreateAgent::new(id(agent), "script") }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drained_host_is_empty_and_what_can_not_go_is_named() {
+    let hosts = three_hosts().await;
+    for number in 0..6 {
+        let agent = format!("a{number}");
+        create(&hosts[0], &agent).await;
+        ask(&hosts[0], &agent, "add 7").await;
+    }
+    hosts[0].create_agent(requiring("bound", "yes")).await.unwrap_err();
+    hosts[2].create_agent(requiring("bound", "yes")).await.unwrap();
+    // Asked of another host than the one that is meant.
+    let planned = plan(&hosts[1], "h1", Exodus::Drain).await;
+    assert_eq!(planned.moves.len(), 6);
+    assert!(planned.moves.iter().all(|planned| planned.to.is_some() && planned.reason.is_none()));
+    assert_eq!(homes(&hosts).await, [6, 0, 1], "a plan moves nobody");
+    let done = carried_out(&hosts[1], "h1", Exodus::Drain).await;
+    assert_eq!((done.total, done.moved, done.left.len()), (6, 6, 0), "{done:?}");
+    assert!(done.pause_max_us >= done.pause_median_us && done.pause_median_us > 0, "{done:?}");
+    let mut taken = homes(&hosts).await;
+    taken.sort_unstable();
+    assert_eq!(taken, [0, 3, 4], "the least loaded first");
+    for number in 0..6 {
+        assert_eq!(ask(&hosts[0], &format!("a{number}"), "get").await, "7");
+    }
+    // It is cordoned: nobody comes back, and nobody is made there.
+    let made = hosts[0].create_agent(CreateAgent::new(id("new"), "script")).await;
+    assert!(matches!(made, Err(CallError::Conflict { .. })), "{made:?}");
+    let back = try_to_migrate(&hosts[1], "a0", &hosts[0]).await;
+    assert!(back.failure.is_some_and(|failure| failure.to_string().contains("cordoned")));
+    // What only this host offers stays.
+    let stays = carried_out(&hosts[0], "h3", Exodus::Drain).await;
+    assert_eq!(stays.left.keys().map(AgentId::as_str).collect::<Vec<_>>(), ["bound"], "{stays:?}");
+    assert!(stays.left[&id("bound")].contains("gpu=yes"), "{stays:?}");
+    assert_eq!(homes(&hosts).await, [0, 6, 1]);
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hosts_are_evened_out_under_load() {
+    let hosts = three_hosts().await;
+    let agents: Vec<_> = (0..9).map(|number| format!("a{number}")).collect();
+    for agent in &agents {
+        create(&hosts[0], agent).await;
+    }
+    let load: Vec<_> = agents
+        .iter()
+        .map(|agent| {
+            let (hosts, agent) = (hosts.clone(), agent.clone());
+            tokio::spawn(async move {
+                for step in 0..20_usize {
+                    ask(&hosts[step % 3], &agent, "add 1").await;
+                }
+            })
+        })
+        .collect();
+    let done = carried_out(&hosts[0], "self", Exodus::Rebalance).await;
+    for client in load {
+        client.await.unwrap();
+    }
+    assert_eq!((done.moved, done.left.len()), (6, 0), "{done:?}");
+    assert_eq!(homes(&hosts).await, [3, 3, 3]);
+    for agent in &agents {
+        assert_eq!(ask(&hosts[0], agent, "get").await, "20");
+    }
+    let again = plan(&hosts[0], "self", Exodus::Rebalance).await;
+    assert!(again.moves.is_empty() && again.predicted_pause_us.is_some(), "{again:?}");
+    for host in &hosts {
+        host.stop().await;
+    }
+}

@@ -1,0 +1,148 @@
+//! How long an agent stands still when it moves, whatever its size: 200 inputs a second come in meanwhile, through one door,
+//! wherever it is. The pause is what the record says; beside it the worst that a caller has waited.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use godwit_support::client::Client;
+use godwit_support::host::Host;
+
+use crate::bench::{Bench, guest_file, note};
+use crate::client::{Door, Expected, LoadClient, Order, Until};
+use crate::report::{Findings, Measure, Target, nanos};
+use crate::samples::Samples;
+
+/// Moves of each size, there and back.
+const MOVES: u64 = 50;
+const MOVE_MAX: Duration = Duration::from_secs(60);
+/// Two connections, each with one ask every 10 ms at most.
+const LANES: usize = 2;
+const LOAD_PAUSE_MS: u64 = 10;
+/// Asks between two looks whether the load is over.
+const LOAD_BATCH: u64 = 20;
+/// One row: a quarter of what one may hold.
+const ROW_BYTES: usize = 64 << 10;
+/// Bytes in rows of each agent, and what its pause may be at the 99th percentile.
+const SIZES: [(&str, usize, f64); 3] =
+    [("1 KiB", 0, 10e6), ("1 MiB", 1 << 20, 10e6), ("64 MiB", 64 << 20, 25e6)];
+
+/// Measures it.
+pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
+    let scratch = bench.scratch()?;
+    let (mut a, mut b) = pair(bench, scratch.path()).await?;
+    let mut findings = Findings::default();
+    for (name, bytes, max) in SIZES {
+        let agent = format!("traveller-{bytes}");
+        fill(&a.client(), &agent, bytes).await?;
+        // The first move compiles the plugin at the target.
+        go_round(&a, &b, &agent, 2).await?;
+        let load = Load::start(&a, &agent)?;
+        let moves = bench.scaled(MOVES).next_multiple_of(2);
+        let Round { pauses, times, bytes: sent } = go_round(&a, &b, &agent, moves).await?;
+        let (asks, per_second) = load.end().await?;
+        findings.note(format!(
+            "{name}: {moves} moves, each {:.1} MiB and {} in all (p50); {per_second:.0} asks/s, p50 {}, worst {}",
+            sent / f64::from(1 << 20),
+            nanos(times.p50()),
+            nanos(asks.p50()),
+            nanos(asks.max())
+        ));
+        let row = format!("pause, {name} of rows, 200 inputs/s");
+        findings.row(row, None, Measure::Tail(pauses), Some(Target::Max(max)));
+    }
+    a.terminate().await?;
+    b.terminate().await?;
+    Ok(findings)
+}
+
+/// Two hosts that know each other and the plugin.
+pub(super) async fn pair(bench: &Bench, scratch: &Path) -> Result<(Host, Host)> {
+    let mut a = bench.host(scratch, "a").await?;
+    let mut b = bench.host(scratch, "b").await?;
+    let (a_peer, b_peer) = (a.peer(), b.peer());
+    a.add_peer(b_peer).await?;
+    b.add_peer(a_peer).await?;
+    for host in [&a, &b] {
+        host.client().load_plugin(&guest_file("hostile")?).await?;
+    }
+    Ok((a, b))
+}
+
+/// Makes an agent with so many bytes in rows, and a snapshot of a kibibyte.
+async fn fill(api: &Client, agent: &str, bytes: usize) -> Result<()> {
+    api.create(agent, "hostile").await?;
+    api.reply(agent, &note()).await?;
+    let value = "v".repeat(ROW_BYTES);
+    for row in 0..bytes.div_ceil(ROW_BYTES) {
+        let set = api.reply(agent, &format!("set row-{row} {value}")).await?;
+        ensure!(set == "ok", "row {row}: {set}");
+    }
+    Ok(())
+}
+
+/// What a number of moves gave.
+struct Round {
+    pauses: Samples,
+    /// From the request to the end.
+    times: Samples,
+    /// That one move sent.
+    bytes: f64,
+}
+
+/// Moves the agent back and forth, an even number of times.
+async fn go_round(a: &Host, b: &Host, agent: &str, moves: u64) -> Result<Round> {
+    let mut round = Round { pauses: Samples::new(), times: Samples::new(), bytes: 0.0 };
+    for number in 0..moves {
+        let (source, target) = if number % 2 == 0 { (a, b) } else { (b, a) };
+        let api = source.client();
+        let started = std::time::Instant::now();
+        let migration = api.move_to(agent, target.key(), MOVE_MAX).await?;
+        round.times.push(started.elapsed());
+        let pause_ms = migration.pause_ms.context("a complete migration has a pause")?;
+        round.pauses.push(Duration::from_secs_f64(pause_ms / 1e3));
+        round.bytes += migration.bytes as f64 / moves as f64;
+    }
+    Ok(round)
+}
+
+/// Clients that ask one agent through one host.
+struct Load {
+    is_over: Arc<AtomicBool>,
+    client: tokio::task::JoinHandle<Result<(Samples, f64)>>,
+}
+
+impl Load {
+    fn start(door: &Host, agent: &str) -> Result<Self> {
+        let mut client = LoadClient::start(door.ready().api)?;
+        let order = Order {
+            lanes: vec![vec![agent.to_owned()]; LANES],
+            door: Door::Ask,
+            payload: "echo moved".to_owned(),
+            expected: Expected::Text("moved".to_owned()),
+            until: Until::Asks(LOAD_BATCH),
+            pause_ms: LOAD_PAUSE_MS,
+        };
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ended = is_over.clone();
+        let client = tokio::task::spawn_blocking(move || {
+            let (mut asks, mut elapsed) = (Samples::new(), Duration::ZERO);
+            while !ended.load(Ordering::Relaxed) {
+                let done = client.run(&order)?;
+                elapsed += done.elapsed;
+                asks.extend(done.nanos);
+            }
+            let per_second = asks.count() as f64 / elapsed.as_secs_f64();
+            Ok((asks, per_second))
+        });
+        Ok(Self { is_over, client })
+    }
+
+    /// Ends it. Answers the time of each ask, and how many there were in a second.
+    async fn end(self) -> Result<(Samples, f64)> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.client.await?
+    }
+}
