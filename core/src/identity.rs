@@ -9,6 +9,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -113,21 +114,27 @@ impl<'de> Deserialize<'de> for EntityKey {
     }
 }
 
-/// An entity key as a row that travels with its agent. Variants are appended, never reordered: a key that only the target of
-/// a migration can open will be one of them.
+/// An entity key as a row that travels with its agent. Variants are appended, never reordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EntityKeyRow {
     /// The secret stays behind, or is lost: whoever has this row can't sign.
     Public(EntityPublicKey),
-    /// The whole key. For stores, and the encrypted mesh between them; never for a file.
+    /// The whole key. For stores; never for a file or another host.
     Whole(EntityKey),
+    /// On its way: only the target of one migration opens the envelope. A store that is handed it keeps the public half.
+    Sealed {
+        /// The public half.
+        public: EntityPublicKey,
+        /// The secret half, sealed.
+        envelope: Bytes,
+    },
 }
 
 impl EntityKeyRow {
     /// The public half.
     pub fn public(&self) -> EntityPublicKey {
         match self {
-            Self::Public(public) => *public,
+            Self::Public(public) | Self::Sealed { public, .. } => *public,
             Self::Whole(key) => key.public(),
         }
     }
@@ -141,7 +148,7 @@ impl EntityKeyRow {
     /// The whole key, if it is here.
     pub fn key(&self) -> Option<&EntityKey> {
         match self {
-            Self::Public(_) => None,
+            Self::Public(_) | Self::Sealed { .. } => None,
             Self::Whole(key) => Some(key),
         }
     }

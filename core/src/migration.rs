@@ -136,6 +136,12 @@ pub enum Failure {
         /// Who: `operator`, `restart`, `takeover`.
         by: String,
     },
+    /// The agent's key could not be handed over.
+    #[error("the agent's key could not be handed over: {reason}")]
+    IdentityTransportFailed {
+        /// Why.
+        reason: String,
+    },
     /// The target takes nothing now: it starts or stops, its store does not answer, or it has not settled an earlier move.
     #[error("target is not ready: {reason}")]
     NotReady {
@@ -155,6 +161,7 @@ impl Failure {
             Self::Timeout { .. } => "timeout",
             Self::PeerUnreachable { .. } => "peer_unreachable",
             Self::Aborted { .. } => "aborted",
+            Self::IdentityTransportFailed { .. } => "identity_transport_failed",
             Self::NotReady { .. } => "not_ready",
         }
     }

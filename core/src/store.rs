@@ -59,7 +59,7 @@ pub use commit::{
 };
 pub use documents::StoreDocuments;
 pub use error::{Pin, StoreError};
-pub use handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
+pub use handoff::{Adoption, Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 pub use mark::{Relation, Restored, StoreMark};
 pub use outbox::{OutputEnd, OutputKey, Page};
 pub use port::RuntimeStore;

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use godwit_core::id::HostId;
@@ -20,7 +19,14 @@ use crate::runtime::operations::OperationPolicy;
 use crate::secrets::SecretsConfig;
 use godwit_core::limits::{INPUTS_KEPT, Quotas};
 
+mod parse;
 mod secrets;
+
+pub use parse::parse_peer;
+use parse::{
+    parse_accept, parse_address, parse_bool, parse_capability, parse_count, parse_displayed, parse_edges,
+    parse_name, parse_profile,
+};
 
 /// Guests kept at once at most: each reserves address space for its memory.
 const RESIDENT_MAX: usize = 10_000;
@@ -54,6 +60,10 @@ pub struct HostConfig {
     pub mesh: SocketAddr,
     /// Hosts to talk to.
     pub peers: Vec<(HostId, SocketAddr)>,
+    /// Whether only agents are taken from peers that are expected.
+    pub takes_only_expected: bool,
+    /// Whether the keys of agents that leave go with them.
+    pub transport_identity: bool,
     /// What it offers to agents that require it: names and values.
     pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
@@ -103,7 +113,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 24] = [
+const KEYS: [Key; 26] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -147,6 +157,20 @@ const KEYS: [Key; 24] = [
         example: "[]",
         is_default: true,
         meaning: "Hosts to talk to, each KEY@IP:PORT of its mesh. The variable takes them separated by commas.",
+    },
+    Key {
+        name: "mesh.accept",
+        flag: None,
+        example: "\"peers\"",
+        is_default: true,
+        meaning: "Which agents may come: those of any peer (peers), or only those that POST /v1/expected-migrations names (expected).",
+    },
+    Key {
+        name: "mesh.transport_identity",
+        flag: None,
+        example: "true",
+        is_default: true,
+        meaning: "Whether the keys of agents that leave go with them, sealed to their target. Else they can't sign there.",
     },
     Key {
         name: "lease.profile",
@@ -385,6 +409,8 @@ impl HostConfig {
             listen: scalar(layers, "api.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7700).into()),
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
+            takes_only_expected: scalar(layers, "mesh.accept", parse_accept)?.unwrap_or(false),
+            transport_identity: scalar(layers, "mesh.transport_identity", parse_bool)?.unwrap_or(true),
             capabilities: list(layers, "host.capabilities", parse_capability)?.into_iter().collect(),
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
             resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?
@@ -562,38 +588,6 @@ fn parse_data(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
-    let alphabet = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(alphabet) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("is not 1..={NAME_BYTES_MAX} letters, digits, dots, dashes or underscores"))
-    }
-}
-
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    SocketAddr::from_str(text).map_err(|_| "is not IP:PORT".into())
-}
-
-/// Parses `KEY@IP:PORT`.
-///
-/// # Errors
-/// What is wrong with which half.
-pub fn parse_peer(text: &str) -> Result<(HostId, SocketAddr), String> {
-    let Some((key, address)) = text.split_once('@') else {
-        return Err("is not KEY@IP:PORT".into());
-    };
-    let key = key.parse().map_err(|error| format!("is not KEY@IP:PORT: {error}"))?;
-    let address =
-        parse_address(address).map_err(|reason| format!("is not KEY@IP:PORT: {address:?} {reason}"))?;
-    Ok((key, address))
-}
-
-/// Parses what says by itself what it should be.
-fn parse_displayed<T: FromStr<Err: ToString>>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|error: T::Err| error.to_string())
-}
-
 fn roster(layers: &Layers) -> Result<RosterConfig, ConfigError> {
     let concurrency =
         scalar(layers, "roster.boot_concurrency", |text| parse_count(text, 1, BOOT_CONCURRENCY_MAX))?;
@@ -603,34 +597,6 @@ fn roster(layers: &Layers) -> Result<RosterConfig, ConfigError> {
         boot_concurrency: concurrency.unwrap_or(BOOT_CONCURRENCY_DEFAULT),
         needs_edges: scalar(layers, "roster.edges", parse_edges)?.unwrap_or(false),
     })
-}
-
-fn parse_capability(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("is not NAME=VALUE".to_owned()),
-    }
-}
-
-fn parse_edges(text: &str) -> Result<bool, String> {
-    match text {
-        "open" => Ok(false),
-        "required" => Ok(true),
-        _ => Err("is not open or required".into()),
-    }
-}
-
-fn parse_profile(text: &str) -> Result<LeaseProfile, String> {
-    match text {
-        "normal" => Ok(LeaseProfile::NORMAL),
-        "fast" => Ok(LeaseProfile::FAST),
-        _ => Err("is not normal or fast".into()),
-    }
-}
-
-fn parse_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    let count = text.parse().ok().filter(|count| (min..=max).contains(count));
-    count.ok_or_else(|| format!("is not a number of {min}..={max}"))
 }
 
 /// More threads than processors: a guest that loops to its deadline must not keep the others waiting.

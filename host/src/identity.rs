@@ -12,7 +12,10 @@ use godwit_core::failpoint;
 use godwit_core::id::HostId;
 use godwit_core::time::{Clock, SystemClock};
 
+use zeroize::Zeroizing;
+
 use crate::data_dir::DataDirError;
+use crate::envelope;
 
 const KEY_FILE: &str = "host.key";
 
@@ -82,6 +85,11 @@ impl HostKey {
     /// Signs bytes that say themselves what they are for.
     pub fn sign(&self, bytes: &[u8]) -> [u8; 64] {
         self.0.sign(bytes).to_bytes()
+    }
+
+    /// Opens what was sealed to this key for `context`.
+    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        envelope::open(&self.0, context, sealed)
     }
 
     /// The secret, for the mesh.

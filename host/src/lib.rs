@@ -38,6 +38,7 @@ pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod data_dir;
+mod envelope;
 pub mod head;
 pub mod hooks;
 pub mod host;

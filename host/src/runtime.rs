@@ -46,6 +46,7 @@ use crate::head::Head;
 use crate::hooks::{ErrorEvent, HookQueue};
 use crate::peer_book::PeerBook;
 use crate::secrets::SecretsConfig;
+use zeroize::Zeroizing;
 
 pub mod agents;
 pub mod archive;
@@ -108,6 +109,8 @@ pub struct Parts {
     pub peer_book: Option<PeerBook>,
     /// Signs with the host's key; without it no receipts are removed.
     pub signer: Option<Signer>,
+    /// Opens envelopes to the host's key; without it agents whose key travels can't come here.
+    pub unsealer: Option<Unsealer>,
     /// Notes what is being loaded; without a file a guest that kills the host when it is loaded does so at each start.
     pub load_notes: Arc<dyn LoadNotes>,
     /// Notes outside the store how far it has come; without one a restored backup is not noticed.
@@ -121,6 +124,9 @@ pub struct Parts {
 /// Signs bytes with the host's key.
 pub type Signer = Arc<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>;
 
+/// Opens an envelope to the host's key: its context, and its bytes. `None` for one that does not open.
+pub type Unsealer = Arc<dyn Fn(&[u8], &[u8]) -> Option<Zeroizing<[u8; 32]>> + Send + Sync>;
+
 /// How a runtime behaves.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
@@ -130,6 +136,10 @@ pub struct RuntimeConfig {
     pub name: String,
     /// Where the HTTP API listens.
     pub api: SocketAddr,
+    /// Whether the entity keys of agents that leave go with them, sealed to their target.
+    pub carries_identity: bool,
+    /// Whether only agents are taken from other hosts whose coming was announced (`Runtime::expect_migration`).
+    pub takes_only_expected: bool,
     /// What this host offers to agents that require it: names and values.
     pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
@@ -192,6 +202,9 @@ pub(crate) struct Inner {
     pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
     pub(crate) migrator: Migrator,
+    pub(crate) carries_identity: bool,
+    pub(crate) takes_only_expected: bool,
+    unsealer: Option<Unsealer>,
     pub(crate) placement: Placement,
     /// Room for those who follow agents or wait for outputs.
     pub(crate) watchers: Arc<Semaphore>,

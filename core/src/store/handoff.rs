@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
+use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision, TOKEN_ADOPT_STEP};
 use crate::migration::{Failure, Phase, Role};
 use crate::store::agent::AgentRow;
 use crate::store::rows::RowFrame;
@@ -94,4 +94,23 @@ pub struct MigrationRecord {
     pub started_at_ms: u64,
     /// Wall time after which it is aborted, unless its commit point has passed.
     pub deadline_ms: u64,
+}
+
+/// On whose word a copy becomes the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// The source's: the copy takes up the token that it was granted.
+    Granted,
+    /// An operator's: the source is lost for good.
+    Forced,
+}
+
+impl Adoption {
+    /// The token under which the agent goes on.
+    pub fn token(self, granted: FencingToken) -> FencingToken {
+        match self {
+            Self::Granted => granted,
+            Self::Forced => FencingToken(granted.0 + TOKEN_ADOPT_STEP),
+        }
+    }
 }

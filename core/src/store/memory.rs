@@ -38,7 +38,7 @@ use crate::store::mark::{Restored, StoreMark};
 use crate::store::retention::{Pruned, Retention};
 use crate::store::rows::RowFrame;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
-use crate::store::{OutputEnd, OutputKey, Page, RuntimeStore};
+use crate::store::{Adoption, OutputEnd, OutputKey, Page, RuntimeStore};
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
@@ -623,9 +623,10 @@ impl RuntimeStore for MemoryStore {
         agent: &AgentId,
         migration: MigrationId,
         incarnation: Incarnation,
+        how: Adoption,
     ) -> Result<Lease, StoreError> {
         let now_ms = self.clock.wall_ms();
-        self.tables().adopt(agent, migration, incarnation, now_ms)
+        self.tables().adopt(agent, migration, (incarnation, how), now_ms)
     }
 
     async fn abort_handoff(

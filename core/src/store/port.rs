@@ -21,6 +21,7 @@ use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::{PluginInfo, Spec};
+use crate::store::Adoption;
 use crate::timer::{DueTimer, StoredTimer};
 
 use super::{
@@ -599,7 +600,8 @@ pub trait RuntimeStore: StoreDocuments {
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
 
     /// Step 4 at the target: `Prepared` to `Here`, held by `incarnation` under the granted token. Appends `HomeMoved`
-    /// and `LeaseAcquired`. Repeating it answers the same lease.
+    /// and `LeaseAcquired`. Repeating it answers the same lease. `Forced` is an operator's word instead of the source's: the
+    /// token is then higher than any that the source could still give.
     ///
     /// # Errors
     /// `SessionDead`. `Fenced` when it was adopted and then taken by another; `NotHome` in any other home; `Conflict` when
@@ -609,6 +611,7 @@ pub trait RuntimeStore: StoreDocuments {
         agent: &AgentId,
         migration: MigrationId,
         incarnation: Incarnation,
+        how: Adoption,
     ) -> Result<Lease, StoreError>;
 
     /// Back out at the source, before the commit point: `HandingOff` to `Here` under the granted token + 1, so that the

@@ -24,6 +24,8 @@ struct Table {
     /// Hosts that do what they are asked, and whose answers get lost.
     unheard: BTreeSet<HostId>,
     bulk_delay: Duration,
+    /// What was sent since somebody asked for it.
+    tapped: Option<Vec<Bytes>>,
 }
 
 impl SimNetwork {
@@ -50,6 +52,22 @@ impl SimNetwork {
     /// Loses the answers of a host from now on: it does what it is asked.
     pub fn lose_answers(&self, host: HostId) {
         self.lock().unheard.insert(host);
+    }
+
+    /// Keeps what hosts send to each other from now on.
+    pub fn tap(&self) {
+        self.lock().tapped = Some(Vec::new());
+    }
+
+    /// What was sent since the tap.
+    pub fn tapped(&self) -> Vec<Bytes> {
+        self.lock().tapped.clone().unwrap_or_default()
+    }
+
+    fn hear(&self, body: &Bytes) {
+        if let Some(tapped) = &mut self.lock().tapped {
+            tapped.push(body.clone());
+        }
     }
 
     /// Lets each bulk transfer take this long.
@@ -106,6 +124,7 @@ impl Mesh for SimMesh {
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
+        self.network.hear(&body);
         let answer = self.bounded(peer, timeout, handler.on_request(self.host, body)).await;
         if self.network.lock().unheard.contains(&peer) {
             return Err(MeshError::NoAnswer { peer, reason: "the answer got lost".into() });
@@ -121,6 +140,7 @@ impl Mesh for SimMesh {
         timeout: Duration,
     ) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
+        self.network.hear(&body);
         let delay = self.network.lock().bulk_delay;
         let arriving = async {
             sleep(delay).await;

@@ -4,12 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use godwit_core::id::MigrationId;
+use godwit_core::digest::Digest;
+use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::migration::{Refusal, Role};
 use godwit_core::store::MigrationRecord;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::agents::AgentJson;
 use super::extract::{AgentDoor, JsonOf, List, NoBody, Nothing, PathText, QueryOf};
 use super::problem::Problem;
 use crate::runtime::Runtime;
@@ -40,6 +42,47 @@ pub(super) async fn start(
     });
     let location = [(header::LOCATION, format!("/v1/migrations/{id}"))];
     Ok((StatusCode::ACCEPTED, location, Json(body)).into_response())
+}
+
+/// Whether a source that does not answer is taken for lost.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AdoptQuery {
+    force: Option<bool>,
+}
+
+/// `POST /v1/agents/{id}/adopt?force=`: of this host, whose copy is in doubt.
+pub(super) async fn adopt(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    QueryOf(query): QueryOf<AdoptQuery>,
+    _: NoBody,
+) -> Result<Json<AgentJson>, Problem> {
+    let agent: AgentId = path.parse("id")?;
+    let view = runtime.adopt(&agent, query.force.unwrap_or(false)).await?;
+    Ok(Json(AgentJson::from(view)))
+}
+
+/// An agent that is to come.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExpectedJson {
+    agent: AgentId,
+    /// The host that it comes from; any peer, when nothing is said.
+    from: Option<HostId>,
+    /// Its secret entity key, 64 hex digits, when it does not travel with the agent.
+    entity_secret: Option<Digest>,
+}
+
+/// `POST /v1/expected-migrations`
+pub(super) async fn expect(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+    JsonOf(expected): JsonOf<ExpectedJson>,
+) -> Result<StatusCode, Problem> {
+    let ExpectedJson { agent, from, entity_secret } = expected;
+    runtime.expect_migration(agent, from, entity_secret.map(|secret| secret.0).as_ref())?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `GET /v1/migrations`

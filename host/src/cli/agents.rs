@@ -115,6 +115,14 @@ pub(super) enum Agent {
         #[arg(long)]
         plugin: String,
     },
+    /// Settle an agent that a broken-off move has left in doubt at the host that is asked.
+    Adopt {
+        /// Which agent.
+        id: AgentId,
+        /// The source is lost for good: let the agent go on here, whatever the source may have.
+        #[arg(long)]
+        force: bool,
+    },
     /// Run a broken agent's history again, and let it run on if that gives what is recorded.
     ///
     /// If not, the answer says what does not fit, and which of the options works.
@@ -270,6 +278,11 @@ impl Agent {
                 let why = [text("state"), text("reason"), text("message")].join(" ");
                 let sentence = format!("agent {id}: {} {}", text("outcome"), why.trim());
                 output.done(&answer, "/outcome", sentence.trim_end())
+            }
+            Self::Adopt { id, force } => {
+                let answer = client.post(&format!("/v1/agents/{id}/adopt?force={force}"), None).await?;
+                let token = answer["token"].as_str().unwrap_or_default();
+                output.done(&answer, "/token", &format!("agent {id} goes on here, token {token}"))
             }
             Self::Respawn { id } => act(session, id, "respawn").await,
             Self::Reset { id } => act(session, id, "reset").await,

@@ -41,7 +41,7 @@ use crate::load_notes::LoadingFile;
 use crate::peer_book::PeerBook;
 use crate::roster::RosterFile;
 use crate::runtime::{
-    Parts, PeerDoor, Runtime, RuntimeConfig, ShutdownBounds, Signer, Starting, shutdown::Stopping,
+    Parts, PeerDoor, Runtime, RuntimeConfig, ShutdownBounds, Signer, Starting, Unsealer, shutdown::Stopping,
 };
 
 /// Guests that incoming migrations may keep warm at once.
@@ -144,6 +144,9 @@ impl Bootstrap {
         let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
         let host = key.id();
         let runtime_config = runtime_config(&config, &name, host, api, held.scratch);
+        let key = Arc::new(key);
+        let opener = key.clone();
+        let unsealer: Unsealer = Arc::new(move |context, sealed| opener.open(context, sealed));
         let signer: Signer = Arc::new(move |bytes| key.sign(bytes));
         let parts = Parts {
             store: opened.store.clone(),
@@ -152,6 +155,7 @@ impl Bootstrap {
             clock,
             peer_book: Some(peer_book),
             signer: Some(signer),
+            unsealer: Some(unsealer),
             load_notes: load_notes(&held.dir),
             head: Some(opened.head.clone()),
             roster,
@@ -447,6 +451,8 @@ fn runtime_config(
         name: name.to_owned(),
         // Port 0 is nowhere.
         api: api.unwrap_or_else(|| SocketAddr::new(config.listen.ip(), 0)),
+        carries_identity: config.transport_identity,
+        takes_only_expected: config.takes_only_expected,
         capabilities: config.capabilities.clone(),
         lease_profile: config.lease_profile,
         resident_max: config.resident_max,

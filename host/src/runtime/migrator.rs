@@ -20,6 +20,8 @@ use super::call::CallError;
 use super::routing::store_error;
 use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
 
+mod adopt;
+mod identity;
 mod recovery;
 mod source;
 mod target;
@@ -42,6 +44,7 @@ const LISTED_MAX: usize = 1_000;
 pub(crate) struct Migrator {
     outgoing: Mutex<BTreeMap<AgentId, Outgoing>>,
     incoming: Mutex<BTreeMap<MigrationId, Arc<Arrival>>>,
+    expected: identity::Expectations,
 }
 
 #[derive(Debug, Clone)]

@@ -57,19 +57,7 @@ impl Starting {
         let (heard, notices) = mpsc::channel(NOTICES_MAX);
         let checkpoints = Arc::new(AtomicU64::new(0));
         let notify = Arc::new(told(heard, parts.hooks.clone(), checkpoints.clone()));
-        let env = AgentEnv {
-            store: parts.store.clone(),
-            loader: parts.loader,
-            pool,
-            queries: Arc::default(),
-            spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
-            load_notes: parts.load_notes,
-            clock: parts.clock.clone(),
-            host: config.host,
-            notify,
-            park_after: config.park_after,
-            watched: Arc::default(),
-        };
+        let env = agent_env(&config, &parts, pool, notify);
         let policy = retention::Policy::new(config.inputs_kept, config.receipts_kept, parts.signer);
         let secrets = Secrets::new(
             config.host,
@@ -104,6 +92,9 @@ impl Starting {
             hints: Hints::default(),
             migrator: Migrator::default(),
             placement: Placement::new(config.capabilities),
+            carries_identity: config.carries_identity,
+            takes_only_expected: config.takes_only_expected,
+            unsealer: parts.unsealer,
             watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             secrets,
             rescan: Notify::new(),
@@ -166,6 +157,28 @@ impl Starting {
         tasks.spawn(idle::run(runtime.clone()));
         tasks.spawn(operations::scan(runtime.clone()));
         Ok(runtime)
+    }
+}
+
+/// What drivers work with.
+fn agent_env(
+    config: &RuntimeConfig,
+    parts: &Parts,
+    pool: Arc<GuestPool>,
+    notify: Arc<dyn Fn(Notice) + Send + Sync>,
+) -> AgentEnv {
+    AgentEnv {
+        store: parts.store.clone(),
+        loader: parts.loader.clone(),
+        pool,
+        queries: Arc::default(),
+        spares: Arc::new(Semaphore::new(prover::spares_max(config.resident_max))),
+        load_notes: parts.load_notes.clone(),
+        clock: parts.clock.clone(),
+        host: config.host,
+        notify,
+        park_after: config.park_after,
+        watched: Arc::default(),
     }
 }
 

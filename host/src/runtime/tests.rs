@@ -28,6 +28,7 @@ mod respec;
 mod roster;
 mod rosters;
 mod shutdown;
+mod transit;
 mod verbs;
 mod watchdog;
 mod watching;
@@ -93,12 +94,16 @@ fn set_up(
     let door = PeerDoor::default();
     let key = SigningKey::from_bytes(&[number; 32]);
     let host = HostId(key.verifying_key().to_bytes());
+    let opener = key.clone();
+    let unsealer: Unsealer = Arc::new(move |context, sealed| crate::envelope::open(&opener, context, sealed));
     let signer: Signer = Arc::new(move |bytes| key.sign(bytes).to_bytes());
     let mesh = network.host(host, Arc::new(door.clone()));
     let config = RuntimeConfig {
         host,
         name: format!("h{number}"),
         api: "127.0.0.1:1".parse().unwrap(),
+        carries_identity: true,
+        takes_only_expected: false,
         capabilities: Default::default(),
         lease_profile: LeaseProfile::FAST,
         resident_max: 100,
@@ -118,6 +123,7 @@ fn set_up(
         clock,
         peer_book: None,
         signer: Some(signer),
+        unsealer: Some(unsealer),
         load_notes: Arc::new(MemoryNotes::default()),
         head: None,
         roster: RosterSources::default(),

@@ -177,6 +177,10 @@ pub(crate) enum MigrationAnswer {
     NotReady {
         reason: String,
     },
+    /// The agent's key can't be taken over.
+    IdentityFailed {
+        reason: String,
+    },
     /// The guest can't be built.
     StateFailed {
         reason: String,

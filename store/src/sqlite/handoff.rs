@@ -10,7 +10,7 @@ use godwit_core::id::{
 use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::store::agent::Tombstone;
 use godwit_core::store::rows::AgentPortable;
-use godwit_core::store::{Handoff, Home, Owner, PrepareRequest, Row, RowFrame, RowKey, StoreError};
+use godwit_core::store::{Adoption, Handoff, Home, Owner, PrepareRequest, Row, RowFrame, RowKey, StoreError};
 use rusqlite::{Connection, params};
 
 use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
@@ -505,12 +505,12 @@ pub(super) fn adopt(
     tx: &Tx<'_>,
     agent: &AgentId,
     migration: MigrationId,
-    incarnation: Incarnation,
+    (incarnation, how): (Incarnation, Adoption),
 ) -> Fallible<Lease> {
     check_living(tx, incarnation)?;
     let mut head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
     let token = match &head.home {
-        Home::Prepared { migration: bound, token, .. } if *bound == migration => *token,
+        Home::Prepared { migration: bound, token, .. } if *bound == migration => how.token(*token),
         Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
         Home::Here => {
             return Err(conflict(format!("migration {migration} did not bring the agent here")));

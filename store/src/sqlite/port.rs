@@ -24,10 +24,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
-    Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing, StoreError,
-    StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
+    StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -623,9 +623,10 @@ impl RuntimeStore for SqliteStore {
         agent: &AgentId,
         migration: MigrationId,
         incarnation: Incarnation,
+        how: Adoption,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
-        self.write(move |tx| handoff::adopt(tx, &agent, migration, incarnation)).await
+        self.write(move |tx| handoff::adopt(tx, &agent, migration, (incarnation, how))).await
     }
 
     async fn abort_handoff(

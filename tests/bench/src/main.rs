@@ -33,6 +33,7 @@ mod http;
 mod inside;
 mod machine;
 mod product;
+mod quic;
 mod report;
 mod samples;
 mod statements;

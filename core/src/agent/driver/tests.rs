@@ -6,9 +6,9 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::agent::{Checkpointed, GuestPool, MemoryNotes};
+use crate::agent::{GuestPool, MemoryNotes};
 use crate::guest::GuestLoader;
-use crate::id::{FencingToken, Generation, HostId, Incarnation};
+use crate::id::{FencingToken, HostId, Incarnation};
 use crate::input::{DeadLetterReason, Input, Kind, Mode, NewInput, Outcome, ReplyOutcome, Source};
 use crate::lease::{LeaseProfile, SessionLease};
 use crate::limits::Quotas;
@@ -63,10 +63,6 @@ async fn join(store: &dyn RuntimeStore) -> Incarnation {
         now_ms: 1,
     };
     store.join(request).await.unwrap().incarnation
-}
-
-fn checkpointed(revision: u64) -> Checkpointed {
-    Checkpointed { generation: Generation(1), revision: Revision(revision) }
 }
 
 async fn world() -> World {
@@ -677,7 +673,8 @@ async fn an_input_that_another_host_opened_or_roused_is_found_by_the_scan() {
     let waking = NewInput { idempotency_key: Some("s".into()), ..waking };
     world.accept(silent).await;
     handle.wake();
-    assert_eq!(within(Duration::from_millis(50), handle.checkpoint()).await, Some(Ok(checkpointed(4))));
+    let kept = within(Duration::from_millis(50), handle.checkpoint()).await.unwrap().unwrap();
+    assert_eq!(kept.revision, Revision(4));
     world.env.store.accept(waking, world.incarnation).await.unwrap();
     let ended = async {
         while !world.open().await.is_empty() {

@@ -13,8 +13,8 @@ use crate::store::conformance::fixture::{
 };
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, Accepted, BrokenReason, Home, Lifecycle, LifecycleCommit, NewAgent, OutputEnd, OutputKey,
-    Owner, Sharing, StoreError, Unit, UnitFailure,
+    AcceptError, Accepted, Adoption, BrokenReason, Home, Lifecycle, LifecycleCommit, NewAgent, OutputEnd,
+    OutputKey, Owner, Sharing, StoreError, Unit, UnitFailure,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -183,7 +183,7 @@ async fn writes_to_an_unknown_agent_say_so(world: World) {
     assert_eq!(store.finish_handoff(&nobody, moved).await, no_agent);
     let no_lease = Err(StoreError::NoAgent);
     assert_eq!(store.transfer(&owner, base, moved, host(2)).await, no_lease);
-    assert_eq!(store.adopt(&nobody, moved, site.incarnation).await, no_lease);
+    assert_eq!(store.adopt(&nobody, moved, site.incarnation, Adoption::Granted).await, no_lease);
     assert_eq!(store.abort_handoff(&nobody, moved, site.incarnation).await, no_lease);
     let begun = store.begin_handoff(&owner, base, moved, host(2)).await;
     assert_eq!(begun, Err(StoreError::NoAgent));

@@ -28,10 +28,10 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::spec::{PluginInfo, Spec};
 use crate::store::conformance::{Opening, StoreFactory};
 use crate::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
-    Retention, Row, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing, Step,
-    StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
+    Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use crate::timer::{DueTimer, StoredTimer};
 
@@ -603,8 +603,9 @@ impl RuntimeStore for Flawed {
         agent: &AgentId,
         migration: MigrationId,
         incarnation: Incarnation,
+        how: Adoption,
     ) -> Result<Lease, StoreError> {
-        self.inner.adopt(agent, migration, incarnation).await
+        self.inner.adopt(agent, migration, incarnation, how).await
     }
 
     async fn abort_handoff(

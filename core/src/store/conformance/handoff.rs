@@ -1,7 +1,7 @@
 //! The two-step handoff between stores: each step, its repetition, every way back.
 
 use crate::event::EventKind;
-use crate::id::{FencingToken, Incarnation, MigrationId, Revision};
+use crate::id::{FencingToken, Incarnation, MigrationId, Revision, TOKEN_ADOPT_STEP};
 use crate::lease::GrantCause;
 use crate::limits::PAGE_MAX;
 use crate::migration::{Phase, Role};
@@ -10,7 +10,7 @@ use crate::store::conformance::fixture::{
     Desk, Site, Turn, World, assert_failed, is_conflict, is_not_home, is_stale, migration, picture,
 };
 use crate::store::conformance::journey::Journey;
-use crate::store::{Home, Sharing, StoreError};
+use crate::store::{Adoption, Home, Sharing, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -29,6 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_copy_must_be_what_was_announced),
         Case::of(adoption_needs_a_prepared_copy_and_a_session),
         Case::of(adoption_takes_up_the_granted_lease_once),
+        Case::of(a_forced_adoption_is_above_all_that_the_source_gives),
         Case::of(forgetting_leaves_the_tombstone),
         Case::of(a_late_forget_harms_nobody),
     ]
@@ -243,7 +244,7 @@ async fn a_discarded_copy_leaves_nothing(world: World) {
         assert_eq!(store.state_value(agent, "b").await, Ok(None));
         assert_eq!(store.agents(None, 9).await, Ok(vec![]));
     }
-    let adopted = store.adopt(agent, journey.migration, journey.to.incarnation).await;
+    let adopted = store.adopt(agent, journey.migration, journey.to.incarnation, Adoption::Granted).await;
     assert_eq!(adopted, Err(StoreError::NoAgent));
 }
 
@@ -375,15 +376,15 @@ async fn adoption_needs_a_prepared_copy_and_a_session(world: World) {
     let journey = Journey::furnished(&world).await;
     let (store, agent) = (&journey.to.store, journey.agent());
     journey.receive(journey.export(0).await).await;
-    let unbound = store.adopt(agent, journey.migration, journey.to.incarnation).await;
+    let unbound = store.adopt(agent, journey.migration, journey.to.incarnation, Adoption::Granted).await;
     assert_eq!(unbound, Err(StoreError::NoAgent), "a copy is invisible");
     let granted = journey.begin().await.granted;
     journey.prepare(granted).await;
     let incarnation = Incarnation(99);
-    let refused = store.adopt(agent, journey.migration, incarnation).await;
+    let refused = store.adopt(agent, journey.migration, incarnation, Adoption::Granted).await;
     assert_eq!(refused, Err(StoreError::SessionDead { incarnation }));
     let living = journey.to.create("living").await;
-    let refused = store.adopt(&living, journey.migration, journey.to.incarnation).await;
+    let refused = store.adopt(&living, journey.migration, journey.to.incarnation, Adoption::Granted).await;
     assert!(matches!(&refused, Err(error) if is_conflict(error)), "{refused:?}");
     let row = store.agent(agent).await.unwrap().unwrap();
     assert_eq!((row.token, row.holder), (granted, None));
@@ -395,11 +396,34 @@ async fn adoption_takes_up_the_granted_lease_once(world: World) {
     let successor = journey.to.beside(7).await;
     let taken = successor.take(desk.agent()).await;
     assert_eq!(taken.owner.token, desk.owner.token.next());
-    let late = successor.store.adopt(desk.agent(), journey.migration, journey.to.incarnation).await;
+    let late = successor
+        .store
+        .adopt(desk.agent(), journey.migration, journey.to.incarnation, Adoption::Granted)
+        .await;
     assert!(matches!(late, Err(StoreError::SessionDead { .. })), "{late:?}");
-    let late = successor.store.adopt(desk.agent(), journey.migration, successor.incarnation).await;
+    let late = successor
+        .store
+        .adopt(desk.agent(), journey.migration, successor.incarnation, Adoption::Granted)
+        .await;
     assert!(late.is_err(), "its grant is over: {late:?}");
     assert_eq!(taken.row().await.token, taken.owner.token);
+}
+
+async fn a_forced_adoption_is_above_all_that_the_source_gives(world: World) {
+    let journey = Journey::furnished(&world).await;
+    let (agent, to) = (journey.agent().clone(), &journey.to);
+    let granted = journey.begin().await.granted;
+    journey.prepare(granted).await;
+    let force = || to.store.adopt(&agent, journey.migration, to.incarnation, Adoption::Forced);
+    let lease = force().await.unwrap();
+    assert_eq!(lease.token, FencingToken(granted.0 + TOKEN_ADOPT_STEP));
+    assert_eq!(force().await, Ok(lease.clone()), "once");
+    let row = to.store.agent(&agent).await.unwrap().unwrap();
+    assert_eq!((row.home, row.token), (Home::Here, lease.token));
+    // The source comes back and takes its own back: whatever it gives from here is lower.
+    let (source, incarnation) = (journey.from.store(), journey.from.site.incarnation);
+    let returned = source.abort_handoff(&agent, journey.migration, incarnation).await.unwrap();
+    assert!(returned.token < lease.token, "{returned:?}");
 }
 
 async fn forgetting_leaves_the_tombstone(world: World) {

@@ -11,8 +11,8 @@ use crate::store::conformance::fixture::{
 use crate::store::conformance::journey::Journey;
 use crate::store::conformance::{Case, START_MS};
 use crate::store::{
-    AcceptError, BrokenReason, Home, Lifecycle, LifecycleCommit, OutputEnd, OutputKey, Owner, Sharing,
-    StoreError,
+    AcceptError, Adoption, BrokenReason, Home, Lifecycle, LifecycleCommit, OutputEnd, OutputKey, Owner,
+    Sharing, StoreError,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -90,7 +90,11 @@ async fn an_agent_being_handed_off_takes_nothing(world: World) {
             .store()
             .abort_handoff(journey.agent(), migration(9), journey.from.site.incarnation)
             .await,
-        journey.from.store().adopt(journey.agent(), migration(9), journey.from.site.incarnation).await,
+        journey
+            .from
+            .store()
+            .adopt(journey.agent(), migration(9), journey.from.site.incarnation, Adoption::Granted)
+            .await,
     ];
     for refused in others {
         assert_eq!(refused, Err(StoreError::NotHome { home: home.clone() }));
@@ -109,7 +113,8 @@ async fn a_prepared_agent_takes_nothing(world: World) {
     let exported = journey.to.store.export_rows(journey.agent(), 0, usize::MAX).await;
     assert_eq!(exported, Err(StoreError::NotHome { home: home.clone() }));
     let other: MigrationId = migration(9);
-    let adopted = journey.to.store.adopt(journey.agent(), other, journey.to.incarnation).await;
+    let adopted =
+        journey.to.store.adopt(journey.agent(), other, journey.to.incarnation, Adoption::Granted).await;
     assert_eq!(adopted, Err(StoreError::NotHome { home }));
     let image = journey.to.store.image(journey.agent(), None).await.unwrap().unwrap();
     assert_eq!(image.check(), Ok(()), "it can be looked at before it is adopted");

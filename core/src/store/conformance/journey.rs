@@ -5,7 +5,7 @@ use crate::lease::Lease;
 use crate::migration::{Phase, Role};
 use crate::store::conformance::START_MS;
 use crate::store::conformance::fixture::{Desk, Site, World, put_plugin};
-use crate::store::{Handoff, MigrationRecord, PrepareRequest, Row, RowFrame};
+use crate::store::{Adoption, Handoff, MigrationRecord, PrepareRequest, Row, RowFrame};
 
 /// An agent on its way from its owner to another store.
 pub(super) struct Journey {
@@ -105,7 +105,8 @@ impl Journey {
 
     /// Step 4.
     pub(super) async fn adopt(&self) -> Lease {
-        let adopted = self.to.store.adopt(self.agent(), self.migration, self.to.incarnation).await;
+        let adopted =
+            self.to.store.adopt(self.agent(), self.migration, self.to.incarnation, Adoption::Granted).await;
         adopted.unwrap()
     }
 

@@ -14,7 +14,7 @@ use crate::store::conformance::fixture::{
 };
 use crate::store::conformance::migrations::record;
 use crate::store::{
-    Home, LifecycleCommit, PrepareRequest, Relation, Restored, Sharing, StoreError, StoreMark,
+    Adoption, Home, LifecycleCommit, PrepareRequest, Relation, Restored, Sharing, StoreError, StoreMark,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -173,7 +173,8 @@ async fn a_prepared_agent_stays_prepared_and_suspended(world: World) {
     target.store.prepare(request.clone()).await.unwrap();
     restore(&world, &target, mark(&target).await).await.unwrap();
     let target = Site::join(target.store, target.host).await;
-    let lease = target.store.adopt(desk.agent(), migration(1), target.incarnation).await.unwrap();
+    let lease =
+        target.store.adopt(desk.agent(), migration(1), target.incarnation, Adoption::Granted).await.unwrap();
     assert_eq!(Some(lease.token), request.token.raised(1));
     let copy = target.store.agent(desk.agent()).await.unwrap().unwrap();
     assert_eq!(copy.lifecycle, suspended());

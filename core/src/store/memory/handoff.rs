@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
 use crate::lease::{GrantCause, Lease};
+use crate::store::Adoption;
 use crate::store::agent::{Home, Tombstone};
 use crate::store::commit::Owner;
 use crate::store::error::StoreError;
@@ -189,14 +190,14 @@ impl Tables {
         &mut self,
         agent: &AgentId,
         migration: MigrationId,
-        incarnation: Incarnation,
+        (incarnation, how): (Incarnation, Adoption),
         now_ms: u64,
     ) -> Result<Lease, StoreError> {
         self.check_session(incarnation)?;
         let rows = self.agents.get(agent).ok_or(StoreError::NoAgent)?;
         let revision = rows.portable().revision;
         let token = match &rows.standing.home {
-            Home::Prepared { migration: bound, token, .. } if *bound == migration => *token,
+            Home::Prepared { migration: bound, token, .. } if *bound == migration => how.token(*token),
             Home::Here => return self.adopted(rows, migration, incarnation),
             home => return Err(StoreError::NotHome { home: home.clone() }),
         };

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use godwit_core::id::FencingToken;
 use godwit_core::lease::GrantCause;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::Backoff;
@@ -71,17 +72,11 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
                 runtime.end_record(record, Phase::Failed, Some(failure)).await;
                 return;
             }
-            match store.abort_handoff(&agent, id, runtime.session().incarnation).await {
-                Ok(lease) => {
-                    tracing::info!(migration = %id, %agent, token = %lease.token, "migration backed out after a restart");
-                    // Best effort: a bound copy asks by itself.
-                    drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
-                    runtime.end_record(record, Phase::Aborted, by_restart()).await;
-                }
-                Err(error) => {
-                    tracing::error!(migration = %id, %agent, %error, "migration can't be backed out")
-                }
-            }
+            let Some(token) = back_out(runtime, &record).await else { return };
+            tracing::info!(migration = %id, %agent, %token, "migration backed out after a restart");
+            // Best effort: a bound copy asks by itself.
+            drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
+            runtime.end_record(record, Phase::Aborted, by_restart()).await;
         }
         _ => {
             let lease = store.lease(&agent).await.ok().flatten();
@@ -101,6 +96,24 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
             }
         }
     }
+}
+
+/// Takes an agent back that was being handed off, however often that must be tried: nobody else can. `None` when the host
+/// stops before.
+async fn back_out(runtime: &Runtime, record: &MigrationRecord) -> Option<FencingToken> {
+    let shutdown = runtime.inner().tasks.shutdown();
+    while !shutdown.is_cancelled() {
+        let incarnation = runtime.session().incarnation;
+        match runtime.inner().store.abort_handoff(&record.agent, record.id, incarnation).await {
+            Ok(lease) => return Some(lease.token),
+            Err(error) => {
+                tracing::error!(migration = %record.id, agent = %record.agent, %error, "migration can't be backed out now");
+            }
+        }
+        // The pause ends early at shutdown.
+        let _ = within(READ_RETRY, shutdown.cancelled()).await;
+    }
+    None
 }
 
 /// Reads the agent's row until the store answers; `None` when there is none, or the host stops.

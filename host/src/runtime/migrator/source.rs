@@ -20,6 +20,7 @@ use super::super::routing::store_error;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
 };
+use super::identity::Passage;
 use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
@@ -95,6 +96,7 @@ impl Runtime {
             runtime: self.clone(),
             record,
             is_aborted,
+            token: FencingToken(0),
             sent: 0,
             digest: BundleDigest::default(),
             has_sent_snapshot: false,
@@ -128,6 +130,8 @@ struct Source {
     runtime: Runtime,
     record: MigrationRecord,
     is_aborted: std::sync::Arc<AtomicBool>,
+    /// The agent's when the target was asked.
+    token: FencingToken,
     /// Highest change number that the target has.
     sent: u64,
     digest: BundleDigest,
@@ -270,6 +274,7 @@ impl Source {
         match told.map_err(|error| unreachable(&error))? {
             MigrationAnswer::Refused { why, reason } => Err(Failure::Refused { why, reason }),
             MigrationAnswer::NotReady { reason } => Err(Failure::NotReady { reason }),
+            MigrationAnswer::IdentityFailed { reason } => Err(Failure::IdentityTransportFailed { reason }),
             MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
             answer => Ok(answer),
         }
@@ -297,6 +302,7 @@ impl Source {
         }
         let plugin =
             image.plugin.ok_or_else(|| Failure::PluginUnavailable { reason: "not stored here".into() })?;
+        self.token = owned.lease.token;
         let reservation = Reservation {
             token: owned.lease.token,
             generation: image.row.generation,
@@ -364,6 +370,9 @@ impl Source {
             Ok(PeerAnswer::Migration(MigrationAnswer::NotReady { reason })) => {
                 Err(Failure::NotReady { reason })
             }
+            Ok(PeerAnswer::Migration(MigrationAnswer::IdentityFailed { reason })) => {
+                Err(Failure::IdentityTransportFailed { reason })
+            }
             Ok(_) => Err(odd("another kind of answer".into())),
             Err(reason) => Err(odd(reason)),
         }
@@ -420,10 +429,16 @@ impl Source {
         Ok((wire::encode(&self.export().await?).len() as u64) < ROUND_BYTES_SMALL)
     }
 
+    fn passage(&self) -> Passage {
+        let MigrationRecord { id: migration, agent, .. } = &self.record;
+        Passage { agent: agent.clone(), migration: *migration, token: self.token }
+    }
+
     async fn export(&self) -> Result<Vec<RowFrame>, Failure> {
         let store = &self.runtime.inner().store;
         let exported = store.export_rows(&self.record.agent, self.sent, BUNDLE_BYTES).await;
-        exported.map_err(|error| refused_by_store(&error))
+        let exported = exported.map_err(|error| refused_by_store(&error))?;
+        Ok(self.runtime.sealed(exported, self.target(), &self.passage()))
     }
 
     fn note(&mut self, frames: &[RowFrame]) {

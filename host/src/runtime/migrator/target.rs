@@ -15,11 +15,12 @@ use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Home, MigrationRecord, PrepareRequest, Row, RowFrame};
+use godwit_core::store::{Adoption, Home, MigrationRecord, PrepareRequest, Row, RowFrame};
 use godwit_core::time::{sleep, within};
 
 use super::super::Runtime;
 use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
+use super::identity::Passage;
 use super::{is_of, recovery};
 
 /// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
@@ -104,7 +105,7 @@ impl Runtime {
         if let Err(error) = self.check_admission() {
             return not_ready(error);
         }
-        if let Err(no) = self.may_take(&agent, &reservation).await {
+        if let Err(no) = self.may_take(from, &agent, &reservation).await {
             return no;
         }
         let has_plugin = match self.inner().store.component(reservation.plugin.digest).await {
@@ -158,7 +159,16 @@ impl Runtime {
 
     /// # Errors
     /// Why not.
-    async fn may_take(&self, agent: &AgentId, reservation: &Reservation) -> Result<(), MigrationAnswer> {
+    async fn may_take(
+        &self,
+        from: HostId,
+        agent: &AgentId,
+        reservation: &Reservation,
+    ) -> Result<(), MigrationAnswer> {
+        if self.inner().takes_only_expected && !self.inner().migrator.expected.has(agent, from) {
+            let why = "this host takes only agents that it expects: POST /v1/expected-migrations there";
+            return Err(refused_for(Refusal::Policy, why));
+        }
         let grants = self.inner().operations.check_grants(&reservation.plugin.grants);
         grants.map_err(|reason| refused_for(Refusal::Grants, reason))?;
         let placed = self.inner().placement.may_take(&reservation.spec.requires);
@@ -329,7 +339,7 @@ impl Runtime {
         };
         let lease = match row.home {
             Home::Prepared { migration, token: granted, .. } if migration == id && granted == token => {
-                match store.adopt(&agent, id, self.session().incarnation).await {
+                match store.adopt(&agent, id, self.session().incarnation, Adoption::Granted).await {
                     Ok(lease) => lease,
                     Err(error) => return refused(error.to_string()),
                 }
@@ -363,6 +373,7 @@ impl Runtime {
             self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
             self.inner().rescan.notify_one();
         }
+        self.inner().migrator.expected.has_arrived(&agent);
         failpoint::hit("migration.target.before-activated");
         // The row says that it is ours; the record may follow while the source ends the pause.
         if record.role == Role::Target {
@@ -429,6 +440,10 @@ impl Incoming {
         self.record.bytes += bytes as u64;
         self.record.rounds += 1;
         let store = &runtime.inner().store;
+        let frames = match runtime.opened(frames, &self.passage()) {
+            Ok(frames) => frames,
+            Err(reason) => return MigrationAnswer::IdentityFailed { reason },
+        };
         match store.receive_rows(self.record.id, &self.record.agent, frames).await {
             Ok(()) => {
                 failpoint::hit("migration.target.after-transfer");
@@ -436,6 +451,11 @@ impl Incoming {
             }
             Err(error) => refused(error.to_string()),
         }
+    }
+
+    fn passage(&self) -> Passage {
+        let MigrationRecord { id: migration, agent, .. } = &self.record;
+        Passage { agent: agent.clone(), migration: *migration, token: self.reservation.token }
     }
 
     fn look_at(&mut self, frames: &[RowFrame]) {
@@ -516,6 +536,10 @@ impl Incoming {
             return refused("this migration has been dropped here");
         }
         self.look_at(&preparation.frames);
+        let frames = match runtime.opened(preparation.frames, &self.passage()) {
+            Ok(frames) => frames,
+            Err(reason) => return MigrationAnswer::IdentityFailed { reason },
+        };
         self.record.phase = Phase::Cutover;
         let request = PrepareRequest {
             migration: self.record.id,
@@ -524,7 +548,7 @@ impl Incoming {
             token: preparation.granted,
             generation: preparation.generation,
             revision: preparation.revision,
-            frames: preparation.frames,
+            frames,
         };
         match runtime.inner().store.prepare(request).await {
             Ok(()) => {

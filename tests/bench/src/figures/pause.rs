@@ -12,6 +12,7 @@ use godwit_support::host::Host;
 
 use crate::bench::{Bench, guest_file, note};
 use crate::client::{Door, Expected, LoadClient, Order, Until};
+use crate::quic::BareQuic;
 use crate::report::{Findings, Measure, Target, nanos};
 use crate::samples::Samples;
 
@@ -23,6 +24,9 @@ const LANES: usize = 2;
 const LOAD_PAUSE_MS: u64 = 10;
 /// Asks between two looks whether the load is over.
 const LOAD_BATCH: u64 = 20;
+/// From here on the bytes count, and not the steps.
+const LARGE_BYTES: usize = 16 << 20;
+const TOTAL_RATIO_MAX: f64 = 3.0;
 /// One row: a quarter of what one may hold.
 const ROW_BYTES: usize = 64 << 10;
 /// Bytes in rows of each agent, and what its pause may be at the 99th percentile.
@@ -33,6 +37,7 @@ const SIZES: [(&str, usize, f64); 3] =
 pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let scratch = bench.scratch()?;
     let (mut a, mut b) = pair(bench, scratch.path()).await?;
+    let quic = BareQuic::start().await?;
     let mut findings = Findings::default();
     for (name, bytes, max) in SIZES {
         let agent = format!("traveller-{bytes}");
@@ -42,6 +47,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         let load = Load::start(&a, &agent)?;
         let moves = bench.scaled(MOVES).next_multiple_of(2);
         let Round { pauses, times, bytes: sent } = go_round(&a, &b, &agent, moves).await?;
+        let bare = floor(&quic, sent, moves).await?;
         let (asks, per_second) = load.end().await?;
         findings.note(format!(
             "{name}: {moves} moves, each {:.1} MiB and {} in all (p50); {per_second:.0} asks/s, p50 {}, worst {}",
@@ -52,10 +58,24 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         ));
         let row = format!("pause, {name} of rows, 200 inputs/s");
         findings.row(row, None, Measure::Tail(pauses), Some(Target::Max(max)));
+        if bytes >= LARGE_BYTES {
+            let row = format!("whole move, {name} of rows (floor: the same bytes over bare QUIC)");
+            let target = Some(Target::RatioMax(TOTAL_RATIO_MAX));
+            findings.row(row, Some(Measure::Time(bare)), Measure::Time(times), target);
+        }
     }
     a.terminate().await?;
     b.terminate().await?;
     Ok(findings)
+}
+
+/// The bytes of one move, as often as there were moves.
+async fn floor(quic: &BareQuic, bytes: f64, moves: u64) -> Result<Samples> {
+    let mut times = Samples::new();
+    for _ in 0..moves {
+        times.push(quic.send(bytes as usize).await?);
+    }
+    Ok(times)
 }
 
 /// Two hosts that know each other and the plugin.

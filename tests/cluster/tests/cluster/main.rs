@@ -9,6 +9,7 @@ mod components;
 mod crash;
 mod damage;
 mod doors;
+mod drain;
 mod embedding;
 mod entity_keys;
 mod events;

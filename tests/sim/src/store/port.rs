@@ -20,10 +20,10 @@ use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
-    Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing, StoreError,
-    StoreMark, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
+    StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use godwit_core::timer::{DueTimer, StoredTimer};
 use tokio::sync::watch;
@@ -484,10 +484,11 @@ impl RuntimeStore for FaultyStore {
         agent: &AgentId,
         migration: MigrationId,
         incarnation: Incarnation,
+        how: Adoption,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
         self.call("adopt", Way::Write, move |world, _| {
-            now(world.memory.adopt(&agent, migration, incarnation))
+            now(world.memory.adopt(&agent, migration, incarnation, how))
         })
         .await
     }

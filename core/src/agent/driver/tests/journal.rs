@@ -1,6 +1,8 @@
 //! Journaled agents: what a commit writes, and that an agent is the same after its turns ran again.
 
 use super::*;
+use crate::agent::Checkpointed;
+use crate::id::Generation;
 use crate::limits::AUTO_SNAPSHOT_BYTES_MAX;
 use crate::store::AgentImage;
 
@@ -19,6 +21,10 @@ impl World {
     async fn journaled(&self) -> Vec<u64> {
         self.image().await.journal.keys().map(|revision| revision.0).collect()
     }
+}
+
+fn checkpointed(revision: u64) -> Checkpointed {
+    Checkpointed { generation: Generation(1), revision: Revision(revision) }
 }
 
 /// What an agent says of itself that depends on its whole history since its base.

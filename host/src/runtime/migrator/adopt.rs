@@ -1,0 +1,66 @@
+//! An agent in doubt: its copy is bound here, and its source does not say whether it has let go. By itself a host waits for that
+//! word for ever. An operator who knows that the source is lost for good can take its place.
+
+use godwit_core::id::AgentId;
+use godwit_core::lease::LeaseGuard;
+use godwit_core::migration::Phase;
+use godwit_core::store::{Adoption, Home};
+
+use super::super::Runtime;
+use super::super::call::{AgentView, CallError};
+use super::super::routing::store_error;
+use super::super::wire::{MigrationAnswer, MigrationMessage};
+
+impl Runtime {
+    /// Settles an agent whose copy is bound here, by asking its source once more. With `is_forced`, a source that does not
+    /// answer is taken for lost: the agent goes on here, under a token above all that the source could still give. If the
+    /// source comes back, it finds that out and holds its own; nothing is merged.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when the agent is not in doubt here, or its source says that it has it or is about to decide;
+    /// `Unavailable` when the source does not answer and nothing is forced.
+    pub async fn adopt(&self, agent: &AgentId, is_forced: bool) -> Result<AgentView, CallError> {
+        let _inside = self.admit()?;
+        let store = &self.inner().store;
+        let row = store.agent(agent).await.map_err(store_error)?;
+        let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
+        let Home::Prepared { migration, token, source, .. } = row.home else {
+            let what = format!("agent {agent} is not in doubt here: nobody need decide about it");
+            return Err(CallError::Conflict { what });
+        };
+        let record = self.migration(migration).await?;
+        match self.tell(source, migration, agent, MigrationMessage::WhatBecame).await {
+            Ok(MigrationAnswer::Adopted) => {
+                self.activate_here(record, token).await;
+            }
+            Ok(MigrationAnswer::Nothing) => {
+                self.discard(record, "source").await;
+                return Err(CallError::Conflict { what: format!("agent {agent} is still on host {source}") });
+            }
+            Ok(_) => {
+                let what = format!("host {source} is about to decide about agent {agent}: ask again");
+                return Err(CallError::Conflict { what });
+            }
+            Err(error) if !is_forced => {
+                let reason = format!(
+                    "the source does not say what became of agent {agent} ({error}). If it is lost for good, force it"
+                );
+                return Err(CallError::Unavailable { reason });
+            }
+            Err(error) => {
+                tracing::warn!(%agent, %migration, %source, %error, "adopted on an operator's word");
+                let session = self.session();
+                let adopted = store.adopt(agent, migration, session.incarnation, Adoption::Forced).await;
+                let lease = adopted.map_err(store_error)?;
+                self.inner().migrator.incoming().remove(&migration);
+                self.inner().hints.forget(agent);
+                let guard = LeaseGuard::new(session.lease.clone(), lease.token);
+                self.take_up(lease, guard, None).wake();
+                self.inner().rescan.notify_one();
+                self.end_record(record, Phase::Complete, None).await;
+            }
+        }
+        let row = store.agent(agent).await.map_err(store_error)?;
+        self.view(&row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?).await
+    }
+}

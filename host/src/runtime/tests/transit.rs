@@ -1,0 +1,166 @@
+//! Entity keys in transit: sealed to the target or left behind, and nobody comes who is not let in.
+
+use godwit_core::identity::EntityKey;
+use godwit_core::migration::{Failure, Refusal};
+
+use super::verbs::show;
+use super::*;
+
+async fn key(host: &Runtime, agent: &str) -> Option<EntityKey> {
+    host.inner().store.entity_key(&id(agent)).await.unwrap()
+}
+
+/// Two hosts with stores of their own, the second of which is configured so.
+async fn hosts(network: &SimNetwork, configure: impl Fn(u8, &mut RuntimeConfig)) -> [Runtime; 2] {
+    let mut hosts = Vec::new();
+    for number in [1, 2] {
+        let (mut config, parts, door) =
+            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+        configure(number, &mut config);
+        let runtime = Runtime::start(config, parts, &door).await.unwrap();
+        let (plugin, component) = script_plugin();
+        drop(runtime.inner().store.put_plugin(plugin, component).await);
+        hosts.push(runtime);
+    }
+    hosts.try_into().unwrap_or_else(|_| unreachable!("two"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_crosses_sealed_and_is_gone_where_it_was() {
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |_, _| {}).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 1").await;
+    let before = key(&one, "a").await.expect("it has one");
+    network.tap();
+    migrate(&one, "a", &other).await;
+    assert_eq!(key(&other, "a").await.as_ref(), Some(&before), "it signs as it did");
+    assert_eq!(key(&one, "a").await, None);
+    migrate(&other, "a", &one).await;
+    assert_eq!(key(&one, "a").await.as_ref(), Some(&before));
+    let sent = network.tapped();
+    let holds =
+        |bytes: &[u8]| sent.iter().any(|body| body.windows(bytes.len()).any(|window| window == bytes));
+    assert!(holds(&before.public().0), "the public half has crossed: this looks at the right bytes");
+    assert!(!holds(before.secret()), "and the secret half has not, in the clear");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_stays_behind_is_given_by_other_means_or_not_at_all() {
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |_, config| config.carries_identity = false).await;
+    for agent in ["a", "b"] {
+        create(&one, agent).await;
+        ask(&one, agent, "add 1").await;
+    }
+    let keys = [key(&one, "a").await.unwrap(), key(&one, "b").await.unwrap()];
+    other.expect_migration(id("b"), Some(one.host()), Some(keys[1].secret())).unwrap();
+    // Somebody else's key is not taken for its own.
+    other.expect_migration(id("a"), None, Some(keys[1].secret())).unwrap();
+    for agent in ["a", "b"] {
+        migrate(&one, agent, &other).await;
+        assert_eq!(ask(&other, agent, "get").await, "1");
+    }
+    assert_eq!(key(&other, "a").await, None, "it can't sign");
+    assert_eq!(show(&other, "a").await.public_key, Some(keys[0].public()), "and is the same agent");
+    assert_eq!(key(&other, "b").await, Some(keys[1].clone()));
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_not_expected_is_refused_before_anything_happens() {
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |number, config| config.takes_only_expected = number == 2).await;
+    for agent in ["a", "b"] {
+        create(&one, agent).await;
+        ask(&one, agent, "add 1").await;
+    }
+    other.expect_migration(id("b"), Some(other.host()), None).unwrap();
+    for agent in ["a", "b"] {
+        let record = try_to_migrate(&one, agent, &other).await;
+        let refused = record.failure.as_ref().and_then(Failure::refusal);
+        assert_eq!(refused, Some(Refusal::Policy), "{agent}: {record:?}");
+        assert!(
+            other.inner().store.agent(&id(agent)).await.unwrap().is_none(),
+            "nothing of {agent} is there"
+        );
+        assert_eq!(ask(&one, agent, "get").await, "1");
+    }
+    other.expect_migration(id("a"), None, None).unwrap();
+    other.expect_migration(id("b"), Some(one.host()), None).unwrap();
+    for agent in ["a", "b"] {
+        migrate(&one, agent, &other).await;
+        migrate(&other, agent, &one).await;
+    }
+    let again = try_to_migrate(&one, "a", &other).await;
+    assert!(again.failure.is_some(), "it was expected once");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_in_doubt_goes_on_where_an_operator_says_so() {
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |_, _| {}).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 4").await;
+    let nobody = other.adopt(&id("a"), true).await;
+    assert!(matches!(nobody, Err(CallError::NotFound { .. })), "{nobody:?}");
+    // Its answer to `Prepare` is lost, and then the source: the target has a copy that is bound.
+    let before = one.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    in_doubt(&one, "a", &other).await;
+    network.set_cut(one.host(), true);
+    assert!(matches!(other.adopt(&id("a"), false).await, Err(CallError::Unavailable { .. })));
+    let view = other.adopt(&id("a"), true).await.unwrap();
+    assert!(view.token.0 > before.token.0 + (1 << 20), "{} after {}", view.token, before.token);
+    assert_eq!(ask(&other, "a", "get").await, "4");
+    assert!(matches!(other.adopt(&id("a"), true).await, Err(CallError::Conflict { .. })), "it is settled");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+/// Hands an agent off up to the copy that is bound at its target, and no further.
+async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
+    use godwit_core::migration::Role;
+    use godwit_core::store::PrepareRequest;
+    let owned = from.own(&id(agent)).await.unwrap();
+    from.inner().directory.handle(&id(agent)).unwrap().park().await;
+    let (source, target) = (&from.inner().store, &to.inner().store);
+    let row = source.agent(&id(agent)).await.unwrap().unwrap();
+    let migration = MigrationId([3; 16]);
+    let record = MigrationRecord {
+        id: migration,
+        agent: id(agent),
+        role: Role::Target,
+        source: from.host(),
+        target: to.host(),
+        phase: Phase::Cutover,
+        failure: None,
+        rounds: 1,
+        bytes: 1,
+        pause_us: None,
+        started_at_ms: 1,
+        deadline_ms: u64::MAX,
+    };
+    target.put_migration(record).await.unwrap();
+    let begun = source.begin_handoff(&owned.owner(), row.revision, migration, to.host()).await.unwrap();
+    let frames = source.export_rows(&id(agent), 0, usize::MAX).await.unwrap();
+    let (generation, revision) = (row.generation, row.revision);
+    let request = PrepareRequest {
+        migration,
+        agent: id(agent),
+        source: from.host(),
+        token: begun.granted,
+        generation,
+        revision,
+        frames,
+    };
+    target.prepare(request).await.unwrap();
+}
