@@ -24,8 +24,8 @@ mod secrets;
 
 pub use parse::parse_peer;
 use parse::{
-    parse_accept, parse_address, parse_bool, parse_capability, parse_count, parse_displayed, parse_edges,
-    parse_name, parse_profile,
+    parse_accept, parse_address, parse_capability, parse_count, parse_displayed, parse_edges, parse_name,
+    parse_profile, parse_travel,
 };
 
 /// Guests kept at once at most: each reserves address space for its memory.
@@ -166,11 +166,12 @@ const KEYS: [Key; 26] = [
         meaning: "Which agents may come: those of any peer (peers), or only those that POST /v1/expected-migrations names (expected).",
     },
     Key {
-        name: "mesh.transport_identity",
+        name: "mesh.entity_keys",
         flag: None,
-        example: "true",
+        example: "\"travel\"",
         is_default: true,
-        meaning: "Whether the keys of agents that leave go with them, sealed to their target. Else they can't sign there.",
+        meaning: "The keys of agents that leave: they go with them, sealed to their target (travel), or they don't, and the agents can't \
+                  sign there (stay).",
     },
     Key {
         name: "lease.profile",
@@ -410,7 +411,7 @@ impl HostConfig {
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
             takes_only_expected: scalar(layers, "mesh.accept", parse_accept)?.unwrap_or(false),
-            transport_identity: scalar(layers, "mesh.transport_identity", parse_bool)?.unwrap_or(true),
+            transport_identity: scalar(layers, "mesh.entity_keys", parse_travel)?.unwrap_or(true),
             capabilities: list(layers, "host.capabilities", parse_capability)?.into_iter().collect(),
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),
             resident_max: scalar(layers, "limits.resident_max", |text| parse_count(text, 1, RESIDENT_MAX))?

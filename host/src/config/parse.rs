@@ -43,8 +43,12 @@ pub(super) fn parse_accept(text: &str) -> Result<bool, String> {
     }
 }
 
-pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "is not true or false".to_owned())
+pub(super) fn parse_travel(text: &str) -> Result<bool, String> {
+    match text {
+        "travel" => Ok(true),
+        "stay" => Ok(false),
+        _ => Err("is not travel or stay".into()),
+    }
 }
 
 pub(super) fn parse_capability(text: &str) -> Result<(String, String), String> {
