@@ -71,7 +71,7 @@ async fn receive(said: tokio::sync::oneshot::Sender<EndpointAddr>) -> Result<()>
     while let Ok((mut send, mut receive)) = connection.accept_bi().await {
         let mut received = 0_u64;
         while let Some(chunk) = receive.read_chunk(CHUNK_BYTES).await? {
-            received += chunk.bytes.len() as u64;
+            received += chunk.len() as u64;
         }
         send.write_all(&received.to_le_bytes()).await?;
         send.finish()?;
