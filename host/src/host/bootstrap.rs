@@ -144,10 +144,7 @@ impl Bootstrap {
         let name = config.name.clone().unwrap_or_else(|| key.id().to_string()[..8].to_owned());
         let host = key.id();
         let runtime_config = runtime_config(&config, &name, host, api, held.scratch);
-        let key = Arc::new(key);
-        let opener = key.clone();
-        let unsealer: Unsealer = Arc::new(move |context, sealed| opener.open(context, sealed));
-        let signer: Signer = Arc::new(move |bytes| key.sign(bytes));
+        let (signer, unsealer) = uses_of(Arc::new(key));
         let parts = Parts {
             store: opened.store.clone(),
             loader,
@@ -437,6 +434,12 @@ async fn preload(runtime: &Runtime, place: usize, plugin: Preload) -> Result<(),
     };
     let loaded = runtime.load_plugin(component, label).await;
     loaded.map(drop).map_err(|source| StartCause::Plugin { what, source })
+}
+
+/// What a runtime does with its host's key.
+fn uses_of(key: Arc<HostKey>) -> (Signer, Unsealer) {
+    let opener = key.clone();
+    (Arc::new(move |bytes| key.sign(bytes)), Arc::new(move |context, sealed| opener.open(context, sealed)))
 }
 
 fn runtime_config(
