@@ -14,7 +14,7 @@ use godwit_core::store::{Adoption, Handoff, Home, Owner, PrepareRequest, Row, Ro
 use rusqlite::{Connection, params};
 
 use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
-use super::codec::{Int, PackedSnapshot, SEAL_BYTES, agent_id, seal, seal_bytes};
+use super::codec::{Int, PackedSnapshot, agent_id, seal, seal_bytes};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::{append, append_of};
 use super::leases::{grant, lease_held_by, own_at};
@@ -191,17 +191,45 @@ fn receive_into_copy(
         Some(_) => return Err(conflict(format!("migration {migration} moves another agent"))),
         None => Copy { key: new_copy(tx, migration, agent)?, agent: agent.clone() },
     };
-    let mut last = 0;
+    let (mut last, mut grown) = (0, Grown::default());
     for arriving in rows {
-        receive_row(tx, &copy, arriving)?;
+        grown.by(tx, copy.key, &arriving.frame.row, |tx| receive_row(tx, &copy, arriving))?;
         last = last.max(arriving.frame.change);
     }
     execute(
         tx.conn,
-        "UPDATE agent SET change = max(change, ?2) WHERE key = ?1",
-        params![copy.key, Int(last)],
+        "UPDATE agent SET change = max(change, ?2), state_keys = state_keys + ?3, state_bytes = state_bytes + ?4
+         WHERE key = ?1",
+        params![copy.key, Int(last), grown.keys, grown.bytes],
     )?;
     Ok(copy)
+}
+
+/// By how much the `state` of a copy has grown. It is counted as rows arrive: all at once would take the longer the more there
+/// are, and the agent stands still by then.
+#[derive(Default)]
+struct Grown {
+    keys: i64,
+    bytes: i64,
+}
+
+impl Grown {
+    fn by(
+        &mut self,
+        tx: &Tx<'_>,
+        copy: i64,
+        row: &Row,
+        receive: impl FnOnce(&Tx<'_>) -> Fallible<()>,
+    ) -> Fallible<()> {
+        let (Row::State { key, .. } | Row::Deleted(RowKey::State(key))) = row else { return receive(tx) };
+        let before = state::size(tx.conn, copy, key)?;
+        receive(tx)?;
+        let after = state::size(tx.conn, copy, key)?;
+        let bytes = |size: Option<u64>| size.map_or(0, |size| (key.len() as u64 + size) as i64);
+        self.keys += i64::from(after.is_some()) - i64::from(before.is_some());
+        self.bytes += bytes(after) - bytes(before);
+        Ok(())
+    }
 }
 
 fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i64> {
@@ -490,13 +518,11 @@ pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
              open_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2),
              waking_inputs = (SELECT count(*) FROM input WHERE agent = ?1 AND state < 2 AND wakes = 1),
              open_bytes = (SELECT coalesce(sum(bytes), 0) FROM input WHERE agent = ?1 AND state < 2),
-             state_keys = (SELECT count(*) FROM state WHERE agent = ?1),
-             state_bytes = (SELECT coalesce(sum(octet_length(key) + length(sealed) - ?2), 0) FROM state WHERE agent = ?1),
              pending_outputs = (SELECT count(*) FROM output WHERE agent = ?1 AND state = 0),
              plugin = coalesce((SELECT plugin FROM spec WHERE agent = ?1 AND revision = spec_revision), plugin),
              internal = coalesce((SELECT internal FROM spec WHERE agent = ?1 AND revision = spec_revision), internal)
          WHERE key = ?1",
-        params![key, SEAL_BYTES as i64],
+        params![key],
     )
     .map(drop)
 }

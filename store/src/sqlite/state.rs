@@ -34,7 +34,7 @@ pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]
 }
 
 /// Bytes of a stored value.
-fn size(conn: &Connection, agent: i64, key: &str) -> Fallible<Option<u64>> {
+pub(super) fn size(conn: &Connection, agent: i64, key: &str) -> Fallible<Option<u64>> {
     first(
         conn,
         "SELECT length(sealed) FROM state WHERE agent = ?1 AND key = ?2",

@@ -10,7 +10,7 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Home, MigrationRecord, Row, RowFrame, StoreError};
+use godwit_core::store::{Home, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
 
@@ -20,18 +20,11 @@ use super::super::routing::store_error;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
 };
-use super::identity::Passage;
 use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
-/// Bytes of rows in one bulk transfer.
-const BUNDLE_BYTES: usize = 2 << 20;
-/// Rows that travel with the `Prepare` message itself; more go ahead of it in bulk.
-const PREPARE_BYTES_MAX: usize = 256 * 1024;
-/// Rounds of rows while the agent works; then it is frozen whatever is left.
-const ROUNDS_MAX: u32 = 8;
-/// A round of fewer bytes ends the pre-copy.
-const ROUND_BYTES_SMALL: u64 = 64 * 1024;
+mod rows;
+
 /// Longest wait for a turn boundary.
 const FREEZE_MAX: Duration = Duration::from_secs(5);
 /// How long a target that can't be reached is tried again. One that stays silent gets one message.
@@ -231,15 +224,20 @@ impl Source {
             self.restore(revision).await?;
         }
         failpoint::hit("migration.source.after-restore");
+        if !is_shared {
+            self.until_quick().await?;
+        }
 
         self.enter(Phase::Replay).await?;
         // The agent goes on with its turns meanwhile.
         self.still = Some(self.runtime.still_operations(&self.record.agent).await);
         let frozen = self.freeze().await?;
-        if !is_shared {
-            self.send_rest().await?;
+        if is_shared {
+            self.restore(frozen.revision).await?;
+        } else if !self.fits_prepare(&self.export().await?) {
+            // As long as nothing is handed off, backing out costs nothing. What is little goes with `Prepare`.
+            self.send_up_to(u64::MAX).await?;
         }
-        self.restore(frozen.revision).await?;
         failpoint::hit("migration.source.after-replay");
         Ok(frozen)
     }
@@ -319,7 +317,9 @@ impl Source {
                 let missing =
                     || Failure::PluginUnavailable { reason: "its component is not stored here".into() };
                 let header = BulkHeader::Plugin { id: self.record.id, plugin };
-                self.send_bulk(header, component.ok_or_else(missing)?).await
+                let component = component.ok_or_else(missing)?;
+                self.record.bytes += component.len() as u64;
+                self.send_bulk(header, component).await
             }
             _ => Ok(()),
         }
@@ -356,8 +356,7 @@ impl Source {
         }
     }
 
-    async fn send_bulk(&mut self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
-        self.record.bytes += body.len() as u64;
+    async fn send_bulk(&self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
         let mesh = &self.runtime.inner().mesh;
         let answer = mesh.send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
@@ -376,77 +375,6 @@ impl Source {
             Ok(_) => Err(odd("another kind of answer".into())),
             Err(reason) => Err(odd(reason)),
         }
-    }
-
-    /// Rounds of rows while the agent works, as long as they shrink.
-    async fn transfer(&mut self) -> Result<(), Failure> {
-        let mut last = u64::MAX;
-        for _ in 0..ROUNDS_MAX {
-            let bytes = self.send_round().await?;
-            self.runtime.record(&self.record).await;
-            if bytes >= last || (bytes < ROUND_BYTES_SMALL && self.is_rest_small().await?) {
-                break;
-            }
-            last = bytes;
-        }
-        Ok(())
-    }
-
-    /// Sends what has changed since the last round: what there was when it began, since a busy agent writes on. Answers how
-    /// many bytes that was.
-    async fn send_round(&mut self) -> Result<u64, Failure> {
-        let before = self.record.bytes;
-        let row = self.runtime.inner().store.agent(&self.record.agent).await;
-        let newest = row.map_err(|error| refused_by_store(&error))?.ok_or(Failure::Fenced)?.change;
-        while self.sent < newest && self.send_bundle().await? > 0 {}
-        self.record.rounds += 1;
-        Ok(self.record.bytes - before)
-    }
-
-    /// Sends all that has changed. The agent is frozen, so there is an end to it.
-    async fn send_rest(&mut self) -> Result<(), Failure> {
-        while self.send_bundle().await? > 0 {}
-        self.record.rounds += 1;
-        Ok(())
-    }
-
-    /// Sends some of what has changed. Answers how many bytes; zero when nothing has.
-    async fn send_bundle(&mut self) -> Result<usize, Failure> {
-        let frames = self.export().await?;
-        if frames.is_empty() {
-            return Ok(0);
-        }
-        self.note(&frames);
-        let body = wire::encode(&frames);
-        let bytes = body.len();
-        let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
-        self.send_bulk(header, body).await?;
-        Ok(bytes)
-    }
-
-    /// Whether little is left: a bundle also ends before a row that would make it too large.
-    async fn is_rest_small(&self) -> Result<bool, Failure> {
-        Ok((wire::encode(&self.export().await?).len() as u64) < ROUND_BYTES_SMALL)
-    }
-
-    fn passage(&self) -> Passage {
-        let MigrationRecord { id: migration, agent, .. } = &self.record;
-        Passage { agent: agent.clone(), migration: *migration, token: self.token }
-    }
-
-    async fn export(&self) -> Result<Vec<RowFrame>, Failure> {
-        let store = &self.runtime.inner().store;
-        let exported = store.export_rows(&self.record.agent, self.sent, BUNDLE_BYTES).await;
-        let exported = exported.map_err(|error| refused_by_store(&error))?;
-        Ok(self.runtime.sealed(exported, self.target(), &self.passage()))
-    }
-
-    fn note(&mut self, frames: &[RowFrame]) {
-        for frame in frames {
-            self.digest.update(frame);
-            self.has_sent_snapshot |= is_snapshot(frame);
-        }
-        self.sent = frames.last().map_or(self.sent, |frame| frame.change);
     }
 
     async fn row_revision(&self) -> Result<Revision, Failure> {
@@ -586,12 +514,12 @@ impl Source {
         }
     }
 
+    /// Sends the last rows, which the target binds and restores at the same time.
     async fn prepare(&mut self, frozen: &Frozen, granted: FencingToken) -> Result<(), Failure> {
         let mut frames = self.export().await?;
-        while wire::encode(&frames).len() > PREPARE_BYTES_MAX {
-            self.note(&frames);
-            let header = BulkHeader::Rows { id: self.record.id, agent: self.record.agent.clone() };
-            self.send_bulk(header, wire::encode(&frames)).await?;
+        while !self.fits_prepare(&frames) {
+            let body = self.note(&frames);
+            self.send_rows(body).await?;
             frames = self.export().await?;
         }
         self.note(&frames);
@@ -620,10 +548,6 @@ impl Source {
         self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
         finish(&self.runtime, self.record.clone()).await;
     }
-}
-
-fn is_snapshot(frame: &RowFrame) -> bool {
-    matches!(frame.row, Row::Snapshot { .. })
 }
 
 /// Tells the target that the agent is its own, until it answers or this host stops.

@@ -530,7 +530,8 @@ impl Incoming {
         Ok(WarmGuest { guest, snapshot_revision, interrupt, rows })
     }
 
-    /// Step 2: the last rows, and the copy is bound, in one transaction.
+    /// Step 2: the last rows, and the copy is bound, in one transaction; and a guest is built from what they say, since
+    /// nobody lets go of an agent that can't be restored.
     async fn on_prepare(&mut self, runtime: &Runtime, preparation: Preparation) -> MigrationAnswer {
         if self.is_closed {
             return refused("this migration has been dropped here");
@@ -550,12 +551,17 @@ impl Incoming {
             revision: preparation.revision,
             frames,
         };
-        match runtime.inner().store.prepare(request).await {
-            Ok(()) => {
+        let revision = request.revision;
+        let store = runtime.inner().store.clone();
+        let (bound, restored) = tokio::join!(store.prepare(request), self.on_restore(runtime, revision));
+        match (bound, restored) {
+            (Ok(()), MigrationAnswer::Restored { .. }) => {
                 failpoint::hit("migration.target.after-prepared");
                 MigrationAnswer::Prepared { bundle: self.digest.finish() }
             }
-            Err(error) => refused(error.to_string()),
+            // The source takes it back, and says so.
+            (Ok(()), failed) => failed,
+            (Err(error), _) => refused(error.to_string()),
         }
     }
 }
