@@ -6,6 +6,7 @@
 //! A suite that fails does not stop the next one; the exit code tells. Which suites there are follows from the
 //! packages in the workspace.
 
+use std::ffi::OsString;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -122,9 +123,14 @@ fn run_suite(workspace: &Workspace, suite: &Suite, programs: &[Artifact], only: 
         let own = programs.iter().filter(|program| program.package == package.id);
         for program in own {
             let executable = program.executable.as_ref().context("a test program is a program")?;
-            // As under cargo.
+            // Directory and variables as under cargo.
             let directory = workspace.root.join(&package.folder);
-            let run = Process::new(executable, only).directory(&directory).variables(&variables).run();
+            let of_cargo = [
+                ("CARGO_PKG_NAME", OsString::from(&package.name)),
+                ("CARGO_MANIFEST_DIR", directory.clone().into()),
+            ];
+            let process = Process::new(executable, only).directory(&directory);
+            let run = process.variables(&of_cargo).variables(&variables).run();
             ran += 1;
             failed.extend(run.err().map(|error| error.to_string()));
         }

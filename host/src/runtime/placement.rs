@@ -123,11 +123,15 @@ impl Runtime {
         Ok(Offer { capabilities, is_cordoned, agents })
     }
 
-    /// What the other hosts offer that answer.
+    /// What those of all other hosts offer that answer.
     pub(super) async fn offers_of_others(&self) -> BTreeMap<HostId, Offer> {
-        let asked = self.inner().mesh.peers().into_iter().map(|peer| async move {
-            match self.ask_peer(peer.host, &PeerRequest::Offer, OFFER_MAX).await {
-                Ok(PeerAnswer::Offer(offer)) => Some((peer.host, offer)),
+        self.offers_of(self.inner().mesh.peers().into_iter().map(|peer| peer.host)).await
+    }
+
+    async fn offers_of(&self, hosts: impl Iterator<Item = HostId>) -> BTreeMap<HostId, Offer> {
+        let asked = hosts.map(|host| async move {
+            match self.ask_peer(host, &PeerRequest::Offer, OFFER_MAX).await {
+                Ok(PeerAnswer::Offer(offer)) => Some((host, offer)),
                 _ => None,
             }
         });
@@ -180,7 +184,9 @@ impl Runtime {
 
     /// Adds what each host that answers offers.
     pub(crate) async fn with_offers(&self, mut views: Vec<HostView>) -> Result<Vec<HostView>, CallError> {
-        let mut offers = self.offers_of_others().await;
+        // Who has just not said hello is not asked again.
+        let others = views.iter().filter(|view| !view.is_self && view.state == "ready").map(|view| view.id);
+        let mut offers = self.offers_of(others).await;
         offers.insert(self.inner().host, self.offer().await?);
         for view in &mut views {
             view.offer = offers.remove(&view.id);
