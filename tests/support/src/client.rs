@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use reqwest::Method;
+pub use reqwest::Method;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-pub use tokio_rustls::rustls;
+use tokio_rustls::rustls;
 
 use crate::fate::{Fate, Parts, Problem, of_ask, of_send};
 use crate::wait::until;
