@@ -72,7 +72,7 @@ pub(crate) struct Reconciler {
 struct Undone<'a>(&'a Notify);
 
 impl Undone<'_> {
-    fn is_done(self) {
+    fn settle(self) {
         std::mem::forget(self);
     }
 }
@@ -111,7 +111,7 @@ async fn asked<T>(who: &str, answer: impl Future<Output = Result<T, RosterError>
 
 /// Whether doing it again, with nothing else changed, can't do more.
 fn is_final(error: &CallError) -> bool {
-    matches!(error, CallError::Illegal(_) | CallError::Invalid { .. } | CallError::Deleted { .. })
+    matches!(error, CallError::Illegal(_) | CallError::Invalid { .. } | CallError::Deleted)
 }
 
 /// What became of one agent.
@@ -222,7 +222,7 @@ impl Runtime {
         failpoint::hit("roster.after-put");
         let done = self.reconcile_with(roster, Some(revision), dry_run).await;
         // That has said itself what it has left.
-        undone.is_done();
+        undone.settle();
         done
     }
 
@@ -289,7 +289,7 @@ impl Runtime {
         if let Some(undone) = undone {
             self.inner().hooks.post_reconcile(&report);
             if !report.is_retried() {
-                undone.is_done();
+                undone.settle();
             }
         }
         let (agents, edges) = (report.agents.len(), report.edges.len());

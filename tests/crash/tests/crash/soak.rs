@@ -91,6 +91,7 @@ async fn whoever_dies_or_sleeps_there_is_one_owner() -> Result<()> {
 }
 
 /// Waits until the other host has buried a session of this key, and answers how long after now it did.
+#[expect(clippy::disallowed_methods, reason = "the wall clock by which the store dates its events")]
 async fn buried(key: &str, other: &Host, before: u64) -> Result<Duration> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let is_end = |event: &events::Event| event.kind() == "host-gone" && event.detail("host") == key;
