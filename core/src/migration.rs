@@ -1,6 +1,5 @@
-//! Moving a running agent to another host: phases, messages, and the two sides as pure machines.
-//!
-//! `messages.rs` is what travels; `Phase`, `Role` and `Failure` are what records and the API show.
+//! Moving a running agent to another host: its phases, the roles of the two hosts, and why it did not move, as records and the
+//! API show them.
 
 use serde::{Deserialize, Serialize};
 

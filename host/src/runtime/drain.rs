@@ -79,6 +79,16 @@ pub struct DrainView {
     pub elapsed_ms: u64,
 }
 
+/// The agents that are this host's to send away.
+#[derive(Default)]
+struct Residents {
+    candidates: Vec<Candidate>,
+    /// What each keeps in rows.
+    bytes: BTreeMap<AgentId, u64>,
+    /// Those that can't move.
+    staying: Vec<PlannedMove>,
+}
+
 /// One that was begun.
 pub(crate) struct Drain(Arc<Mutex<Progress>>);
 
@@ -118,7 +128,7 @@ impl Progress {
 impl Runtime {
     pub(super) async fn plan_exodus(&self, exodus: Exodus) -> Result<Plan, CallError> {
         let others = self.offers_of_others().await;
-        let (candidates, bytes) = self.candidates().await?;
+        let Residents { candidates, bytes, staying } = self.residents().await?;
         let places = self.places(exodus, candidates, &others);
         let moves = places.into_iter().map(|Place { agent, to }| PlannedMove {
             bytes: bytes.get(&agent).copied().unwrap_or_default(),
@@ -126,7 +136,9 @@ impl Runtime {
             to: to.ok(),
             agent,
         });
-        Ok(Plan { moves: moves.collect(), predicted_pause_us: self.usual_pause().await? })
+        let staying = staying.into_iter().filter(|_| exodus == Exodus::Drain);
+        let moves = moves.chain(staying).collect();
+        Ok(Plan { moves, predicted_pause_us: self.usual_pause().await? })
     }
 
     /// Begins, unless one is running: then that one is answered.
@@ -246,8 +258,7 @@ impl Runtime {
         }
     }
 
-    /// The agents that are this host's to send away, with what they keep in rows.
-    async fn candidates(&self) -> Result<(Vec<Candidate>, BTreeMap<AgentId, u64>), CallError> {
+    async fn residents(&self) -> Result<Residents, CallError> {
         let session = self.session();
         let is_ours = |row: &AgentRow| {
             let is_held = row.holder.is_some_and(|holder| holder.incarnation == session.incarnation);
@@ -256,13 +267,21 @@ impl Runtime {
                 && (session.profile.is_none() || is_held)
         };
         let store = &self.inner().store;
-        let (mut candidates, mut bytes) = (Vec::new(), BTreeMap::new());
+        let mut residents = Residents::default();
         let mut after: Option<AgentId> = None;
         loop {
             let rows = store.agents(after.as_ref(), PAGE).await.map_err(store_error)?;
-            let Some(last) = rows.last() else { return Ok((candidates, bytes)) };
+            let Some(last) = rows.last() else { return Ok(residents) };
             after = Some(last.agent.clone());
-            let reading = stream::iter(rows.into_iter().filter(is_ours)).map(|row| async move {
+            let (still, whole): (Vec<_>, Vec<_>) =
+                rows.into_iter().filter(is_ours).partition(|row| why_still(&row.lifecycle).is_some());
+            residents.staying.extend(still.into_iter().map(|row| PlannedMove {
+                bytes: row.state_bytes + row.open_bytes,
+                reason: why_still(&row.lifecycle).map(str::to_owned),
+                agent: row.agent,
+                to: None,
+            }));
+            let reading = stream::iter(whole).map(|row| async move {
                 let spec = store.spec(&row.agent).await?;
                 let requires = spec.map(|spec| spec.requires).unwrap_or_default();
                 Ok(Candidate { agent: row.agent, requires, bytes: row.state_bytes + row.open_bytes })
@@ -270,8 +289,8 @@ impl Runtime {
             let read: Vec<_> = reading.buffer_unordered(READS_AT_ONCE).collect().await;
             for candidate in read {
                 let candidate: Candidate = candidate.map_err(store_error)?;
-                bytes.insert(candidate.agent.clone(), candidate.bytes);
-                candidates.push(candidate);
+                residents.bytes.insert(candidate.agent.clone(), candidate.bytes);
+                residents.candidates.push(candidate);
             }
         }
     }
@@ -284,5 +303,14 @@ impl Runtime {
         let mut pauses: Vec<_> = left.filter_map(|record| record.pause_us).take(GUESSED_FROM).collect();
         pauses.sort_unstable();
         Ok(pauses.get(pauses.len() / 2).copied())
+    }
+}
+
+/// Why an agent in this state can't move.
+fn why_still(lifecycle: &Lifecycle) -> Option<&'static str> {
+    match lifecycle {
+        Lifecycle::Broken(_) => Some("it is broken: recover, reset or delete it first"),
+        Lifecycle::Retired => Some("it is retired: resume or delete it first"),
+        _ => None,
     }
 }

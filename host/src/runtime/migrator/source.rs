@@ -10,7 +10,7 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Home, MigrationRecord, StoreError};
+use godwit_core::store::{Home, Lifecycle, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
 
@@ -56,6 +56,16 @@ impl Runtime {
         }
         // Before the record: taking the lease would close a migration that is open already.
         self.own(agent).await.map_err(store_error)?;
+        let row = self.inner().store.agent(agent).await.map_err(store_error)?;
+        // Without a driver nothing can be held at a boundary.
+        match row.map(|row| row.lifecycle) {
+            Some(Lifecycle::Broken(reason)) => return Err(CallError::Broken { reason }),
+            Some(Lifecycle::Retired) => {
+                let what = format!("agent {agent} is retired: resume it to move it");
+                return Err(CallError::Conflict { what });
+            }
+            _ => {}
+        }
         let now_ms = self.now_ms();
         let id = MigrationId::generate(now_ms, self.inner().clock.random());
         let is_aborted = std::sync::Arc::new(AtomicBool::new(false));

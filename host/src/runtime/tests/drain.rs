@@ -2,9 +2,11 @@
 
 use godwit_core::spec::SpecPatch;
 
+use super::verbs::{act, show};
 use super::*;
 use crate::runtime::drain::{DrainView, Plan};
 use crate::runtime::placement::{Exodus, HostCall, HostReply};
+use crate::runtime::verbs::VerbCall;
 
 /// Three hosts with stores of their own; the third has what the others don't.
 async fn three_hosts() -> Vec<Runtime> {
@@ -46,7 +48,10 @@ async fn carried_out(asked: &Runtime, host: &str, exodus: Exodus) -> DrainView {
             }
         }
     };
-    within(Duration::from_secs(20), over).await.expect("it ends")
+    match within(Duration::from_secs(20), over).await {
+        Some(view) => view,
+        None => panic!("it does not end: {:#?}", asked.migrations().await),
+    }
 }
 
 async fn homes(hosts: &[Runtime]) -> Vec<u64> {
@@ -131,6 +136,40 @@ async fn hosts_are_evened_out_under_load() {
     }
     let again = plan(&hosts[0], "self", Exodus::Rebalance).await;
     assert!(again.moves.is_empty() && again.predicted_pause_us.is_some(), "{again:?}");
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_can_not_move_is_named_at_once_and_holds_up_nobody() {
+    let hosts = three_hosts().await;
+    for agent in ["paused", "retired", "gone", "new"] {
+        create(&hosts[0], agent).await;
+    }
+    for agent in ["paused", "retired", "gone"] {
+        ask(&hosts[0], agent, "add 7").await;
+    }
+    let mut broken = CreateAgent::new(id("broken"), "script");
+    broken.patch.config = Some(BTreeMap::from([("init".to_owned(), "fatal".to_owned())]));
+    hosts[0].create_agent(broken).await.unwrap();
+    drop(call(&hosts[0], "broken", AgentCall::Materialize).await);
+    act(&hosts[0], "paused", VerbCall::Pause, "paused").await;
+    act(&hosts[0], "gone", VerbCall::Delete, "deleted").await;
+    call(&hosts[0], "retired", AgentCall::Verb(VerbCall::Retire)).await.unwrap();
+    until("a retirement", async || show(&hosts[0], "retired").await.state == "retired").await;
+    let moved = call(&hosts[0], "broken", AgentCall::Migrate { to: "h2".to_owned() }).await;
+    assert!(matches!(moved, Err(CallError::Broken { .. })), "said at once: {moved:?}");
+    let moved = call(&hosts[0], "retired", AgentCall::Migrate { to: "h2".to_owned() }).await;
+    assert!(matches!(moved, Err(CallError::Conflict { .. })), "said at once: {moved:?}");
+    let planned = plan(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!(planned.moves.iter().filter(|planned| planned.reason.is_some()).count(), 2, "{planned:?}");
+    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!((done.total, done.moved), (4, 2), "{done:?}");
+    assert_eq!(done.left.keys().map(AgentId::as_str).collect::<Vec<_>>(), ["broken", "retired"], "{done:?}");
+    assert_eq!(show(&hosts[1], "paused").await.state, "paused");
+    act(&hosts[1], "paused", VerbCall::Resume, "active").await;
+    assert_eq!(ask(&hosts[1], "paused", "get").await, "7");
     for host in &hosts {
         host.stop().await;
     }
