@@ -24,6 +24,7 @@ const CALL_MAX: Duration = Duration::from_secs(30);
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    token: Option<String>,
 }
 
 /// Any answer of the API.
@@ -42,7 +43,13 @@ impl Client {
     pub fn new(base: &str) -> Self {
         // Built beside the host, the client can speak TLS, and asks which provider to use, though nobody here needs it.
         drop(rustls::crypto::ring::default_provider().install_default());
-        Self { http: reqwest::Client::new(), base: base.trim_end_matches('/').to_owned() }
+        Self { http: reqwest::Client::new(), base: base.trim_end_matches('/').to_owned(), token: None }
+    }
+
+    /// The same for a host that listens beyond loopback, and wants its token.
+    #[must_use]
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
     }
 
     /// The host's address.
@@ -51,7 +58,11 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).timeout(CALL_MAX)
+        let request = self.http.request(method, format!("{}{path}", self.base)).timeout(CALL_MAX);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Submits and waits for the end.

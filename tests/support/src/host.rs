@@ -1,6 +1,7 @@
 //! A host: a data directory, and the process that serves it, which may die and come back at the same addresses.
 
 use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cli::{self, Output};
 use crate::client::Client;
+use crate::machine::Machine;
 use crate::process::Process;
 use crate::ready::Ready;
 
@@ -19,6 +21,10 @@ pub struct HostOptions {
     name: String,
     arguments: Vec<OsString>,
     variables: Vec<(String, String)>,
+    /// What comes before the command.
+    prefix: Vec<OsString>,
+    /// Where it listens.
+    address: IpAddr,
 }
 
 impl HostOptions {
@@ -30,6 +36,8 @@ impl HostOptions {
             name: name.to_owned(),
             arguments: Vec::new(),
             variables: vec![("NO_COLOR".into(), "1".into())],
+            prefix: Vec::new(),
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         }
     }
 
@@ -45,6 +53,12 @@ impl HostOptions {
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Lets it run on a machine of its own.
+    #[must_use]
+    pub fn on(self, machine: &Machine) -> Self {
+        Self { prefix: machine.prefix(), address: machine.address(), ..self }
     }
 
     /// Makes it a host on a file that several processes share, with leases of the fast profile.
@@ -110,23 +124,25 @@ impl Host {
             bail!("host {} runs already", self.options.name);
         }
         let options = &self.options;
-        let mut arguments: Vec<OsString> = vec!["serve".into(), "--data".into(), options.data.clone().into()];
+        let mut command = options.prefix.clone();
+        command.push(options.program.clone().into());
+        command.extend(["serve".into(), "--data".into(), options.data.clone().into()]);
         let (api, mesh) = match &self.ready {
             Some(ready) => (ready.api.to_string(), ready.mesh.to_string()),
-            None => ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()),
+            None => (format!("{}:0", options.address), format!("{}:0", options.address)),
         };
         for (flag, value) in [("--listen", &api), ("--mesh", &mesh), ("--name", &options.name)] {
-            arguments.extend([OsString::from(flag), OsString::from(value)]);
+            command.extend([OsString::from(flag), OsString::from(value)]);
         }
-        arguments.extend(options.arguments.iter().cloned());
-        arguments.extend(more.iter().map(OsString::from));
+        command.extend(options.arguments.iter().cloned());
+        command.extend(more.iter().map(OsString::from));
         for peer in &self.peers {
-            arguments.extend([OsString::from("--peer"), OsString::from(peer)]);
+            command.extend([OsString::from("--peer"), OsString::from(peer)]);
         }
         let own = options.variables.iter().cloned();
         let more = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let variables: Vec<_> = own.chain(more).collect();
-        let (process, ready) = Process::start(&options.program, &arguments, &variables, &self.log)
+        let (process, ready) = Process::start(&command, &variables, &self.log)
             .await
             .with_context(|| format!("host {}", options.name))?;
         self.process = Some(process);
@@ -210,7 +226,13 @@ impl Host {
 
     /// A client of it.
     pub fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.ready().api))
+        let client = Client::new(&format!("http://{}", self.ready().api));
+        if self.ready().api.ip().is_loopback() {
+            return client;
+        }
+        // A host that is up and listens beyond loopback has written one.
+        let token = std::fs::read_to_string(self.options.data.join("api.token")).unwrap_or_default();
+        client.with_token(token.trim())
     }
 
     /// The running process.

@@ -28,13 +28,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a host and waits for its ready line. Standard error is appended to `log`.
+    /// Starts a host, a program with its arguments, and waits for its ready line. Standard error is appended to `log`.
     ///
     /// # Errors
     /// When it can't be started or ends before it is ready; the message holds the end of its log.
     pub async fn start(
-        program: &Path,
-        arguments: &[OsString],
+        command: &[OsString],
         variables: &[(String, String)],
         log: &Path,
     ) -> Result<(Self, Ready)> {
@@ -43,6 +42,7 @@ impl Process {
             .append(true)
             .open(log)
             .with_context(|| format!("cannot write {}", log.display()))?;
+        let (program, arguments) = command.split_first().context("a command has a program")?;
         let mut child = Command::new(program)
             .args(arguments)
             .envs(variables.iter().map(|(name, value)| (name, value)))
@@ -58,7 +58,7 @@ impl Process {
         let mut lines = BufReader::new(stdout).lines();
         let line = tokio::time::timeout(READY_MAX, lines.next_line()).await;
         let Ok(Ok(Some(line))) = line else {
-            return Err(process.unready(program).await);
+            return Err(process.unready(Path::new(program)).await);
         };
         let ready = Ready::parse(&line)?;
         // Whatever else it prints must not block it.

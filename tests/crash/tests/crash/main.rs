@@ -13,3 +13,4 @@ mod runs;
 mod scene;
 mod sign_in;
 mod soak;
+mod wander;

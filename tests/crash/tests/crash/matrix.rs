@@ -28,7 +28,7 @@ const RECOVERY_MAX: Duration = Duration::from_secs(2);
 const ONLY_VARIABLE: &str = "GODWIT_CRASH_ONLY";
 
 /// The failpoints that the program names.
-async fn names() -> Result<Vec<String>> {
+pub(crate) async fn names() -> Result<Vec<String>> {
     let version = cli::run(&binaries::failpoints()?, &["version", "-o", "json"]).await?.ok()?.json()?;
     let names = version["failpoints"].as_array().context("this build names its failpoints")?;
     Ok(names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect())

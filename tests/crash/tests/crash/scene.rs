@@ -13,6 +13,7 @@ use godwit_support::cluster::Folder;
 use godwit_support::host::{Host, HostOptions};
 use godwit_support::journal::Journal;
 use godwit_support::judge::{Evidence, Sight, judge};
+use godwit_support::machine::Machine;
 use godwit_support::store_file::{HOME_HERE, StoreFile};
 use godwit_support::wait::until;
 use reqwest::Method;
@@ -36,7 +37,7 @@ pub(crate) struct Template {
 impl Template {
     pub(crate) async fn make() -> Result<Self> {
         let folder = Folder::new()?;
-        for name in ["a", "b"] {
+        for name in ["a", "b", "c"] {
             let options = HostOptions::new(&binaries::failpoints()?, &folder.path().join(name), name);
             let mut host = options.start().await?;
             let door = host.client();
@@ -63,6 +64,12 @@ impl Template {
     pub(crate) fn host(&self, folder: &Path, name: &str, variables: &[(&str, &str)]) -> Result<Host> {
         self.data(folder, name)?;
         options(folder, name, variables)?.prepare()
+    }
+
+    /// The same on a machine of its own.
+    pub(crate) fn host_on(&self, folder: &Path, name: &str, machine: &Machine) -> Result<Host> {
+        self.data(folder, name)?;
+        options(folder, name, &[])?.on(machine).prepare()
     }
 
     /// Two hosts on one file, which has the agents, not started yet.
