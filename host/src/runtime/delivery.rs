@@ -399,14 +399,10 @@ impl Runtime {
             Err(AcceptError::Store(StoreError::Lifecycle {
                 state: Lifecycle::Retiring | Lifecycle::Retired,
             })) => Delivered::Never(UndeliverableReason::Retired),
-            Err(AcceptError::Store(StoreError::NotHome { home })) => {
-                match home {
-                    Home::Moved(tombstone) => self.inner().hints.learn(agent, tombstone.target),
-                    Home::Here | Home::HandingOff { .. } | Home::Prepared { .. } => {
-                        return Delivered::Later { reason: "the agent is moving".into() };
-                    }
-                }
-                Delivered::NotHere
+            // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
+            Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
+            Err(AcceptError::Store(StoreError::NotHome { .. })) => {
+                Delivered::Later { reason: "the agent is moving".into() }
             }
             Err(error) => Delivered::Later { reason: error.to_string() },
         }

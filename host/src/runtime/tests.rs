@@ -22,6 +22,7 @@ mod claims;
 mod drain;
 mod hooks;
 mod idle;
+mod journey;
 mod moved_on;
 mod replay;
 mod respec;

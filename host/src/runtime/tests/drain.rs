@@ -9,7 +9,7 @@ use crate::runtime::placement::{Exodus, HostCall, HostReply};
 use crate::runtime::verbs::VerbCall;
 
 /// Three hosts with stores of their own; the third has what the others don't.
-async fn three_hosts() -> Vec<Runtime> {
+pub(super) async fn three_hosts() -> Vec<Runtime> {
     let network = SimNetwork::default();
     let mut hosts = Vec::new();
     for number in 1..=3 {

@@ -19,16 +19,17 @@ use crate::samples::Samples;
 /// Moves of each size, there and back.
 const MOVES: u64 = 50;
 const MOVE_MAX: Duration = Duration::from_secs(60);
-/// Two connections, each with one ask every 10 ms at most.
-const LANES: usize = 2;
-const LOAD_PAUSE_MS: u64 = 10;
+/// Connections, and the pause of each between two asks: about 200 asks a second in all, with what an ask itself takes.
+const LANES: usize = 3;
+const LOAD_PAUSE_MS: u64 = 12;
 /// Asks between two looks whether the load is over.
 const LOAD_BATCH: u64 = 20;
 /// From here on the bytes count, and not the steps.
 const LARGE_BYTES: usize = 16 << 20;
 const TOTAL_RATIO_MAX: f64 = 3.0;
-/// One row: a quarter of what one may hold.
+/// One row: a quarter of what one may hold; and how many the guest writes in a turn.
 const ROW_BYTES: usize = 64 << 10;
+const ROWS: usize = 32;
 /// Bytes in rows of each agent, and what its pause may be at the 99th percentile.
 const SIZES: [(&str, usize, f64); 3] =
     [("1 KiB", 0, 10e6), ("1 MiB", 1 << 20, 10e6), ("64 MiB", 64 << 20, 25e6)];
@@ -95,10 +96,11 @@ pub(super) async fn pair(bench: &Bench, scratch: &Path) -> Result<(Host, Host)> 
 async fn fill(api: &Client, agent: &str, bytes: usize) -> Result<()> {
     api.create(agent, "hostile").await?;
     api.reply(agent, &note()).await?;
-    let value = "v".repeat(ROW_BYTES);
-    for row in 0..bytes.div_ceil(ROW_BYTES) {
-        let set = api.reply(agent, &format!("set row-{row} {value}")).await?;
-        ensure!(set == "ok", "row {row}: {set}");
+    let rows = bytes.div_ceil(ROW_BYTES);
+    for from in (0..rows).step_by(ROWS) {
+        let count = ROWS.min(rows - from);
+        let set = api.reply(agent, &format!("flood-state {count} {ROW_BYTES} {from}")).await?;
+        ensure!(set == format!("ok {count}"), "rows from {from}: {set}");
     }
     Ok(())
 }

@@ -259,7 +259,7 @@ async fn over(doors: &[Client], id: &str) -> Result<Option<String>> {
             "failed" | "aborted" => {
                 let failure = &migration.body["failure"];
                 let why = failure["why"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
-                Some(format!("{}{why}", failure["reason"].as_str().unwrap_or("?")))
+                Some(format!("{}{why}", failure["code"].as_str().unwrap_or("?")))
             }
             _ => None,
         });

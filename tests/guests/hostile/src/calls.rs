@@ -57,8 +57,9 @@ pub(crate) fn run(command: &str, rest: &str, host: &mut impl Host) -> Result<Rep
             flood(number(first), |_| host.send_message("sink", &payload).map(drop))
         }
         "flood-state" => {
-            let value = vec![b'x'; number(second) as usize];
-            flood(number(first), |index| host.state_set(&format!("flood-{index}"), &value))
+            let (bytes, from) = second.split_once(' ').unwrap_or((second, "0"));
+            let (value, from) = (vec![b'x'; number(bytes) as usize], number(from));
+            flood(number(first), |index| host.state_set(&format!("flood-{}", from + index), &value))
         }
         _ => Reply::refused("malformed"),
     })

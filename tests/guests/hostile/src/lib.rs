@@ -26,7 +26,7 @@
 //! | `replies N` | answers the whole batch with N replies |
 //! | `reply-bytes N` | replies N bytes |
 //! | `flood-log N BYTES`, `flood-print N BYTES` | N lines of BYTES each, then replies `flooded` |
-//! | `flood-outputs N BYTES`, `flood-state N BYTES` | N outputs to `sink`, or rows `flood-0` up; replies `ok N`, or `K ERROR` after K good ones |
+//! | `flood-outputs N BYTES`, `flood-state N BYTES [FROM]` | N outputs to `sink`, or rows `flood-FROM` (0) up; replies `ok N`, or `K ERROR` after K good ones |
 //! | `mode MODE` | keeps MODE in the state; it decides over snapshot and restore |
 //!
 //! | mode | snapshot or restore |
