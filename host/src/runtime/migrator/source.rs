@@ -104,6 +104,7 @@ impl Runtime {
             digest: BundleDigest::default(),
             has_sent_snapshot: false,
             frozen_at: None,
+            laps: Vec::new(),
             still: None,
         };
         // A caller that goes leaves the migration recorded and run, or neither.
@@ -141,6 +142,8 @@ struct Source {
     has_sent_snapshot: bool,
     /// Boot time of the freeze: the pause counts from here.
     frozen_at: Option<Duration>,
+    /// What the pause consists of: when each step of it was done.
+    laps: Vec<(&'static str, Duration)>,
     /// Held from before the freeze to the end: the agent's operations stand still.
     still: Option<Still>,
 }
@@ -249,6 +252,7 @@ impl Source {
             self.send_up_to(u64::MAX).await?;
         }
         failpoint::hit("migration.source.after-replay");
+        self.lap("replay");
         Ok(frozen)
     }
 
@@ -418,6 +422,11 @@ impl Source {
         Ok(frozen)
     }
 
+    fn lap(&mut self, step: &'static str) {
+        let since = self.frozen_at.map(|at| self.runtime.inner().clock.boot().saturating_sub(at));
+        self.laps.extend(since.map(|since| (step, since)));
+    }
+
     /// The commit point of hosts that share the store: one transaction.
     async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
         let store = self.runtime.inner().store.clone();
@@ -447,17 +456,20 @@ impl Source {
         let store = self.runtime.inner().store.clone();
         let begun = store.begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-handing-off");
+        self.lap("handing-off");
         let granted = match begun {
             Ok(handoff) => handoff.granted,
             Err(error) => return self.back_out(frozen, refused_by_store(&error)).await,
         };
         let prepared = self.prepare(&frozen, granted).await;
         failpoint::hit("migration.source.after-prepared");
+        self.lap("prepared");
         if let Err(failure) = prepared {
             return self.back_out(frozen, failure).await;
         }
         let moved = store.finish_handoff(&agent, self.record.id).await;
         failpoint::hit("migration.source.after-moved");
+        self.lap("moved");
         match moved {
             Ok(()) => {
                 self.let_go(frozen).await;
@@ -546,16 +558,16 @@ impl Source {
 
     /// After the commit point it always finishes: the target is told until it has heard.
     async fn complete(mut self, token: FencingToken) {
-        // The pause is the target's; the note need not lengthen it.
-        let (noted, ()) =
-            tokio::join!(self.runtime.note_head(), activate(&self.runtime, &self.record, token));
-        if let Err(error) = noted {
+        activate(&self.runtime, &self.record, token).await;
+        self.lap("activated");
+        tracing::debug!(migration = %self.record.id, laps = ?self.laps, "what the pause consisted of");
+        let pause = self.laps.last().map(|(_, pause)| *pause);
+        self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
+        // Not before: it writes to the same disk, and callers wait for the target.
+        if let Err(error) = self.runtime.note_head().await {
             let agent = &self.record.agent;
             tracing::error!(%agent, %error, "a backup of before this migration would not be recognized");
         }
-        let now = self.runtime.inner().clock.boot();
-        let pause = self.frozen_at.map(|frozen_at| now.saturating_sub(frozen_at));
-        self.record.pause_us = pause.map(|pause| u64::try_from(pause.as_micros()).unwrap_or(u64::MAX));
         finish(&self.runtime, self.record.clone()).await;
     }
 }

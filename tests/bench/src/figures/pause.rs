@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use godwit_support::client::Client;
 use godwit_support::host::Host;
+use godwit_support::random::Random;
 
 use crate::bench::{Bench, guest_file, note};
 use crate::client::{Door, Expected, LoadClient, Order, Until};
@@ -30,9 +31,27 @@ const TOTAL_RATIO_MAX: f64 = 3.0;
 /// One row: a quarter of what one may hold; and how many the guest writes in a turn.
 const ROW_BYTES: usize = 64 << 10;
 const ROWS: usize = 32;
-/// Bytes in rows of each agent, and what its pause may be at the 99th percentile.
-const SIZES: [(&str, usize, f64); 3] =
-    [("1 KiB", 0, 10e6), ("1 MiB", 1 << 20, 10e6), ("64 MiB", 64 << 20, 25e6)];
+/// Bytes of a word that a snapshot is filled with: hex digits, of which packing leaves half.
+const WORD_BYTES: usize = 400 << 10;
+
+/// One kind of agent.
+struct Kind {
+    name: &'static str,
+    /// Bytes in its rows.
+    rows: usize,
+    /// Bytes in its snapshot, beside a kibibyte.
+    snapshot: usize,
+    moves: u64,
+    /// What its pause may be at the 99th percentile, in nanoseconds.
+    pause_max: f64,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { name: "1 KiB", rows: 0, snapshot: 0, moves: MOVES, pause_max: 10e6 },
+    Kind { name: "1 MiB of rows", rows: 1 << 20, snapshot: 0, moves: MOVES, pause_max: 10e6 },
+    Kind { name: "16 MiB of snapshot", rows: 0, snapshot: 15 << 20, moves: 2 * MOVES, pause_max: 25e6 },
+    Kind { name: "64 MiB of rows", rows: 64 << 20, snapshot: 0, moves: MOVES, pause_max: 25e6 },
+];
 
 /// Measures it.
 pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
@@ -40,13 +59,13 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let (mut a, mut b) = pair(bench, scratch.path()).await?;
     let quic = BareQuic::start().await?;
     let mut findings = Findings::default();
-    for (name, bytes, max) in SIZES {
-        let agent = format!("traveller-{bytes}");
-        fill(&a.client(), &agent, bytes).await?;
+    for (number, kind) in KINDS.iter().enumerate() {
+        let (name, agent) = (kind.name, format!("traveller-{number}"));
+        fill(&a.client(), &agent, kind).await?;
         // The first move compiles the plugin at the target.
         go_round(&a, &b, &agent, 2).await?;
         let load = Load::start(&a, &agent)?;
-        let moves = bench.scaled(MOVES).next_multiple_of(2);
+        let moves = bench.scaled(kind.moves).next_multiple_of(2);
         let Round { pauses, times, bytes: sent } = go_round(&a, &b, &agent, moves).await?;
         let bare = floor(&quic, sent, moves).await?;
         let (asks, per_second) = load.end().await?;
@@ -57,10 +76,10 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
             nanos(asks.p50()),
             nanos(asks.max())
         ));
-        let row = format!("pause, {name} of rows, 200 inputs/s");
-        findings.row(row, None, Measure::Tail(pauses), Some(Target::Max(max)));
-        if bytes >= LARGE_BYTES {
-            let row = format!("whole move, {name} of rows (floor: the same bytes over bare QUIC)");
+        let row = format!("pause, {name}, 200 inputs/s");
+        findings.row(row, None, Measure::Tail(pauses), Some(Target::Max(kind.pause_max)));
+        if kind.rows >= LARGE_BYTES {
+            let row = format!("whole move, {name} (floor: the same bytes over bare QUIC)");
             let target = Some(Target::RatioMax(TOTAL_RATIO_MAX));
             findings.row(row, Some(Measure::Time(bare)), Measure::Time(times), target);
         }
@@ -92,15 +111,20 @@ pub(super) async fn pair(bench: &Bench, scratch: &Path) -> Result<(Host, Host)> 
     Ok((a, b))
 }
 
-/// Makes an agent with so many bytes in rows, and a snapshot of a kibibyte.
-async fn fill(api: &Client, agent: &str, bytes: usize) -> Result<()> {
+/// Makes an agent of a kind.
+async fn fill(api: &Client, agent: &str, kind: &Kind) -> Result<()> {
     api.create(agent, "hostile").await?;
     api.reply(agent, &note()).await?;
-    let rows = bytes.div_ceil(ROW_BYTES);
+    let rows = kind.rows.div_ceil(ROW_BYTES);
     for from in (0..rows).step_by(ROWS) {
         let count = ROWS.min(rows - from);
         let set = api.reply(agent, &format!("flood-state {count} {ROW_BYTES} {from}")).await?;
         ensure!(set == format!("ok {count}"), "rows from {from}: {set}");
+    }
+    let mut random = Random::from_seed(1);
+    for _ in 0..kind.snapshot.div_ceil(WORD_BYTES) {
+        let word: String = (0..WORD_BYTES / 16).map(|_| format!("{:016x}", random.draw())).collect();
+        api.ask(agent, format!("word {word}"), None).await.answer().context("a word")?;
     }
     Ok(())
 }
