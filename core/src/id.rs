@@ -206,6 +206,13 @@ impl FencingToken {
         let counter = self.0 & ((1 << TOKEN_COUNTER_BITS) - 1);
         Some(Self(epoch << TOKEN_COUNTER_BITS | counter))
     }
+
+    /// Whether a store may have granted it, with room above it to go on. A peer's token is a claim, and one for which this is
+    /// false is no mistake: taken up, it would leave the agent without a next token for ever.
+    pub fn is_plausible(self) -> bool {
+        let counter = self.0 & ((1 << TOKEN_COUNTER_BITS) - 1);
+        self.0 > 0 && counter < 1 << (TOKEN_COUNTER_BITS - 1) && self.raised(1).is_some()
+    }
 }
 
 /// How far `adopt --force` raises a token, so that no token the lost owner could still be granted reaches it.

@@ -124,6 +124,9 @@ pub const INPUTS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
 /// Records of an agent's migrations that are over, of each side; of more, the oldest go.
 pub const MIGRATIONS_KEPT_MAX: usize = 32;
+/// Records of migrations to this host that are over and did not bring an agent, of all agents together; of more, the oldest go. A
+/// peer makes one with every agent that it offers and takes back, under any name.
+pub const FRUITLESS_KEPT_MAX: usize = 1_000;
 /// Rows that one call of `prune` looks at, so that it holds up no other write for long.
 pub const PRUNE_ROWS_MAX: usize = 256;
 /// The payload of auth flows in bytes: 64 sign-ins under way of at most 7 KiB, as many that ended, and forty secrets' tokens of
@@ -215,6 +218,22 @@ pub struct GuestLimits {
     pub memory_bytes_max: u64,
     /// Snapshot in bytes.
     pub snapshot_bytes_max: u64,
+}
+
+impl GuestLimits {
+    /// The most that a host takes for an agent that comes from elsewhere: what its operator could not have given it either.
+    pub const MAX: Self = Self {
+        turn_ms_max: 300_000,
+        memory_bytes_max: 512 << 20,
+        snapshot_bytes_max: SNAPSHOT_BYTES_MAX as u64,
+    };
+
+    /// Whether none of them is over `MAX`.
+    pub fn are_within_max(&self) -> bool {
+        self.turn_ms_max <= Self::MAX.turn_ms_max
+            && self.memory_bytes_max <= Self::MAX.memory_bytes_max
+            && self.snapshot_bytes_max <= Self::MAX.snapshot_bytes_max
+    }
 }
 
 impl Default for GuestLimits {

@@ -7,6 +7,7 @@
 //! 4. Bodies are opaque here; requests are at most `FRAME_BYTES_MAX`, bulk at most `BULK_BYTES_MAX`.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,6 +17,12 @@ use crate::id::HostId;
 
 /// Largest bulk transfer in bytes: one batch of rows, with room for a snapshot of the largest size.
 pub const BULK_BYTES_MAX: usize = 64 << 20;
+
+/// Versions of what hosts say to each other that this build speaks, frames and messages alike. Two hosts use the newest that
+/// both speak; the one before the newest is always among them, so that hosts can be upgraded one after the other.
+///
+/// 1: the first. 2: a host that answers "not now" says so with a time, and its greeting names its release.
+pub const PROTOCOLS: RangeInclusive<u8> = 1..=2;
 
 /// Talks to other hosts.
 #[async_trait]
@@ -34,6 +41,16 @@ pub trait Mesh: Send + Sync + 'static {
 
     /// All listed peers, by key.
     fn peers(&self) -> Vec<Peer>;
+
+    /// The protocol version that a peer and this host have agreed on; connects when no connection is open. A mesh inside one
+    /// process speaks the newest.
+    ///
+    /// # Errors
+    /// `UnknownPeer`, `Unreachable`.
+    async fn protocol(&self, peer: HostId, timeout: Duration) -> Result<u8, MeshError> {
+        let (_, _) = (peer, timeout);
+        Ok(*PROTOCOLS.end())
+    }
 
     /// Sends a request and waits for the answer.
     ///
@@ -67,6 +84,20 @@ pub struct Peer {
     pub address: SocketAddr,
     /// Whether a connection is open now: a hint.
     pub is_connected: bool,
+    /// The protocol version spoken on it.
+    pub protocol: Option<u8>,
+    /// How often it was told "busy" or cut off because it was at one of its limits.
+    pub limited: u64,
+    /// Why no connection came up, or why the peer closed the last one, if none has come up since.
+    pub trouble: Option<String>,
+}
+
+impl Peer {
+    /// A peer that is connected and never was in trouble.
+    pub fn connected(host: HostId, address: SocketAddr) -> Self {
+        let protocol = Some(*PROTOCOLS.end());
+        Self { host, address, is_connected: true, protocol, limited: 0, trouble: None }
+    }
 }
 
 /// Serves what peers send.

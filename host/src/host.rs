@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::config::HostConfig;
 use crate::hooks::Hooks;
+use crate::peer_book::ReadPeers;
 use crate::roster::{AgentCustomizer, RosterProvider, TopologyProvider};
 use crate::runtime::plugins::PluginLabel;
 use crate::runtime::reconcile::RosterSources;
@@ -56,6 +57,7 @@ pub struct HostBuilder {
     hooks: Option<Arc<dyn Hooks>>,
     plugins: Vec<Preload>,
     roster: RosterSources,
+    read_peers: Option<ReadPeers>,
     check: Option<StageCheck>,
 }
 
@@ -77,6 +79,7 @@ impl HostBuilder {
             hooks: None,
             plugins: Vec::new(),
             roster: RosterSources::default(),
+            read_peers: None,
             check: None,
         }
     }
@@ -128,6 +131,12 @@ impl HostBuilder {
     /// Has the last word on each agent of the roster.
     pub fn customizer(mut self, customizer: Arc<dyn AgentCustomizer>) -> Self {
         self.roster.customizer = Some(customizer);
+        self
+    }
+
+    /// Says how the configured peers are read again (`Runtime::reload_peers`). Without it they stay those of the configuration.
+    pub fn read_peers(mut self, read: ReadPeers) -> Self {
+        self.read_peers = Some(read);
         self
     }
 

@@ -26,7 +26,7 @@ fn limit_arenas() {
 #[cfg(feature = "test-util")]
 mod failpoints {
     //! Arms failpoints from `GODWIT_FAILPOINTS=NAME=abort|stop[:HIT],...`, and breaks what `GODWIT_BREAK` and `GODWIT_POISON`
-    //! name (the store reads its own part); only in test builds.
+    //! name (store and migrator read their own parts); only in test builds.
 
     use godwit_core::agent::sabotage::{open_gate, poison};
     use godwit_core::failpoint::{Action, NAMES, arm as arm_one};

@@ -1,8 +1,9 @@
-//! The peers that an operator listed while the host ran: `DATA/peers`, a line `KEY@ADDR` each.
+//! Which hosts are peers: those of the configuration, and what an operator has changed while the host ran, in `DATA/peers`.
 //!
-//! A host that forgot its peers at a restart would take their agents for unknown.
+//! A line `KEY@ADDR` lists a peer, and `!KEY` strikes one out that the configuration names. A host that forgot its peers at a
+//! restart would take their agents for unknown; one that forgot whom it was told to drop would let them in again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,42 +18,79 @@ use crate::data_dir::DataDirError;
 const FILE: &str = "peers";
 /// The file's name in messages.
 const SHOWN: &str = "DATA/peers";
+/// Begins the line of a peer that is struck out.
+const STRUCK: char = '!';
 
-/// The listed peers, durable.
-#[derive(Debug)]
+/// Keys and addresses, by key.
+pub type Peers = BTreeMap<HostId, SocketAddr>;
+/// Reads the configured peers once more; otherwise says what is wrong.
+pub type ReadPeers = Box<dyn Fn() -> Result<Vec<(HostId, SocketAddr)>, String> + Send + Sync>;
+
+/// The listed peers; what operators have changed is durable.
 pub struct PeerBook {
     dir: Dir,
-    entries: Mutex<BTreeMap<HostId, SocketAddr>>,
+    entries: Mutex<Entries>,
+    read: Option<ReadPeers>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Entries {
+    configured: Peers,
+    added: Peers,
+    struck: BTreeSet<HostId>,
+}
+
+impl Entries {
+    /// All together; where a peer listens the configuration knows best.
+    fn peers(&self) -> Peers {
+        let configured = self.configured.iter().filter(|(key, _)| !self.struck.contains(key));
+        self.added.iter().chain(configured).map(|(key, address)| (*key, *address)).collect()
+    }
 }
 
 impl PeerBook {
-    /// Reads the book of a data directory; a missing one is empty.
+    /// Reads the book of a data directory, a missing one being empty. `configured` are the peers of the configuration, and
+    /// `read` reads them again when that is asked for.
     ///
     /// # Errors
-    /// When the file can't be read, or a line is no `KEY@ADDR`.
-    pub fn open(dir: Dir) -> Result<Self, DataDirError> {
+    /// When the file can't be read, or a line is neither `KEY@ADDR` nor `!KEY`.
+    pub fn open(
+        dir: Dir,
+        configured: impl IntoIterator<Item = (HostId, SocketAddr)>,
+        read: Option<ReadPeers>,
+    ) -> Result<Self, DataDirError> {
         let text = match dir.read_to_string(FILE) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(DataDirError::io("read the list of peers", SHOWN)(error)),
         };
-        let parse = |line: &str| {
-            parse_peer(line).map_err(|reason| {
+        let mut entries = Entries { configured: configured.into_iter().collect(), ..Entries::default() };
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let damaged = |reason: String| {
                 let what = format!("{line:?} {reason}");
                 DataDirError::Damaged { path: SHOWN.into(), what }
-            })
-        };
-        let entries = text.lines().filter(|line| !line.is_empty()).map(parse).collect::<Result<_, _>>()?;
-        Ok(Self { dir, entries: Mutex::new(entries) })
+            };
+            match line.strip_prefix(STRUCK) {
+                Some(key) => {
+                    let key = key.parse().map_err(|error| damaged(format!("{error}")))?;
+                    entries.struck.insert(key);
+                }
+                None => {
+                    let (key, address) = parse_peer(line).map_err(damaged)?;
+                    entries.added.insert(key, address);
+                }
+            }
+        }
+        Ok(Self { dir, entries: Mutex::new(entries), read })
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<HostId, SocketAddr>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All entries, by key.
-    pub fn entries(&self) -> Vec<(HostId, SocketAddr)> {
-        self.lock().iter().map(|(key, address)| (*key, *address)).collect()
+    /// All peers.
+    pub fn peers(&self) -> Peers {
+        self.lock().peers()
     }
 
     /// Adds a peer, or gives it another address. Durable when it returns.
@@ -60,37 +98,71 @@ impl PeerBook {
     /// # Errors
     /// When the file can't be written; the book is as before.
     pub fn insert(&self, key: HostId, address: SocketAddr) -> io::Result<()> {
-        self.change(|entries| entries.insert(key, address) != Some(address))
+        self.change(|entries| {
+            entries.struck.remove(&key);
+            entries.added.insert(key, address);
+        })
     }
 
-    /// Removes a peer. Durable when it returns.
+    /// Removes a peer, also one that the configuration names. Durable when it returns.
     ///
     /// # Errors
     /// When the file can't be written; the book is as before.
     pub fn remove(&self, key: HostId) -> io::Result<()> {
-        self.change(|entries| entries.remove(&key).is_some())
+        self.change(|entries| {
+            entries.added.remove(&key);
+            if entries.configured.contains_key(&key) {
+                entries.struck.insert(key);
+            }
+        })
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<HostId, SocketAddr>) -> bool) -> io::Result<()> {
+    /// Reads the configured peers again. Answers all peers as they were before, and as they are now.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration; the book is as before.
+    pub fn reload(&self) -> Result<(Peers, Peers), String> {
+        let Some(read) = &self.read else {
+            let peers = self.peers();
+            return Ok((peers.clone(), peers));
+        };
+        let configured = read()?.into_iter().collect();
+        let mut entries = self.lock();
+        let before = entries.peers();
+        entries.configured = configured;
+        Ok((before, entries.peers()))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Entries)) -> io::Result<()> {
         let mut entries = self.lock();
         let mut changed = entries.clone();
-        if change(&mut changed) {
+        change(&mut changed);
+        if changed != *entries {
             self.write(&changed)?;
             *entries = changed;
         }
         Ok(())
     }
 
-    fn write(&self, entries: &BTreeMap<HostId, SocketAddr>) -> io::Result<()> {
+    fn write(&self, entries: &Entries) -> io::Result<()> {
         let temporary = format!("{FILE}.new");
         let mut file = self.dir.create(&temporary)?;
-        for (key, address) in entries {
+        for (key, address) in &entries.added {
             writeln!(file, "{key}@{address}")?;
+        }
+        for key in &entries.struck {
+            writeln!(file, "{STRUCK}{key}")?;
         }
         file.sync_all()?;
         failpoint::hit("peers.before-rename");
         self.dir.rename(&temporary, &self.dir, FILE)?;
         self.dir.open(".")?.sync_all()
+    }
+}
+
+impl std::fmt::Debug for PeerBook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerBook").field("entries", &self.entries).finish_non_exhaustive()
     }
 }
 

@@ -407,8 +407,52 @@ impl Runtime {
         if let Some(book) = &self.inner.peer_book {
             book.remove(key).map_err(unwritable)?;
         }
-        Ok(self.inner.mesh.remove_peer(key))
+        Ok(self.part_with(key))
     }
+
+    /// Reads the configured peers again: those that are new are listed, those that are gone are removed as by `remove_peer`.
+    ///
+    /// # Errors
+    /// `Conflict` when the configuration can't be read; nothing has changed then.
+    pub fn reload_peers(&self) -> Result<PeerChanges, CallError> {
+        let Some(book) = &self.inner.peer_book else { return Ok(PeerChanges::default()) };
+        let (before, after) = book.reload().map_err(|reason| {
+            let what = format!("the configured peers can't be read, and stay as they were: {reason}");
+            CallError::Conflict { what }
+        })?;
+        let mut changes = PeerChanges::default();
+        for (key, address) in after.iter().filter(|(key, address)| before.get(key) != Some(address)) {
+            self.inner.mesh.add_peer(*key, *address);
+            if !before.contains_key(key) {
+                changes.added.push(*key);
+            }
+        }
+        for key in before.into_keys().filter(|key| !after.contains_key(key)) {
+            self.part_with(key);
+            changes.removed.push(key);
+        }
+        tracing::info!(added = changes.added.len(), removed = changes.removed.len(), "peers read again");
+        Ok(changes)
+    }
+
+    /// Closes what is open to a peer, and ends what is open with it. Answers whether it was listed.
+    fn part_with(&self, key: HostId) -> bool {
+        let was_listed = self.inner.mesh.remove_peer(key);
+        if was_listed {
+            tracing::info!(peer = %key, "peer removed: its connections are closed");
+            self.abandon_migrations_with(key);
+        }
+        was_listed
+    }
+}
+
+/// What reading the configured peers again has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerChanges {
+    /// Peers that are new.
+    pub added: Vec<HostId>,
+    /// Peers that are none any more.
+    pub removed: Vec<HostId>,
 }
 
 fn unwritable(error: std::io::Error) -> CallError {

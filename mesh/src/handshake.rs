@@ -17,8 +17,6 @@ use crate::wire::{self, GREETING_VERSION, Kind, Refusal, WireError};
 
 /// Names the protocol family in TLS. Versions are negotiated by the greeting, which can say what is wrong.
 pub(crate) const ALPN: &[u8] = b"godwit-mesh";
-/// The protocol versions that this build speaks.
-pub(crate) const PROTOCOLS: RangeInclusive<u8> = 1..=1;
 
 /// Alert of TLS: the certificate is not the one that was dialled.
 const ALERT_UNKNOWN_CA: u8 = 48;
@@ -49,6 +47,7 @@ impl CloseCode {
         connection.close(VarInt::from_u32(self as u32), format!("{self:?}").as_bytes());
     }
 
+    /// Whether a peer closed a connection for this reason.
     fn is_in(self, close: &ApplicationClose) -> bool {
         close.error_code == VarInt::from_u32(self as u32)
     }
@@ -137,8 +136,8 @@ impl Greeter {
             Ok(welcome) if self.protocols.contains(&welcome.protocol) => {
                 Ok(Agreement { protocol: welcome.protocol, instance: welcome.instance })
             }
-            Ok(welcome) => Err(self.no_common(welcome.protocol, welcome.protocol)),
-            Err(WireError::Refused(Refusal::Protocol { min, max })) => Err(self.no_common(min, max)),
+            Ok(welcome) => Err(self.no_common(welcome.protocol, welcome.protocol).into()),
+            Err(WireError::Refused(Refusal::Protocol { min, max })) => Err(self.no_common(min, max).into()),
             // The connection's own end says more than the stream's.
             Err(err) => Err(match connection.close_reason() {
                 Some(reason) => DialError::from(&reason),
@@ -159,7 +158,7 @@ impl Greeter {
             send.write_all_chunks(&mut frame).await.map_err(std::io::Error::from)?;
             // The dialler closes once it has read why; closing first could overtake the reason.
             connection.closed().await;
-            return Err(WireError::Refused(refusal));
+            return Err(WireError::NoCommon(self.no_common(hello.protocol_min, hello.protocol_max)));
         };
         let welcome = Welcome { protocol, instance: self.instance };
         let mut frame = wire::encode_typed(GREETING_VERSION, Kind::Welcome, &welcome);
@@ -167,14 +166,24 @@ impl Greeter {
         Ok((Agreement { protocol, instance: hello.instance }, hello.purpose))
     }
 
-    fn no_common(&self, min: u8, max: u8) -> DialError {
-        DialError::Protocol { min, max, own_min: *self.protocols.start(), own_max: *self.protocols.end() }
+    fn no_common(&self, min: u8, max: u8) -> NoCommon {
+        NoCommon { min, max, own_min: *self.protocols.start(), own_max: *self.protocols.end() }
     }
 }
 
 fn newest_common(ours: &RangeInclusive<u8>, theirs: &RangeInclusive<u8>) -> Option<u8> {
     let newest = *ours.end().min(theirs.end());
     (newest >= *ours.start().max(theirs.start())).then_some(newest)
+}
+
+/// Two hosts that speak no version in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it speaks protocol {min} to {max}, this host {own_min} to {own_max}: upgrade the older one")]
+pub(crate) struct NoCommon {
+    min: u8,
+    max: u8,
+    own_min: u8,
+    own_max: u8,
 }
 
 /// Why no connection came up. Nothing was sent but greetings.
@@ -188,10 +197,12 @@ pub(crate) enum DialError {
     OtherProtocol,
     #[error("it does not list this host")]
     Unlisted,
+    #[error("it has too many connections of this host's key: is the key used twice?")]
+    Surplus,
     #[error("it was taken off the list, or this host's mesh closed, meanwhile")]
     Removed,
-    #[error("it speaks protocol {min} to {max}, this host {own_min} to {own_max}")]
-    Protocol { min: u8, max: u8, own_min: u8, own_max: u8 },
+    #[error(transparent)]
+    Protocol(#[from] NoCommon),
     #[error("it did not answer within {} s", HANDSHAKE_MAX.as_secs())]
     Silent,
     #[error("this host's mesh is closed")]
@@ -205,6 +216,7 @@ impl From<&ConnectionError> for DialError {
         let is_alert = |code, alert| code == TransportErrorCode::crypto(alert);
         match err {
             ConnectionError::ApplicationClosed(close) if CloseCode::Unlisted.is_in(close) => Self::Unlisted,
+            ConnectionError::ApplicationClosed(close) if CloseCode::Surplus.is_in(close) => Self::Surplus,
             ConnectionError::TransportError(err) if is_alert(err.code, ALERT_UNKNOWN_CA) => Self::OtherKey,
             ConnectionError::ConnectionClosed(close)
                 if is_alert(close.error_code, ALERT_NO_APPLICATION_PROTOCOL) =>

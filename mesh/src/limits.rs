@@ -9,6 +9,8 @@ use godwit_core::mesh::BULK_BYTES_MAX;
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Handshakes of others under way; more are refused before any key is computed.
 pub(crate) const HANDSHAKES_MAX: usize = 64;
+/// Those of one network address: half, so that no machine alone keeps all others out.
+pub(crate) const HANDSHAKES_OF_ADDRESS_MAX: usize = HANDSHAKES_MAX / 2;
 /// With fewer than these left, an address must first prove that it receives what is sent to it.
 pub(crate) const HANDSHAKES_SPARE: usize = 32;
 /// A connection that hears nothing for this long is over.
@@ -29,12 +31,20 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// The same when the peer has got another address since: it has most likely gone there.
 pub(crate) const SILENCE_MOVED_MAX: Duration = Duration::from_millis(500);
 
+/// How long a request of a peer that is at a limit waits for room before it is told "busy". Its sender counts its own requests,
+/// so that this happens only when an answer was given up there and is still being worked on here.
+pub(crate) const QUEUE_MAX: Duration = Duration::from_secs(2);
+/// First and longest pause of a sender that was told "busy".
+pub(crate) const BUSY_FIRST: Duration = Duration::from_millis(20);
+pub(crate) const BUSY_MAX: Duration = Duration::from_secs(1);
 /// Requests to or from one peer at a time.
 pub(crate) const STREAMS_MAX: usize = 64;
 /// Streams beyond those and `BULKS_MAX`, so that pings are never queued behind slow handlers.
 pub(crate) const PING_STREAMS_MAX: usize = 8;
 /// Connections accepted from one peer. A peer keeps one, and opens another for a moment when that seems dead.
 pub(crate) const CONNECTIONS_MAX: usize = 4;
+/// Greetings of one peer under way: as many as it may have connections.
+pub(crate) const GREETINGS_MAX: usize = CONNECTIONS_MAX;
 /// Unread bytes of one stream: more than any LAN holds in flight, and several chunks.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Unread or unacknowledged bytes of one connection, in each direction.
@@ -46,6 +56,10 @@ pub(crate) const FRAME_TIME_MAX: Duration = Duration::from_secs(16);
 
 /// Bulk transfers at a time: to all peers, and from all peers.
 pub(crate) const BULKS_MAX: usize = 8;
+/// Those from one peer: half, so that none alone keeps all others waiting.
+pub(crate) const BULKS_OF_PEER_MAX: usize = BULKS_MAX / 2;
+/// A transfer arrives at this rate at least, however small its chunks: bytes a second.
+pub(crate) const BULK_RATE_MIN: u64 = 64 << 10;
 /// The header of a bulk transfer in bytes.
 pub(crate) const BULK_HEADER_BYTES_MAX: usize = 64 << 10;
 /// One chunk arrives within this time: 64 KiB/s at least.

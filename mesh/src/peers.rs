@@ -4,7 +4,9 @@
 //! wait. Who dials and when a link counts as dead is in `transport/pool.rs`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +15,13 @@ use godwit_core::mesh;
 use iroh::endpoint::Connection;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::handshake::{Agreement, CloseCode, DialError, Instance};
-use crate::limits::{CONNECTIONS_MAX, FRESH_MAX, REQUEST_BYTES_MAX, STREAMS_MAX};
+use crate::limits::{
+    BULKS_OF_PEER_MAX, CONNECTIONS_MAX, FRESH_MAX, GREETINGS_MAX, REQUEST_BYTES_MAX, STREAMS_MAX,
+};
 
 /// A poisoned lock is taken all the same: each section leaves its data whole.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,6 +61,9 @@ impl PeerBook {
             host: peer.host,
             address: peer.address(),
             is_connected: peer.best().is_some(),
+            protocol: peer.best().map(|link| link.protocol),
+            limited: peer.limited.load(Ordering::Relaxed),
+            trouble: peer.trouble(),
         };
         lock(&self.peers).values().map(show).collect()
     }
@@ -80,6 +89,14 @@ pub(crate) struct Peer {
     pub(crate) requests_in: Semaphore,
     /// Bytes of those requests' bodies, in KiB.
     pub(crate) request_kib: Semaphore,
+    /// Transfers that arrive from it.
+    pub(crate) bulks_in: Semaphore,
+    /// Greetings of it that are under way.
+    pub(crate) greetings: Semaphore,
+    /// Set when it was taken off the list or the mesh closes: nothing that it has asked is begun or gone on with.
+    pub(crate) retired: CancellationToken,
+    /// How often it was over a limit.
+    limited: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -90,17 +107,29 @@ struct PeerState {
     retired: Option<CloseCode>,
     /// When the last dial failed, and why.
     failure: Option<(Instant, DialError)>,
+    /// What an operator should know, until a connection comes up.
+    trouble: Option<String>,
 }
 
 impl Peer {
     fn new(host: HostId, address: SocketAddr) -> Self {
         Self {
             host,
-            state: Mutex::new(PeerState { address, links: Vec::new(), retired: None, failure: None }),
+            state: Mutex::new(PeerState {
+                address,
+                links: Vec::new(),
+                retired: None,
+                failure: None,
+                trouble: None,
+            }),
             turn: tokio::sync::Mutex::new(()),
             requests_out: Semaphore::new(STREAMS_MAX),
             requests_in: Semaphore::new(STREAMS_MAX),
             request_kib: Semaphore::new(REQUEST_BYTES_MAX / 1024),
+            bulks_in: Semaphore::new(BULKS_OF_PEER_MAX),
+            greetings: Semaphore::new(GREETINGS_MAX),
+            retired: CancellationToken::new(),
+            limited: AtomicU64::new(0),
         }
     }
 
@@ -149,7 +178,7 @@ impl Peer {
             heard: Mutex::new(Instant::now()),
         });
         state.links.push(link.clone());
-        state.failure = None;
+        (state.failure, state.trouble) = (None, None);
         Ok(link)
     }
 
@@ -170,7 +199,26 @@ impl Peer {
 
     /// Remembers why a dial failed, for those who waited for it.
     pub(crate) fn fail(&self, failure: &DialError) {
-        lock(&self.state).failure = Some((Instant::now(), failure.clone()));
+        let mut state = lock(&self.state);
+        state.failure = Some((Instant::now(), failure.clone()));
+        state.trouble = Some(failure.to_string());
+    }
+
+    /// Remembers why there is no connection, for an operator.
+    pub(crate) fn note(&self, trouble: &dyn Display) {
+        lock(&self.state).trouble = Some(trouble.to_string());
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.state).trouble.clone()
+    }
+
+    /// Counts that the peer was over a limit. The log hears of the 1st, 2nd, 4th, 8th...: it can't be flooded so.
+    pub(crate) fn count_limited(&self, limit: &'static str) {
+        let times = 1 + self.limited.fetch_add(1, Ordering::Relaxed);
+        if times.is_power_of_two() {
+            warn!(peer = %self.host, limit, times, "a peer is at a limit");
+        }
     }
 
     /// Why the last dial failed, if that was after `since`.
@@ -181,6 +229,7 @@ impl Peer {
 
     fn retire(&self, code: CloseCode) {
         lock(&self.state).retired = Some(code);
+        self.retired.cancel();
         self.close_where(code, |_| true);
     }
 

@@ -113,6 +113,11 @@ impl Arrivals {
         Ok(arrival)
     }
 
+    /// Drops all transfers of a peer; those that arrive now end with their streams.
+    pub(crate) fn forget(&self, from: HostId) {
+        lock(&self.table).retain(|(host, _), _| *host != from);
+    }
+
     /// Bytes that have arrived of bodies that are not whole yet.
     #[cfg(test)]
     pub(crate) fn received_bytes(&self) -> usize {
@@ -217,6 +222,14 @@ impl Arrival {
         match &lock(&self.progress).stage {
             Stage::Receiving { .. } => None,
             Stage::Whole(handled) => Some(handled.clone()),
+        }
+    }
+
+    /// Bytes that have still to arrive.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        match &lock(&self.progress).stage {
+            Stage::Receiving { body, .. } => (self.bytes - body.len()) as u64,
+            Stage::Whole(_) => 0,
         }
     }
 

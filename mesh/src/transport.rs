@@ -10,22 +10,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
-use godwit_core::mesh::{Mesh, MeshError, MeshHandler, Peer};
+use godwit_core::mesh::{Mesh, MeshError, MeshHandler, PROTOCOLS, Peer};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use iroh::{Endpoint, SecretKey};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
-use crate::handshake::{DialError, Greeter, Instance, PROTOCOLS};
-use crate::limits::{BULKS_MAX, CLOSE_MAX, HANDSHAKES_MAX};
+use crate::handshake::{DialError, Greeter, Instance};
+use crate::limits::{BULKS_MAX, CLOSE_MAX};
 use crate::peers::{PeerBook, lock};
 use crate::transfer::Arrivals;
 
 mod call;
 mod endpoint;
+mod handshakes;
 mod pool;
 mod serve;
+
+use handshakes::Handshakes;
 
 /// What a host needs to take part in a mesh.
 #[derive(Clone)]
@@ -68,7 +71,7 @@ pub(crate) struct Shared {
     arrivals: Arrivals,
     /// Taken out on close: the socket is freed when nobody holds the endpoint any more.
     endpoint: Mutex<Option<Endpoint>>,
-    handshakes: Arc<Semaphore>,
+    handshakes: Handshakes,
     bulks_in: Semaphore,
     bulks_out: Semaphore,
     tasks: TaskGroup,
@@ -107,7 +110,7 @@ impl IrohMesh {
             handler,
             arrivals: Arrivals::default(),
             endpoint: Mutex::new(Some(endpoint.clone())),
-            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            handshakes: Handshakes::default(),
             bulks_in: Semaphore::new(BULKS_MAX),
             bulks_out: Semaphore::new(BULKS_MAX),
             tasks: TaskGroup::default(),
@@ -152,11 +155,17 @@ impl Mesh for IrohMesh {
     }
 
     fn remove_peer(&self, peer: HostId) -> bool {
-        self.shared.peers.remove(peer)
+        let was_listed = self.shared.peers.remove(peer);
+        self.shared.arrivals.forget(peer);
+        was_listed
     }
 
     fn peers(&self) -> Vec<Peer> {
         self.shared.peers.list()
+    }
+
+    async fn protocol(&self, peer: HostId, timeout: Duration) -> Result<u8, MeshError> {
+        self.shared.protocol(peer, timeout).await
     }
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::handshake::NoCommon;
 use crate::limits::BULK_HEADER_BYTES_MAX;
 
 /// The version of greetings: before two hosts have agreed on one.
@@ -110,6 +111,8 @@ pub(crate) enum WireError {
     Broken { reason: String },
     #[error("the peer refused: {0}")]
     Refused(Refusal),
+    #[error(transparent)]
+    NoCommon(NoCommon),
 }
 
 impl From<std::io::Error> for WireError {
@@ -126,7 +129,7 @@ impl From<std::io::Error> for WireError {
 pub(crate) enum Refusal {
     #[error("it speaks protocol {min} to {max} only")]
     Protocol { min: u8, max: u8 },
-    #[error("its transfers or their memory are used up for now")]
+    #[error("it is busy with what this host has asked of it already")]
     Busy,
     #[error("{size} bytes are over its limit of {max}")]
     TooLarge { size: u64, max: u64 },
@@ -140,7 +143,7 @@ pub(crate) enum Refusal {
     Displaced,
     #[error("its handler failed")]
     Failed,
-    #[error("it is shutting down")]
+    #[error("it is shutting down, or has taken this host off its list")]
     Closing,
 }
 

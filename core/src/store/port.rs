@@ -656,7 +656,8 @@ pub trait RuntimeStore: StoreDocuments {
     async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError>;
 
     /// Writes a migration's record and appends a `Migration` event when its phase changed. A store that both sides share
-    /// keeps one record per side. Of an agent's records that are over, `MIGRATIONS_KEPT_MAX` of each side stay.
+    /// keeps one record per side. Of an agent's records that are over, `MIGRATIONS_KEPT_MAX` of each side stay; of all agents' that
+    /// are over at the target and did not complete, `FRUITLESS_KEPT_MAX`.
     ///
     /// # Errors
     /// `Conflict` when another open migration of the agent is recorded by the same side; when the record is of another

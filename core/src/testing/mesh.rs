@@ -119,7 +119,7 @@ impl Mesh for SimMesh {
     fn peers(&self) -> Vec<Peer> {
         let table = self.network.lock();
         let others = table.handlers.keys().filter(|host| **host != self.host);
-        others.map(|host| Peer { host: *host, address: self.local_address(), is_connected: true }).collect()
+        others.map(|host| Peer::connected(*host, self.local_address())).collect()
     }
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {

@@ -58,6 +58,9 @@ pub(super) async fn peers(State(runtime): State<Runtime>, _: QueryOf<Nothing>) -
             "key": peer.host.to_string(),
             "address": peer.address.to_string(),
             "connected": peer.is_connected,
+            "protocol": peer.protocol,
+            "limited": peer.limited,
+            "trouble": peer.trouble,
         })
     });
     Json(List::whole(items.collect()))
@@ -80,7 +83,18 @@ pub(super) async fn add_peer(
     Ok((status, Json(body)).into_response())
 }
 
-/// `DELETE /v1/peers/{key}`
+/// `POST /v1/peers/reload`: reads the configured peers again, as SIGHUP does.
+pub(super) async fn reload_peers(
+    State(runtime): State<Runtime>,
+    _: QueryOf<Nothing>,
+    _: NoBody,
+) -> Result<Json<Value>, Problem> {
+    let changes = runtime.reload_peers()?;
+    let texts = |keys: &[HostId]| keys.iter().map(HostId::to_string).collect::<Vec<_>>();
+    Ok(Json(json!({"added": texts(&changes.added), "removed": texts(&changes.removed)})))
+}
+
+/// `DELETE /v1/peers/{key}`: its connections are closed, and what it has asked for is not gone on with.
 pub(super) async fn remove_peer(
     State(runtime): State<Runtime>,
     path: PathText,

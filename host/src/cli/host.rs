@@ -64,13 +64,18 @@ impl Serve {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let is_restoring = self.restored;
-        let config = HostConfig::load(&self.into_flags(), environment);
+        let (flags, environment) = (self.into_flags(), environment.collect::<Vec<_>>());
+        let config = HostConfig::load(&flags, environment.clone());
         let config = config.map_err(|error| CliError::Usage(error.to_string()))?;
+        let read_peers = move || {
+            let config = HostConfig::load(&flags, environment.clone());
+            config.map(|config| config.peers).map_err(|error| error.to_string())
+        };
         crate::telemetry::start()?;
         let threads = task_threads();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
-        let ended = runtime.block_on(crate::serve::serve(config, is_restoring));
+        let ended = runtime.block_on(crate::serve::serve(config, is_restoring, Box::new(read_peers)));
         // Whoever ends the host at once does not wait for a guest that still runs.
         runtime.shutdown_background();
         Ok(ended?)

@@ -38,7 +38,7 @@ use crate::head::{Head, HeadError};
 use crate::hooks::{HookQueue, Hooks};
 use crate::identity::{HostKey, open_data_dir};
 use crate::load_notes::LoadingFile;
-use crate::peer_book::PeerBook;
+use crate::peer_book::{PeerBook, ReadPeers};
 use crate::roster::RosterFile;
 use crate::runtime::{
     Parts, PeerDoor, Runtime, RuntimeConfig, ShutdownBounds, Signer, Starting, Unsealer, shutdown::Stopping,
@@ -125,6 +125,7 @@ impl Bootstrap {
             hooks,
             plugins,
             mut roster,
+            read_peers,
             check: _,
         } = builder;
         let held = self.hold_directory(&config)?;
@@ -134,7 +135,7 @@ impl Bootstrap {
         let loader = self.start_engine(&config, &held).await?;
         let (listener, api) = self.listen(&config, serves_api).await?;
         let door = PeerDoor::default();
-        let (mesh, peer_book) = self.start_mesh(&config, &key, &held, &door).await?;
+        let (mesh, peer_book) = self.start_mesh(&config, &key, &held, &door, read_peers).await?;
         let mesh_address = mesh.local_address();
         let hooks = self.start_hooks(hooks)?;
 
@@ -313,18 +314,19 @@ impl Bootstrap {
         Ok((Some(listener), Some(api)))
     }
 
-    /// The mesh knows the peers of the book and those of the configuration, which win.
+    /// The mesh knows the peers of the book.
     async fn start_mesh(
         &mut self,
         config: &HostConfig,
         key: &HostKey,
         held: &Held,
         door: &PeerDoor,
+        read_peers: Option<ReadPeers>,
     ) -> Result<(Arc<dyn Mesh>, PeerBook), StartCause> {
         self.enter(Stage::Mesh);
         let dir = held.dir.try_clone().map_err(DataDirError::io("open", &held.path))?;
-        let book = PeerBook::open(dir)?;
-        let peers = book.entries().into_iter().chain(config.peers.iter().copied()).collect();
+        let book = PeerBook::open(dir, config.peers.iter().copied(), read_peers)?;
+        let peers = book.peers().into_iter().collect();
         let mesh_config = MeshConfig { secret_key: key.secret(), listen: config.mesh, peers };
         let mesh = IrohMesh::start(mesh_config, Arc::new(door.clone())).await;
         let mesh = mesh.map_err(|source| StartCause::Mesh { address: config.mesh, source })?;

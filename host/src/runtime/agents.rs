@@ -260,7 +260,9 @@ impl Runtime {
         let asked = unknown.into_iter().map(|peer| async move {
             let hello = self.ask_peer(peer.host, &PeerRequest::Hello, HELLO_MAX).await;
             let (name, api, state) = match hello {
-                Ok(PeerAnswer::Hello { name, api }) => (name, Some(api), "ready"),
+                Ok(PeerAnswer::Hello { name, api } | PeerAnswer::Introduction { name, api, .. }) => {
+                    (name, Some(api), "ready")
+                }
                 _ => (String::new(), None, "unreachable"),
             };
             let state = state.to_owned();

@@ -349,7 +349,9 @@ impl Runtime {
                 Delivered::Later { reason: "not there any more".into() }
             }
             Ok(PeerAnswer::Delivered(delivered)) => delivered,
-            Ok(PeerAnswer::Malformed { reason }) => Delivered::Later { reason },
+            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
+                Delivered::Later { reason }
+            }
             Ok(_) => Delivered::Later { reason: "a peer gave another kind of answer".into() },
             Err(error) => {
                 self.inner().hints.forget(&agent);

@@ -1,7 +1,7 @@
 //! Moving agents between hosts: who leaves, who arrives, and what a restart makes of it.
 //!
 //! `source.rs` reads top to bottom as the protocol; it coordinates. `target.rs` answers it. `recovery.rs` settles what a
-//! restart finds. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
+//! restart finds; `claims.rs` judges what a peer says. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,7 @@ use super::routing::store_error;
 use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
 
 mod adopt;
+mod claims;
 mod identity;
 mod recovery;
 mod source;
@@ -99,6 +100,16 @@ impl Runtime {
         Ok(record)
     }
 
+    /// Ends migrations with a host that is no peer any more, as far as both stores allow: those to it before their commit
+    /// point, and those from it whose copy is not bound.
+    pub(crate) fn abandon_migrations_with(&self, peer: HostId) {
+        for outgoing in self.inner().migrator.outgoing().values().filter(|out| out.target == peer) {
+            outgoing.is_aborted.store(true, std::sync::atomic::Ordering::Release);
+        }
+        let runtime = self.clone();
+        self.inner().tasks.spawn(async move { runtime.discard_arrivals_of(peer).await });
+    }
+
     /// Sends one message of a migration and waits for the answer.
     async fn tell(
         &self,
@@ -110,7 +121,9 @@ impl Runtime {
         let request = PeerRequest::Migration { id, agent: agent.clone(), message };
         match self.ask_peer(peer, &request, MESSAGE_MAX).await? {
             PeerAnswer::Migration(answer) => Ok(answer),
-            PeerAnswer::Malformed { reason } => Err(MeshError::NoAnswer { peer, reason }),
+            PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. } => {
+                Err(MeshError::NoAnswer { peer, reason })
+            }
             _ => Err(MeshError::NoAnswer { peer, reason: "another kind of answer".into() }),
         }
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
+use godwit_core::input::{NewInput, Source};
 use godwit_core::limits::FRAME_BYTES_MAX;
 use godwit_core::mesh::MeshHandler;
 use godwit_core::migration::Refusal;
@@ -35,6 +36,8 @@ impl PeerDoor {
     }
 }
 
+/// No outbox gets as far, with all the numbers of all epochs.
+const DELIVERY_NUMBER_MAX: u64 = 1 << 48;
 /// What peers are told while the door is not open.
 const NOT_NOW: &str = "the host is starting or has stopped";
 
@@ -42,17 +45,20 @@ const NOT_NOW: &str = "the host is starting or has stopped";
 impl MeshHandler for PeerDoor {
     async fn on_request(&self, from: HostId, body: Bytes) -> Bytes {
         let answer = match (self.runtime(), wire::decode::<PeerRequest>(&body)) {
-            (None, _) => PeerAnswer::Malformed { reason: NOT_NOW.into() },
+            (None, _) => {
+                PeerAnswer::NotNow { reason: NOT_NOW.into(), retry_after_ms: wire::NOT_NOW_RETRY_MS }
+            }
             (_, Err(reason)) => PeerAnswer::Malformed { reason },
             (Some(runtime), Ok(request)) => runtime.answer_peer(from, request).await,
         };
-        let bytes = wire::encode(&answer);
+        let version = wire::version_of(&body);
+        let bytes = wire::encode_in(version, &answer.in_version(version));
         if bytes.len() <= FRAME_BYTES_MAX {
             return bytes;
         }
         let reason =
             format!("the answer of {} bytes does not fit a frame: ask the home host itself", bytes.len());
-        wire::encode(&PeerAnswer::Called(Box::new(Err(CallError::Invalid { reason }))))
+        wire::encode_in(version, &PeerAnswer::Called(Box::new(Err(CallError::Invalid { reason }))))
     }
 
     async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
@@ -64,14 +70,19 @@ impl MeshHandler for PeerDoor {
             (_, Err(reason)) => refused(reason),
             (Some(runtime), Ok(header)) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
         };
-        wire::encode(&answer)
+        let version = wire::version_of(&header);
+        wire::encode_in(version, &answer.in_version(version))
     }
 }
 
 impl Runtime {
-    async fn answer_peer(&self, from: HostId, request: PeerRequest) -> PeerAnswer {
+    pub(super) async fn answer_peer(&self, from: HostId, request: PeerRequest) -> PeerAnswer {
         match request {
-            PeerRequest::Hello => PeerAnswer::Hello { name: self.name().to_owned(), api: self.inner().api },
+            PeerRequest::Hello => PeerAnswer::Introduction {
+                name: self.name().to_owned(),
+                api: self.inner().api,
+                release: env!("CARGO_PKG_VERSION").to_owned(),
+            },
             PeerRequest::WhoIsHome { agent } => PeerAnswer::Home(self.home_of(&agent).await),
             PeerRequest::Claim { agent } => match self.on_claim(&agent, from).await {
                 Ok(answer) => PeerAnswer::Claim(answer),
@@ -87,12 +98,8 @@ impl Runtime {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }
             PeerRequest::Deliver { mut input } => {
-                // The sending host is whoever proved its key, not whoever the stamp names.
-                match &mut input.delivery {
-                    Some(stamp) => stamp.host = from,
-                    None => {
-                        return PeerAnswer::Malformed { reason: "a delivery has no stamp".into() };
-                    }
+                if let Err(no) = self.check_delivery(from, &mut input) {
+                    return no;
                 }
                 match self.check_admission() {
                     Ok(()) => PeerAnswer::Delivered(self.deliver_here(&input).await),
@@ -102,6 +109,36 @@ impl Runtime {
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)
             }
+        }
+    }
+
+    /// Judges what a peer claims with a delivery, before any store hears of it: what gets through moves what the receiver waits
+    /// for, for ever. The sending host is whoever proved its key, not whoever the stamp names.
+    ///
+    /// # Errors
+    /// What the peer is told instead.
+    fn check_delivery(&self, from: HostId, input: &mut NewInput) -> Result<(), PeerAnswer> {
+        let malformed = |reason: &str| Err(PeerAnswer::Malformed { reason: reason.into() });
+        let Some(stamp) = &mut input.delivery else { return malformed("a delivery has no stamp") };
+        stamp.host = from;
+        if !stamp.token.is_plausible() {
+            return malformed("no store grants the token of this delivery");
+        }
+        if stamp.number == 0 || stamp.lowest_open > stamp.number || stamp.number > DELIVERY_NUMBER_MAX {
+            return malformed("no outbox numbers a delivery so");
+        }
+        if !matches!(&input.input.source, Source::Peer { agent, .. } if *agent == stamp.origin) {
+            return malformed("a delivery comes from another agent than its stamp says");
+        }
+        match self.inner().directory.owned(&stamp.origin) {
+            // Nobody else can be above it, but on a shared store, of which this host has then not heard yet: it hears soon.
+            Some(owned) if owned.lease.token < stamp.token => {
+                let agent = &stamp.origin;
+                tracing::warn!(peer = %from, %agent, "a peer speaks for an agent that is at home here");
+                let reason = "this host owns the agent that sends, under a lower token".into();
+                Err(PeerAnswer::Delivered(Delivered::Later { reason }))
+            }
+            _ => Ok(()),
         }
     }
 }

@@ -155,7 +155,9 @@ impl Runtime {
         };
         match answer {
             Ok(PeerAnswer::Host(answer)) => *answer,
-            Ok(PeerAnswer::Malformed { reason }) => Err(CallError::Unavailable { reason }),
+            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
+                Err(CallError::Unavailable { reason })
+            }
             Ok(_) => Err(silent(format!("host {host} gave another kind of answer"))),
             Err(error) => Err(silent(error.to_string())),
         }

@@ -274,7 +274,7 @@ impl Runtime {
                 }
                 Err(error) => Err(Unforwarded::Refused(Box::new(error))),
             },
-            Ok(PeerAnswer::Malformed { reason }) => {
+            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
                 Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason })))
             }
             Ok(_) => {
@@ -316,7 +316,11 @@ impl Runtime {
         request: &PeerRequest,
         timeout: Duration,
     ) -> Result<PeerAnswer, MeshError> {
-        let answer = self.inner().mesh.request(peer, wire::encode(request), timeout).await?;
+        let mesh = &self.inner().mesh;
+        let began = self.inner().clock.boot();
+        let version = mesh.protocol(peer, timeout).await?;
+        let left = timeout.saturating_sub(self.inner().clock.boot().saturating_sub(began));
+        let answer = mesh.request(peer, wire::encode_in(version, request), left).await?;
         wire::decode(&answer).map_err(|reason| MeshError::NoAnswer { peer, reason })
     }
 }

@@ -20,6 +20,7 @@ use super::*;
 
 mod claims;
 mod drain;
+mod false_peer;
 mod hooks;
 mod idle;
 mod journey;

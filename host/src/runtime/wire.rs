@@ -1,27 +1,39 @@
 //! What hosts say to each other: one version byte, then postcard. Variants are appended, never reordered.
 //!
+//! The version is that on which the two hosts have agreed (`mesh::PROTOCOLS`), and an answer has its request's. What a version
+//! does not know is said in its words (`PeerAnswer::in_version`). So a struct that is there already does not change: what is new
+//! is a new variant, and everything that an older version has sent can still be read.
+//!
 //! The mesh has already proven who speaks (`from` is the connection's key) and that the bytes are whole.
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
 use godwit_core::input::NewInput;
+use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::Refusal;
 use godwit_core::output::UndeliverableReason;
 use godwit_core::placement::Offer;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::RowFrame;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::call::{AgentCall, CallError};
 use super::placement::{HostCall, HostReply};
 use super::routing::Called;
 
-/// The version of these messages. Another version is refused with a clear answer, never guessed at.
-const VERSION: u8 = 1;
+/// How soon a host that said "not now" may be asked again.
+pub(crate) const NOT_NOW_RETRY_MS: u64 = 200;
+
+/// What is wrong with a message that ends too late.
+const FOLLOWED: &str = "bytes follow the message";
+/// Rows that go with `Prepare`: what is decoded of one message stays small, however small the rows are.
+pub(crate) const PREPARE_FRAMES_MAX: usize = 16_384;
 
 /// A request of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +94,7 @@ pub(crate) struct Preparation {
     pub(crate) granted: FencingToken,
     pub(crate) generation: Generation,
     pub(crate) revision: Revision,
+    #[serde(deserialize_with = "few_frames")]
     pub(crate) frames: Vec<RowFrame>,
 }
 
@@ -112,6 +125,28 @@ pub(crate) enum PeerAnswer {
     Claim(ClaimAnswer),
     Offer(Offer),
     Host(Box<Result<HostReply, CallError>>),
+    /// Since version 2: the request is not looked at now.
+    NotNow {
+        reason: String,
+        retry_after_ms: u64,
+    },
+    /// Since version 2: as `Hello`, with the release of the program.
+    Introduction {
+        name: String,
+        api: SocketAddr,
+        release: String,
+    },
+}
+
+impl PeerAnswer {
+    /// The answer as a host of this version understands it.
+    pub(crate) fn in_version(self, version: u8) -> Self {
+        match self {
+            Self::NotNow { reason, .. } if version < 2 => Self::Malformed { reason },
+            Self::Introduction { name, api, .. } if version < 2 => Self::Hello { name, api },
+            same => same,
+        }
+    }
 }
 
 /// Whether an id is free.
@@ -191,9 +226,14 @@ pub(crate) enum MigrationAnswer {
     Nothing,
 }
 
-/// Writes a message.
+/// Writes a message in the newest version.
 pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
-    let start = vec![VERSION];
+    encode_in(*PROTOCOLS.end(), message)
+}
+
+/// Writes a message in the version of whoever is to read it.
+pub(crate) fn encode_in<T: Serialize>(version: u8, message: &T) -> Bytes {
+    let start = vec![version];
     let bytes = postcard::to_extend(message, start).expect("messages have no type that postcard can't write");
     Bytes::from(bytes)
 }
@@ -203,17 +243,91 @@ pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
 /// # Errors
 /// A sentence that says what is wrong with it.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let (version, body) = bytes.split_first().ok_or("the message is empty")?;
-    if *version != VERSION {
-        return Err(format!(
-            "the message has version {version}, this host speaks {VERSION}: upgrade the older host"
-        ));
-    }
-    match postcard::take_from_bytes(body) {
+    match postcard::take_from_bytes(body(bytes)?) {
         Ok((message, [])) => Ok(message),
-        Ok(_) => Err("bytes follow the message".into()),
-        Err(error) => Err(format!("the message can't be read: {error}")),
+        Ok(_) => Err(FOLLOWED.into()),
+        Err(error) => Err(unreadable(error)),
     }
+}
+
+fn body(bytes: &[u8]) -> Result<&[u8], String> {
+    let (version, body) = bytes.split_first().ok_or("the message is empty")?;
+    if PROTOCOLS.contains(version) {
+        return Ok(body);
+    }
+    let (min, max) = PROTOCOLS.into_inner();
+    Err(format!("the message has version {version}, this host speaks {min} to {max}: upgrade the older host"))
+}
+
+/// The version in which a message is answered: its own, if this host speaks that.
+pub(crate) fn version_of(message: &[u8]) -> u8 {
+    let version = message.first().copied().filter(|version| PROTOCOLS.contains(version));
+    version.unwrap_or(*PROTOCOLS.start())
+}
+
+/// A list that is read some items at a time: what is in memory is bounded, whatever the bytes say.
+pub(crate) struct List<'a, T> {
+    rest: &'a [u8],
+    left: usize,
+    items: PhantomData<T>,
+}
+
+/// Begins to read a message that is a list.
+///
+/// # Errors
+/// As `decode`.
+pub(crate) fn decode_list<T>(bytes: &[u8]) -> Result<List<'_, T>, String> {
+    let (left, rest) = postcard::take_from_bytes(body(bytes)?).map_err(unreadable)?;
+    Ok(List { rest, left, items: PhantomData })
+}
+
+impl<T: DeserializeOwned> List<'_, T> {
+    /// The next items, at most so many; none at the end.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub(crate) fn next_up_to(&mut self, max: usize) -> Result<Vec<T>, String> {
+        let mut items = Vec::new();
+        while items.len() < max && self.left > 0 {
+            let (item, rest) = postcard::take_from_bytes(self.rest).map_err(unreadable)?;
+            (self.rest, self.left) = (rest, self.left - 1);
+            items.push(item);
+        }
+        if self.left == 0 && !self.rest.is_empty() {
+            return Err(FOLLOWED.into());
+        }
+        Ok(items)
+    }
+}
+
+fn unreadable(error: postcard::Error) -> String {
+    format!("the message can't be read: {error}")
+}
+
+/// Reads the rows of a `Preparation`, of which there may not be many.
+fn few_frames<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<RowFrame>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<RowFrame>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {PREPARE_FRAMES_MAX} rows")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<Self::Value, A::Error> {
+            let mut frames = Vec::new();
+            while let Some(frame) = rows.next_element()? {
+                if frames.len() == PREPARE_FRAMES_MAX {
+                    return Err(A::Error::invalid_length(frames.len() + 1, &self));
+                }
+                frames.push(frame);
+            }
+            Ok(frames)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tracing::debug;
 
 use super::Shared;
 use crate::handshake::DialError;
-use crate::limits::{BULK_HEADER_BYTES_MAX, RESUME_FIRST, RESUME_MAX};
+use crate::limits::{BULK_HEADER_BYTES_MAX, BUSY_FIRST, BUSY_MAX, RESUME_FIRST, RESUME_MAX};
 use crate::peers::{Link, Peer, lock};
 use crate::transfer::{BulkOpen, BulkResume, TransferId, digest_of};
 use crate::wire::{self, Kind, Refusal, WireError};
@@ -73,6 +73,11 @@ impl Course {
         self.is_sent.store(true, Ordering::Relaxed);
     }
 
+    /// The peer has said that it did nothing with it.
+    fn set_unsent(&self) {
+        self.is_sent.store(false, Ordering::Relaxed);
+    }
+
     fn is_sent(&self) -> bool {
         self.is_sent.load(Ordering::Relaxed)
     }
@@ -109,6 +114,12 @@ impl Course {
 }
 
 impl Shared {
+    pub(super) async fn protocol(self: &Arc<Self>, host: HostId, timeout: Duration) -> Result<u8, MeshError> {
+        let peer = self.peers.find(host).ok_or(MeshError::UnknownPeer { peer: host })?;
+        let work = async { Ok(self.link(&peer).await?.protocol) };
+        Course::default().run(host, timeout, work).await
+    }
+
     pub(super) async fn request(
         self: &Arc<Self>,
         host: HostId,
@@ -134,10 +145,17 @@ impl Shared {
         course: &Course,
     ) -> Result<Bytes, CallError> {
         let mut is_second = false;
+        let mut busy = Backoff::new(BUSY_FIRST, BUSY_MAX);
         loop {
             let link = self.link(peer).await?;
             let asked = self.watched(peer, &link, ask_over(&link, body.clone(), course)).await;
             match asked {
+                // Nobody has acted on it.
+                Err(err @ CallError::Wire(WireError::Refused(Refusal::Busy))) => {
+                    course.set_unsent();
+                    course.set_back(peer.host, &err);
+                    pause(&mut busy).await;
+                }
                 Err(err) if !course.is_sent() && !link.is_open() && !is_second => {
                     course.set_back(peer.host, &err);
                     is_second = true;
@@ -207,16 +225,20 @@ impl Shared {
         course: &Course,
     ) -> Result<Arc<Link>, CallError> {
         loop {
-            let mut random = [0];
-            SystemClock.fill_random(&mut random);
-            let [random] = random;
-            sleep(backoff.delay(random)).await;
+            pause(backoff).await;
             match self.link(peer).await.map_err(CallError::from) {
                 Err(err) if err.is_passing() => course.set_back(peer.host, &err),
                 done => return done,
             }
         }
     }
+}
+
+async fn pause(backoff: &mut Backoff) {
+    let mut random = [0];
+    SystemClock.fill_random(&mut random);
+    let [random] = random;
+    sleep(backoff.delay(random)).await;
 }
 
 /// One request over one stream.

@@ -1,22 +1,26 @@
 //! Receiving: connections of listed peers, their streams, and the handler behind them.
 //!
-//! One task per connection, one per stream. A handler that has begun is let finish even when its connection is gone; only
-//! closing the mesh ends it early.
+//! One task per connection, one per stream. A handler that has begun is let finish even when its connection is gone; closing
+//! the mesh ends it early, and so does taking the peer off the list. What a peer asks for beyond its limits waits a moment, is
+//! told "busy", and is counted; it holds up nobody else.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_core::id::HostId;
 use godwit_core::limits::FRAME_BYTES_MAX;
 use godwit_core::time::{sleep, within};
 use iroh::Endpoint;
-use iroh::endpoint::{Incoming, RecvStream, SendStream};
+use iroh::endpoint::{Connection, Incoming, IncomingAddr, RecvStream, SendStream};
 use tokio::sync::watch;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Shared;
-use crate::handshake::{CloseCode, Purpose};
-use crate::limits::{CHUNK_TIME_MAX, FRAME_TIME_MAX, HANDSHAKE_MAX, HANDSHAKES_SPARE, SWEEP_EVERY};
+use super::handshakes::Handshake;
+use crate::handshake::{Agreement, CloseCode, DialError, Purpose};
+use crate::limits::{BULK_RATE_MIN, CHUNK_TIME_MAX, FRAME_TIME_MAX, HANDSHAKE_MAX, QUEUE_MAX, SWEEP_EVERY};
 use crate::peers::{Link, Peer};
 use crate::transfer::{Arrival, Attachment, BulkOpen, BulkResume, Handled, WholeBody};
 use crate::wire::{self, Header, Kind, Refusal, WireError};
@@ -40,24 +44,22 @@ impl Shared {
                 incoming = endpoint.accept() => incoming,
             };
             let Some(incoming) = incoming else { break };
-            let is_pressed = self.handshakes.available_permits() < HANDSHAKES_SPARE;
-            if is_pressed && !incoming.remote_addr_validated() {
+            if self.handshakes.are_pressed() && !incoming.remote_addr_validated() {
                 // Fails only for validated addresses.
                 drop(incoming.retry());
                 continue;
             }
-            match self.handshakes.clone().try_acquire_owned() {
-                Ok(permit) => {
+            match self.handshakes.try_begin(address_of(&incoming)) {
+                Some(handshake) => {
                     let shared = self.clone();
                     self.tasks.spawn(async move {
-                        let accepted = within(HANDSHAKE_MAX, shared.accept(incoming)).await;
-                        drop(permit);
+                        let accepted = within(HANDSHAKE_MAX, shared.accept(incoming, handshake)).await;
                         if let Some(Some((peer, link))) = accepted {
                             shared.serve_link(peer, link).await;
                         }
                     });
                 }
-                Err(_) => incoming.refuse(),
+                None => incoming.refuse(),
             }
         }
     }
@@ -71,8 +73,10 @@ impl Shared {
     }
 
     /// Completes the handshakes. `None` when the other side is no peer, or only asked who is here.
-    async fn accept(&self, incoming: Incoming) -> Option<(Arc<Peer>, Arc<Link>)> {
+    async fn accept(&self, incoming: Incoming, handshake: Handshake) -> Option<(Arc<Peer>, Arc<Link>)> {
         let connection = incoming.await.inspect_err(|err| debug!(error = %err, "handshake failed")).ok()?;
+        // From here on it is known whose it is, and its own limits count.
+        drop(handshake);
         let host = HostId(*connection.remote_id().as_bytes());
         let Some(peer) = self.peers.find(host) else {
             // Not louder: anyone can make this happen, as often as they like.
@@ -80,11 +84,28 @@ impl Shared {
             CloseCode::Unlisted.close(&connection);
             return None;
         };
-        let (agreement, purpose) = match self.greeter.welcome(&connection).await {
+        let agreement = self.greeted(&peer, &connection).await?;
+        let link = peer.adopt(connection, agreement, false).ok()?;
+        debug!(peer = %host, "accepted");
+        Some((peer, link))
+    }
+
+    /// Answers a peer's greeting. `None` when it gets no link.
+    async fn greeted(&self, peer: &Peer, connection: &Connection) -> Option<Agreement> {
+        let host = peer.host;
+        let Ok(_greeting) = peer.greetings.try_acquire() else {
+            peer.count_limited("greetings");
+            CloseCode::Surplus.close(connection);
+            return None;
+        };
+        let (agreement, purpose) = match self.greeter.welcome(connection).await {
             Ok(greeted) => greeted,
             Err(err) => {
                 info!(peer = %host, error = %err, "refused a connection");
-                CloseCode::Protocol.close(&connection);
+                if let WireError::NoCommon(what) = &err {
+                    peer.note(what);
+                }
+                CloseCode::Protocol.close(connection);
                 return None;
             }
         };
@@ -94,9 +115,7 @@ impl Shared {
             connection.closed().await;
             return None;
         }
-        let link = peer.adopt(connection, agreement, false).ok()?;
-        debug!(peer = %host, "accepted");
-        Some((peer, link))
+        Some(agreement)
     }
 
     /// Serves the streams that the peer opens on a link, until it closes.
@@ -114,6 +133,10 @@ impl Shared {
         peer.forget(&link);
         let reason = link.connection.close_reason();
         debug!(peer = %peer.host, error = ?reason, "connection ended");
+        if let Some(reason) = reason.as_ref().map(DialError::from).filter(|why| *why == DialError::Unlisted) {
+            warn!(peer = %peer.host, "a peer has taken this host off its list");
+            peer.note(&reason);
+        }
     }
 
     async fn serve_stream(self: Arc<Self>, peer: Arc<Peer>, mut stream: Stream) {
@@ -143,7 +166,7 @@ impl Shared {
             Kind::Request => self.serve_request(peer, stream, &header).await,
             Kind::BulkOpen => {
                 let body = stream.read_body(&header).await?;
-                self.serve_bulk(peer.host, stream, wire::decode_typed(header.kind, &body)?).await
+                self.serve_bulk(peer, stream, wire::decode_typed(header.kind, &body)?).await
             }
             found => Err(WireError::OutOfPlace { found }),
         }
@@ -156,28 +179,45 @@ impl Shared {
         header: &Header,
     ) -> Result<(), WireError> {
         let closing = WireError::Refused(Refusal::Closing);
-        let shutdown = self.tasks.shutdown();
+        let busy = |limit| {
+            peer.count_limited(limit);
+            WireError::Refused(Refusal::Busy)
+        };
         let work = async {
             let kib = u32::try_from(header.length.div_ceil(1024)).unwrap_or(u32::MAX);
             // Neither semaphore is ever closed.
-            let _memory = peer.request_kib.acquire_many(kib).await;
+            let memory = within(QUEUE_MAX, peer.request_kib.acquire_many(kib)).await;
+            let _memory = memory.ok_or_else(|| busy("bytes of requests"))?;
             let body = stream.read_body(header).await?;
-            let _turn = peer.requests_in.acquire().await;
+            let turn = within(QUEUE_MAX, peer.requests_in.acquire()).await;
+            let _turn = turn.ok_or_else(|| busy("requests"))?;
             Ok::<_, WireError>(self.handler.on_request(peer.host, body).await)
         };
-        let answer = shutdown.run_until_cancelled(work).await.ok_or(closing)??;
+        // Retired when the mesh closes, too.
+        let answer = peer.retired.run_until_cancelled(work).await.ok_or(closing)??;
         stream.answer(answer).await
     }
 
-    async fn serve_bulk(&self, from: HostId, stream: &mut Stream, open: BulkOpen) -> Result<(), WireError> {
+    async fn serve_bulk(&self, peer: &Peer, stream: &mut Stream, open: BulkOpen) -> Result<(), WireError> {
+        let busy = |limit| {
+            peer.count_limited(limit);
+            WireError::Refused(Refusal::Busy)
+        };
+        let _own = peer.bulks_in.try_acquire().map_err(|_| busy("transfers"))?;
+        // Not this peer's doing.
         let _slot = self.bulks_in.try_acquire().map_err(|_| WireError::Refused(Refusal::Busy))?;
-        let arrival = self.arrivals.open(from, open).map_err(WireError::Refused)?;
+        let arrival = self.arrivals.open(peer.host, open).map_err(|refusal| match refusal {
+            Refusal::Busy => busy("bytes of transfers"),
+            refusal => WireError::Refused(refusal),
+        })?;
         let attachment = arrival.attach();
         let resume = BulkResume { offset: attachment.offset() };
         stream.write(wire::encode_typed(stream.protocol, Kind::BulkResume, &resume)).await?;
-        let handled = self.receive(from, stream, &arrival, &attachment).await?;
-        let shutdown = self.tasks.shutdown();
-        match shutdown.run_until_cancelled(outcome(handled)).await {
+        let limit = CHUNK_TIME_MAX + Duration::from_secs(arrival.missing_bytes() / BULK_RATE_MIN);
+        let received = in_time(limit, self.receive(peer, stream, &arrival, &attachment));
+        let received = peer.retired.run_until_cancelled(received).await;
+        let handled = received.unwrap_or(Err(WireError::Refused(Refusal::Closing)))?;
+        match peer.retired.run_until_cancelled(outcome(handled)).await {
             Some(Handled::Answer(answer)) => stream.answer(answer).await,
             Some(Handled::Failed | Handled::NotYet) => Err(WireError::Refused(Refusal::Failed)),
             None => Err(WireError::Refused(Refusal::Closing)),
@@ -187,7 +227,7 @@ impl Shared {
     /// Receives chunks until the body is whole, and sees to it that the handler gets it once.
     async fn receive(
         &self,
-        from: HostId,
+        peer: &Peer,
         stream: &mut Stream,
         arrival: &Arc<Arrival>,
         attachment: &Attachment,
@@ -195,7 +235,7 @@ impl Shared {
         let mut chunk = Bytes::new();
         loop {
             if let Some(whole) = attachment.append(&chunk).map_err(WireError::Refused)? {
-                self.handle_bulk(from, arrival.header.clone(), whole);
+                self.handle_bulk(peer, arrival.header.clone(), whole);
             }
             if let Some(handled) = arrival.handled() {
                 return Ok(handled);
@@ -209,12 +249,12 @@ impl Shared {
     }
 
     /// Runs the handler apart from the stream, so that a resumed transfer finds its answer.
-    fn handle_bulk(&self, from: HostId, header: Bytes, whole: WholeBody) {
+    fn handle_bulk(&self, peer: &Peer, header: Bytes, whole: WholeBody) {
         let WholeBody { body, handled } = whole;
         let handler = self.handler.clone();
-        let shutdown = self.tasks.shutdown();
+        let (from, retired) = (peer.host, peer.retired.clone());
         self.tasks.spawn(async move {
-            let answer = shutdown.run_until_cancelled(handler.on_bulk(from, header, body)).await;
+            let answer = retired.run_until_cancelled(handler.on_bulk(from, header, body)).await;
             let outcome = match answer {
                 Some(answer) if answer.len() <= FRAME_BYTES_MAX => Handled::Answer(answer),
                 _ => Handled::Failed,
@@ -250,8 +290,16 @@ async fn outcome(mut handled: watch::Receiver<Handled>) -> Handled {
     }
 }
 
+fn address_of(incoming: &Incoming) -> IpAddr {
+    match incoming.remote_addr() {
+        IncomingAddr::Ip(address) => address.ip(),
+        // There are no others here.
+        _ => IpAddr::from([0, 0, 0, 0]),
+    }
+}
+
 async fn in_time<T>(
-    limit: std::time::Duration,
+    limit: Duration,
     work: impl Future<Output = Result<T, WireError>>,
 ) -> Result<T, WireError> {
     let slow = || WireError::Broken { reason: format!("nothing whole within {} s", limit.as_secs()) };

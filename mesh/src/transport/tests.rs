@@ -26,6 +26,8 @@ const SOON: Duration = Duration::from_secs(20);
 struct Echo {
     requests: AtomicUsize,
     bulks: AtomicUsize,
+    /// Requests that waited and were not let finish.
+    dropped: AtomicUsize,
     began: Notify,
     release: Notify,
 }
@@ -37,8 +39,10 @@ impl MeshHandler for Echo {
         match &body[..] {
             b"who am I" => Bytes::copy_from_slice(&from.0),
             b"wait" => {
+                let mut unfinished = Unfinished { count: &self.dropped, is_finished: false };
                 self.began.notify_one();
                 self.release.notified().await;
+                unfinished.is_finished = true;
                 Bytes::from_static(b"waited")
             }
             b"panic" => panic!("asked to"),
@@ -54,6 +58,18 @@ impl MeshHandler for Echo {
     }
 }
 
+/// Counts itself unless it is finished.
+struct Unfinished<'a> {
+    count: &'a AtomicUsize,
+    is_finished: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_add(usize::from(!self.is_finished), SeqCst);
+    }
+}
+
 struct Host {
     mesh: Arc<IrohMesh>,
     echo: Arc<Echo>,
@@ -61,7 +77,7 @@ struct Host {
 
 impl Host {
     async fn start(seed: u8) -> Self {
-        Self::start_at(seed, ([127, 0, 0, 1], 0).into(), 1..=1).await
+        Self::start_at(seed, ([127, 0, 0, 1], 0).into(), PROTOCOLS).await
     }
 
     async fn start_at(seed: u8, listen: SocketAddr, protocols: std::ops::RangeInclusive<u8>) -> Self {
@@ -95,6 +111,14 @@ impl Host {
 
     fn link(&self, peer: HostId) -> Arc<Link> {
         self.mesh.shared.peers.find(peer).unwrap().best().expect("there is a link")
+    }
+
+    fn trouble(&self, peer: HostId) -> Option<String> {
+        self.mesh.peers().into_iter().find(|listed| listed.host == peer).and_then(|listed| listed.trouble)
+    }
+
+    fn limited(&self, peer: HostId) -> u64 {
+        self.mesh.peers().iter().filter(|listed| listed.host == peer).map(|listed| listed.limited).sum()
     }
 
     fn is_connected(&self, peer: HostId) -> bool {
@@ -248,9 +272,41 @@ async fn hosts_without_a_common_protocol_say_so() {
     a.lists(&b);
     b.lists(&a);
     let reason = unreachable_reason(a.ask(b.id(), "x").await);
-    assert_eq!(reason, "it speaks protocol 7 to 9, this host 1 to 1");
+    let seen_by_a = "it speaks protocol 7 to 9, this host 1 to 2: upgrade the older one";
+    assert_eq!(reason, seen_by_a);
     let reason = unreachable_reason(b.ask(a.id(), "x").await);
-    assert_eq!(reason, "it speaks protocol 1 to 1, this host 7 to 9");
+    let seen_by_b = "it speaks protocol 1 to 2, this host 7 to 9: upgrade the older one";
+    assert_eq!(reason, seen_by_b);
+    // Whoever was dialled knows it, too, and both operators read it where they look at their peers.
+    let (c, d) = (Host::start(3).await, Host::start_at(4, any, 7..=9).await);
+    c.lists(&d);
+    d.lists(&c);
+    unreachable_reason(c.ask(d.id(), "x").await);
+    assert_eq!(c.trouble(d.id()).as_deref(), Some(seen_by_a));
+    until("the dialled one has noted it", || d.trouble(c.id()).as_deref() == Some(seen_by_b)).await;
+}
+
+#[tokio::test]
+async fn the_newest_common_protocol_is_spoken_and_the_one_before_is_accepted() {
+    let any = ([127, 0, 0, 1], 0).into();
+    let (new, old) = (Host::start(1).await, Host::start_at(2, any, 1..=1).await);
+    for (one, other) in [(&new, &old), (&old, &new)] {
+        one.lists(other);
+    }
+    assert_eq!(new.mesh.protocol(old.id(), SOON).await, Ok(1));
+    assert_eq!(new.ask(old.id(), "x").await.unwrap(), "x");
+    assert_eq!(old.ask(new.id(), "y").await.unwrap(), "y");
+    assert_eq!(new.mesh.peers()[0].protocol, Some(1));
+    let body = Bytes::from(vec![7; 3 * CHUNK_BYTES_MAX]);
+    let answer = new.mesh.send_bulk(old.id(), Bytes::new(), body.clone(), SOON).await.unwrap();
+    assert_eq!(answer, &Digest::of(&body).0[..]);
+    // Upgraded: from the next connection on they speak the newer one.
+    let address = old.mesh.local_address();
+    old.mesh.close().await;
+    let upgraded = Host::start_at(2, address, 1..=3).await;
+    upgraded.lists(&new);
+    assert_eq!(new.mesh.protocol(upgraded.id(), SOON).await, Ok(2));
+    assert_eq!(new.ask(upgraded.id(), "x").await.unwrap(), "x");
 }
 
 #[tokio::test]
@@ -324,8 +380,14 @@ async fn removing_a_peer_closes_its_connections() {
     assert!(!b.mesh.remove_peer(a.id()));
     no_answer_reason(waiting.await.unwrap());
     until("the connection is gone", || !a.is_connected(b.id())).await;
+    assert_eq!(a.trouble(b.id()).as_deref(), Some("it does not list this host"));
     assert_eq!(unreachable_reason(a.ask(b.id(), "x").await), "it does not list this host");
     assert_eq!(b.ask(a.id(), "x").await, Err(MeshError::UnknownPeer { peer: a.id() }));
+    // What it had asked for is not gone on with: it would have been answered, here, too.
+    until("its request was dropped", || b.echo.dropped.load(SeqCst) == 1).await;
+    b.lists(&a);
+    assert_eq!(a.ask(b.id(), "x").await.unwrap(), "x");
+    assert_eq!(a.trouble(b.id()), None);
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, MigrationId};
-use godwit_core::limits::MIGRATIONS_KEPT_MAX;
+use godwit_core::limits::{FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX};
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::store::MigrationRecord;
 use rusqlite::{Connection, params};
@@ -77,7 +77,7 @@ fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
     .map(drop)
 }
 
-/// Of an agent's migrations that are over, the oldest go.
+/// Of an agent's migrations that are over, the oldest go, and the oldest of all that did not bring an agent.
 fn forget_oldest(tx: &Tx<'_>, agent: &AgentId, role: Role) -> Fallible<()> {
     execute(
         tx.conn,
@@ -85,6 +85,17 @@ fn forget_oldest(tx: &Tx<'_>, agent: &AgentId, role: Role) -> Fallible<()> {
              SELECT id FROM migration WHERE agent = ?1 AND role = ?2 AND is_open = 0
              ORDER BY started_at_ms DESC, id DESC LIMIT -1 OFFSET ?3)",
         params![agent.as_str(), role_code(role), MIGRATIONS_KEPT_MAX as i64],
+    )?;
+    if role == Role::Source {
+        return Ok(());
+    }
+    // The conditions are those of an index.
+    execute(
+        tx.conn,
+        "DELETE FROM migration WHERE role = 1 AND id IN (
+             SELECT id FROM migration WHERE role = 1 AND is_open = 0 AND phase <> 5
+             ORDER BY started_at_ms DESC, id DESC LIMIT -1 OFFSET ?1)",
+        params![FRUITLESS_KEPT_MAX as i64],
     )
     .map(drop)
 }

@@ -117,7 +117,7 @@ impl Mesh for SimMesh {
     fn peers(&self) -> Vec<Peer> {
         let stations = self.network.lock();
         let others = stations.iter().filter(|(host, _)| **host != self.host);
-        others.map(|(host, there)| Peer { host: *host, address: there.address, is_connected: true }).collect()
+        others.map(|(host, there)| Peer::connected(*host, there.address)).collect()
     }
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {

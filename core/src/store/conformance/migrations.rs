@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::event::EventKind;
 use crate::id::{MigrationId, Revision};
-use crate::limits::{MIGRATIONS_KEPT_MAX, PAGE_MAX};
+use crate::limits::{FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX, PAGE_MAX};
 use crate::migration::{Failure, Phase, Role};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{Store, World, host, id, is_conflict, migration};
@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_migration_that_is_over_stays_over),
         Case::of(those_that_are_open_are_listed_first),
         Case::of(of_those_that_are_over_the_newest_stay),
+        Case::of(of_those_that_brought_no_agent_the_newest_stay),
         Case::of(phases_are_events_once_each),
         Case::of(both_sides_keep_records_in_a_shared_store),
         Case::of(an_acquisition_closes_the_open_migration),
@@ -137,6 +138,29 @@ async fn of_those_that_are_over_the_newest_stay(world: World) {
     assert_eq!(target.role, Role::Target);
     let other: BTreeSet<_> = ids("other").await;
     assert_eq!(other, BTreeSet::from([(migration(1), Role::Source)]));
+}
+
+async fn of_those_that_brought_no_agent_the_newest_stay(world: World) {
+    let store = world.open("a", Sharing::Exclusive).await;
+    let numbered = |number: usize, phase: Phase| MigrationRecord {
+        id: MigrationId((number as u128 + 1).to_be_bytes()),
+        started_at_ms: super::START_MS + number as u64,
+        ..record(0, &format!("agent-{number}"), Role::Target, phase)
+    };
+    put(&store, numbered(0, Phase::Complete)).await;
+    put(&store, numbered(1, Phase::Reserve)).await;
+    for number in 2..FRUITLESS_KEPT_MAX + 4 {
+        put(&store, numbered(number, Phase::Aborted)).await;
+    }
+    let kept = async |number: usize| {
+        store.migration(MigrationId((number as u128 + 1).to_be_bytes())).await.unwrap().is_some()
+    };
+    assert!(kept(0).await, "it brought its agent");
+    assert!(kept(1).await, "it is open");
+    assert!(!kept(2).await);
+    assert!(!kept(3).await);
+    assert!(kept(4).await);
+    assert!(kept(FRUITLESS_KEPT_MAX + 3).await);
 }
 
 async fn phases_are_events_once_each(world: World) {

@@ -16,7 +16,7 @@ use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, MIGRATIONS_KEPT_MAX, Quotas};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::{Failure, Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
@@ -583,7 +583,7 @@ impl Tables {
         self.settle_travelling(agent);
     }
 
-    /// Of an agent's migrations that are over, the oldest of each side go.
+    /// Of an agent's migrations that are over, the oldest of each side go, and the oldest of all that did not bring an agent.
     fn forget_oldest_migrations(&mut self, agent: &AgentId) {
         for is_target in [false, true] {
             let of_side = self.migrations.iter().filter(|((_, side), record)| {
@@ -595,6 +595,15 @@ impl Tables {
             for (_, id) in over.into_iter().take(gone) {
                 self.migrations.remove(&(id, is_target));
             }
+        }
+        let fruitless = self.migrations.iter().filter(|((_, is_target), record)| {
+            *is_target && matches!(record.phase, Phase::Failed | Phase::Aborted)
+        });
+        let mut fruitless: Vec<_> = fruitless.map(|((id, _), record)| (record.started_at_ms, *id)).collect();
+        fruitless.sort();
+        let gone = fruitless.len().saturating_sub(FRUITLESS_KEPT_MAX);
+        for (_, id) in fruitless.into_iter().take(gone) {
+            self.migrations.remove(&(id, true));
         }
     }
 

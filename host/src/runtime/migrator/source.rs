@@ -7,6 +7,7 @@ use bytes::Bytes;
 use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
+use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
@@ -100,6 +101,7 @@ impl Runtime {
             record,
             is_aborted,
             token: FencingToken(0),
+            protocol: *PROTOCOLS.start(),
             sent: 0,
             digest: BundleDigest::default(),
             has_sent_snapshot: false,
@@ -136,6 +138,8 @@ struct Source {
     is_aborted: std::sync::Arc<AtomicBool>,
     /// The agent's when the target was asked.
     token: FencingToken,
+    /// The version that the target understands.
+    protocol: u8,
     /// Highest change number that the target has.
     sent: u64,
     digest: BundleDigest,
@@ -324,7 +328,10 @@ impl Source {
             is_shared,
             deadline_ms: self.record.deadline_ms,
         };
-        match self.reach(reservation).await? {
+        let reached = self.reach(reservation).await?;
+        let protocol = inner.mesh.protocol(self.target(), MESSAGE_MAX).await;
+        self.protocol = protocol.map_err(|error| unreachable(&error))?;
+        match reached {
             MigrationAnswer::NeedsPlugin => {
                 let component = inner.store.component(plugin.digest).await;
                 let component = component.map_err(|error| refused_by_store(&error))?;
@@ -372,7 +379,8 @@ impl Source {
 
     async fn send_bulk(&self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
         let mesh = &self.runtime.inner().mesh;
-        let answer = mesh.send_bulk(self.record.target, wire::encode(&header), body, BULK_MAX).await;
+        let header = wire::encode_in(self.protocol, &header);
+        let answer = mesh.send_bulk(self.record.target, header, body, BULK_MAX).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
         let odd = |reason: String| Failure::Refused { why: Refusal::Protocol, reason };
         match wire::decode::<PeerAnswer>(&answer) {

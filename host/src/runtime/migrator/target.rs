@@ -14,22 +14,32 @@ use godwit_core::lease::LeaseGuard;
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
+use godwit_core::store::agent::Tombstone;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Adoption, Home, MigrationRecord, PrepareRequest, Row, RowFrame};
 use godwit_core::time::{sleep, within};
 
 use super::super::Runtime;
-use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
+use super::super::wire::{
+    self, BulkHeader, MigrationAnswer, MigrationMessage, PREPARE_FRAMES_MAX, Preparation, Reservation,
+};
+use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX};
 use super::identity::Passage;
 use super::{is_of, recovery};
 
 /// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
 const ACTIVATE_MAX: Duration = Duration::from_secs(3);
 
+/// How long the source of an older try may take to say that it has given it up, while a new one waits.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
+/// Row frames that are decoded at a time. The smallest take four bytes each, and a hundred times that in memory.
+const FRAMES_AT_ONCE: usize = 32_768;
+
 /// An open migration at its target, and whose messages about it count.
 pub(super) struct Arrival {
     source: HostId,
-    plugin: Digest,
+    agent: AgentId,
+    plugin: PluginInfo,
     state: tokio::sync::Mutex<Incoming>,
 }
 
@@ -42,6 +52,8 @@ struct Incoming {
     snapshot: Option<Snapshot>,
     guard: LeaseGuard,
     warm: Option<WarmGuest>,
+    /// The source is asked in time what became of a bound copy.
+    is_watched: bool,
     /// The copy was dropped: nothing may bind it any more.
     is_closed: bool,
 }
@@ -71,18 +83,19 @@ impl Runtime {
         match message {
             MigrationMessage::Reserve(reservation) => self.on_reserve(from, id, agent, *reservation).await,
             MigrationMessage::Activate { token } => self.on_activate(from, id, &agent, token).await,
-            MigrationMessage::WhatHaveYou => self.on_what_have_you(id, &agent).await,
-            MigrationMessage::WhatBecame => self.on_what_became(id, &agent).await,
-            MigrationMessage::Abort => self.on_abort(from, id).await,
-            MigrationMessage::Restore { revision } => match self.incoming(from, id) {
+            MigrationMessage::WhatHaveYou => self.on_what_have_you(from, id, &agent).await,
+            MigrationMessage::WhatBecame => self.on_what_became(from, id, &agent).await,
+            MigrationMessage::Abort => self.on_abort(from, id, &agent).await,
+            MigrationMessage::Restore { revision } => match self.incoming_of(from, id, &agent) {
                 Some(incoming) => incoming.state.lock().await.on_restore(self, revision).await,
                 None => refused("no such migration is open here"),
             },
-            MigrationMessage::Prepare(preparation) => match self.incoming(from, id) {
+            MigrationMessage::Prepare(preparation) => match self.incoming_of(from, id, &agent) {
                 Some(incoming) => {
-                    let answer = incoming.state.lock().await.on_prepare(self, *preparation).await;
-                    self.watch_prepared(id);
-                    answer
+                    let mut incoming = incoming.state.lock().await;
+                    // Before the copy is bound: whoever is waited for here may go away, and the copy must not be forgotten.
+                    incoming.watch(self);
+                    incoming.on_prepare(self, *preparation).await
                 }
                 None => refused("no such migration is open here"),
             },
@@ -92,7 +105,31 @@ impl Runtime {
     /// The open migration, if it is this source's.
     fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<Arrival>> {
         let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
-        (arrival.source == from).then_some(arrival)
+        (arrival.source == from || claims::believes_everybody()).then_some(arrival)
+    }
+
+    /// As `incoming`, if it moves this agent.
+    fn incoming_of(&self, from: HostId, id: MigrationId, agent: &AgentId) -> Option<Arc<Arrival>> {
+        self.incoming(from, id).filter(|arrival| arrival.agent == *agent)
+    }
+
+    /// Enters an open migration, unless there are too many of them. Answers whether it is new.
+    fn enter_arrival(&self, id: MigrationId, arrival: Arrival) -> Result<bool, MigrationAnswer> {
+        let mut arrivals = self.inner().migrator.incoming();
+        let source = arrival.source;
+        if let Some(known) = arrivals.get(&id) {
+            let is_same = known.source == source && known.agent == arrival.agent;
+            return if is_same { Ok(false) } else { Err(refused("this migration is another one here")) };
+        }
+        let of_peer = arrivals.values().filter(|arrival| arrival.source == source).count();
+        if of_peer >= ARRIVALS_OF_PEER_MAX || arrivals.len() >= ARRIVALS_MAX {
+            tracing::warn!(peer = %source, open = of_peer, "too many migrations are open: a reservation was put off");
+            return Err(not_ready(format!(
+                "{of_peer} migrations from this peer are open here: let some end"
+            )));
+        }
+        arrivals.insert(id, Arc::new(arrival));
+        Ok(true)
     }
 
     async fn on_reserve(
@@ -105,6 +142,9 @@ impl Runtime {
         if let Err(error) = self.check_admission() {
             return not_ready(error);
         }
+        if let Err(no) = claims::check_reservation(&reservation) {
+            return no;
+        }
         if let Err(no) = self.may_take(from, &agent, &reservation).await {
             return no;
         }
@@ -113,11 +153,8 @@ impl Runtime {
             Err(error) => return not_ready(error),
         };
         let answer = if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin };
-        if self.incoming(from, id).is_some() {
-            // Asked again because the first answer was lost, or late: what has arrived since stays.
-            return answer;
-        }
         let now_ms = self.now_ms();
+        let kept_ms = u64::try_from(ARRIVAL_KEPT.as_millis()).unwrap_or(u64::MAX);
         let record = MigrationRecord {
             id,
             agent,
@@ -130,31 +167,39 @@ impl Runtime {
             bytes: 0,
             pause_us: None,
             started_at_ms: now_ms,
-            deadline_ms: reservation.deadline_ms,
+            deadline_ms: reservation.deadline_ms.min(now_ms.saturating_add(kept_ms)),
         };
+        let is_shared = reservation.is_shared;
+        match self.enter_arrival(id, self.arrival(record.clone(), reservation)) {
+            Ok(true) => {}
+            // Asked again because the first answer was lost, or late: what has arrived since stays.
+            Ok(false) => return answer,
+            Err(no) => return no,
+        }
         self.drop_older_tries(&record).await;
         // On a shared store the source's record is this side's too.
-        if !reservation.is_shared
-            && let Err(error) = self.inner().store.put_migration(record.clone()).await
-        {
+        if !is_shared && let Err(error) = self.inner().store.put_migration(record).await {
+            self.inner().migrator.incoming().remove(&id);
             return not_ready(error);
         }
-        let plugin = reservation.plugin.digest;
-        let granted = FencingToken(reservation.token.0 + 1);
+        self.watch_deadline(id);
+        failpoint::hit("migration.target.after-reserve");
+        answer
+    }
+
+    fn arrival(&self, record: MigrationRecord, reservation: Reservation) -> Arrival {
+        let (source, agent, plugin) = (record.source, record.agent.clone(), reservation.plugin.clone());
         let incoming = Incoming {
-            guard: LeaseGuard::new(self.session().lease.clone(), granted),
+            guard: LeaseGuard::new(self.session().lease.clone(), reservation.token.next()),
             record,
             reservation,
             digest: BundleDigest::default(),
             snapshot: None,
             warm: None,
+            is_watched: false,
             is_closed: false,
         };
-        let arrival = Arrival { source: from, plugin, state: tokio::sync::Mutex::new(incoming) };
-        self.inner().migrator.incoming().insert(id, Arc::new(arrival));
-        self.watch_deadline(id);
-        failpoint::hit("migration.target.after-reserve");
-        answer
+        Arrival { source, agent, plugin, state: tokio::sync::Mutex::new(incoming) }
     }
 
     /// # Errors
@@ -190,7 +235,7 @@ impl Runtime {
         }
     }
 
-    /// A source that reserves anew has given up what it tried before.
+    /// A source that reserves anew has given up what it tried before. Another host can't say that: its source is asked.
     async fn drop_older_tries(&self, new: &MigrationRecord) {
         let records = self.inner().store.migrations(super::LISTED_MAX).await.unwrap_or_default();
         for record in records {
@@ -198,10 +243,16 @@ impl Runtime {
                 && record.agent == new.agent
                 && record.id != new.id
                 && !record.phase.is_terminal();
-            if is_older_try {
+            if is_older_try && (record.source == new.source || self.is_given_up(&record).await) {
                 self.discard_unbound(record, "a newer migration").await;
             }
         }
+    }
+
+    /// Whether the source of a migration to this host says that nothing will come of it.
+    async fn is_given_up(&self, record: &MigrationRecord) -> bool {
+        let told = self.tell(record.source, record.id, &record.agent, MigrationMessage::WhatBecame);
+        matches!(within(GIVEN_UP_MAX, told).await, Some(Ok(MigrationAnswer::Nothing)))
     }
 
     /// Forgets a copy, unless it is bound: that needs the source's word. The lock that `Prepare` needs is held meanwhile.
@@ -237,12 +288,26 @@ impl Runtime {
         self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
     }
 
+    /// Forgets all copies from a host that are not bound.
+    pub(super) async fn discard_arrivals_of(&self, source: HostId) {
+        let ids: Vec<_> = {
+            let arrivals = self.inner().migrator.incoming();
+            let of_source = arrivals.iter().filter(|(_, arrival)| arrival.source == source);
+            of_source.map(|(id, _)| *id).collect()
+        };
+        for id in ids {
+            if let Ok(Some(record)) = self.inner().store.migration(id).await {
+                self.discard_unbound(record, "removal of its source from the peers").await;
+            }
+        }
+    }
+
     /// A copy that is not bound by the deadline is dropped: the source can't need it any more.
     fn watch_deadline(&self, id: MigrationId) {
         let runtime = self.clone();
         self.inner().tasks.spawn(async move {
             let shutdown = runtime.inner().tasks.shutdown();
-            if within(super::MIGRATION_MAX * 2, shutdown.cancelled()).await.is_some() {
+            if within(ARRIVAL_KEPT, shutdown.cancelled()).await.is_some() {
                 return;
             }
             if let Ok(Some(record)) = runtime.inner().store.migration(id).await
@@ -260,6 +325,11 @@ impl Runtime {
         let runtime = self.clone();
         self.inner().tasks.spawn(async move {
             sleep(ACTIVATE_MAX).await;
+            let arrival = runtime.inner().migrator.incoming().get(&id).cloned();
+            if let Some(arrival) = arrival {
+                // `Prepare` may still be at work on it.
+                drop(arrival.state.lock().await);
+            }
             if let Ok(Some(record)) = runtime.inner().store.migration(id).await
                 && !record.phase.is_terminal()
             {
@@ -272,22 +342,16 @@ impl Runtime {
     pub(crate) async fn take_bulk(&self, from: HostId, header: BulkHeader, body: Bytes) -> MigrationAnswer {
         match header {
             BulkHeader::Plugin { id, plugin } => match self.incoming(from, id) {
-                Some(arrival) if arrival.plugin != plugin.digest => {
+                Some(arrival) if arrival.plugin != plugin => {
                     refused_for(Refusal::Plugin, "the component is another than was reserved")
                 }
                 Some(_) => self.take_plugin(plugin, body).await,
                 None => refused("no such migration is open here"),
             },
-            BulkHeader::Rows { id, agent } => match self.incoming(from, id) {
+            BulkHeader::Rows { id, agent } => match self.incoming_of(from, id, &agent) {
                 Some(incoming) => {
                     let mut incoming = incoming.state.lock().await;
-                    if incoming.record.agent != agent {
-                        return refused("the rows are of another agent than was reserved");
-                    }
-                    match wire::decode::<Vec<RowFrame>>(&body) {
-                        Ok(frames) => incoming.take_rows(self, frames, body.len()).await,
-                        Err(reason) => refused(reason),
-                    }
+                    incoming.take_bundle(self, &body).await
                 }
                 None => refused("no such migration is open here"),
             },
@@ -298,8 +362,10 @@ impl Runtime {
         if Digest::of(&component) != plugin.digest {
             return refused_for(Refusal::Plugin, "the component's bytes are not those of its digest");
         }
-        if let Err(error) = self.compile(component.clone()).await {
-            return refused_for(Refusal::Plugin, error.to_string());
+        match self.compile(component.clone()).await.map(|loaded| claims::check_plugin(&plugin, &loaded)) {
+            Ok(Ok(())) => {}
+            Ok(Err(no)) => return no,
+            Err(error) => return refused_for(Refusal::Plugin, error.to_string()),
         }
         let plugin = PluginInfo { loaded_at_ms: self.now_ms(), ..plugin };
         match self.inner().store.put_plugin(plugin, component).await {
@@ -389,10 +455,14 @@ impl Runtime {
         MigrationAnswer::Activated
     }
 
-    async fn on_abort(&self, from: HostId, id: MigrationId) -> MigrationAnswer {
-        self.inner().migrator.incoming().remove(&id);
+    async fn on_abort(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+        if self.incoming_of(from, id, agent).is_some() {
+            self.inner().migrator.incoming().remove(&id);
+        }
         match self.inner().store.migration(id).await {
-            Ok(Some(record)) if record.source == from && record.role == Role::Target => {
+            Ok(Some(record))
+                if record.source == from && record.agent == *agent && record.role == Role::Target =>
+            {
                 if !record.phase.is_terminal() {
                     self.discard(record, "source").await;
                 }
@@ -402,12 +472,18 @@ impl Runtime {
         }
     }
 
-    async fn on_what_have_you(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+    /// Asked by the source.
+    async fn on_what_have_you(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
         let row = self.inner().store.agent(agent).await.ok().flatten();
+        let record = self.inner().store.migration(id).await.ok().flatten();
+        if record.as_ref().is_some_and(|record| record.source != from) {
+            return refused("this migration has another source");
+        }
         match row.map(|row| row.home) {
-            Some(Home::Prepared { migration, .. }) if migration == id => MigrationAnswer::Pending,
+            Some(Home::Prepared { migration, source, .. }) if migration == id && source == from => {
+                MigrationAnswer::Pending
+            }
             Some(Home::Here) => {
-                let record = self.inner().store.migration(id).await.ok().flatten();
                 let is_complete = record.is_some_and(|record| record.phase == Phase::Complete);
                 let lease = self.inner().store.lease(agent).await.ok().flatten();
                 if is_complete || lease.is_some_and(|lease| is_of(&lease, id)) {
@@ -420,12 +496,22 @@ impl Runtime {
         }
     }
 
-    /// Asked at the source: the row decides, read in a transaction.
-    async fn on_what_became(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+    /// Asked at the source, by the target: the row decides, read in a transaction.
+    async fn on_what_became(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
+        let running = self.inner().migrator.outgoing().get(agent).cloned();
+        let is_open = running.is_some_and(|outgoing| outgoing.id == id);
         match self.inner().store.agent(agent).await {
             Ok(Some(row)) => match row.home {
+                Home::Moved(Tombstone { migration, target, .. })
+                | Home::HandingOff { migration, target, .. }
+                    if migration == id && target != from =>
+                {
+                    refused("this migration has another target")
+                }
                 Home::Moved(tombstone) if tombstone.migration == id => MigrationAnswer::Adopted,
                 Home::HandingOff { migration, .. } if migration == id => MigrationAnswer::Pending,
+                // It may still be handed off.
+                _ if is_open => MigrationAnswer::Pending,
                 _ => MigrationAnswer::Nothing,
             },
             Ok(None) => MigrationAnswer::Nothing,
@@ -435,20 +521,38 @@ impl Runtime {
 }
 
 impl Incoming {
-    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>, bytes: usize) -> MigrationAnswer {
-        self.look_at(&frames);
-        self.record.bytes += bytes as u64;
+    /// Takes the rows of a bundle, some at a time.
+    async fn take_bundle(&mut self, runtime: &Runtime, body: &[u8]) -> MigrationAnswer {
+        self.record.bytes += body.len() as u64;
         self.record.rounds += 1;
+        let mut frames = match wire::decode_list::<RowFrame>(body) {
+            Ok(frames) => frames,
+            Err(reason) => return refused(reason),
+        };
+        loop {
+            match frames.next_up_to(FRAMES_AT_ONCE) {
+                Ok(some) if some.is_empty() => {
+                    failpoint::hit("migration.target.after-transfer");
+                    return MigrationAnswer::Ok;
+                }
+                Ok(some) => match self.take_rows(runtime, some).await {
+                    MigrationAnswer::Ok => {}
+                    no => return no,
+                },
+                Err(reason) => return refused(reason),
+            }
+        }
+    }
+
+    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>) -> MigrationAnswer {
+        self.look_at(&frames);
         let store = &runtime.inner().store;
         let frames = match runtime.opened(frames, &self.passage()) {
             Ok(frames) => frames,
             Err(reason) => return MigrationAnswer::IdentityFailed { reason },
         };
         match store.receive_rows(self.record.id, &self.record.agent, frames).await {
-            Ok(()) => {
-                failpoint::hit("migration.target.after-transfer");
-                MigrationAnswer::Ok
-            }
+            Ok(()) => MigrationAnswer::Ok,
             Err(error) => refused(error.to_string()),
         }
     }
@@ -466,6 +570,13 @@ impl Incoming {
             if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
                 self.snapshot = Some(snapshot.clone());
             }
+        }
+    }
+
+    /// Has the source asked in time what became of the copy.
+    fn watch(&mut self, runtime: &Runtime) {
+        if !std::mem::replace(&mut self.is_watched, true) {
+            runtime.watch_prepared(self.record.id);
         }
     }
 
@@ -535,6 +646,15 @@ impl Incoming {
     async fn on_prepare(&mut self, runtime: &Runtime, preparation: Preparation) -> MigrationAnswer {
         if self.is_closed {
             return refused("this migration has been dropped here");
+        }
+        if let Err(no) = claims::check_token(preparation.granted) {
+            return no;
+        }
+        if preparation.frames.len() > PREPARE_FRAMES_MAX {
+            return refused("more rows than go with a preparation");
+        }
+        if preparation.granted <= self.reservation.token {
+            return refused("what is granted is not above what was reserved under");
         }
         self.look_at(&preparation.frames);
         let frames = match runtime.opened(preparation.frames, &self.passage()) {

@@ -6,7 +6,7 @@ use iroh::{EndpointAddr, PublicKey};
 
 use super::*;
 use crate::handshake::{ALPN, Purpose};
-use crate::limits::CONNECTIONS_MAX;
+use crate::limits::{BULKS_OF_PEER_MAX, CONNECTIONS_MAX, GREETINGS_MAX};
 use crate::transfer::{BulkOpen, BulkResume, TransferId};
 use crate::wire::{self, Kind, Refusal, WireError};
 
@@ -161,4 +161,104 @@ async fn a_peer_that_opens_many_connections_keeps_the_newest() {
     }
     within(SOON, connections[0].closed()).await.expect("the oldest is closed");
     assert!(connections[1..].iter().all(|connection| connection.close_reason().is_none()));
+}
+
+async fn opened(
+    connection: &Connection,
+    bytes: &[u8],
+) -> (iroh::endpoint::SendStream, iroh::endpoint::RecvStream) {
+    let (mut send, recv) = connection.open_bi().await.unwrap();
+    send.write_all(bytes).await.unwrap();
+    (send, recv)
+}
+
+fn announced(number: u64, bytes: u64) -> Vec<u8> {
+    let open = BulkOpen {
+        transfer: TransferId::generate(),
+        bytes,
+        digest: Digest::of(&number.to_le_bytes()),
+        header: Bytes::new(),
+        was_whole: false,
+    };
+    wire::encode_typed(1, Kind::BulkOpen, &open).concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_at_its_limits_is_told_so_and_does_not_starve_another() {
+    let (host, raw, honest) = (Host::start(1).await, Raw::start(2).await, Host::start(3).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    host.lists(&honest);
+    honest.lists(&host);
+    let mut held = Vec::new();
+    let mut connections = Vec::new();
+    // Transfers that never go on, as many as it may have, on each connection.
+    for _ in 0..CONNECTIONS_MAX {
+        let connection = raw.greeted(&host).await;
+        for number in 0..4 {
+            held.push(opened(&connection, &announced(number, 1 << 20)).await);
+        }
+        connections.push(connection);
+    }
+    let mut answers = Vec::new();
+    for (_, recv) in &mut held {
+        answers.push(within(SOON, wire::read_frame(recv, 1, Kind::BulkResume)).await.unwrap().is_ok());
+    }
+    assert_eq!(answers.iter().filter(|is_taken| **is_taken).count(), BULKS_OF_PEER_MAX);
+    // And requests that keep handlers busy, more than it may have.
+    let wait = wire::encode(1, Kind::Request, Bytes::from_static(b"wait")).concat();
+    let mut asked = Vec::new();
+    for number in 0..STREAMS_MAX + 8 {
+        asked.push(opened(&connections[number % CONNECTIONS_MAX], &wait).await);
+    }
+    until("its requests are handled", || host.echo.requests.load(SeqCst) == STREAMS_MAX).await;
+    let began = Instant::now();
+    assert_eq!(honest.ask(host.id(), "x").await.unwrap(), "x");
+    let body = Bytes::from(vec![7; 2 * CHUNK_BYTES_MAX]);
+    let answer = honest.mesh.send_bulk(host.id(), Bytes::new(), body.clone(), SOON).await.unwrap();
+    assert_eq!(answer, &Digest::of(&body).0[..]);
+    assert!(began.elapsed() < Duration::from_secs(2), "another peer waited {:?}", began.elapsed());
+    let mut answers = tokio::task::JoinSet::new();
+    for (send, mut recv) in asked {
+        answers.spawn(async move { (send, wire::read_frame(&mut recv, 1, Kind::Answer).await) });
+    }
+    for _ in 0..8 {
+        let (_, refused) = within(SOON, answers.join_next()).await.expect("it is told").unwrap().unwrap();
+        assert_eq!(refused, Err(WireError::Refused(Refusal::Busy)));
+    }
+    assert!(host.limited(raw.id) >= 8 + (CONNECTIONS_MAX * 4 - BULKS_OF_PEER_MAX) as u64);
+    assert_eq!(host.limited(honest.id()), 0);
+    host.echo.release.notify_waiters();
+}
+
+#[tokio::test]
+async fn a_transfer_that_trickles_is_given_up() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let connection = raw.greeted(&host).await;
+    let (mut send, mut recv) = opened(&connection, &announced(1, 4096)).await;
+    wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap();
+    let byte = wire::encode(1, Kind::BulkChunk, Bytes::from_static(b"x")).concat();
+    let trickle = async {
+        // Each chunk is in time, and the whole never would be.
+        while send.write_all(&byte).await.is_ok() {
+            sleep(Duration::from_millis(500)).await;
+        }
+    };
+    within(SOON, trickle).await.expect("the stream is closed in time");
+}
+
+#[tokio::test]
+async fn silent_greetings_of_a_peer_are_bounded_and_leave_room_for_others() {
+    let (host, raw, honest) = (Host::start(1).await, Raw::start(2).await, Host::start(3).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    host.lists(&honest);
+    honest.lists(&host);
+    let mut silent = Vec::new();
+    for _ in 0..3 * GREETINGS_MAX {
+        silent.push(raw.connect(&host).await);
+    }
+    until("the surplus is closed", || host.limited(raw.id) == 2 * GREETINGS_MAX as u64).await;
+    let surplus = silent.iter().filter_map(|connection| connection.close_reason());
+    assert!(surplus.map(|reason| DialError::from(&reason)).all(|reason| reason == DialError::Surplus));
+    assert_eq!(honest.ask(host.id(), "x").await.unwrap(), "x");
 }

@@ -414,3 +414,5 @@ CREATE TABLE migration (
 CREATE UNIQUE INDEX migration_open ON migration (agent, role) WHERE is_open = 1;
 CREATE INDEX migration_started ON migration (is_open, started_at_ms);
 CREATE INDEX migration_agent ON migration (agent, role, started_at_ms);
+-- Those at their target that are over and did not complete.
+CREATE INDEX migration_fruitless ON migration (started_at_ms, id) WHERE role = 1 AND is_open = 0 AND phase <> 5;

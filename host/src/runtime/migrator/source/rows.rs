@@ -116,13 +116,13 @@ impl Source {
             self.has_sent_snapshot |= is_snapshot(frame);
         }
         self.sent = frames.last().map_or(self.sent, |frame| frame.change);
-        let body = wire::encode(&frames);
+        let body = wire::encode_in(self.protocol, &frames);
         self.record.bytes += body.len() as u64;
         body
     }
 
     pub(super) fn fits_prepare(&self, frames: &[RowFrame]) -> bool {
-        wire::encode(&frames).len() <= PREPARE_BYTES_MAX
+        frames.len() <= wire::PREPARE_FRAMES_MAX && wire::encode(&frames).len() <= PREPARE_BYTES_MAX
     }
 }
 
