@@ -16,6 +16,8 @@ pub enum Send {
     Continue,
     /// Please end.
     Terminate,
+    /// Read your configuration again.
+    Hangup,
 }
 
 /// Sends a signal.
@@ -28,6 +30,7 @@ pub fn send(pid: u32, what: Send) -> Result<()> {
         Send::Stop => Signal::STOP,
         Send::Continue => Signal::CONT,
         Send::Terminate => Signal::TERM,
+        Send::Hangup => Signal::HUP,
     };
     let raw = i32::try_from(pid).context("a process id is an i32")?;
     let pid = Pid::from_raw(raw).context("a process id is not 0")?;

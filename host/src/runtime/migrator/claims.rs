@@ -3,11 +3,15 @@
 //! The mesh has proven the peer's key and nothing else: it may be stale, broken or stolen. Whether the agent may come at all is
 //! the target's policy (`target.rs`); here is what no honest host says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use godwit_core::digest::Digest;
 use godwit_core::guest::LoadedPlugin;
-use godwit_core::id::FencingToken;
+use godwit_core::id::{FencingToken, Generation, Revision};
 use godwit_core::migration::Refusal;
+use godwit_core::receipt::Receipt;
+use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, SpecPatch};
 
 use super::super::wire::{MigrationAnswer, Reservation};
@@ -63,6 +67,29 @@ pub(super) fn check_plugin(claimed: &PluginInfo, loaded: &LoadedPlugin) -> Resul
     };
     let reason = format!("the component has other {differs} than were reserved");
     Err(MigrationAnswer::Refused { why: Refusal::Plugin, reason })
+}
+
+/// The states that the newest receipts name, for the snapshot that is to be one of them.
+#[derive(Debug, Default)]
+pub(super) struct NamedStates(BTreeMap<(Generation, Revision), Digest>);
+
+impl NamedStates {
+    /// How many are kept: an agent's two snapshots, and what its turns have stored since the transfer began.
+    const KEPT: usize = 64;
+
+    pub(super) fn note(&mut self, receipt: &Receipt) {
+        let Some(state) = receipt.state else { return };
+        self.0.insert((receipt.generation, receipt.revision), state);
+        if self.0.len() > Self::KEPT {
+            self.0.pop_first();
+        }
+    }
+
+    /// Whether the receipt of the snapshot's revision names another state.
+    pub(super) fn name_another_than(&self, snapshot: &Snapshot, state: Digest) -> bool {
+        let named = self.0.get(&(snapshot.generation, snapshot.revision));
+        named.is_some_and(|named| *named != state)
+    }
 }
 
 /// `GODWIT_BREAK=no-peer-check`: takes every peer for the source of every migration, so that the suite of false peers can be seen

@@ -23,7 +23,7 @@ use super::super::Runtime;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PREPARE_FRAMES_MAX, Preparation, Reservation,
 };
-use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX};
+use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX, NamedStates};
 use super::identity::Passage;
 use super::{is_of, recovery};
 
@@ -50,6 +50,9 @@ struct Incoming {
     digest: BundleDigest,
     /// The newest snapshot and agent time that have arrived.
     snapshot: Option<Snapshot>,
+    /// Digest of its state.
+    state: Digest,
+    named: NamedStates,
     guard: LeaseGuard,
     warm: Option<WarmGuest>,
     /// The source is asked in time what became of a bound copy.
@@ -195,6 +198,8 @@ impl Runtime {
             reservation,
             digest: BundleDigest::default(),
             snapshot: None,
+            state: Digest::ZERO,
+            named: NamedStates::default(),
             warm: None,
             is_watched: false,
             is_closed: false,
@@ -565,10 +570,14 @@ impl Incoming {
     fn look_at(&mut self, frames: &[RowFrame]) {
         for frame in frames {
             self.digest.update(frame);
+            if let Row::Receipt(receipt) = &frame.row {
+                self.named.note(receipt);
+            }
             let Row::Snapshot { snapshot, .. } = &frame.row else { continue };
             let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
             if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
                 self.snapshot = Some(snapshot.clone());
+                self.state = snapshot.state_digest();
             }
         }
     }
@@ -657,6 +666,9 @@ impl Incoming {
             return refused("what is granted is not above what was reserved under");
         }
         self.look_at(&preparation.frames);
+        if self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state)) {
+            return refused("the snapshot is not the state that the agent's receipt names");
+        }
         let frames = match runtime.opened(preparation.frames, &self.passage()) {
             Ok(frames) => frames,
             Err(reason) => return MigrationAnswer::IdentityFailed { reason },

@@ -13,6 +13,7 @@ mod drain;
 mod embedding;
 mod entity_keys;
 mod events;
+mod false_peer;
 mod hostile;
 mod inputs;
 mod journal;
