@@ -126,7 +126,7 @@ pub const DEAD_LETTERS_KEPT_MAX: usize = 1_000;
 pub const MIGRATIONS_KEPT_MAX: usize = 32;
 /// Records of migrations to this host that are over and did not bring an agent, of all agents together; of more, the oldest go. A
 /// peer makes one with every agent that it offers and takes back, under any name.
-pub const FRUITLESS_KEPT_MAX: usize = 1_000;
+pub const FRUITLESS_KEPT_MAX: usize = 256;
 /// Rows that one call of `prune` looks at, so that it holds up no other write for long.
 pub const PRUNE_ROWS_MAX: usize = 256;
 /// The payload of auth flows in bytes: 64 sign-ins under way of at most 7 KiB, as many that ended, and forty secrets' tokens of

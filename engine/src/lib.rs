@@ -19,6 +19,8 @@ mod effects;
 mod engine;
 mod fault;
 mod faults;
+#[cfg(feature = "test-util")]
+pub mod fuzzing;
 mod guest;
 mod imports;
 mod limits;

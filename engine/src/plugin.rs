@@ -10,7 +10,7 @@ use wasmparser::{ComponentTypeRef, Encoding, Parser, Payload};
 use crate::plugin::manifest::{Manifest, SECTION};
 
 pub(crate) mod imports;
-mod manifest;
+pub(crate) mod manifest;
 
 /// The interface that makes a component an agent, and the versions of it that are served.
 const GUEST_EXPORT: &str = "godwit:agent/guest@0.1.0";

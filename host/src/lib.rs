@@ -39,6 +39,8 @@ pub mod cli;
 pub mod config;
 pub mod data_dir;
 mod envelope;
+#[cfg(feature = "test-util")]
+pub mod fuzzing;
 pub mod head;
 pub mod hooks;
 pub mod host;

@@ -46,6 +46,12 @@ impl Entries {
         let configured = self.configured.iter().filter(|(key, _)| !self.struck.contains(key));
         self.added.iter().chain(configured).map(|(key, address)| (*key, *address)).collect()
     }
+
+    fn warn(&self) {
+        for key in self.configured.keys().filter(|key| self.struck.contains(key)) {
+            tracing::warn!(peer = %key, "a configured peer was removed by `godwit peer remove`: `godwit peer add` lists it again");
+        }
+    }
 }
 
 impl PeerBook {
@@ -81,6 +87,7 @@ impl PeerBook {
                 }
             }
         }
+        entries.warn();
         Ok(Self { dir, entries: Mutex::new(entries), read })
     }
 
@@ -104,14 +111,15 @@ impl PeerBook {
         })
     }
 
-    /// Removes a peer, also one that the configuration names. Durable when it returns.
+    /// Removes a peer. The configuration may name it, now or later: it stays struck out until it is added. Durable when it
+    /// returns.
     ///
     /// # Errors
     /// When the file can't be written; the book is as before.
     pub fn remove(&self, key: HostId) -> io::Result<()> {
         self.change(|entries| {
-            entries.added.remove(&key);
-            if entries.configured.contains_key(&key) {
+            let was_added = entries.added.remove(&key).is_some();
+            if was_added || entries.configured.contains_key(&key) {
                 entries.struck.insert(key);
             }
         })
@@ -130,6 +138,7 @@ impl PeerBook {
         let mut entries = self.lock();
         let before = entries.peers();
         entries.configured = configured;
+        entries.warn();
         Ok((before, entries.peers()))
     }
 

@@ -84,7 +84,7 @@ mod timers;
 pub mod verbs;
 pub mod verify;
 mod watchdog;
-mod wire;
+pub(crate) mod wire;
 
 pub use peers::PeerDoor;
 pub use shutdown::{ShutdownBounds, ShutdownReport};

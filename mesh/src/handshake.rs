@@ -80,16 +80,18 @@ pub(crate) enum Purpose {
     Probe,
 }
 
+/// What the host that dialled says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Hello {
+pub(crate) struct Hello {
     protocol_min: u8,
     protocol_max: u8,
     instance: Instance,
     purpose: Purpose,
 }
 
+/// What the other one says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Welcome {
+pub(crate) struct Welcome {
     protocol: u8,
     instance: Instance,
 }

@@ -14,12 +14,15 @@
 //! transfer.rs             bulk transfers that are arriving
 //! wire.rs                 frames
 //! limits.rs               every bound, with its reason
+//! fuzzing.rs              doors for the fuzz targets, in test builds only
 //! ```
 //!
 //! Deliberately not here: membership, routing, retries of requests, and any reading of a body.
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "test-util")]
+pub mod fuzzing;
 mod handshake;
 mod limits;
 mod peers;

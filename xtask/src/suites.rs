@@ -65,6 +65,13 @@ pub(crate) const SUITES: &[Suite] = &[
         packages: Packages::Named("godwit-sim"),
     },
     Suite {
+        name: "fuzz",
+        about: "does what reads others' bytes take any bytes?",
+        needs_hosts: false,
+        has_doc_tests: false,
+        packages: Packages::Named("godwit-fuzz"),
+    },
+    Suite {
         name: "it",
         about: "do real wasm, SQLite and HTTP agree with the model?",
         needs_hosts: true,
@@ -95,6 +102,14 @@ const UNTESTED: &[(&str, &str)] = &[
 ];
 
 impl Suite {
+    /// Environment variables of its programs, unless they are set already: each target of `fuzz` is run for a minute.
+    pub(crate) fn defaults(&self) -> &'static [(&'static str, &'static str)] {
+        match self.name {
+            "fuzz" => &[("GODWIT_FUZZ_SECONDS", "60")],
+            _ => &[],
+        }
+    }
+
     /// The packages it tests; empty if the workspace has none of them.
     pub(crate) fn packages<'a>(&self, workspace: &'a Workspace) -> Vec<&'a Package> {
         workspace.packages.iter().filter(|package| self.tests(package)).collect()

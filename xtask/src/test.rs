@@ -115,8 +115,10 @@ fn build(workspace: &Workspace, suites: &[&Suite]) -> Result<Vec<Artifact>> {
 
 /// Runs all programs of a suite: one's failure does not hide the next one's.
 fn run_suite(workspace: &Workspace, suite: &Suite, programs: &[Artifact], only: Option<&str>) -> Result<()> {
-    let variables =
+    let mut variables =
         if suite.needs_hosts { hosts::suite_variables(workspace) } else { hosts::guest_variables(workspace) };
+    let unset = suite.defaults().iter().filter(|(name, _)| std::env::var_os(name).is_none());
+    variables.extend(unset.map(|(name, value)| (*name, OsString::from(value))));
     let mut failed = Vec::new();
     let mut ran = 0;
     for package in suite.packages(workspace) {

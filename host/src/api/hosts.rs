@@ -217,6 +217,7 @@ fn host_json(host: &HostView) -> Value {
         "api": host.api.map(|api| format!("http://{api}")),
         "mesh": host.mesh.to_string(),
         "state": host.state,
+        "release": host.release,
         "agents": host.offer.as_ref().map(|offer| offer.agents),
         "cordoned": host.offer.as_ref().map(|offer| offer.is_cordoned),
         "capabilities": host.offer.as_ref().map(|offer| &offer.capabilities),

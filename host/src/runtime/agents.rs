@@ -66,6 +66,8 @@ pub struct HostView {
     pub state: String,
     /// What it offers, when it has said so.
     pub offer: Option<Offer>,
+    /// The release of its program, when it has said so: hosts of protocol version 1 don't.
+    pub release: Option<String>,
 }
 
 impl Runtime {
@@ -259,14 +261,15 @@ impl Runtime {
             self.peers().into_iter().filter(|peer| !views.contains_key(&peer.host)).collect();
         let asked = unknown.into_iter().map(|peer| async move {
             let hello = self.ask_peer(peer.host, &PeerRequest::Hello, HELLO_MAX).await;
-            let (name, api, state) = match hello {
-                Ok(PeerAnswer::Hello { name, api } | PeerAnswer::Introduction { name, api, .. }) => {
-                    (name, Some(api), "ready")
+            let (name, api, release, state) = match hello {
+                Ok(PeerAnswer::Hello { name, api }) => (name, Some(api), None, "ready"),
+                Ok(PeerAnswer::Introduction { name, api, release }) => {
+                    (name, Some(api), Some(release), "ready")
                 }
-                _ => (String::new(), None, "unreachable"),
+                _ => (String::new(), None, None, "unreachable"),
             };
-            let state = state.to_owned();
-            HostView { id: peer.host, name, is_self: false, api, mesh: peer.address, state, offer: None }
+            let (id, mesh, state) = (peer.host, peer.address, state.to_owned());
+            HostView { id, name, is_self: false, api, mesh, state, offer: None, release }
         });
         for view in futures::future::join_all(asked).await {
             views.insert(view.id, view);
@@ -317,6 +320,7 @@ fn session_view(session: &SessionRow, own: HostId) -> HostView {
         mesh: session.mesh,
         state: "ready".to_owned(),
         offer: None,
+        release: (session.host == own).then(|| env!("CARGO_PKG_VERSION").to_owned()),
     }
 }
 
