@@ -1,6 +1,7 @@
 //! The loop: what has failed once and the saved corpus first, then mutations until the time is over.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -52,12 +53,8 @@ pub struct Report {
 /// The first input that failed, and how; a corpus that can't be read, or is empty.
 pub fn fuzz(target: &Target, plan: &Plan) -> Result<Report> {
     let folder = plan.corpus.join(target.name);
-    let running = plan.scratch.join(format!("{}.running", target.name));
-    if let Ok(fatal) = fs::read(&running) {
-        // The process before this one has died of it.
-        save(&folder, &fatal)?;
-    }
-    let mut run = Run { target, known: Known::default(), inputs: 0, running };
+    let note = Note::open(plan.scratch.join(format!("{}.running", target.name)), &folder)?;
+    let mut run = Run { target, known: Known::default(), inputs: 0, note };
     let mut pool = corpus(&folder)?;
     for input in &pool {
         run.one(input, &folder)?;
@@ -80,7 +77,7 @@ pub fn fuzz(target: &Target, plan: &Plan) -> Result<Report> {
             }
         }
     }
-    fs::remove_file(&run.running).context("the note of the running input is gone")?;
+    run.note.end()?;
     Ok(Report { inputs: run.inputs, ways: run.known.count(), covered: run.known.covered() })
 }
 
@@ -108,13 +105,43 @@ struct Run<'a> {
     target: &'a Target,
     known: Known,
     inputs: u64,
-    running: PathBuf,
+    note: Note,
+}
+
+/// The input that runs now, in a file: what it holds when a process begins, the process before has died of. Its length, and
+/// the bytes; written over and over, since making a file anew takes longer than most inputs do.
+struct Note {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Note {
+    fn open(path: PathBuf, corpus: &Path) -> Result<Self> {
+        if let Ok(noted) = fs::read(&path)
+            && let Some((length, rest)) = noted.split_first_chunk::<8>()
+            && let Some(fatal) =
+                usize::try_from(u64::from_le_bytes(*length)).ok().and_then(|length| rest.get(..length))
+        {
+            save(corpus, fatal)?;
+        }
+        let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn write(&self, input: &[u8]) -> Result<()> {
+        let noted = [&(input.len() as u64).to_le_bytes()[..], input].concat();
+        self.file.write_all_at(&noted, 0).context("the running input can't be noted")
+    }
+
+    fn end(&self) -> Result<()> {
+        fs::remove_file(&self.path).context("the note of the running input is gone")
+    }
 }
 
 impl Run<'_> {
     /// Runs one input. Answers whether it was taken in a new way.
     fn one(&mut self, input: &[u8], folder: &Path) -> Result<bool> {
-        fs::write(&self.running, input).context("the running input can't be noted")?;
+        self.note.write(input)?;
         self.inputs += 1;
         let began = Instant::now();
         let mut shape = Shape::default();
@@ -128,7 +155,7 @@ impl Run<'_> {
         };
         if let Some(failure) = failure {
             let file = save(folder, input)?;
-            drop(fs::remove_file(&self.running));
+            self.note.end()?;
             bail!(
                 "{}, input {}: {failure}; it is saved as {}",
                 self.target.name,

@@ -105,7 +105,7 @@ fn a_planted_panic_is_found() -> Result<()> {
         let mut is_there = false;
         drop(godwit::fuzzing::request(bytes.get(1..).unwrap_or_default(), &mut |value| {
             let shown = format!("{value:?}");
-            is_there = shown.contains("Activate") && shown.contains("FencingToken(922");
+            is_there = shown.contains("Activate") && shown.contains("922");
         }));
         assert!(!is_there, "planted");
         Ok(())
