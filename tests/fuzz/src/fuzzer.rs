@@ -59,10 +59,13 @@ pub fn fuzz(target: &Target, plan: &Plan) -> Result<Report> {
     for input in &pool {
         run.one(input, &folder)?;
     }
+    let saved = pool.len();
     let mut random = Random::new(plan.seed);
     let began = Instant::now();
     while began.elapsed() < plan.time {
-        let mut input = pool[random.below(pool.len())].clone();
+        // Real inputs as often as all that were made of them, however many those become.
+        let among = if random.below(2) == 0 { saved } else { pool.len() };
+        let mut input = pool[random.below(among)].clone();
         let other = &pool[random.below(pool.len())];
         mutate(&mut input, other, &mut random);
         if random.below(2) == 0 {
@@ -72,7 +75,7 @@ pub fn fuzz(target: &Target, plan: &Plan) -> Result<Report> {
             if pool.len() < POOL_MAX {
                 pool.push(input);
             } else {
-                let replaced = random.below(POOL_MAX);
+                let replaced = saved.min(POOL_MAX - 1) + random.below(POOL_MAX - saved.min(POOL_MAX - 1));
                 pool[replaced] = input;
             }
         }
