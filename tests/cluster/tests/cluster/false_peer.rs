@@ -13,7 +13,6 @@ use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{Row, RowFrame};
 use godwit_support::binaries;
 use godwit_support::check;
-use godwit_support::cluster::Side;
 use godwit_support::wait::until;
 use iroh::endpoint::Connection;
 use reqwest::Method;
