@@ -156,7 +156,8 @@ const KEYS: [Key; 26] = [
         flag: Some("--peer"),
         example: "[]",
         is_default: true,
-        meaning: "Hosts to talk to, each KEY@IP:PORT of its mesh. The variable takes them separated by commas.",
+        meaning: "Hosts to talk to, each KEY@IP:PORT of its mesh; read again at SIGHUP and by `godwit peer reload`. The variable takes \
+                  them separated by commas.",
     },
     Key {
         name: "mesh.accept",
