@@ -1,3 +1,5 @@
+//! Tests of the line between two hosts.
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
