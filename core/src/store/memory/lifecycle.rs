@@ -127,8 +127,8 @@ impl Tables {
                 let rows = self.agents.get_mut(&owner.agent).expect("the caller has found the agent");
                 rows.standing.token = raised;
                 rows.standing.holder = None;
-                rows.standing.cause = GrantCause::Acquired;
-                self.close_migrations(&owner.agent, None, now_ms);
+                let cause = std::mem::replace(&mut rows.standing.cause, GrantCause::Acquired);
+                self.close_migrations(&owner.agent, (None, &cause), now_ms);
             }
         }
     }
@@ -167,7 +167,7 @@ impl Tables {
         rows.standing.home = Home::Here;
         rows.standing.token = rows.standing.token.next();
         rows.standing.holder = None;
-        rows.standing.cause = GrantCause::Acquired;
+        let cause = std::mem::replace(&mut rows.standing.cause, GrantCause::Acquired);
         let revision = rows.portable().spec_revision.next();
         rows.put(Row::Spec { revision, spec: new.spec });
         rows.put(Row::EntityKey(EntityKeyRow::Whole(key)));
@@ -181,7 +181,7 @@ impl Tables {
             portable.labels = new.labels;
         });
         admit_initial(rows, new.now_ms);
-        self.close_migrations(&new.agent, None, new.now_ms);
+        self.close_migrations(&new.agent, (None, &cause), new.now_ms);
         self.append(commit.events().iter().cloned());
         Ok(true)
     }
