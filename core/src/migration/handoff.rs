@@ -135,6 +135,26 @@ impl Seat {
         }
     }
 
+    /// The token under which a migration's commit point gave the agent away, as far as that can still be seen here: it has it now, or
+    /// had it last, or has left, also when it is about to come back.
+    pub fn passed(&self, migration: MigrationId) -> Option<FencingToken> {
+        let left = match self.home {
+            Home::Moved(tombstone) | Home::Prepared { before: Some(tombstone), .. } => Some(tombstone),
+            Home::Here | Home::HandingOff { .. } | Home::Prepared { before: None, .. } => None,
+        };
+        let left = left.filter(|tombstone| tombstone.migration == migration);
+        left.map(|tombstone| tombstone.token).or_else(|| self.is_caused_by(migration).then_some(self.token))
+    }
+
+    /// How an open migration ends when something else raises the token of this seat, or begins: what has passed its commit point
+    /// has come to its end.
+    pub fn closes(&self, migration: MigrationId) -> (Phase, Option<Failure>) {
+        match self.passed(migration) {
+            Some(_) => (Phase::Complete, None),
+            None => (Phase::Aborted, Some(Failure::Fenced)),
+        }
+    }
+
     /// Within one store: from its holder to a session of the target.
     ///
     /// # Errors
@@ -314,15 +334,6 @@ impl Seat {
             Some(holder) if holder.incarnation == incarnation => Ok(None),
             _ => Err(Refusal::Fenced),
         }
-    }
-}
-
-/// How an open migration ends when the agent's token is raised by something else, or another one begins. `cause` is of the token
-/// before: what had passed its commit point has come to its end.
-pub fn closed(migration: MigrationId, cause: &GrantCause) -> (Phase, Option<Failure>) {
-    match cause {
-        GrantCause::Transferred { migration: passed, .. } if *passed == migration => (Phase::Complete, None),
-        _ => (Phase::Aborted, Some(Failure::Fenced)),
     }
 }
 

@@ -108,10 +108,9 @@ pub enum Unwelcome {
 /// What a source makes of an open migration of its own, from the agent's row.
 pub fn source_finds(seat: Option<&Seat>, migration: MigrationId) -> SourceFinds {
     let Some(seat) = seat else { return SourceFinds::NotReached };
-    match seat.home {
-        Home::Moved(tombstone) if tombstone.migration == migration => SourceFinds::Passed(tombstone.token),
-        Home::HandingOff { migration: begun, .. } if begun == migration => SourceFinds::HandedOff,
-        Home::Here if seat.is_caused_by(migration) => SourceFinds::Passed(seat.token),
+    match (&seat.home, seat.passed(migration)) {
+        (Home::HandingOff { migration: begun, .. }, _) if *begun == migration => SourceFinds::HandedOff,
+        (_, Some(token)) => SourceFinds::Passed(token),
         _ => SourceFinds::NotReached,
     }
 }

@@ -4,7 +4,6 @@ use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::limits::MIGRATIONS_KEPT_MAX;
 use godwit_core::migration::Role;
-use godwit_core::migration::handoff::closed;
 use godwit_core::store::MigrationRecord;
 use rusqlite::{Connection, params};
 
@@ -49,7 +48,7 @@ pub(super) fn close(tx: &Tx<'_>, head: &mut Head, own: Option<MigrationId>) -> F
         return Ok(());
     }
     for mut record in others {
-        (record.phase, record.failure) = closed(record.id, &head.cause);
+        (record.phase, record.failure) = head.seat().closes(record.id);
         write(tx, &record)?;
         forget_oldest(tx, &agent, record.role)?;
         append_of(tx, head, &[migration_event(&record, tx.now_ms())])?;

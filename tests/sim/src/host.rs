@@ -149,7 +149,7 @@ impl Cluster {
         let door = PeerDoor::default();
         let mesh = self.network.join((machine.key, address), &process.cage, Arc::new(door.clone()));
         let parts = Parts {
-            store: Arc::new(FaultyStore::new(self.world.clone(), host, process.cage.clone())),
+            store: Arc::new(FaultyStore::new(self.world.clone(), host)),
             loader: Arc::new(SimLoader::new(self.world.clone())),
             mesh,
             clock: machine.clock.clone(),

@@ -1,7 +1,7 @@
 //! The store as hosts meet it: the memory store, with the bug of the run where it is one of the store's. The judge sees what
 //! goes in and what comes out here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, MigrationRecord, OutputEnd, OutputKey, Owner, Page, RuntimeStore,
-    Session, SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, AgentImage, OutputEnd, OutputKey, Owner, Page, RuntimeStore, Session,
+    SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 
 use crate::bug::Bug;
@@ -29,7 +29,6 @@ pub struct Past {
     tokens: BTreeMap<AgentId, FencingToken>,
     held: BTreeMap<Incarnation, Vec<AgentId>>,
     sent: BTreeMap<(AgentId, AgentId), u64>,
-    orphans: BTreeSet<MigrationId>,
 }
 
 impl World {
@@ -339,22 +338,6 @@ impl World {
         self.judge().moved_on(owner, lease.token, Some(lease.incarnation));
         self.judge().count_move();
         Ok(lease)
-    }
-
-    /// `RuntimeStore::put_migration`. Nobody acts on what a dead process has recorded after its successor has looked: that is
-    /// a known limit, so such a record may stay open.
-    pub fn put_migration(&self, record: MigrationRecord, is_alive: bool) -> Result<(), StoreError> {
-        let id = record.id;
-        now(self.memory.put_migration(record))?;
-        if !is_alive {
-            self.past().orphans.insert(id);
-        }
-        Ok(())
-    }
-
-    /// Whether a dead process has written a migration's record.
-    pub fn is_orphan(&self, migration: MigrationId) -> bool {
-        self.past().orphans.contains(&migration)
     }
 
     /// `RuntimeStore::end_outputs`.

@@ -189,8 +189,7 @@ impl Scene {
     fn open_migrations(&self) -> Vec<String> {
         let records = now(self.world.memory.migrations(PAGE_MAX)).unwrap_or_default();
         let can_talk = |host: HostId| self.cluster.is_there(host);
-        let open =
-            records.iter().filter(|record| !record.phase.is_terminal() && !self.world.is_orphan(record.id));
+        let open = records.iter().filter(|record| !record.phase.is_terminal());
         let open = open.filter(|record| can_talk(record.source) && can_talk(record.target));
         open.map(|record| format!("migration {} of {}", record.id, record.agent)).collect()
     }

@@ -15,7 +15,6 @@ use godwit_core::store::{AcceptError, StoreError, UnitFailure, UnitOutcome};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::cage::Cage;
 use crate::weather::{Fate, Instead, Nature};
 use crate::world::World;
 
@@ -34,7 +33,6 @@ enum Way {
 pub struct FaultyStore {
     world: Arc<World>,
     host: usize,
-    process: Arc<Cage>,
     /// When the last call on a way is executed.
     last: Mutex<BTreeMap<Way, Instant>>,
 }
@@ -82,8 +80,8 @@ fn show(error: Option<&impl Debug>) -> String {
 
 impl FaultyStore {
     /// The store of a process of this host.
-    pub fn new(world: Arc<World>, host: usize, process: Arc<Cage>) -> Self {
-        Self { world, host, process, last: Mutex::default() }
+    pub fn new(world: Arc<World>, host: usize) -> Self {
+        Self { world, host, last: Mutex::default() }
     }
 
     fn last(&self) -> MutexGuard<'_, BTreeMap<Way, Instant>> {

@@ -163,6 +163,14 @@ fn a_forced_adoption_is_above_all_that_the_source_gives() {
 
 #[test]
 fn what_had_passed_its_commit_point_is_complete_when_it_is_closed() {
-    assert_eq!(closed(migration(1), &adopted().cause), (Phase::Complete, None));
-    assert_eq!(closed(migration(2), &adopted().cause), (Phase::Aborted, Some(Failure::Fenced)));
+    let back = Binding { migration: migration(2), token: FencingToken(7), ..binding() };
+    let back = Seat::prepare(Some(&moved()), &back, ARRIVED).unwrap().unwrap();
+    for passed in [adopted(), moved(), back] {
+        assert_eq!(passed.closes(migration(1)), (Phase::Complete, None), "{passed:?}");
+        assert_eq!(passed.passed(migration(1)), Some(FencingToken(6)));
+        assert_eq!(passed.closes(migration(3)), (Phase::Aborted, Some(Failure::Fenced)));
+    }
+    for open in [here(), handing_off(), prepared()] {
+        assert_eq!(open.closes(migration(1)), (Phase::Aborted, Some(Failure::Fenced)), "{open:?}");
+    }
 }

@@ -32,6 +32,13 @@ fn prepared(number: u8) -> Seat {
     seat(Home::Prepared { migration, source, token: TOKEN, before: None }, 6, None)
 }
 
+/// It left by the first migration, and the third brings it back.
+fn coming_back() -> Seat {
+    let Home::Moved(tombstone) = moved(1, 6).home else { panic!("it has moved") };
+    let (migration, source, token) = (migration(3), HostId([2; 32]), FencingToken(9));
+    seat(Home::Prepared { migration, source, token, before: Some(tombstone) }, 9, None)
+}
+
 fn moved(number: u8, token: u64) -> Seat {
     let tombstone = Tombstone {
         migration: migration(number),
@@ -58,6 +65,7 @@ fn a_source_goes_by_its_row() {
         (Some(moved(1, 6)), SourceFinds::Passed(TOKEN)),
         (Some(moved(2, 8)), SourceFinds::NotReached),
         (Some(prepared(1)), SourceFinds::NotReached),
+        (Some(coming_back()), SourceFinds::Passed(TOKEN)),
     ];
     for (seat, found) in cases {
         assert_eq!(source_finds(seat.as_ref(), migration(1)), found, "{seat:?}");

@@ -34,7 +34,8 @@ impl Tables {
     ) -> Result<Lease, StoreError> {
         let (seat, session) = (self.seat_of(&owner.agent)?, self.live_session(target, boot));
         let step = seat.transfer(&owner.claim(), base, migration, (target, session));
-        self.take_seat(&owner.agent, step.map_err(|refusal| seat.error(refusal))?, Some(migration), now_ms)
+        let step = step.map_err(|refusal| seat.error(refusal))?;
+        self.take_seat(&owner.agent, step, (migration, &seat), now_ms)
     }
 
     /// What the steps of a handoff decide by.
@@ -47,12 +48,12 @@ impl Tables {
         &mut self,
         agent: &AgentId,
         step: Option<Seat>,
-        own: Option<MigrationId>,
+        (own, before): (MigrationId, &Seat),
         now_ms: u64,
     ) -> Result<Lease, StoreError> {
         match step {
             Some(Seat { token, cause, holder: Some(holder), .. }) => {
-                Ok(self.grant(agent, token, holder.incarnation, cause, own, now_ms))
+                Ok(self.grant(agent, token, holder.incarnation, cause, (Some(own), before), now_ms))
             }
             _ => self.lease(agent).ok_or(StoreError::NoAgent),
         }
@@ -98,7 +99,7 @@ impl Tables {
             return Ok(Handoff { granted: seat.token, change });
         };
         // Its events are counted as long as it is at home here.
-        self.close_migrations(&owner.agent, (Some(migration), &seat.cause), now_ms);
+        self.close_migrations(&owner.agent, (Some(migration), &seat), now_ms);
         let rows = self.at_home(&owner.agent)?;
         rows.standing.sit(begun);
         Ok(Handoff { granted: rows.standing.token, change: rows.change() })
@@ -185,17 +186,17 @@ impl Tables {
         let holder = self.holder_of(incarnation)?;
         let seat = self.seat_of(agent)?;
         let step = seat.adopt(migration, holder, how).map_err(|refusal| seat.error(refusal))?;
-        if let Some(seat) = &step {
+        if let Some(taken) = &step {
             // From here its events are counted here.
             if let Some(rows) = self.agents.get_mut(agent) {
                 rows.standing.home = Home::Here;
             }
             let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
                 .with("migration", migration)
-                .with("token", seat.token);
+                .with("token", taken.token);
             self.append([event]);
         }
-        self.take_seat(agent, step, Some(migration), now_ms)
+        self.take_seat(agent, step, (migration, &seat), now_ms)
     }
 
     pub(super) fn abort_handoff(
@@ -208,7 +209,7 @@ impl Tables {
         let holder = self.holder_of(incarnation)?;
         let seat = self.seat_of(agent)?;
         let step = seat.abort(migration, holder).map_err(|refusal| seat.error(refusal))?;
-        self.take_seat(agent, step, Some(migration), now_ms)
+        self.take_seat(agent, step, (migration, &seat), now_ms)
     }
 
     pub(super) fn discard_copy(&mut self, migration: MigrationId) {

@@ -118,17 +118,19 @@ impl Tables {
 
     fn raise(&mut self, owner: &Owner, token: TokenMove, now_ms: u64) {
         let raised = owner.token.next();
+        let before = self.seat(&self.agents[&owner.agent]);
         match token {
             TokenMove::Keep => {}
             TokenMove::Raise => {
-                self.grant(&owner.agent, raised, owner.incarnation, GrantCause::Acquired, None, now_ms);
+                let cause = GrantCause::Acquired;
+                self.grant(&owner.agent, raised, owner.incarnation, cause, (None, &before), now_ms);
             }
             TokenMove::RaiseAndFree => {
                 let rows = self.agents.get_mut(&owner.agent).expect("the caller has found the agent");
                 rows.standing.token = raised;
                 rows.standing.holder = None;
-                let cause = std::mem::replace(&mut rows.standing.cause, GrantCause::Acquired);
-                self.close_migrations(&owner.agent, (None, &cause), now_ms);
+                rows.standing.cause = GrantCause::Acquired;
+                self.close_migrations(&owner.agent, (None, &before), now_ms);
             }
         }
     }
@@ -150,6 +152,8 @@ impl Tables {
     pub(super) fn recreate(&mut self, new: NewAgent, key: EntityKey) -> Result<bool, StoreError> {
         let plugin = new.spec.plugin;
         let has_plugin = self.has_plugin(plugin);
+        self.at_home(&new.agent)?;
+        let before = self.seat(&self.agents[&new.agent]);
         let rows = self.at_home(&new.agent)?;
         let state = rows.portable().lifecycle.clone();
         if state == Lifecycle::Active {
@@ -167,7 +171,7 @@ impl Tables {
         rows.standing.home = Home::Here;
         rows.standing.token = rows.standing.token.next();
         rows.standing.holder = None;
-        let cause = std::mem::replace(&mut rows.standing.cause, GrantCause::Acquired);
+        rows.standing.cause = GrantCause::Acquired;
         let revision = rows.portable().spec_revision.next();
         rows.put(Row::Spec { revision, spec: new.spec });
         rows.put(Row::EntityKey(EntityKeyRow::Whole(key)));
@@ -181,7 +185,7 @@ impl Tables {
             portable.labels = new.labels;
         });
         admit_initial(rows, new.now_ms);
-        self.close_migrations(&new.agent, (None, &cause), new.now_ms);
+        self.close_migrations(&new.agent, (None, &before), new.now_ms);
         self.append(commit.events().iter().cloned());
         Ok(true)
     }

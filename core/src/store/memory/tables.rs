@@ -18,7 +18,7 @@ use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::Role;
-use crate::migration::handoff::{Seat, closed};
+use crate::migration::handoff::Seat;
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
@@ -262,11 +262,12 @@ impl Tables {
     ) -> Result<Lease, StoreError> {
         self.at_home(agent)?;
         let rows = &self.agents[agent];
-        match self.fence(rows).acquire(incarnation) {
+        let seat = self.seat(rows);
+        match seat.fence().acquire(incarnation) {
             Acquire::Held => Ok(lease(rows, incarnation)),
             Acquire::Fenced => Err(fenced(rows, self.holder(rows))),
             Acquire::Free(token) => {
-                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, None, now_ms))
+                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, (None, &seat), now_ms))
             }
         }
     }
@@ -278,11 +279,10 @@ impl Tables {
         token: FencingToken,
         incarnation: Incarnation,
         cause: GrantCause,
-        own: Option<MigrationId>,
+        (own, before): (Option<MigrationId>, &Seat),
         now_ms: u64,
     ) -> Lease {
         let rows = self.agents.get_mut(agent).expect("the caller has found the agent");
-        let before = rows.standing.cause.clone();
         rows.standing.home = Home::Here;
         rows.standing.token = token;
         rows.standing.holder = Some(incarnation);
@@ -294,7 +294,7 @@ impl Tables {
             event = event.with("host", host);
         }
         self.append([event]);
-        self.close_migrations(agent, (own, &before), now_ms);
+        self.close_migrations(agent, (own, before), now_ms);
         lease
     }
 
@@ -580,13 +580,13 @@ impl Tables {
     pub(super) fn close_migrations(
         &mut self,
         agent: &AgentId,
-        (own, cause): (Option<MigrationId>, &GrantCause),
+        (own, before): (Option<MigrationId>, &Seat),
         now_ms: u64,
     ) {
         let mut events = Vec::new();
         for record in self.migrations.values_mut() {
             if record.agent == *agent && Some(record.id) != own && !record.phase.is_terminal() {
-                (record.phase, record.failure) = closed(record.id, cause);
+                (record.phase, record.failure) = before.closes(record.id);
                 events.push(migration_event(record, now_ms));
             }
         }

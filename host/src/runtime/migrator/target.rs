@@ -1,6 +1,7 @@
 //! The target of a migration: it answers the source, keeps a copy that is not live, and a guest that is warm.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,25 +12,26 @@ use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::lease::LeaseGuard;
+use godwit_core::migration::recovery::{
+    Activation, Have, TargetFinds, Unwelcome, activation, became, supersedes, target_finds, target_has,
+    welcome,
+};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Adoption, Home, MigrationRecord, PrepareRequest, Row, RowFrame};
-use godwit_core::time::{sleep, within};
+use godwit_core::store::{Adoption, MigrationRecord, PrepareRequest, Row, RowFrame};
 
 use super::super::Runtime;
 use super::super::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
 use super::identity::Passage;
-use super::{is_of, recovery};
-
-/// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
-const ACTIVATE_MAX: Duration = Duration::from_secs(3);
 
 /// An open migration at its target, and whose messages about it count.
 pub(super) struct Arrival {
     source: HostId,
     plugin: Digest,
+    /// Boot time of the source's last message, milliseconds.
+    heard_at_ms: AtomicU64,
     state: tokio::sync::Mutex<Incoming>,
 }
 
@@ -79,20 +81,41 @@ impl Runtime {
                 None => refused("no such migration is open here"),
             },
             MigrationMessage::Prepare(preparation) => match self.incoming(from, id) {
-                Some(incoming) => {
-                    let answer = incoming.state.lock().await.on_prepare(self, *preparation).await;
-                    self.watch_prepared(id);
-                    answer
-                }
+                Some(incoming) => incoming.state.lock().await.on_prepare(self, *preparation).await,
                 None => refused("no such migration is open here"),
             },
         }
     }
 
-    /// The open migration, if it is this source's.
+    fn boot_ms(&self) -> u64 {
+        u64::try_from(self.inner().clock.boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The open migration, if it is this source's, from which something has come.
     fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<Arrival>> {
         let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
-        (arrival.source == from).then_some(arrival)
+        if arrival.source != from {
+            return None;
+        }
+        arrival.heard_at_ms.fetch_max(self.boot_ms(), Ordering::Relaxed);
+        Some(arrival)
+    }
+
+    /// For how long the source of a migration that arrives has said nothing; `None` when this process received nothing of it.
+    pub(super) fn silence_of(&self, id: MigrationId) -> Option<Duration> {
+        let now_ms = self.boot_ms();
+        let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
+        let heard_at_ms = arrival.heard_at_ms.load(Ordering::Relaxed);
+        Some(Duration::from_millis(now_ms.saturating_sub(heard_at_ms)))
+    }
+
+    /// Lets go of what has arrived from sources that have been silent for so long.
+    pub(super) fn forget_silent(&self, most: Duration) {
+        let now_ms = self.boot_ms();
+        self.inner().migrator.incoming().retain(|_, arrival| {
+            let silent_ms = now_ms.saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
+            Duration::from_millis(silent_ms) < most
+        });
     }
 
     async fn on_reserve(
@@ -132,13 +155,10 @@ impl Runtime {
             started_at_ms: now_ms,
             deadline_ms: reservation.deadline_ms,
         };
-        self.drop_older_tries(&record).await;
-        // On a shared store the source's record is this side's too.
-        if !reservation.is_shared
-            && let Err(error) = self.inner().store.put_migration(record.clone()).await
-        {
-            return not_ready(error);
+        if let Err(no) = self.drop_older_tries(&record).await {
+            return no;
         }
+        let (is_shared, noted) = (reservation.is_shared, record.clone());
         let plugin = reservation.plugin.digest;
         let granted = FencingToken(reservation.token.0 + 1);
         let incoming = Incoming {
@@ -150,9 +170,15 @@ impl Runtime {
             warm: None,
             is_closed: false,
         };
-        let arrival = Arrival { source: from, plugin, state: tokio::sync::Mutex::new(incoming) };
+        let (heard_at_ms, state) = (AtomicU64::new(self.boot_ms()), tokio::sync::Mutex::new(incoming));
+        let arrival = Arrival { source: from, plugin, heard_at_ms, state };
+        // Before the record: one without what has arrived is of an earlier process.
         self.inner().migrator.incoming().insert(id, Arc::new(arrival));
-        self.watch_deadline(id);
+        // On a shared store the source's record is this side's too.
+        if !is_shared && let Err(error) = self.inner().store.put_migration(noted).await {
+            self.inner().migrator.incoming().remove(&id);
+            return not_ready(error);
+        }
         failpoint::hit("migration.target.after-reserve");
         answer
     }
@@ -174,98 +200,67 @@ impl Runtime {
         let placed = self.inner().placement.may_take(&reservation.spec.requires);
         placed.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))?;
         let row = self.inner().store.agent(agent).await.map_err(not_ready)?;
-        match row.map(|row| row.home) {
-            None => Ok(()),
-            Some(Home::Here) if reservation.is_shared => Ok(()),
-            Some(Home::Moved(tombstone)) if tombstone.token <= reservation.token => Ok(()),
-            Some(Home::Moved(_)) => {
-                Err(refused_for(Refusal::Exists, "a newer tombstone of this agent is here"))
-            }
-            Some(Home::Here | Home::HandingOff { .. }) => {
-                Err(refused_for(Refusal::Exists, "an agent of this id is at home here"))
-            }
-            Some(Home::Prepared { .. }) => {
-                Err(not_ready("an earlier migration of this agent is not settled"))
-            }
-        }
+        let welcome = welcome(row.map(|row| row.seat()).as_ref(), reservation.token, reservation.is_shared);
+        welcome.map_err(unwelcome)
     }
 
     /// A source that reserves anew has given up what it tried before.
-    async fn drop_older_tries(&self, new: &MigrationRecord) {
-        let records = self.inner().store.migrations(super::LISTED_MAX).await.unwrap_or_default();
-        for record in records {
-            let is_older_try = record.role == Role::Target
+    ///
+    /// # Errors
+    /// `NotReady` when it is this one that is late.
+    async fn drop_older_tries(&self, new: &MigrationRecord) -> Result<(), MigrationAnswer> {
+        let records = self.inner().store.migrations(super::LISTED_MAX).await.map_err(not_ready)?;
+        let others = records.into_iter().filter(|record| {
+            record.role == Role::Target
                 && record.agent == new.agent
                 && record.id != new.id
-                && !record.phase.is_terminal();
-            if is_older_try {
-                self.discard_unbound(record, "a newer migration").await;
-            }
+                && !record.phase.is_terminal()
+        });
+        for record in others {
+            supersedes(new.id, record.id).map_err(unwelcome)?;
+            self.discard_unbound(record, "a newer migration").await;
         }
+        Ok(())
     }
 
-    /// Forgets a copy, unless it is bound: that needs the source's word. The lock that `Prepare` needs is held meanwhile.
-    async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
-        let incoming = self.inner().migrator.incoming().get(&record.id).cloned();
-        let mut held = match &incoming {
-            Some(incoming) => Some(incoming.state.lock().await),
-            None => None,
-        };
-        let id = record.id;
-        match self.inner().store.agent(&record.agent).await {
-            Ok(Some(row)) if matches!(row.home, Home::Prepared { migration, .. } if migration == id) => {
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(migration = %id, %error, "copy stays: its row can't be read");
-                return;
-            }
-            Ok(_) => {}
-        }
-        if let Some(incoming) = held.as_mut() {
-            incoming.is_closed = true;
-        }
-        self.discard(record, by).await;
+    /// Forgets a copy, unless it is bound: that needs the source's word.
+    pub(super) async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
+        self.drop_copy(record, by, false).await;
     }
 
     /// Forgets a copy that the source has given up, bound or not.
     pub(super) async fn discard(&self, record: MigrationRecord, by: &str) {
-        self.inner().migrator.incoming().remove(&record.id);
-        if let Err(error) = self.inner().store.discard_copy(record.id).await {
-            tracing::warn!(migration = %record.id, %error, "copy can't be discarded now");
-        }
-        self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
+        self.drop_copy(record, by, true).await;
     }
 
-    /// A copy that is not bound by the deadline is dropped: the source can't need it any more.
-    fn watch_deadline(&self, id: MigrationId) {
-        let runtime = self.clone();
-        self.inner().tasks.spawn(async move {
-            let shutdown = runtime.inner().tasks.shutdown();
-            if within(super::MIGRATION_MAX * 2, shutdown.cancelled()).await.is_some() {
+    /// The lock that `Prepare` needs is held meanwhile: what is dropped is not bound any more. The record ends only when the copy
+    /// is gone; until then it is tried again.
+    async fn drop_copy(&self, record: MigrationRecord, by: &str, may_be_bound: bool) {
+        let (id, store) = (record.id, &self.inner().store);
+        let incoming = self.inner().migrator.incoming().get(&id).cloned();
+        let mut held = match &incoming {
+            Some(incoming) => Some(incoming.state.lock().await),
+            None => None,
+        };
+        let seat = match store.agent(&record.agent).await {
+            Ok(row) => row.map(|row| row.seat()),
+            Err(error) => {
+                tracing::warn!(migration = %id, %error, "copy stays: its row can't be read");
                 return;
             }
-            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
-                && record.role == Role::Target
-                && !record.phase.is_terminal()
-            {
-                runtime.discard_unbound(record, "deadline").await;
-            }
-            runtime.inner().migrator.incoming().remove(&id);
-        });
-    }
-
-    /// A bound copy whose source falls silent asks it; only the source's word decides.
-    fn watch_prepared(&self, id: MigrationId) {
-        let runtime = self.clone();
-        self.inner().tasks.spawn(async move {
-            sleep(ACTIVATE_MAX).await;
-            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
-                && !record.phase.is_terminal()
-            {
-                recovery::settle_target(&runtime, record).await;
-            }
-        });
+        };
+        if matches!(target_finds(seat.as_ref(), id), TargetFinds::Bound(_)) && !may_be_bound {
+            return;
+        }
+        if let Some(incoming) = held.as_mut() {
+            incoming.is_closed = true;
+        }
+        if let Err(error) = store.discard_copy(id).await {
+            tracing::warn!(migration = %id, %error, "copy can't be discarded now");
+            return;
+        }
+        self.inner().migrator.incoming().remove(&id);
+        self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
     }
 
     /// Takes a bulk transfer of a source.
@@ -334,25 +329,25 @@ impl Runtime {
         token: FencingToken,
     ) -> MigrationAnswer {
         let (store, id, agent) = (&self.inner().store, record.id, record.agent.clone());
-        let Ok(Some(row)) = store.agent(&agent).await else {
-            return refused("the copy is not here");
+        let seat = match store.agent(&agent).await {
+            Ok(row) => row.map(|row| row.seat()),
+            Err(error) => return not_ready(error),
         };
-        let lease = match row.home {
-            Home::Prepared { migration, token: granted, .. } if migration == id && granted == token => {
+        let lease = match activation(seat.as_ref(), id, token) {
+            Activation::Adopt => {
                 match store.adopt(&agent, id, self.session().incarnation, Adoption::Granted).await {
                     Ok(lease) => lease,
                     Err(error) => return refused(error.to_string()),
                 }
             }
-            // Activated before, or transferred within the shared store.
-            Home::Here => match store.lease(&agent).await {
-                Ok(Some(lease)) if is_of(&lease, id) && lease.token == token => lease,
-                _ if row.token >= token => return MigrationAnswer::Activated,
-                _ => return refused("the agent here is another, under a lower token"),
+            Activation::Run => match store.lease(&agent).await {
+                Ok(Some(lease)) => lease,
+                // Its holder is gone, or has let go: whoever takes it next has it under a later token.
+                Ok(None) => return MigrationAnswer::Activated,
+                Err(error) => return not_ready(error),
             },
-            // It ran here, and has moved on since.
-            Home::Moved(tombstone) if tombstone.token > token => return MigrationAnswer::Activated,
-            _ => return refused("the copy is not bound for this migration"),
+            Activation::Passed => return MigrationAnswer::Activated,
+            Activation::Refused => return refused("no copy is bound for this migration under this token"),
         };
         failpoint::hit("migration.target.after-adopted");
         let incoming = self.inner().migrator.incoming().remove(&id);
@@ -389,48 +384,60 @@ impl Runtime {
         MigrationAnswer::Activated
     }
 
+    /// The source's word that the agent does not come. Answers `Adopted` when it has come all the same, on an operator's word.
     async fn on_abort(&self, from: HostId, id: MigrationId) -> MigrationAnswer {
-        self.inner().migrator.incoming().remove(&id);
         match self.inner().store.migration(id).await {
             Ok(Some(record)) if record.source == from && record.role == Role::Target => {
-                if !record.phase.is_terminal() {
-                    self.discard(record, "source").await;
+                if self.what_have_you(id, &record.agent).await == Some(Have::Agent) {
+                    return MigrationAnswer::Adopted;
                 }
+                self.discard(record, "source").await;
                 MigrationAnswer::Ok
             }
-            _ => MigrationAnswer::Nothing,
+            _ => {
+                // On a shared store only the warm guest goes.
+                if self.incoming(from, id).is_some() {
+                    self.inner().migrator.incoming().remove(&id);
+                }
+                MigrationAnswer::Nothing
+            }
         }
     }
 
     async fn on_what_have_you(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
-        let row = self.inner().store.agent(agent).await.ok().flatten();
-        match row.map(|row| row.home) {
-            Some(Home::Prepared { migration, .. }) if migration == id => MigrationAnswer::Pending,
-            Some(Home::Here) => {
-                let record = self.inner().store.migration(id).await.ok().flatten();
-                let is_complete = record.is_some_and(|record| record.phase == Phase::Complete);
-                let lease = self.inner().store.lease(agent).await.ok().flatten();
-                if is_complete || lease.is_some_and(|lease| is_of(&lease, id)) {
-                    MigrationAnswer::Adopted
-                } else {
-                    MigrationAnswer::Nothing
-                }
-            }
-            _ => MigrationAnswer::Nothing,
+        match self.what_have_you(id, agent).await {
+            Some(have) => have.into(),
+            None => not_ready("the row can't be read now"),
         }
     }
 
-    /// Asked at the source: the row decides, read in a transaction.
+    /// `None` when the store does not say.
+    async fn what_have_you(&self, id: MigrationId, agent: &AgentId) -> Option<Have> {
+        let store = &self.inner().store;
+        let row = store.agent(agent).await.ok()?;
+        let record = store.migration(id).await.ok()?;
+        let is_complete =
+            record.is_some_and(|record| record.role == Role::Target && record.phase == Phase::Complete);
+        Some(target_has(row.map(|row| row.seat()).as_ref(), id, is_complete))
+    }
+
+    /// Asked at the source. The record is read first: while it is open the row may still change.
     async fn on_what_became(&self, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
-        match self.inner().store.agent(agent).await {
-            Ok(Some(row)) => match row.home {
-                Home::Moved(tombstone) if tombstone.migration == id => MigrationAnswer::Adopted,
-                Home::HandingOff { migration, .. } if migration == id => MigrationAnswer::Pending,
-                _ => MigrationAnswer::Nothing,
-            },
-            Ok(None) => MigrationAnswer::Nothing,
-            Err(_) => MigrationAnswer::Pending,
-        }
+        let store = &self.inner().store;
+        let (Ok(record), Ok(row)) = (store.migration(id).await, store.agent(agent).await) else {
+            return MigrationAnswer::Pending;
+        };
+        let is_open = record.is_some_and(|record| !record.phase.is_terminal());
+        became(row.map(|row| row.seat()).as_ref(), id, is_open).into()
+    }
+}
+
+/// Why an agent is not taken, in the words of the protocol.
+fn unwelcome(why: Unwelcome) -> MigrationAnswer {
+    match why {
+        Unwelcome::Living => refused_for(Refusal::Exists, "an agent of this id is at home here"),
+        Unwelcome::Later => refused_for(Refusal::Exists, "a newer tombstone of this agent is here"),
+        Unwelcome::Unsettled => not_ready("an earlier migration of this agent is not settled"),
     }
 }
 
@@ -537,6 +544,11 @@ impl Incoming {
             return refused("this migration has been dropped here");
         }
         self.look_at(&preparation.frames);
+        if self.digest.finish() != preparation.bundle {
+            // Nobody may take up what is not whole, also not on an operator's word.
+            let reason = "other rows have arrived than were sent".into();
+            return MigrationAnswer::StateFailed { reason };
+        }
         let frames = match runtime.opened(preparation.frames, &self.passage()) {
             Ok(frames) => frames,
             Err(reason) => return MigrationAnswer::IdentityFailed { reason },

@@ -523,9 +523,7 @@ impl RuntimeStore for FaultyStore {
     }
 
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
-        let process = self.process.clone();
-        let run = move |world: &Arc<World>, _| world.put_migration(record, process.is_alive());
-        self.call("put_migration", Way::Write, run).await
+        self.call("put_migration", Way::Write, move |world, _| now(world.memory.put_migration(record))).await
     }
 
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {
