@@ -105,6 +105,12 @@ pub enum Unwelcome {
     Unsettled,
 }
 
+/// Whether a source may go on that has the agent under a token: every grant since the migration began has closed it, also when the
+/// agent has come back since.
+pub fn may_cut_over(began: FencingToken, held: FencingToken) -> bool {
+    began == held
+}
+
 /// What a source makes of an open migration of its own, from the agent's row.
 pub fn source_finds(seat: Option<&Seat>, migration: MigrationId) -> SourceFinds {
     let Some(seat) = seat else { return SourceFinds::NotReached };

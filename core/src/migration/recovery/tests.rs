@@ -143,3 +143,9 @@ fn what_is_late_does_not_end_what_is_newer() {
     assert_eq!(supersedes(migration(2), migration(1)), Ok(()));
     assert_eq!(supersedes(migration(1), migration(2)), Err(Unwelcome::Unsettled));
 }
+
+#[test]
+fn a_migration_does_not_outlive_the_grant_under_which_it_began() {
+    assert!(may_cut_over(TOKEN, TOKEN));
+    assert!(!may_cut_over(TOKEN, TOKEN.next()));
+}

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
-use godwit_core::migration::recovery::{SourceFinds, source_finds};
+use godwit_core::migration::recovery::{SourceFinds, may_cut_over, source_finds};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
@@ -56,7 +56,7 @@ impl Runtime {
             return Err(CallError::Conflict { what: format!("agent {agent} is already on this host") });
         }
         // Before the record: taking the lease would close a migration that is open already.
-        self.own(agent).await.map_err(store_error)?;
+        let token = self.own(agent).await.map_err(store_error)?.lease.token;
         let row = self.inner().store.agent(agent).await.map_err(store_error)?;
         // Without a driver nothing can be held at a boundary.
         match row.map(|row| row.lifecycle) {
@@ -100,7 +100,7 @@ impl Runtime {
             runtime: self.clone(),
             record,
             is_aborted,
-            token: FencingToken(0),
+            token,
             sent: 0,
             digest: BundleDigest::default(),
             has_sent_snapshot: false,
@@ -158,7 +158,7 @@ struct Source {
     runtime: Runtime,
     record: MigrationRecord,
     is_aborted: std::sync::Arc<AtomicBool>,
-    /// The agent's when the target was asked.
+    /// The agent's when the migration began.
     token: FencingToken,
     /// Highest change number that the target has.
     sent: u64,
@@ -342,9 +342,11 @@ impl Source {
         }
         let plugin =
             image.plugin.ok_or_else(|| Failure::PluginUnavailable { reason: "not stored here".into() })?;
-        self.token = owned.lease.token;
+        if !may_cut_over(self.token, owned.lease.token) {
+            return Err(Failure::Fenced);
+        }
         let reservation = Reservation {
-            token: owned.lease.token,
+            token: self.token,
             generation: image.row.generation,
             revision: image.row.revision,
             plugin: plugin.clone(),
@@ -446,6 +448,9 @@ impl Source {
             }
         };
         let frozen = within(FREEZE_MAX, freezing).await.unwrap_or(Err(timeout))?;
+        if !may_cut_over(self.token, frozen.owner.token) {
+            return Err(Failure::Fenced);
+        }
         self.frozen_at = Some(self.runtime.inner().clock.boot());
         Ok(frozen)
     }
