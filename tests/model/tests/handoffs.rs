@@ -16,7 +16,7 @@ const SHARED: Bounds = Bounds { is_shared: true, ..APART };
 const THREE: Bounds = Bounds { hosts: 3, migrations: 2, faults: 0, inputs: 0, repeats: 0, ..APART };
 
 /// Each bug with what may happen, and a property that it must violate.
-const BUGS: [(Bug, Bounds, &str); 16] = [
+const BUGS: [(Bug, Bounds, &str); 17] = [
     (Bug::StaleCutover, Bounds { repeats: 0, ..SHARED }, OWNERS_MOVE),
     (Bug::SourceResumes, APART, ONE_RUNS),
     (Bug::ActivatedWithoutCommit, APART, LET_GO),
@@ -33,6 +33,7 @@ const BUGS: [(Bug, Bounds, &str); 16] = [
     (Bug::ForkIgnored, Bounds { faults: 2, may_force: true, ..APART }, ONE_RUNS),
     (Bug::StaleGuest, Bounds { faults: 0, ..SHARED }, LOADED),
     (Bug::GrantedTwice, APART, TOKENS_RISE),
+    (Bug::OldMigration, Bounds { migrations: 2, inputs: 0, repeats: 0, ..SHARED }, NO_ABORT),
 ];
 
 /// The runs that find nothing. Each goes far in another direction.

@@ -86,6 +86,8 @@ pub struct Task {
     pub peer: u8,
     /// How far it is.
     pub step: Step,
+    /// Under which token it began.
+    pub began: FencingToken,
     /// The last change that was sent.
     pub sent: u8,
     /// What was sent, in order.
@@ -99,7 +101,17 @@ pub struct Task {
 impl Task {
     /// One that begins at a step.
     pub fn new(migration: MigrationId, role: Role, peer: u8, step: Step) -> Self {
-        Self { migration, role, peer, step, sent: 0, digest: 0, frozen: None, call: None }
+        Self {
+            migration,
+            role,
+            peer,
+            step,
+            began: FencingToken(0),
+            sent: 0,
+            digest: 0,
+            frozen: None,
+            call: None,
+        }
     }
 
     /// Whether nothing of it is decided, so that it may be ended.

@@ -40,6 +40,8 @@ pub enum Bug {
     ForkIgnored,
     /// A target goes on with the guest that it has warm, whatever has been committed since.
     StaleGuest,
+    /// A migration goes on when its agent has left and come back meanwhile.
+    OldMigration,
     /// Backing out gives back the token of before, so that the granted one is given twice.
     GrantedTwice,
 }
@@ -108,6 +110,10 @@ impl Rules {
         let back = seat.abort(migration, holder)?;
         let lower = |seat: Seat| Seat { token: FencingToken(seat.token.0 - 2), ..seat };
         Ok(if self.has(Bug::GrantedTwice) { back.map(lower) } else { back })
+    }
+
+    pub(crate) fn may_cut_over(self, began: FencingToken, held: FencingToken) -> bool {
+        self.has(Bug::OldMigration) || recovery::may_cut_over(began, held)
     }
 
     pub(crate) fn source_finds(self, seat: Option<&Seat>, migration: MigrationId) -> SourceFinds {

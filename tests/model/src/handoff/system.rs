@@ -279,7 +279,9 @@ impl Handoffs {
                 if !is_recorded && !self.rules.has(Bug::DuplicateMigration) {
                     return None;
                 }
+                let began = state.host(host).guest?.claim.token;
                 let task = Task::new(migration, Role::Source, target, Step::Reserve);
+                let task = Task { began, ..task };
                 state.host_mut(host).tasks.push(task);
             }
             Action::Step(host, task) => self.task_step(state, host, task)?,

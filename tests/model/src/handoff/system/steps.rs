@@ -23,10 +23,7 @@ impl Handoffs {
             Some(())
         };
         match task.step {
-            Step::Reserve => {
-                let token = store.seat()?.token;
-                say(state, Message::Reserve(token))
-            }
+            Step::Reserve => say(state, Message::Reserve(task.began)),
             Step::Transfer if self.bounds.is_shared => say(state, Message::Restore),
             Step::Transfer => {
                 let frames = self.rules.sent(store.rows.after(0));
@@ -78,7 +75,9 @@ impl Handoffs {
     }
 
     fn freeze(&self, state: &mut State, host: u8, index: usize) -> Option<()> {
-        let Some(guest) = state.host(host).guest else {
+        let began = state.host(host).tasks.get(index)?.began;
+        let guest = state.host(host).guest.filter(|guest| self.rules.may_cut_over(began, guest.claim.token));
+        let Some(guest) = guest else {
             return self.go_on(state, host, index, Step::CallOff);
         };
         let host = state.host_mut(host);
