@@ -285,6 +285,49 @@ impl Handoffs {
                 state.host_mut(host).tasks.push(task);
             }
             Action::Step(host, task) => self.task_step(state, host, task)?,
+            Action::Handle(..)
+            | Action::Receive(..)
+            | Action::GiveUp(..)
+            | Action::Repeat(..)
+            | Action::Damage(..)
+            | Action::Arrive
+            | Action::Forge(_) => self.carry(state, action)?,
+            Action::Abort(host, index) => {
+                state.faults += 1;
+                state.host_mut(host).tasks.get_mut(index)?.step = Step::CallOff;
+            }
+            Action::Settle(host, migration, role) => self.settle(state, host, migration, role)?,
+            Action::Force(host) => {
+                let Home::Prepared { migration, .. } = state.store(host).seat.as_ref()?.home else {
+                    return None;
+                };
+                state.was_forced = true;
+                self.take_up(state, host, migration, Adoption::Forced);
+            }
+            Action::Crash(host) => {
+                state.faults += 1;
+                *state.host_mut(host) = Host::default();
+            }
+            Action::Restart(host) => {
+                *state.host_mut(host) = Host::up();
+                state.store_mut(host).join(host);
+            }
+            Action::Expire(host) => {
+                state.faults += 1;
+                state.store_mut(host).expire(host);
+            }
+            Action::Join(host) => {
+                state.store_mut(host).join(host);
+                state.host_mut(host).guest = None;
+            }
+        }
+        state.note_grants(&before);
+        Some(())
+    }
+
+    /// What becomes of a message or its answer on the way.
+    fn carry(&self, state: &mut State, action: Action) -> Option<()> {
+        match action {
             Action::Handle(host, index) => {
                 let task = state.host(host).tasks.get(index)?.clone();
                 let (message, None) = task.call? else { return None };
@@ -334,36 +377,8 @@ impl Handoffs {
                 let forged = Message::Activate(FencingToken(1 << 62));
                 self.handle(state, host, (source, migration), &forged);
             }
-            Action::Abort(host, index) => {
-                state.faults += 1;
-                state.host_mut(host).tasks.get_mut(index)?.step = Step::CallOff;
-            }
-            Action::Settle(host, migration, role) => self.settle(state, host, migration, role)?,
-            Action::Force(host) => {
-                let Home::Prepared { migration, .. } = state.store(host).seat.as_ref()?.home else {
-                    return None;
-                };
-                state.was_forced = true;
-                self.take_up(state, host, migration, Adoption::Forced);
-            }
-            Action::Crash(host) => {
-                state.faults += 1;
-                *state.host_mut(host) = Host::default();
-            }
-            Action::Restart(host) => {
-                *state.host_mut(host) = Host::up();
-                state.store_mut(host).join(host);
-            }
-            Action::Expire(host) => {
-                state.faults += 1;
-                state.store_mut(host).expire(host);
-            }
-            Action::Join(host) => {
-                state.store_mut(host).join(host);
-                state.host_mut(host).guest = None;
-            }
+            _ => return None,
         }
-        state.note_grants(&before);
         Some(())
     }
 
