@@ -137,6 +137,8 @@ pub(crate) enum HomeAnswer {
     Moved { target: HostId, token: FencingToken },
     /// It never was here.
     Unknown,
+    /// The store does not say now.
+    Silent,
 }
 
 /// What became of a delivery.
