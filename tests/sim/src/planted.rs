@@ -10,8 +10,9 @@ use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, OutputEnd, OutputKey, Owner, Page, RuntimeStore, Session,
-    SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, Handoff, Home, OutputEnd, OutputKey, Owner, Page,
+    RuntimeStore, Session, SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure,
+    UnitOutcome,
 };
 
 use crate::bug::Bug;
@@ -19,6 +20,8 @@ use crate::world::{PROFILE, World, now};
 
 /// How often a bug that strikes now and then strikes, in a thousand.
 const NOW_AND_THEN: u64 = 150;
+/// Longer than any run.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 /// How much later what was checked is written, at most.
 const ACT_LATER_MS: u64 = 1_500;
 
@@ -46,7 +49,9 @@ impl World {
         // With `DeadlineIgnored` the host counts on more than the store grants.
         let request = SessionRequest { ttl: PROFILE.ttl, ..request };
         let session = now(self.memory.join(request.clone()))?;
-        self.judge().joined(self.elapsed(), &request, &session, PROFILE.ttl);
+        // Holding a store of one's own does not expire.
+        let ttl = if self.is_apart() { FOR_EVER } else { PROFILE.ttl };
+        self.judge().joined(self.elapsed(), &request, &session, ttl);
         Ok(session)
     }
 
@@ -337,6 +342,54 @@ impl World {
         let lease = now(self.memory.transfer(owner, base, migration, target))?;
         self.judge().moved_on(owner, lease.token, Some(lease.incarnation));
         self.judge().count_move();
+        Ok(lease)
+    }
+
+    /// `RuntimeStore::begin_handoff`.
+    pub fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError> {
+        let begun = now(self.memory.begin_handoff(owner, base, migration, target))?;
+        self.judge().moved_on(owner, begun.granted, None);
+        Ok(begun)
+    }
+
+    /// `RuntimeStore::finish_handoff`.
+    pub fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        let before = now(self.memory.agent(agent))?.map(|row| row.home);
+        now(self.memory.finish_handoff(agent, migration))?;
+        if matches!(before, Some(Home::HandingOff { .. })) {
+            self.judge().let_go(agent);
+        }
+        Ok(())
+    }
+
+    /// `RuntimeStore::adopt`.
+    pub fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+        how: Adoption,
+    ) -> Result<Lease, StoreError> {
+        let lease = now(self.memory.adopt(agent, migration, incarnation, how))?;
+        self.judge().adopted(incarnation, &lease);
+        Ok(lease)
+    }
+
+    /// `RuntimeStore::abort_handoff`.
+    pub fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let lease = now(self.memory.abort_handoff(agent, migration, incarnation))?;
+        self.judge().acquired(incarnation, &lease);
         Ok(lease)
     }
 

@@ -449,7 +449,7 @@ impl RuntimeStore for FaultyStore {
     ) -> Result<Handoff, StoreError> {
         let owner = owner.clone();
         self.call("begin_handoff", Way::Write, move |world, _| {
-            now(world.memory.begin_handoff(&owner, base, migration, target))
+            world.begin_handoff(&owner, base, migration, target)
         })
         .await
     }
@@ -473,10 +473,7 @@ impl RuntimeStore for FaultyStore {
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.call("finish_handoff", Way::Write, move |world, _| {
-            now(world.memory.finish_handoff(&agent, migration))
-        })
-        .await
+        self.call("finish_handoff", Way::Write, move |world, _| world.finish_handoff(&agent, migration)).await
     }
 
     async fn adopt(
@@ -487,10 +484,7 @@ impl RuntimeStore for FaultyStore {
         how: Adoption,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
-        self.call("adopt", Way::Write, move |world, _| {
-            now(world.memory.adopt(&agent, migration, incarnation, how))
-        })
-        .await
+        self.call("adopt", Way::Write, move |world, _| world.adopt(&agent, migration, incarnation, how)).await
     }
 
     async fn abort_handoff(
@@ -501,7 +495,7 @@ impl RuntimeStore for FaultyStore {
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
         self.call("abort_handoff", Way::Write, move |world, _| {
-            now(world.memory.abort_handoff(&agent, migration, incarnation))
+            world.abort_handoff(&agent, migration, incarnation)
         })
         .await
     }
