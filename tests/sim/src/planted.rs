@@ -11,8 +11,8 @@ use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
 use godwit_core::store::{
     AcceptError, Accepted, Adoption, AgentImage, Handoff, Home, OutputEnd, OutputKey, Owner, Page,
-    RuntimeStore, Session, SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure,
-    UnitOutcome,
+    PrepareRequest, Row, RowFrame, RuntimeStore, Session, SessionRequest, Standing, Step, StoreError,
+    StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 
 use crate::bug::Bug;
@@ -356,6 +356,38 @@ impl World {
         let begun = now(self.memory.begin_handoff(owner, base, migration, target))?;
         self.judge().moved_on(owner, begun.granted, None);
         Ok(begun)
+    }
+
+    /// What of some rows arrives.
+    fn arriving(&self, mut frames: Vec<RowFrame>) -> Vec<RowFrame> {
+        frames.retain(|frame| match &frame.row {
+            Row::Input(input) => input.outcome.is_none() || !self.has(Bug::KeysLeftBehind),
+            _ => true,
+        });
+        frames
+    }
+
+    /// `RuntimeStore::receive_rows`.
+    pub fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        now(self.memory.receive_rows(migration, agent, self.arriving(frames)))
+    }
+
+    /// `RuntimeStore::prepare`.
+    pub fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
+        let (agent, migration) = (request.agent.clone(), request.migration);
+        let frames = self.arriving(request.frames);
+        now(self.memory.prepare(PrepareRequest { frames, ..request }))?;
+        if self.has(Bug::AdoptedEarly)
+            && let Some(session) = now(self.memory.sessions())?.first()
+        {
+            self.adopt(&agent, migration, session.incarnation, Adoption::Granted)?;
+        }
+        Ok(())
     }
 
     /// `RuntimeStore::finish_handoff`.

@@ -461,14 +461,12 @@ impl RuntimeStore for FaultyStore {
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.call("receive_rows", Way::Write, move |world, _| {
-            now(world.memory.receive_rows(migration, &agent, frames))
-        })
-        .await
+        self.call("receive_rows", Way::Write, move |world, _| world.receive_rows(migration, &agent, frames))
+            .await
     }
 
     async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
-        self.call("prepare", Way::Write, move |world, _| now(world.memory.prepare(request))).await
+        self.call("prepare", Way::Write, move |world, _| world.prepare(request)).await
     }
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
