@@ -26,7 +26,7 @@ pub mod fence;
 pub mod keeper;
 
 /// Why a token was raised.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum GrantCause {
     /// The agent was free, or its holder's session was dead.
     Acquired,
@@ -55,7 +55,7 @@ pub struct Lease {
 }
 
 /// Who holds an agent, as a refused writer learns it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holder {
     /// The holding host.
     pub host: HostId,

@@ -1,7 +1,12 @@
 //! Moving a running agent to another host: its phases, the roles of the two hosts, and why it did not move, as records and the
 //! API show them.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+
+pub mod handoff;
+pub mod recovery;
 
 /// How far a migration is. The variants' order is part of the stored encoding: append only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +33,23 @@ impl Phase {
     /// Whether nothing will change any more.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Complete | Self::Failed | Self::Aborted)
+    }
+
+    /// Longest that a migration stays in it; then it is ended, for it has not passed its commit point. `None` from there on: a
+    /// cutover is decided by rows and answers alone, however long that takes.
+    pub fn time_max(self) -> Option<Duration> {
+        let seconds = match self {
+            // The wait for a target that is not ready (30 s), and one message.
+            Self::Reserve => 40,
+            // Each bundle has its own bound; this one is for an agent that writes as fast as it is sent.
+            Self::Transfer => 300,
+            // One message, and the component's compilation at the target.
+            Self::Restore => 30,
+            // The freeze (5 s), and the last rows that do not go with the cutover's own message.
+            Self::Replay => 30,
+            Self::Cutover | Self::Complete | Self::Failed | Self::Aborted => return None,
+        };
+        Some(Duration::from_secs(seconds))
     }
 
     /// The name in the HTTP API.
@@ -147,6 +169,11 @@ pub enum Failure {
         /// Why.
         reason: String,
     },
+    /// The target runs the agent, on an operator's word, though it was never let go here: it stays held at the source.
+    #[error(
+        "forked: the target runs the agent, which was not let go here. What is here stays held: adopt it here by force to give it up"
+    )]
+    Forked,
 }
 
 impl Failure {
@@ -162,6 +189,7 @@ impl Failure {
             Self::Aborted { .. } => "aborted",
             Self::IdentityTransportFailed { .. } => "identity_transport_failed",
             Self::NotReady { .. } => "not_ready",
+            Self::Forked => "forked",
         }
     }
 

@@ -11,14 +11,15 @@ use crate::id::{
 use crate::identity::EntityPublicKey;
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
 use crate::journal::JournaledTurn;
-use crate::lease::Holder;
+use crate::lease::{GrantCause, Holder};
 use crate::lifecycle::Lifecycle;
+use crate::migration::handoff::Seat;
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
 
 /// Where an agent's authoritative rows are. The variants' order is part of the stored encoding: append only.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Home {
     /// In this store.
     Here,
@@ -47,7 +48,7 @@ pub enum Home {
 }
 
 /// What stays where an agent left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tombstone {
     /// Which migration took it away.
     pub migration: MigrationId,
@@ -91,6 +92,8 @@ pub struct AgentRow {
     pub token: FencingToken,
     /// Who holds the lease, when its session is not dead.
     pub holder: Option<Holder>,
+    /// Why its token was raised last.
+    pub cause: GrantCause,
     /// Digest of the last receipt, `Digest::ZERO` at revision 0.
     pub head: Digest,
     /// The seq that the next input gets.
@@ -126,6 +129,14 @@ pub struct AgentRow {
     pub created_at_ms: u64,
     /// Number of the last change to any row of the agent.
     pub change: u64,
+}
+
+impl AgentRow {
+    /// Where the agent is and whose it is.
+    pub fn seat(&self) -> Seat {
+        let Self { token, generation, revision, holder, .. } = *self;
+        Seat { home: self.home.clone(), token, generation, revision, holder, cause: self.cause.clone() }
+    }
 }
 
 /// An accepted input.

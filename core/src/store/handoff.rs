@@ -13,6 +13,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision, TOKEN_ADOPT_STEP};
+use crate::migration::handoff::Binding;
 use crate::migration::{Failure, Phase, Role};
 use crate::store::agent::AgentRow;
 use crate::store::rows::RowFrame;
@@ -43,6 +44,19 @@ pub struct PrepareRequest {
     pub revision: Revision,
     /// The last rows.
     pub frames: Vec<RowFrame>,
+}
+
+impl PrepareRequest {
+    /// What is to be bound.
+    pub fn binding(&self) -> Binding {
+        Binding {
+            migration: self.migration,
+            source: self.source,
+            token: self.token,
+            generation: self.generation,
+            revision: self.revision,
+        }
+    }
 }
 
 /// Takes rows of an agent, in batches, with the agent's row of the same moment; `false` ends it.
@@ -92,12 +106,12 @@ pub struct MigrationRecord {
     pub pause_us: Option<u64>,
     /// Wall time of the start in Unix milliseconds.
     pub started_at_ms: u64,
-    /// Wall time after which it is aborted, unless its commit point has passed.
+    /// Wall time after which it is aborted in this phase, unless its commit point has passed.
     pub deadline_ms: u64,
 }
 
 /// On whose word a copy becomes the agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Adoption {
     /// The source's: the copy takes up the token that it was granted.
     Granted,

@@ -37,6 +37,8 @@ pub enum Code {
     MethodNotAllowed,
     /// Something stands in the way.
     Conflict,
+    /// The agent moves already, to another host.
+    AlreadyMigrating,
     /// A newer input took the place of this one.
     InputReplaced,
     /// A verb ended this input.
@@ -119,7 +121,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 44] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -128,6 +130,7 @@ impl Code {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Conflict,
+        Self::AlreadyMigrating,
         Self::InputReplaced,
         Self::InputAbandoned,
         Self::TooLarge,
@@ -175,6 +178,7 @@ impl Code {
             Self::NotFound => (404, "not_found", "not found", false),
             Self::MethodNotAllowed => (405, "method_not_allowed", "the path has no such method", false),
             Self::Conflict => (409, "conflict", "something stands in the way", false),
+            Self::AlreadyMigrating => (409, "already_migrating", "the agent moves already", false),
             Self::InputReplaced => (409, "input_replaced", "a newer input took its place", false),
             Self::InputAbandoned => (409, "input_abandoned", "the input was ended by a verb", false),
             Self::TooLarge => (413, "too_large", "the body is too large", false),
@@ -354,6 +358,9 @@ impl From<CallError> for Problem {
             }
             CallError::Invalid { .. } => Self::new(Code::Malformed, detail),
             CallError::Conflict { .. } => Self::new(Code::Conflict, detail),
+            CallError::AlreadyMigrating { migration, .. } => {
+                Self::new(Code::AlreadyMigrating, detail).with("migration", migration.to_string())
+            }
             CallError::Unavailable { .. } => Self::new(Code::Unavailable, detail),
             CallError::Unknown { .. } => Self::new(Code::Unknown, detail),
             CallError::Internal { .. } => Self::new(Code::Internal, detail),

@@ -568,6 +568,18 @@ pub enum CallError {
         /// Behind which boundary it was waited for.
         after: OutputPlace,
     },
+    /// The agent moves already, to another host: definitely not begun.
+    #[error(
+        "agent {agent} is already migrating to host {target} (migration {migration}): wait for it, or abort it"
+    )]
+    AlreadyMigrating {
+        /// Which.
+        agent: AgentId,
+        /// By which migration.
+        migration: MigrationId,
+        /// To where.
+        target: HostId,
+    },
 }
 
 impl Retryable for CallError {

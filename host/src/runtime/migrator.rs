@@ -3,14 +3,13 @@
 //! `source.rs` reads top to bottom as the protocol; it coordinates. `target.rs` answers it. `recovery.rs` settles what a
 //! restart finds; `claims.rs` judges what a peer says. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId, MigrationId};
-use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::mesh::MeshError;
-use godwit_core::migration::{Failure, Phase};
+use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::{MigrationRecord, StoreError};
 use godwit_core::time::within;
@@ -27,11 +26,9 @@ mod recovery;
 mod source;
 mod target;
 
-pub(crate) use recovery::{open_migrations, recover};
+pub(crate) use recovery::{open_migrations, tend};
 use target::Arrival;
 
-/// Longest a migration may take before its commit point.
-const MIGRATION_MAX: Duration = Duration::from_secs(60);
 /// Longest one message and its answer may take.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// First and longest pause before the end of a migration is written again.
@@ -46,6 +43,20 @@ pub(crate) struct Migrator {
     outgoing: Mutex<BTreeMap<AgentId, Outgoing>>,
     incoming: Mutex<BTreeMap<MigrationId, Arc<Arrival>>>,
     expected: identity::Expectations,
+    /// Those whose end is being sought, or written.
+    settling: Mutex<BTreeSet<(MigrationId, Role)>>,
+}
+
+/// One migration's end is sought by one task at a time.
+struct Settling {
+    runtime: Runtime,
+    of: (MigrationId, Role),
+}
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        self.runtime.inner().migrator.settling().remove(&self.of);
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -59,6 +70,10 @@ struct Outgoing {
 impl Migrator {
     fn outgoing(&self) -> MutexGuard<'_, BTreeMap<AgentId, Outgoing>> {
         self.outgoing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settling(&self) -> MutexGuard<'_, BTreeSet<(MigrationId, Role)>> {
+        self.settling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn incoming(&self) -> MutexGuard<'_, BTreeMap<MigrationId, Arc<Arrival>>> {
@@ -141,10 +156,24 @@ impl Runtime {
         let put = self.inner().store.put_migration(record.clone()).await;
         let Err(error) = put else { return };
         tracing::warn!(migration = %record.id, %error, "the end of a migration can't be written");
-        if error.retry() != Retry::Never {
-            let runtime = self.clone();
-            self.inner().tasks.spawn(async move { runtime.end_record_later(record).await });
+        if error.retry() == Retry::Never {
+            return;
         }
+        // Whoever seeks its end already finds the record open, and writes it then.
+        if let Some(settling) = self.settling(&record) {
+            let runtime = self.clone();
+            self.inner().tasks.spawn(async move {
+                runtime.end_record_later(record).await;
+                drop(settling);
+            });
+        }
+    }
+
+    /// The right to settle a migration; `None` while another task does.
+    fn settling(&self, record: &MigrationRecord) -> Option<Settling> {
+        let of = (record.id, record.role);
+        let is_free = self.inner().migrator.settling().insert(of);
+        is_free.then(|| Settling { runtime: self.clone(), of })
     }
 
     /// Tries until the store has taken the end of a migration: an open record keeps the agent from every other one. A host
@@ -178,9 +207,4 @@ fn refused_by_store(error: &StoreError) -> Failure {
         StoreError::Fenced { .. } | StoreError::Stale { .. } | StoreError::NotHome { .. } => Failure::Fenced,
         other => Failure::StateFailed { reason: other.to_string() },
     }
-}
-
-/// Whether a lease was given by this migration's commit point.
-fn is_of(lease: &Lease, id: MigrationId) -> bool {
-    matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == id)
 }

@@ -214,7 +214,7 @@ impl Runtime {
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if target != self.inner().host => {
                     Some((token, false, target))
                 }
-                Ok(PeerAnswer::Home(_)) => None,
+                Ok(PeerAnswer::Home(HomeAnswer::Unknown | HomeAnswer::Moved { .. })) => None,
                 Ok(_) | Err(_) => {
                     silent += 1;
                     None
@@ -243,7 +243,8 @@ impl Runtime {
                 HomeAnswer::Moved { target: source, token }
             }
             Ok(Some(row)) => HomeAnswer::Here { token: row.token },
-            Ok(None) | Err(_) => HomeAnswer::Unknown,
+            Ok(None) => HomeAnswer::Unknown,
+            Err(_) => HomeAnswer::Silent,
         }
     }
 
@@ -284,7 +285,13 @@ impl Runtime {
             // The input carries its id, so asking again joins what an earlier try may have started.
             Err(error) if is_repeatable => {
                 tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
-                self.look_again(agent).await
+                // What was asked may have been done: that nobody has the agent now does not say that it was not.
+                self.look_again(agent).await.map_err(|failed| match failed {
+                    Unforwarded::Refused(error) => {
+                        Unforwarded::Refused(Box::new(unless_durable(*error, !call.only_reads())))
+                    }
+                    Unforwarded::Again => Unforwarded::Again,
+                })
             }
             Err(error @ MeshError::NoAnswer { .. }) => {
                 Err(Unforwarded::Refused(Box::new(unanswered(call, error.to_string()))))

@@ -147,7 +147,7 @@ impl Starting {
         session::keep(&runtime)?;
         let tasks = &runtime.inner.tasks;
         tasks.spawn(runtime.clone().hear(notices));
-        tasks.spawn(migrator::recover(runtime.clone(), open));
+        tasks.spawn(migrator::tend(runtime.clone(), open));
         tasks.spawn(scan::run(runtime.clone()));
         tasks.spawn(lost::tell(runtime.clone()));
         tasks.spawn(runtime.inner.secrets.flows().clone().run());

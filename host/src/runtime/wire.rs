@@ -16,6 +16,7 @@ use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Re
 use godwit_core::input::NewInput;
 use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::Refusal;
+use godwit_core::migration::recovery::{Became, Have};
 use godwit_core::output::UndeliverableReason;
 use godwit_core::placement::Offer;
 use godwit_core::spec::{PluginInfo, Spec};
@@ -69,9 +70,9 @@ pub(crate) enum MigrationMessage {
     Activate { token: FencingToken },
     /// It does not come: forget it.
     Abort,
-    /// Source, restarting: what do you have?
+    /// Source, about to take back what it was handing off: what do you have?
     WhatHaveYou,
-    /// Target, restarting: what became of it?
+    /// Target, whose source has fallen silent: what became of it?
     WhatBecame,
 }
 
@@ -96,6 +97,8 @@ pub(crate) struct Preparation {
     pub(crate) revision: Revision,
     #[serde(deserialize_with = "few_frames")]
     pub(crate) frames: Vec<RowFrame>,
+    /// Over all row frames in the order in which they were sent, these with them: what is not whole is not bound.
+    pub(crate) bundle: Digest,
 }
 
 /// Heads a bulk transfer.
@@ -169,6 +172,8 @@ pub(crate) enum HomeAnswer {
     Moved { target: HostId, token: FencingToken },
     /// It never was here.
     Unknown,
+    /// The store does not say now.
+    Silent,
 }
 
 /// What became of a delivery.
@@ -224,6 +229,48 @@ pub(crate) enum MigrationAnswer {
     Adopted,
     Pending,
     Nothing,
+}
+
+impl From<Have> for MigrationAnswer {
+    fn from(have: Have) -> Self {
+        match have {
+            Have::Agent => Self::Adopted,
+            Have::Bound => Self::Pending,
+            Have::Nothing => Self::Nothing,
+        }
+    }
+}
+
+impl From<Became> for MigrationAnswer {
+    fn from(became: Became) -> Self {
+        match became {
+            Became::Moved => Self::Adopted,
+            Became::Undecided => Self::Pending,
+            Became::NotMoved => Self::Nothing,
+        }
+    }
+}
+
+impl MigrationAnswer {
+    /// What it says as an answer to `WhatHaveYou`.
+    pub(crate) fn have(&self) -> Option<Have> {
+        match self {
+            Self::Adopted => Some(Have::Agent),
+            Self::Pending => Some(Have::Bound),
+            Self::Nothing => Some(Have::Nothing),
+            _ => None,
+        }
+    }
+
+    /// What it says as an answer to `WhatBecame`.
+    pub(crate) fn became(&self) -> Option<Became> {
+        match self {
+            Self::Adopted => Some(Became::Moved),
+            Self::Pending => Some(Became::Undecided),
+            Self::Nothing => Some(Became::NotMoved),
+            _ => None,
+        }
+    }
 }
 
 /// Writes a message in the newest version.

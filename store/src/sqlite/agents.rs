@@ -11,6 +11,7 @@ use godwit_core::identity::EntityPublicKey;
 use godwit_core::lease::fence::{Fence, Refusal};
 use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::limits::CLAIM_MAX;
+use godwit_core::migration::handoff::Seat;
 use godwit_core::spec::{Addressability, Spec};
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
@@ -192,6 +193,12 @@ impl Head {
             revision: self.revision,
             holder: self.holder.map(|holder| holder.incarnation),
         }
+    }
+
+    /// What the steps of a handoff decide by.
+    pub(super) fn seat(&self) -> Seat {
+        let Self { token, generation, revision, holder, .. } = *self;
+        Seat { home: self.home.clone(), token, generation, revision, holder, cause: self.cause.clone() }
     }
 
     pub(super) fn refused(&self, refusal: Refusal) -> StoreError {
@@ -493,7 +500,7 @@ const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
            a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts, e.public, a.next_event
+           a.state_bytes, a.failed_starts, e.public, a.next_event, a.cause_migration, a.cause_revision
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     LEFT JOIN entity_key e ON e.agent = a.key
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
@@ -507,6 +514,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         revision: Revision(row.get::<_, Int>(3)?.0),
         token: FencingToken(row.get::<_, Int>(4)?.0),
         holder: holder(row, 5, 15)?,
+        cause: cause(row, 27, 28)?,
         head: Digest(row.get(6)?),
         next_seq: Seq(row.get::<_, Int>(7)?.0),
         open_inputs: row.get::<_, Int>(8)?.0,

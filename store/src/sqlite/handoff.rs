@@ -7,19 +7,20 @@ use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision,
 };
-use godwit_core::lease::{GrantCause, Lease};
+use godwit_core::lease::{Holder, Lease};
+use godwit_core::migration::handoff::{Discard, Seat};
 use godwit_core::store::agent::Tombstone;
 use godwit_core::store::rows::AgentPortable;
 use godwit_core::store::{Adoption, Handoff, Home, Owner, PrepareRequest, Row, RowFrame, RowKey, StoreError};
 use rusqlite::{Connection, params};
 
-use super::agents::{self, Head, NewRow, set_standing, write_lifecycle, write_spec};
+use super::agents::{Head, NewRow, set_standing, write_lifecycle, write_spec};
 use super::codec::{Int, PackedSnapshot, agent_id, seal, seal_bytes};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::{append, append_of};
-use super::leases::{grant, lease_held_by, own_at};
+use super::leases::take_seat;
 use super::migrations::{close, settle_tracking};
-use super::sessions::check_living;
+use super::sessions::living_host;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
 use super::{
@@ -36,39 +37,35 @@ pub(super) fn begin(
     migration: MigrationId,
     target: HostId,
 ) -> Fallible<Handoff> {
-    let granted = owner.token.next();
-    let home = Home::HandingOff { migration, target, granted };
-    let head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
-    if head.home == home && head.generation == owner.generation {
-        let change = head.change;
-        return if head.revision == base {
-            Ok(Handoff { granted, change })
-        } else {
-            Err(head.stale().into())
-        };
-    }
-    let mut head = own_at(tx, owner, base)?;
+    let mut head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
+    let seat = head.seat();
+    let step = seat.begin(&owner.claim(), base, migration, target);
+    let Some(begun) = step.map_err(|refusal| seat.error(refusal))? else {
+        return Ok(Handoff { granted: seat.token, change: head.change });
+    };
     // Its events are counted as long as it is at home here.
     close(tx, &mut head, Some(migration))?;
-    set_standing(tx, head.key, &home, granted, None, &head.cause)?;
-    Ok(Handoff { granted, change: head.change })
+    sit(tx, head.key, &begun)?;
+    Ok(Handoff { granted: begun.token, change: head.change })
+}
+
+/// Stores what a step has decided.
+fn sit(tx: &Tx<'_>, key: i64, seat: &Seat) -> Fallible<()> {
+    let holder = seat.holder.map(|holder| holder.incarnation);
+    set_standing(tx, key, &seat.home, seat.token, holder, &seat.cause)
 }
 
 pub(super) fn finish(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
     let head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
-    let (target, token) = match head.home {
-        Home::HandingOff { migration: begun, target, granted } if begun == migration => (target, granted),
-        Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
-        _ => {
-            return Err(conflict(format!("migration {migration} does not hand agent {agent} off")));
-        }
+    let seat = head.seat();
+    let Some(moved) = seat.finish(migration).map_err(|refusal| seat.error(refusal))? else {
+        return Ok(());
     };
-    let home = Home::Moved(Tombstone { migration, target, token, generation: head.generation });
-    set_standing(tx, head.key, &home, token, None, &head.cause)?;
-    let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
-        .with("migration", migration)
-        .with("target", target)
-        .with("token", token);
+    sit(tx, head.key, &moved)?;
+    let mut event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms()).with("migration", migration);
+    if let Home::Moved(tombstone) = &moved.home {
+        event = event.with("target", tombstone.target).with("token", tombstone.token);
+    }
     append(tx, &[event])
 }
 
@@ -78,24 +75,24 @@ pub(super) fn abort(
     migration: MigrationId,
     incarnation: Incarnation,
 ) -> Fallible<Lease> {
-    check_living(tx, incarnation)?;
+    let holder = holder_of(tx, incarnation)?;
     let mut head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
-    match head.home.clone() {
-        Home::HandingOff { migration: begun, granted, .. } if begun == migration => {
-            let token = granted.next();
-            grant(tx, &mut head, token, incarnation, GrantCause::Acquired, Some(migration))
-        }
-        Home::Here => Ok(lease_held_by(&head, incarnation)?),
-        home => Err(StoreError::NotHome { home }.into()),
-    }
+    let seat = head.seat();
+    let step = seat.abort(migration, holder).map_err(|refusal| seat.error(refusal))?;
+    take_seat(tx, &mut head, step, migration)
+}
+
+/// A living session as a holder.
+fn holder_of(tx: &Tx<'_>, incarnation: Incarnation) -> Fallible<Holder> {
+    let host = living_host(tx.conn, incarnation)?.ok_or(StoreError::SessionDead { incarnation })?;
+    Ok(Holder { host, incarnation })
 }
 
 pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
-    match Head::load(tx.conn, agent)? {
-        Some(Head { key, home: Home::Moved(tombstone), .. }) if tombstone.migration == migration => {
-            replace_by_tombstone(tx, key, agent, tombstone)
-        }
-        _ => Ok(()),
+    let Some(head) = Head::load(tx.conn, agent)? else { return Ok(()) };
+    match head.seat().forget(migration) {
+        Some(tombstone) => replace_by_tombstone(tx, head.key, agent, tombstone),
+        None => Ok(()),
     }
 }
 
@@ -160,21 +157,13 @@ pub(super) fn copy_key(conn: &Connection, copy: MigrationId, agent: &AgentId) ->
     Ok(copy_of(conn, copy)?.filter(|copy| copy.agent == *agent).map(|copy| copy.key))
 }
 
-/// Whether a migration's copy is bound: prepared, or adopted since.
-fn is_bound(head: &Head, migration: MigrationId) -> bool {
-    match &head.home {
-        Home::Prepared { migration: bound, .. } => *bound == migration,
-        _ => matches!(head.cause, GrantCause::Transferred { migration: cause, .. } if cause == migration),
-    }
-}
-
 pub(super) fn receive(
     tx: &Tx<'_>,
     migration: MigrationId,
     agent: &AgentId,
     rows: &[Arriving],
 ) -> Fallible<()> {
-    if Head::load(tx.conn, agent)?.is_some_and(|head| is_bound(&head, migration)) {
+    if Head::load(tx.conn, agent)?.is_some_and(|head| head.seat().is_bound(migration)) {
         return Ok(());
     }
     receive_into_copy(tx, migration, agent, rows).map(drop)
@@ -454,37 +443,28 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
 
 /// Binds a copy; `rows` are the request's frames.
 pub(super) fn prepare(tx: &Tx<'_>, request: &PrepareRequest, rows: &[Arriving]) -> Fallible<()> {
-    let PrepareRequest { migration, agent, source, token, generation, revision, frames: _ } = request;
-    let known = Head::load(tx.conn, agent)?;
-    if known.as_ref().is_some_and(|head| is_prepared_so(head, request)) {
-        return Ok(());
+    let PrepareRequest { migration, agent, .. } = request;
+    let (known, binding) = (Head::load(tx.conn, agent)?, request.binding());
+    let seat = known.as_ref().map(Head::seat);
+    // Rows that come too late for a bound copy stay outside.
+    if seat.as_ref().is_some_and(|seat| seat.is_bound(*migration)) {
+        return Ok(Seat::prepare(seat.as_ref(), &binding, None).map(drop).map_err(StoreError::from)?);
     }
-    let before = match known.as_ref().map(|head| &head.home) {
-        None => None,
-        Some(Home::Moved(tombstone)) if tombstone.token < *token && tombstone.generation <= *generation => {
-            Some(*tombstone)
-        }
-        Some(home) => return Err(conflict(format!("agent {agent} is here: {home:?}"))),
-    };
     let copy = receive_into_copy(tx, *migration, agent, rows)?;
     let arrived = first(
         tx.conn,
         "SELECT generation, revision FROM agent WHERE key = ?1 AND row_change > 0",
         params![copy.key],
-        |row| Ok((row.get::<_, Int>(0)?.0, row.get::<_, Int>(1)?.0)),
+        |row| Ok((Generation(row.get::<_, Int>(0)?.0), Revision(row.get::<_, Int>(1)?.0))),
     )?;
-    if arrived != Some((generation.0, revision.0)) {
-        let what =
-            format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
-        return Err(conflict(what));
-    }
+    let step = Seat::prepare(seat.as_ref(), &binding, arrived).map_err(StoreError::from)?;
+    let Some(bound) = step else { return Ok(()) };
     if let Some(replaced) = known {
         delete(tx, replaced.key)?;
     }
     settle_copy(tx, copy.key)?;
     check_plugin(tx, copy.key)?;
-    let home = Home::Prepared { migration: *migration, source: *source, token: *token, before };
-    set_standing(tx, copy.key, &home, *token, None, &GrantCause::Acquired)?;
+    sit(tx, copy.key, &bound)?;
     settle_tracking(tx, agent)
 }
 
@@ -495,17 +475,6 @@ fn check_plugin(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     match first(tx.conn, sql, params![key], |row| Ok(Digest(row.get(0)?)))? {
         Some(plugin) if !plugins::is_stored(tx.conn, plugin)? => Err(StoreError::NoPlugin { plugin }.into()),
         _ => Ok(()),
-    }
-}
-
-/// Whether a repeated `prepare` finds its work done.
-fn is_prepared_so(head: &Head, request: &PrepareRequest) -> bool {
-    match &head.home {
-        Home::Prepared { migration, source, token, .. } => {
-            (migration, source, token) == (&request.migration, &request.source, &request.token)
-        }
-        Home::Here => is_bound(head, request.migration) && head.token == request.token,
-        _ => false,
     }
 }
 
@@ -533,24 +502,19 @@ pub(super) fn adopt(
     migration: MigrationId,
     (incarnation, how): (Incarnation, Adoption),
 ) -> Fallible<Lease> {
-    check_living(tx, incarnation)?;
+    let holder = holder_of(tx, incarnation)?;
     let mut head = Head::load(tx.conn, agent)?.ok_or(StoreError::NoAgent)?;
-    let token = match &head.home {
-        Home::Prepared { migration: bound, token, .. } if *bound == migration => how.token(*token),
-        Home::Here if is_bound(&head, migration) => return Ok(lease_held_by(&head, incarnation)?),
-        Home::Here => {
-            return Err(conflict(format!("migration {migration} did not bring the agent here")));
-        }
-        home => return Err(StoreError::NotHome { home: home.clone() }.into()),
-    };
-    let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
-        .with("migration", migration)
-        .with("token", token);
-    let cause = GrantCause::Transferred { migration, revision: head.revision };
-    // From here its events are counted here.
-    set_standing(tx, head.key, &Home::Here, token, Some(incarnation), &cause)?;
-    append_of(tx, &mut head, &[event])?;
-    grant(tx, &mut head, token, incarnation, cause, Some(migration))
+    let seat = head.seat();
+    let step = seat.adopt(migration, holder, how).map_err(|refusal| seat.error(refusal))?;
+    if let Some(taken) = &step {
+        // From here its events are counted here.
+        sit(tx, head.key, taken)?;
+        let event = NewEvent::of_agent(agent, EventKind::HomeMoved, tx.now_ms())
+            .with("migration", migration)
+            .with("token", taken.token);
+        append_of(tx, &mut head, &[event])?;
+    }
+    take_seat(tx, &mut head, step, migration)
 }
 
 pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> {
@@ -566,12 +530,11 @@ pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> 
     let Some(agent) = bound else {
         return Ok(());
     };
-    match agents::Head::load(tx.conn, &agent)? {
-        Some(Head { key, home: Home::Prepared { before, .. }, .. }) => match before {
-            Some(tombstone) => replace_by_tombstone(tx, key, &agent, tombstone),
-            None => delete(tx, key),
-        },
-        _ => {
+    let Some(head) = Head::load(tx.conn, &agent)? else { return Ok(()) };
+    match head.seat().discard(migration) {
+        Discard::Goes => delete(tx, head.key),
+        Discard::Replaced(tombstone) => replace_by_tombstone(tx, head.key, &agent, tombstone),
+        Discard::Stays => {
             Err(corrupt(format!("home of agent {agent}: the copy of migration {migration} is not prepared")))
         }
     }

@@ -4,6 +4,7 @@ use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
 use godwit_core::lease::fence::{Acquire, Fence, Refusal, Release};
 use godwit_core::lease::{GrantCause, Lease};
+use godwit_core::migration::handoff::Seat;
 use godwit_core::store::{Home, Owner, StoreError};
 use rusqlite::Connection;
 
@@ -33,15 +34,6 @@ pub(super) fn at_home(conn: &Connection, agent: &AgentId) -> Fallible<Head> {
 pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
     let head = at_home(tx.conn, &owner.agent)?;
     admitted(head, |fence| fence.check(&owner.claim()))
-}
-
-/// As `own`, for what builds on a revision.
-///
-/// # Errors
-/// As `own`, and `Stale`.
-pub(super) fn own_at(tx: &Tx<'_>, owner: &Owner, base: Revision) -> Fallible<Head> {
-    let head = at_home(tx.conn, &owner.agent)?;
-    admitted(head, |fence| fence.check_at(&owner.claim(), base))
 }
 
 fn admitted(head: Head, check: impl FnOnce(Fence) -> Result<(), Refusal>) -> Fallible<Head> {
@@ -140,16 +132,23 @@ pub(super) fn transfer(
     migration: MigrationId,
     target: HostId,
 ) -> Fallible<Lease> {
-    let cause = GrantCause::Transferred { migration, revision: base };
-    let head = at_home(tx.conn, &owner.agent)?;
-    let is_done = head.cause == cause
-        && head.token == owner.token.next()
-        && head.holder.is_some_and(|holder| holder.host == target);
-    if let Some(lease) = lease_of(&head).filter(|_| is_done) {
-        return Ok(lease);
+    let mut head = Head::load(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
+    let (seat, session) = (head.seat(), live_session(tx, target)?);
+    let step = seat.transfer(&owner.claim(), base, migration, (target, session));
+    take_seat(tx, &mut head, step.map_err(|refusal| seat.error(refusal))?, migration)
+}
+
+/// Carries out a step that gives the agent to a session. A step that was made before answers the lease as it stands.
+pub(super) fn take_seat(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    step: Option<Seat>,
+    own: MigrationId,
+) -> Fallible<Lease> {
+    match step {
+        Some(Seat { token, cause, holder: Some(holder), .. }) => {
+            grant(tx, head, token, holder.incarnation, cause, Some(own))
+        }
+        _ => Ok(lease_of(head).ok_or_else(|| head.fenced())?),
     }
-    let mut head = own_at(tx, owner, base)?;
-    let incarnation = live_session(tx, target)?.ok_or(StoreError::NoSession)?;
-    let token = head.token.next();
-    grant(tx, &mut head, token, incarnation, cause, Some(migration))
 }

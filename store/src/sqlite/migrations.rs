@@ -3,7 +3,7 @@
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::limits::{FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX};
-use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::migration::Role;
 use godwit_core::store::MigrationRecord;
 use rusqlite::{Connection, params};
 
@@ -48,8 +48,7 @@ pub(super) fn close(tx: &Tx<'_>, head: &mut Head, own: Option<MigrationId>) -> F
         return Ok(());
     }
     for mut record in others {
-        record.phase = Phase::Aborted;
-        record.failure = Some(Failure::Fenced);
+        (record.phase, record.failure) = head.seat().closes(record.id);
         write(tx, &record)?;
         forget_oldest(tx, &agent, record.role)?;
         append_of(tx, head, &[migration_event(&record, tx.now_ms())])?;

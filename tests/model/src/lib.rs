@@ -12,13 +12,14 @@
 //!    +---- give up -----+--> (unknown), and what was on its way may arrive later
 //! ```
 //! One assumption: a process's requests on one way are executed in the order in which it sent them, as the stores' writers
-//! do. What is not here: migration, and a second process with the same host key.
+//! do. What is not here: a second process with the same host key. Migration is a model of its own, `handoff`.
 //!
-//! `cargo test -p godwit-model`. `GODWIT_MODEL_DEPTH=2` (1 is the default) and more allow more time, faults, grants and
+//! `cargo test -p godwit-model`, for both models. `GODWIT_MODEL_DEPTH=2` (1 is the default) and more allow more time, faults, grants and
 //! commits; `GODWIT_MODEL_HOSTS=3` adds a host. Either takes minutes and gigabytes.
 
 #![forbid(unsafe_code)]
 
+pub mod handoff;
 pub mod host;
 pub mod properties;
 pub mod rules;

@@ -51,11 +51,15 @@ pub enum Bug {
     NobodyBuried,
     /// A host believes that its session lives, whatever the store says of it.
     DeathUnheard,
+    /// A target runs what it has bound, whatever its source says.
+    AdoptedEarly,
+    /// Inputs that have ended stay behind when their agent moves, and with them the keys.
+    KeysLeftBehind,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::TokenUnchecked,
         Self::CheckThenAct,
         Self::RevisionUnchecked,
@@ -80,5 +84,15 @@ impl Bug {
         Self::StateForgotten,
         Self::NobodyBuried,
         Self::DeathUnheard,
+        Self::AdoptedEarly,
+        Self::KeysLeftBehind,
     ];
+
+    /// In how many runs of a thousand hosts have stores of their own, for this bug to strike.
+    pub fn apart(self) -> u64 {
+        match self {
+            Self::AdoptedEarly | Self::KeysLeftBehind => 1_000,
+            _ => 0,
+        }
+    }
 }

@@ -16,6 +16,7 @@ use godwit_core::agent::{GuestPool, MemoryNotes};
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::lease::LeaseProfile;
 use godwit_core::limits::INPUTS_KEPT;
+use godwit_core::store::{Home, RuntimeStore};
 use godwit_core::task::TaskGroup;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -26,7 +27,7 @@ use crate::clock::SimClock;
 use crate::guest::SimLoader;
 use crate::net::Network;
 use crate::store::FaultyStore;
-use crate::world::{PROFILE, World};
+use crate::world::{PROFILE, World, now};
 
 /// All machines of a run.
 pub struct Cluster {
@@ -41,6 +42,8 @@ pub struct Cluster {
 struct Machine {
     key: HostId,
     clock: Arc<SimClock>,
+    /// The world with the store that its processes have.
+    world: Arc<World>,
     /// The newest last. Older ones were stopped when they were given up, and may go on.
     processes: Mutex<Vec<Process>>,
     is_lost: AtomicBool,
@@ -65,12 +68,18 @@ impl Machine {
 
 impl Cluster {
     /// Machines without processes.
-    pub fn new(world: Arc<World>, count: u8) -> Arc<Self> {
-        let machine = |number: u8| Machine {
-            key: HostId(SigningKey::from_bytes(&[number + 1; 32]).verifying_key().to_bytes()),
-            clock: world.machine_clock(),
-            processes: Mutex::default(),
-            is_lost: AtomicBool::new(false),
+    pub fn new(world: Arc<World>, count: u8, is_apart: bool) -> Arc<Self> {
+        let machine = |number: u8| {
+            let clock = world.machine_clock();
+            let place = u64::from(number) + 1;
+            let world = if is_apart { world.apart(place, clock.clone()) } else { world.clone() };
+            Machine {
+                key: HostId(SigningKey::from_bytes(&[number + 1; 32]).verifying_key().to_bytes()),
+                clock,
+                world,
+                processes: Mutex::default(),
+                is_lost: AtomicBool::new(false),
+            }
         };
         let machines = (0..count).map(machine).collect();
         let (park_after, resident_max) = {
@@ -93,6 +102,23 @@ impl Cluster {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.machines.is_empty()
+    }
+
+    /// The worlds with the stores that there are.
+    pub fn worlds(&self) -> Vec<Arc<World>> {
+        let worlds = self.machines.iter().map(|machine| machine.world.clone());
+        let mut worlds: Vec<_> = worlds.collect();
+        worlds.dedup_by_key(|world| world.place);
+        worlds
+    }
+
+    /// The world with the store where an agent is at home, if it is in one.
+    pub fn home_of(&self, agent: &AgentId) -> Option<Arc<World>> {
+        let is_home = |world: &Arc<World>| {
+            let row = now(world.memory.agent(agent)).ok().flatten();
+            row.is_some_and(|row| row.home == Home::Here)
+        };
+        self.worlds().into_iter().find(is_home)
     }
 
     /// A machine's clock.
@@ -122,6 +148,11 @@ impl Cluster {
         if self.is_lost(host) {
             return;
         }
+        let is_locked = self.machines[host].processes().iter().any(|process| process.cage.is_alive());
+        if self.machines[host].world.is_apart() && is_locked {
+            // Its store is another process's.
+            return;
+        }
         let process =
             Process { cage: self.world.process(), runtime: Arc::default(), is_stopping: Arc::default() };
         self.world.note(format_args!("h{host} starts"));
@@ -149,7 +180,7 @@ impl Cluster {
         let door = PeerDoor::default();
         let mesh = self.network.join((machine.key, address), &process.cage, Arc::new(door.clone()));
         let parts = Parts {
-            store: Arc::new(FaultyStore::new(self.world.clone(), host, process.cage.clone())),
+            store: Arc::new(FaultyStore::new(machine.world.clone(), host, process.cage.clone())),
             loader: Arc::new(SimLoader::new(self.world.clone())),
             mesh,
             clock: machine.clock.clone(),
@@ -192,7 +223,8 @@ impl Cluster {
             host: machine.key,
             name: format!("h{host}"),
             api: SocketAddr::from(([127, 0, 0, 1], 1)),
-            carries_identity: true,
+            // Nobody opens envelopes here.
+            carries_identity: false,
             takes_only_expected: false,
             capabilities: Default::default(),
             lease_profile: LeaseProfile { ttl, ..PROFILE },

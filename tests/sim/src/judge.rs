@@ -19,10 +19,15 @@ mod end;
 mod inputs;
 mod leases;
 
+/// More than a store gives in a run.
+const INCARNATIONS_MAX: u64 = 1_000_000;
+
 /// What the judge knows.
 #[derive(Default)]
 pub struct Judge {
     violation: Option<String>,
+    /// Which store it is told of: incarnations are counted by each.
+    place: u64,
     sessions: BTreeMap<Incarnation, Seen>,
     agents: BTreeMap<AgentId, Agent>,
     /// Submissions that clients were told are not accepted.
@@ -86,6 +91,8 @@ enum Death {
 struct Agent {
     token: FencingToken,
     holder: Option<Incarnation>,
+    /// Its source has passed the commit point of a move, and nobody has taken it up yet.
+    is_let_go: bool,
     /// Whose each token was.
     grants: BTreeMap<FencingToken, Incarnation>,
     revision: u64,
@@ -124,6 +131,7 @@ impl Default for Agent {
         Self {
             token: FencingToken(0),
             holder: None,
+            is_let_go: false,
             grants: BTreeMap::new(),
             revision: 0,
             head: Digest::ZERO,
@@ -147,6 +155,16 @@ impl Agent {
 }
 
 impl Judge {
+    /// What comes next is of this store.
+    pub fn look_at(&mut self, place: u64) {
+        self.place = place;
+    }
+
+    /// An incarnation of the store that is looked at, told apart from those of others.
+    fn of_here(&self, incarnation: Incarnation) -> Incarnation {
+        Incarnation(self.place * INCARNATIONS_MAX + incarnation.0)
+    }
+
     /// The first violation, in words.
     pub fn violation(&self) -> Option<&str> {
         self.violation.as_deref()

@@ -1,7 +1,7 @@
 //! The store as hosts meet it: the memory store, with the bug of the run where it is one of the store's. The judge sees what
 //! goes in and what comes out here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
 use godwit_core::store::{
-    AcceptError, Accepted, AgentImage, MigrationRecord, OutputEnd, OutputKey, Owner, Page, RuntimeStore,
-    Session, SessionRequest, Standing, Step, StoreError, StoredInput, Unit, UnitFailure, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, Handoff, Home, OutputEnd, OutputKey, Owner, Page,
+    PrepareRequest, Row, RowFrame, RuntimeStore, Session, SessionRequest, Standing, Step, StoreError,
+    StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 
 use crate::bug::Bug;
@@ -19,6 +20,8 @@ use crate::world::{PROFILE, World, now};
 
 /// How often a bug that strikes now and then strikes, in a thousand.
 const NOW_AND_THEN: u64 = 150;
+/// Longer than any run.
+const FOR_EVER: Duration = Duration::from_secs(1_000_000);
 /// How much later what was checked is written, at most.
 const ACT_LATER_MS: u64 = 1_500;
 
@@ -29,7 +32,6 @@ pub struct Past {
     tokens: BTreeMap<AgentId, FencingToken>,
     held: BTreeMap<Incarnation, Vec<AgentId>>,
     sent: BTreeMap<(AgentId, AgentId), u64>,
-    orphans: BTreeSet<MigrationId>,
 }
 
 impl World {
@@ -47,7 +49,9 @@ impl World {
         // With `DeadlineIgnored` the host counts on more than the store grants.
         let request = SessionRequest { ttl: PROFILE.ttl, ..request };
         let session = now(self.memory.join(request.clone()))?;
-        self.judge().joined(self.elapsed(), &request, &session, PROFILE.ttl);
+        // Holding a store of one's own does not expire.
+        let ttl = if self.is_apart() { FOR_EVER } else { PROFILE.ttl };
+        self.judge().joined(self.elapsed(), &request, &session, ttl);
         Ok(session)
     }
 
@@ -341,20 +345,84 @@ impl World {
         Ok(lease)
     }
 
-    /// `RuntimeStore::put_migration`. Nobody acts on what a dead process has recorded after its successor has looked: that is
-    /// a known limit, so such a record may stay open.
-    pub fn put_migration(&self, record: MigrationRecord, is_alive: bool) -> Result<(), StoreError> {
-        let id = record.id;
-        now(self.memory.put_migration(record))?;
-        if !is_alive {
-            self.past().orphans.insert(id);
+    /// `RuntimeStore::begin_handoff`.
+    pub fn begin_handoff(
+        &self,
+        owner: &Owner,
+        base: Revision,
+        migration: MigrationId,
+        target: HostId,
+    ) -> Result<Handoff, StoreError> {
+        let begun = now(self.memory.begin_handoff(owner, base, migration, target))?;
+        self.judge().moved_on(owner, begun.granted, None);
+        Ok(begun)
+    }
+
+    /// What of some rows arrives.
+    fn arriving(&self, mut frames: Vec<RowFrame>) -> Vec<RowFrame> {
+        frames.retain(|frame| match &frame.row {
+            Row::Input(input) => input.outcome.is_none() || !self.has(Bug::KeysLeftBehind),
+            _ => true,
+        });
+        frames
+    }
+
+    /// `RuntimeStore::receive_rows`.
+    pub fn receive_rows(
+        &self,
+        migration: MigrationId,
+        agent: &AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        now(self.memory.receive_rows(migration, agent, self.arriving(frames)))
+    }
+
+    /// `RuntimeStore::prepare`.
+    pub fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
+        let (agent, migration) = (request.agent.clone(), request.migration);
+        let frames = self.arriving(request.frames);
+        now(self.memory.prepare(PrepareRequest { frames, ..request }))?;
+        if self.has(Bug::AdoptedEarly)
+            && let Some(session) = now(self.memory.sessions())?.first()
+        {
+            self.adopt(&agent, migration, session.incarnation, Adoption::Granted)?;
         }
         Ok(())
     }
 
-    /// Whether a dead process has written a migration's record.
-    pub fn is_orphan(&self, migration: MigrationId) -> bool {
-        self.past().orphans.contains(&migration)
+    /// `RuntimeStore::finish_handoff`.
+    pub fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        let before = now(self.memory.agent(agent))?.map(|row| row.home);
+        now(self.memory.finish_handoff(agent, migration))?;
+        if matches!(before, Some(Home::HandingOff { .. })) {
+            self.judge().let_go(agent);
+        }
+        Ok(())
+    }
+
+    /// `RuntimeStore::adopt`.
+    pub fn adopt(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+        how: Adoption,
+    ) -> Result<Lease, StoreError> {
+        let lease = now(self.memory.adopt(agent, migration, incarnation, how))?;
+        self.judge().adopted(incarnation, &lease);
+        Ok(lease)
+    }
+
+    /// `RuntimeStore::abort_handoff`.
+    pub fn abort_handoff(
+        &self,
+        agent: &AgentId,
+        migration: MigrationId,
+        incarnation: Incarnation,
+    ) -> Result<Lease, StoreError> {
+        let lease = now(self.memory.abort_handoff(agent, migration, incarnation))?;
+        self.judge().acquired(incarnation, &lease);
+        Ok(lease)
     }
 
     /// `RuntimeStore::end_outputs`.

@@ -25,6 +25,8 @@ const FAULTS: Duration = Duration::from_millis(4_000);
 const FAULTS_LONG: Duration = PROFILE.ttl.saturating_mul(12);
 /// In how many runs of a thousand.
 const LONG: u64 = 100;
+/// In how many runs of a thousand hosts have stores of their own.
+const APART: u64 = 400;
 /// How often the run looks whether it is over.
 const LOOK: Duration = Duration::from_millis(10);
 /// Within this time after the faults each agent that has work has an owner: lease, one scan (and takeover's jitter), one
@@ -86,9 +88,17 @@ struct Scene {
 
 impl Scene {
     fn new(world: Arc<World>, random: &mut Random) -> Self {
+        // Whether hosts have stores of their own.
+        let is_apart = random.chance(world.bug.map_or(APART, Bug::apart));
+        let hosts = u8::try_from(random.between(2, 3)).unwrap_or(3);
+        let cluster = Cluster::new(world.clone(), hosts, is_apart);
         let (plugin, component) = script_plugin();
         let spec = Spec::new(plugin.digest);
-        now(world.memory.put_plugin(plugin, component)).expect("an empty store takes a plugin");
+        let worlds = cluster.worlds();
+        for world in &worlds {
+            let put = now(world.memory.put_plugin(plugin.clone(), component.clone()));
+            put.expect("an empty store takes a plugin");
+        }
         let mut agents = Vec::new();
         for name in ["a", "b", "c"].iter().take(usize::try_from(random.between(2, 3)).unwrap_or(3)) {
             let agent = AgentId::parse(name).expect("a letter is a name");
@@ -96,11 +106,10 @@ impl Scene {
             let spec = Spec { durability: durability.copied().unwrap_or_default(), ..spec.clone() };
             let new =
                 NewAgent { agent: agent.clone(), spec, labels: BTreeMap::new(), now_ms: 0, claim: None };
+            let world = &worlds[agents.len() % worlds.len()];
             now(world.memory.create(new)).expect("an empty store takes an agent");
             agents.push(agent);
         }
-        let hosts = u8::try_from(random.between(2, 3)).unwrap_or(3);
-        let cluster = Cluster::new(world.clone(), hosts);
         Self { world, cluster, agents, clients: random.between(2, 4), is_long: random.chance(LONG) }
     }
 
@@ -144,7 +153,8 @@ impl Scene {
         for host in 0..self.cluster.len() {
             self.cluster.clock(host).set_wall_ahead_ms(0);
         }
-        if self.world.chance(500) {
+        let is_apart = self.cluster.worlds().iter().any(|world| world.is_apart());
+        if self.world.chance(500) && !is_apart {
             // It never comes back: the others take over, whatever it holds.
             self.world.note(format_args!("h0 is lost"));
             self.cluster.lose(0);
@@ -187,10 +197,11 @@ impl Scene {
 
     /// Migrations that are not over, though both ends can talk.
     fn open_migrations(&self) -> Vec<String> {
-        let records = now(self.world.memory.migrations(PAGE_MAX)).unwrap_or_default();
+        let worlds = self.cluster.worlds();
+        let records = worlds.iter().map(|world| now(world.memory.migrations(PAGE_MAX)).unwrap_or_default());
+        let records: Vec<_> = records.flatten().collect();
         let can_talk = |host: HostId| self.cluster.is_there(host);
-        let open =
-            records.iter().filter(|record| !record.phase.is_terminal() && !self.world.is_orphan(record.id));
+        let open = records.iter().filter(|record| !record.phase.is_terminal());
         let open = open.filter(|record| can_talk(record.source) && can_talk(record.target));
         open.map(|record| format!("migration {} of {}", record.id, record.agent)).collect()
     }
@@ -198,7 +209,8 @@ impl Scene {
     fn check_owned(&self) {
         let at = self.world.elapsed();
         for agent in &self.agents {
-            let row = now(self.world.memory.agent(agent)).ok().flatten();
+            let Some(world) = self.cluster.home_of(agent) else { continue };
+            let row = now(world.memory.agent(agent)).ok().flatten();
             let has_work = row.is_some_and(|row| row.waking_inputs > 0);
             if has_work && !self.world.judge().is_owned(at, agent) {
                 self.world
@@ -210,7 +222,10 @@ impl Scene {
 
     fn check_rows(&self) {
         for agent in &self.agents {
-            let (store, mut inputs, mut receipts) = (&self.world.memory, Vec::new(), Vec::new());
+            let Some(world) = self.cluster.home_of(agent) else {
+                return self.world.judge().fail(format!("I8: {agent} is at home nowhere"));
+            };
+            let (store, mut inputs, mut receipts) = (&world.memory, Vec::new(), Vec::new());
             loop {
                 let after = inputs.last().map_or(0, |input: &godwit_core::store::StoredInput| input.seq.0);
                 let page =

@@ -93,10 +93,12 @@ impl FaultyStore {
     /// When a call that is sent now is executed.
     fn due(&self, way: Way, after: Duration) -> Instant {
         let at = Instant::now() + after;
-        if way == Way::Read {
-            return at;
-        }
         let mut last = self.last();
+        if way == Way::Read {
+            // Within a process, what was written before is read.
+            let written = last.get(&Way::Write).filter(|_| self.world.is_apart());
+            return written.map_or(at, |written| at.max(*written + Duration::from_millis(1)));
+        }
         let at = last.get(&way).map_or(at, |last| at.max(*last + Duration::from_millis(1)));
         last.insert(way, at);
         at
@@ -112,12 +114,22 @@ impl FaultyStore {
         let nature = if way == Way::Read { Nature::Read } else { Nature::Write };
         let Fate { executed_after, answer_takes, instead } =
             self.world.weather().fate(self.host, nature, Instant::now());
+        // Nothing is on its way to a store of its own when its caller is told that nobody knows.
+        let executed_after = match instead {
+            Some(Instead::Unknown(after)) if self.world.is_apart() => executed_after.map(|at| at.min(after)),
+            _ => executed_after,
+        };
         let (answer, answered) = oneshot::channel();
         if let Some(after) = executed_after {
             let (at, world, host) = (self.due(way, after), self.world.clone(), self.host);
+            let process = self.process.clone();
             self.world.outside.spawn(Box::pin(async move {
                 if at > Instant::now() {
                     sleep_until(at).await;
+                }
+                if world.is_apart() && !process.is_alive() {
+                    // It was in the process.
+                    return;
                 }
                 let result = run(&world, instead.is_none());
                 world.note(format_args!("h{host} {name}: {}", result.show()));

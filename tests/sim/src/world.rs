@@ -29,14 +29,16 @@ pub const PROFILE: LeaseProfile = LeaseProfile {
 pub struct World {
     /// What is wrong on purpose.
     pub bug: Option<Bug>,
-    /// The store of all hosts.
+    /// The store of all hosts; or, of hosts with stores of their own, of one of them.
     pub memory: MemoryStore,
+    /// Which of several stores this is, counted from 1; 0 for the store of all.
+    pub place: u64,
     /// Runs what is on its way between hosts, clients and store: nobody stops or kills it.
     pub outside: Arc<Cage>,
     start: Instant,
-    trace: Mutex<Trace>,
+    trace: Arc<Mutex<Trace>>,
     judge: Arc<Mutex<Judge>>,
-    weather: Mutex<Weather>,
+    weather: Arc<Mutex<Weather>>,
     past: Mutex<Past>,
 }
 
@@ -59,13 +61,34 @@ impl World {
         Arc::new(Self {
             bug,
             memory: MemoryStore::shared(Arc::new(SimClock::new(start, random.fork()))),
+            place: 0,
             outside,
             start,
-            trace: Mutex::new(Trace::new(is_printed)),
+            trace: Arc::new(Mutex::new(Trace::new(is_printed))),
             judge,
-            weather: Mutex::new(Weather::new(random.fork())),
+            weather: Arc::new(Mutex::new(Weather::new(random.fork()))),
             past: Mutex::default(),
         })
+    }
+
+    /// The same world around an empty store that only one host has.
+    pub fn apart(&self, place: u64, clock: Arc<SimClock>) -> Arc<Self> {
+        Arc::new(Self {
+            bug: self.bug,
+            memory: MemoryStore::exclusive(clock),
+            place,
+            outside: self.outside.clone(),
+            start: self.start,
+            trace: self.trace.clone(),
+            judge: self.judge.clone(),
+            weather: self.weather.clone(),
+            past: Mutex::default(),
+        })
+    }
+
+    /// Whether hosts have stores of their own here.
+    pub fn is_apart(&self) -> bool {
+        self.place > 0
     }
 
     fn cage(judge: &Arc<Mutex<Judge>>, random: &mut Random) -> Arc<Cage> {
@@ -98,9 +121,11 @@ impl World {
         lock(&self.trace)
     }
 
-    /// The judge.
+    /// The judge, who is told of this store.
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
-        lock(&self.judge)
+        let mut judge = lock(&self.judge);
+        judge.look_at(self.place);
+        judge
     }
 
     /// The weather.

@@ -34,11 +34,8 @@ const PURE: &[(&str, &str)] = &[
     ("core/src/store/rows.rs", "the portable form of rows"),
     ("core/src/migration.rs", "phases and failures"),
     ("host/src/runtime/verify.rs", "what a history must look like"),
-    ("core/src/migration/messages.rs", "what source and target say"),
-    ("core/src/migration/phases.rs", "the order of phases"),
-    ("core/src/migration/source.rs", "the source's side"),
-    ("core/src/migration/target.rs", "the target's side"),
-    ("core/src/migration/record.rs", "what survives a crash and what follows from it"),
+    ("core/src/migration/handoff.rs", "where an agent is, and each step that moves it"),
+    ("core/src/migration/recovery.rs", "what hosts make of rows, answers and time"),
     ("core/src/roster.rs", "who should exist"),
     ("core/src/reconcile.rs", "what to do about the difference"),
 ];

@@ -68,6 +68,7 @@ async fn a_handoff_moves_an_agent_whole(world: World) {
         home: Home::Here,
         token: FencingToken(0),
         holder: None,
+        cause: GrantCause::Acquired,
         next_event: 0,
         change: 0,
         ..row

@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(both_sides_keep_records_in_a_shared_store),
         Case::of(an_acquisition_closes_the_open_migration),
         Case::of(a_migrations_own_grant_leaves_its_record),
+        Case::of(what_had_moved_is_complete_when_the_next_one_takes_the_agent),
     ]
 }
 
@@ -232,4 +233,21 @@ async fn a_migrations_own_grant_leaves_its_record(world: World) {
             "another migration took {agent}"
         );
     }
+}
+
+/// Nobody is left who would write that it has ended, and it keeps the agent from no other migration.
+async fn what_had_moved_is_complete_when_the_next_one_takes_the_agent(world: World) {
+    let site = world.shared_site("a").await;
+    let other = site.beside(2).await;
+    let desk = site.own("agent").await;
+    let begun = record(1, "agent", Role::Source, Phase::Cutover);
+    site.store.put_migration(begun.clone()).await.unwrap();
+    let lease = site.store.transfer(&desk.owner, Revision(0), begun.id, other.host).await.unwrap();
+    assert_eq!(site.store.migration(begun.id).await, Ok(Some(begun.clone())));
+    site.store.release(&other.desk(lease).owner).await.unwrap();
+    site.take(desk.agent()).await;
+    let over = site.store.migration(begun.id).await.unwrap().unwrap();
+    assert_eq!((over.phase, over.failure), (Phase::Complete, None));
+    let next = record(2, "agent", Role::Source, Phase::Reserve);
+    assert_eq!(site.store.put_migration(next).await, Ok(()));
 }

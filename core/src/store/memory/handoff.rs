@@ -3,16 +3,25 @@
 use std::time::Duration;
 
 use crate::event::{EventKind, NewEvent};
-use crate::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
-use crate::lease::{GrantCause, Lease};
+use crate::id::{AgentId, HostId, Incarnation, MigrationId, Revision};
+use crate::lease::Lease;
+use crate::migration::handoff::{Discard, Seat};
 use crate::store::Adoption;
-use crate::store::agent::{Home, Tombstone};
+use crate::store::agent::Home;
 use crate::store::commit::Owner;
 use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, PrepareRequest};
-use crate::store::memory::rows::AgentRows;
-use crate::store::memory::tables::{Tables, conflict, fenced, lease, stale};
+use crate::store::memory::rows::{AgentRows, Standing};
+use crate::store::memory::tables::{Tables, conflict};
 use crate::store::rows::RowFrame;
+
+impl Standing {
+    /// Takes over what a step of a handoff has decided.
+    pub(super) fn sit(&mut self, seat: Seat) {
+        let Seat { home, token, generation: _, revision: _, holder, cause } = seat;
+        *self = Self { home, token, holder: holder.map(|holder| holder.incarnation), cause };
+    }
+}
 
 impl Tables {
     pub(super) fn transfer(
@@ -23,16 +32,31 @@ impl Tables {
         target: HostId,
         (boot, now_ms): (Duration, u64),
     ) -> Result<Lease, StoreError> {
-        let cause = GrantCause::Transferred { migration, revision: base };
-        self.at_home(&owner.agent)?;
-        let rows = &self.agents[&owner.agent];
-        let is_done = rows.standing.cause == cause && rows.standing.token == owner.token.next();
-        if let Some(holder) = self.holder(rows).filter(|holder| is_done && holder.host == target) {
-            return Ok(lease(rows, holder.incarnation));
+        let (seat, session) = (self.seat_of(&owner.agent)?, self.live_session(target, boot));
+        let step = seat.transfer(&owner.claim(), base, migration, (target, session));
+        let step = step.map_err(|refusal| seat.error(refusal))?;
+        self.take_seat(&owner.agent, step, (migration, &seat), now_ms)
+    }
+
+    /// What the steps of a handoff decide by.
+    fn seat_of(&self, agent: &AgentId) -> Result<Seat, StoreError> {
+        self.agents.get(agent).map(|rows| self.seat(rows)).ok_or(StoreError::NoAgent)
+    }
+
+    /// Carries out a step that gives the agent to a session. A step that was made before answers the lease as it stands.
+    fn take_seat(
+        &mut self,
+        agent: &AgentId,
+        step: Option<Seat>,
+        (own, before): (MigrationId, &Seat),
+        now_ms: u64,
+    ) -> Result<Lease, StoreError> {
+        match step {
+            Some(Seat { token, cause, holder: Some(holder), .. }) => {
+                Ok(self.grant(agent, token, holder.incarnation, cause, (Some(own), before), now_ms))
+            }
+            _ => self.lease(agent).ok_or(StoreError::NoAgent),
         }
-        let token = self.fenced_at(owner, base)?.standing.token.next();
-        let incarnation = self.live_session(target, boot).ok_or(StoreError::NoSession)?;
-        Ok(self.grant(&owner.agent, token, incarnation, cause, Some(migration), now_ms))
     }
 
     pub(super) fn export_rows(
@@ -68,25 +92,17 @@ impl Tables {
         target: HostId,
         now_ms: u64,
     ) -> Result<Handoff, StoreError> {
-        let granted = owner.token.next();
-        let home = Home::HandingOff { migration, target, granted };
-        let rows = self.agents.get(&owner.agent).ok_or(StoreError::NoAgent)?;
-        if rows.standing.home == home && rows.portable().generation == owner.generation {
-            return if rows.portable().revision == base {
-                let change = rows.change();
-                Ok(Handoff { granted, change })
-            } else {
-                Err(stale(rows))
-            };
-        }
-        self.fenced_at(owner, base)?;
+        let seat = self.seat_of(&owner.agent)?;
+        let step = seat.begin(&owner.claim(), base, migration, target);
+        let Some(begun) = step.map_err(|refusal| seat.error(refusal))? else {
+            let change = self.agents[&owner.agent].change();
+            return Ok(Handoff { granted: seat.token, change });
+        };
         // Its events are counted as long as it is at home here.
-        self.close_migrations(&owner.agent, Some(migration), now_ms);
+        self.close_migrations(&owner.agent, (Some(migration), &seat), now_ms);
         let rows = self.at_home(&owner.agent)?;
-        rows.standing.home = home;
-        rows.standing.token = granted;
-        rows.standing.holder = None;
-        Ok(Handoff { granted, change: rows.change() })
+        rows.standing.sit(begun);
+        Ok(Handoff { granted: rows.standing.token, change: rows.change() })
     }
 
     pub(super) fn receive_rows(
@@ -95,7 +111,7 @@ impl Tables {
         agent: &AgentId,
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
-        if self.bound_to(migration).is_some_and(|bound| bound == agent) {
+        if self.agents.get(agent).is_some_and(|rows| self.seat(rows).is_bound(migration)) {
             return Ok(());
         }
         let copy = self.copy_with(migration, agent, frames)?;
@@ -121,42 +137,19 @@ impl Tables {
         Ok(copy)
     }
 
-    /// The agent whose prepared copy a migration is.
-    fn bound_to(&self, migration: MigrationId) -> Option<&AgentId> {
-        let mut agents = self.agents.iter();
-        agents
-            .find(|(_, rows)| {
-                matches!(rows.standing.home, Home::Prepared { migration: bound, .. } if bound == migration)
-            })
-            .map(|(agent, _)| agent)
-    }
-
     pub(super) fn prepare(&mut self, request: PrepareRequest) -> Result<(), StoreError> {
-        let PrepareRequest { migration, agent, source, token, generation, revision, frames } = request;
-        let known = self.agents.get(&agent);
-        if known.is_some_and(|rows| is_prepared_so(rows, migration, source, token)) {
-            return Ok(());
-        }
-        let before = match known.map(|rows| &rows.standing.home) {
-            None => None,
-            Some(Home::Moved(tombstone)) if tombstone.token < token && tombstone.generation <= generation => {
-                Some(*tombstone)
-            }
-            Some(home) => return Err(conflict(format!("agent {agent} is here: {home:?}"))),
-        };
-        let mut copy = self.copy_with(migration, &agent, frames)?;
-        let portable = copy.portable();
-        let arrived = (portable.generation, portable.revision);
-        if !copy.has_agent_row() || arrived != (generation, revision) {
-            let what =
-                format!("the copy of agent {agent} is not at revision {revision} of generation {generation}");
-            return Err(conflict(what));
-        }
+        let (binding, agent, migration) = (request.binding(), request.agent, request.migration);
+        let known = self.agents.get(&agent).map(|rows| self.seat(rows));
+        // Rows that come too late for a bound copy stay outside.
+        let copy = self.copy_with(migration, &agent, request.frames);
+        let arrived = copy.as_ref().ok().filter(|copy| copy.has_agent_row());
+        let arrived = arrived.map(|copy| (copy.portable().generation, copy.portable().revision));
+        let Some(seat) = Seat::prepare(known.as_ref(), &binding, arrived)? else { return Ok(()) };
+        let mut copy = copy?;
         if let Some(plugin) = copy.spec().map(|spec| spec.plugin).filter(|plugin| !self.has_plugin(*plugin)) {
             return Err(StoreError::NoPlugin { plugin });
         }
-        copy.standing.home = Home::Prepared { migration, source, token, before };
-        copy.standing.token = token;
+        copy.standing.sit(seat);
         self.copies.remove(&migration);
         self.agents.insert(agent, copy);
         Ok(())
@@ -168,20 +161,17 @@ impl Tables {
         migration: MigrationId,
         now_ms: u64,
     ) -> Result<(), StoreError> {
-        let rows = self.agents.get_mut(agent).ok_or(StoreError::NoAgent)?;
-        let (target, token) = match rows.standing.home {
-            Home::HandingOff { migration: begun, target, granted } if begun == migration => (target, granted),
-            Home::Moved(tombstone) if tombstone.migration == migration => return Ok(()),
-            _ => {
-                return Err(conflict(format!("migration {migration} does not hand agent {agent} off")));
-            }
+        let seat = self.seat_of(agent)?;
+        let Some(moved) = seat.finish(migration).map_err(|refusal| seat.error(refusal))? else {
+            return Ok(());
         };
-        rows.standing.home =
-            Home::Moved(Tombstone { migration, target, token, generation: rows.portable().generation });
-        let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
-            .with("migration", migration)
-            .with("target", target)
-            .with("token", token);
+        let mut event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms).with("migration", migration);
+        if let Home::Moved(tombstone) = &moved.home {
+            event = event.with("target", tombstone.target).with("token", tombstone.token);
+        }
+        if let Some(rows) = self.agents.get_mut(agent) {
+            rows.standing.sit(moved);
+        }
         self.append([event]);
         Ok(())
     }
@@ -193,39 +183,20 @@ impl Tables {
         (incarnation, how): (Incarnation, Adoption),
         now_ms: u64,
     ) -> Result<Lease, StoreError> {
-        self.check_session(incarnation)?;
-        let rows = self.agents.get(agent).ok_or(StoreError::NoAgent)?;
-        let revision = rows.portable().revision;
-        let token = match &rows.standing.home {
-            Home::Prepared { migration: bound, token, .. } if *bound == migration => how.token(*token),
-            Home::Here => return self.adopted(rows, migration, incarnation),
-            home => return Err(StoreError::NotHome { home: home.clone() }),
-        };
-        let cause = GrantCause::Transferred { migration, revision };
-        if let Some(rows) = self.agents.get_mut(agent) {
-            rows.standing.home = Home::Here;
+        let holder = self.holder_of(incarnation)?;
+        let seat = self.seat_of(agent)?;
+        let step = seat.adopt(migration, holder, how).map_err(|refusal| seat.error(refusal))?;
+        if let Some(taken) = &step {
+            // From here its events are counted here.
+            if let Some(rows) = self.agents.get_mut(agent) {
+                rows.standing.home = Home::Here;
+            }
+            let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
+                .with("migration", migration)
+                .with("token", taken.token);
+            self.append([event]);
         }
-        let event = NewEvent::of_agent(agent, EventKind::HomeMoved, now_ms)
-            .with("migration", migration)
-            .with("token", token);
-        self.append([event]);
-        Ok(self.grant(agent, token, incarnation, cause, Some(migration), now_ms))
-    }
-
-    /// Answers a repeated `adopt`.
-    fn adopted(
-        &self,
-        rows: &AgentRows,
-        migration: MigrationId,
-        incarnation: Incarnation,
-    ) -> Result<Lease, StoreError> {
-        if !is_caused_by(rows, migration) {
-            return Err(conflict(format!("migration {migration} did not bring the agent here")));
-        }
-        match self.holder(rows) {
-            Some(holder) if holder.incarnation == incarnation => Ok(lease(rows, incarnation)),
-            holder => Err(fenced(rows, holder)),
-        }
+        self.take_seat(agent, step, (migration, &seat), now_ms)
     }
 
     pub(super) fn abort_handoff(
@@ -235,56 +206,29 @@ impl Tables {
         incarnation: Incarnation,
         now_ms: u64,
     ) -> Result<Lease, StoreError> {
-        self.check_session(incarnation)?;
-        let rows = self.agents.get(agent).ok_or(StoreError::NoAgent)?;
-        match &rows.standing.home {
-            Home::HandingOff { migration: begun, granted, .. } if *begun == migration => {
-                let token = granted.next();
-                let own = Some(migration);
-                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, own, now_ms))
-            }
-            Home::Here => match self.holder(rows) {
-                Some(holder) if holder.incarnation == incarnation => Ok(lease(rows, incarnation)),
-                holder => Err(fenced(rows, holder)),
-            },
-            home => Err(StoreError::NotHome { home: home.clone() }),
-        }
+        let holder = self.holder_of(incarnation)?;
+        let seat = self.seat_of(agent)?;
+        let step = seat.abort(migration, holder).map_err(|refusal| seat.error(refusal))?;
+        self.take_seat(agent, step, (migration, &seat), now_ms)
     }
 
     pub(super) fn discard_copy(&mut self, migration: MigrationId) {
         self.copies.remove(&migration);
-        let Some(agent) = self.bound_to(migration).cloned() else {
-            return;
-        };
-        if let Some(rows) = self.agents.remove(&agent)
-            && let Home::Prepared { before: Some(tombstone), .. } = rows.standing.home
-        {
+        let bound = self.agents.iter().map(|(agent, rows)| (agent, self.seat(rows).discard(migration)));
+        let bound =
+            bound.filter(|(_, discard)| *discard != Discard::Stays).map(|(id, how)| (id.clone(), how));
+        let Some((agent, discard)) = bound.take(1).next() else { return };
+        self.agents.remove(&agent);
+        if let Discard::Replaced(tombstone) = discard {
             let rows = AgentRows::tombstone(&agent, tombstone);
             self.agents.insert(agent, rows);
         }
     }
 
     pub(super) fn forget_moved(&mut self, agent: &AgentId, migration: MigrationId) {
-        if let Some(rows) = self.agents.get_mut(agent)
-            && let Home::Moved(tombstone) = rows.standing.home
-            && tombstone.migration == migration
-        {
-            *rows = AgentRows::tombstone(agent, tombstone);
+        let left = self.agents.get(agent).and_then(|rows| self.seat(rows).forget(migration));
+        if let Some(tombstone) = left {
+            self.agents.insert(agent.clone(), AgentRows::tombstone(agent, tombstone));
         }
     }
-}
-
-/// Whether a repeated `prepare` finds its work done.
-fn is_prepared_so(rows: &AgentRows, migration: MigrationId, source: HostId, token: FencingToken) -> bool {
-    match rows.standing.home {
-        Home::Prepared { migration: bound, source: from, token: held, .. } => {
-            (bound, from, held) == (migration, source, token)
-        }
-        Home::Here => is_caused_by(rows, migration) && rows.standing.token == token,
-        _ => false,
-    }
-}
-
-fn is_caused_by(rows: &AgentRows, migration: MigrationId) -> bool {
-    matches!(rows.standing.cause, GrantCause::Transferred { migration: cause, .. } if cause == migration)
 }

@@ -118,17 +118,19 @@ impl Tables {
 
     fn raise(&mut self, owner: &Owner, token: TokenMove, now_ms: u64) {
         let raised = owner.token.next();
+        let before = self.seat(&self.agents[&owner.agent]);
         match token {
             TokenMove::Keep => {}
             TokenMove::Raise => {
-                self.grant(&owner.agent, raised, owner.incarnation, GrantCause::Acquired, None, now_ms);
+                let cause = GrantCause::Acquired;
+                self.grant(&owner.agent, raised, owner.incarnation, cause, (None, &before), now_ms);
             }
             TokenMove::RaiseAndFree => {
                 let rows = self.agents.get_mut(&owner.agent).expect("the caller has found the agent");
                 rows.standing.token = raised;
                 rows.standing.holder = None;
                 rows.standing.cause = GrantCause::Acquired;
-                self.close_migrations(&owner.agent, None, now_ms);
+                self.close_migrations(&owner.agent, (None, &before), now_ms);
             }
         }
     }
@@ -150,6 +152,8 @@ impl Tables {
     pub(super) fn recreate(&mut self, new: NewAgent, key: EntityKey) -> Result<bool, StoreError> {
         let plugin = new.spec.plugin;
         let has_plugin = self.has_plugin(plugin);
+        self.at_home(&new.agent)?;
+        let before = self.seat(&self.agents[&new.agent]);
         let rows = self.at_home(&new.agent)?;
         let state = rows.portable().lifecycle.clone();
         if state == Lifecycle::Active {
@@ -181,7 +185,7 @@ impl Tables {
             portable.labels = new.labels;
         });
         admit_initial(rows, new.now_ms);
-        self.close_migrations(&new.agent, None, new.now_ms);
+        self.close_migrations(&new.agent, (None, &before), new.now_ms);
         self.append(commit.events().iter().cloned());
         Ok(true)
     }

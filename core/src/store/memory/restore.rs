@@ -41,15 +41,17 @@ impl Tables {
         let agents = raised.len() as u64;
         for (agent, home, token) in raised {
             let is_here = home == Home::Here;
+            let Some(before) = self.agents.get(&agent).map(|rows| self.seat(rows)) else { continue };
             let Some(rows) = self.agents.get_mut(&agent) else { continue };
             (rows.standing.home, rows.standing.token) = (home, token);
-            (rows.standing.holder, rows.standing.cause) = (None, GrantCause::Acquired);
+            rows.standing.holder = None;
+            rows.standing.cause = GrantCause::Acquired;
             rows.skip_numbers(epochs);
             rows.update(|portable| {
                 portable.next_event = portable.next_event.max(EventPlace::first_number(token));
             });
             if is_here {
-                self.close_migrations(&agent, None, now_ms);
+                self.close_migrations(&agent, (None, &before), now_ms);
             }
             let Some(rows) = self.agents.get_mut(&agent) else { continue };
             let verb = Verb::Suspend(SuspendReason::Restored);

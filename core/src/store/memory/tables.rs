@@ -17,7 +17,8 @@ use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
 use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
-use crate::migration::{Failure, Phase, Role};
+use crate::migration::handoff::Seat;
+use crate::migration::{Phase, Role};
 use crate::spec::PluginInfo;
 use crate::store::agent::{AgentImage, AgentRow, Home, NewAgent};
 use crate::store::auth::{AuthFlowError, AuthFlowUpdate};
@@ -26,7 +27,7 @@ use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
 use crate::store::memory::commit::admit_initial;
-use crate::store::memory::rows::AgentRows;
+use crate::store::memory::rows::{AgentRows, Standing};
 use crate::store::rows::Row;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 
@@ -185,6 +186,12 @@ impl Tables {
             .map(|(incarnation, _)| *incarnation)
     }
 
+    /// A living session as a holder.
+    pub(super) fn holder_of(&self, incarnation: Incarnation) -> Result<Holder, StoreError> {
+        let session = self.sessions.get(&incarnation).ok_or(StoreError::SessionDead { incarnation })?;
+        Ok(Holder { host: session.request.host, incarnation })
+    }
+
     pub(super) fn check_session(&self, incarnation: Incarnation) -> Result<(), StoreError> {
         if self.sessions.contains_key(&incarnation) {
             Ok(())
@@ -211,20 +218,19 @@ impl Tables {
         }
     }
 
+    /// What the fence and the steps of a handoff decide by.
+    pub(super) fn seat(&self, rows: &AgentRows) -> Seat {
+        let Standing { home, token, holder: _, cause } = rows.standing.clone();
+        let (generation, revision) = (rows.portable().generation, rows.portable().revision);
+        Seat { home, token, generation, revision, holder: self.holder(rows), cause }
+    }
+
     fn fence(&self, rows: &AgentRows) -> Fence {
-        Fence {
-            token: rows.standing.token,
-            generation: rows.portable().generation,
-            revision: rows.portable().revision,
-            holder: self.holder(rows).map(|holder| holder.incarnation),
-        }
+        self.seat(rows).fence()
     }
 
     fn refused(&self, rows: &AgentRows, refusal: Refusal) -> StoreError {
-        match refusal {
-            Refusal::Fenced => fenced(rows, self.holder(rows)),
-            Refusal::Stale => stale(rows),
-        }
+        self.seat(rows).error(refusal.into())
     }
 
     /// The rows of an agent that is at home here, for its current owner and nobody else.
@@ -256,11 +262,12 @@ impl Tables {
     ) -> Result<Lease, StoreError> {
         self.at_home(agent)?;
         let rows = &self.agents[agent];
-        match self.fence(rows).acquire(incarnation) {
+        let seat = self.seat(rows);
+        match seat.fence().acquire(incarnation) {
             Acquire::Held => Ok(lease(rows, incarnation)),
             Acquire::Fenced => Err(fenced(rows, self.holder(rows))),
             Acquire::Free(token) => {
-                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, None, now_ms))
+                Ok(self.grant(agent, token, incarnation, GrantCause::Acquired, (None, &seat), now_ms))
             }
         }
     }
@@ -272,7 +279,7 @@ impl Tables {
         token: FencingToken,
         incarnation: Incarnation,
         cause: GrantCause,
-        own: Option<MigrationId>,
+        (own, before): (Option<MigrationId>, &Seat),
         now_ms: u64,
     ) -> Lease {
         let rows = self.agents.get_mut(agent).expect("the caller has found the agent");
@@ -287,7 +294,7 @@ impl Tables {
             event = event.with("host", host);
         }
         self.append([event]);
-        self.close_migrations(agent, own, now_ms);
+        self.close_migrations(agent, (own, before), now_ms);
         lease
     }
 
@@ -385,6 +392,7 @@ impl Tables {
             revision: portable.revision,
             token: rows.standing.token,
             holder: self.holder(rows),
+            cause: rows.standing.cause.clone(),
             head: portable.head,
             next_seq: portable.next_seq,
             spec_revision: portable.spec_revision,
@@ -569,12 +577,16 @@ impl Tables {
     }
 
     /// Closes the agent's open migrations, but for `own`: its token was raised by something else.
-    pub(super) fn close_migrations(&mut self, agent: &AgentId, own: Option<MigrationId>, now_ms: u64) {
+    pub(super) fn close_migrations(
+        &mut self,
+        agent: &AgentId,
+        (own, before): (Option<MigrationId>, &Seat),
+        now_ms: u64,
+    ) {
         let mut events = Vec::new();
         for record in self.migrations.values_mut() {
             if record.agent == *agent && Some(record.id) != own && !record.phase.is_terminal() {
-                record.phase = Phase::Aborted;
-                record.failure = Some(Failure::Fenced);
+                (record.phase, record.failure) = before.closes(record.id);
                 events.push(migration_event(record, now_ms));
             }
         }

@@ -1,9 +1,9 @@
 //! An agent in doubt: its copy is bound here, and its source does not say whether it has let go. By itself a host waits for that
 //! word for ever. An operator who knows that the source is lost for good can take its place.
 
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::lease::LeaseGuard;
-use godwit_core::migration::Phase;
+use godwit_core::migration::{Failure, Phase};
 use godwit_core::store::{Adoption, Home};
 
 use super::super::Runtime;
@@ -14,7 +14,9 @@ use super::super::wire::{MigrationAnswer, MigrationMessage};
 impl Runtime {
     /// Settles an agent whose copy is bound here, by asking its source once more. With `is_forced`, a source that does not
     /// answer is taken for lost: the agent goes on here, under a token above all that the source could still give. If the
-    /// source comes back, it finds that out and holds its own; nothing is merged.
+    /// source comes back, it finds that out and holds its own (the migration there has failed as `forked`); nothing is merged.
+    ///
+    /// At such a source, `is_forced` gives up what is held there.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` when the agent is not in doubt here, or its source says that it has it or is about to decide;
@@ -24,6 +26,9 @@ impl Runtime {
         let store = &self.inner().store;
         let row = store.agent(agent).await.map_err(store_error)?;
         let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
+        if let Home::HandingOff { migration, target, .. } = row.home {
+            return self.give_up(agent, (migration, target), is_forced).await;
+        }
         let Home::Prepared { migration, token, source, .. } = row.home else {
             let what = format!("agent {agent} is not in doubt here: nobody need decide about it");
             return Err(CallError::Conflict { what });
@@ -60,6 +65,32 @@ impl Runtime {
                 self.end_record(record, Phase::Complete, None).await;
             }
         }
+        let row = store.agent(agent).await.map_err(store_error)?;
+        self.view(&row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?).await
+    }
+
+    /// Gives up what is held of an agent that its target runs on an operator's word: here only the forwarding address stays.
+    async fn give_up(
+        &self,
+        agent: &AgentId,
+        (migration, target): (MigrationId, HostId),
+        is_forced: bool,
+    ) -> Result<AgentView, CallError> {
+        let (store, record) = (&self.inner().store, self.migration(migration).await?);
+        if record.failure != Some(Failure::Forked) {
+            let what = format!("agent {agent} is being handed off to host {target}: ask again");
+            return Err(CallError::Conflict { what });
+        }
+        if !is_forced {
+            let what = format!(
+                "host {target} runs agent {agent}, which was not let go here. To give up what only this host has of it, force it"
+            );
+            return Err(CallError::Conflict { what });
+        }
+        tracing::warn!(%agent, %migration, %target, "given up on an operator's word");
+        store.finish_handoff(agent, migration).await.map_err(store_error)?;
+        self.inner().hints.learn(agent, target);
+        store.forget_moved(agent, migration).await.map_err(store_error)?;
         let row = store.agent(agent).await.map_err(store_error)?;
         self.view(&row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?).await
     }

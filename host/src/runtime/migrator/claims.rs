@@ -15,14 +15,13 @@ use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, SpecPatch};
 
 use super::super::wire::{MigrationAnswer, Reservation};
-use super::MIGRATION_MAX;
 
 /// Migrations that one peer may have open here: twice what a drain moves at once.
 pub(super) const ARRIVALS_OF_PEER_MAX: usize = 16;
 /// Migrations that may be open here. Each holds a guest in the end, and up to two bundles of rows on their way in.
 pub(super) const ARRIVALS_MAX: usize = 64;
-/// How long an open migration is kept here: the source gives up in half of that.
-pub(super) const ARRIVAL_KEPT: Duration = MIGRATION_MAX.saturating_mul(2);
+/// How long an open migration is kept here that is not bound: all of a source's phases together take less.
+pub(super) const ARRIVAL_KEPT: Duration = Duration::from_secs(600);
 
 /// # Errors
 /// What is wrong with it.

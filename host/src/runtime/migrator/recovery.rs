@@ -1,100 +1,170 @@
-//! What a restart makes of open migrations. The row is the truth; nobody guesses.
-//!
-//! ```text
-//! source's row   HandingOff: nobody else can run it: back out under a higher token (if the target says it runs: forked)
-//!                Moved:      tell the target until it has heard
-//!                Here:       the commit point was not reached, or it went to another host of the same store
-//! target's row   Prepared:   ask the source until it answers; only its word decides
-//!                Here:       it was adopted: done
-//!                else:       a copy that was never bound: drop it
-//! ```
+//! Migrations that are open and that nobody acts on: after a restart, or because the other side has fallen silent. What their
+//! hosts make of them is decided by `core::migration::recovery`, from the agent's row and the other host's word; nobody guesses.
 
 use std::time::Duration;
 
 use godwit_core::id::FencingToken;
-use godwit_core::lease::GrantCause;
+use godwit_core::lifecycle::{LifecycleCommit, Verb};
+use godwit_core::migration::handoff::Seat;
+use godwit_core::migration::recovery::{
+    Became, Have, SourceDoes, SourceFinds, TargetDoes, TargetFinds, source_finds, source_hears, target_finds,
+    target_hears,
+};
 use godwit_core::migration::{Failure, Phase, Role};
-use godwit_core::retry::Backoff;
-use godwit_core::store::{AgentRow, Home, MigrationRecord, StoreError};
+use godwit_core::store::{BrokenReason, MigrationRecord, Owner, StoreError};
 use godwit_core::time::within;
 
 use super::super::Runtime;
 use super::super::wire::{MigrationAnswer, MigrationMessage};
-use super::{LISTED_MAX, MESSAGE_MAX, source};
+use super::source;
 
+/// Pause between looks at the migrations that are open.
+const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// Migrations that are looked at in one go; those that are open come first.
+const TENDED_MAX: usize = 256;
+/// A source that has been silent for so long is asked what became of the migration.
+const SILENCE_LONG: Duration = Duration::from_secs(3);
+/// What has arrived and is not bound is dropped after so long a silence: longer than any message takes.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for the target's word before an agent that was being handed off is taken back.
+const ASK_MAX: Duration = Duration::from_secs(2);
 /// Pause between tries of a store that does not answer.
 const READ_RETRY: Duration = Duration::from_millis(100);
 
-/// The migrations that were open when the host stopped. Read before the host serves anybody, so that none that begins now is
-/// among them.
+/// The migrations that are open. Read before the host serves anybody, so that none that begins now is among them.
 ///
 /// # Errors
 /// As the store's.
 pub(crate) async fn open_migrations(runtime: &Runtime) -> Result<Vec<MigrationRecord>, StoreError> {
-    let records = runtime.inner().store.migrations(LISTED_MAX).await?;
+    let records = runtime.inner().store.migrations(TENDED_MAX).await?;
     Ok(records.into_iter().filter(|record| !record.phase.is_terminal()).collect())
 }
 
-/// Settles them.
-pub(crate) async fn recover(runtime: Runtime, open: Vec<MigrationRecord>) {
-    let own = runtime.inner().host;
-    let settling = open.into_iter().map(|record| {
-        let runtime = runtime.clone();
-        async move {
-            match record.role {
-                Role::Source if record.source == own => settle_source(&runtime, record).await,
-                Role::Target if record.target == own => settle_target(&runtime, record).await,
-                // Another host's, on a shared store.
-                Role::Source | Role::Target => {}
-            }
+/// Settles those that were open when the host stopped, and then, until shutdown, whatever is open and stands still.
+pub(crate) async fn tend(runtime: Runtime, mut open: Vec<MigrationRecord>) {
+    let shutdown = runtime.inner().tasks.shutdown();
+    loop {
+        for record in open {
+            let Some(settling) = runtime.settling(&record) else { continue };
+            let runtime = runtime.clone();
+            runtime.clone().inner().tasks.spawn(async move {
+                settle(&runtime, record).await;
+                drop(settling);
+            });
         }
-    });
-    futures::future::join_all(settling).await;
-    runtime.inner().rescan.notify_one();
+        if within(TEND_PAUSE, shutdown.cancelled()).await.is_some() {
+            return;
+        }
+        runtime.forget_silent(SILENCE_MAX);
+        open = open_migrations(&runtime).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "open migrations can't be read now");
+            Vec::new()
+        });
+    }
+}
+
+async fn settle(runtime: &Runtime, record: MigrationRecord) {
+    let own = runtime.inner().host;
+    let is_running = runtime.inner().migrator.outgoing().values().any(|out| out.id == record.id);
+    match record.role {
+        Role::Source if record.source == own && is_running => {}
+        Role::Source if record.source == own => settle_source(runtime, record).await,
+        Role::Source => settle_anothers(runtime, record).await,
+        Role::Target if record.target == own => settle_target(runtime, record).await,
+        // Another host's, on a shared store; it has the copy.
+        Role::Target => {}
+    }
+}
+
+fn by(whom: &str) -> Option<Failure> {
+    Some(Failure::Aborted { by: whom.into() })
 }
 
 async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
-    let (store, agent, id) = (&runtime.inner().store, record.agent.clone(), record.id);
-    let Some(row) = read_row(runtime, &record).await else {
-        return;
-    };
-    let by_restart = || Some(Failure::Aborted { by: "restart".into() });
-    match row.home {
-        Home::Moved(tombstone) if tombstone.migration == id => {
-            source::activate(runtime, &record, tombstone.token).await;
+    let (agent, id) = (&record.agent, record.id);
+    let Some(seat) = read_seat(runtime, &record).await else { return };
+    match source_finds(seat.as_ref(), id) {
+        SourceFinds::Passed(token) => {
+            source::activate(runtime, &record, token).await;
             source::finish(runtime, record).await;
         }
-        Home::HandingOff { migration, .. } if migration == id => {
-            let told = runtime.tell(record.target, id, &agent, MigrationMessage::WhatHaveYou);
-            if let Some(Ok(MigrationAnswer::Adopted)) = within(MESSAGE_MAX, told).await {
-                tracing::error!(migration = %id, %agent, "the target runs an agent that was never let go: it stays held here");
-                let failure = Failure::StateFailed { reason: "forked: the target runs it already".into() };
-                runtime.end_record(record, Phase::Failed, Some(failure)).await;
-                return;
-            }
+        SourceFinds::HandedOff if is_forked(runtime, &record).await => {
+            tracing::error!(migration = %id, %agent, "the target runs an agent that was never let go: it stays held here");
+            runtime.end_record(record, Phase::Failed, Some(Failure::Forked)).await;
+        }
+        SourceFinds::HandedOff => {
             let Some(token) = back_out(runtime, &record).await else { return };
             tracing::info!(migration = %id, %agent, %token, "migration backed out after a restart");
-            // Best effort: a bound copy asks by itself.
-            drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
-            runtime.end_record(record, Phase::Aborted, by_restart()).await;
+            runtime.inner().rescan.notify_one();
+            call_off(runtime, &record).await;
+            runtime.end_record(record, Phase::Aborted, by("restart")).await;
         }
-        _ => {
-            let lease = store.lease(&agent).await.ok().flatten();
-            let transferred = lease.filter(
-                |lease| matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == id),
-            );
-            match transferred {
-                Some(lease) => {
-                    source::activate(runtime, &record, lease.token).await;
-                    source::finish(runtime, record).await;
-                }
-                None => {
-                    // Best effort: an unbound copy is dropped at its deadline.
-                    drop(runtime.tell(record.target, id, &agent, MigrationMessage::Abort).await);
-                    runtime.end_record(record, Phase::Aborted, by_restart()).await;
-                }
-            }
+        SourceFinds::NotReached => {
+            call_off(runtime, &record).await;
+            runtime.end_record(record, Phase::Aborted, by("restart")).await;
         }
+    }
+}
+
+/// Whether the target runs an agent that is handed off here and not let go. It is asked before anything is taken back; one that
+/// does not answer in time has no say.
+pub(super) async fn is_forked(runtime: &Runtime, record: &MigrationRecord) -> bool {
+    let message = MigrationMessage::WhatHaveYou;
+    let told = within(ASK_MAX, runtime.tell(record.target, record.id, &record.agent, message)).await;
+    let have = told.and_then(Result::ok).and_then(|answer| answer.have());
+    source_hears(have) == SourceDoes::Hold
+}
+
+/// Tells a target that the agent does not come. Best effort: one that does not hear it asks by itself. One that runs the agent
+/// on an operator's word has made a second one of what was taken back here: this one, of the lower token, ends.
+pub(super) async fn call_off(runtime: &Runtime, record: &MigrationRecord) {
+    let told = runtime.tell(record.target, record.id, &record.agent, MigrationMessage::Abort).await;
+    if told.ok().and_then(|answer| answer.have()) != Some(Have::Agent) {
+        return;
+    }
+    let agent = &record.agent;
+    match break_forked(runtime, record).await {
+        Ok(()) => {
+            tracing::error!(%agent, migration = %record.id, target = %record.target, "the agent runs there as well: it is broken here")
+        }
+        Err(error) => {
+            tracing::error!(%agent, %error, "the agent runs at the target as well, and can't be stopped here")
+        }
+    }
+}
+
+async fn break_forked(runtime: &Runtime, record: &MigrationRecord) -> Result<(), StoreError> {
+    let (store, agent) = (&runtime.inner().store, &record.agent);
+    let row = store.agent(agent).await?.ok_or(StoreError::NoAgent)?;
+    let verb = Verb::Break(BrokenReason::Forked);
+    let Ok(commit) = LifecycleCommit::plan(agent, &row.lifecycle, &verb, runtime.now_ms()) else {
+        return Ok(());
+    };
+    let lease = runtime.own(agent).await?.lease;
+    let owner = Owner {
+        agent: agent.clone(),
+        generation: lease.generation,
+        incarnation: lease.incarnation,
+        token: lease.token,
+    };
+    store.commit_lifecycle(&owner, commit).await?;
+    runtime.inner().directory.lose(agent, lease.token);
+    Ok(())
+}
+
+/// Of another host on the shared store. What was given to this host has come to its end, whether or not the source still lives to
+/// write that; and what its source can't go on with is ended by its deadline.
+async fn settle_anothers(runtime: &Runtime, record: MigrationRecord) {
+    let Some(seat) = read_seat(runtime, &record).await else { return };
+    let holder = seat.as_ref().and_then(|seat| seat.holder);
+    match source_finds(seat.as_ref(), record.id) {
+        SourceFinds::Passed(_) if holder.is_some_and(|holder| holder.host == runtime.inner().host) => {
+            runtime.end_record(record, Phase::Complete, None).await;
+        }
+        SourceFinds::NotReached if runtime.now_ms() > record.deadline_ms => {
+            runtime.end_record(record, Phase::Aborted, by("deadline")).await;
+        }
+        _ => {}
     }
 }
 
@@ -116,69 +186,57 @@ async fn back_out(runtime: &Runtime, record: &MigrationRecord) -> Option<Fencing
     None
 }
 
-/// Reads the agent's row until the store answers; `None` when there is none, or the host stops.
-async fn read_row(runtime: &Runtime, record: &MigrationRecord) -> Option<AgentRow> {
-    let shutdown = runtime.inner().tasks.shutdown();
-    while !shutdown.is_cancelled() {
-        match runtime.inner().store.agent(&record.agent).await {
-            Ok(row) => return row,
-            Err(error) => tracing::error!(migration = %record.id, %error, "row can't be read now"),
+/// Reads where the agent is. `None` when the store does not answer: the next look tries again.
+async fn read_seat(runtime: &Runtime, record: &MigrationRecord) -> Option<Option<Seat>> {
+    match runtime.inner().store.agent(&record.agent).await {
+        Ok(row) => Some(row.map(|row| row.seat())),
+        Err(error) => {
+            tracing::warn!(migration = %record.id, agent = %record.agent, %error, "row can't be read now");
+            None
         }
-        // The pause ends early at shutdown.
-        let _ = within(READ_RETRY, shutdown.cancelled()).await;
     }
-    None
 }
 
-/// Settles a migration at its target; for a bound copy this waits for the source's word, however long that takes.
-pub(super) async fn settle_target(runtime: &Runtime, record: MigrationRecord) {
-    let shutdown = runtime.inner().tasks.shutdown();
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+/// Settles a migration at its target, as far as that can be done now. What is bound waits for the source's word, however long
+/// that takes.
+async fn settle_target(runtime: &Runtime, record: MigrationRecord) {
     let (id, agent) = (record.id, record.agent.clone());
-    while !shutdown.is_cancelled() {
-        let row = match runtime.inner().store.agent(&agent).await {
-            Ok(row) => row,
-            Err(error) => {
-                tracing::error!(migration = %id, %agent, %error, "row can't be read now");
-                // The pause ends early at shutdown.
-                let _ = within(READ_RETRY, shutdown.cancelled()).await;
-                continue;
-            }
-        };
-        let token = match row.map(|row| row.home) {
-            Some(Home::Prepared { migration, token, .. }) if migration == id => token,
-            Some(Home::Here) if was_adopted(runtime, &record).await => {
-                runtime.end_record(record, Phase::Complete, None).await;
-                return;
-            }
-            _ => {
-                runtime.discard(record, "restart").await;
-                return;
-            }
-        };
-        match runtime.tell(record.source, id, &agent, MigrationMessage::WhatBecame).await {
-            Ok(MigrationAnswer::Adopted) => {
-                let answer = runtime.activate_here(record.clone(), token).await;
-                tracing::info!(migration = %id, %agent, ?answer, "bound copy settled on the source's word");
-                return;
-            }
-            Ok(MigrationAnswer::Nothing) => {
-                runtime.discard(record, "source").await;
-                return;
-            }
-            answer => {
-                tracing::warn!(migration = %id, %agent, ?answer, "agent is in doubt until its source answers");
-                let [random] = runtime.inner().clock.random();
-                // The pause ends early at shutdown.
-                let _ = within(backoff.delay(random), shutdown.cancelled()).await;
+    let silence = runtime.silence_of(id);
+    let Some(seat) = read_seat(runtime, &record).await else { return };
+    match target_finds(seat.as_ref(), id) {
+        TargetFinds::Arrived => runtime.end_record(record, Phase::Complete, None).await,
+        // Nobody can go on with what an earlier process received.
+        TargetFinds::Unbound if silence.is_none() => runtime.discard_unbound(record, "restart").await,
+        TargetFinds::Unbound if runtime.now_ms() > record.deadline_ms => {
+            runtime.discard_unbound(record, "deadline").await;
+        }
+        TargetFinds::Bound(_) | TargetFinds::Unbound if silence.is_some_and(|time| time < SILENCE_LONG) => {}
+        TargetFinds::Unbound => {
+            if target_hears(ask_source(runtime, &record).await) == TargetDoes::Discard {
+                runtime.discard_unbound(record, "source").await;
             }
         }
+        TargetFinds::Bound(token) => match target_hears(ask_source(runtime, &record).await) {
+            TargetDoes::Adopt => {
+                let answer = runtime.activate_here(record, token).await;
+                tracing::info!(migration = %id, %agent, ?answer, "bound copy settled on the source's word");
+            }
+            TargetDoes::Discard => runtime.discard(record, "source").await,
+            TargetDoes::Wait => {
+                tracing::warn!(migration = %id, %agent, "agent is in doubt until its source answers");
+            }
+        },
     }
 }
 
-async fn was_adopted(runtime: &Runtime, record: &MigrationRecord) -> bool {
-    let lease = runtime.inner().store.lease(&record.agent).await.ok().flatten();
-    lease.is_some_and(
-        |lease| matches!(lease.cause, GrantCause::Transferred { migration, .. } if migration == record.id),
-    )
+async fn ask_source(runtime: &Runtime, record: &MigrationRecord) -> Option<Became> {
+    let told =
+        runtime.tell(record.source, record.id, &record.agent, MigrationMessage::WhatBecame).await.ok()?;
+    match &told {
+        MigrationAnswer::Refused { reason, .. } => {
+            tracing::warn!(migration = %record.id, reason, "the source does not say what became of it");
+            None
+        }
+        answer => answer.became(),
+    }
 }

@@ -8,10 +8,11 @@ use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::mesh::PROTOCOLS;
+use godwit_core::migration::recovery::{SourceFinds, may_cut_over, source_finds};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Home, Lifecycle, MigrationRecord, StoreError};
+use godwit_core::store::{Lifecycle, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
 
@@ -21,7 +22,7 @@ use super::super::routing::store_error;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
 };
-use super::{MESSAGE_MAX, MIGRATION_MAX, Outgoing, is_of, refused_by_store, unreachable};
+use super::{LISTED_MAX, MESSAGE_MAX, Outgoing, recovery, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
 mod rows;
@@ -56,7 +57,7 @@ impl Runtime {
             return Err(CallError::Conflict { what: format!("agent {agent} is already on this host") });
         }
         // Before the record: taking the lease would close a migration that is open already.
-        self.own(agent).await.map_err(store_error)?;
+        let token = self.own(agent).await.map_err(store_error)?.lease.token;
         let row = self.inner().store.agent(agent).await.map_err(store_error)?;
         // Without a driver nothing can be held at a boundary.
         match row.map(|row| row.lifecycle) {
@@ -75,9 +76,9 @@ impl Runtime {
             let mut running = self.inner().migrator.outgoing();
             match running.get(agent) {
                 Some(open) if open.target == target => return Ok(open.id),
-                Some(open) => {
-                    let what = format!("agent {agent} is already migrating to {}", open.target);
-                    return Err(CallError::Conflict { what });
+                Some(Outgoing { id: migration, target, .. }) => {
+                    let (agent, migration, target) = (agent.clone(), *migration, *target);
+                    return Err(CallError::AlreadyMigrating { agent, migration, target });
                 }
                 None => drop(running.insert(agent.clone(), outgoing)),
             }
@@ -94,13 +95,13 @@ impl Runtime {
             bytes: 0,
             pause_us: None,
             started_at_ms: now_ms,
-            deadline_ms: now_ms + u64::try_from(MIGRATION_MAX.as_millis()).unwrap_or(u64::MAX),
+            deadline_ms: deadline_ms(now_ms, Phase::Reserve),
         };
         let source = Source {
             runtime: self.clone(),
             record,
             is_aborted,
-            token: FencingToken(0),
+            token,
             protocol: *PROTOCOLS.start(),
             sent: 0,
             digest: BundleDigest::default(),
@@ -113,7 +114,31 @@ impl Runtime {
         let (recorded, answer) = oneshot::channel();
         self.inner().tasks.spawn(source.begin(recorded));
         let stopping = Err(StoreError::Closed { reason: "the host is stopping".into() });
-        answer.await.unwrap_or(stopping).map(|()| id).map_err(store_error)
+        match answer.await.unwrap_or(stopping) {
+            Ok(()) => Ok(id),
+            Err(StoreError::Conflict { what }) => self.already_open(agent, target, what).await,
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// The store has an open record of the agent, which nobody here acts on: it is settled soon.
+    async fn already_open(
+        &self,
+        agent: &AgentId,
+        target: HostId,
+        what: String,
+    ) -> Result<MigrationId, CallError> {
+        let records = self.inner().store.migrations(LISTED_MAX).await.map_err(store_error)?;
+        let open = records.into_iter().find(|record| {
+            record.agent == *agent && record.role == Role::Source && !record.phase.is_terminal()
+        });
+        match open {
+            Some(open) if open.target == target => Ok(open.id),
+            Some(MigrationRecord { id: migration, target, agent, .. }) => {
+                Err(CallError::AlreadyMigrating { agent, migration, target })
+            }
+            None => Err(CallError::Conflict { what }),
+        }
     }
 }
 
@@ -136,7 +161,7 @@ struct Source {
     runtime: Runtime,
     record: MigrationRecord,
     is_aborted: std::sync::Arc<AtomicBool>,
-    /// The agent's when the target was asked.
+    /// The agent's when the migration began.
     token: FencingToken,
     /// The version that the target understands.
     protocol: u8,
@@ -198,8 +223,7 @@ impl Source {
             }
             Err(Stopped::Failed(failure)) => {
                 tracing::warn!(migration = %id, %agent, %failure, "migration failed");
-                // Best effort: a target that does not hear this asks by itself.
-                drop(runtime.tell(target, id, &agent, MigrationMessage::Abort).await);
+                recovery::call_off(&runtime, &self.record).await;
                 let is_abort = matches!(failure, Failure::Aborted { .. });
                 let phase = if is_abort { Phase::Aborted } else { Phase::Failed };
                 runtime.end_record(self.record, phase, Some(failure)).await;
@@ -215,9 +239,7 @@ impl Source {
     /// Everything up to and with the commit point. Answers the token that the target holds.
     async fn run(&mut self) -> Result<FencingToken, Stopped> {
         let is_shared = self.is_shared().await?;
-        let approached = within(MIGRATION_MAX, self.approach(is_shared)).await;
-        let phase = self.record.phase;
-        let frozen = approached.unwrap_or(Err(Failure::Timeout { phase }))?;
+        let frozen = self.approach(is_shared).await?;
         // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
         self.enter(Phase::Cutover).await?;
         if is_shared { self.transfer_lease(frozen).await } else { self.hand_off(frozen).await }
@@ -225,27 +247,38 @@ impl Source {
 
     /// Everything before the commit point; dropping it leaves the agent running here.
     async fn approach(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
-        self.reserve(is_shared).await?;
+        bounded(Phase::Reserve, self.reserve(is_shared)).await?;
         failpoint::hit("migration.source.after-reserve");
 
         self.enter(Phase::Transfer).await?;
         if !is_shared {
-            self.transfer().await?;
+            bounded(Phase::Transfer, self.transfer()).await?;
         }
         failpoint::hit("migration.source.after-transfer");
 
         self.enter(Phase::Restore).await?;
+        bounded(Phase::Restore, self.warm_up(is_shared)).await?;
+        failpoint::hit("migration.source.after-restore");
+
+        self.enter(Phase::Replay).await?;
+        let frozen = bounded(Phase::Replay, self.catch_up(is_shared)).await?;
+        failpoint::hit("migration.source.after-replay");
+        self.lap("replay");
+        Ok(frozen)
+    }
+
+    /// A guest is built at the target while the agent works.
+    async fn warm_up(&mut self, is_shared: bool) -> Result<(), Failure> {
         // An agent that has only just come into being may have had nothing to restore when its rows were read.
         if is_shared || self.has_sent_snapshot {
             let revision = self.row_revision().await?;
             self.restore(revision).await?;
         }
-        failpoint::hit("migration.source.after-restore");
-        if !is_shared {
-            self.until_quick().await?;
-        }
+        if is_shared { Ok(()) } else { self.until_quick().await }
+    }
 
-        self.enter(Phase::Replay).await?;
+    /// The agent is held at a boundary, and the target gets what it has done since.
+    async fn catch_up(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
         // The agent goes on with its turns meanwhile.
         self.still = Some(self.runtime.still_operations(&self.record.agent).await);
         let frozen = self.freeze().await?;
@@ -255,8 +288,6 @@ impl Source {
             // As long as nothing is handed off, backing out costs nothing. What is little goes with `Prepare`.
             self.send_up_to(u64::MAX).await?;
         }
-        failpoint::hit("migration.source.after-replay");
-        self.lap("replay");
         Ok(frozen)
     }
 
@@ -264,6 +295,7 @@ impl Source {
     async fn enter(&mut self, phase: Phase) -> Result<(), Failure> {
         self.check_wanted()?;
         self.record.phase = phase;
+        self.record.deadline_ms = deadline_ms(self.runtime.now_ms(), phase);
         // While the agent is frozen, callers wait: the row decides, so the record may follow later.
         if self.frozen_at.is_none() {
             self.runtime.record(&self.record).await;
@@ -318,9 +350,11 @@ impl Source {
         }
         let plugin =
             image.plugin.ok_or_else(|| Failure::PluginUnavailable { reason: "not stored here".into() })?;
-        self.token = owned.lease.token;
+        if !may_cut_over(self.token, owned.lease.token) {
+            return Err(Failure::Fenced);
+        }
         let reservation = Reservation {
-            token: owned.lease.token,
+            token: self.token,
             generation: image.row.generation,
             revision: image.row.revision,
             plugin: plugin.clone(),
@@ -426,6 +460,9 @@ impl Source {
             }
         };
         let frozen = within(FREEZE_MAX, freezing).await.unwrap_or(Err(timeout))?;
+        if !may_cut_over(self.token, frozen.owner.token) {
+            return Err(Failure::Fenced);
+        }
         self.frozen_at = Some(self.runtime.inner().clock.boot());
         Ok(frozen)
     }
@@ -448,13 +485,13 @@ impl Source {
             Err(error) => refused_by_store(&error),
         };
         // Whatever the write said, the row knows.
-        let lease = self.until_read(|| store.lease(&self.record.agent)).await?;
-        match lease.filter(|lease| is_of(lease, self.record.id)) {
-            Some(lease) => {
+        let row = self.until_read(|| store.agent(&self.record.agent)).await?;
+        match source_finds(row.map(|row| row.seat()).as_ref(), self.record.id) {
+            SourceFinds::Passed(token) => {
                 self.let_go(frozen).await;
-                Ok(lease.token)
+                Ok(token)
             }
-            None => Err(Stopped::Failed(failure)),
+            SourceFinds::HandedOff | SourceFinds::NotReached => Err(Stopped::Failed(failure)),
         }
     }
 
@@ -500,12 +537,16 @@ impl Source {
         let (agent, id) = (&self.record.agent, self.record.id);
         loop {
             let row = self.until_read(|| store.agent(agent)).await?;
-            match row.map(|row| row.home) {
-                Some(Home::Moved(tombstone)) if tombstone.migration == id => {
+            match source_finds(row.map(|row| row.seat()).as_ref(), id) {
+                SourceFinds::Passed(token) => {
                     self.let_go(frozen).await;
-                    return Ok(tombstone.token);
+                    return Ok(token);
                 }
-                Some(Home::HandingOff { migration, .. }) if migration == id => {
+                SourceFinds::HandedOff if recovery::is_forked(&self.runtime, &self.record).await => {
+                    self.let_go(frozen).await;
+                    return Err(Stopped::Failed(Failure::Forked));
+                }
+                SourceFinds::HandedOff => {
                     let incarnation = self.runtime.session().incarnation;
                     if let Err(error) = store.abort_handoff(agent, id, incarnation).await {
                         tracing::error!(%agent, %error, "migration can't be backed out now");
@@ -514,7 +555,7 @@ impl Source {
                     }
                     tracing::info!(%agent, "migration backed out");
                 }
-                _ => {}
+                SourceFinds::NotReached => {}
             }
             self.let_go(frozen).await;
             self.runtime.inner().rescan.notify_one();
@@ -553,8 +594,13 @@ impl Source {
             frames = self.export().await?;
         }
         self.note(&frames);
-        let preparation =
-            Preparation { granted, generation: frozen.owner.generation, revision: frozen.revision, frames };
+        let preparation = Preparation {
+            granted,
+            generation: frozen.owner.generation,
+            revision: frozen.revision,
+            frames,
+            bundle: self.digest.finish(),
+        };
         match self.tell(MigrationMessage::Prepare(Box::new(preparation))).await? {
             MigrationAnswer::Prepared { bundle } if bundle == self.digest.finish() => Ok(()),
             MigrationAnswer::Prepared { .. } => {
@@ -578,6 +624,23 @@ impl Source {
         }
         finish(&self.runtime, self.record.clone()).await;
     }
+}
+
+/// Takes a step within its phase's time.
+async fn bounded<T>(
+    phase: Phase,
+    step: impl Future<Output = Result<T, Failure>> + Send,
+) -> Result<T, Failure> {
+    match phase.time_max() {
+        Some(most) => within(most, step).await.unwrap_or(Err(Failure::Timeout { phase })),
+        None => step.await,
+    }
+}
+
+/// Until when a phase may take that begins now. The one without a bound of its own keeps the one of before in its record.
+fn deadline_ms(now_ms: u64, phase: Phase) -> u64 {
+    let most = phase.time_max().or(Phase::Replay.time_max()).unwrap_or_default();
+    now_ms + u64::try_from(most.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Tells the target that the agent is its own, until it answers or this host stops.

@@ -1,6 +1,7 @@
 //! The target of a migration: it answers the source, keeps a copy that is not live, and a guest that is warm.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +12,16 @@ use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::lease::LeaseGuard;
+use godwit_core::migration::recovery::{
+    Activation, Have, TargetFinds, Unwelcome, activation, became, supersedes, target_finds, target_has,
+    welcome,
+};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::PluginInfo;
-use godwit_core::store::agent::Tombstone;
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Adoption, Home, MigrationRecord, PrepareRequest, Row, RowFrame};
-use godwit_core::time::{sleep, within};
+use godwit_core::store::{Adoption, MigrationRecord, PrepareRequest, Row, RowFrame};
+use godwit_core::time::within;
 
 use super::super::Runtime;
 use super::super::wire::{
@@ -25,10 +29,6 @@ use super::super::wire::{
 };
 use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX, NamedStates};
 use super::identity::Passage;
-use super::{is_of, recovery};
-
-/// How long a bound copy waits for `Activate` before it asks the source what became of the migration.
-const ACTIVATE_MAX: Duration = Duration::from_secs(3);
 
 /// How long the source of an older try may take to say that it has given it up, while a new one waits.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
@@ -40,6 +40,8 @@ pub(super) struct Arrival {
     source: HostId,
     agent: AgentId,
     plugin: PluginInfo,
+    /// Boot time of the source's last message, milliseconds.
+    heard_at_ms: AtomicU64,
     state: tokio::sync::Mutex<Incoming>,
 }
 
@@ -55,8 +57,6 @@ struct Incoming {
     named: NamedStates,
     guard: LeaseGuard,
     warm: Option<WarmGuest>,
-    /// The source is asked in time what became of a bound copy.
-    is_watched: bool,
     /// The copy was dropped: nothing may bind it any more.
     is_closed: bool,
 }
@@ -94,21 +94,24 @@ impl Runtime {
                 None => refused("no such migration is open here"),
             },
             MigrationMessage::Prepare(preparation) => match self.incoming_of(from, id, &agent) {
-                Some(incoming) => {
-                    let mut incoming = incoming.state.lock().await;
-                    // Before the copy is bound: whoever is waited for here may go away, and the copy must not be forgotten.
-                    incoming.watch(self);
-                    incoming.on_prepare(self, *preparation).await
-                }
+                Some(incoming) => incoming.state.lock().await.on_prepare(self, *preparation).await,
                 None => refused("no such migration is open here"),
             },
         }
     }
 
-    /// The open migration, if it is this source's.
+    fn boot_ms(&self) -> u64 {
+        u64::try_from(self.inner().clock.boot().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The open migration, if it is this source's, from which something has come.
     fn incoming(&self, from: HostId, id: MigrationId) -> Option<Arc<Arrival>> {
         let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
-        (arrival.source == from || claims::believes_everybody()).then_some(arrival)
+        if arrival.source != from && !claims::believes_everybody() {
+            return None;
+        }
+        arrival.heard_at_ms.fetch_max(self.boot_ms(), Ordering::Relaxed);
+        Some(arrival)
     }
 
     /// As `incoming`, if it moves this agent.
@@ -133,6 +136,23 @@ impl Runtime {
         }
         arrivals.insert(id, Arc::new(arrival));
         Ok(true)
+    }
+
+    /// For how long the source of a migration that arrives has said nothing; `None` when this process received nothing of it.
+    pub(super) fn silence_of(&self, id: MigrationId) -> Option<Duration> {
+        let now_ms = self.boot_ms();
+        let arrival = self.inner().migrator.incoming().get(&id).cloned()?;
+        let heard_at_ms = arrival.heard_at_ms.load(Ordering::Relaxed);
+        Some(Duration::from_millis(now_ms.saturating_sub(heard_at_ms)))
+    }
+
+    /// Lets go of what has arrived from sources that have been silent for so long.
+    pub(super) fn forget_silent(&self, most: Duration) {
+        let now_ms = self.boot_ms();
+        self.inner().migrator.incoming().retain(|_, arrival| {
+            let silent_ms = now_ms.saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
+            Duration::from_millis(silent_ms) < most
+        });
     }
 
     async fn on_reserve(
@@ -170,22 +190,26 @@ impl Runtime {
             bytes: 0,
             pause_us: None,
             started_at_ms: now_ms,
-            deadline_ms: reservation.deadline_ms.min(now_ms.saturating_add(kept_ms)),
+            // The source's own deadline is of its first phase.
+            deadline_ms: now_ms.saturating_add(kept_ms),
         };
         let is_shared = reservation.is_shared;
+        // Before the record: one without what has arrived is of an earlier process.
         match self.enter_arrival(id, self.arrival(record.clone(), reservation)) {
             Ok(true) => {}
             // Asked again because the first answer was lost, or late: what has arrived since stays.
             Ok(false) => return answer,
             Err(no) => return no,
         }
-        self.drop_older_tries(&record).await;
+        if let Err(no) = self.drop_older_tries(&record).await {
+            self.inner().migrator.incoming().remove(&id);
+            return no;
+        }
         // On a shared store the source's record is this side's too.
         if !is_shared && let Err(error) = self.inner().store.put_migration(record).await {
             self.inner().migrator.incoming().remove(&id);
             return not_ready(error);
         }
-        self.watch_deadline(id);
         failpoint::hit("migration.target.after-reserve");
         answer
     }
@@ -201,10 +225,10 @@ impl Runtime {
             state: Digest::ZERO,
             named: NamedStates::default(),
             warm: None,
-            is_watched: false,
             is_closed: false,
         };
-        Arrival { source, agent, plugin, state: tokio::sync::Mutex::new(incoming) }
+        let (heard_at_ms, state) = (AtomicU64::new(self.boot_ms()), tokio::sync::Mutex::new(incoming));
+        Arrival { source, agent, plugin, heard_at_ms, state }
     }
 
     /// # Errors
@@ -224,34 +248,31 @@ impl Runtime {
         let placed = self.inner().placement.may_take(&reservation.spec.requires);
         placed.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))?;
         let row = self.inner().store.agent(agent).await.map_err(not_ready)?;
-        match row.map(|row| row.home) {
-            None => Ok(()),
-            Some(Home::Here) if reservation.is_shared => Ok(()),
-            Some(Home::Moved(tombstone)) if tombstone.token <= reservation.token => Ok(()),
-            Some(Home::Moved(_)) => {
-                Err(refused_for(Refusal::Exists, "a newer tombstone of this agent is here"))
-            }
-            Some(Home::Here | Home::HandingOff { .. }) => {
-                Err(refused_for(Refusal::Exists, "an agent of this id is at home here"))
-            }
-            Some(Home::Prepared { .. }) => {
-                Err(not_ready("an earlier migration of this agent is not settled"))
-            }
-        }
+        let welcome = welcome(row.map(|row| row.seat()).as_ref(), reservation.token, reservation.is_shared);
+        welcome.map_err(unwelcome)
     }
 
     /// A source that reserves anew has given up what it tried before. Another host can't say that: its source is asked.
-    async fn drop_older_tries(&self, new: &MigrationRecord) {
-        let records = self.inner().store.migrations(super::LISTED_MAX).await.unwrap_or_default();
-        for record in records {
-            let is_older_try = record.role == Role::Target
+    ///
+    /// # Errors
+    /// `NotReady` when it is this one that is late.
+    async fn drop_older_tries(&self, new: &MigrationRecord) -> Result<(), MigrationAnswer> {
+        let records = self.inner().store.migrations(super::LISTED_MAX).await.map_err(not_ready)?;
+        let others = records.into_iter().filter(|record| {
+            record.role == Role::Target
                 && record.agent == new.agent
                 && record.id != new.id
-                && !record.phase.is_terminal();
-            if is_older_try && (record.source == new.source || self.is_given_up(&record).await) {
-                self.discard_unbound(record, "a newer migration").await;
+                && !record.phase.is_terminal()
+        });
+        for record in others {
+            if record.source == new.source {
+                supersedes(new.id, record.id).map_err(unwelcome)?;
+            } else if !self.is_given_up(&record).await {
+                continue;
             }
+            self.discard_unbound(record, "a newer migration").await;
         }
+        Ok(())
     }
 
     /// Whether the source of a migration to this host says that nothing will come of it.
@@ -260,37 +281,14 @@ impl Runtime {
         matches!(within(GIVEN_UP_MAX, told).await, Some(Ok(MigrationAnswer::Nothing)))
     }
 
-    /// Forgets a copy, unless it is bound: that needs the source's word. The lock that `Prepare` needs is held meanwhile.
-    async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
-        let incoming = self.inner().migrator.incoming().get(&record.id).cloned();
-        let mut held = match &incoming {
-            Some(incoming) => Some(incoming.state.lock().await),
-            None => None,
-        };
-        let id = record.id;
-        match self.inner().store.agent(&record.agent).await {
-            Ok(Some(row)) if matches!(row.home, Home::Prepared { migration, .. } if migration == id) => {
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(migration = %id, %error, "copy stays: its row can't be read");
-                return;
-            }
-            Ok(_) => {}
-        }
-        if let Some(incoming) = held.as_mut() {
-            incoming.is_closed = true;
-        }
-        self.discard(record, by).await;
+    /// Forgets a copy, unless it is bound: that needs the source's word.
+    pub(super) async fn discard_unbound(&self, record: MigrationRecord, by: &str) {
+        self.drop_copy(record, by, false).await;
     }
 
     /// Forgets a copy that the source has given up, bound or not.
     pub(super) async fn discard(&self, record: MigrationRecord, by: &str) {
-        self.inner().migrator.incoming().remove(&record.id);
-        if let Err(error) = self.inner().store.discard_copy(record.id).await {
-            tracing::warn!(migration = %record.id, %error, "copy can't be discarded now");
-        }
-        self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
+        self.drop_copy(record, by, true).await;
     }
 
     /// Forgets all copies from a host that are not bound.
@@ -307,40 +305,34 @@ impl Runtime {
         }
     }
 
-    /// A copy that is not bound by the deadline is dropped: the source can't need it any more.
-    fn watch_deadline(&self, id: MigrationId) {
-        let runtime = self.clone();
-        self.inner().tasks.spawn(async move {
-            let shutdown = runtime.inner().tasks.shutdown();
-            if within(ARRIVAL_KEPT, shutdown.cancelled()).await.is_some() {
+    /// The lock that `Prepare` needs is held meanwhile: what is dropped is not bound any more. The record ends only when the copy
+    /// is gone; until then it is tried again.
+    async fn drop_copy(&self, record: MigrationRecord, by: &str, may_be_bound: bool) {
+        let (id, store) = (record.id, &self.inner().store);
+        let incoming = self.inner().migrator.incoming().get(&id).cloned();
+        let mut held = match &incoming {
+            Some(incoming) => Some(incoming.state.lock().await),
+            None => None,
+        };
+        let seat = match store.agent(&record.agent).await {
+            Ok(row) => row.map(|row| row.seat()),
+            Err(error) => {
+                tracing::warn!(migration = %id, %error, "copy stays: its row can't be read");
                 return;
             }
-            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
-                && record.role == Role::Target
-                && !record.phase.is_terminal()
-            {
-                runtime.discard_unbound(record, "deadline").await;
-            }
-            runtime.inner().migrator.incoming().remove(&id);
-        });
-    }
-
-    /// A bound copy whose source falls silent asks it; only the source's word decides.
-    fn watch_prepared(&self, id: MigrationId) {
-        let runtime = self.clone();
-        self.inner().tasks.spawn(async move {
-            sleep(ACTIVATE_MAX).await;
-            let arrival = runtime.inner().migrator.incoming().get(&id).cloned();
-            if let Some(arrival) = arrival {
-                // `Prepare` may still be at work on it.
-                drop(arrival.state.lock().await);
-            }
-            if let Ok(Some(record)) = runtime.inner().store.migration(id).await
-                && !record.phase.is_terminal()
-            {
-                recovery::settle_target(&runtime, record).await;
-            }
-        });
+        };
+        if matches!(target_finds(seat.as_ref(), id), TargetFinds::Bound(_)) && !may_be_bound {
+            return;
+        }
+        if let Some(incoming) = held.as_mut() {
+            incoming.is_closed = true;
+        }
+        if let Err(error) = store.discard_copy(id).await {
+            tracing::warn!(migration = %id, %error, "copy can't be discarded now");
+            return;
+        }
+        self.inner().migrator.incoming().remove(&id);
+        self.end_record(record, Phase::Aborted, Some(Failure::Aborted { by: by.to_owned() })).await;
     }
 
     /// Takes a bulk transfer of a source.
@@ -405,25 +397,25 @@ impl Runtime {
         token: FencingToken,
     ) -> MigrationAnswer {
         let (store, id, agent) = (&self.inner().store, record.id, record.agent.clone());
-        let Ok(Some(row)) = store.agent(&agent).await else {
-            return refused("the copy is not here");
+        let seat = match store.agent(&agent).await {
+            Ok(row) => row.map(|row| row.seat()),
+            Err(error) => return not_ready(error),
         };
-        let lease = match row.home {
-            Home::Prepared { migration, token: granted, .. } if migration == id && granted == token => {
+        let lease = match activation(seat.as_ref(), id, token) {
+            Activation::Adopt => {
                 match store.adopt(&agent, id, self.session().incarnation, Adoption::Granted).await {
                     Ok(lease) => lease,
                     Err(error) => return refused(error.to_string()),
                 }
             }
-            // Activated before, or transferred within the shared store.
-            Home::Here => match store.lease(&agent).await {
-                Ok(Some(lease)) if is_of(&lease, id) && lease.token == token => lease,
-                _ if row.token >= token => return MigrationAnswer::Activated,
-                _ => return refused("the agent here is another, under a lower token"),
+            Activation::Run => match store.lease(&agent).await {
+                Ok(Some(lease)) => lease,
+                // Its holder is gone, or has let go: whoever takes it next has it under a later token.
+                Ok(None) => return MigrationAnswer::Activated,
+                Err(error) => return not_ready(error),
             },
-            // It ran here, and has moved on since.
-            Home::Moved(tombstone) if tombstone.token > token => return MigrationAnswer::Activated,
-            _ => return refused("the copy is not bound for this migration"),
+            Activation::Passed => return MigrationAnswer::Activated,
+            Activation::Refused => return refused("no copy is bound for this migration under this token"),
         };
         failpoint::hit("migration.target.after-adopted");
         let incoming = self.inner().migrator.incoming().remove(&id);
@@ -460,68 +452,70 @@ impl Runtime {
         MigrationAnswer::Activated
     }
 
+    /// The source's word that the agent does not come. Answers `Adopted` when it has come all the same, on an operator's word.
     async fn on_abort(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
-        if self.incoming_of(from, id, agent).is_some() {
-            self.inner().migrator.incoming().remove(&id);
-        }
         match self.inner().store.migration(id).await {
             Ok(Some(record))
                 if record.source == from && record.agent == *agent && record.role == Role::Target =>
             {
-                if !record.phase.is_terminal() {
-                    self.discard(record, "source").await;
+                if self.what_have_you(id, agent).await == Some(Have::Agent) {
+                    return MigrationAnswer::Adopted;
                 }
+                self.discard(record, "source").await;
                 MigrationAnswer::Ok
             }
-            _ => MigrationAnswer::Nothing,
+            _ => {
+                // On a shared store only the warm guest goes.
+                if self.incoming_of(from, id, agent).is_some() {
+                    self.inner().migrator.incoming().remove(&id);
+                }
+                MigrationAnswer::Nothing
+            }
         }
     }
 
     /// Asked by the source.
     async fn on_what_have_you(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
-        let row = self.inner().store.agent(agent).await.ok().flatten();
-        let record = self.inner().store.migration(id).await.ok().flatten();
-        if record.as_ref().is_some_and(|record| record.source != from) {
+        let record = self.inner().store.migration(id).await;
+        if record.is_ok_and(|record| record.is_some_and(|record| record.source != from)) {
             return refused("this migration has another source");
         }
-        match row.map(|row| row.home) {
-            Some(Home::Prepared { migration, source, .. }) if migration == id && source == from => {
-                MigrationAnswer::Pending
-            }
-            Some(Home::Here) => {
-                let is_complete = record.is_some_and(|record| record.phase == Phase::Complete);
-                let lease = self.inner().store.lease(agent).await.ok().flatten();
-                if is_complete || lease.is_some_and(|lease| is_of(&lease, id)) {
-                    MigrationAnswer::Adopted
-                } else {
-                    MigrationAnswer::Nothing
-                }
-            }
-            _ => MigrationAnswer::Nothing,
+        match self.what_have_you(id, agent).await {
+            Some(have) => have.into(),
+            None => not_ready("the row can't be read now"),
         }
     }
 
-    /// Asked at the source, by the target: the row decides, read in a transaction.
+    /// `None` when the store does not say.
+    async fn what_have_you(&self, id: MigrationId, agent: &AgentId) -> Option<Have> {
+        let store = &self.inner().store;
+        let row = store.agent(agent).await.ok()?;
+        let record = store.migration(id).await.ok()?;
+        let is_complete =
+            record.is_some_and(|record| record.role == Role::Target && record.phase == Phase::Complete);
+        Some(target_has(row.map(|row| row.seat()).as_ref(), id, is_complete))
+    }
+
+    /// Asked at the source, by the target. The record is read first: while it is open the row may still change.
     async fn on_what_became(&self, from: HostId, id: MigrationId, agent: &AgentId) -> MigrationAnswer {
-        let running = self.inner().migrator.outgoing().get(agent).cloned();
-        let is_open = running.is_some_and(|outgoing| outgoing.id == id);
-        match self.inner().store.agent(agent).await {
-            Ok(Some(row)) => match row.home {
-                Home::Moved(Tombstone { migration, target, .. })
-                | Home::HandingOff { migration, target, .. }
-                    if migration == id && target != from =>
-                {
-                    refused("this migration has another target")
-                }
-                Home::Moved(tombstone) if tombstone.migration == id => MigrationAnswer::Adopted,
-                Home::HandingOff { migration, .. } if migration == id => MigrationAnswer::Pending,
-                // It may still be handed off.
-                _ if is_open => MigrationAnswer::Pending,
-                _ => MigrationAnswer::Nothing,
-            },
-            Ok(None) => MigrationAnswer::Nothing,
-            Err(_) => MigrationAnswer::Pending,
+        let store = &self.inner().store;
+        let (Ok(record), Ok(row)) = (store.migration(id).await, store.agent(agent).await) else {
+            return MigrationAnswer::Pending;
+        };
+        if record.as_ref().is_some_and(|record| record.target != from) {
+            return refused("this migration has another target");
         }
+        let is_open = record.is_some_and(|record| !record.phase.is_terminal());
+        became(row.map(|row| row.seat()).as_ref(), id, is_open).into()
+    }
+}
+
+/// Why an agent is not taken, in the words of the protocol.
+fn unwelcome(why: Unwelcome) -> MigrationAnswer {
+    match why {
+        Unwelcome::Living => refused_for(Refusal::Exists, "an agent of this id is at home here"),
+        Unwelcome::Later => refused_for(Refusal::Exists, "a newer tombstone of this agent is here"),
+        Unwelcome::Unsettled => not_ready("an earlier migration of this agent is not settled"),
     }
 }
 
@@ -579,13 +573,6 @@ impl Incoming {
                 self.snapshot = Some(snapshot.clone());
                 self.state = snapshot.state_digest();
             }
-        }
-    }
-
-    /// Has the source asked in time what became of the copy.
-    fn watch(&mut self, runtime: &Runtime) {
-        if !std::mem::replace(&mut self.is_watched, true) {
-            runtime.watch_prepared(self.record.id);
         }
     }
 
@@ -668,6 +655,11 @@ impl Incoming {
         self.look_at(&preparation.frames);
         if self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state)) {
             return refused("the snapshot is not the state that the agent's receipt names");
+        }
+        if self.digest.finish() != preparation.bundle {
+            // Nobody may take up what is not whole, also not on an operator's word.
+            let reason = "other rows have arrived than were sent".into();
+            return MigrationAnswer::StateFailed { reason };
         }
         let frames = match runtime.opened(preparation.frames, &self.passage()) {
             Ok(frames) => frames,

@@ -6,6 +6,7 @@ use godwit_core::id::{FencingToken, Generation, Revision};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Reach};
 use godwit_core::migration::Refusal;
 use godwit_core::spec::{PluginInfo, Spec};
+use godwit_core::store::rows::BundleDigest;
 
 use super::*;
 use crate::runtime::wire::{
@@ -66,7 +67,14 @@ fn why(answer: MigrationAnswer) -> Option<Refusal> {
 fn preparation(granted: u64) -> MigrationMessage {
     let (generation, revision) = (Generation(1), Revision(0));
     let granted = FencingToken(granted);
-    MigrationMessage::Prepare(Box::new(Preparation { granted, generation, revision, frames: Vec::new() }))
+    let bundle = BundleDigest::default().finish();
+    MigrationMessage::Prepare(Box::new(Preparation {
+        granted,
+        generation,
+        revision,
+        frames: Vec::new(),
+        bundle,
+    }))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -114,13 +114,49 @@ async fn an_agent_in_doubt_goes_on_where_an_operator_says_so() {
     assert!(matches!(nobody, Err(CallError::NotFound { .. })), "{nobody:?}");
     // Its answer to `Prepare` is lost, and then the source: the target has a copy that is bound.
     let before = one.inner().store.agent(&id("a")).await.unwrap().unwrap();
-    in_doubt(&one, "a", &other).await;
     network.set_cut(one.host(), true);
+    in_doubt(&one, "a", &other).await;
     assert!(matches!(other.adopt(&id("a"), false).await, Err(CallError::Unavailable { .. })));
     let view = other.adopt(&id("a"), true).await.unwrap();
     assert!(view.token.0 > before.token.0 + (1 << 20), "{} after {}", view.token, before.token);
     assert_eq!(ask(&other, "a", "get").await, "4");
     assert!(matches!(other.adopt(&id("a"), true).await, Err(CallError::Conflict { .. })), "it is settled");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+/// What is left at a source that comes back: held, said so, and given up only on an operator's word.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_comes_back_holds_what_its_target_runs() {
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |_, _| {}).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 4").await;
+    network.set_cut(one.host(), true);
+    in_doubt(&one, "a", &other).await;
+    other.adopt(&id("a"), true).await.unwrap();
+    ask(&other, "a", "add 1").await;
+    network.set_cut(one.host(), false);
+    // The source sees its open record, as after a restart.
+    let record = other.migration(MigrationId([3; 16])).await.unwrap();
+    let record =
+        MigrationRecord { role: godwit_core::migration::Role::Source, phase: Phase::Cutover, ..record };
+    one.inner().store.put_migration(record).await.unwrap();
+    let record = within(Duration::from_secs(20), async {
+        loop {
+            let record = one.migration(MigrationId([3; 16])).await.unwrap();
+            if record.phase.is_terminal() {
+                return record;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let record = record.await.expect("it is decided");
+    assert_eq!((record.phase, record.failure), (Phase::Failed, Some(Failure::Forked)));
+    assert!(matches!(one.adopt(&id("a"), false).await, Err(CallError::Conflict { .. })));
+    one.adopt(&id("a"), true).await.unwrap();
+    assert_eq!(ask(&one, "a", "get").await, "5", "it is forwarded to where the agent is");
     for host in [&one, &other] {
         host.stop().await;
     }

@@ -116,6 +116,7 @@ fn more_rows_than_go_with_a_preparation_are_not_even_read() {
             generation: Generation(1),
             revision: Revision(1),
             frames: (0..count).map(row).collect(),
+            bundle: Digest::ZERO,
         };
         let bytes = encode(&of_migration(MigrationMessage::Prepare(Box::new(preparation))));
         assert_eq!(decode::<PeerRequest>(&bytes).is_ok(), is_read, "{count}");

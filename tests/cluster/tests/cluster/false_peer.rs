@@ -10,6 +10,7 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{FencingToken, Generation, InputId, MigrationId, Revision};
 use godwit_core::input::{DeliveryStamp, Input, Kind, NewInput, Reach, Source};
 use godwit_core::spec::{PluginInfo, Spec};
+use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame};
 use godwit_support::binaries;
 use godwit_support::check;
@@ -60,7 +61,15 @@ fn delivery(to: &str, origin: &str, token: u64, number: u64) -> Vec<u8> {
 
 fn prepare(granted: u64, frames: Vec<RowFrame>) -> Message {
     let (generation, revision) = (Generation(1), Revision(1));
-    Message::Prepare(Box::new(Preparation { granted: FencingToken(granted), generation, revision, frames }))
+    let (granted, bundle) = (FencingToken(granted), bundle(&frames));
+    Message::Prepare(Box::new(Preparation { granted, generation, revision, frames, bundle }))
+}
+
+/// What a target computes over row frames.
+fn bundle(frames: &[RowFrame]) -> Digest {
+    let mut digest = BundleDigest::default();
+    frames.iter().for_each(|frame| digest.update(frame));
+    digest.finish()
 }
 
 /// Each is refused, and leaves both stores as they were.
@@ -348,7 +357,9 @@ async fn frames_said_again_or_of_another_agent_change_nothing() -> Result<()> {
     let (generation, revision) = revision.context("no agent's row was recorded")?;
     let said = bulk(&b, &header, &message(&frames)).await?;
     ensure!(matches!(said, Said::Migration(OK, _)), "{said:?}");
-    let preparation = Preparation { granted: FencingToken(4), generation, revision, frames: Vec::new() };
+    let bundle = bundle(&frames);
+    let granted = FencingToken(4);
+    let preparation = Preparation { granted, generation, revision, frames: Vec::new(), bundle };
     let said = ask(&b, &about(id, name, Message::Prepare(Box::new(preparation)))).await?;
     ensure!(matches!(said, Said::Migration(MIGRATION_REFUSED, _)), "another's snapshot: {said:?}");
     ask(&b, &about(id, name, Message::Abort)).await?;

@@ -6,26 +6,29 @@ use godwit_core::id::{AgentId, FencingToken, Incarnation};
 use godwit_core::lease::Lease;
 use godwit_core::store::{Owner, Session, SessionRequest};
 
-use super::{Death, Judge, Seen};
+use super::{Death, INCARNATIONS_MAX, Judge, Seen};
 
 impl Judge {
     /// A host has joined.
     pub fn joined(&mut self, now: Duration, request: &SessionRequest, session: &Session, ttl: Duration) {
+        let incarnation = self.of_here(session.incarnation);
         for seen in self.sessions.values_mut() {
             if seen.host == request.host && seen.death.is_none() {
                 seen.death = Some(Death::Replaced);
             }
         }
-        if self.sessions.last_key_value().is_some_and(|(last, _)| *last >= session.incarnation) {
+        let of_store = self.of_here(Incarnation(0))..self.of_here(Incarnation(INCARNATIONS_MAX));
+        if self.sessions.range(of_store).next_back().is_some_and(|(last, _)| *last >= incarnation) {
             self.fail(format!("incarnation {} is not above all before it", session.incarnation));
         }
         let seen = Seen { host: request.host, ttl, renewed: now, death: None };
-        self.sessions.insert(session.incarnation, seen);
+        self.sessions.insert(incarnation, seen);
     }
 
     /// A heartbeat was taken.
     pub fn renewed(&mut self, now: Duration, incarnation: Incarnation) {
-        match self.sessions.get_mut(&incarnation) {
+        let here = self.of_here(incarnation);
+        match self.sessions.get_mut(&here) {
             Some(seen) if seen.death.is_none() => seen.renewed = now,
             _ => self.fail(format!("I7: a heartbeat revives the dead session {incarnation}")),
         }
@@ -34,7 +37,8 @@ impl Judge {
     /// Sessions were buried.
     pub fn buried(&mut self, now: Duration, dead: &[Incarnation]) {
         for incarnation in dead {
-            let Some(seen) = self.sessions.get_mut(incarnation) else {
+            let here = self.of_here(*incarnation);
+            let Some(seen) = self.sessions.get_mut(&here) else {
                 return self.fail(format!("session {incarnation} was buried, and never joined"));
             };
             if seen.death.is_none() && now < seen.renewed + seen.ttl {
@@ -46,6 +50,7 @@ impl Judge {
 
     /// A host has left.
     pub fn left(&mut self, incarnation: Incarnation) {
+        let incarnation = self.of_here(incarnation);
         if let Some(seen) = self.sessions.get_mut(&incarnation)
             && seen.death.is_none()
         {
@@ -63,7 +68,9 @@ impl Judge {
     /// An agent was granted, or its lease was shown to its holder.
     pub fn acquired(&mut self, incarnation: Incarnation, lease: &Lease) {
         let (agent, token) = (&lease.agent, lease.token);
-        if lease.incarnation != incarnation || self.is_dead(incarnation) {
+        let is_own = lease.incarnation == incarnation;
+        let incarnation = self.of_here(incarnation);
+        if !is_own || self.is_dead(incarnation) {
             return self.fail(format!("I7: {agent} was granted to {incarnation}, which is dead or another"));
         }
         let known = self.agent(agent);
@@ -85,6 +92,32 @@ impl Judge {
         self.grant(agent, token, Some(incarnation));
     }
 
+    /// A target has taken an agent up under the token that its source granted, or above it.
+    pub fn adopted(&mut self, incarnation: Incarnation, lease: &Lease) {
+        let (holder, agent, token) = (self.of_here(incarnation), &lease.agent, lease.token);
+        let known = self.agent(agent);
+        let (before, highest) = (known.holder, known.token);
+        if (before, highest) == (Some(holder), token) {
+            return;
+        }
+        if before.is_some_and(|before| !self.is_dead(before)) {
+            return self.fail(format!("I7: {agent} was adopted under {token}, and {before:?} has it"));
+        }
+        if token < highest || !self.agent(agent).is_let_go {
+            return self.fail(format!(
+                "I7: {agent} was adopted under {token}, and was not let go, or is under {highest}"
+            ));
+        }
+        self.agent(agent).is_let_go = false;
+        self.grant(agent, token, Some(holder));
+        self.count_move();
+    }
+
+    /// A source has let go of an agent: its commit point.
+    pub fn let_go(&mut self, agent: &AgentId) {
+        self.agent(agent).is_let_go = true;
+    }
+
     /// The token was raised; `holder` has the agent from here on.
     pub(super) fn grant(&mut self, agent: &AgentId, token: FencingToken, holder: Option<Incarnation>) {
         let agent = self.agent(agent);
@@ -97,6 +130,7 @@ impl Judge {
 
     /// The token was raised by a commit of its owner, which may have been made before.
     pub fn moved_on(&mut self, owner: &Owner, token: FencingToken, holder: Option<Incarnation>) {
+        let holder = holder.map(|holder| self.of_here(holder));
         let known = self.agent(&owner.agent);
         if (known.token, known.holder) == (token, holder) {
             return;
@@ -111,15 +145,16 @@ impl Judge {
 
     /// A fenced write was taken.
     pub(super) fn passes(&mut self, owner: &Owner, what: &str) {
-        let Owner { agent, incarnation, token, .. } = owner;
+        let Owner { agent, token, .. } = owner;
+        let incarnation = self.of_here(owner.incarnation);
         let known = self.agent(agent);
         let (current, holder) = (known.token, known.holder);
-        if current != *token || holder != Some(*incarnation) {
+        if current != *token || holder != Some(incarnation) {
             let has = holder.map_or("nobody".to_owned(), |holder| holder.to_string());
             self.fail(format!(
                 "I4, I7: {incarnation} could {what} for {agent} under token {token}: {has} has it under {current}"
             ));
-        } else if self.is_dead(*incarnation) {
+        } else if self.is_dead(incarnation) {
             self.fail(format!("I7: {incarnation} could {what} for {agent}, and its session is dead"));
         }
     }

@@ -449,7 +449,7 @@ impl RuntimeStore for FaultyStore {
     ) -> Result<Handoff, StoreError> {
         let owner = owner.clone();
         self.call("begin_handoff", Way::Write, move |world, _| {
-            now(world.memory.begin_handoff(&owner, base, migration, target))
+            world.begin_handoff(&owner, base, migration, target)
         })
         .await
     }
@@ -461,22 +461,17 @@ impl RuntimeStore for FaultyStore {
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.call("receive_rows", Way::Write, move |world, _| {
-            now(world.memory.receive_rows(migration, &agent, frames))
-        })
-        .await
+        self.call("receive_rows", Way::Write, move |world, _| world.receive_rows(migration, &agent, frames))
+            .await
     }
 
     async fn prepare(&self, request: PrepareRequest) -> Result<(), StoreError> {
-        self.call("prepare", Way::Write, move |world, _| now(world.memory.prepare(request))).await
+        self.call("prepare", Way::Write, move |world, _| world.prepare(request)).await
     }
 
     async fn finish_handoff(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
         let agent = agent.clone();
-        self.call("finish_handoff", Way::Write, move |world, _| {
-            now(world.memory.finish_handoff(&agent, migration))
-        })
-        .await
+        self.call("finish_handoff", Way::Write, move |world, _| world.finish_handoff(&agent, migration)).await
     }
 
     async fn adopt(
@@ -487,10 +482,7 @@ impl RuntimeStore for FaultyStore {
         how: Adoption,
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
-        self.call("adopt", Way::Write, move |world, _| {
-            now(world.memory.adopt(&agent, migration, incarnation, how))
-        })
-        .await
+        self.call("adopt", Way::Write, move |world, _| world.adopt(&agent, migration, incarnation, how)).await
     }
 
     async fn abort_handoff(
@@ -501,7 +493,7 @@ impl RuntimeStore for FaultyStore {
     ) -> Result<Lease, StoreError> {
         let agent = agent.clone();
         self.call("abort_handoff", Way::Write, move |world, _| {
-            now(world.memory.abort_handoff(&agent, migration, incarnation))
+            world.abort_handoff(&agent, migration, incarnation)
         })
         .await
     }
@@ -523,9 +515,7 @@ impl RuntimeStore for FaultyStore {
     }
 
     async fn put_migration(&self, record: MigrationRecord) -> Result<(), StoreError> {
-        let process = self.process.clone();
-        let run = move |world: &Arc<World>, _| world.put_migration(record, process.is_alive());
-        self.call("put_migration", Way::Write, run).await
+        self.call("put_migration", Way::Write, move |world, _| now(world.memory.put_migration(record))).await
     }
 
     async fn migration(&self, migration: MigrationId) -> Result<Option<MigrationRecord>, StoreError> {

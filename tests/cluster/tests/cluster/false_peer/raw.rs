@@ -96,6 +96,7 @@ pub(crate) struct Preparation {
     pub(crate) generation: Generation,
     pub(crate) revision: Revision,
     pub(crate) frames: Vec<RowFrame>,
+    pub(crate) bundle: Digest,
 }
 
 #[derive(Serialize)]
