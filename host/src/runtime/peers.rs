@@ -12,6 +12,7 @@ use godwit_core::migration::Refusal;
 
 use super::Runtime;
 use super::call::CallError;
+use super::delivery::BATCH_INPUTS_MAX;
 use super::wire::{self, BulkHeader, Delivered, MigrationAnswer, PeerAnswer, PeerRequest};
 
 /// Opened once the runtime has started, closed when it has stopped; before and after peers hear "not now".
@@ -97,14 +98,19 @@ impl Runtime {
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }
-            PeerRequest::Deliver { mut input } => {
-                if let Err(no) = self.check_delivery(from, &mut input) {
-                    return no;
+            PeerRequest::Deliver { mut inputs } => {
+                if inputs.len() > BATCH_INPUTS_MAX {
+                    return PeerAnswer::Malformed { reason: "too many deliveries at once".into() };
                 }
-                match self.check_admission() {
-                    Ok(()) => PeerAnswer::Delivered(self.deliver_here(&input).await),
-                    Err(error) => PeerAnswer::Delivered(Delivered::Later { reason: error.to_string() }),
+                for input in &mut inputs {
+                    if let Err(no) = self.check_delivery(from, input) {
+                        return no;
+                    }
                 }
+                PeerAnswer::Delivered(match self.check_admission() {
+                    Ok(()) => self.deliver_here(inputs).await,
+                    Err(error) => vec![Delivered::Later { reason: error.to_string() }; inputs.len()],
+                })
             }
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)

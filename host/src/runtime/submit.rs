@@ -79,6 +79,16 @@ impl Runtime {
             AgentCall::Operations => {
                 AgentReply::Operations(store.operations(agent).await.map_err(store_error)?)
             }
+            AgentCall::Channels => {
+                AgentReply::Channels(store.channels(agent, None).await.map_err(store_error)?)
+            }
+            AgentCall::Subscribers { channel, after, limit } => {
+                let read = store.subscribers(agent, channel, after.as_ref(), *limit + 1).await;
+                AgentReply::Subscribers(Rows::page(read.map_err(store_error)?, *limit))
+            }
+            AgentCall::Subscriptions => {
+                AgentReply::Subscriptions(store.subscriptions(agent).await.map_err(store_error)?)
+            }
             AgentCall::Events { after, limit } => {
                 AgentReply::Events(self.agent_events_here(row, *after, *limit).await?)
             }
@@ -365,7 +375,7 @@ impl Runtime {
                 let StoredInput { input, seq, outcome, .. } = *stored;
                 Ok(Some(Sent { input: input.id, seq, is_duplicate, outcome }))
             }
-            Ok(Accepted::AlreadyEnded) => {
+            Ok(Accepted::AlreadyEnded | Accepted::Answered) => {
                 Ok(Some(Sent { input: id, seq: Seq(0), is_duplicate: true, outcome }))
             }
             Err(AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent)) => Ok(None),
@@ -433,6 +443,7 @@ fn refused(error: AcceptError) -> CallError {
         other @ (AcceptError::StalePublisher { .. }
         | AcceptError::Namesake { .. }
         | AcceptError::Gap { .. }
+        | AcceptError::NotSubscribed { .. }
         | AcceptError::NoEdge { .. }) => CallError::Conflict { what: other.to_string() },
     }
 }

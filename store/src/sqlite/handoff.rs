@@ -23,7 +23,7 @@ use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
 use super::{
-    boundary, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention, snapshots, state,
+    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention, snapshots, state,
     timers,
 };
 
@@ -310,6 +310,26 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             edges::write(tx, key, change, edge)
         }
         Row::EntityKey(row) => entity_keys::put(tx, (key, &copy.agent), change, row),
+        Row::Channel(channel) => {
+            if is_deleted_since(tx, key, change, &RowKey::Channel(channel.name.clone()))? {
+                return Ok(());
+            }
+            channels::put_channel(tx, (key, change), channel)
+        }
+        Row::Subscriber(subscriber) => {
+            let row = RowKey::Subscriber(subscriber.channel.clone(), subscriber.agent.clone());
+            if is_deleted_since(tx, key, change, &row)? {
+                return Ok(());
+            }
+            channels::put_subscriber(tx, (key, change), subscriber)
+        }
+        Row::Subscription(subscription) => {
+            let row = RowKey::Subscription(subscription.owner.clone(), subscription.channel.clone());
+            if is_deleted_since(tx, key, change, &row)? {
+                return Ok(());
+            }
+            channels::put_subscription(tx, (key, change), subscription)
+        }
     }
 }
 
@@ -400,7 +420,8 @@ fn receive_output(
         committed_at_ms: stored.committed_at_ms,
         state: &stored.state,
     };
-    outbox::insert(tx, key, change, &stored.output, &seal(&stored.output), &columns)
+    let (destination, sealed) = (&stored.output.destination, seal(&stored.output));
+    outbox::insert(tx, key, change, destination, outbox::Body::Own(&sealed), &columns)
 }
 
 fn receive_destination(
@@ -448,6 +469,9 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
         RowKey::Timer(name) => timers::receive_delete(tx, key, change, name)?,
         RowKey::Operation(id) => operations::receive_delete(tx, key, change, *id)?,
         RowKey::Edge(peer) => edges::receive_delete(tx, key, change, peer)?,
+        RowKey::Channel(_) | RowKey::Subscriber(..) | RowKey::Subscription(..) => {
+            channels::receive_delete(tx, key, change, row)?;
+        }
     }
     state::bury(tx, key, change, row)
 }
@@ -512,6 +536,13 @@ fn is_prepared_so(head: &Head, request: &PrepareRequest) -> bool {
 /// Brings what the agent's row says about its other rows up to date, once all have arrived.
 pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
+    execute(
+        tx.conn,
+        "UPDATE destination SET waiting = (SELECT count(*) FROM output o WHERE o.agent = ?1 AND o.state = 0
+             AND o.destination = destination.destination AND o.generation = destination.generation)
+         WHERE agent = ?1",
+        params![key],
+    )?;
     execute(
         tx.conn,
         "UPDATE agent SET

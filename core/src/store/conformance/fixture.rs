@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::channel::{ChannelChange, ChannelVerb};
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent};
 use crate::id::{
@@ -329,6 +330,7 @@ impl Chain {
             journal,
             state: turn.state,
             outputs: turn.outputs,
+            channels: turn.channels,
             timers: turn.timers,
             operations: turn.operations,
             events: turn.events,
@@ -380,6 +382,7 @@ pub(super) struct Turn {
     ends: Vec<(Seq, InputId)>,
     state: Vec<(String, Option<Bytes>)>,
     outputs: Vec<Output>,
+    channels: Vec<ChannelChange>,
     timers: Vec<(String, Option<NewTimer>)>,
     operations: Vec<OperationChange>,
     snapshot: Option<String>,
@@ -394,6 +397,7 @@ impl Turn {
             ends: Vec::new(),
             state: Vec::new(),
             outputs: Vec::new(),
+            channels: Vec::new(),
             timers: Vec::new(),
             operations: Vec::new(),
             snapshot: None,
@@ -434,7 +438,21 @@ impl Turn {
             headers: vec![("name".to_owned(), "value".to_owned())],
             correlation: None,
             reply: ReplyRole::None,
+            channel: None,
         });
+        self
+    }
+
+    /// Sends what has to do with a channel.
+    pub(super) fn channel_output(mut self, output: Output) -> Self {
+        self.outputs.push(output);
+        self
+    }
+
+    /// Does something to one of the agent's channels, behind the outputs so far.
+    pub(super) fn channel(mut self, verb: ChannelVerb) -> Self {
+        let before_output = u32::try_from(self.outputs.len()).unwrap();
+        self.channels.push(ChannelChange { before_output, verb });
         self
     }
 
@@ -595,6 +613,7 @@ pub(super) fn delivery(
         token: FencingToken(token),
         host: host(9),
         origin_hash: None,
+        channel: None,
     };
     let new = message(agent, &format!("delivery {number}"));
     let id = InputId::of_delivery(&stamp.origin, stamp.generation, agent, number);
