@@ -567,9 +567,8 @@ impl Subscription {
     /// An agent's subscriptions, by owner and channel, with this one among them.
     #[must_use]
     pub fn put_into(self, mut known: Vec<Self>) -> Vec<Self> {
-        let place = known.binary_search_by(|other| {
-            (&other.owner, &other.channel).cmp(&(&self.owner, &self.channel))
-        });
+        let place =
+            known.binary_search_by(|other| (&other.owner, &other.channel).cmp(&(&self.owner, &self.channel)));
         match place {
             Ok(place) => known[place] = self,
             Err(_) if self.state == SubscriptionState::Leaving => {}

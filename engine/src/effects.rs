@@ -9,8 +9,8 @@ use godwit_core::channel::{ChannelChange, ChannelVerb};
 use godwit_core::guest::TurnEffects;
 use godwit_core::input::{Reply, ReplyOutcome};
 use godwit_core::limits::{
-    FAN_OUT_MAX, HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX, TEXT_BYTES_MAX,
-    TURN_EFFECT_BYTES_MAX,
+    FAN_OUT_MAX, HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX,
+    TEXT_BYTES_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use godwit_core::operation::{NewOperation, OperationChange};
 use godwit_core::output::Output;

@@ -124,7 +124,9 @@ pub enum ChannelError {
     #[error("the payload is longer than 256 KiB, or an option or a token is too long")]
     TooLarge,
     /// The agent has as many channels or subscriptions as it may, or the turn has done all that it may.
-    #[error("the agent has as many channels or subscriptions as it may, or the turn has done all that it may")]
+    #[error(
+        "the agent has as many channels or subscriptions as it may, or the turn has done all that it may"
+    )]
     Quota,
     /// 1,000 outputs wait for a subscriber: publish later.
     #[error("a subscriber has not kept up: publish later")]

@@ -4,8 +4,8 @@
 //! query gets the half that only reads.
 
 use crate::{
-    Access, Administration, ChannelError, ChannelInfo, Headers, IdentityError, Overflow, PeerKind, PublishOptions,
-    Rights, Subscription,
+    Access, Administration, ChannelError, ChannelInfo, Headers, IdentityError, Overflow, PeerKind,
+    PublishOptions, Rights, Subscription,
 };
 
 /// What an agent can ask of its host in any call, a query as well: all that changes nothing.
@@ -144,7 +144,8 @@ pub trait Host: ReadHost {
     ///
     /// # Errors
     /// `InvalidName`, `Quota`, `NotInTurn`, `Other`.
-    fn channel_open(&mut self, channel: &str, access: Access, overflow: Overflow) -> Result<(), ChannelError>;
+    fn channel_open(&mut self, channel: &str, access: Access, overflow: Overflow)
+    -> Result<(), ChannelError>;
 
     /// Ends all subscriptions to a channel, and removes it.
     ///
@@ -205,7 +206,8 @@ pub trait Host: ReadHost {
     ///
     /// # Errors
     /// `InvalidName`, `TooLarge`, `Quota`, `NotInTurn`, `Other`.
-    fn subscribe(&mut self, owner: &str, channel: &str, token: Option<&[u8]>) -> Result<String, ChannelError>;
+    fn subscribe(&mut self, owner: &str, channel: &str, token: Option<&[u8]>)
+    -> Result<String, ChannelError>;
 
     /// Asks that a subscription ends. Behind the answer nothing more comes.
     ///

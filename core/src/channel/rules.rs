@@ -15,10 +15,9 @@ use crate::output::{Output, ReplyRole};
 
 use super::token::{Credential, Owner};
 use super::{
-    Access, ANSWER_HEADER, AnswerOutcome, Ask, CHANNEL_HEADER, Channel, ChannelAnswer, ChannelChange,
-    ChannelMessage,
-    ChannelName, ChannelRequest, ChannelVerb, EndReason, Overflow, Permission, Publication, REASON_HEADER,
-    Refusal, Subscriber, Subscription, SubscriptionState, answer, ended,
+    ANSWER_HEADER, Access, AnswerOutcome, Ask, CHANNEL_HEADER, Channel, ChannelAnswer, ChannelChange,
+    ChannelMessage, ChannelName, ChannelRequest, ChannelVerb, EndReason, Overflow, Permission, Publication,
+    REASON_HEADER, Refusal, Subscriber, Subscription, SubscriptionState, answer, ended,
 };
 
 /// The rows of one agent, within one transaction.
@@ -66,7 +65,11 @@ pub trait ChannelTable {
     ///
     /// # Errors
     /// As `channel`.
-    fn subscriber(&mut self, channel: &ChannelName, agent: &AgentId) -> Result<Option<Subscriber>, Self::Error>;
+    fn subscriber(
+        &mut self,
+        channel: &ChannelName,
+        agent: &AgentId,
+    ) -> Result<Option<Subscriber>, Self::Error>;
 
     /// Writes a subscriber.
     ///
@@ -318,7 +321,9 @@ fn unfit(
     };
     match (channel.access, &subscriber.permission) {
         (Access::ByToken, None) => Some(EndReason::Revoked),
-        (_, Some(permission)) if !permission.is_current(owner.generation, channel) => Some(EndReason::Revoked),
+        (_, Some(permission)) if !permission.is_current(owner.generation, channel) => {
+            Some(EndReason::Revoked)
+        }
         (_, Some(permission)) if permission.until_ms <= now_ms => Some(EndReason::Expired),
         _ if waiting >= waiting_max => Some(EndReason::Lagging),
         _ => None,

@@ -41,7 +41,10 @@ fn an_event_has_the_headers_of_the_host_first() {
         headers,
         [(CHANNEL_HEADER, "news"), (PUBLICATION_HEADER, "7"), (PUBLISHER_HEADER, "other"), ("own", "value")]
     );
-    assert_eq!((event.destination, event.payload, event.correlation), (id("subscriber"), body.payload, body.correlation));
+    assert_eq!(
+        (event.destination, event.payload, event.correlation),
+        (id("subscriber"), body.payload, body.correlation)
+    );
     assert_eq!(event.channel.as_deref(), Some(&ChannelMessage::Event { channel: name("news") }));
 }
 
@@ -82,6 +85,7 @@ fn subscriptions_are_known_as_the_turn_leaves_them() {
     ];
     let asked = outputs.iter().filter_map(Subscription::asked_by);
     let known = asked.fold(Vec::new(), |known, asked| asked.put_into(known));
-    let shown: Vec<_> = known.iter().map(|one| (one.owner.as_str(), one.state.name(), one.request.as_str())).collect();
+    let shown: Vec<_> =
+        known.iter().map(|one| (one.owner.as_str(), one.state.name(), one.request.as_str())).collect();
     assert_eq!(shown, [("a", "asked", "2"), ("b", "leaving", "4")]);
 }

@@ -117,8 +117,9 @@ pub struct Repair {
 impl Repair {
     /// Whether it is what a repair may be.
     pub fn is_sound(&self) -> bool {
-        let Boundary { receipt, ends, snapshot, journal, state, outputs, channels, timers, operations, .. } =
-            &self.boundary;
+        let Boundary {
+            receipt, ends, snapshot, journal, state, outputs, channels, timers, operations, ..
+        } = &self.boundary;
         let is_bare = ends.is_empty() && state.is_empty() && outputs.is_empty();
         let has_no_wishes =
             journal.is_none() && channels.is_empty() && timers.is_empty() && operations.is_empty();

@@ -28,8 +28,7 @@ use super::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
     Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
-    StoreDocuments, StoreError,
-    StoreMark, StoredInput, Unit, UnitOutcome,
+    StoreDocuments, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.

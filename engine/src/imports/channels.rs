@@ -6,8 +6,8 @@
 use bytes::Bytes;
 use godwit_core::channel::token::{Rights, Terms, Token};
 use godwit_core::channel::{
-    self, Access, Ask, ChannelMessage, ChannelName, ChannelRequest, ChannelVerb, ChannelView, Overflow, Refusal,
-    Subscription, SubscriptionState,
+    self, Access, Ask, ChannelMessage, ChannelName, ChannelRequest, ChannelVerb, ChannelView, Overflow,
+    Refusal, Subscription, SubscriptionState,
 };
 use godwit_core::id::{AgentId, Revision};
 use godwit_core::identity::EntityPublicKey;
@@ -112,7 +112,8 @@ impl wit::Host for GuestContext {
         expires_at_ms: u64,
     ) -> wasmtime::Result<Result<Vec<u8>, ChannelError>> {
         self.taped("channels.issue", |context| {
-            let asked = name(&channel).and_then(|channel| Ok((channel, terms(&bearer, rights, expires_at_ms)?)));
+            let asked =
+                name(&channel).and_then(|channel| Ok((channel, terms(&bearer, rights, expires_at_ms)?)));
             let (channel, terms) = match asked {
                 _ if !context.call.phase.is_turn() => {
                     return Ok(Answered::Computed(Err(ChannelError::NotInTurn)));
@@ -289,7 +290,12 @@ impl GuestContext {
         if self.call.phase.is_turn() { what } else { Err(ChannelError::NotInTurn) }
     }
 
-    fn publish_own(&mut self, channel: &str, payload: Vec<u8>, options: wit::PublishOptions) -> Called<String> {
+    fn publish_own(
+        &mut self,
+        channel: &str,
+        payload: Vec<u8>,
+        options: wit::PublishOptions,
+    ) -> Called<String> {
         let wit::PublishOptions { content_type, headers } = options;
         let checked = name(channel).and_then(|name| Ok((name, body(payload, &content_type, &headers)?)));
         let (channel, payload) = match self.in_turn(checked) {

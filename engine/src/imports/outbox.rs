@@ -119,7 +119,16 @@ fn output(
     if is_too_large {
         return Err(SendError::TooLarge);
     }
-    Ok(Output { destination, kind, content_type, payload: Bytes::from(payload), headers, correlation, reply, channel: None })
+    Ok(Output {
+        destination,
+        kind,
+        content_type,
+        payload: Bytes::from(payload),
+        headers,
+        correlation,
+        reply,
+        channel: None,
+    })
 }
 
 #[cfg(test)]

@@ -96,7 +96,12 @@ impl Host for RealHost {
         Ok(timers::cancel(name)?)
     }
 
-    fn channel_open(&mut self, channel: &str, access: Access, overflow: Overflow) -> Result<(), ChannelError> {
+    fn channel_open(
+        &mut self,
+        channel: &str,
+        access: Access,
+        overflow: Overflow,
+    ) -> Result<(), ChannelError> {
         Ok(channels::open(channel, access.into(), overflow.into())?)
     }
 
@@ -141,7 +146,12 @@ impl Host for RealHost {
         Ok(channels::revoke(channel)?)
     }
 
-    fn subscribe(&mut self, owner: &str, channel: &str, token: Option<&[u8]>) -> Result<String, ChannelError> {
+    fn subscribe(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        token: Option<&[u8]>,
+    ) -> Result<String, ChannelError> {
         Ok(channels::subscribe(owner, channel, token)?)
     }
 

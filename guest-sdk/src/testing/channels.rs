@@ -6,8 +6,8 @@ use crate::limits::{
     TOKEN_BYTES_MAX, TOKEN_LINKS_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use crate::{
-    Access, Administration, ChannelError, ChannelInfo, Map, Overflow, PublishOptions, Rights, Set, Subscription,
-    SubscriptionState,
+    Access, Administration, ChannelError, ChannelInfo, Map, Overflow, PublishOptions, Rights, Set,
+    Subscription, SubscriptionState,
 };
 
 /// A channel of the agent under test.
@@ -116,7 +116,12 @@ impl TestHost {
         if self.effects.has_spent(bytes) { Ok(()) } else { Err(ChannelError::Quota) }
     }
 
-    pub(super) fn open(&mut self, channel: &str, access: Access, overflow: Overflow) -> Result<(), ChannelError> {
+    pub(super) fn open(
+        &mut self,
+        channel: &str,
+        access: Access,
+        overflow: Overflow,
+    ) -> Result<(), ChannelError> {
         check_name(channel)?;
         let own = &self.channels_now().own;
         if !own.contains_key(channel) && own.len() >= CHANNELS_MAX {
@@ -189,10 +194,8 @@ impl TestHost {
 
     pub(super) fn subscriptions_now(&mut self) -> Vec<Subscription> {
         let known = self.channels_now().subscriptions.iter();
-        let subscription = |((owner, channel), state): (&(String, String), &SubscriptionState)| Subscription {
-            owner: owner.clone(),
-            channel: channel.clone(),
-            state: state.clone(),
+        let subscription = |((owner, channel), state): (&(String, String), &SubscriptionState)| {
+            Subscription { owner: owner.clone(), channel: channel.clone(), state: state.clone() }
         };
         known.map(subscription).collect()
     }

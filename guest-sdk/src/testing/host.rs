@@ -2,12 +2,12 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 
+use super::channels::{Ask, Asked, Channel, Channels, Published};
 use crate::limits::{
     OPERATION_REQUEST_BYTES_MAX, OPERATIONS_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, SIGN_MESSAGE_BYTES_MAX,
     STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATE_WRITES_MAX, TIMER_AT_MS_MAX,
     TIMER_BYTES_MAX, TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
 };
-use super::channels::{Ask, Asked, Channel, Channels, Published};
 use crate::{
     Access, Administration, ChannelError, ChannelInfo, Overflow, PublishOptions, Rights, Subscription,
 };
@@ -381,7 +381,12 @@ impl Host for TestHost {
         self.set_timer(name, None)
     }
 
-    fn channel_open(&mut self, channel: &str, access: Access, overflow: Overflow) -> Result<(), ChannelError> {
+    fn channel_open(
+        &mut self,
+        channel: &str,
+        access: Access,
+        overflow: Overflow,
+    ) -> Result<(), ChannelError> {
         self.open(channel, access, overflow)
     }
 
@@ -426,7 +431,12 @@ impl Host for TestHost {
         self.revoke(channel)
     }
 
-    fn subscribe(&mut self, owner: &str, channel: &str, token: Option<&[u8]>) -> Result<String, ChannelError> {
+    fn subscribe(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        token: Option<&[u8]>,
+    ) -> Result<String, ChannelError> {
         self.ask(owner, channel, Ask::Subscribe, token)
     }
 

@@ -390,9 +390,9 @@ impl Runtime {
                 _ => answers[index] = delivered,
             }
         }
-        let homes = homeless.into_iter().map(|index| async move {
-            (index, self.who_is_home(&runs[index].destination).await)
-        });
+        let homes = homeless
+            .into_iter()
+            .map(|index| async move { (index, self.who_is_home(&runs[index].destination).await) });
         let mut found: BTreeMap<HostId, Vec<usize>> = BTreeMap::new();
         for (index, home) in futures::future::join_all(homes).await {
             match home {
@@ -501,7 +501,7 @@ impl Runtime {
                 }
                 _ => {}
             }
-            *place = Some(self.delivered(&input.agent, accepted));
+            *place = Some(delivered_as(&input.agent, accepted));
         }
         for (agent, wakes) in waking {
             self.look_at(agent, wakes).await;
@@ -515,37 +515,34 @@ impl Runtime {
         let nothing = || Delivered::Later { reason: "it was not looked at".into() };
         delivered.into_iter().map(|delivered| delivered.unwrap_or_else(nothing)).collect()
     }
+}
 
-    /// What acceptance means to whoever delivers.
-    fn delivered(&self, agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Delivered {
-        match accepted {
-            Ok(
-                Accepted::New { .. }
-                | Accepted::Duplicate(_)
-                | Accepted::AlreadyEnded
-                | Accepted::Answered,
-            ) => Delivered::Acknowledged,
-            Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
-            Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
-            Err(AcceptError::NotSubscribed { .. }) => Delivered::Never(UndeliverableReason::NotSubscribed),
-            Err(error @ AcceptError::Namesake { .. }) => {
-                tracing::warn!(%agent, %error, "delivery refused");
-                Delivered::Never(UndeliverableReason::Namesake)
-            }
-            Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
-            Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
-                Delivered::Never(UndeliverableReason::Deleted)
-            }
-            Err(AcceptError::Store(StoreError::Lifecycle {
-                state: Lifecycle::Retiring | Lifecycle::Retired,
-            })) => Delivered::Never(UndeliverableReason::Retired),
-            // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
-            Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
-            Err(AcceptError::Store(StoreError::NotHome { .. })) => {
-                Delivered::Later { reason: "the agent is moving".into() }
-            }
-            Err(error) => Delivered::Later { reason: error.to_string() },
+/// What acceptance means to whoever delivers.
+fn delivered_as(agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Delivered {
+    match accepted {
+        Ok(Accepted::New { .. } | Accepted::Duplicate(_) | Accepted::AlreadyEnded | Accepted::Answered) => {
+            Delivered::Acknowledged
         }
+        Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
+        Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
+        Err(AcceptError::NotSubscribed { .. }) => Delivered::Never(UndeliverableReason::NotSubscribed),
+        Err(error @ AcceptError::Namesake { .. }) => {
+            tracing::warn!(%agent, %error, "delivery refused");
+            Delivered::Never(UndeliverableReason::Namesake)
+        }
+        Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
+        Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
+            Delivered::Never(UndeliverableReason::Deleted)
+        }
+        Err(AcceptError::Store(StoreError::Lifecycle {
+            state: Lifecycle::Retiring | Lifecycle::Retired,
+        })) => Delivered::Never(UndeliverableReason::Retired),
+        // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
+        Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
+        Err(AcceptError::Store(StoreError::NotHome { .. })) => {
+            Delivered::Later { reason: "the agent is moving".into() }
+        }
+        Err(error) => Delivered::Later { reason: error.to_string() },
     }
 }
 
@@ -614,7 +611,8 @@ fn weight(input: &NewInput) -> usize {
 
 /// Answers to a batch, by run. Runs of which nothing was in it have none: they go in the next round.
 fn by_run(which: &[usize], places: Vec<usize>, delivered: Vec<Delivered>) -> Vec<(usize, Vec<Delivered>)> {
-    let mut answers: BTreeMap<usize, Vec<Delivered>> = which.iter().map(|index| (*index, Vec::new())).collect();
+    let mut answers: BTreeMap<usize, Vec<Delivered>> =
+        which.iter().map(|index| (*index, Vec::new())).collect();
     for (index, delivered) in places.into_iter().zip(delivered) {
         answers.entry(index).or_default().push(delivered);
     }

@@ -81,9 +81,8 @@ fn command(text: &str, host: &mut impl Host) -> Option<Result<String, ChannelErr
 }
 
 fn channels(host: &mut impl ReadHost) -> Result<String, ChannelError> {
-    let line = |info: godwit_guest::ChannelInfo| {
-        format!("{} {} {}", info.name, info.subscribers, info.backlog)
-    };
+    let line =
+        |info: godwit_guest::ChannelInfo| format!("{} {} {}", info.name, info.subscribers, info.backlog);
     Ok(host.channel_list()?.into_iter().map(line).collect::<Vec<_>>().join("\n"))
 }
 

@@ -39,7 +39,9 @@ fn slow_subscribers_hold_it_up() {
 fn what_it_does_not_know_is_refused() {
     let mut publisher = Harness::<Publisher>::new();
     publisher.ask_text("open news");
-    for command in ["", "open", "publish", "burst news x", "burst news 1 9999999", "issue news 00 all 1", "close a b"] {
+    for command in
+        ["", "open", "publish", "burst news x", "burst news 1 9999999", "issue news 00 all 1", "close a b"]
+    {
         assert_eq!(publisher.ask(command), Reply::refused("malformed"), "{command}");
     }
     assert_eq!(publisher.ask("open News"), Reply::refused("invalid_name"));

@@ -19,8 +19,8 @@
 #![forbid(unsafe_code)]
 
 use godwit_guest::{
-    Administration, Agent, AgentError, ChannelError, Host, Input, Map, PublishOptions, Query, ReadHost, Reply,
-    Rights, SubscriptionState,
+    Administration, Agent, AgentError, ChannelError, Host, Input, Map, PublishOptions, Query, ReadHost,
+    Reply, Rights, SubscriptionState,
 };
 use serde::{Deserialize, Serialize};
 
@@ -162,7 +162,10 @@ impl Agent for Subscriber {
         }
         if let Some(answer) = input.channel_answer() {
             let reason = answer.reason.map(|reason| format!(" {reason}")).unwrap_or_default();
-            let told = input.text().map(|text| format!(" {}", text.trim_end().replace('\n', ","))).unwrap_or_default();
+            let told = input
+                .text()
+                .map(|text| format!(" {}", text.trim_end().replace('\n', ",")))
+                .unwrap_or_default();
             self.note(format!("{} {}{reason}{}", answer.channel, answer.answer, told.trim_end()));
             return Ok(Reply::none());
         }

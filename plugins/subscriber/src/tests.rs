@@ -38,7 +38,9 @@ fn tokens_go_along() {
 #[test]
 fn what_it_does_not_know_is_refused() {
     let mut subscriber = Harness::<Subscriber>::new();
-    for command in ["", "subscribe", "subscribe a b xyz", "publish-to a b 01", "heard a", "delegate 01 02 all 1"] {
+    for command in
+        ["", "subscribe", "subscribe a b xyz", "publish-to a b 01", "heard a", "delegate 01 02 all 1"]
+    {
         assert_eq!(subscriber.ask(command), Reply::refused("malformed"), "{command}");
     }
     assert_eq!(subscriber.ask("subscribe A b"), Reply::refused("invalid_name"));

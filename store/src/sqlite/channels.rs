@@ -349,7 +349,13 @@ pub(super) fn put_subscription(
         "INSERT INTO subscription (agent, owner, channel, change, sealed) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (agent, owner, channel) DO UPDATE SET change = excluded.change, sealed = excluded.sealed
          WHERE excluded.change > subscription.change",
-        params![agent, subscription.owner.as_str(), subscription.channel.as_str(), change, seal(subscription)],
+        params![
+            agent,
+            subscription.owner.as_str(),
+            subscription.channel.as_str(),
+            change,
+            seal(subscription)
+        ],
     )
     .map(drop)
 }

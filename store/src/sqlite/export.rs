@@ -16,7 +16,8 @@ use super::codec::{Int, agent_id, channel_name, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
 use super::{
-    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, retention, snapshots, state, timers,
+    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, retention, snapshots, state,
+    timers,
 };
 
 /// Rows that one call looks at, of each kind.
@@ -277,10 +278,9 @@ fn load(conn: &Connection, head: &Head, name: &Name, vault: Option<&Vault>) -> F
             let entry = journal::entry(conn, (key, agent), *generation, *revision)?;
             entry.map(|entry| Row::Journal { generation: *generation, revision: *revision, entry })
         }
-        Name::State(name) => state::value(conn, agent, name)?.map(|value| Row::State {
-            key: name.clone(),
-            value,
-        }),
+        Name::State(name) => {
+            state::value(conn, agent, name)?.map(|value| Row::State { key: name.clone(), value })
+        }
         Name::Output(position) => outbox::at(conn, key, agent, *position)?.map(Row::Output),
         Name::Destination(destination, generation) => first(
             conn,

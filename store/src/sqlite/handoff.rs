@@ -23,8 +23,8 @@ use super::sessions::check_living;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
 use super::{
-    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention, snapshots, state,
-    timers,
+    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention,
+    snapshots, state, timers,
 };
 
 // --- the source's side

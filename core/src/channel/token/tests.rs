@@ -95,12 +95,8 @@ fn it_is_passed_on_within_what_it_gives_and_so_often() {
 /// A chain that `delegate` would not make, signed by whom it should be.
 fn forced(token: &Token, signer: u8, change: impl FnOnce(&mut Link)) -> Token {
     let last = &token.0.last().expect("a link").link;
-    let mut link = Link {
-        issuer: key(signer).public(),
-        bearer: key(9).public(),
-        parent: last.digest(),
-        ..last.clone()
-    };
+    let mut link =
+        Link { issuer: key(signer).public(), bearer: key(9).public(), parent: last.digest(), ..last.clone() };
     change(&mut link);
     let mut links = token.0.clone();
     links.push(sign(&key(signer), link));
@@ -186,7 +182,8 @@ fn a_proof_is_good_for_one_request_of_one_agent() {
     };
     assert_eq!(used(&stamp, &new, &request, &proof), Ok(true));
     // Another place of the sender, and another host that it is sent from, change nothing.
-    let moved = DeliveryStamp { token: FencingToken(2), host: HostId([9; 32]), lowest_open: 1, ..stamp.clone() };
+    let moved =
+        DeliveryStamp { token: FencingToken(2), host: HostId([9; 32]), lowest_open: 1, ..stamp.clone() };
     assert_eq!(used(&moved, &new, &request, &proof), Ok(true));
     let mut other = new.clone();
     other.input.payload = Bytes::from("another text");

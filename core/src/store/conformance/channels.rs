@@ -195,7 +195,10 @@ async fn a_subscriber_gets_what_is_published_until_it_leaves(world: World) {
     assert_eq!(heard(&one).await, ["subscribed", "hello"]);
     let inputs = inbox(&one).await;
     let (answer, event) = (&inputs[0], &inputs[1]);
-    assert_eq!((answer.input.correlation.as_deref(), &answer.input.kind), (Some("first"), &Kind::PeerResponseTerminal));
+    assert_eq!(
+        (answer.input.correlation.as_deref(), &answer.input.kind),
+        (Some("first"), &Kind::PeerResponseTerminal)
+    );
     assert_eq!((header(answer, PUBLICATION_HEADER), header(answer, CHANNEL_HEADER)), ("2", "news"));
     assert_eq!((&event.input.kind, event.input.correlation.as_deref()), (&Kind::Event, Some("id of hello")));
     assert_eq!((header(event, CHANNEL_HEADER), header(event, PUBLICATION_HEADER)), ("news", "2"));
@@ -296,8 +299,7 @@ async fn a_token_lets_its_bearer_in_and_nobody_else(world: World) {
     // Another key's word for the owner's.
     let (row, bearer) = (owner.row().await, of_two.public());
     let terms = Terms { bearer, rights: Rights::SUBSCRIBE, expires_at_ms: u64::MAX };
-    let forged =
-        Token::issue(&of_two, (&id("owner"), &news()), (row.generation, row.revision.next()), terms);
+    let forged = Token::issue(&of_two, (&id("owner"), &news()), (row.generation, row.revision.next()), terms);
     assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&forged), "forged").await, "refused token-invalid");
     assert_eq!(subscribers(&owner).await, ["one"], "what was refused takes the place of what was there");
     // Without a proof the bearer is nobody.
@@ -334,11 +336,8 @@ async fn a_revoked_or_expired_token_ends_what_stands_on_it(world: World) {
     assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&expired), "r").await, "refused token-expired");
     // Time passes over one that had let somebody in.
     let now_ms = inbox(&one).await[0].input.accepted_at_ms;
-    let soon = Terms {
-        bearer: key(&two).await.public(),
-        rights: Rights::SUBSCRIBE,
-        expires_at_ms: now_ms + 60_000,
-    };
+    let soon =
+        Terms { bearer: key(&two).await.public(), rights: Rights::SUBSCRIBE, expires_at_ms: now_ms + 60_000 };
     let soon = Token::issue(
         &key(&owner).await,
         (&id("owner"), &news()),
@@ -391,7 +390,11 @@ async fn who_does_not_keep_up_ends_visibly(world: World) {
     assert_eq!(view.backlog, SUBSCRIBER_BACKLOG_MAX);
     publish(&owner, "too much").await;
     assert_eq!(subscribers(&owner).await, Vec::<String>::new());
-    assert_eq!(pending(&owner).await.len() as u64, SUBSCRIBER_BACKLOG_MAX + 1, "all that waited, and the end");
+    assert_eq!(
+        pending(&owner).await.len() as u64,
+        SUBSCRIBER_BACKLOG_MAX + 1,
+        "all that waited, and the end"
+    );
     deliver(&owner, &one).await;
     assert_eq!(heard_last(&one).await, "ended lagging");
     assert_eq!(state(&one).await, Some(SubscriptionState::Ended(EndReason::Lagging)));
@@ -525,7 +528,10 @@ async fn a_reset_keeps_open_subscriptions(world: World) {
     owner.verb(&Verb::Reset).await.unwrap();
     one.verb(&Verb::Reset).await.unwrap();
     let (owner, one) = (owner.site.take(&id("owner")).await, one.site.take(&id("one")).await);
-    assert_eq!((subscribers(&owner).await, state(&one).await), (vec!["one".to_owned()], Some(SubscriptionState::Subscribed)));
+    assert_eq!(
+        (subscribers(&owner).await, state(&one).await),
+        (vec!["one".to_owned()], Some(SubscriptionState::Subscribed))
+    );
     owner.turn(Turn::of(BoundaryKind::Init).channel_output(publication("owner", "anew"))).await;
     deliver(&owner, &one).await;
     assert_eq!(heard(&one).await.pop().unwrap(), "anew");
@@ -621,8 +627,14 @@ async fn deliveries_come_together_and_in_order(world: World) {
     let gone = site.own("gone").await;
     gone.verb(&Verb::Delete).await.unwrap();
     let new = |agent, number| delivery(agent, "origin", (1, 1), number, 1);
-    let together =
-        vec![new(&one, 1), new(&two, 1), new(&id("nobody"), 1), new(&one, 2), new(&two, 3), new(&id("gone"), 1)];
+    let together = vec![
+        new(&one, 1),
+        new(&two, 1),
+        new(&id("nobody"), 1),
+        new(&one, 2),
+        new(&two, 3),
+        new(&id("gone"), 1),
+    ];
     let accepted = site.store.accept_deliveries(together.clone(), site.incarnation).await;
     let is_new = |accepted: &Result<Accepted, AcceptError>| matches!(accepted, Ok(Accepted::New { .. }));
     assert!(is_new(&accepted[0]) && is_new(&accepted[1]) && is_new(&accepted[3]), "{accepted:?}");

@@ -131,7 +131,11 @@ impl ChannelTable for Table<'_> {
         Ok(self.rows.channels().subscribers.len())
     }
 
-    fn subscriber(&mut self, channel: &ChannelName, agent: &AgentId) -> Result<Option<Subscriber>, Infallible> {
+    fn subscriber(
+        &mut self,
+        channel: &ChannelName,
+        agent: &AgentId,
+    ) -> Result<Option<Subscriber>, Infallible> {
         Ok(self.rows.channels().subscribers.get(&(channel.clone(), agent.clone())).cloned())
     }
 
@@ -211,7 +215,8 @@ impl StoreChannels for MemoryStore {
     ) -> Result<Vec<ChannelView>, StoreError> {
         Ok(self.read(agent, |rows| {
             let known = rows.channels();
-            let channels = known.channels.values().filter(|channel| only.is_none_or(|only| channel.name == *only));
+            let channels =
+                known.channels.values().filter(|channel| only.is_none_or(|only| channel.name == *only));
             let view = |channel: &Channel| {
                 let backlog = known.of_channel(&channel.name).map(|known| rows.waiting(&known.agent)).max();
                 ChannelView {

@@ -435,7 +435,9 @@ impl AgentRows {
             RowName::Subscriber(channel, agent) => Some(self.channels.subscriber_row(channel, agent)),
             RowName::Subscription(owner, channel) => Some(self.channels.subscription_row(owner, channel)),
         };
-        row.expect("only state rows, outputs, timers, operations, edges and those of channels are ever deleted")
+        row.expect(
+            "only state rows, outputs, timers, operations, edges and those of channels are ever deleted",
+        )
     }
 
     // --- writing: each changes one row and logs it

@@ -92,7 +92,9 @@ fn names_and_sizes_of_a_hostile_guest_are_refused() {
     let big = vec![0; OUTPUT_PAYLOAD_BYTES_MAX + 1];
     assert!(said(publish(&mut context, "news", big)).contains("TooLarge"));
     let token = Some(vec![0; TOKEN_BYTES_MAX + 1]);
-    assert!(said(context.subscribe("other".into(), "news".into(), token).expect("no trap")).contains("TooLarge"));
+    assert!(
+        said(context.subscribe("other".into(), "news".into(), token).expect("no trap")).contains("TooLarge")
+    );
     let headers = |count: usize| (0..count).map(|n| (format!("h{n}"), String::new())).collect();
     let with = |headers| wit::PublishOptions { content_type: String::new(), headers };
     let mut publish_with = |options| context.publish("news".into(), Vec::new(), options).expect("no trap");
@@ -107,7 +109,8 @@ fn names_and_sizes_of_a_hostile_guest_are_refused() {
 fn there_is_so_much_of_everything_and_no_more() {
     let channels = (0..CHANNELS_MAX).map(|n| view(&format!("c{n:02}"), 0, 0, Overflow::End)).collect();
     let mut full = context_of(Rows { channels, ..Rows::default() }, Phase::Handle);
-    let mut open = |name: &str| full.open(name.into(), wit::Access::Open, wit::Overflow::End).expect("no trap");
+    let mut open =
+        |name: &str| full.open(name.into(), wit::Access::Open, wit::Overflow::End).expect("no trap");
     assert!(said(open("one-more")).contains("Quota"));
     open("c07").expect("it is open already");
 
@@ -127,7 +130,10 @@ fn there_is_so_much_of_everything_and_no_more() {
 
     let mut asking = context_of(Rows::default(), Phase::Handle);
     for number in 0..SUBSCRIPTIONS_MAX.min(OUTPUTS_MAX) {
-        asking.subscribe("other".into(), format!("c{number}"), None).expect("no trap").expect("there is room");
+        asking
+            .subscribe("other".into(), format!("c{number}"), None)
+            .expect("no trap")
+            .expect("there is room");
     }
     assert!(said(asking.subscribe("other".into(), "more".into(), None).expect("no trap")).contains("Quota"));
 }
@@ -137,22 +143,23 @@ fn tokens_are_made_with_the_agents_own_key() {
     let mut context = context(0, 0);
     let rights = wit::Rights::SUBSCRIBE | wit::Rights::DELEGATE;
     let own = EntityKey::from_secret(&[1; 32]).public().0.to_vec();
-    let mut issue = |channel: &str, bearer: Vec<u8>| {
-        context.issue(channel.into(), bearer, rights, 9).expect("no trap")
-    };
+    let mut issue =
+        |channel: &str, bearer: Vec<u8>| context.issue(channel.into(), bearer, rights, 9).expect("no trap");
     assert!(said(issue("other", own.clone())).contains("NoChannel"));
     assert!(said(issue("news", vec![0; 31])).contains("Token"));
     let token = issue("news", own.clone()).expect("it is its channel");
     let read = Token::from_bytes(&token).expect("a token");
     assert!(read.verify().is_ok());
     assert_eq!((read.0[0].link.issued_at, read.0[0].link.owner.as_str()), (Revision(2), "agent-1"));
-    let mut pass = |rights, until| {
-        context.delegate(token.clone(), own.clone(), rights, until).expect("no trap")
-    };
+    let mut pass =
+        |rights, until| context.delegate(token.clone(), own.clone(), rights, until).expect("no trap");
     pass(wit::Rights::SUBSCRIBE, 9).expect("it may");
     assert!(said(pass(wit::Rights::PUBLISH, 9)).contains("no-right"));
     assert!(said(pass(wit::Rights::SUBSCRIBE, 10)).contains("no-right"));
-    assert!(said(context.delegate(b"nonsense".to_vec(), own, rights, 9).expect("no trap")).contains("token-invalid"));
+    assert!(
+        said(context.delegate(b"nonsense".to_vec(), own, rights, 9).expect("no trap"))
+            .contains("token-invalid")
+    );
     let mut keyless = context_of(
         Rows { channels: vec![view("news", 0, 0, Overflow::End)], ..Rows::default() },
         Phase::Handle,
@@ -173,7 +180,9 @@ fn outside_a_turn_nothing_happens() {
             said(publish(&mut context, "news", Vec::new())),
             said(context.subscribe("other".into(), "news".into(), None).expect("no trap")),
             said(context.unsubscribe("other".into(), "news".into()).expect("no trap")),
-            said(context.publish_to("o".into(), "c".into(), Vec::new(), plain(), Vec::new()).expect("no trap")),
+            said(
+                context.publish_to("o".into(), "c".into(), Vec::new(), plain(), Vec::new()).expect("no trap"),
+            ),
             said(context.issue("news".into(), vec![0; 32], wit::Rights::PUBLISH, 1).expect("no trap")),
         ];
         assert!(refused.iter().all(|error| error.contains("NotInTurn")), "{refused:?}");

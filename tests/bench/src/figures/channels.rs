@@ -55,7 +55,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         for _ in 0..BURSTS {
             api.reply(OWNER, &format!("burst news {BURST} {PAYLOAD_BYTES}")).await?;
         }
-        while !api.get(&format!("/v1/agents/{OWNER}/outputs?limit=1")).await?["items"].as_array().is_none_or(Vec::is_empty)
+        while !api.get(&format!("/v1/agents/{OWNER}/outputs?limit=1")).await?["items"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
         {
             sleep(LOOK_PAUSE).await;
         }
@@ -76,7 +78,9 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         side.operations,
         cpu.as_secs_f64() * 1e6 / side.operations as f64,
     ));
-    let name = format!("deliveries to {SUBSCRIBERS} subscribers on 2 hosts (floor: plain inputs, groups of {GROUP})");
+    let name = format!(
+        "deliveries to {SUBSCRIBERS} subscribers on 2 hosts (floor: plain inputs, groups of {GROUP})"
+    );
     findings.row(name, Some(floor_side.rate()), side.rate(), Some(Target::RateMin(RATE_MIN)));
     Ok(findings)
 }

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::id::{AgentId, Incarnation};
 use godwit_core::input::NewInput;
-use godwit_core::store::{
-    AcceptError, Accepted, RuntimeStore, StoreChannels, StoreDocuments, StoreError,
-};
+use godwit_core::store::{AcceptError, Accepted, RuntimeStore, StoreChannels, StoreDocuments, StoreError};
 
 use super::{FaultyStore, Way};
 use crate::world::{World, now};
