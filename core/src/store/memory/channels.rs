@@ -99,10 +99,6 @@ impl<'a> Table<'a> {
     }
 }
 
-fn done(_: ()) -> Result<(), Infallible> {
-    Ok(())
-}
-
 impl ChannelTable for Table<'_> {
     type Error = Infallible;
 
@@ -115,11 +111,13 @@ impl ChannelTable for Table<'_> {
     }
 
     fn put_channel(&mut self, channel: Channel) -> Result<(), Infallible> {
-        done(self.rows.put(Row::Channel(channel)))
+        self.rows.put(Row::Channel(channel));
+        Ok(())
     }
 
     fn delete_channel(&mut self, name: &ChannelName) -> Result<(), Infallible> {
-        done(self.rows.delete(RowKey::Channel(name.clone())))
+        self.rows.delete(RowKey::Channel(name.clone()));
+        Ok(())
     }
 
     fn subscribers(&mut self, channel: &ChannelName) -> Result<Vec<(Subscriber, u64)>, Infallible> {
@@ -140,11 +138,13 @@ impl ChannelTable for Table<'_> {
     }
 
     fn put_subscriber(&mut self, subscriber: Subscriber) -> Result<(), Infallible> {
-        done(self.rows.put(Row::Subscriber(subscriber)))
+        self.rows.put(Row::Subscriber(subscriber));
+        Ok(())
     }
 
     fn delete_subscriber(&mut self, channel: &ChannelName, agent: &AgentId) -> Result<(), Infallible> {
-        done(self.rows.delete(RowKey::Subscriber(channel.clone(), agent.clone())))
+        self.rows.delete(RowKey::Subscriber(channel.clone(), agent.clone()));
+        Ok(())
     }
 
     fn subscription(
@@ -160,11 +160,13 @@ impl ChannelTable for Table<'_> {
     }
 
     fn put_subscription(&mut self, subscription: Subscription) -> Result<(), Infallible> {
-        done(self.rows.put(Row::Subscription(subscription)))
+        self.rows.put(Row::Subscription(subscription));
+        Ok(())
     }
 
     fn delete_subscription(&mut self, owner: &AgentId, channel: &ChannelName) -> Result<(), Infallible> {
-        done(self.rows.delete(RowKey::Subscription(owner.clone(), channel.clone())))
+        self.rows.delete(RowKey::Subscription(owner.clone(), channel.clone()));
+        Ok(())
     }
 
     fn waiting(&mut self, receiver: &AgentId) -> Result<u64, Infallible> {
@@ -194,7 +196,8 @@ impl ChannelTable for Table<'_> {
             output,
             state: OutputState::Pending,
         }));
-        done(self.rows.update(|portable| portable.next_output = position + 1))
+        self.rows.update(|portable| portable.next_output = position + 1);
+        Ok(())
     }
 
     fn fan_out(&mut self, publication: &Publication<'_>, to: &[AgentId]) -> Result<(), Infallible> {
@@ -202,7 +205,8 @@ impl ChannelTable for Table<'_> {
     }
 
     fn tell(&mut self, event: NewEvent) -> Result<(), Infallible> {
-        done(self.events.push(event))
+        self.events.push(event);
+        Ok(())
     }
 }
 

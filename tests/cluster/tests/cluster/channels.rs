@@ -152,7 +152,7 @@ async fn go_on(pair: &Cluster, more: u64) -> Result<()> {
         let Ok(mut shown) = pair.a.client().list(&path).await else { return Ok(None) };
         Ok(shown.pop().and_then(|shown| shown["next_publication"].as_str()?.parse().ok()))
     };
-    let from = until("the channel", SOON, || count()).await?;
+    let from = until("the channel", SOON, &count).await?;
     let look = || async { Ok(count().await?.filter(|now| *now >= from + more).map(drop)) };
     until("more publications", SOON, look).await
 }
