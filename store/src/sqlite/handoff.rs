@@ -310,26 +310,32 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             edges::write(tx, key, change, edge)
         }
         Row::EntityKey(row) => entity_keys::put(tx, (key, &copy.agent), change, row),
-        Row::Channel(channel) => {
-            if is_deleted_since(tx, key, change, &RowKey::Channel(channel.name.clone()))? {
-                return Ok(());
-            }
-            channels::put_channel(tx, (key, change), channel)
+        Row::Channel(_) | Row::Subscriber(_) | Row::Subscription(_) => {
+            receive_of_channel(tx, key, change, &arriving.frame.row)
         }
+    }
+}
+
+/// Takes a row that has to do with a channel; of all others nothing happens.
+fn receive_of_channel(tx: &Tx<'_>, key: i64, change: Int, row: &Row) -> Fallible<()> {
+    let name = match row {
+        Row::Channel(channel) => RowKey::Channel(channel.name.clone()),
         Row::Subscriber(subscriber) => {
-            let row = RowKey::Subscriber(subscriber.channel.clone(), subscriber.agent.clone());
-            if is_deleted_since(tx, key, change, &row)? {
-                return Ok(());
-            }
-            channels::put_subscriber(tx, (key, change), subscriber)
+            RowKey::Subscriber(subscriber.channel.clone(), subscriber.agent.clone())
         }
         Row::Subscription(subscription) => {
-            let row = RowKey::Subscription(subscription.owner.clone(), subscription.channel.clone());
-            if is_deleted_since(tx, key, change, &row)? {
-                return Ok(());
-            }
-            channels::put_subscription(tx, (key, change), subscription)
+            RowKey::Subscription(subscription.owner.clone(), subscription.channel.clone())
         }
+        _ => return Ok(()),
+    };
+    if is_deleted_since(tx, key, change, &name)? {
+        return Ok(());
+    }
+    match row {
+        Row::Channel(channel) => channels::put_channel(tx, (key, change), channel),
+        Row::Subscriber(subscriber) => channels::put_subscriber(tx, (key, change), subscriber),
+        Row::Subscription(subscription) => channels::put_subscription(tx, (key, change), subscription),
+        _ => Ok(()),
     }
 }
 

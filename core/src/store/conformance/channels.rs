@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::channel::token::{Rights, Terms, Token};
 use crate::channel::{
-    ANSWER_HEADER, Access, Ask, CHANNEL_HEADER, ChannelName, ChannelRequest, ChannelVerb, END_HEADER,
-    EndReason, Overflow, PUBLICATION_HEADER, REASON_HEADER, Refusal, Subscription, SubscriptionState,
+    ANSWER_HEADER, Access, Ask, CHANNEL_HEADER, ChannelChange, ChannelName, ChannelRequest, ChannelVerb,
+    END_HEADER, EndReason, Overflow, PUBLICATION_HEADER, REASON_HEADER, Refusal, Subscription,
+    SubscriptionState,
 };
 use crate::event::EventKind;
 use crate::id::{Generation, Revision};
@@ -46,6 +47,21 @@ pub(super) fn cases() -> Vec<crate::store::conformance::Case> {
         Case::of(rows_of_channels_are_in_an_archive),
         Case::of(deliveries_come_together_and_in_order),
     ]
+}
+
+impl Turn {
+    /// Sends what has to do with a channel.
+    fn channel_output(mut self, output: Output) -> Self {
+        self.outputs.push(output);
+        self
+    }
+
+    /// Does something to one of the agent's channels, behind the outputs so far.
+    fn channel(mut self, verb: ChannelVerb) -> Self {
+        let before_output = u32::try_from(self.outputs.len()).unwrap();
+        self.channels.push(ChannelChange { before_output, verb });
+        self
+    }
 }
 
 fn name(text: &str) -> ChannelName {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::channel::{ChannelChange, ChannelVerb};
+use crate::channel::ChannelChange;
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent};
 use crate::id::{
@@ -381,8 +381,8 @@ pub(super) struct Turn {
     kind: BoundaryKind,
     ends: Vec<(Seq, InputId)>,
     state: Vec<(String, Option<Bytes>)>,
-    outputs: Vec<Output>,
-    channels: Vec<ChannelChange>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) channels: Vec<ChannelChange>,
     timers: Vec<(String, Option<NewTimer>)>,
     operations: Vec<OperationChange>,
     snapshot: Option<String>,
@@ -440,19 +440,6 @@ impl Turn {
             reply: ReplyRole::None,
             channel: None,
         });
-        self
-    }
-
-    /// Sends what has to do with a channel.
-    pub(super) fn channel_output(mut self, output: Output) -> Self {
-        self.outputs.push(output);
-        self
-    }
-
-    /// Does something to one of the agent's channels, behind the outputs so far.
-    pub(super) fn channel(mut self, verb: ChannelVerb) -> Self {
-        let before_output = u32::try_from(self.outputs.len()).unwrap();
-        self.channels.push(ChannelChange { before_output, verb });
         self
     }
 

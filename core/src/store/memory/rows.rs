@@ -651,12 +651,15 @@ impl AgentRows {
                 self.edges.remove(&peer);
             }
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
-                let name = RowName::Output(destination, generation, number);
-                let position = self.positions.remove(&name);
-                if let Some(before) = position.and_then(|position| self.outputs.remove(&position)) {
-                    self.count_waiting(&before, -1);
-                }
+                self.remove_output(&RowName::Output(destination, generation, number));
             }
+        }
+    }
+
+    fn remove_output(&mut self, name: &RowName) {
+        let position = self.positions.remove(name);
+        if let Some(before) = position.and_then(|position| self.outputs.remove(&position)) {
+            self.count_waiting(&before, -1);
         }
     }
 
