@@ -102,9 +102,15 @@ impl Runtime {
                 if inputs.len() > BATCH_INPUTS_MAX {
                     return PeerAnswer::Malformed { reason: "too many deliveries at once".into() };
                 }
+                let count = inputs.len();
                 for input in &mut inputs {
-                    if let Err(no) = self.check_delivery(from, input) {
-                        return no;
+                    match self.check_delivery(from, input) {
+                        Ok(()) => {}
+                        // They come from one outbox: what holds for one of them holds for all.
+                        Err(PeerAnswer::Delivered(no)) => {
+                            return PeerAnswer::Delivered(no.into_iter().cycle().take(count).collect());
+                        }
+                        Err(no) => return no,
                     }
                 }
                 PeerAnswer::Delivered(match self.check_admission() {
@@ -142,7 +148,7 @@ impl Runtime {
                 let agent = &stamp.origin;
                 tracing::warn!(peer = %from, %agent, "a peer speaks for an agent that is at home here");
                 let reason = "this host owns the agent that sends, under a lower token".into();
-                Err(PeerAnswer::Delivered(Delivered::Later { reason }))
+                Err(PeerAnswer::Delivered(vec![Delivered::Later { reason }]))
             }
             _ => Ok(()),
         }
