@@ -166,11 +166,15 @@ pub enum EventKind {
     LeaseLost,
     /// A host let go of an agent's lease while its session lives.
     LeaseReleased,
+    /// An agent has another subscriber.
+    ChannelSubscribed,
+    /// A subscription to an agent's channel has ended.
+    ChannelLeft,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 38] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -207,6 +211,8 @@ impl EventKind {
         Self::RosterChanged,
         Self::LeaseLost,
         Self::LeaseReleased,
+        Self::ChannelSubscribed,
+        Self::ChannelLeft,
     ];
 
     /// The name in the HTTP API.
@@ -248,6 +254,8 @@ impl EventKind {
             Self::RosterChanged => "roster-changed",
             Self::LeaseLost => "lease-lost",
             Self::LeaseReleased => "lease-released",
+            Self::ChannelSubscribed => "channel-subscribed",
+            Self::ChannelLeft => "channel-left",
         }
     }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::channel::{ChannelChange, ChannelName, ChannelView, Subscription};
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
 use crate::identity::EntityKey;
@@ -90,7 +91,7 @@ pub struct GuestRequest {
     pub interrupt: Interrupt,
 }
 
-/// The committed `state` rows, timers and operations of one agent, and its entity key, read from inside a turn. Blocking; at most 250 ms.
+/// The committed `state` rows, timers, operations and channels of one agent, and its entity key, read from inside a turn. Blocking; at most 250 ms.
 pub trait StateRead: Send + Sync + 'static {
     /// The value under a key.
     ///
@@ -115,6 +116,30 @@ pub trait StateRead: Send + Sync + 'static {
     /// # Errors
     /// As `get`.
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError>;
+
+    /// The agent's channels, all or one. A reader that knows of none has none, and so the next two.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn channels(&self, _only: Option<&ChannelName>) -> Result<Vec<ChannelView>, StateReadError> {
+        Ok(Vec::new())
+    }
+
+    /// Who subscribes to one of its channels, by name: at most `SUBSCRIBERS_MAX`.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn subscribers(&self, _channel: &ChannelName) -> Result<Vec<AgentId>, StateReadError> {
+        Ok(Vec::new())
+    }
+
+    /// What it subscribes to, by owner and channel: at most `SUBSCRIPTIONS_MAX`.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn subscriptions(&self) -> Result<Vec<Subscription>, StateReadError> {
+        Ok(Vec::new())
+    }
 
     /// The agent's entity key; `None` when it can't sign here.
     ///
@@ -192,6 +217,8 @@ pub struct TurnEffects {
     pub state: Vec<(String, Option<Bytes>)>,
     /// Outputs in the order of the calls.
     pub outputs: Vec<Output>,
+    /// What becomes of the agent's own channels, in the order of the calls.
+    pub channels: Vec<ChannelChange>,
     /// What becomes of timers: the last call for each name, in name order. `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
     /// What becomes of operations, in the order of the calls.
@@ -229,6 +256,7 @@ impl TurnEffects {
             encode(postcard::to_stdvec(&self.replies)),
             encode(postcard::to_stdvec(&self.state)),
             encode(postcard::to_stdvec(&self.outputs)),
+            encode(postcard::to_stdvec(&self.channels)),
             encode(postcard::to_stdvec(&self.timers)),
             encode(postcard::to_stdvec(&self.operations)),
         ];

@@ -93,6 +93,11 @@ impl EntityKey {
     pub fn sign(&self, agent: &AgentId, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
         self.0.sign(&signed_bytes(agent, message)).to_bytes()
     }
+
+    /// Signs bytes as they are. They must begin with a prefix that nothing else begins with that this key signs.
+    pub(crate) fn sign_raw(&self, bytes: &[u8]) -> [u8; SIGNATURE_BYTES] {
+        self.0.sign(bytes).to_bytes()
+    }
 }
 
 impl fmt::Debug for EntityKey {

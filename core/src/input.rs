@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::ChannelDelivery;
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
 use crate::identity::OriginHash;
@@ -448,4 +449,6 @@ pub struct DeliveryStamp {
     /// Which agent of this name it is; `None` when the output is of an earlier generation, which may have had another key, or
     /// the agent has no key.
     pub origin_hash: Option<OriginHash>,
+    /// What it has to do with a channel. A request becomes no input: the accepting store answers it.
+    pub channel: Option<Box<ChannelDelivery>>,
 }

@@ -1,7 +1,7 @@
 //! Godwit's vocabulary, ports and state machines. No IO of its own.
 //!
 //! ```text
-//! L0  id digest identity limits retry input receipt snapshot output timer operation event spec lease     plain values and pure rules
+//! L0  id digest identity limits retry input receipt snapshot output channel timer operation event spec lease     plain values and pure rules
 //! L1  store guest mesh time                                                     ports: traits with numbered contracts
 //! L2  agent migration                                                           state machines and their drivers
 //! ```
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod channel;
 pub mod digest;
 pub mod edge;
 pub mod event;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::AGENT_ID_BYTES_MAX;
+
 /// Payload of one input, output or reply in bytes: what fits a mesh frame beside its envelope.
 pub const PAYLOAD_BYTES_MAX: usize = 512 * 1024;
 /// Payload of one output of a guest in bytes.
@@ -40,6 +42,27 @@ pub const TAIL_BYTES_MAX: u64 = 8 << 20;
 pub const AUTO_SNAPSHOT_BYTES_MAX: usize = 16 * 1024;
 /// Outputs of one turn.
 pub const OUTPUTS_MAX: usize = 256;
+/// A channel's name in bytes: as an agent's.
+pub const CHANNEL_NAME_BYTES_MAX: usize = AGENT_ID_BYTES_MAX;
+/// Channels of one agent.
+pub const CHANNELS_MAX: usize = 32;
+/// Subscribers of one channel: a publication becomes so many rows in one transaction.
+pub const SUBSCRIBERS_MAX: usize = 1_000;
+/// Subscribers of all channels of one agent: when it is deleted, all are told in one transaction.
+pub const SUBSCRIBERS_PER_AGENT_MAX: usize = 4_000;
+/// What one agent subscribes to.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// Outputs that wait for one subscriber before publishing is refused, or the subscription ends: a few seconds of a busy channel.
+pub const SUBSCRIBER_BACKLOG_MAX: u64 = 1_000;
+/// Outputs that wait for one receiver, above which its requests to a channel wait with it, and its subscriptions end whatever
+/// the channel says. What was under way when the bound above was reached fits in between.
+pub const RECEIVER_BACKLOG_MAX: u64 = 2 * SUBSCRIBER_BACKLOG_MAX;
+/// Copies of publications of one turn: as many rows as one transaction takes without holding up others for long.
+pub const FAN_OUT_MAX: usize = 10_000;
+/// Links of a permission token: the owner's, and how often it was passed on. Each costs a verification.
+pub const TOKEN_LINKS_MAX: usize = 4;
+/// A permission token in bytes: that many links with the longest names.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
 /// A timer's name in bytes.
 pub const TIMER_NAME_BYTES_MAX: usize = TEXT_BYTES_MAX;
 /// A timer's payload in bytes: all timers of an agent fit the effects of one turn.
@@ -150,6 +173,8 @@ pub const OUTPUT_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const _: () = assert!(PAYLOAD_BYTES_MAX + HEADER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX <= BATCH_BYTES_MAX);
 const _: () = assert!(OUTPUT_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(SUBSCRIBERS_MAX <= FAN_OUT_MAX);
+const _: () = assert!(SUBSCRIBERS_MAX <= SUBSCRIBERS_PER_AGENT_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(TIMERS_MAX * TIMER_PAYLOAD_BYTES_MAX < TURN_EFFECT_BYTES_MAX);
 const _: () = assert!(STATE_VALUE_BYTES_MAX <= TURN_EFFECT_BYTES_MAX);

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, Generation, Revision};
-use crate::input::Kind;
+use crate::channel::token::Proof;
+use crate::channel::{ChannelDelivery, ChannelMessage};
+use crate::id::{AgentId, FencingToken, Generation, HostId, InputId, Revision};
+use crate::identity::{EntityKey, OriginHash};
+use crate::input::{DeliveryStamp, Input, Kind, NewInput, Source};
 
 /// One output as the guest gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +26,8 @@ pub struct Output {
     pub correlation: Option<String>,
     /// Whether it asks for a reply, or is one.
     pub reply: ReplyRole,
+    /// What it has to do with a channel.
+    pub channel: Option<Box<ChannelMessage>>,
 }
 
 /// What an output has to do with a request that is answered by the host. The variants' order is part of the stored encoding:
@@ -59,6 +64,67 @@ pub struct StoredOutput {
     pub state: OutputState,
 }
 
+/// Who sends the outputs of an agent.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The agent's generation.
+    pub generation: Generation,
+    /// Its owner's token.
+    pub token: FencingToken,
+    /// On which host.
+    pub host: HostId,
+    /// Which agent of its name it is.
+    pub origin_hash: Option<OriginHash>,
+    /// The agent's entity key, to prove who asks, where that is known.
+    pub key: Option<EntityKey>,
+}
+
+impl StoredOutput {
+    /// The input that it becomes at its destination. `lowest_open` is the lowest number to there that has not ended.
+    pub fn delivery(&self, sender: &Sender, lowest_open: u64, now_ms: u64) -> NewInput {
+        let Self { agent, generation, number, output, .. } = self;
+        let id = match (&output.reply, &output.correlation) {
+            // The end of a request has an id of its own, whichever way it comes.
+            (ReplyRole::Given, Some(request)) => InputId::of_reply(&output.destination, request),
+            _ => InputId::of_delivery(agent, *generation, &output.destination, *number),
+        };
+        let expects_reply = output.reply == ReplyRole::Expected;
+        let input = Input {
+            id,
+            kind: output.kind.clone(),
+            source: Source::Peer { agent: agent.clone(), expects_reply },
+            content_type: output.content_type.clone(),
+            payload: output.payload.clone(),
+            headers: output.headers.clone(),
+            correlation: output.correlation.clone(),
+            accepted_at_ms: now_ms,
+        };
+        // Which agents it reaches is said by the receiving host.
+        let mut new = NewInput::of_host(&output.destination, input);
+        let mut stamp = DeliveryStamp {
+            origin: agent.clone(),
+            generation: *generation,
+            number: *number,
+            lowest_open,
+            token: sender.token,
+            host: sender.host,
+            origin_hash: sender.origin_hash.filter(|_| *generation == sender.generation),
+            channel: None,
+        };
+        if let Some(message) = output.channel.as_deref() {
+            let proof = match (message, &sender.key) {
+                (ChannelMessage::Request(request), Some(key)) if request.token.is_some() => {
+                    Some(Proof::new(key, &stamp, &new, request))
+                }
+                _ => None,
+            };
+            stamp.channel = Some(Box::new(ChannelDelivery { message: message.clone(), proof }));
+        }
+        new.delivery = Some(stamp);
+        new
+    }
+}
+
 /// Whether an output still waits, or how it ended. Acknowledged outputs are deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputState {
@@ -88,6 +154,8 @@ pub enum UndeliverableReason {
     Rejected,
     /// The destination has heard another agent of the sender's name.
     Namesake,
+    /// The destination does not subscribe to what was published.
+    NotSubscribed,
 }
 
 impl UndeliverableReason {
@@ -101,6 +169,7 @@ impl UndeliverableReason {
             Self::Expired => "expired",
             Self::Rejected => "rejected",
             Self::Namesake => "namesake",
+            Self::NotSubscribed => "not_subscribed",
         }
     }
 }

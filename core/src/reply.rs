@@ -109,6 +109,7 @@ fn answer(
         headers,
         correlation: Some(output_id),
         reply: ReplyRole::Given,
+        channel: None,
     })
 }
 

@@ -33,6 +33,7 @@
 
 pub mod agent;
 pub mod auth;
+mod channels;
 pub mod commit;
 #[cfg(feature = "test-util")]
 #[expect(
@@ -53,6 +54,7 @@ pub mod session;
 
 pub use agent::{AgentImage, AgentRow, Home, KeptSnapshot, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
+pub use channels::StoreChannels;
 pub use commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Repair, Standing, Step, Unit, UnitFailure,
     UnitOutcome, Upgrade,

@@ -22,6 +22,7 @@ pub(crate) mod query {
             "godwit:agent/timers": crate::bindings::godwit::agent::timers,
             "godwit:agent/operations": crate::bindings::godwit::agent::operations,
             "godwit:agent/identity": crate::bindings::godwit::agent::identity,
+            "godwit:agent/channels": crate::bindings::godwit::agent::channels,
             "wasi:logging/logging": crate::bindings::wasi::logging::logging,
             "wasi:config/store": crate::bindings::wasi::config::store,
         },

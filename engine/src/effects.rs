@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::channel::{ChannelChange, ChannelVerb};
 use godwit_core::guest::TurnEffects;
 use godwit_core::input::{Reply, ReplyOutcome};
 use godwit_core::limits::{
-    HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX, TEXT_BYTES_MAX,
-    TURN_EFFECT_BYTES_MAX,
+    FAN_OUT_MAX, HEADER_BYTES_MAX, HEADERS_MAX, OUTPUTS_MAX, PAYLOAD_BYTES_MAX, STATE_WRITES_MAX,
+    TEXT_BYTES_MAX, TURN_EFFECT_BYTES_MAX,
 };
 use godwit_core::operation::{NewOperation, OperationChange};
 use godwit_core::output::Output;
@@ -21,6 +22,9 @@ pub(crate) struct Effects {
     writes: BTreeMap<String, Option<Bytes>>,
     write_calls: usize,
     outputs: Vec<Output>,
+    channels: Vec<ChannelChange>,
+    /// Outputs that publications become, as far as that is known.
+    copies: usize,
     timers: BTreeMap<String, Option<NewTimer>>,
     operations: Vec<OperationChange>,
     /// Keys, values and payloads of all calls, also of writes that a later one replaced.
@@ -124,6 +128,45 @@ impl Effects {
         Ok(())
     }
 
+    /// Notes a publication for so many subscribers.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn publish(&mut self, output: Output, subscribers: usize) -> Result<(), QuotaReached> {
+        let copies = self.copies + subscribers;
+        if copies > FAN_OUT_MAX {
+            return Err(QuotaReached);
+        }
+        self.send(output)?;
+        self.copies = copies;
+        Ok(())
+    }
+
+    /// Notes what becomes of one of the agent's channels. Counts as a write.
+    ///
+    /// # Errors
+    /// When the turn has no room for it; nothing has changed then.
+    pub(crate) fn change_channel(&mut self, verb: ChannelVerb) -> Result<(), QuotaReached> {
+        if self.write_calls == STATE_WRITES_MAX {
+            return Err(QuotaReached);
+        }
+        self.spend(verb.channel().as_str().len())?;
+        self.write_calls += 1;
+        let before_output = u32::try_from(self.outputs.len()).unwrap_or(u32::MAX);
+        self.channels.push(ChannelChange { before_output, verb });
+        Ok(())
+    }
+
+    /// What this turn does to the agent's channels, in order.
+    pub(crate) fn channels(&self) -> impl Iterator<Item = &ChannelVerb> {
+        self.channels.iter().map(|change| &change.verb)
+    }
+
+    /// The outputs of this turn so far.
+    pub(crate) fn outputs(&self) -> &[Output] {
+        &self.outputs
+    }
+
     /// Ends the turn with its replies.
     ///
     /// # Errors
@@ -139,6 +182,7 @@ impl Effects {
             replies,
             state: self.writes.into_iter().collect(),
             outputs: self.outputs,
+            channels: self.channels,
             timers: self.timers.into_iter().collect(),
             operations: self.operations,
             answers: None,

@@ -3,13 +3,14 @@
 //! | interface | file |
 //! |---|---|
 //! | `godwit:agent/{turn, state, outbox, timers}` | `turn.rs`, `state.rs`, `outbox.rs`, `timers.rs` |
-//! | `godwit:agent/{operations, identity}` | `operations.rs`, `identity.rs` |
+//! | `godwit:agent/{operations, identity, channels}` | `operations.rs`, `identity.rs`, `channels.rs` |
 //! | `wasi:logging/logging`, `wasi:config/store` | `logging.rs`, `config.rs` |
 //! | `wasi:{io, cli, clocks, random}` | `wasi.rs`, `wasi/streams.rs` |
 //!
 //! Which component may import what is decided before, in `plugin/imports.rs`; both lists name the same interfaces, and a
 //! test holds them together.
 
+mod channels;
 mod config;
 mod identity;
 mod logging;

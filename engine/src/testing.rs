@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use godwit_core::channel::{ChannelName, ChannelView};
 use godwit_core::digest::Digest;
 use godwit_core::guest::{
     Answers, Guest, GuestError, GuestLoader, GuestRequest, Interrupt, StateRead, StateReadError, TurnContext,
@@ -144,6 +145,7 @@ pub(crate) struct Rows {
     pub(crate) rows: BTreeMap<String, Bytes>,
     pub(crate) timers: Vec<String>,
     pub(crate) operations: Vec<OperationId>,
+    pub(crate) channels: Vec<ChannelView>,
     pub(crate) is_broken: bool,
     pub(crate) entity_key: Option<EntityKey>,
 }
@@ -183,6 +185,12 @@ impl StateRead for Rows {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         self.check()?;
         Ok(self.operations.clone())
+    }
+
+    fn channels(&self, only: Option<&ChannelName>) -> Result<Vec<ChannelView>, StateReadError> {
+        self.check()?;
+        let wanted = |view: &&ChannelView| only.is_none_or(|only| view.channel.name == *only);
+        Ok(self.channels.iter().filter(wanted).cloned().collect())
     }
 
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {

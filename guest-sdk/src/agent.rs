@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::{ConfigError, OperationError, SendError, StateError, TimerError};
-use crate::{Host, IdentityError, Input, ReadHost, Reply, snapshot};
+use crate::{ChannelError, Host, IdentityError, Input, ReadHost, Reply, snapshot};
 
 /// An agent: its fields are its state, its methods are its turns.
 ///
@@ -108,6 +108,15 @@ impl From<OperationError> for AgentError {
     fn from(error: OperationError) -> Self {
         match error {
             OperationError::Other(_) => Self::Retryable(error.to_string()),
+            _ => Self::Fatal(error.to_string()),
+        }
+    }
+}
+
+impl From<ChannelError> for AgentError {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Other(_) | ChannelError::Backlogged => Self::Retryable(error.to_string()),
             _ => Self::Fatal(error.to_string()),
         }
     }

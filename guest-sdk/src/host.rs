@@ -3,7 +3,10 @@
 //! Agents take `&mut impl Host`, not `dyn`: so a component imports just what its agent calls, and needs no other grants. A
 //! query gets the half that only reads.
 
-use crate::{Headers, IdentityError, PeerKind};
+use crate::{
+    Access, Administration, ChannelError, ChannelInfo, Headers, IdentityError, Overflow, PeerKind,
+    PublishOptions, Rights, Subscription,
+};
 
 /// What an agent can ask of its host in any call, a query as well: all that changes nothing.
 pub trait ReadHost {
@@ -41,6 +44,24 @@ pub trait ReadHost {
     /// # Errors
     /// `NotInTurn`, `Other`.
     fn operations_active(&mut self) -> Result<Vec<String>, OperationError>;
+
+    /// The agent's channels by name, with what this turn has done to them. All on channels needs the grant `channels`.
+    ///
+    /// # Errors
+    /// `NotInTurn`, `Other`.
+    fn channel_list(&mut self) -> Result<Vec<ChannelInfo>, ChannelError>;
+
+    /// The ids of those that subscribe to one of the agent's channels.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NoChannel`, `NotInTurn`, `Other`.
+    fn channel_subscribers(&mut self, channel: &str) -> Result<Vec<String>, ChannelError>;
+
+    /// The agent's subscriptions by owner and channel, with what this turn has asked for.
+    ///
+    /// # Errors
+    /// `NotInTurn`, `Other`.
+    fn subscriptions(&mut self) -> Result<Vec<Subscription>, ChannelError>;
 
     /// The agent's public key, ed25519. The manifest must ask for the grant `sign`.
     ///
@@ -118,6 +139,106 @@ pub trait Host: ReadHost {
     /// # Errors
     /// `InvalidRequest`, `Quota`, `NotInTurn`, `Other`.
     fn operation_cancel(&mut self, id: &str) -> Result<(), OperationError>;
+
+    /// Opens a channel, or says anew of one that is open who may subscribe and what becomes of slow subscribers.
+    ///
+    /// # Errors
+    /// `InvalidName`, `Quota`, `NotInTurn`, `Other`.
+    fn channel_open(&mut self, channel: &str, access: Access, overflow: Overflow)
+    -> Result<(), ChannelError>;
+
+    /// Ends all subscriptions to a channel, and removes it.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NoChannel`, `Quota`, `NotInTurn`, `Other`.
+    fn channel_close(&mut self, channel: &str) -> Result<(), ChannelError>;
+
+    /// Publishes once the turn is committed: each subscriber gets an input that [`crate::Input::publication`] reads. Gives the
+    /// publication's id.
+    ///
+    /// # Errors
+    /// `Backlogged` when a subscriber has not kept up: try again with a timer. Any but `Token` and `NoKey`.
+    fn publish(
+        &mut self,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+    ) -> Result<String, ChannelError>;
+
+    /// Ends a subscription to one of the agent's channels; does nothing if there is none.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NoChannel`, `Quota`, `NotInTurn`, `Other`.
+    fn subscriber_remove(&mut self, channel: &str, agent: &str) -> Result<(), ChannelError>;
+
+    /// A token for one of the agent's channels, good for the agent with this public key alone, until a time in Unix
+    /// milliseconds, and until [`Host::tokens_revoke`], the channel's end or a reset.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NoChannel`, `Token`, `NoKey`, `NotInTurn`, `Other`.
+    fn token_issue(
+        &mut self,
+        channel: &str,
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError>;
+
+    /// A token that passes on what this one lets the agent do, or less of it, and not for longer.
+    ///
+    /// # Errors
+    /// `Token`, `NoKey`, `NotInTurn`, `Other`.
+    fn token_delegate(
+        &mut self,
+        token: &[u8],
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError>;
+
+    /// Makes all tokens for a channel worthless that earlier turns have issued.
+    ///
+    /// # Errors
+    /// `InvalidName`, `NoChannel`, `Quota`, `NotInTurn`, `Other`.
+    fn tokens_revoke(&mut self, channel: &str) -> Result<(), ChannelError>;
+
+    /// Asks to subscribe to a channel. Gives the request's id; the answer is an input that [`crate::Input::channel_answer`] reads.
+    ///
+    /// # Errors
+    /// `InvalidName`, `TooLarge`, `Quota`, `NotInTurn`, `Other`.
+    fn subscribe(&mut self, owner: &str, channel: &str, token: Option<&[u8]>)
+    -> Result<String, ChannelError>;
+
+    /// Asks that a subscription ends. Behind the answer nothing more comes.
+    ///
+    /// # Errors
+    /// `InvalidName`, `Quota`, `NotInTurn`, `Other`.
+    fn unsubscribe(&mut self, owner: &str, channel: &str) -> Result<String, ChannelError>;
+
+    /// Asks to publish on a channel of another agent, with a token that lets it.
+    ///
+    /// # Errors
+    /// `InvalidName`, `TooLarge`, `Quota`, `NotInTurn`, `Other`.
+    fn publish_to(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+        token: &[u8],
+    ) -> Result<String, ChannelError>;
+
+    /// Asks something of a channel of another agent, with a token that lets it.
+    ///
+    /// # Errors
+    /// `InvalidName`, `TooLarge`, `Quota`, `NotInTurn`, `Other`.
+    fn administer(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        what: Administration,
+        token: &[u8],
+    ) -> Result<String, ChannelError>;
 
     /// Sends a message that stands for itself.
     ///

@@ -46,6 +46,7 @@
 
 mod agent;
 mod bytes;
+mod channels;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod component;
@@ -61,6 +62,10 @@ pub use std::collections::{BTreeMap as Map, BTreeSet as Set};
 
 pub use agent::{Agent, AgentError, Query};
 pub use bytes::Bytes;
+pub use channels::{
+    Access, Administration, ChannelAnswer, ChannelEnd, ChannelError, ChannelInfo, Overflow, Publication,
+    PublishOptions, Rights, Subscription, SubscriptionState,
+};
 pub use host::{
     ConfigError, Host, HttpRequest, Level, OperationError, ReadHost, SendError, SendOptions, StateError,
     TimerError, TurnInfo,

@@ -26,6 +26,18 @@ pub const OPERATIONS_MAX: usize = 16;
 pub const OPERATION_REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// A message that the agent signs, in bytes.
 pub const SIGN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Channels of the agent.
+pub const CHANNELS_MAX: usize = 32;
+/// What the agent subscribes to.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+/// Outputs that wait for a subscriber before publishing is refused.
+pub const SUBSCRIBER_BACKLOG_MAX: u64 = 1_000;
+/// Copies of publications of one turn.
+pub const FAN_OUT_MAX: usize = 10_000;
+/// A permission token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 4 * 1024;
+/// Links of a permission token: the owner's, and how often it was passed on.
+pub const TOKEN_LINKS_MAX: usize = 4;
 /// Writes and outputs of one turn together, in bytes.
 pub const TURN_EFFECT_BYTES_MAX: usize = 4 << 20;
 /// A snapshot, in bytes, unless configured otherwise.

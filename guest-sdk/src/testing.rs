@@ -7,10 +7,12 @@
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::{Agent, AgentError, Input, Map, OperationOutcome, Outcome, Query, Reply};
 
+mod channels;
 mod host;
 #[cfg(test)]
 mod tests;
 
+pub use channels::{Ask, Asked, Channel, Published};
 pub use host::{Operation, Sent, TestHost, Timer};
 
 /// Timers that one passing of time fires at most.
@@ -120,6 +122,21 @@ impl<A: Agent> Harness<A> {
     /// Takes all that the agent has sent so far, in order.
     pub fn take_sent(&mut self) -> Vec<Sent> {
         self.host.take_sent()
+    }
+
+    /// Takes all that the agent has published so far, in order.
+    pub fn take_published(&mut self) -> Vec<Published> {
+        self.host.take_published()
+    }
+
+    /// Takes all that the agent has asked of owners of channels so far, in order.
+    pub fn take_asked(&mut self) -> Vec<Asked> {
+        self.host.take_asked()
+    }
+
+    /// The agent's channels, by name: who subscribes is said by the test.
+    pub fn channels(&mut self) -> &mut Map<String, Channel> {
+        self.host.channels()
     }
 
     /// Lets the time of turns pass to `now_ms`, and runs a turn for each timer that is due by then, earliest first. Gives

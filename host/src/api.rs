@@ -38,6 +38,7 @@ mod agent_events;
 pub(crate) mod agents;
 mod archive;
 mod backup;
+mod channels;
 mod events;
 mod extract;
 pub(crate) mod health;
@@ -110,6 +111,9 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/outputs", get(history::outputs))
         .route("/v1/agents/{id}/timers", get(history::timers))
         .route("/v1/agents/{id}/operations", get(history::operations))
+        .route("/v1/agents/{id}/channels", get(channels::channels))
+        .route("/v1/agents/{id}/subscribers", get(channels::subscribers))
+        .route("/v1/agents/{id}/subscriptions", get(channels::subscriptions))
         .route("/v1/agents/{id}/events", get(agent_events::events))
         .route("/v1/agents/{id}/inspect", get(inspect::inspect))
         .route("/v1/agents/{id}/wait-output", get(inputs::wait_output))

@@ -112,6 +112,10 @@ enum Verb {
     Outputs(history::History),
     /// List timers that an agent has set and that have not fired.
     Timers(history::Waits),
+    /// List an agent's channels, or who subscribes to one of them.
+    Channels(history::Channels),
+    /// List what an agent subscribes to, and how each subscription stands.
+    Subscriptions(history::Waits),
     /// List operations that have not ended: of an agent, or of all.
     Operations(history::Operations),
     /// Recompute the history of an agent, or of all agents of a store that no host uses.
@@ -219,6 +223,8 @@ impl Session {
             Verb::Receipts(history) => history.receipts(self).await,
             Verb::Outputs(history) => history.outputs(self).await,
             Verb::Timers(waits) => waits.timers(self).await,
+            Verb::Channels(channels) => channels.run(self).await,
+            Verb::Subscriptions(waits) => waits.subscriptions(self).await,
             Verb::Operations(operations) => operations.run(self).await,
             Verb::Verify(verify) => verify.run(self).await,
             Verb::Replay(replay) => replay.run(self).await,

@@ -40,6 +40,8 @@ mod auth;
 mod backup;
 mod bodies;
 mod boundary;
+mod channel_port;
+mod channels;
 mod checkpoint;
 mod codec;
 mod connection;

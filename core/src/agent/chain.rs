@@ -258,12 +258,14 @@ impl Chain {
             journal: entry,
             state: effects.state,
             outputs: effects.outputs.into_iter().chain(answers).collect(),
+            channels: effects.channels,
             timers: effects.timers,
             operations: effects.operations,
             events: Vec::new(),
             receipt,
         };
-        let has_outputs = !boundary.outputs.is_empty();
+        // What becomes of channels is told to their subscribers.
+        let has_outputs = !boundary.outputs.is_empty() || !boundary.channels.is_empty();
         let has_timers = !boundary.timers.is_empty();
         let has_operations = !boundary.operations.is_empty();
         let pending = Pending { origin, seq, steps_end: 0, ends, has_outputs, has_timers, has_operations };
@@ -293,6 +295,7 @@ impl Chain {
             journal: None,
             state: Vec::new(),
             outputs,
+            channels: Vec::new(),
             timers: Vec::new(),
             operations: Vec::new(),
             events: vec![event],
@@ -358,6 +361,7 @@ impl Chain {
             journal: None,
             state: Vec::new(),
             outputs: Vec::new(),
+            channels: Vec::new(),
             timers: Vec::new(),
             operations: Vec::new(),
             events: vec![event],

@@ -486,7 +486,9 @@ impl Driver {
             match accepted {
                 Ok(Accepted::New { seq }) => self.add_waiter(seq, id, answer),
                 Ok(Accepted::Duplicate(stored)) => self.answer_duplicate(*stored, answer),
-                Ok(Accepted::AlreadyEnded) => self.answer(answer, Answer::Follow { input: id }),
+                Ok(Accepted::AlreadyEnded | Accepted::Answered) => {
+                    self.answer(answer, Answer::Follow { input: id })
+                }
                 Err(error) => {
                     let refused = settle::refusal(id, error);
                     self.answer(answer, refused);

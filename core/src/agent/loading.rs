@@ -12,6 +12,7 @@ use crate::agent::prover::Prover;
 use crate::agent::rebuild::{RebuildError, Rebuilt, Start, rebuild};
 use crate::agent::tail::Tail;
 use crate::agent::{AgentEnv, Grant, Overlay, WarmGuest};
+use crate::channel::{ChannelName, ChannelView, Subscription};
 use crate::digest::Digest;
 use crate::failpoint;
 use crate::guest::{
@@ -20,6 +21,7 @@ use crate::guest::{
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision};
 use crate::identity::EntityKey;
 use crate::lease::{Lease, LeaseGuard};
+use crate::limits::SUBSCRIBERS_MAX;
 use crate::operation::StoredOperation;
 use crate::store::{AgentImage, AgentRow, BrokenReason, Lifecycle, Owner, RuntimeStore, StoreError};
 use crate::time::within;
@@ -364,6 +366,19 @@ impl StateRead for StoreReader {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         let operations = self.wait(self.store.operations(&self.agent))?;
         Ok(operations.iter().map(StoredOperation::id).collect())
+    }
+
+    fn channels(&self, only: Option<&ChannelName>) -> Result<Vec<ChannelView>, StateReadError> {
+        self.wait(self.store.channels(&self.agent, only))
+    }
+
+    fn subscribers(&self, channel: &ChannelName) -> Result<Vec<AgentId>, StateReadError> {
+        let subscribers = self.wait(self.store.subscribers(&self.agent, channel, None, SUBSCRIBERS_MAX))?;
+        Ok(subscribers.into_iter().map(|subscriber| subscriber.agent).collect())
+    }
+
+    fn subscriptions(&self) -> Result<Vec<Subscription>, StateReadError> {
+        self.wait(self.store.subscriptions(&self.agent))
     }
 
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
+use crate::channel::{ChannelName, ChannelVerb, ChannelView, Subscription};
 use crate::guest::{StateRead, StateReadError, TurnEffects};
-use crate::id::{OperationId, Revision};
+use crate::id::{AgentId, OperationId, Revision};
 use crate::identity::EntityKey;
 use crate::limits::PAGE_MAX;
 use crate::operation::OperationChange;
@@ -30,6 +31,9 @@ struct Pending {
     /// By name: whether it is set.
     timers: BTreeMap<String, (Revision, bool)>,
     started: Vec<(Revision, OperationId)>,
+    channels: Vec<(Revision, ChannelVerb)>,
+    /// Requests to the owners of channels: to whom, about which, what.
+    asked: Vec<(Revision, Subscription)>,
 }
 
 impl Overlay {
@@ -50,6 +54,10 @@ impl Overlay {
             OperationChange::Cancel(_) => None,
         });
         pending.started.extend(started);
+        let verbs = effects.channels.iter().map(|change| (revision, change.verb.clone()));
+        pending.channels.extend(verbs);
+        let asked = effects.outputs.iter().filter_map(Subscription::asked_by);
+        pending.asked.extend(asked.map(|subscription| (revision, subscription)));
     }
 
     /// All boundaries up to this one have committed.
@@ -58,6 +66,8 @@ impl Overlay {
         pending.writes.retain(|_, (made, _)| *made > revision);
         pending.timers.retain(|_, (made, _)| *made > revision);
         pending.started.retain(|(made, _)| *made > revision);
+        pending.channels.retain(|(made, _)| *made > revision);
+        pending.asked.retain(|(made, _)| *made > revision);
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -155,6 +165,34 @@ impl StateRead for Overlay {
             }
         }
         Ok(active)
+    }
+
+    fn channels(&self, only: Option<&ChannelName>) -> Result<Vec<ChannelView>, StateReadError> {
+        let pending = self.pending().channels.clone();
+        let verbs = pending.iter().map(|(_, verb)| verb);
+        let verbs = verbs.filter(|verb| only.is_none_or(|only| verb.channel() == only));
+        Ok(verbs.fold(self.committed.channels(only)?, ChannelView::after))
+    }
+
+    fn subscribers(&self, channel: &ChannelName) -> Result<Vec<AgentId>, StateReadError> {
+        let pending = self.pending().channels.clone();
+        let mut subscribers = self.committed.subscribers(channel)?;
+        for (_, verb) in &pending {
+            match verb {
+                ChannelVerb::Close { channel: closed } if closed == channel => subscribers.clear(),
+                ChannelVerb::Remove { channel: of, agent } if of == channel => {
+                    subscribers.retain(|subscriber| subscriber != agent);
+                }
+                _ => {}
+            }
+        }
+        Ok(subscribers)
+    }
+
+    fn subscriptions(&self) -> Result<Vec<Subscription>, StateReadError> {
+        let asked = self.pending().asked.clone();
+        let subscriptions = self.committed.subscriptions()?;
+        Ok(asked.into_iter().fold(subscriptions, |known, (_, asked)| asked.put_into(known)))
     }
 
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {

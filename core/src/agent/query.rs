@@ -18,6 +18,7 @@ use crate::agent::loading::{
 };
 use crate::agent::rebuild::{RebuildError, Start, rebuild};
 use crate::agent::{AgentEnv, Grant};
+use crate::channel::{ChannelName, ChannelView, Subscription};
 use crate::guest::{GuestError, Interrupt, StateRead, StateReadError};
 use crate::id::{AgentId, FencingToken, OperationId, Revision};
 use crate::identity::EntityKey;
@@ -240,6 +241,21 @@ impl StateRead for Noting {
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError> {
         self.has_read.store(true, Ordering::Release);
         self.rows.operations()
+    }
+
+    fn channels(&self, only: Option<&ChannelName>) -> Result<Vec<ChannelView>, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
+        self.rows.channels(only)
+    }
+
+    fn subscribers(&self, channel: &ChannelName) -> Result<Vec<AgentId>, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
+        self.rows.subscribers(channel)
+    }
+
+    fn subscriptions(&self) -> Result<Vec<Subscription>, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
+        self.rows.subscriptions()
     }
 
     /// No turn changes it.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::channel::{ChannelChange, ChannelName};
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Revision, Seq};
 use crate::identity::OriginHash;
@@ -116,10 +117,12 @@ pub struct Repair {
 impl Repair {
     /// Whether it is what a repair may be.
     pub fn is_sound(&self) -> bool {
-        let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, operations, .. } =
-            &self.boundary;
+        let Boundary {
+            receipt, ends, snapshot, journal, state, outputs, channels, timers, operations, ..
+        } = &self.boundary;
         let is_bare = ends.is_empty() && state.is_empty() && outputs.is_empty();
-        let has_no_wishes = journal.is_none() && timers.is_empty() && operations.is_empty();
+        let has_no_wishes =
+            journal.is_none() && channels.is_empty() && timers.is_empty() && operations.is_empty();
         let names_both = receipt.from.is_some() && snapshot.is_some();
         let is_recovery = matches!(self.commit.from(), Lifecycle::Broken(_))
             && *self.commit.next() == Lifecycle::Active
@@ -154,8 +157,10 @@ pub struct Boundary {
     pub journal: Option<JournalEntry>,
     /// Writes to the guest's `state` rows; `None` deletes.
     pub state: Vec<(String, Option<Bytes>)>,
-    /// Outputs in commit order.
+    /// Outputs in commit order. Publications become one for each subscriber.
     pub outputs: Vec<Output>,
+    /// What becomes of the agent's own channels, in the order of the calls.
+    pub channels: Vec<ChannelChange>,
     /// What becomes of timers, at most once per name; `None` cancels.
     pub timers: Vec<(String, Option<NewTimer>)>,
     /// What becomes of operations, in the order of the calls.
@@ -231,6 +236,8 @@ pub enum Accepted {
     Duplicate(Box<StoredInput>),
     /// A delivery that was accepted before, or that its sender has ended: acknowledge it.
     AlreadyEnded,
+    /// A request to a channel: what it asked is done or refused, and the answer is in the agent's outbox.
+    Answered,
 }
 
 /// How an agent stands after a lifecycle commit.
@@ -289,6 +296,14 @@ pub enum AcceptError {
     Gap {
         /// The number that is next.
         next: u64,
+    },
+    /// A publication of a channel that the agent does not subscribe to.
+    #[error("the agent does not subscribe to channel {channel} of agent {origin}")]
+    NotSubscribed {
+        /// The publishing agent.
+        origin: AgentId,
+        /// Its channel.
+        channel: ChannelName,
     },
     /// The agent takes no inputs from outside.
     #[error("agent is internal: only other agents, and what is dispatched, reach it")]

@@ -33,6 +33,7 @@ mod agents;
 mod archive;
 mod auth;
 mod chain;
+mod channels;
 mod commit;
 mod edges;
 mod entity_keys;
@@ -162,6 +163,7 @@ pub fn cases() -> Vec<Case> {
         fence::cases(),
         commit::cases(),
         chain::cases(),
+        channels::cases(),
         outbox::cases(),
         timers::cases(),
         lifecycle::cases(),

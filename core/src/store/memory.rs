@@ -42,6 +42,7 @@ use crate::store::{Adoption, OutputEnd, OutputKey, Page, RuntimeStore};
 use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
+mod channels;
 mod commit;
 mod documents;
 mod edges;

@@ -27,13 +27,13 @@ use crate::timer::{DueTimer, StoredTimer};
 use super::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
-    Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreDocuments, StoreError,
-    StoreMark, StoredInput, Unit, UnitOutcome,
+    Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
+    StoreDocuments, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.
 #[async_trait]
-pub trait RuntimeStore: StoreDocuments {
+pub trait RuntimeStore: StoreDocuments + StoreChannels {
     /// The store's own id, made with it. **R**
     fn id(&self) -> StoreId;
 
@@ -233,6 +233,10 @@ pub trait RuntimeStore: StoreDocuments {
     /// `accepted_at_ms` becomes the store's wall time. A key or id that is here already answers `Duplicate` under the same
     /// body digest; the key is looked up first. Where the stored one is open and silent and this one would wake, it wakes
     /// from now on. `by` is recorded and not checked.
+    ///
+    /// A delivery that has to do with a channel does to the rows what `crate::channel::rules` says, in its turn and no other. A
+    /// request becomes no input: `Answered`, and the answer is in the agent's outbox; while too much waits there for whoever
+    /// asks it is `Busy`. An event that the agent does not subscribe to is `NotSubscribed`.
     ///
     /// What admission makes of it, `NewInput::placing` under the current spec's silent intents, is stored with it. All
     /// queued inputs of the same kind and scope, and no staged ones, end as `Replaced` by it, with an `InputReplaced` each.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::channel::{Channel, ChannelName, Subscriber, Subscription};
 use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
@@ -107,6 +108,12 @@ pub enum Row {
     Edge(Edge),
     /// The agent's entity key.
     EntityKey(EntityKeyRow),
+    /// One of its channels.
+    Channel(Channel),
+    /// Who subscribes to one of its channels.
+    Subscriber(Subscriber),
+    /// What it subscribes to.
+    Subscription(Subscription),
 }
 
 /// The places for kept snapshots.
@@ -145,6 +152,12 @@ pub enum RowKey {
     Operation(OperationId),
     /// An edge, by the other agent.
     Edge(AgentId),
+    /// A channel.
+    Channel(ChannelName),
+    /// A subscriber: channel, agent.
+    Subscriber(ChannelName, AgentId),
+    /// A subscription: owner, channel.
+    Subscription(AgentId, ChannelName),
 }
 
 /// The portable part of an agent's row.

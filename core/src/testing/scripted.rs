@@ -321,6 +321,7 @@ fn output(rest: &str) -> Result<Output, GuestError> {
         headers: Vec::new(),
         correlation: None,
         reply: ReplyRole::None,
+        channel: None,
     })
 }
 

@@ -15,6 +15,7 @@ fn output(bytes: usize) -> Output {
         headers: Vec::new(),
         correlation: None,
         reply: ReplyRole::None,
+        channel: None,
     }
 }
 

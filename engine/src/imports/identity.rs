@@ -39,7 +39,7 @@ impl identity::Host for GuestContext {
 }
 
 impl GuestContext {
-    fn own_key(&mut self) -> Result<Option<&EntityKey>, Stop> {
+    pub(super) fn own_key(&mut self) -> Result<Option<&EntityKey>, Stop> {
         self.check_live()?;
         if self.entity_key.is_none() {
             self.entity_key = self.state.entity_key().map_err(Stop::StateRead)?;

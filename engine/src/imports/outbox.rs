@@ -82,7 +82,7 @@ impl GuestContext {
     }
 
     /// The id of an output: 128 bits of a hash over what names it, so that a repeated turn gives the same ids.
-    fn output_id(&self, index: usize) -> String {
+    pub(super) fn output_id(&self, index: usize) -> String {
         let turn = &self.call.turn;
         let numbers = [turn.generation.0, turn.revision.0, index as u64].map(u64::to_be_bytes);
         let [generation, revision, index] = &numbers;
@@ -119,7 +119,16 @@ fn output(
     if is_too_large {
         return Err(SendError::TooLarge);
     }
-    Ok(Output { destination, kind, content_type, payload: Bytes::from(payload), headers, correlation, reply })
+    Ok(Output {
+        destination,
+        kind,
+        content_type,
+        payload: Bytes::from(payload),
+        headers,
+        correlation,
+        reply,
+        channel: None,
+    })
 }
 
 #[cfg(test)]

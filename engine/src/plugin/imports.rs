@@ -43,7 +43,7 @@ enum Versions {
 }
 
 /// The grants that exist, each for an interface below.
-pub(crate) const GRANTS: [&str; 6] = ["config", "log", "outbox", "sign", "state", "timers"];
+pub(crate) const GRANTS: [&str; 7] = ["channels", "config", "log", "outbox", "sign", "state", "timers"];
 
 /// Says what is wrong with a grant that a manifest asks for, if anything.
 pub(crate) fn grant_problem(grant: &str) -> Option<String> {
@@ -81,6 +81,7 @@ const TABLE: &[(&str, Verdict)] = &[
     ("godwit:agent/timers", Verdict::NeedsGrant("timers", Versions::Godwit)),
     ("godwit:agent/operations", Verdict::NeedsTarget(HTTP_GRANT_PREFIX, Versions::Godwit)),
     ("godwit:agent/identity", Verdict::MustAsk("sign", Versions::Godwit)),
+    ("godwit:agent/channels", Verdict::MustAsk("channels", Versions::Godwit)),
     ("godwit:agent/", Verdict::Never(LATER)),
     ("wasi:logging/logging", Verdict::NeedsGrant("log", Versions::These(&["0.1.0-draft", ""]))),
     ("wasi:config/store", Verdict::NeedsGrant("config", Versions::These(&["0.2.0-rc.1"]))),

@@ -49,7 +49,8 @@ fn each_import_that_is_not_served_says_why() {
         ("wasi:logging/logging@0.2.0", "version 0.1.0-draft and the one without a version"),
         ("wasi:config/store@0.2.0-draft", "version 0.2.0-rc.1"),
         ("godwit:agent/state@0.2.0", "version 0.1"),
-        ("godwit:agent/channels@0.1.0", "does not serve it"),
+        ("godwit:agent/channels@0.1.0", "needs the grant `channels`"),
+        ("godwit:agent/groups@0.1.0", "does not serve it"),
         ("acme:anvil/drop@1.0.0", "no host of this version"),
         ("wasi:cli/exited@0.2.0", "no host of this version"),
     ] {

@@ -1,6 +1,10 @@
 //! Between the types of the bindings and those of the SDK. Buffers move; nothing is copied.
 
-use super::bindings::godwit::agent::{identity, operations, outbox, state, timers, types};
+use super::bindings::godwit::agent::{channels, identity, operations, outbox, state, timers, types};
+use crate::{
+    Access, Administration, ChannelError, ChannelInfo, Overflow, PublishOptions, Rights, Subscription,
+    SubscriptionState,
+};
 use crate::{
     AgentError, HttpRequest, IdentityError, Input, InputId, Kind, OperationError, Outcome, PeerKind, Reply,
     SendError, SendOptions, Source, StateError, TimerError, TurnInfo,
@@ -191,6 +195,104 @@ impl From<outbox::SendError> for SendError {
             outbox::SendError::NotInTurn => Self::NotInTurn,
             outbox::SendError::Unsupported(option) => Self::Unsupported(option),
             outbox::SendError::Other(reason) => Self::Other(reason),
+        }
+    }
+}
+
+impl From<Access> for channels::Access {
+    fn from(access: Access) -> Self {
+        match access {
+            Access::Open => Self::Open,
+            Access::ByToken => Self::ByToken,
+        }
+    }
+}
+
+impl From<Overflow> for channels::Overflow {
+    fn from(overflow: Overflow) -> Self {
+        match overflow {
+            Overflow::Refuse => Self::Refuse,
+            Overflow::End => Self::End,
+        }
+    }
+}
+
+impl From<Rights> for channels::Rights {
+    fn from(rights: Rights) -> Self {
+        let given = [
+            (rights.publish, Self::PUBLISH),
+            (rights.subscribe, Self::SUBSCRIBE),
+            (rights.admin, Self::ADMIN),
+            (rights.delegate, Self::DELEGATE),
+        ];
+        let given = given.into_iter().filter(|(is_given, _)| *is_given);
+        given.fold(Self::empty(), |rights, (_, right)| rights | right)
+    }
+}
+
+impl From<PublishOptions> for channels::PublishOptions {
+    fn from(options: PublishOptions) -> Self {
+        Self { content_type: options.content_type, headers: options.headers }
+    }
+}
+
+impl From<Administration> for channels::Administration {
+    fn from(what: Administration) -> Self {
+        match what {
+            Administration::ListSubscribers => Self::ListSubscribers,
+            Administration::RemoveSubscriber(agent) => Self::RemoveSubscriber(agent),
+        }
+    }
+}
+
+impl From<channels::ChannelInfo> for ChannelInfo {
+    fn from(info: channels::ChannelInfo) -> Self {
+        Self {
+            name: info.name,
+            access: match info.access {
+                channels::Access::Open => Access::Open,
+                channels::Access::ByToken => Access::ByToken,
+            },
+            overflow: match info.overflow {
+                channels::Overflow::Refuse => Overflow::Refuse,
+                channels::Overflow::End => Overflow::End,
+            },
+            subscribers: info.subscribers,
+            backlog: info.backlog,
+        }
+    }
+}
+
+impl From<channels::Subscription> for Subscription {
+    fn from(subscription: channels::Subscription) -> Self {
+        use channels::SubscriptionState as State;
+        Self {
+            owner: subscription.owner,
+            channel: subscription.channel,
+            state: match subscription.state {
+                State::Asked => SubscriptionState::Asked,
+                State::Subscribed => SubscriptionState::Subscribed,
+                State::Leaving => SubscriptionState::Leaving,
+                State::Refused(reason) => SubscriptionState::Refused(reason),
+                State::Ended(reason) => SubscriptionState::Ended(reason),
+            },
+        }
+    }
+}
+
+impl From<channels::ChannelError> for ChannelError {
+    fn from(error: channels::ChannelError) -> Self {
+        use channels::ChannelError as Error;
+        match error {
+            Error::InvalidName(what) => Self::InvalidName(what),
+            Error::NoChannel => Self::NoChannel,
+            Error::TooLarge => Self::TooLarge,
+            Error::Quota => Self::Quota,
+            Error::Backlogged => Self::Backlogged,
+            Error::Token(why) => Self::Token(why),
+            Error::NoKey => Self::NoKey,
+            Error::NotInTurn => Self::NotInTurn,
+            Error::Other(reason) => Self::Other(reason),
         }
     }
 }

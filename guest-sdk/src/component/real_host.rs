@@ -1,8 +1,11 @@
 //! The host behind the component's imports.
 
-use super::bindings::godwit::agent::{identity, operations, outbox, state, timers, turn};
+use super::bindings::godwit::agent::{channels, identity, operations, outbox, state, timers, turn};
 use super::bindings::wasi::config::store;
 use super::bindings::wasi::logging::logging;
+use crate::{
+    Access, Administration, ChannelError, ChannelInfo, Overflow, PublishOptions, Rights, Subscription,
+};
 use crate::{
     ConfigError, Host, HttpRequest, IdentityError, Level, OperationError, ReadHost, SendError, SendOptions,
     StateError, TimerError, TurnInfo,
@@ -51,6 +54,18 @@ impl ReadHost for RealHost {
         Ok(operations::list_active()?)
     }
 
+    fn channel_list(&mut self) -> Result<Vec<ChannelInfo>, ChannelError> {
+        Ok(channels::list_channels()?.into_iter().map(Into::into).collect())
+    }
+
+    fn channel_subscribers(&mut self, channel: &str) -> Result<Vec<String>, ChannelError> {
+        Ok(channels::list_subscribers(channel)?)
+    }
+
+    fn subscriptions(&mut self) -> Result<Vec<Subscription>, ChannelError> {
+        Ok(channels::list_subscriptions()?.into_iter().map(Into::into).collect())
+    }
+
     fn public_key(&mut self) -> Result<Vec<u8>, IdentityError> {
         Ok(identity::public_key()?)
     }
@@ -79,6 +94,90 @@ impl Host for RealHost {
 
     fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
         Ok(timers::cancel(name)?)
+    }
+
+    fn channel_open(
+        &mut self,
+        channel: &str,
+        access: Access,
+        overflow: Overflow,
+    ) -> Result<(), ChannelError> {
+        Ok(channels::open(channel, access.into(), overflow.into())?)
+    }
+
+    fn channel_close(&mut self, channel: &str) -> Result<(), ChannelError> {
+        Ok(channels::close(channel)?)
+    }
+
+    fn publish(
+        &mut self,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+    ) -> Result<String, ChannelError> {
+        Ok(channels::publish(channel, payload, &options.into())?)
+    }
+
+    fn subscriber_remove(&mut self, channel: &str, agent: &str) -> Result<(), ChannelError> {
+        Ok(channels::remove_subscriber(channel, agent)?)
+    }
+
+    fn token_issue(
+        &mut self,
+        channel: &str,
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError> {
+        Ok(channels::issue(channel, bearer, rights.into(), expires_at_ms)?)
+    }
+
+    fn token_delegate(
+        &mut self,
+        token: &[u8],
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError> {
+        Ok(channels::delegate(token, bearer, rights.into(), expires_at_ms)?)
+    }
+
+    fn tokens_revoke(&mut self, channel: &str) -> Result<(), ChannelError> {
+        Ok(channels::revoke(channel)?)
+    }
+
+    fn subscribe(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        token: Option<&[u8]>,
+    ) -> Result<String, ChannelError> {
+        Ok(channels::subscribe(owner, channel, token)?)
+    }
+
+    fn unsubscribe(&mut self, owner: &str, channel: &str) -> Result<String, ChannelError> {
+        Ok(channels::unsubscribe(owner, channel)?)
+    }
+
+    fn publish_to(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+        token: &[u8],
+    ) -> Result<String, ChannelError> {
+        Ok(channels::publish_to(owner, channel, payload, &options.into(), token)?)
+    }
+
+    fn administer(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        what: Administration,
+        token: &[u8],
+    ) -> Result<String, ChannelError> {
+        Ok(channels::administer(owner, channel, &what.into(), token)?)
     }
 
     fn http_start(&mut self, request: HttpRequest) -> Result<String, OperationError> {

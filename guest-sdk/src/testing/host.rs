@@ -2,10 +2,14 @@
 
 use ed25519_dalek::{Signer, SigningKey};
 
+use super::channels::{Ask, Asked, Channel, Channels, Published};
 use crate::limits::{
     OPERATION_REQUEST_BYTES_MAX, OPERATIONS_MAX, OUTPUT_BYTES_MAX, OUTPUTS_MAX, SIGN_MESSAGE_BYTES_MAX,
     STATE_KEY_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATE_WRITES_MAX, TIMER_AT_MS_MAX,
     TIMER_BYTES_MAX, TIMER_NAME_BYTES_MAX, TIMERS_MAX, TURN_EFFECT_BYTES_MAX,
+};
+use crate::{
+    Access, Administration, ChannelError, ChannelInfo, Overflow, PublishOptions, Rights, Subscription,
 };
 use crate::{
     ConfigError, Host, HttpRequest, IdentityError, Input, Kind, Level, Map, OperationError, ReadHost,
@@ -62,26 +66,31 @@ pub struct Operation {
 
 /// Stands in for the host: collects effects, enforces the limits of `crate::limits`.
 pub struct TestHost {
-    turn: TurnInfo,
+    pub(super) turn: TurnInfo,
     config: Map<String, String>,
     log: Vec<(Level, String)>,
     state: Map<String, Vec<u8>>,
     sent: Vec<Sent>,
     timers: Map<String, Timer>,
     operations: Vec<Operation>,
-    effects: Effects,
+    pub(super) channels: Channels,
+    pub(super) effects: Effects,
 }
 
 /// What the current turn has done.
 #[derive(Default)]
-struct Effects {
+pub(super) struct Effects {
     state: Map<String, Option<Vec<u8>>>,
     sent: Vec<Sent>,
     timers: Map<String, Option<Timer>>,
     started: Vec<Operation>,
     cancelled: Vec<String>,
+    /// What the agent's channels are after it, if it has looked at them.
+    pub(super) channels: Option<Channels>,
+    /// Copies of publications.
+    pub(super) copies: usize,
     writes: usize,
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl TestHost {
@@ -103,6 +112,7 @@ impl TestHost {
             sent: Vec::new(),
             timers: Map::new(),
             operations: Vec::new(),
+            channels: Channels::default(),
             effects: Effects::default(),
         }
     }
@@ -123,6 +133,18 @@ impl TestHost {
 
     pub(super) fn take_sent(&mut self) -> Vec<Sent> {
         std::mem::take(&mut self.sent)
+    }
+
+    pub(super) fn take_published(&mut self) -> Vec<Published> {
+        std::mem::take(&mut self.channels.published)
+    }
+
+    pub(super) fn take_asked(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.channels.asked)
+    }
+
+    pub(super) fn channels(&mut self) -> &mut Map<String, Channel> {
+        &mut self.channels.own
     }
 
     pub(super) fn timers(&self) -> &Map<String, Timer> {
@@ -170,6 +192,11 @@ impl TestHost {
             operation.is_cancelled |= effects.cancelled.contains(&operation.id);
         }
         self.sent.extend(effects.sent);
+        if let Some(Channels { own, subscriptions, published, asked }) = effects.channels {
+            (self.channels.own, self.channels.subscriptions) = (own, subscriptions);
+            self.channels.published.extend(published);
+            self.channels.asked.extend(asked);
+        }
         self.turn.revision += 1;
         self.turn.attempt = 0;
     }
@@ -230,8 +257,14 @@ impl TestHost {
 }
 
 impl Effects {
+    /// How many outputs there are: those of channels are among them.
+    pub(super) fn outputs(&self) -> usize {
+        let of_channels = self.channels.as_ref().map_or(0, |now| now.published.len() + now.asked.len());
+        self.sent.len() + of_channels
+    }
+
     /// Takes room for a write of so many bytes, if there is any.
-    fn has_spent(&mut self, bytes: usize) -> bool {
+    pub(super) fn has_spent(&mut self, bytes: usize) -> bool {
         let has_room = self.writes < STATE_WRITES_MAX && self.bytes + bytes <= TURN_EFFECT_BYTES_MAX;
         if has_room {
             self.writes += 1;
@@ -288,6 +321,18 @@ impl ReadHost for TestHost {
         Ok(active.map(|operation| operation.id.clone()).collect())
     }
 
+    fn channel_list(&mut self) -> Result<Vec<ChannelInfo>, ChannelError> {
+        Ok(self.infos())
+    }
+
+    fn channel_subscribers(&mut self, channel: &str) -> Result<Vec<String>, ChannelError> {
+        self.subscribers(channel)
+    }
+
+    fn subscriptions(&mut self) -> Result<Vec<Subscription>, ChannelError> {
+        Ok(self.subscriptions_now())
+    }
+
     fn public_key(&mut self) -> Result<Vec<u8>, IdentityError> {
         Ok(self.key().verifying_key().to_bytes().to_vec())
     }
@@ -317,12 +362,13 @@ impl Host for TestHost {
             return Err(SendError::TooLarge);
         }
         let effects = &mut self.effects;
-        let is_full = effects.sent.len() == OUTPUTS_MAX;
+        let index = effects.outputs();
+        let is_full = index >= OUTPUTS_MAX;
         if is_full || effects.bytes + payload.len() > TURN_EFFECT_BYTES_MAX {
             return Err(SendError::Quota);
         }
         effects.bytes += payload.len();
-        let id = format!("{:016x}{:016x}", self.turn.revision, effects.sent.len());
+        let id = format!("{:016x}{index:016x}", self.turn.revision);
         effects.sent.push(Sent { id: id.clone(), to: to_agent.into(), payload: payload.to_vec(), options });
         Ok(id)
     }
@@ -333,6 +379,90 @@ impl Host for TestHost {
 
     fn timer_cancel(&mut self, name: &str) -> Result<(), TimerError> {
         self.set_timer(name, None)
+    }
+
+    fn channel_open(
+        &mut self,
+        channel: &str,
+        access: Access,
+        overflow: Overflow,
+    ) -> Result<(), ChannelError> {
+        self.open(channel, access, overflow)
+    }
+
+    fn channel_close(&mut self, channel: &str) -> Result<(), ChannelError> {
+        self.close(channel)
+    }
+
+    fn publish(
+        &mut self,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+    ) -> Result<String, ChannelError> {
+        self.publish_own(channel, payload, options)
+    }
+
+    fn subscriber_remove(&mut self, channel: &str, agent: &str) -> Result<(), ChannelError> {
+        self.remove(channel, agent)
+    }
+
+    fn token_issue(
+        &mut self,
+        channel: &str,
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError> {
+        self.issued(channel, bearer, rights, expires_at_ms)
+    }
+
+    fn token_delegate(
+        &mut self,
+        token: &[u8],
+        bearer: &[u8],
+        rights: Rights,
+        expires_at_ms: u64,
+    ) -> Result<Vec<u8>, ChannelError> {
+        self.delegated(token, bearer, rights, expires_at_ms)
+    }
+
+    fn tokens_revoke(&mut self, channel: &str) -> Result<(), ChannelError> {
+        self.revoke(channel)
+    }
+
+    fn subscribe(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        token: Option<&[u8]>,
+    ) -> Result<String, ChannelError> {
+        self.ask(owner, channel, Ask::Subscribe, token)
+    }
+
+    fn unsubscribe(&mut self, owner: &str, channel: &str) -> Result<String, ChannelError> {
+        self.ask(owner, channel, Ask::Unsubscribe, None)
+    }
+
+    fn publish_to(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        payload: &[u8],
+        options: PublishOptions,
+        token: &[u8],
+    ) -> Result<String, ChannelError> {
+        self.ask(owner, channel, Ask::Publish(payload.to_vec(), options), Some(token))
+    }
+
+    fn administer(
+        &mut self,
+        owner: &str,
+        channel: &str,
+        what: Administration,
+        token: &[u8],
+    ) -> Result<String, ChannelError> {
+        self.ask(owner, channel, Ask::Administer(what), Some(token))
     }
 
     fn http_start(&mut self, request: HttpRequest) -> Result<String, OperationError> {
@@ -368,7 +498,7 @@ fn check_key(key: &str) -> Result<(), StateError> {
     if is_valid { Ok(()) } else { Err(StateError::InvalidKey) }
 }
 
-fn is_agent_id(text: &str) -> bool {
+pub(super) fn is_agent_id(text: &str) -> bool {
     let is_start = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let is_inner = |b: u8| is_start(b) || b"._:-".contains(&b);
     (1..=128).contains(&text.len()) && is_start(text.as_bytes()[0]) && text.bytes().all(is_inner)

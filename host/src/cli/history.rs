@@ -1,4 +1,4 @@
-//! `godwit receipts`, `outputs`, `timers`, `operations`.
+//! `godwit receipts`, `outputs`, `timers`, `operations`, `channels`, `subscriptions`.
 
 use clap::Args;
 use godwit_core::id::AgentId;
@@ -50,6 +50,56 @@ impl Waits {
     pub(super) async fn timers(&self, session: &Session) -> Result<(), CliError> {
         let path = format!("/v1/agents/{}/timers", self.id);
         session.output.list(session.client.list(&path).await?, &TIMER_COLUMNS, "/name")
+    }
+
+    pub(super) async fn subscriptions(&self, session: &Session) -> Result<(), CliError> {
+        let path = format!("/v1/agents/{}/subscriptions", self.id);
+        session.output.list(session.client.list(&path).await?, &SUBSCRIPTION_COLUMNS, "/channel")
+    }
+}
+
+const CHANNEL_COLUMNS: [Column; 6] = [
+    Column::text("NAME", "/name"),
+    Column::text("ACCESS", "/access"),
+    Column::text("SUBSCRIBERS", "/subscribers"),
+    Column::text("BACKLOG", "/backlog"),
+    Column::text("NEXT", "/next_publication"),
+    Column::time("OPENED", "/opened_at_ms"),
+];
+
+const SUBSCRIBER_COLUMNS: [Column; 4] = [
+    Column::text("AGENT", "/agent"),
+    Column::text("BY TOKEN", "/by_token"),
+    Column::time("UNTIL", "/until_ms"),
+    Column::time("SINCE", "/since_ms"),
+];
+
+const SUBSCRIPTION_COLUMNS: [Column; 5] = [
+    Column::text("OWNER", "/owner"),
+    Column::text("CHANNEL", "/channel"),
+    Column::text("STATE", "/state"),
+    Column::text("REASON", "/reason"),
+    Column::time("SINCE", "/since_ms"),
+];
+
+#[derive(Debug, Args)]
+pub(super) struct Channels {
+    /// Which agent.
+    id: AgentId,
+    /// List who subscribes to this channel, not the channels.
+    channel: Option<String>,
+}
+
+impl Channels {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let id = &self.id;
+        let Some(channel) = &self.channel else {
+            let items = session.client.list(&format!("/v1/agents/{id}/channels")).await?;
+            return session.output.list(items, &CHANNEL_COLUMNS, "/name");
+        };
+        let path = format!("/v1/agents/{id}/subscribers");
+        let items = session.client.pages(&path, &[("channel", channel)]).await?;
+        session.output.list(items, &SUBSCRIBER_COLUMNS, "/agent")
     }
 }
 

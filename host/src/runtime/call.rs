@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use godwit_core::agent::Checkpointed;
 use godwit_core::agent::recover::Refused;
+use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::digest::Digest;
 use godwit_core::edge::Edge;
 use godwit_core::event::EventPlace;
@@ -124,6 +125,19 @@ pub enum AgentCall {
     Timers,
     /// The agent's operations that have not ended.
     Operations,
+    /// The agent's channels.
+    Channels,
+    /// Who subscribes to one of them.
+    Subscribers {
+        /// Which.
+        channel: ChannelName,
+        /// Behind this agent.
+        after: Option<AgentId>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// What the agent subscribes to.
+    Subscriptions,
     /// Bring the agent up, if it may run.
     Materialize,
     /// Write the agent's side of an edge.
@@ -165,6 +179,9 @@ impl AgentCall {
             | Self::Outputs { .. }
             | Self::Timers
             | Self::Operations
+            | Self::Channels
+            | Self::Subscribers { .. }
+            | Self::Subscriptions
             | Self::Edges
             | Self::Events { .. }
             | Self::WaitOutput(_)
@@ -272,6 +289,12 @@ pub enum AgentReply {
     Timers(Vec<StoredTimer>),
     /// To `Operations`, in the order of their starts.
     Operations(Vec<StoredOperation>),
+    /// To `Channels`, by name.
+    Channels(Vec<ChannelView>),
+    /// To `Subscribers`, by name.
+    Subscribers(Rows<Subscriber>),
+    /// To `Subscriptions`, by owner and channel.
+    Subscriptions(Vec<Subscription>),
     /// To `Materialize`.
     Materialized(Materialized),
     /// To `PutEdge` and `RemoveEdge`: whether anything is another now.

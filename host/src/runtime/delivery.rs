@@ -8,13 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use godwit_core::channel::{ChannelDelivery, ChannelMessage};
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, HostId, InputId};
+use godwit_core::id::{AgentId, HostId};
 use godwit_core::identity::{EntityPublicKey, OriginHash};
-use godwit_core::input::{DeliveryStamp, Input, Kind, Mode, NewInput, Reach, Source};
+use godwit_core::input::{Kind, NewInput, Reach};
 use godwit_core::lease::Lease;
-use godwit_core::limits::OUTPUT_LIFETIME;
-use godwit_core::output::{ReplyRole, StoredOutput, UndeliverableReason};
+use godwit_core::limits::{FRAME_BYTES_MAX, OUTPUT_LIFETIME};
+use godwit_core::output::{Sender, StoredOutput, UndeliverableReason};
 use godwit_core::retry::Backoff;
 use godwit_core::store::{AcceptError, Accepted, Home, Lifecycle, OutputEnd, OutputKey, Page, StoreError};
 use godwit_core::time::{sleep, within};
@@ -30,15 +32,23 @@ const PUBLISH_PAGE: usize = 256;
 const PUBLISH_PAGES_MAX: usize = 64;
 /// Outputs to one destination in one round.
 const LANE_MAX: usize = 128;
-/// Destinations that are enough for one round.
-const LANES_ENOUGH: usize = 32;
-/// How long one delivery may take.
+/// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
+const ROUND_ENOUGH: usize = 1_024;
+/// Inputs of one request, which are accepted in one transaction.
+pub(crate) const BATCH_INPUTS_MAX: usize = 512;
+/// Payloads and envelopes of one request in bytes: with the rest of it they fit a frame, and one input always does.
+const BATCH_BYTES_MAX: usize = 768 * 1024;
+/// What an input takes beside its payload and headers: names of 128 bytes, a correlation, a proof.
+const ENVELOPE_BYTES: usize = 1_024;
+/// How long the deliveries of one request may take.
 const DELIVER_MAX: Duration = Duration::from_secs(5);
 /// First and longest pause of a destination that did not take its output.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Longest pause when the host stops: whoever comes back in these moments gets what is his.
 const RETRY_HURRIED: Duration = Duration::from_millis(100);
+
+const _: () = assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
 
 /// Outputs by destination.
 type Lanes = BTreeMap<AgentId, Vec<StoredOutput>>;
@@ -174,7 +184,7 @@ impl Runtime {
     /// hides no other.
     async fn read_lanes(&self, agent: &AgentId, resting: &Resting) -> Result<Lanes, StoreError> {
         let mut lanes = Lanes::new();
-        let mut after = 0;
+        let (mut after, mut kept) = (0, 0);
         for _ in 0..PUBLISH_PAGES_MAX {
             let page = Page { after, limit: PUBLISH_PAGE };
             let outputs = self.inner().store.pending_outputs(agent, page).await?;
@@ -187,10 +197,11 @@ impl Runtime {
                     let lane = lanes.entry(destination).or_default();
                     if lane.len() < LANE_MAX {
                         lane.push(output);
+                        kept += 1;
                     }
                 }
             }
-            if is_last || lanes.len() >= LANES_ENOUGH {
+            if is_last || kept >= ROUND_ENOUGH {
                 break;
             }
         }
@@ -199,13 +210,9 @@ impl Runtime {
 
     /// Sends what was read: destinations side by side, each in order.
     async fn publish_round(&self, publisher: &Publisher, lanes: Lanes, resting: &mut Resting) -> Round {
-        let rounds = lanes.into_iter().map(|(destination, lane)| async move {
-            let (ends, round) = self.publish_lane(publisher, lane).await;
-            (destination, ends, round)
-        });
         let mut ends = Vec::new();
         let mut is_stale = false;
-        for (destination, ended, round) in futures::future::join_all(rounds).await {
+        for (destination, ended, round) in self.send_lanes(publisher, lanes).await {
             ends.extend(ended);
             match round {
                 Round::Done => resting.forget(&destination),
@@ -239,25 +246,74 @@ impl Runtime {
         if is_stale { Round::Stale } else { Round::Done }
     }
 
-    async fn publish_lane(
+    /// Sends as much of each lane as goes at once. Answers what has ended of each, and how it went.
+    async fn send_lanes(
         &self,
         publisher: &Publisher,
-        lane: Vec<StoredOutput>,
+        lanes: Lanes,
+    ) -> Vec<(AgentId, Vec<(OutputKey, OutputEnd)>, Round)> {
+        let now_ms = self.now_ms();
+        let sender = self.sender_of(publisher, &lanes).await;
+        let mut rounds = Vec::new();
+        let mut runs = Vec::new();
+        for (destination, lane) in lanes {
+            match lane.first() {
+                Some(first) if is_expired(first, now_ms) => {
+                    let end = OutputEnd::Undeliverable(UndeliverableReason::Expired);
+                    rounds.push((destination, vec![(key_of(first), end)], Round::Done));
+                }
+                _ => runs.push(Run::new(destination, lane, &sender, now_ms)),
+            }
+        }
+        if !publisher.owned.guard.is_held() {
+            rounds.extend(runs.into_iter().map(|run| (run.destination, Vec::new(), Round::Stale)));
+            return rounds;
+        }
+        failpoint::hit("outbox.before-send");
+        // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
+        let answers = self.deliver_runs(&runs).await;
+        failpoint::hit("outbox.after-send");
+        for (run, answers) in runs.into_iter().zip(answers) {
+            let (ends, round) = self.after_run(publisher, &run, answers).await;
+            rounds.push((run.destination, ends, round));
+        }
+        rounds
+    }
+
+    /// What the outputs of a publisher are sent with. The key is read when something has to be proven.
+    async fn sender_of(&self, publisher: &Publisher, lanes: &Lanes) -> Sender {
+        let lease = &publisher.owned.lease;
+        let must_prove = |stored: &StoredOutput| match stored.output.channel.as_deref() {
+            Some(ChannelMessage::Request(request)) => request.token.is_some(),
+            _ => false,
+        };
+        let key = if lanes.values().flatten().any(must_prove) {
+            self.inner().store.entity_key(&lease.agent).await.unwrap_or_else(|error| {
+                tracing::warn!(agent = %lease.agent, %error, "a request to a channel goes without proof");
+                None
+            })
+        } else {
+            None
+        };
+        Sender {
+            generation: lease.generation,
+            token: lease.token,
+            host: self.inner().host,
+            origin_hash: publisher.origin_hash,
+            key,
+        }
+    }
+
+    /// What has ended of a run, by the answers to its outputs in order.
+    async fn after_run(
+        &self,
+        publisher: &Publisher,
+        run: &Run,
+        answers: Vec<Delivered>,
     ) -> (Vec<(OutputKey, OutputEnd)>, Round) {
         let mut ends = Vec::new();
-        for stored in lane {
-            if !publisher.owned.guard.is_held() {
-                return (ends, Round::Stale);
-            }
-            failpoint::hit("outbox.before-send");
-            // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
-            let delivered = self.deliver_output(publisher, &stored).await;
-            failpoint::hit("outbox.after-send");
-            let key = OutputKey {
-                destination: stored.output.destination.clone(),
-                generation: stored.generation,
-                number: stored.number,
-            };
+        for (stored, delivered) in run.outputs.iter().zip(answers) {
+            let key = key_of(stored);
             match delivered {
                 Delivered::Acknowledged => ends.push((key, OutputEnd::Acknowledged)),
                 Delivered::Never(reason) => {
@@ -313,51 +369,96 @@ impl Runtime {
         }
     }
 
-    async fn deliver_output(&self, publisher: &Publisher, stored: &StoredOutput) -> Delivered {
-        let age_ms = self.now_ms().saturating_sub(stored.committed_at_ms);
-        if u128::from(age_ms) > OUTPUT_LIFETIME.as_millis() {
-            return Delivered::Never(UndeliverableReason::Expired);
+    /// Hands runs to the homes of their destinations, each host's together. Answers for each what came of its outputs, as far
+    /// as they were sent.
+    async fn deliver_runs(&self, runs: &[Run]) -> Vec<Vec<Delivered>> {
+        let mut answers: Vec<Vec<Delivered>> = runs.iter().map(|_| Vec::new()).collect();
+        let mut elsewhere: BTreeMap<HostId, Vec<usize>> = BTreeMap::new();
+        let mut here = Vec::new();
+        for (index, run) in runs.iter().enumerate() {
+            match self.inner().hints.get(&run.destination) {
+                Some(host) if host != self.inner().host => elsewhere.entry(host).or_default().push(index),
+                _ => here.push(index),
+            }
         }
-        let input = delivery_of(stored, publisher, self.inner().host, self.now_ms());
-        match within(DELIVER_MAX, self.deliver(input)).await {
-            Some(delivered) => delivered,
-            None => Delivered::Later { reason: "no answer in time".into() },
+        let (tried, mut sent) =
+            futures::join!(self.deliver_runs_here(runs, &here), self.send_batches(runs, elsewhere));
+        let mut homeless = Vec::new();
+        for (index, delivered) in tried {
+            match delivered.first() {
+                Some(Delivered::NotHere) => homeless.push(index),
+                _ => answers[index] = delivered,
+            }
         }
+        let homes = homeless
+            .into_iter()
+            .map(|index| async move { (index, self.who_is_home(&runs[index].destination).await) });
+        let mut found: BTreeMap<HostId, Vec<usize>> = BTreeMap::new();
+        for (index, home) in futures::future::join_all(homes).await {
+            match home {
+                Ok(host) => found.entry(host).or_default().push(index),
+                Err(CallError::NotFound { .. }) => {
+                    answers[index] = vec![Delivered::Never(UndeliverableReason::NotFound)];
+                }
+                Err(error) => answers[index] = vec![Delivered::Later { reason: error.to_string() }],
+            }
+        }
+        sent.extend(self.send_batches(runs, found).await);
+        for (index, delivered) in sent {
+            answers[index] = delivered;
+        }
+        answers
     }
 
-    /// Hands a delivery to the destination's home.
-    pub(crate) async fn deliver(&self, input: NewInput) -> Delivered {
-        match self.deliver_here(&input).await {
-            Delivered::NotHere => {}
-            ended => return ended,
+    /// Tries runs in this store.
+    async fn deliver_runs_here(&self, runs: &[Run], which: &[usize]) -> Vec<(usize, Vec<Delivered>)> {
+        if which.is_empty() {
+            return Vec::new();
         }
-        let agent = input.agent.clone();
-        let host = match self.inner().hints.get(&agent) {
-            Some(host) => host,
-            None => match self.who_is_home(&agent).await {
-                Ok(host) => host,
-                Err(CallError::NotFound { .. }) => return Delivered::Never(UndeliverableReason::NotFound),
-                Err(error) => {
-                    return Delivered::Later { reason: error.to_string() };
-                }
-            },
+        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(runs, which).into_iter().unzip();
+        let delivered = match within(DELIVER_MAX, self.deliver_here(inputs)).await {
+            Some(delivered) => delivered,
+            None => places.iter().map(|_| Delivered::Later { reason: "no answer in time".into() }).collect(),
         };
-        let request = PeerRequest::Deliver { input: Box::new(input) };
-        match self.ask_peer(host, &request, DELIVER_MAX).await {
-            Ok(PeerAnswer::Delivered(Delivered::NotHere)) => {
-                self.inner().hints.forget(&agent);
-                Delivered::Later { reason: "not there any more".into() }
+        by_run(which, places, delivered)
+    }
+
+    /// Sends runs to hosts, a request to each.
+    async fn send_batches(
+        &self,
+        runs: &[Run],
+        batches: BTreeMap<HostId, Vec<usize>>,
+    ) -> Vec<(usize, Vec<Delivered>)> {
+        let sending = batches.into_iter().map(|(host, which)| async move {
+            let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(runs, &which).into_iter().unzip();
+            let delivered = self.send_batch(host, inputs).await;
+            let answers = by_run(&which, places, delivered);
+            for (index, answers) in &answers {
+                if answers.contains(&Delivered::NotHere) {
+                    self.inner().hints.forget(&runs[*index].destination);
+                }
             }
-            Ok(PeerAnswer::Delivered(delivered)) => delivered,
-            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
-                Delivered::Later { reason }
-            }
-            Ok(_) => Delivered::Later { reason: "a peer gave another kind of answer".into() },
+            answers
+        });
+        futures::future::join_all(sending).await.into_iter().flatten().collect()
+    }
+
+    async fn send_batch(&self, host: HostId, inputs: Vec<NewInput>) -> Vec<Delivered> {
+        let count = inputs.len();
+        let agents: BTreeSet<AgentId> = inputs.iter().map(|input| input.agent.clone()).collect();
+        let request = PeerRequest::Deliver { inputs };
+        let reason = match self.ask_peer(host, &request, DELIVER_MAX).await {
+            Ok(PeerAnswer::Delivered(delivered)) if delivered.len() == count => return delivered,
+            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => reason,
+            Ok(_) => "a peer gave another kind of answer".to_owned(),
             Err(error) => {
-                self.inner().hints.forget(&agent);
-                Delivered::Later { reason: error.to_string() }
+                for agent in &agents {
+                    self.inner().hints.forget(agent);
+                }
+                error.to_string()
             }
-        }
+        };
+        vec![Delivered::Later { reason }; count]
     }
 
     /// Whether an accepted delivery wakes its agent. Whether a request's intent is silent the store has decided.
@@ -373,82 +474,147 @@ impl Runtime {
         row.map_or(true, |row| row.is_none_or(|row| row.waking_inputs > 0))
     }
 
-    /// Accepts a delivery into this store.
-    pub(crate) async fn deliver_here(&self, input: &NewInput) -> Delivered {
-        let agent = &input.agent;
-        if input.check_limits().is_err() {
-            return Delivered::Never(UndeliverableReason::Rejected);
-        }
+    /// Accepts deliveries into this store, in order; an answer for each.
+    pub(crate) async fn deliver_here(&self, mut inputs: Vec<NewInput>) -> Vec<Delivered> {
         let reach = if self.inner().needs_edges { Reach::Neighbours } else { Reach::Any };
-        let input = &NewInput { reach, ..input.clone() };
-        match self.inner().store.accept(input.clone(), self.session().incarnation).await {
-            Ok(Accepted::New { .. }) => {
-                failpoint::hit("outbox.after-accept");
-                self.look_at(agent, self.may_wake(input).await).await;
-                Delivered::Acknowledged
-            }
-            Ok(Accepted::Duplicate(_) | Accepted::AlreadyEnded) => Delivered::Acknowledged,
-            Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
-            Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
-            Err(error @ AcceptError::Namesake { .. }) => {
-                tracing::warn!(%agent, %error, "delivery refused");
-                Delivered::Never(UndeliverableReason::Namesake)
-            }
-            Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
-            Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
-                Delivered::Never(UndeliverableReason::Deleted)
-            }
-            Err(AcceptError::Store(StoreError::Lifecycle {
-                state: Lifecycle::Retiring | Lifecycle::Retired,
-            })) => Delivered::Never(UndeliverableReason::Retired),
-            // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
-            Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
-            Err(AcceptError::Store(StoreError::NotHome { .. })) => {
-                Delivered::Later { reason: "the agent is moving".into() }
-            }
-            Err(error) => Delivered::Later { reason: error.to_string() },
+        let mut delivered: Vec<Option<Delivered>> = Vec::with_capacity(inputs.len());
+        for input in &mut inputs {
+            input.reach = reach;
+            let is_too_large = input.check_limits().is_err();
+            delivered.push(is_too_large.then_some(Delivered::Never(UndeliverableReason::Rejected)));
         }
+        let sized = inputs.iter().zip(&delivered).filter(|(_, refused)| refused.is_none());
+        let sized: Vec<NewInput> = sized.map(|(input, _)| input.clone()).collect();
+        let accepted = self.inner().store.accept_deliveries(sized, self.session().incarnation).await;
+        failpoint::hit("outbox.after-accept");
+        let mut waking: BTreeMap<&AgentId, bool> = BTreeMap::new();
+        let mut answering: BTreeSet<&AgentId> = BTreeSet::new();
+        let places = delivered.iter_mut().zip(&inputs).filter(|(place, _)| place.is_none());
+        for ((place, input), accepted) in places.zip(accepted) {
+            match &accepted {
+                Ok(Accepted::New { .. }) => {
+                    let wakes = waking.entry(&input.agent).or_default();
+                    *wakes = *wakes || self.may_wake(input).await;
+                }
+                Ok(Accepted::Answered) => {
+                    answering.insert(&input.agent);
+                }
+                _ => {}
+            }
+            *place = Some(delivered_as(&input.agent, accepted));
+        }
+        for (agent, wakes) in waking {
+            self.look_at(agent, wakes).await;
+        }
+        for agent in answering {
+            self.publish(agent);
+            if self.inner().directory.owned(agent).is_none() {
+                self.inner().rescan.notify_one();
+            }
+        }
+        let nothing = || Delivered::Later { reason: "it was not looked at".into() };
+        delivered.into_iter().map(|delivered| delivered.unwrap_or_else(nothing)).collect()
     }
 }
 
-/// The input that an output becomes. Every lower number to the same destination has ended, because outputs are read and
-/// sent in order: so its own number is the lowest open one.
-fn delivery_of(stored: &StoredOutput, publisher: &Publisher, host: HostId, now_ms: u64) -> NewInput {
-    let StoredOutput { agent, generation, number, output, .. } = stored;
-    let lease = &publisher.owned.lease;
-    let expects_reply = output.reply == ReplyRole::Expected;
-    let id = match (&output.reply, &output.correlation) {
-        // The end of a request has an id of its own, whichever way it comes.
-        (ReplyRole::Given, Some(request)) => InputId::of_reply(&output.destination, request),
-        _ => InputId::of_delivery(agent, *generation, &output.destination, *number),
-    };
-    NewInput {
-        agent: output.destination.clone(),
-        input: Input {
-            id,
-            kind: output.kind.clone(),
-            source: Source::Peer { agent: agent.clone(), expects_reply },
-            content_type: output.content_type.clone(),
-            payload: output.payload.clone(),
-            headers: output.headers.clone(),
-            correlation: output.correlation.clone(),
-            accepted_at_ms: now_ms,
-        },
-        idempotency_key: None,
-        mode: Mode::Default,
-        is_silent: false,
-        supersedes: None,
-        traceparent: None,
-        delivery: Some(DeliveryStamp {
-            origin: agent.clone(),
-            generation: *generation,
-            number: *number,
-            lowest_open: *number,
-            token: lease.token,
-            host,
-            origin_hash: publisher.origin_hash.filter(|_| *generation == lease.generation),
-        }),
-        // The receiving host knows what it asks for.
-        reach: Reach::Any,
+/// What acceptance means to whoever delivers.
+fn delivered_as(agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Delivered {
+    match accepted {
+        Ok(Accepted::New { .. } | Accepted::Duplicate(_) | Accepted::AlreadyEnded | Accepted::Answered) => {
+            Delivered::Acknowledged
+        }
+        Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
+        Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
+        Err(AcceptError::NotSubscribed { .. }) => Delivered::Never(UndeliverableReason::NotSubscribed),
+        Err(error @ AcceptError::Namesake { .. }) => {
+            tracing::warn!(%agent, %error, "delivery refused");
+            Delivered::Never(UndeliverableReason::Namesake)
+        }
+        Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
+        Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
+            Delivered::Never(UndeliverableReason::Deleted)
+        }
+        Err(AcceptError::Store(StoreError::Lifecycle {
+            state: Lifecycle::Retiring | Lifecycle::Retired,
+        })) => Delivered::Never(UndeliverableReason::Retired),
+        // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
+        Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
+        Err(AcceptError::Store(StoreError::NotHome { .. })) => {
+            Delivered::Later { reason: "the agent is moving".into() }
+        }
+        Err(error) => Delivered::Later { reason: error.to_string() },
     }
+}
+
+/// Outputs of one generation to one destination, and the inputs that they become, in order.
+struct Run {
+    destination: AgentId,
+    outputs: Vec<StoredOutput>,
+    inputs: Vec<NewInput>,
+}
+
+impl Run {
+    /// The first outputs of a lane that may travel together: nothing of a generation goes before all of the one before has
+    /// ended, and what is too old is looked at by itself. Every lower number has ended, because outputs are read in order.
+    fn new(destination: AgentId, mut lane: Vec<StoredOutput>, sender: &Sender, now_ms: u64) -> Self {
+        let first = lane.first().map_or((0, sender.generation), |first| (first.number, first.generation));
+        let (lowest, generation) = first;
+        let fits = |stored: &StoredOutput| stored.generation == generation && !is_expired(stored, now_ms);
+        let length = lane.iter().take_while(|stored| fits(stored)).count();
+        lane.truncate(length);
+        let inputs = lane.iter().map(|stored| stored.delivery(sender, lowest, now_ms)).collect();
+        Self { destination, outputs: lane, inputs }
+    }
+}
+
+fn is_expired(stored: &StoredOutput, now_ms: u64) -> bool {
+    let age_ms = now_ms.saturating_sub(stored.committed_at_ms);
+    u128::from(age_ms) > OUTPUT_LIFETIME.as_millis()
+}
+
+fn key_of(stored: &StoredOutput) -> OutputKey {
+    OutputKey {
+        destination: stored.output.destination.clone(),
+        generation: stored.generation,
+        number: stored.number,
+    }
+}
+
+/// What of some runs goes at once: the first of each, then the second of each, until it is enough. Each with its run.
+fn batch_of(runs: &[Run], which: &[usize]) -> Vec<(usize, NewInput)> {
+    let longest = which.iter().map(|index| runs[*index].inputs.len()).max().unwrap_or(0);
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for depth in 0..longest {
+        for index in which {
+            let Some(input) = runs[*index].inputs.get(depth) else { continue };
+            bytes += weight(input);
+            if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_INPUTS_MAX) {
+                return batch;
+            }
+            batch.push((*index, input.clone()));
+        }
+    }
+    batch
+}
+
+/// About how many bytes of a frame an input takes.
+fn weight(input: &NewInput) -> usize {
+    let token = |delivery: &ChannelDelivery| match &delivery.message {
+        ChannelMessage::Request(request) => request.token.as_ref().map_or(0, Bytes::len),
+        _ => 0,
+    };
+    let channel = input.delivery.as_ref().and_then(|stamp| stamp.channel.as_deref()).map_or(0, token);
+    let bytes = usize::try_from(input.input.bytes()).unwrap_or(usize::MAX);
+    bytes.saturating_add(channel + ENVELOPE_BYTES)
+}
+
+/// Answers to a batch, by run. Runs of which nothing was in it have none: they go in the next round.
+fn by_run(which: &[usize], places: Vec<usize>, delivered: Vec<Delivered>) -> Vec<(usize, Vec<Delivered>)> {
+    let mut answers: BTreeMap<usize, Vec<Delivered>> =
+        which.iter().map(|index| (*index, Vec::new())).collect();
+    for (index, delivered) in places.into_iter().zip(delivered) {
+        answers.entry(index).or_default().push(delivered);
+    }
+    answers.into_iter().collect()
 }

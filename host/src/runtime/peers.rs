@@ -12,6 +12,7 @@ use godwit_core::migration::Refusal;
 
 use super::Runtime;
 use super::call::CallError;
+use super::delivery::BATCH_INPUTS_MAX;
 use super::wire::{self, BulkHeader, Delivered, MigrationAnswer, PeerAnswer, PeerRequest};
 
 /// Opened once the runtime has started, closed when it has stopped; before and after peers hear "not now".
@@ -97,14 +98,25 @@ impl Runtime {
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }
-            PeerRequest::Deliver { mut input } => {
-                if let Err(no) = self.check_delivery(from, &mut input) {
-                    return no;
+            PeerRequest::Deliver { mut inputs } => {
+                if inputs.len() > BATCH_INPUTS_MAX {
+                    return PeerAnswer::Malformed { reason: "too many deliveries at once".into() };
                 }
-                match self.check_admission() {
-                    Ok(()) => PeerAnswer::Delivered(self.deliver_here(&input).await),
-                    Err(error) => PeerAnswer::Delivered(Delivered::Later { reason: error.to_string() }),
+                let count = inputs.len();
+                for input in &mut inputs {
+                    match self.check_delivery(from, input) {
+                        Ok(()) => {}
+                        // They come from one outbox: what holds for one of them holds for all.
+                        Err(PeerAnswer::Delivered(no)) => {
+                            return PeerAnswer::Delivered(no.into_iter().cycle().take(count).collect());
+                        }
+                        Err(no) => return no,
+                    }
                 }
+                PeerAnswer::Delivered(match self.check_admission() {
+                    Ok(()) => self.deliver_here(inputs).await,
+                    Err(error) => vec![Delivered::Later { reason: error.to_string() }; inputs.len()],
+                })
             }
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)
@@ -136,7 +148,7 @@ impl Runtime {
                 let agent = &stamp.origin;
                 tracing::warn!(peer = %from, %agent, "a peer speaks for an agent that is at home here");
                 let reason = "this host owns the agent that sends, under a lower token".into();
-                Err(PeerAnswer::Delivered(Delivered::Later { reason }))
+                Err(PeerAnswer::Delivered(vec![Delivered::Later { reason }]))
             }
             _ => Ok(()),
         }

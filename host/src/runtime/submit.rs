@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use godwit_core::agent::{Answer, NotAccepted};
+use godwit_core::channel::ChannelName;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, InputId, Revision, Seq};
 use godwit_core::input::policy::{Activity, Signal, check_submittable};
@@ -54,14 +55,7 @@ impl Runtime {
                 let stored = store.input(agent, *input).await.map_err(store_error)?;
                 AgentReply::Input(stored.map(Box::new))
             }
-            AgentCall::Redrive { input } => {
-                self.check_known(agent, *input).await?;
-                store.redrive(agent, *input).await.map_err(store_error)?;
-                failpoint::hit("input.after-redrive");
-                self.look_at(agent, true).await;
-                self.reload(agent).await;
-                AgentReply::Done
-            }
+            AgentCall::Redrive { input } => self.redrive_here(agent, *input).await?,
             AgentCall::Cancel { input, from } => {
                 self.check_known(agent, *input).await?;
                 let cancelled = AbandonReason::Cancelled;
@@ -78,6 +72,13 @@ impl Runtime {
             AgentCall::Timers => AgentReply::Timers(store.timers(agent).await.map_err(store_error)?),
             AgentCall::Operations => {
                 AgentReply::Operations(store.operations(agent).await.map_err(store_error)?)
+            }
+            AgentCall::Channels => self.channels_here(agent).await?,
+            AgentCall::Subscribers { channel, after, limit } => {
+                self.subscribers_here(agent, channel, after.as_ref(), *limit).await?
+            }
+            AgentCall::Subscriptions => {
+                AgentReply::Subscriptions(store.subscriptions(agent).await.map_err(store_error)?)
             }
             AgentCall::Events { after, limit } => {
                 AgentReply::Events(self.agent_events_here(row, *after, *limit).await?)
@@ -98,6 +99,33 @@ impl Runtime {
             AgentCall::Replay { to } => AgentReply::Replayed(self.replay_here(agent, *to).await?),
         };
         Ok(Try::Done(reply))
+    }
+
+    /// Gives a dead letter another chance.
+    async fn redrive_here(&self, agent: &AgentId, input: InputId) -> Result<AgentReply, CallError> {
+        self.check_known(agent, input).await?;
+        self.inner().store.redrive(agent, input).await.map_err(store_error)?;
+        failpoint::hit("input.after-redrive");
+        self.look_at(agent, true).await;
+        self.reload(agent).await;
+        Ok(AgentReply::Done)
+    }
+
+    async fn channels_here(&self, agent: &AgentId) -> Result<AgentReply, CallError> {
+        let channels = self.inner().store.channels(agent, None).await;
+        Ok(AgentReply::Channels(channels.map_err(store_error)?))
+    }
+
+    /// Who subscribes to a channel, behind an agent.
+    async fn subscribers_here(
+        &self,
+        agent: &AgentId,
+        channel: &ChannelName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<AgentReply, CallError> {
+        let read = self.inner().store.subscribers(agent, channel, after, limit + 1).await;
+        Ok(AgentReply::Subscribers(Rows::page(read.map_err(store_error)?, limit)))
     }
 
     /// Receipts of the current generation, each with its digest.
@@ -365,7 +393,7 @@ impl Runtime {
                 let StoredInput { input, seq, outcome, .. } = *stored;
                 Ok(Some(Sent { input: input.id, seq, is_duplicate, outcome }))
             }
-            Ok(Accepted::AlreadyEnded) => {
+            Ok(Accepted::AlreadyEnded | Accepted::Answered) => {
                 Ok(Some(Sent { input: id, seq: Seq(0), is_duplicate: true, outcome }))
             }
             Err(AcceptError::Store(StoreError::NotHome { .. } | StoreError::NoAgent)) => Ok(None),
@@ -433,6 +461,7 @@ fn refused(error: AcceptError) -> CallError {
         other @ (AcceptError::StalePublisher { .. }
         | AcceptError::Namesake { .. }
         | AcceptError::Gap { .. }
+        | AcceptError::NotSubscribed { .. }
         | AcceptError::NoEdge { .. }) => CallError::Conflict { what: other.to_string() },
     }
 }

@@ -45,8 +45,8 @@ pub(crate) enum PeerRequest {
     WhoIsHome { agent: AgentId },
     /// Do this where the agent is at home; `hops` hosts have passed it on.
     Call { agent: AgentId, call: Box<AgentCall>, hops: u8 },
-    /// Accept an output of another agent.
-    Deliver { input: Box<NewInput> },
+    /// Accept outputs of another agent, in order.
+    Deliver { inputs: Vec<NewInput> },
     /// Moving an agent.
     Migration { id: MigrationId, agent: AgentId, message: MigrationMessage },
     /// I am about to create this agent: is the id free?
@@ -119,7 +119,8 @@ pub(crate) enum PeerAnswer {
     },
     Home(HomeAnswer),
     Called(Box<Result<Called, CallError>>),
-    Delivered(Delivered),
+    /// One for each output.
+    Delivered(Vec<Delivered>),
     Migration(MigrationAnswer),
     /// The request can't be understood.
     Malformed {

@@ -25,7 +25,7 @@ use super::events::append_of;
 use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, open_input, room};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
-use super::{journal, lifecycle, operations, outbox, plugins, snapshots, specs, state, timers};
+use super::{channels, journal, lifecycle, operations, plugins, snapshots, specs, state, timers};
 
 /// A unit whose rows are encoded.
 pub(super) struct Prepared {
@@ -435,9 +435,8 @@ impl<'a> Chain<'a> {
         if let Some(what) = tx.env.quotas.state_problem(size, self.head.state_size) {
             return Err(StepError::Failure(UnitFailure::Quota { what }));
         }
-        for (output, sealed) in boundary.outputs.iter().zip(&prepared.outputs) {
-            outbox::append(tx, self.head, &boundary.receipt, output, sealed)?;
-        }
+        let outputs = (boundary.outputs.as_slice(), prepared.outputs.as_slice());
+        channels::commit(tx, self.head, &boundary.receipt, outputs, &boundary.channels)?;
         for (name, timer) in &boundary.timers {
             timers::write(tx, self.head, boundary.receipt.revision, name, timer.as_ref())?;
         }

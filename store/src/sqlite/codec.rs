@@ -5,6 +5,7 @@
 //! follow what was decoded.
 
 use bytes::Bytes;
+use godwit_core::channel::ChannelName;
 use godwit_core::digest::Digest;
 use godwit_core::event::EventKind;
 use godwit_core::id::{AgentId, MigrationId};
@@ -86,6 +87,11 @@ pub(super) fn agent_id(text: &str) -> Fallible<AgentId> {
     AgentId::parse(text).map_err(|error| corrupt(format!("stored {error}")))
 }
 
+/// Reads a column with a channel's name.
+pub(super) fn channel_name(text: &str) -> Fallible<ChannelName> {
+    text.parse().map_err(|error| corrupt(format!("stored {error}")))
+}
+
 /// Reads an optional migration id column.
 pub(super) fn migration_id(bytes: Option<[u8; 16]>) -> Option<MigrationId> {
     bytes.map(MigrationId)
@@ -157,7 +163,7 @@ pub(super) fn reason_code(reason: UndeliverableReason) -> i64 {
 
 /// Reads a reason.
 pub(super) fn reason(code: i64) -> Fallible<UndeliverableReason> {
-    const REASONS: [UndeliverableReason; 7] = [
+    const REASONS: [UndeliverableReason; 8] = [
         UndeliverableReason::NotFound,
         UndeliverableReason::Deleted,
         UndeliverableReason::Retired,
@@ -165,6 +171,7 @@ pub(super) fn reason(code: i64) -> Fallible<UndeliverableReason> {
         UndeliverableReason::Expired,
         UndeliverableReason::Rejected,
         UndeliverableReason::Namesake,
+        UndeliverableReason::NotSubscribed,
     ];
     REASONS
         .into_iter()

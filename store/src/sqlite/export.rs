@@ -12,11 +12,12 @@ use rusqlite::{Connection, params};
 
 use super::agents::{self, Head};
 use super::auth::Vault;
-use super::codec::{Int, agent_id, unseal};
+use super::codec::{Int, agent_id, channel_name, unseal};
 use super::error::{Fallible, corrupt};
 use super::sql::{all, first};
 use super::{
-    boundary, edges, entity_keys, inputs, journal, operations, outbox, retention, snapshots, state, timers,
+    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, retention, snapshots, state,
+    timers,
 };
 
 /// Rows that one call looks at, of each kind.
@@ -41,6 +42,9 @@ enum Name {
     Deleted(Vec<u8>),
     Checkpoint(Int),
     EntityKey,
+    Channel(String),
+    Subscriber(String, String),
+    Subscription(String, String),
 }
 
 /// Rows above a change number. A vault opens the secret of the entity key, which else stays behind.
@@ -174,6 +178,18 @@ const KINDS: &[Kind] = &[
         sql: "SELECT change FROM entity_key WHERE agent = ?1 AND change > ?2 LIMIT ?3",
         name: |_| Ok(Name::EntityKey),
     },
+    Kind {
+        sql: "SELECT change, name FROM channel WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Channel(row.get(1)?)),
+    },
+    Kind {
+        sql: "SELECT change, channel, subscriber FROM subscriber WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Subscriber(row.get(1)?, row.get(2)?)),
+    },
+    Kind {
+        sql: "SELECT change, owner, channel FROM subscription WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        name: |row| Ok(Name::Subscription(row.get(1)?, row.get(2)?)),
+    },
 ];
 
 /// The next receipts above a change number, generation by generation.
@@ -262,17 +278,10 @@ fn load(conn: &Connection, head: &Head, name: &Name, vault: Option<&Vault>) -> F
             let entry = journal::entry(conn, (key, agent), *generation, *revision)?;
             entry.map(|entry| Row::Journal { generation: *generation, revision: *revision, entry })
         }
-        Name::State(name) => state::value(conn, agent, name)?.map(|value| Row::State {
-            key: name.clone(),
-            value,
-        }),
-        Name::Output(position) => first(
-            conn,
-            "SELECT position, change, destination, generation, number, revision, committed_at_ms, reason, sealed
-             FROM output WHERE agent = ?1 AND position = ?2",
-            params![key, position],
-            |row| outbox::stored(row, agent).map(Row::Output),
-        )?,
+        Name::State(name) => {
+            state::value(conn, agent, name)?.map(|value| Row::State { key: name.clone(), value })
+        }
+        Name::Output(position) => outbox::at(conn, key, agent, *position)?.map(Row::Output),
         Name::Destination(destination, generation) => first(
             conn,
             "SELECT next_number FROM destination WHERE agent = ?1 AND destination = ?2 AND generation = ?3",
@@ -293,6 +302,15 @@ fn load(conn: &Connection, head: &Head, name: &Name, vault: Option<&Vault>) -> F
         Name::Operation(id) => operations::operation(conn, key, agent, *id)?.map(Row::Operation),
         Name::Edge(peer) => edges::edge(conn, key, &agent_id(peer)?)?.map(Row::Edge),
         Name::EntityKey => entity_keys::row_for_export(conn, (key, agent), vault)?.map(Row::EntityKey),
+        Name::Channel(name) => channels::channel(conn, (key, agent), &channel_name(name)?)?.map(Row::Channel),
+        Name::Subscriber(channel, subscriber) => {
+            let (channel, subscriber) = (channel_name(channel)?, agent_id(subscriber)?);
+            channels::subscriber(conn, (key, agent), &channel, &subscriber)?.map(Row::Subscriber)
+        }
+        Name::Subscription(owner, channel) => {
+            let (owner, channel) = (agent_id(owner)?, channel_name(channel)?);
+            channels::subscription(conn, (key, agent), &owner, &channel)?.map(Row::Subscription)
+        }
         Name::Deleted(sealed) => {
             let deleted: RowKey = unseal(sealed, || format!("tombstone of agent {agent}"))?;
             Some(Row::Deleted(deleted))

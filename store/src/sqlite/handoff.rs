@@ -24,8 +24,8 @@ use super::sessions::living_host;
 use super::sql::{execute, exists, first};
 use super::writer::Tx;
 use super::{
-    boundary, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention, snapshots, state,
-    timers,
+    boundary, channels, edges, entity_keys, inputs, journal, operations, outbox, plugins, retention,
+    snapshots, state, timers,
 };
 
 // --- the source's side
@@ -299,6 +299,32 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             edges::write(tx, key, change, edge)
         }
         Row::EntityKey(row) => entity_keys::put(tx, (key, &copy.agent), change, row),
+        Row::Channel(_) | Row::Subscriber(_) | Row::Subscription(_) => {
+            receive_of_channel(tx, key, change, &arriving.frame.row)
+        }
+    }
+}
+
+/// Takes a row that has to do with a channel; of all others nothing happens.
+fn receive_of_channel(tx: &Tx<'_>, key: i64, change: Int, row: &Row) -> Fallible<()> {
+    let name = match row {
+        Row::Channel(channel) => RowKey::Channel(channel.name.clone()),
+        Row::Subscriber(subscriber) => {
+            RowKey::Subscriber(subscriber.channel.clone(), subscriber.agent.clone())
+        }
+        Row::Subscription(subscription) => {
+            RowKey::Subscription(subscription.owner.clone(), subscription.channel.clone())
+        }
+        _ => return Ok(()),
+    };
+    if is_deleted_since(tx, key, change, &name)? {
+        return Ok(());
+    }
+    match row {
+        Row::Channel(channel) => channels::put_channel(tx, (key, change), channel),
+        Row::Subscriber(subscriber) => channels::put_subscriber(tx, (key, change), subscriber),
+        Row::Subscription(subscription) => channels::put_subscription(tx, (key, change), subscription),
+        _ => Ok(()),
     }
 }
 
@@ -389,7 +415,8 @@ fn receive_output(
         committed_at_ms: stored.committed_at_ms,
         state: &stored.state,
     };
-    outbox::insert(tx, key, change, &stored.output, &seal(&stored.output), &columns)
+    let (destination, sealed) = (&stored.output.destination, seal(&stored.output));
+    outbox::insert(tx, key, change, destination, outbox::Body::Own(&sealed), &columns)
 }
 
 fn receive_destination(
@@ -437,6 +464,9 @@ fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<
         RowKey::Timer(name) => timers::receive_delete(tx, key, change, name)?,
         RowKey::Operation(id) => operations::receive_delete(tx, key, change, *id)?,
         RowKey::Edge(peer) => edges::receive_delete(tx, key, change, peer)?,
+        RowKey::Channel(_) | RowKey::Subscriber(..) | RowKey::Subscription(..) => {
+            channels::receive_delete(tx, key, change, row)?;
+        }
     }
     state::bury(tx, key, change, row)
 }
@@ -481,6 +511,13 @@ fn check_plugin(tx: &Tx<'_>, key: i64) -> Fallible<()> {
 /// Brings what the agent's row says about its other rows up to date, once all have arrived.
 pub(super) fn settle_copy(tx: &Tx<'_>, key: i64) -> Fallible<()> {
     execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
+    execute(
+        tx.conn,
+        "UPDATE destination SET waiting = (SELECT count(*) FROM output o WHERE o.agent = ?1 AND o.state = 0
+             AND o.destination = destination.destination AND o.generation = destination.generation)
+         WHERE agent = ?1",
+        params![key],
+    )?;
     execute(
         tx.conn,
         "UPDATE agent SET

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use godwit_core::channel::token::{self, Credential};
+use godwit_core::channel::{ChannelDelivery, ChannelMessage, Refusal};
 use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
 use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Seq};
@@ -23,7 +25,7 @@ use super::events::append_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
-use super::{edges, timers};
+use super::{channels, edges, timers};
 
 mod reading;
 
@@ -43,12 +45,30 @@ pub(super) struct Arrival {
     pub(super) new: NewInput,
     digest: Digest,
     body: Vec<u8>,
+    /// What the token of a request to a channel comes to.
+    pub(super) credential: Result<Option<Credential>, Refusal>,
 }
 
 impl Arrival {
     /// Seals an input. `accepted_at_ms` of the body is what the caller has set.
     pub(super) fn new(new: NewInput) -> Self {
-        Self { digest: new.body_digest(), body: seal(&new.input), new }
+        let credential = credential(&new);
+        Self { digest: new.body_digest(), body: seal(&new.input), credential, new }
+    }
+
+    /// What it has to do with a channel.
+    pub(super) fn channel(&self) -> Option<&ChannelDelivery> {
+        self.new.delivery.as_ref().and_then(|stamp| stamp.channel.as_deref())
+    }
+}
+
+fn credential(new: &NewInput) -> Result<Option<Credential>, Refusal> {
+    let Some(stamp) = &new.delivery else { return Ok(None) };
+    match stamp.channel.as_deref() {
+        Some(ChannelDelivery { message: ChannelMessage::Request(request), proof }) => {
+            token::credential(stamp, new, request, proof.as_ref())
+        }
+        _ => Ok(None),
     }
 }
 
@@ -280,12 +300,17 @@ fn known(conn: &Connection, head: &Head, arrival: &Arrival) -> Fallible<Door> {
     Ok(Ok(None))
 }
 
+/// Why the agent takes nothing, or nothing from there, if so.
+fn unwelcome(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Option<AcceptError>> {
+    if !head.lifecycle.accepts() {
+        return Ok(Some(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
+    }
+    unreached(tx.conn, head, &arrival.new)
+}
+
 /// Whether the agent takes the input, and there is room for it.
 pub(super) fn room(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door> {
-    if !head.lifecycle.accepts() {
-        return Ok(Err(StoreError::Lifecycle { state: head.lifecycle.clone() }.into()));
-    }
-    if let Some(refused) = unreached(tx.conn, head, &arrival.new)? {
+    if let Some(refused) = unwelcome(tx, head, arrival)? {
         return Ok(Err(refused));
     }
     let quotas = &tx.env.quotas;
@@ -346,12 +371,8 @@ fn accept_at(
     };
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
     let accepted = if is_due {
-        match quick_door(tx, head, arrival)? {
-            Ok(Some(mut known)) => {
-                rouse(tx, head, arrival, &mut known)?;
-                Accepted::Duplicate(known)
-            }
-            Ok(None) => Accepted::New { seq: admit(tx, head, arrival, by)? },
+        match let_in(tx, head, arrival, by)? {
+            Ok(accepted) => accepted,
             Err(refused) => return Ok(Err(refused)),
         }
     } else {
@@ -362,6 +383,42 @@ fn accept_at(
         write_receiver(tx, head.key, change, &heard.receiver)?;
     }
     Ok(Ok(accepted))
+}
+
+/// Accepts an input whose turn it is, as far as deliveries go.
+fn let_in(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    arrival: &Arrival,
+    by: Incarnation,
+) -> Fallible<Result<Accepted, AcceptError>> {
+    let of_channel = arrival.new.delivery.as_ref().filter(|stamp| stamp.channel.is_some());
+    if let Some(stamp) = of_channel {
+        if let Some(ChannelDelivery { message: ChannelMessage::Request(_), .. }) = arrival.channel() {
+            if let Some(refused) = unwelcome(tx, head, arrival)? {
+                return Ok(Err(refused));
+            }
+            let heard = channels::hear(tx, head, arrival, &stamp.origin)?;
+            return Ok(heard.map(|()| Accepted::Answered));
+        }
+        if let Some(unwanted) = channels::unwanted(tx, head, arrival, stamp)? {
+            return Ok(Err(unwanted));
+        }
+    }
+    match quick_door(tx, head, arrival)? {
+        Ok(Some(mut known)) => {
+            rouse(tx, head, arrival, &mut known)?;
+            Ok(Ok(Accepted::Duplicate(known)))
+        }
+        Ok(None) => {
+            let seq = admit(tx, head, arrival, by)?;
+            if let Some(stamp) = of_channel {
+                channels::told(tx, head, arrival, &stamp.origin)?;
+            }
+            Ok(Ok(Accepted::New { seq }))
+        }
+        Err(refused) => Ok(Err(refused)),
+    }
 }
 
 /// Writes an input that was let in.

@@ -18,7 +18,7 @@ use super::leases::{at_home, grant, lease_of};
 use super::migrations::close;
 use super::sql::{all, execute};
 use super::writer::Tx;
-use super::{entity_keys, plugins};
+use super::{channels, entity_keys, plugins};
 
 pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fallible<Standing> {
     let mut head = at_home(tx.conn, &owner.agent)?;
@@ -43,6 +43,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     }
     if *commit.next() == Lifecycle::Deleted {
         execute(tx.conn, "DELETE FROM edge WHERE agent = ?1", params![head.key])?;
+        channels::delete_all(tx, &mut head)?;
     }
     let is_moved = *commit.from() != *commit.next() || commit.is_generation_raised();
     if is_moved {

@@ -1,14 +1,17 @@
 //! The outbox: outputs committed with a turn and not yet acknowledged.
 
+use std::collections::BTreeMap;
+
+use godwit_core::channel::Publication;
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, Generation, Revision};
-use godwit_core::output::{Output, OutputState, StoredOutput};
-use godwit_core::receipt::Receipt;
+use godwit_core::output::{Output, OutputState, StoredOutput, UndeliverableReason};
 use godwit_core::store::{OutputEnd, OutputKey, Owner, Page, RowKey};
 use rusqlite::{Connection, Row, params};
 
 use super::agents::Head;
-use super::codec::{Int, agent_id, reason, reason_code, unseal};
+use super::channels::{self, Spent};
+use super::codec::{Int, agent_id, channel_name, reason, reason_code, unseal};
 use super::error::{Fallible, corrupt};
 use super::events;
 use super::inputs::key_of;
@@ -17,35 +20,52 @@ use super::sql::{all, execute, first};
 use super::state::bury;
 use super::writer::Tx;
 
-/// Appends an output of a turn under the next number of its destination.
+/// When outputs are committed.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) revision: Revision,
+    pub(super) committed_at_ms: u64,
+}
+
+/// What an output says.
+#[derive(Clone, Copy)]
+pub(super) enum Body<'a> {
+    /// An `Output`, sealed.
+    Own(&'a [u8]),
+    /// What all outputs of a publication say.
+    Shared(Int),
+}
+
+/// Appends an output under the next number of its destination.
 pub(super) fn append(
     tx: &Tx<'_>,
     head: &mut Head,
-    receipt: &Receipt,
-    output: &Output,
-    sealed: &[u8],
+    place: &Place,
+    destination: &AgentId,
+    body: Body<'_>,
 ) -> Fallible<()> {
     let change = head.change();
     let number = first(
         tx.conn,
-        "INSERT INTO destination (agent, destination, generation, change, next_number) VALUES (?1, ?2, ?3, ?4, 2)
+        "INSERT INTO destination (agent, destination, generation, change, next_number, waiting)
+         VALUES (?1, ?2, ?3, ?4, 2, 1)
          ON CONFLICT (agent, destination, generation) DO UPDATE SET change = excluded.change,
-             next_number = next_number + 1
+             next_number = next_number + 1, waiting = waiting + 1
          RETURNING next_number - 1",
-        params![head.key, output.destination.as_str(), Int(receipt.generation.0), change],
+        params![head.key, destination.as_str(), Int(head.generation.0), change],
         |row| Ok(row.get::<_, Int>(0)?),
     )?;
     let number = number.ok_or_else(|| corrupt("a written destination is not there"))?;
     let columns = Columns {
         position: head.next_output,
-        generation: receipt.generation,
+        generation: head.generation,
         number: number.0,
-        revision: receipt.revision,
-        committed_at_ms: receipt.committed_at_ms,
+        revision: place.revision,
+        committed_at_ms: place.committed_at_ms,
         state: &OutputState::Pending,
     };
     let change = head.change();
-    insert(tx, head.key, change, output, sealed, &columns)?;
+    insert(tx, head.key, change, destination, body, &columns)?;
     head.next_output += 1;
     head.pending_outputs += 1;
     Ok(())
@@ -65,10 +85,14 @@ pub(super) fn insert(
     tx: &Tx<'_>,
     agent: i64,
     change: Int,
-    output: &Output,
-    sealed: &[u8],
+    destination: &AgentId,
+    body: Body<'_>,
     columns: &Columns<'_>,
 ) -> Fallible<()> {
+    let (sealed, publication) = match body {
+        Body::Own(sealed) => (Some(sealed), None),
+        Body::Shared(publication) => (None, Some(publication)),
+    };
     let reason = match columns.state {
         OutputState::Pending => None,
         OutputState::Undeliverable { reason } => Some(reason_code(*reason)),
@@ -76,13 +100,13 @@ pub(super) fn insert(
     execute(
         tx.conn,
         "INSERT INTO output (agent, position, change, destination, generation, number, revision, committed_at_ms, state,
-             reason, sealed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             reason, sealed, publication)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             agent,
             Int(columns.position),
             change,
-            output.destination.as_str(),
+            destination.as_str(),
             Int(columns.generation.0),
             Int(columns.number),
             Int(columns.revision.0),
@@ -90,65 +114,126 @@ pub(super) fn insert(
             i64::from(reason.is_some()),
             reason,
             sealed,
+            publication,
         ],
     )
     .map(drop)
 }
 
+/// What has gone with some outputs, to be written once for each.
+#[derive(Default)]
+struct Gone {
+    /// How many that were pending, by destination and generation.
+    waiting: BTreeMap<(AgentId, Generation), u64>,
+    publications: Spent,
+}
+
 pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Fallible<()> {
     let mut head = own(tx, owner)?;
     let (change, pending) = (head.change, head.pending_outputs);
+    let mut gone = Gone::default();
     for (key, end) in ends {
-        end_one(tx, &mut head, key, *end)?;
+        let was_pending = match end {
+            OutputEnd::Acknowledged => acknowledge(tx, &mut head, key, &mut gone)?,
+            OutputEnd::Undeliverable(reason) => give_up(tx, &mut head, owner, key, *reason)?,
+        };
+        if was_pending {
+            *gone.waiting.entry((key.destination.clone(), key.generation)).or_default() += 1;
+        }
     }
+    for ((destination, generation), count) in gone.waiting {
+        head.pending_outputs = head.pending_outputs.saturating_sub(count);
+        execute(
+            tx.conn,
+            "UPDATE destination SET waiting = max(waiting - ?4, 0)
+             WHERE agent = ?1 AND destination = ?2 AND generation = ?3",
+            params![head.key, destination.as_str(), Int(generation.0), Int(count)],
+        )?;
+    }
+    gone.publications.settle(tx, head.key)?;
     if (head.change, head.pending_outputs) == (change, pending) {
         return Ok(());
     }
     Ok(head.save(tx)?)
 }
 
-fn end_one(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, end: OutputEnd) -> Fallible<()> {
+/// Deletes an output that has arrived. Answers whether it was pending.
+fn acknowledge(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, gone: &mut Gone) -> Fallible<bool> {
     let known = first(
         tx.conn,
-        "SELECT position, state FROM output
-         WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4",
+        "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4
+         RETURNING state, publication",
         params![head.key, key.destination.as_str(), Int(key.generation.0), Int(key.number)],
-        |row| Ok((row.get::<_, Int>(0)?, row.get::<_, i64>(1)?)),
+        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Int>>(1)?)),
     )?;
-    let Some((position, state)) = known else {
-        return Ok(());
+    let Some((state, publication)) = known else {
+        return Ok(false);
     };
-    let is_pending = state == 0;
-    match end {
-        OutputEnd::Acknowledged => {
-            execute(
-                tx.conn,
-                "DELETE FROM output WHERE agent = ?1 AND position = ?2",
-                params![head.key, position],
-            )?;
-            if head.is_tracked {
-                let change = head.change();
-                let row = RowKey::Output(key.destination.clone(), key.generation, key.number);
-                bury(tx, head.key, change, &row)?;
-            }
-        }
-        OutputEnd::Undeliverable(_) if !is_pending => return Ok(()),
-        OutputEnd::Undeliverable(reason) => {
-            let change = head.change();
-            execute(
-                tx.conn,
-                "UPDATE output SET state = 1, reason = ?3, change = ?4 WHERE agent = ?1 AND position = ?2",
-                params![head.key, position, reason_code(reason), change],
-            )?;
-            let event = NewEvent::of_agent(&head.agent, EventKind::OutputUndeliverable, tx.now_ms())
-                .with("destination", &key.destination)
-                .with("number", key.number)
-                .with("reason", reason.name());
-            events::append_of(tx, head, &[event])?;
-        }
+    gone.publications.add(publication);
+    if head.is_tracked {
+        let change = head.change();
+        let row = RowKey::Output(key.destination.clone(), key.generation, key.number);
+        bury(tx, head.key, change, &row)?;
     }
-    head.pending_outputs = head.pending_outputs.saturating_sub(u64::from(is_pending));
-    Ok(())
+    Ok(state == 0)
+}
+
+/// Keeps an output that will never arrive, with the reason. Answers whether it was pending.
+fn give_up(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    owner: &Owner,
+    key: &OutputKey,
+    reason: UndeliverableReason,
+) -> Fallible<bool> {
+    let position = first(
+        tx.conn,
+        "SELECT position FROM output
+         WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4 AND state = 0",
+        params![head.key, key.destination.as_str(), Int(key.generation.0), Int(key.number)],
+        |row| Ok(row.get::<_, Int>(0)?),
+    )?;
+    let Some(position) = position else {
+        return Ok(false);
+    };
+    let change = head.change();
+    execute(
+        tx.conn,
+        "UPDATE output SET state = 1, reason = ?3, change = ?4 WHERE agent = ?1 AND position = ?2",
+        params![head.key, position, reason_code(reason), change],
+    )?;
+    let event = NewEvent::of_agent(&head.agent, EventKind::OutputUndeliverable, tx.now_ms())
+        .with("destination", &key.destination)
+        .with("number", key.number)
+        .with("reason", reason.name());
+    events::append_of(tx, head, &[event])?;
+    if let Some(stored) = at(tx.conn, head.key, &head.agent, position)? {
+        channels::undeliverable(tx, head, owner, &stored.output)?;
+    }
+    Ok(true)
+}
+
+/// The columns of an output, and those of the publication that it is a copy of.
+macro_rules! select_output {
+    ($rest:literal) => {
+        concat!(
+            "SELECT o.position, o.change, o.destination, o.generation, o.number, o.revision, o.committed_at_ms, o.reason,
+                 o.sealed, p.channel, p.number, p.published_by, p.sealed
+             FROM output o LEFT JOIN publication p ON p.agent = o.agent AND p.position = o.publication ",
+            $rest
+        )
+    };
+}
+
+/// The output at a position.
+pub(super) fn at(
+    conn: &Connection,
+    key: i64,
+    agent: &AgentId,
+    position: Int,
+) -> Fallible<Option<StoredOutput>> {
+    let sql = select_output!("WHERE o.agent = ?1 AND o.position = ?2");
+    first(conn, sql, params![key, position], |row| stored(row, agent))
 }
 
 /// Outputs in commit order: the pending ones, or all that have a row.
@@ -164,19 +249,24 @@ pub(super) fn list(
     let after = Int(page.after.min(i64::MAX.unsigned_abs()));
     all(
         conn,
-        "SELECT position, change, destination, generation, number, revision, committed_at_ms, reason, sealed
-         FROM output WHERE agent = ?1 AND position > ?2 AND (state = 0 OR NOT ?3) ORDER BY position LIMIT ?4",
+        select_output!(
+            "WHERE o.agent = ?1 AND o.position > ?2 AND (o.state = 0 OR NOT ?3) ORDER BY o.position LIMIT ?4"
+        ),
         params![key, after, is_pending, page.limit as i64],
         |row| stored(row, agent),
     )
 }
 
 /// Reads an output; column 1 is not looked at.
-pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
+fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
     let position = row.get::<_, Int>(0)?.0;
     let what = || format!("output {position} of agent {agent}");
-    let output: Output = unseal(&row.get::<_, Vec<u8>>(8)?, what)?;
-    if output.destination != agent_id(&row.get::<_, String>(2)?)? {
+    let destination = agent_id(&row.get::<_, String>(2)?)?;
+    let output: Output = match row.get::<_, Option<Vec<u8>>>(8)? {
+        Some(sealed) => unseal(&sealed, what)?,
+        None => copied(row, &destination, what)?,
+    };
+    if output.destination != destination {
         return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
     }
     Ok(StoredOutput {
@@ -192,4 +282,15 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
             Some(code) => OutputState::Undeliverable { reason: reason(code)? },
         },
     })
+}
+
+/// What one subscriber gets of a publication.
+fn copied(row: &Row<'_>, destination: &AgentId, what: impl Fn() -> String) -> Fallible<Output> {
+    let gone = || corrupt(format!("{}: the publication that it is a copy of is missing", what()));
+    let channel: String = row.get::<_, Option<_>>(9)?.ok_or_else(gone)?;
+    let channel = channel_name(&channel)?;
+    let by = row.get::<_, Option<String>>(11)?.map(|by| agent_id(&by)).transpose()?;
+    let body: Output = unseal(&row.get::<_, Vec<u8>>(12)?, &what)?;
+    let number = row.get::<_, Int>(10)?.0;
+    Ok(Publication { channel: &channel, number, by: by.as_ref(), body: &body }.event(destination))
 }

@@ -9,6 +9,7 @@ use godwit_core::store::{Lifecycle, Pruned, Retention, StoreError};
 use rusqlite::{Connection, params};
 
 use super::agents::Head;
+use super::channels::Spent;
 use super::codec::{Int, input_state, seal, unseal};
 use super::error::{Fallible, conflict};
 use super::inputs::key_of;
@@ -151,13 +152,20 @@ pub(super) fn prune(tx: &Tx<'_>, agent: &AgentId, plan: &Plan) -> Fallible<Prune
             params![head.key, Int(seq.0), ended_at_ms],
         )? as u64;
     }
+    let mut spent = Spent::default();
     for position in &plan.outputs {
-        pruned.outputs += execute(
+        let gone = first(
             tx.conn,
-            "DELETE FROM output WHERE agent = ?1 AND position = ?2 AND state = 1",
+            "DELETE FROM output WHERE agent = ?1 AND position = ?2 AND state = 1 RETURNING publication",
             params![head.key, position],
-        )? as u64;
+            |row| Ok(row.get::<_, Option<Int>>(0)?),
+        )?;
+        if let Some(publication) = gone {
+            pruned.outputs += 1;
+            spent.add(publication);
+        }
     }
+    spent.settle(tx, head.key)?;
     if pruned.inputs > 0 {
         execute(
             tx.conn,

@@ -140,6 +140,7 @@ impl Desk {
             journal: None,
             state: Vec::new(),
             outputs: Vec::new(),
+            channels: Vec::new(),
             timers: Vec::new(),
             operations: Vec::new(),
             events: Vec::new(),

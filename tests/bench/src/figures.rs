@@ -12,6 +12,7 @@ mod ask_inside;
 mod ask_many;
 mod ask_one;
 mod boot;
+mod channels;
 mod drain;
 mod fence;
 mod heartbeat;
@@ -95,6 +96,11 @@ pub(crate) const FIGURES: &[Figure] = &[
         name: "drain",
         about: "a host with 1,000 small agents is emptied to another one",
         measure: |bench| Box::pin(drain::measure(bench)),
+    },
+    Figure {
+        name: "channels",
+        about: "one publisher, 100 subscribers on two hosts, against plain inputs in one store",
+        measure: |bench| Box::pin(channels::measure(bench)),
     },
     Figure {
         name: "parked",

@@ -511,8 +511,9 @@ impl World {
             accepted_at_ms: 0,
         };
         let host = HostId([0; 32]);
+        let (origin_hash, channel) = (None, None);
         let stamp =
-            DeliveryStamp { origin, generation, number, lowest_open: 1, token, host, origin_hash: None };
+            DeliveryStamp { origin, generation, number, lowest_open: 1, token, host, origin_hash, channel };
         let leaked = NewInput { delivery: Some(stamp), ..NewInput::of_host(&destination, input) };
         drop(self.accept(leaked, incarnation, true));
     }

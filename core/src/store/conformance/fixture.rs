@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::channel::ChannelChange;
 use crate::digest::Digest;
 use crate::event::{Event, NewEvent};
 use crate::id::{
@@ -329,6 +330,7 @@ impl Chain {
             journal,
             state: turn.state,
             outputs: turn.outputs,
+            channels: turn.channels,
             timers: turn.timers,
             operations: turn.operations,
             events: turn.events,
@@ -379,7 +381,8 @@ pub(super) struct Turn {
     kind: BoundaryKind,
     ends: Vec<(Seq, InputId)>,
     state: Vec<(String, Option<Bytes>)>,
-    outputs: Vec<Output>,
+    pub(super) outputs: Vec<Output>,
+    pub(super) channels: Vec<ChannelChange>,
     timers: Vec<(String, Option<NewTimer>)>,
     operations: Vec<OperationChange>,
     snapshot: Option<String>,
@@ -394,6 +397,7 @@ impl Turn {
             ends: Vec::new(),
             state: Vec::new(),
             outputs: Vec::new(),
+            channels: Vec::new(),
             timers: Vec::new(),
             operations: Vec::new(),
             snapshot: None,
@@ -434,6 +438,7 @@ impl Turn {
             headers: vec![("name".to_owned(), "value".to_owned())],
             correlation: None,
             reply: ReplyRole::None,
+            channel: None,
         });
         self
     }
@@ -595,6 +600,7 @@ pub(super) fn delivery(
         token: FencingToken(token),
         host: host(9),
         origin_hash: None,
+        channel: None,
     };
     let new = message(agent, &format!("delivery {number}"));
     let id = InputId::of_delivery(&stamp.origin, stamp.generation, agent, number);

@@ -292,6 +292,11 @@ impl RuntimeStore for Flawed {
             Flaw::ScopesForgotten => input.supersedes = None,
             Flaw::StampsForgotten => input.delivery = None,
             Flaw::ReachIgnored => input.reach = Reach::Any,
+            Flaw::ChannelsForgotten => {
+                if let Some(stamp) = &mut input.delivery {
+                    stamp.channel = None;
+                }
+            }
             Flaw::AcknowledgedUnwritten => {
                 let row = self.inner.agent(&input.agent).await?;
                 let seq = row.ok_or(StoreError::NoAgent)?.next_seq;

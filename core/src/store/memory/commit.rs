@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 
+use crate::channel::rules;
+use crate::channel::{ChannelDelivery, ChannelMessage, token};
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
+use crate::identity::EntityKeyRow;
 use crate::input::{
     AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Reach, Scope, Source,
 };
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Quotas;
-use crate::output::{OutputState, StoredOutput};
+use crate::output::OutputState;
 use crate::receipt::{BoundaryKind, Receipt};
 use crate::reply;
 use crate::snapshot::Snapshot;
@@ -20,6 +23,7 @@ use crate::store::commit::{
     AcceptError, Accepted, Attempt, Boundary, InputEnd, Owner, Step, Unit, UnitFailure, UnitOutcome,
 };
 use crate::store::error::StoreError;
+use crate::store::memory::channels::Table;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
 use crate::store::memory::{operations, timers};
@@ -42,9 +46,10 @@ impl Tables {
             return Ok(accepted);
         };
         let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
-        let (accepted, events) = match heard.is_next {
-            true => let_in(rows, new, by, &quotas)?,
-            false => (Accepted::AlreadyEnded, Vec::new()),
+        let (accepted, events) = match (heard.is_next, stamp.channel.clone()) {
+            (false, _) => (Accepted::AlreadyEnded, Vec::new()),
+            (true, None) => let_in(rows, new, by, &quotas)?,
+            (true, Some(channel)) => let_in_of_channel(rows, new, (&stamp, *channel), by, &quotas)?,
         };
         if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
             rows.put(Row::Receiver(heard.receiver));
@@ -182,12 +187,18 @@ impl Tables {
                 OutputEnd::Undeliverable(reason) if output.state == OutputState::Pending => {
                     let mut output = output.clone();
                     output.state = OutputState::Undeliverable { reason: *reason };
-                    rows.put(Row::Output(output));
+                    rows.put(Row::Output(output.clone()));
                     let event = NewEvent::of_agent(&owner.agent, EventKind::OutputUndeliverable, now_ms)
                         .with("destination", &key.destination)
                         .with("number", key.number)
                         .with("reason", reason.name());
                     events.push(event);
+                    let mut table = Table::between(rows, now_ms);
+                    let Ok(answer) = rules::undeliverable(&mut table, &owner.agent, &output.output, now_ms);
+                    events.append(&mut table.events);
+                    if let Some(answer) = answer.filter(|new| is_welcome(rows, new)) {
+                        admit(rows, answer, owner.incarnation);
+                    }
                 }
                 OutputEnd::Undeliverable(_) => {}
             }
@@ -304,6 +315,55 @@ fn let_in(
     Ok((Accepted::Duplicate(known), Vec::new()))
 }
 
+/// Accepts a delivery that has to do with a channel.
+fn let_in_of_channel(
+    rows: &mut AgentRows,
+    new: NewInput,
+    (stamp, delivery): (&DeliveryStamp, ChannelDelivery),
+    by: Incarnation,
+    quotas: &Quotas,
+) -> Result<(Accepted, Vec<NewEvent>), AcceptError> {
+    let (origin, now_ms) = (&stamp.origin, new.input.accepted_at_ms);
+    let table = |rows| Table::between(rows, now_ms);
+    let ChannelDelivery { message, proof } = delivery;
+    match &message {
+        ChannelMessage::Request(request) => {
+            check_accepts(rows)?;
+            check_reach(rows, &new)?;
+            let credential = &token::credential(stamp, &new, request, proof.as_ref());
+            let portable = rows.portable();
+            let (agent, generation) = (&portable.agent.clone(), portable.generation);
+            let public_key = rows.entity_key().map(EntityKeyRow::public);
+            let owner = token::Owner { agent, generation, public_key };
+            let delivered = rules::Delivered { origin, request, credential, input: &new.input };
+            let mut table = table(rows);
+            let Ok(heard) = rules::hear(&mut table, &owner, &delivered, now_ms);
+            let events = table.events;
+            match heard {
+                rules::Heard::Answered => Ok((Accepted::Answered, events)),
+                rules::Heard::Busy => {
+                    Err(AcceptError::Busy { depth: rows.open_inputs(), bytes: rows.open_bytes() })
+                }
+            }
+        }
+        ChannelMessage::Event { channel } => {
+            let Ok(is_taken) = rules::takes_events(&mut table(rows), origin, channel);
+            if !is_taken {
+                return Err(AcceptError::NotSubscribed { origin: origin.clone(), channel: channel.clone() });
+            }
+            let_in(rows, new, by, quotas)
+        }
+        ChannelMessage::Answer(_) | ChannelMessage::Ended { .. } | ChannelMessage::Publish { .. } => {
+            let input = new.input.clone();
+            let accepted = let_in(rows, new, by, quotas)?;
+            if let (Accepted::New { .. }, _) = &accepted {
+                let Ok(()) = rules::told(&mut table(rows), origin, &input, &message);
+            }
+            Ok(accepted)
+        }
+    }
+}
+
 fn placing(rows: &AgentRows, new: &NewInput) -> Placing {
     let nothing = BTreeSet::new();
     new.placing(rows.spec().map_or(&nothing, |spec| &spec.silent_intents))
@@ -343,6 +403,11 @@ fn check_reach(rows: &AgentRows, new: &NewInput) -> Result<(), AcceptError> {
 pub(super) fn check_lives(rows: &AgentRows) -> Result<(), StoreError> {
     let state = &rows.portable().lifecycle;
     if *state == Lifecycle::Deleted { Err(StoreError::Lifecycle { state: state.clone() }) } else { Ok(()) }
+}
+
+/// Whether the host may tell the agent something, also into a full inbox.
+fn is_welcome(rows: &AgentRows, new: &NewInput) -> bool {
+    rows.portable().lifecycle.accepts() && rows.input_by_id(new.input.id).is_none()
 }
 
 fn check_accepts(rows: &AgentRows) -> Result<(), StoreError> {
@@ -517,7 +582,18 @@ fn fits(outcome: &Outcome, boundary: &Boundary) -> bool {
 
 /// Writes a boundary that was checked, and answers its events.
 pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u64) -> Vec<NewEvent> {
-    let Boundary { receipt, ends, snapshot, journal, state, outputs, timers, operations, events } = boundary;
+    let Boundary {
+        receipt,
+        ends,
+        snapshot,
+        journal,
+        state,
+        outputs,
+        channels,
+        timers,
+        operations,
+        mut events,
+    } = boundary;
     for InputEnd { seq, outcome } in ends {
         let mut input = rows.input(seq).expect("checked").clone();
         let event = match outcome {
@@ -535,26 +611,11 @@ pub(super) fn write_boundary(rows: &mut AgentRows, boundary: Boundary, now_ms: u
             None => rows.delete(RowKey::State(key)),
         }
     }
-    for output in outputs {
-        let number = rows.next_number(&output.destination);
-        let position = rows.portable().next_output;
-        rows.put(Row::Destination {
-            destination: output.destination.clone(),
-            generation: receipt.generation,
-            next_number: number + 1,
-        });
-        rows.put(Row::Output(StoredOutput {
-            agent: receipt.agent.clone(),
-            generation: receipt.generation,
-            number,
-            revision: receipt.revision,
-            position,
-            committed_at_ms: receipt.committed_at_ms,
-            output,
-            state: OutputState::Pending,
-        }));
-        rows.update(|portable| portable.next_output = position + 1);
-    }
+    let (agent, generation) = (&receipt.agent, receipt.generation);
+    let mut table = Table::new(rows, receipt.revision, receipt.committed_at_ms);
+    let owner = token::Owner { agent, generation, public_key: None };
+    let Ok(()) = rules::commit(&mut table, &owner, receipt.revision, (&outputs, &channels), now_ms);
+    events.extend(table.events);
     for (name, timer) in timers {
         timers::write(rows, name, timer, receipt.revision);
     }

@@ -1,5 +1,6 @@
 //! Moving an agent along the table of lifecycles, and making a deleted one anew.
 
+use crate::channel::rules;
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::id::Revision;
@@ -10,6 +11,7 @@ use crate::lifecycle::{Lifecycle, LifecycleCommit, OpenInputs, TokenMove, Verb};
 use crate::store::agent::{Home, NewAgent, StoredInput};
 use crate::store::commit::{Owner, Repair, Standing};
 use crate::store::error::StoreError;
+use crate::store::memory::channels::Table;
 use crate::store::memory::commit::{admit_initial, check_boundary, write_boundary};
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, lease};
@@ -49,11 +51,15 @@ impl Tables {
         }
         self.raise(owner, commit.token(), now_ms);
         let rows = self.at_home(&owner.agent)?;
+        let mut told = Vec::new();
         if commit.is_state_cleared() {
             rows.clear_state();
         }
         if *commit.next() == Lifecycle::Deleted {
             rows.clear_edges();
+            let mut table = Table::between(rows, now_ms);
+            let Ok(()) = rules::delete(&mut table, &owner.agent, now_ms);
+            told = table.events;
         }
         if *commit.from() != *commit.next() || commit.is_generation_raised() {
             rows.update(|portable| {
@@ -75,6 +81,7 @@ impl Tables {
             let public = key.without_secret();
             rows.put(Row::EntityKey(public));
         }
+        self.append(told);
         self.append(commit.events().iter().cloned());
         Ok(self.standing(owner, ending.len() as u64))
     }

@@ -18,67 +18,19 @@ use crate::journal::{JournalEntry, JournaledTurn};
 use crate::lease::GrantCause;
 use crate::lifecycle::Lifecycle;
 use crate::operation::StoredOperation;
-use crate::output::StoredOutput;
+use crate::output::{OutputState, StoredOutput};
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::{Home, StoredInput, Tombstone};
 use crate::store::error::Pin;
+use crate::store::memory::channels::ChannelRows;
 use crate::store::rows::{AgentPortable, Receiver, Row, RowFrame, RowKey, Slot};
 use crate::timer::StoredTimer;
 
-/// Names a row of an agent.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum RowName {
-    Agent,
-    Spec(SpecRevision),
-    Input(Seq),
-    Receipt(Generation, Revision),
-    Snapshot(Slot),
-    Journal(Generation, Revision),
-    State(String),
-    Output(AgentId, Generation, u64),
-    Destination(AgentId, Generation),
-    Receiver(AgentId),
-    Timer(String),
-    ReceiptCheckpoint(Generation),
-    Operation(OperationId),
-    Edge(AgentId),
-    EntityKey,
-}
+mod name;
 
-impl RowName {
-    fn of(row: &Row) -> Self {
-        match row {
-            Row::Agent(_) => Self::Agent,
-            Row::Spec { revision, .. } => Self::Spec(*revision),
-            Row::Input(input) => Self::Input(input.seq),
-            Row::Receipt(receipt) => Self::Receipt(receipt.generation, receipt.revision),
-            Row::Snapshot { slot, .. } => Self::Snapshot(*slot),
-            Row::Journal { generation, revision, .. } => Self::Journal(*generation, *revision),
-            Row::State { key, .. } | Row::Deleted(RowKey::State(key)) => Self::State(key.clone()),
-            Row::Output(output) => Self::of_output(output),
-            Row::Deleted(RowKey::Output(destination, generation, number)) => {
-                Self::Output(destination.clone(), *generation, *number)
-            }
-            Row::Destination { destination, generation, .. } => {
-                Self::Destination(destination.clone(), *generation)
-            }
-            Row::Receiver(receiver) => Self::Receiver(receiver.origin.clone()),
-            Row::Timer(timer) => Self::Timer(timer.name.clone()),
-            Row::Deleted(RowKey::Timer(name)) => Self::Timer(name.clone()),
-            Row::ReceiptCheckpoint(signed) => Self::ReceiptCheckpoint(signed.checkpoint.generation),
-            Row::Operation(stored) => Self::Operation(stored.id()),
-            Row::Deleted(RowKey::Operation(operation)) => Self::Operation(*operation),
-            Row::Edge(Edge { peer, .. }) | Row::Deleted(RowKey::Edge(peer)) => Self::Edge(peer.clone()),
-            Row::EntityKey(_) => Self::EntityKey,
-        }
-    }
-
-    fn of_output(output: &StoredOutput) -> Self {
-        Self::Output(output.output.destination.clone(), output.generation, output.number)
-    }
-}
+use name::RowName;
 
 /// Where an agent is, and who may act for it: what does not travel.
 #[derive(Debug, Clone)]
@@ -110,6 +62,8 @@ pub(super) struct AgentRows {
     state: BTreeMap<String, Bytes>,
     outputs: BTreeMap<u64, StoredOutput>,
     positions: BTreeMap<RowName, u64>,
+    /// Pending outputs by destination.
+    waiting: BTreeMap<AgentId, u64>,
     destinations: BTreeMap<(AgentId, Generation), u64>,
     receivers: BTreeMap<AgentId, Receiver>,
     timers: BTreeMap<String, StoredTimer>,
@@ -117,6 +71,7 @@ pub(super) struct AgentRows {
     operations: BTreeMap<OperationId, StoredOperation>,
     edges: BTreeMap<AgentId, Edge>,
     entity_key: Option<EntityKeyRow>,
+    channels: ChannelRows,
     change: u64,
     by_change: BTreeMap<u64, RowName>,
     changes: BTreeMap<RowName, u64>,
@@ -158,6 +113,7 @@ impl AgentRows {
             state: BTreeMap::new(),
             outputs: BTreeMap::new(),
             positions: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             destinations: BTreeMap::new(),
             receivers: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -165,6 +121,7 @@ impl AgentRows {
             operations: BTreeMap::new(),
             edges: BTreeMap::new(),
             entity_key: None,
+            channels: ChannelRows::default(),
             change: 0,
             by_change: BTreeMap::new(),
             changes: BTreeMap::new(),
@@ -351,6 +308,11 @@ impl AgentRows {
         self.outputs.get(self.positions.get(&name)?)
     }
 
+    /// Outputs that wait for a destination.
+    pub(super) fn waiting(&self, destination: &AgentId) -> u64 {
+        self.waiting.get(destination).copied().unwrap_or(0)
+    }
+
     /// The number that the next output to a destination gets.
     pub(super) fn next_number(&self, destination: &AgentId) -> u64 {
         let key = (destination.clone(), self.portable.generation);
@@ -364,6 +326,11 @@ impl AgentRows {
     /// Timers by name.
     pub(super) fn timers(&self) -> impl Iterator<Item = &StoredTimer> {
         self.timers.values()
+    }
+
+    /// Its channels, who subscribes to them, and what it subscribes to.
+    pub(super) fn channels(&self) -> &ChannelRows {
+        &self.channels
     }
 
     /// Edges by the other agent.
@@ -464,8 +431,13 @@ impl AgentRows {
                 Some(self.edges.get(peer).cloned().map_or(deleted, Row::Edge))
             }
             RowName::EntityKey => self.entity_key.clone().map(Row::EntityKey),
+            RowName::Channel(name) => Some(self.channels.channel_row(name)),
+            RowName::Subscriber(channel, agent) => Some(self.channels.subscriber_row(channel, agent)),
+            RowName::Subscription(owner, channel) => Some(self.channels.subscription_row(owner, channel)),
         };
-        row.expect("only state rows, outputs, timers, operations and edges are ever deleted")
+        row.expect(
+            "only state rows, outputs, timers, operations, edges and those of channels are ever deleted",
+        )
     }
 
     // --- writing: each changes one row and logs it
@@ -636,7 +608,10 @@ impl AgentRows {
             }
             Row::Output(output) => {
                 self.positions.insert(RowName::of_output(&output), output.position);
-                self.outputs.insert(output.position, output);
+                self.count_waiting(&output, 1);
+                if let Some(before) = self.outputs.insert(output.position, output) {
+                    self.count_waiting(&before, -1);
+                }
             }
             Row::Destination { destination, generation, next_number } => {
                 self.destinations.insert((destination, generation), next_number);
@@ -660,6 +635,12 @@ impl AgentRows {
                 self.operations.insert(stored.id(), stored);
             }
             Row::EntityKey(key) => self.entity_key = Some(key),
+            Row::Channel(_)
+            | Row::Subscriber(_)
+            | Row::Subscription(_)
+            | Row::Deleted(RowKey::Channel(_) | RowKey::Subscriber(..) | RowKey::Subscription(..)) => {
+                self.channels.set(row);
+            }
             Row::Deleted(RowKey::Operation(operation)) => {
                 self.operations.remove(&operation);
             }
@@ -670,11 +651,22 @@ impl AgentRows {
                 self.edges.remove(&peer);
             }
             Row::Deleted(RowKey::Output(destination, generation, number)) => {
-                let name = RowName::Output(destination, generation, number);
-                if let Some(position) = self.positions.remove(&name) {
-                    self.outputs.remove(&position);
-                }
+                self.remove_output(&RowName::Output(destination, generation, number));
             }
+        }
+    }
+
+    fn remove_output(&mut self, name: &RowName) {
+        let position = self.positions.remove(name);
+        if let Some(before) = position.and_then(|position| self.outputs.remove(&position)) {
+            self.count_waiting(&before, -1);
+        }
+    }
+
+    fn count_waiting(&mut self, output: &StoredOutput, more: i64) {
+        if output.state == OutputState::Pending {
+            let waiting = self.waiting.entry(output.output.destination.clone()).or_default();
+            *waiting = waiting.saturating_add_signed(more);
         }
     }
 

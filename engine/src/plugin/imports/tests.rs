@@ -9,13 +9,14 @@ use crate::testing::encode_function_import;
 
 /// A function of each interface that has one outside of resources. The others (`types`, `error`, `streams`, the two
 /// terminals) are imported by every component that the Rust toolchain makes, and so by those of the other tests.
-const FUNCTIONS: [(&str, &str); 21] = [
+const FUNCTIONS: [(&str, &str); 22] = [
     ("godwit:agent/turn", "current"),
     ("godwit:agent/state", "list-keys"),
     ("godwit:agent/outbox", "send"),
     ("godwit:agent/timers", "set"),
     ("godwit:agent/operations", "list-active"),
     ("godwit:agent/identity", "public-key"),
+    ("godwit:agent/channels", "subscribe"),
     ("wasi:logging/logging", "log"),
     ("wasi:config/store", "get-all"),
     ("wasi:io/poll", "poll"),
@@ -74,7 +75,7 @@ fn what_the_table_serves_is_linked_and_nothing_else_is() {
         ("wasi:sockets/instance-network@0.2.6", "instance-network"),
         ("wasi:http/outgoing-handler@0.2.6", "handle"),
         ("wasi:clocks/timezone@0.2.6", "display"),
-        ("godwit:agent/channels@0.1.0", "subscribe"),
+        ("godwit:agent/groups@0.1.0", "join"),
     ] {
         assert!(problem(import, None).is_some(), "{import}");
         assert!(!is_linked(import, function), "{import}");

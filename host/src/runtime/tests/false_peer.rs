@@ -209,9 +209,10 @@ fn delivery(to: &str, origin: &str, (token, number, lowest_open): (u64, u64, u64
         token: FencingToken(token),
         host: HostId([0; 32]),
         origin_hash: None,
+        channel: None,
     };
     let input = NewInput { delivery: Some(stamp), reach: Reach::Any, ..NewInput::of_host(&id(to), input) };
-    PeerRequest::Deliver { input: Box::new(input) }
+    PeerRequest::Deliver { inputs: vec![input] }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -229,13 +230,16 @@ async fn a_forged_delivery_moves_nothing() {
     for (number, lowest_open) in [(0, 0), (1, 2), (u64::MAX, u64::MAX), (1 << 50, 1 << 50)] {
         assert!(malformed(delivery("a", "far", (1, number, lowest_open))).await, "{number}");
     }
-    let PeerRequest::Deliver { mut input } = delivery("a", "far", (1, 1, 1)) else { unreachable!() };
-    input.input.source = Source::Peer { agent: id("b"), expects_reply: false };
-    assert!(malformed(PeerRequest::Deliver { input }).await, "one agent's stamp, another's word");
+    let PeerRequest::Deliver { mut inputs } = delivery("a", "far", (1, 1, 1)) else { unreachable!() };
+    inputs[0].input.source = Source::Peer { agent: id("b"), expects_reply: false };
+    assert!(malformed(PeerRequest::Deliver { inputs }).await, "one agent's stamp, another's word");
     // An agent that is at home here: nobody else speaks for it.
     let spoken = deliver(delivery("a", "b", (1 << 40, 1, 1))).await;
-    assert!(matches!(spoken, PeerAnswer::Delivered(Delivered::Later { .. })), "{spoken:?}");
+    assert!(
+        matches!(&spoken, PeerAnswer::Delivered(said) if matches!(said[..], [Delivered::Later { .. }])),
+        "{spoken:?}"
+    );
     assert_eq!(ask(&host, "a", "get").await, "0");
     let honest = deliver(delivery("a", "far", (1, 1, 1))).await;
-    assert_eq!(honest, PeerAnswer::Delivered(Delivered::Acknowledged));
+    assert_eq!(honest, PeerAnswer::Delivered(vec![Delivered::Acknowledged]));
 }

@@ -36,7 +36,7 @@ fn answer(name: &str) -> PeerAnswer {
         "Hello" => PeerAnswer::Hello { name: "b".into(), api: api() },
         "Here" => PeerAnswer::Home(HomeAnswer::Here { token: FencingToken(5) }),
         "Unknown" => PeerAnswer::Home(HomeAnswer::Unknown),
-        "Acknowledged" => PeerAnswer::Delivered(Delivered::Acknowledged),
+        "Acknowledged" => PeerAnswer::Delivered(vec![Delivered::Acknowledged]),
         "Pending" => PeerAnswer::Migration(MigrationAnswer::Pending),
         "NotReady" => PeerAnswer::Migration(MigrationAnswer::NotReady { reason: "x".into() }),
         "Malformed" => PeerAnswer::Malformed { reason: "x".into() },

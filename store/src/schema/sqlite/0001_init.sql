@@ -297,9 +297,12 @@ CREATE TABLE output (
     committed_at_ms INTEGER NOT NULL,
     state           INTEGER NOT NULL CHECK (state IN (0, 1)),
     reason          INTEGER,
-    sealed          BLOB NOT NULL,
+    -- Of a copy of a publication: its position. All others say what they are.
+    publication     INTEGER,
+    sealed          BLOB,
     PRIMARY KEY (agent, position),
-    CHECK ((state = 0) = (reason IS NULL))
+    CHECK ((state = 0) = (reason IS NULL)),
+    CHECK ((publication IS NULL) = (sealed IS NOT NULL))
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX output_number ON output (agent, destination, generation, number);
 
@@ -309,7 +312,48 @@ CREATE TABLE destination (
     generation      INTEGER NOT NULL,
     change          INTEGER NOT NULL,
     next_number     INTEGER NOT NULL,
+    -- Pending outputs of the generation.
+    waiting         INTEGER NOT NULL DEFAULT 0 CHECK (waiting >= 0),
     PRIMARY KEY (agent, destination, generation)
+) STRICT, WITHOUT ROWID;
+
+-- What copies of a publication say, once for all of them; `outputs` are those that are left. It takes a position of its own.
+CREATE TABLE publication (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    position        INTEGER NOT NULL,
+    outputs         INTEGER NOT NULL CHECK (outputs >= 0),
+    channel         TEXT NOT NULL,
+    number          INTEGER NOT NULL,
+    published_by    TEXT,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, position)
+) STRICT, WITHOUT ROWID;
+
+-- The agent's channels; who subscribes to them; and what the agent subscribes to.
+CREATE TABLE channel (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    name            TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscriber (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    channel         TEXT NOT NULL,
+    subscriber      TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, channel, subscriber)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE subscription (
+    agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
+    owner           TEXT NOT NULL,
+    channel         TEXT NOT NULL,
+    change          INTEGER NOT NULL,
+    sealed          BLOB NOT NULL,
+    PRIMARY KEY (agent, owner, channel)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE receiver (

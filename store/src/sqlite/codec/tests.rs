@@ -49,6 +49,6 @@ fn codes_are_the_places_in_the_stored_lists() {
         assert_eq!((event_code(kind), event_kind(code).unwrap()), (code, kind));
     }
     assert!(input_state(6).is_err());
-    assert!(reason(7).is_err());
+    assert!(reason(8).is_err());
     assert!(event_kind(EventKind::ALL.len() as i64).is_err());
 }

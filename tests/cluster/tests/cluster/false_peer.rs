@@ -54,9 +54,10 @@ fn delivery(to: &str, origin: &str, token: u64, number: u64) -> Vec<u8> {
         token: FencingToken(token),
         host: godwit_core::id::HostId([0; 32]),
         origin_hash: None,
+        channel: None,
     };
     let input = NewInput { delivery: Some(stamp), reach: Reach::Any, ..NewInput::of_host(&agent(to), input) };
-    message(&Request::Deliver { input: Box::new(input) })
+    message(&Request::Deliver { inputs: vec![input] })
 }
 
 fn prepare(granted: u64, frames: Vec<RowFrame>) -> Message {

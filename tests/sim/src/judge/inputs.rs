@@ -23,7 +23,8 @@ impl Judge {
                     self.check_delivery(input, false);
                 }
             }
-            Accepted::AlreadyEnded => {}
+            // No scene has channels.
+            Accepted::AlreadyEnded | Accepted::Answered => {}
         }
     }
 

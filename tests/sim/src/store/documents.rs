@@ -1,11 +1,16 @@
-//! The documents of the simulated store.
+//! The documents of the simulated store, and what it tells of channels.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use godwit_core::store::{StoreDocuments, StoreError};
+use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use godwit_core::id::{AgentId, Incarnation};
+use godwit_core::input::NewInput;
+use godwit_core::store::{AcceptError, Accepted, RuntimeStore, StoreChannels, StoreDocuments, StoreError};
 
 use super::{FaultyStore, Way};
-use crate::world::now;
+use crate::world::{World, now};
 
 #[async_trait]
 impl StoreDocuments for FaultyStore {
@@ -15,5 +20,50 @@ impl StoreDocuments for FaultyStore {
 
     async fn roster(&self) -> Result<Option<(u64, Bytes)>, StoreError> {
         self.call("roster", Way::Read, move |world, _| now(world.memory.roster())).await
+    }
+}
+
+#[async_trait]
+impl StoreChannels for FaultyStore {
+    async fn channels(
+        &self,
+        agent: &AgentId,
+        only: Option<&ChannelName>,
+    ) -> Result<Vec<ChannelView>, StoreError> {
+        let (agent, only) = (agent.clone(), only.cloned());
+        let run = move |world: &Arc<World>, _| now(world.memory.channels(&agent, only.as_ref()));
+        self.call("channels", Way::Read, run).await
+    }
+
+    async fn subscribers(
+        &self,
+        agent: &AgentId,
+        channel: &ChannelName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<Subscriber>, StoreError> {
+        let (agent, channel, after) = (agent.clone(), channel.clone(), after.cloned());
+        let run = move |world: &Arc<World>, _| {
+            now(world.memory.subscribers(&agent, &channel, after.as_ref(), limit))
+        };
+        self.call("subscribers", Way::Read, run).await
+    }
+
+    async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
+        let agent = agent.clone();
+        self.call("subscriptions", Way::Read, move |world, _| now(world.memory.subscriptions(&agent))).await
+    }
+
+    /// One after the other, so that each may get lost by itself.
+    async fn accept_deliveries(
+        &self,
+        inputs: Vec<NewInput>,
+        by: Incarnation,
+    ) -> Vec<Result<Accepted, AcceptError>> {
+        let mut accepted = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            accepted.push(self.accept(input, by).await);
+        }
+        accepted
     }
 }

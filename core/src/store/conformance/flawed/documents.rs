@@ -1,10 +1,16 @@
-//! The documents of a flawed store.
+//! The documents of a flawed store, and what it tells of channels.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Flaw, Flawed};
-use crate::store::{AuthFlowError, AuthFlowUpdate, StoreDocuments, StoreError};
+use crate::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use crate::id::{AgentId, Incarnation};
+use crate::input::NewInput;
+use crate::store::{
+    AcceptError, Accepted, AuthFlowError, AuthFlowUpdate, RuntimeStore, StoreChannels, StoreDocuments,
+    StoreError,
+};
 
 #[async_trait]
 impl StoreDocuments for Flawed {
@@ -38,5 +44,45 @@ impl StoreDocuments for Flawed {
         tokio::task::yield_now().await;
         self.inner.persist_auth_flow(Bytes::from(next.clone())).await?;
         Ok(Bytes::from(next))
+    }
+}
+
+#[async_trait]
+impl StoreChannels for Flawed {
+    async fn channels(
+        &self,
+        agent: &AgentId,
+        only: Option<&ChannelName>,
+    ) -> Result<Vec<ChannelView>, StoreError> {
+        self.inner.channels(agent, only).await
+    }
+
+    async fn subscribers(
+        &self,
+        agent: &AgentId,
+        channel: &ChannelName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<Subscriber>, StoreError> {
+        self.inner.subscribers(agent, channel, after, limit).await
+    }
+
+    async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
+        self.inner.subscriptions(agent).await
+    }
+
+    async fn accept_deliveries(
+        &self,
+        mut inputs: Vec<NewInput>,
+        by: Incarnation,
+    ) -> Vec<Result<Accepted, AcceptError>> {
+        if self.flaw == Flaw::DeliveriesShuffled {
+            inputs.reverse();
+        }
+        let mut accepted = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            accepted.push(self.accept(input, by).await);
+        }
+        accepted
     }
 }

@@ -63,11 +63,15 @@ pub enum Flaw {
     LabelsOfNow,
     /// The count of an agent's events stays behind when it moves.
     CountLeftBehind,
+    /// Deliveries that come together are accepted in another order.
+    DeliveriesShuffled,
+    /// Nobody looks what a delivery has to do with a channel.
+    ChannelsForgotten,
 }
 
 impl Flaw {
     /// All flaws.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::TokenUnchecked,
         Self::RevisionUnchecked,
         Self::KeysForgotten,
@@ -97,6 +101,8 @@ impl Flaw {
         Self::SecretsExported,
         Self::LabelsOfNow,
         Self::CountLeftBehind,
+        Self::DeliveriesShuffled,
+        Self::ChannelsForgotten,
     ];
 
     /// Names of cases that must fail on a store with this flaw; others may.

@@ -163,4 +163,13 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         Flaw::CountLeftBehind,
         &["places::the_count_moves_with_the_agent", "handoff::a_handoff_moves_an_agent_whole"],
     ),
+    (Flaw::DeliveriesShuffled, &["channels::deliveries_come_together_and_in_order"]),
+    (
+        Flaw::ChannelsForgotten,
+        &[
+            "channels::a_subscriber_gets_what_is_published_until_it_leaves",
+            "channels::a_token_lets_its_bearer_in_and_nobody_else",
+            "channels::who_does_not_keep_up_ends_visibly",
+        ],
+    ),
 ];

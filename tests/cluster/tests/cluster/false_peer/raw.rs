@@ -63,7 +63,7 @@ pub(crate) enum Request {
     Hello,
     WhoIsHome { agent: AgentId },
     Call,
-    Deliver { input: Box<NewInput> },
+    Deliver { inputs: Vec<NewInput> },
     Migration { id: MigrationId, agent: AgentId, message: Message },
     Claim { agent: AgentId },
 }
@@ -142,7 +142,8 @@ impl Said {
         ensure!(kind == ANSWER, "a frame of kind {kind} is no answer");
         let (number, rest) = (*body.get(1).context("an empty answer")?, body.get(2..).unwrap_or_default());
         Ok(match number {
-            3 => Self::Delivered(*rest.first().context("no outcome")?),
+            // How many there are, and the first.
+            3 => Self::Delivered(*rest.get(1).context("no outcome")?),
             4 => Self::Migration(
                 *rest.first().context("no outcome")?,
                 String::from_utf8_lossy(rest).chars().filter(|c| !c.is_control()).collect(),

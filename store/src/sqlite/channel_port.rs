@@ -1,0 +1,78 @@
+//! `StoreChannels`: each method as one write or one read.
+
+use async_trait::async_trait;
+use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use godwit_core::id::{AgentId, Incarnation};
+use godwit_core::input::NewInput;
+use godwit_core::limits::PAGE_MAX;
+use godwit_core::store::{AcceptError, Accepted, StoreChannels, StoreError};
+
+use super::error::Fail;
+use super::inputs::Arrival;
+use super::writer::Work;
+use super::{SqliteStore, channels, inputs};
+
+#[async_trait]
+impl StoreChannels for SqliteStore {
+    async fn channels(
+        &self,
+        agent: &AgentId,
+        only: Option<&ChannelName>,
+    ) -> Result<Vec<ChannelView>, StoreError> {
+        let (agent, only) = (agent.clone(), only.cloned());
+        self.read(move |conn| channels::views(conn, &agent, only.as_ref())).await
+    }
+
+    async fn subscribers(
+        &self,
+        agent: &AgentId,
+        channel: &ChannelName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<Subscriber>, StoreError> {
+        let (agent, channel, after) = (agent.clone(), channel.clone(), after.cloned());
+        let limit = limit.min(PAGE_MAX);
+        self.read(move |conn| channels::list_subscribers(conn, &agent, &channel, after.as_ref(), limit)).await
+    }
+
+    async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| channels::subscriptions(conn, &agent)).await
+    }
+
+    async fn accept_deliveries(
+        &self,
+        inputs: Vec<NewInput>,
+        by: Incarnation,
+    ) -> Vec<Result<Accepted, AcceptError>> {
+        let count = inputs.len();
+        let now_ms = self.env.clock.wall_ms();
+        let mut arrivals: Vec<Arrival> = inputs
+            .into_iter()
+            .map(|mut input| {
+                input.input.accepted_at_ms = now_ms;
+                Arrival::new(input)
+            })
+            .collect();
+        let bytes = arrivals.iter().map(|arrival| arrival.new.input.payload.len()).sum();
+        let accept = move |tx: &super::writer::Tx<'_>| {
+            let one = |arrival: &mut Arrival| match tx.nested(|| inputs::accept(tx, arrival, by))? {
+                Ok(accepted) => Ok(accepted),
+                Err(Fail::Store(error)) => Ok(Err(error.into())),
+                Err(error) => Err(error),
+            };
+            arrivals.iter_mut().map(one).collect()
+        };
+        let (mut job, answer) = Work::<_, Vec<Result<Accepted, AcceptError>>>::boxed(accept, true);
+        (job.bytes, job.shares_heads) = (bytes, true);
+        let failed = |error: StoreError| vec![Err(AcceptError::Store(error)); count];
+        if let Err(error) = self.queue(job).await {
+            return failed(error);
+        }
+        match answer.await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(error)) => failed(error),
+            Err(_) => failed(self.closed()),
+        }
+    }
+}
