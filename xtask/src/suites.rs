@@ -14,6 +14,8 @@ pub(crate) struct Suite {
     pub(crate) needs_hosts: bool,
     /// Whether its packages have examples in their docs that run.
     pub(crate) has_doc_tests: bool,
+    /// Whether it takes the time that it is given, and so may run beside those that come after it.
+    pub(crate) is_patient: bool,
     packages: Packages,
 }
 
@@ -34,6 +36,7 @@ pub(crate) const SUITES: &[Suite] = &[
         needs_hosts: false,
         // A doc test would link wasmtime and all; examples that must run are in the SDK.
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Default,
     },
     Suite {
@@ -41,6 +44,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do agents behave under the SDK's native harness?",
         needs_hosts: false,
         has_doc_tests: true,
+        is_patient: false,
         packages: Packages::Folders(&["guest-sdk", "plugins"]),
     },
     Suite {
@@ -48,6 +52,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "are the test tools themselves right?",
         needs_hosts: false,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Folders(&["tests/support"]),
     },
     Suite {
@@ -55,6 +60,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do leases hold in every order in which things can happen?",
         needs_hosts: false,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Named("godwit-model"),
     },
     Suite {
@@ -62,6 +68,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do whole hosts keep the invariants under every fault that a seed makes?",
         needs_hosts: false,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Named("godwit-sim"),
     },
     Suite {
@@ -69,6 +76,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "does what reads others' bytes take any bytes?",
         needs_hosts: false,
         has_doc_tests: false,
+        is_patient: true,
         packages: Packages::Named("godwit-fuzz"),
     },
     Suite {
@@ -76,6 +84,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do real wasm, SQLite and HTTP agree with the model?",
         needs_hosts: true,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Named("godwit-it"),
     },
     Suite {
@@ -83,6 +92,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "does a death in any gap between two durable steps lose or double anything?",
         needs_hosts: true,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Named("godwit-crash"),
     },
     Suite {
@@ -90,6 +100,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do several processes survive kill -9, SIGSTOP and migration under load?",
         needs_hosts: true,
         has_doc_tests: false,
+        is_patient: false,
         packages: Packages::Named("godwit-cluster"),
     },
 ];

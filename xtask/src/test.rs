@@ -3,6 +3,8 @@
 //! The test programs of all suites are built by one cargo, and started from here: a cargo for each suite would choose the
 //! features of dependencies for its packages alone, and compile half of them again. Doc tests are cargo's to run.
 //!
+//! A suite that only takes its time runs beside those that come after it, and leaves them the processor when they want it.
+//!
 //! A suite that fails does not stop the next one; the exit code tells. Which suites there are follows from the
 //! packages in the workspace.
 
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     only: Option<String>,
 }
 
+/// The verdict of a suite in which something failed.
+const FAILED: &str = "FAILED";
+
 /// One line of the table.
 struct Row {
     name: &'static str,
@@ -47,31 +52,38 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("cannot run suite {}: no {} in the workspace", suite.name, suite.looks_for());
     }
 
+    let start = Instant::now();
     let mut rows = vec![set_up(&workspace, &suites)?];
     let began = Instant::now();
     let programs = build(&workspace, &suites)?;
     rows.push(Row { name: "build", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() });
-    let mut failed = Vec::new();
-    for suite in suites {
+    let run = |suite: &Suite| {
         eprintln!("\n=== {}: {}", suite.name, suite.about);
         let began = Instant::now();
         let result = run_suite(&workspace, suite, &programs, arguments.only.as_deref());
-        let verdict = if result.is_ok() { "ok" } else { "FAILED" };
+        let verdict = if result.is_ok() { "ok" } else { FAILED };
         if let Err(error) = result {
             eprintln!("{}: {error:#}", suite.name);
-            failed.push(suite.name);
         }
-        rows.push(Row {
-            name: suite.name,
-            verdict: verdict.to_owned(),
-            seconds: began.elapsed().as_secs_f64(),
-        });
-    }
+        Row { name: suite.name, verdict: verdict.to_owned(), seconds: began.elapsed().as_secs_f64() }
+    };
+    std::thread::scope(|scope| {
+        let mut beside = Vec::new();
+        for suite in suites {
+            if suite.is_patient {
+                beside.push(scope.spawn(move || run(suite)));
+            } else {
+                rows.push(run(suite));
+            }
+        }
+        rows.extend(beside.into_iter().map(|suite| suite.join().expect("a suite's failure is no panic")));
+    });
     rows.extend(absent.into_iter().map(|suite| {
         let verdict = format!("not run: no {} in the workspace", suite.looks_for());
         Row { name: suite.name, verdict, seconds: 0.0 }
     }));
-    print_table(&rows);
+    print_table(&rows, start.elapsed().as_secs_f64());
+    let failed: Vec<_> = rows.iter().filter(|row| row.verdict == FAILED).map(|row| row.name).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
@@ -131,7 +143,11 @@ fn run_suite(workspace: &Workspace, suite: &Suite, programs: &[Artifact], only: 
                 ("CARGO_PKG_NAME", OsString::from(&package.name)),
                 ("CARGO_MANIFEST_DIR", directory.clone().into()),
             ];
-            let process = Process::new(executable, only).directory(&directory);
+            let process = match suite.is_patient {
+                true => Process::new("nice", ["-n", "19"]).arguments([executable]).arguments(only),
+                false => Process::new(executable, only),
+            };
+            let process = process.directory(&directory);
             let run = process.variables(&of_cargo).variables(&variables).run();
             ran += 1;
             failed.extend(run.err().map(|error| error.to_string()));
@@ -157,12 +173,12 @@ fn run_suite(workspace: &Workspace, suite: &Suite, programs: &[Artifact], only: 
     Ok(())
 }
 
-fn print_table(rows: &[Row]) {
+/// `total` is less than all seconds together when suites run side by side.
+fn print_table(rows: &[Row], total: f64) {
     eprintln!("\n{:<10} {:>8}  result", "suite", "seconds");
     for Row { name, verdict, seconds } in rows {
         eprintln!("{name:<10} {seconds:>8.1}  {verdict}");
     }
-    let total: f64 = rows.iter().map(|row| row.seconds).sum();
     eprintln!("{:<10} {total:>8.1}", "total");
 }
 

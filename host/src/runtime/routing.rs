@@ -207,14 +207,26 @@ impl Runtime {
             (peer.host, self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await)
         });
         let mut silent = 0;
-        let mut best = None;
+        let (mut best, mut is_on_its_way) =
+            match self.inner().store.agent(agent).await.map_err(store_error)? {
+                // Where it went from here, unless somebody knows of a later home.
+                Some(AgentRow { home: Home::Moved(tombstone), .. }) => {
+                    (Some((tombstone.token, false, tombstone.target)), false)
+                }
+                row => (None, row.is_some()),
+            };
         for (peer, answer) in futures::future::join_all(asked).await {
             let claim = match answer {
                 Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Some((token, true, peer)),
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if target != self.inner().host => {
                     Some((token, false, target))
                 }
-                Ok(PeerAnswer::Home(HomeAnswer::Unknown | HomeAnswer::Moved { .. })) => None,
+                // It comes here, and has not arrived.
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { .. })) => {
+                    is_on_its_way = true;
+                    None
+                }
+                Ok(PeerAnswer::Home(HomeAnswer::Unknown)) => None,
                 Ok(_) | Err(_) => {
                     silent += 1;
                     None
@@ -228,6 +240,10 @@ impl Runtime {
                 Ok(host)
             }
             None if silent > 0 => Err(CallError::PeersSilent { agent: agent.clone(), silent }),
+            None if is_on_its_way => {
+                let reason = format!("agent {agent} is on its way to this host: ask again");
+                Err(CallError::Unavailable { reason })
+            }
             None => Err(CallError::NotFound { agent: agent.clone() }),
         }
     }
@@ -306,12 +322,6 @@ impl Runtime {
     async fn look_again(&self, agent: &AgentId) -> Result<Called, Unforwarded> {
         self.inner().hints.forget(agent);
         match self.who_is_home(agent).await {
-            // On its way back here, it may be a tombstone everywhere for a moment.
-            Err(CallError::NotFound { .. })
-                if matches!(self.inner().store.agent(agent).await, Ok(Some(_))) =>
-            {
-                Err(Unforwarded::Again)
-            }
             Err(error @ CallError::NotFound { .. }) => Err(Unforwarded::Refused(Box::new(error))),
             Ok(_) | Err(_) => Err(Unforwarded::Again),
         }

@@ -186,7 +186,7 @@ async fn what_became_of_a_migration_is_said_to_its_two_hosts_only() {
     // Nor does the source undo it by saying again what it said before.
     let again = MigrationMessage::Reserve(Box::new(reservation(1)));
     assert_eq!(why(asked(target, source.host(), again).await), Some(Refusal::Exists));
-    assert_eq!(asked(target, source.host(), MigrationMessage::Abort).await, MigrationAnswer::Ok);
+    assert_eq!(asked(target, source.host(), MigrationMessage::Abort).await, MigrationAnswer::Adopted);
     assert_eq!(ask(target, "a", "add 1").await, "1");
 }
 

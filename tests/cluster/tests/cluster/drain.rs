@@ -20,7 +20,7 @@ const ASKS: u64 = 20;
 const HOSTS: [&str; 3] = ["left", "middle", "right"];
 
 /// Three hosts that know each other; `right` offers what the others don't.
-async fn three_hosts(folder: &Folder) -> Result<Vec<Host>> {
+pub(crate) async fn three_hosts(folder: &Folder) -> Result<Vec<Host>> {
     let product = binaries::product()?;
     let mut hosts = Vec::new();
     for name in HOSTS {

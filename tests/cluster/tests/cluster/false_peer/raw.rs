@@ -131,6 +131,8 @@ pub(crate) enum Said {
 /// Numbers of answers about migrations.
 pub(crate) const OK: u8 = 0;
 pub(crate) const MIGRATION_REFUSED: u8 = 5;
+/// The guest can't be built, or the copy is not whole.
+pub(crate) const STATE_FAILED: u8 = 8;
 pub(crate) const NOT_READY: u8 = 6;
 pub(crate) const NOTHING: u8 = 11;
 
