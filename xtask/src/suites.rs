@@ -57,7 +57,7 @@ pub(crate) const SUITES: &[Suite] = &[
     },
     Suite {
         name: "model",
-        about: "do leases hold in every order in which things can happen?",
+        about: "do leases and migrations hold in every order in which things can happen?",
         needs_hosts: false,
         has_doc_tests: false,
         is_patient: false,
