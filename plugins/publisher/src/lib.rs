@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use godwit_guest::{
     Access, Agent, AgentError, ChannelError, Host, Input, Overflow, PublishOptions, ReadHost, Reply, Rights,
 };
@@ -30,14 +31,7 @@ pub struct Publisher {
 
 /// The bytes of a text in hex.
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let digits = |place: usize| u8::from_str_radix(text.get(place..place + 2)?, 16).ok();
-    is_hex.then(|| (0..text.len()).step_by(2).map(digits).collect::<Option<Vec<u8>>>())?
-}
-
-/// Bytes as text in hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 
 /// What a call on channels comes to as a reply: what the host refuses is said to whoever asked.
@@ -74,7 +68,7 @@ fn command(text: &str, host: &mut impl Host) -> Option<Result<String, ChannelErr
         ["channels"] => channels(host),
         ["issue", channel, key, given, until] => {
             let (key, given, until) = (unhex(key)?, Rights::named(given)?, until.parse().ok()?);
-            host.token_issue(channel, &key, given, until).map(|token| hex(&token))
+            host.token_issue(channel, &key, given, until).map(|token| HEXLOWER.encode(&token))
         }
         _ => return None,
     })

@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ed25519_dalek::{Signature, VerifyingKey};
 use godwit_guest::{Agent, AgentError, Host, IdentityError, Input, Query, ReadHost, Reply, signed_bytes};
 use serde::{Deserialize, Serialize};
@@ -51,19 +52,8 @@ impl<'a> Command<'a> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()?.try_into().ok()
 }
 
 fn is_signed(agent: &str, key: &[u8; 32], signature: &[u8; 64], text: &str) -> bool {
@@ -74,7 +64,11 @@ fn is_signed(agent: &str, key: &[u8; 32], signature: &[u8; 64], text: &str) -> b
 
 fn signed(text: &str, host: &mut impl ReadHost) -> Result<String, IdentityError> {
     let (key, signature) = (host.public_key()?, host.sign(text.as_bytes())?);
-    Ok(format!(r#"{{"public_key": "{}", "signature": "{}"}}"#, hex(&key), hex(&signature)))
+    Ok(format!(
+        r#"{{"public_key": "{}", "signature": "{}"}}"#,
+        HEXLOWER.encode(&key),
+        HEXLOWER.encode(&signature)
+    ))
 }
 
 fn reply(answer: Result<String, IdentityError>) -> Result<Reply, AgentError> {
@@ -90,7 +84,7 @@ impl Signer {
     fn answer(&self, command: &Command<'_>, host: &mut impl ReadHost) -> Result<String, IdentityError> {
         Ok(match command {
             Command::Sign(text) => signed(text, host)?,
-            Command::Key => hex(&host.public_key()?),
+            Command::Key => HEXLOWER.encode(&host.public_key()?),
             Command::Verify { agent, key, signature, text } => {
                 let verdict = if is_signed(agent, key, signature, text) { "valid" } else { "invalid" };
                 verdict.to_owned()

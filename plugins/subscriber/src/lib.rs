@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use godwit_guest::{
     Administration, Agent, AgentError, ChannelError, Host, Input, Map, PublishOptions, Query, ReadHost,
     Reply, Rights, SubscriptionState,
@@ -57,14 +58,7 @@ impl Heard {
 
 /// The bytes of a text in hex.
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    let is_hex = text.len().is_multiple_of(2) && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    let digits = |place: usize| u8::from_str_radix(text.get(place..place + 2)?, 16).ok();
-    is_hex.then(|| (0..text.len()).step_by(2).map(digits).collect::<Option<Vec<u8>>>())?
-}
-
-/// Bytes as text in hex.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 
 /// What a call on channels comes to as a reply: what the host refuses is said to whoever asked.
@@ -101,7 +95,7 @@ fn command(text: &str, host: &mut impl Host) -> Option<Result<String, ChannelErr
         ["delegate", token, key, given, until] => {
             let (token, key) = (unhex(token)?, unhex(key)?);
             let passed = host.token_delegate(&token, &key, Rights::named(given)?, until.parse().ok()?);
-            passed.map(|token| hex(&token))
+            passed.map(|token| HEXLOWER.encode(&token))
         }
         _ => return None,
     })
@@ -126,7 +120,7 @@ impl Subscriber {
         let words: Vec<&str> = text.split(' ').collect();
         Some(Ok(Reply::text(match words[..] {
             ["key"] => match host.public_key() {
-                Ok(key) => hex(&key),
+                Ok(key) => HEXLOWER.encode(&key),
                 Err(error) => return Some(Err(error.into())),
             },
             ["subscriptions"] => return Some(reply(subscriptions(host))),

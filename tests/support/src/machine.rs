@@ -37,7 +37,10 @@ pub fn inside(test: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         .status()
         .context("cannot run `unshare`, of the package util-linux")?;
     // What `unshare` itself may have said stands above: without user namespaces nothing of this can run here.
-    ensure!(status.success(), "{test}, in a network namespace of its own (unshare --user --net), ended with {status}");
+    ensure!(
+        status.success(),
+        "{test}, in a network namespace of its own (unshare --user --net), ended with {status}"
+    );
     Ok(())
 }
 
@@ -125,8 +128,10 @@ impl Drop for Machine {
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let output =
-        Command::new(program).args(arguments).output().with_context(|| format!("cannot run {program}, of the packages iproute2 and util-linux"))?;
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("cannot run {program}, of the packages iproute2 and util-linux"))?;
     if !output.status.success() {
         bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
     }

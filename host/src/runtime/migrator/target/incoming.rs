@@ -1,0 +1,230 @@
+//! What has arrived of one migration: rows, the newest snapshot, and a guest that is built from it.
+
+use std::sync::Arc;
+
+use godwit_core::agent::rebuild::restore_context;
+use godwit_core::agent::{Overlay, WarmGuest, state_reader};
+use godwit_core::digest::Digest;
+use godwit_core::failpoint;
+use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
+use godwit_core::id::Revision;
+use godwit_core::lease::LeaseGuard;
+use godwit_core::migration::Phase;
+use godwit_core::snapshot::Snapshot;
+use godwit_core::store::rows::BundleDigest;
+use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame};
+
+use super::refused;
+use crate::runtime::Runtime;
+use crate::runtime::migrator::claims::{self, NamedStates};
+use crate::runtime::migrator::identity::Passage;
+use crate::runtime::wire::{self, MigrationAnswer, PREPARE_FRAMES_MAX, Preparation, Reservation};
+
+/// Row frames that are decoded at a time. The smallest take four bytes each, and a hundred times that in memory.
+const FRAMES_AT_ONCE: usize = 32_768;
+
+/// One migration at its target.
+pub(super) struct Incoming {
+    pub(super) record: MigrationRecord,
+    reservation: Reservation,
+    digest: BundleDigest,
+    /// The newest snapshot and agent time that have arrived.
+    snapshot: Option<Snapshot>,
+    /// Digest of its state.
+    state: Digest,
+    named: NamedStates,
+    pub(super) guard: LeaseGuard,
+    pub(super) warm: Option<WarmGuest>,
+    /// The copy was dropped: nothing may bind it any more.
+    pub(super) is_closed: bool,
+}
+
+impl Incoming {
+    /// Nothing yet.
+    pub(super) fn new(record: MigrationRecord, reservation: Reservation, guard: LeaseGuard) -> Self {
+        Self {
+            record,
+            reservation,
+            digest: BundleDigest::default(),
+            snapshot: None,
+            state: Digest::ZERO,
+            named: NamedStates::default(),
+            guard,
+            warm: None,
+            is_closed: false,
+        }
+    }
+
+    /// Takes the rows of a bundle, some at a time.
+    pub(super) async fn take_bundle(&mut self, runtime: &Runtime, body: &[u8]) -> MigrationAnswer {
+        self.record.bytes += body.len() as u64;
+        self.record.rounds += 1;
+        let mut frames = match wire::decode_list::<RowFrame>(body) {
+            Ok(frames) => frames,
+            Err(reason) => return refused(reason),
+        };
+        loop {
+            match frames.next_up_to(FRAMES_AT_ONCE) {
+                Ok(some) if some.is_empty() => {
+                    failpoint::hit("migration.target.after-transfer");
+                    return MigrationAnswer::Ok;
+                }
+                Ok(some) => match self.take_rows(runtime, some).await {
+                    MigrationAnswer::Ok => {}
+                    no => return no,
+                },
+                Err(reason) => return refused(reason),
+            }
+        }
+    }
+
+    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>) -> MigrationAnswer {
+        self.look_at(&frames);
+        let store = &runtime.inner().store;
+        let frames = match runtime.opened(frames, &self.passage()) {
+            Ok(frames) => frames,
+            Err(reason) => return MigrationAnswer::IdentityFailed { reason },
+        };
+        match store.receive_rows(self.record.id, &self.record.agent, frames).await {
+            Ok(()) => MigrationAnswer::Ok,
+            Err(error) => refused(error.to_string()),
+        }
+    }
+
+    fn passage(&self) -> Passage {
+        let MigrationRecord { id: migration, agent, .. } = &self.record;
+        Passage { agent: agent.clone(), migration: *migration, token: self.reservation.token }
+    }
+
+    fn look_at(&mut self, frames: &[RowFrame]) {
+        for frame in frames {
+            self.digest.update(frame);
+            if let Row::Receipt(receipt) = &frame.row {
+                self.named.note(receipt);
+            }
+            let Row::Snapshot { snapshot, .. } = &frame.row else { continue };
+            let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
+            if self.snapshot.as_ref().is_none_or(|newest| at(newest) < at(snapshot)) {
+                self.snapshot = Some(snapshot.clone());
+                self.state = snapshot.state_digest();
+            }
+        }
+    }
+
+    /// Builds a guest from the state at hand, unless the warm one is at it already.
+    pub(super) async fn on_restore(&mut self, runtime: &Runtime, revision: Revision) -> MigrationAnswer {
+        if self.reservation.is_shared {
+            match runtime.inner().store.image(&self.record.agent, None).await {
+                Ok(Some(image)) => self.snapshot = image.snapshot,
+                Ok(None) => return refused("the agent is not in this store"),
+                Err(error) => {
+                    return MigrationAnswer::StateFailed { reason: error.to_string() };
+                }
+            }
+        }
+        let newest = self.snapshot.as_ref().map(|snapshot| snapshot.revision);
+        let built_from = self.warm.as_ref().map(|warm| warm.snapshot_revision);
+        if revision == Revision(0) || (newest.is_some() && built_from == newest) {
+            return MigrationAnswer::Restored { revision };
+        }
+        let Some(snapshot) = self.snapshot.clone() else {
+            return MigrationAnswer::StateFailed { reason: "no snapshot has arrived".into() };
+        };
+        match self.build_guest(runtime, snapshot).await {
+            Ok(warm) => {
+                self.warm = Some(warm);
+                failpoint::hit("migration.target.after-restore");
+                MigrationAnswer::Restored { revision }
+            }
+            Err(reason) => MigrationAnswer::StateFailed { reason },
+        }
+    }
+
+    async fn build_guest(&mut self, runtime: &Runtime, snapshot: Snapshot) -> Result<WarmGuest, String> {
+        let env = &runtime.inner().env;
+        let plugin = self.reservation.spec.plugin;
+        if !env.loader.is_loaded(plugin) {
+            let component = env.store.component(plugin).await.map_err(|error| error.to_string())?;
+            let component = component.ok_or("the plugin has not arrived")?;
+            runtime.compile(component).await.map_err(|error| error.to_string())?;
+        }
+        let agent = self.record.agent.clone();
+        let interrupt = Interrupt::default();
+        let rows = Overlay::new(state_reader(env.store.clone(), agent.clone()));
+        let request = GuestRequest {
+            agent: agent.clone(),
+            spec: Arc::new(self.reservation.spec.clone()),
+            grants: runtime.grants_of(plugin).await.map_err(|error| error.to_string())?,
+            guard: self.guard.clone(),
+            state: rows.clone(),
+            interrupt: interrupt.clone(),
+        };
+        let snapshot_revision = snapshot.revision;
+        let context = restore_context(&agent, &snapshot);
+        let loader = env.loader.clone();
+        let job = move || -> Result<Box<dyn Guest>, GuestError> {
+            let mut guest = loader.start(request)?;
+            guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
+            Ok(guest)
+        };
+        let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
+        let guest = built.map_err(|error| error.to_string())?;
+        Ok(WarmGuest { guest, snapshot_revision, interrupt, rows })
+    }
+
+    /// Step 2: the last rows, and the copy is bound, in one transaction; and a guest is built from what they say, since
+    /// nobody lets go of an agent that can't be restored.
+    pub(super) async fn on_prepare(
+        &mut self,
+        runtime: &Runtime,
+        preparation: Preparation,
+    ) -> MigrationAnswer {
+        if self.is_closed {
+            return refused("this migration has been dropped here");
+        }
+        if let Err(no) = claims::check_token(preparation.granted) {
+            return no;
+        }
+        if preparation.frames.len() > PREPARE_FRAMES_MAX {
+            return refused("more rows than go with a preparation");
+        }
+        if preparation.granted <= self.reservation.token {
+            return refused("what is granted is not above what was reserved under");
+        }
+        self.look_at(&preparation.frames);
+        if self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state)) {
+            return refused("the snapshot is not the state that the agent's receipt names");
+        }
+        if self.digest.finish() != preparation.bundle {
+            // Nobody may take up what is not whole, also not on an operator's word.
+            let reason = "other rows have arrived than were sent".into();
+            return MigrationAnswer::StateFailed { reason };
+        }
+        let frames = match runtime.opened(preparation.frames, &self.passage()) {
+            Ok(frames) => frames,
+            Err(reason) => return MigrationAnswer::IdentityFailed { reason },
+        };
+        self.record.phase = Phase::Cutover;
+        let request = PrepareRequest {
+            migration: self.record.id,
+            agent: self.record.agent.clone(),
+            source: self.record.source,
+            token: preparation.granted,
+            generation: preparation.generation,
+            revision: preparation.revision,
+            frames,
+        };
+        let revision = request.revision;
+        let store = runtime.inner().store.clone();
+        let (bound, restored) = tokio::join!(store.prepare(request), self.on_restore(runtime, revision));
+        match (bound, restored) {
+            (Ok(()), MigrationAnswer::Restored { .. }) => {
+                failpoint::hit("migration.target.after-prepared");
+                MigrationAnswer::Prepared { bundle: self.digest.finish() }
+            }
+            // The source takes it back, and says so.
+            (Ok(()), failed) => failed,
+            (Err(error), _) => refused(error.to_string()),
+        }
+    }
+}
