@@ -3,12 +3,14 @@
 //!
 //! A checkpoint starts when the log has `LOG_PAGES`. Its passive part, which moves nearly all, never blocks the writer; the
 //! second part starts the log over, which waits a little for readers and holds the writer up for the few pages that came
-//! meanwhile. So the log is bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
+//! meanwhile. Where commits come faster than the disk moves them back, the writer waits at `HOLD_PAGES`. So the log is
+//! bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +27,11 @@ use super::writer::Shared;
 const LOG_PAGES: i64 = 8_192;
 /// Commits between two looks at the log's size.
 const COMMITS_PER_LOOK: u32 = 8;
+/// 128 MiB of pages: no more is committed before the log has been started over, if readers allow that.
+const HOLD_PAGES: i64 = 32_768;
+/// What the log can grow to while nobody reads one state for long: between two looks, groups of the largest size come on top.
+#[cfg(test)]
+pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + (COMMITS_PER_LOOK as u64 * (8 << 20));
 /// 256 MiB of pages: something holds a read open.
 const WARN_PAGES: i64 = 65_536;
 
@@ -38,11 +45,16 @@ const PARTS: [&str; 2] = ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoi
 /// Only tells how far the log and the last checkpoint are.
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
+/// To move the log back. What it carries is dropped when that is done.
+type Order = Option<SyncSender<()>>;
+
 /// The writer's end: watches the log and gives orders.
 pub(super) struct Checkpointer {
-    orders: Option<SyncSender<()>>,
+    orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
     commits: u32,
+    /// The last try was in vain: whoever waits for the next one may wait as long as a reader reads.
+    is_held: Arc<AtomicBool>,
 }
 
 impl Checkpointer {
@@ -51,25 +63,34 @@ impl Checkpointer {
         let conn = connect(path)?;
         conn.busy_handler(Some(wait_for_reader)).map_err(engine("configure", path))?;
         let (orders, incoming) = sync_channel(1);
+        let is_held = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
             .name("godwit-checkpoint".to_owned())
-            .spawn(move || work(conn, &incoming, &shared))
+            .spawn({
+                let is_held = Arc::clone(&is_held);
+                move || work(conn, &incoming, &shared, &is_held)
+            })
             .map_err(io("start a thread for", path))?;
-        Ok(Self { orders: Some(orders), thread: Some(thread), commits: 0 })
+        Ok(Self { orders: Some(orders), thread: Some(thread), commits: 0, is_held })
     }
 
-    /// Called after each commit, with the connection that committed.
+    /// Called after each commit, with the connection that committed. Returns late when the log is too long.
     pub(super) fn committed(&mut self, conn: &Connection) {
         self.commits += 1;
         if self.commits < COMMITS_PER_LOOK {
             return;
         }
         self.commits = 0;
-        if is_due(conn)
-            && let Some(orders) = &self.orders
-        {
+        let Some(orders) = &self.orders else { return };
+        let pages = log_pages(conn);
+        if pages >= HOLD_PAGES && !self.is_held.load(Ordering::Relaxed) {
+            let (done, until_done) = sync_channel(0);
+            // Both end by the order's end, also when the thread has gone.
+            let _ = orders.send(Some(done));
+            let _ = until_done.recv();
+        } else if pages >= LOG_PAGES {
             // When there is no room, one is under way.
-            let _ = orders.try_send(());
+            let _ = orders.try_send(None);
         }
     }
 
@@ -83,32 +104,15 @@ impl Checkpointer {
     }
 }
 
-fn work(conn: Connection, orders: &Receiver<()>, shared: &Shared) {
-    while let Ok(()) = orders.recv() {
+fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared, is_held: &AtomicBool) {
+    while let Ok(order) = orders.recv() {
         // The last one may have been ordered twice.
-        if !is_due(&conn) {
-            continue;
-        }
-        for part in PARTS {
-            if shared.failure().is_some() {
-                break;
-            }
-            failpoint::hit("store.before-checkpoint");
-            let done = checkpoint(&conn, part);
-            failpoint::hit("store.after-checkpoint");
-            match done {
-                Ok((_, pages, _)) if pages > WARN_PAGES => {
-                    tracing::warn!(
-                        pages,
-                        "write-ahead log does not shrink: a reader or a stopped process holds it"
-                    );
-                }
-                // Somebody reads an older state; the next order comes soon.
-                Ok((is_busy, ..)) if is_busy != 0 => std::thread::sleep(READER_PAUSE),
-                Ok(_) => {}
-                Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
-                Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
-            }
+        let is_in_vain = log_pages(&conn) >= LOG_PAGES && !start_over(&conn, shared);
+        is_held.store(is_in_vain, Ordering::Relaxed);
+        drop(order);
+        if is_in_vain {
+            // Somebody reads an older state; the next order comes soon.
+            std::thread::sleep(READER_PAUSE);
         }
     }
     if shared.failure().is_some() {
@@ -117,14 +121,38 @@ fn work(conn: Connection, orders: &Receiver<()>, shared: &Shared) {
     }
 }
 
+/// Moves all of the log back. Whether that was done.
+fn start_over(conn: &Connection, shared: &Shared) -> bool {
+    let mut is_done = true;
+    for part in PARTS {
+        if shared.failure().is_some() {
+            return false;
+        }
+        failpoint::hit("store.before-checkpoint");
+        let done = checkpoint(conn, part);
+        failpoint::hit("store.after-checkpoint");
+        is_done = matches!(done, Ok((0, ..)));
+        match done {
+            Ok((_, pages, _)) if pages > WARN_PAGES => tracing::warn!(
+                pages,
+                "write-ahead log does not shrink: a reader or a stopped process holds it"
+            ),
+            Ok(_) => {}
+            Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
+            Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
+        }
+    }
+    is_done
+}
+
 fn wait_for_reader(waits: i32) -> bool {
     std::thread::sleep(Duration::from_millis(1));
     waits < READER_WAITS_MAX
 }
 
-/// Whether the log is to start over.
-fn is_due(conn: &Connection) -> bool {
-    checkpoint(conn, LOOK).is_ok_and(|(_, pages, _)| pages >= LOG_PAGES)
+/// How long the log is; 0 where that can't be told.
+fn log_pages(conn: &Connection) -> i64 {
+    checkpoint(conn, LOOK).map_or(0, |(_, pages, _)| pages)
 }
 
 /// Runs a checkpoint: (busy, pages in the log, pages moved back).
