@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::digest::Digest;
-use crate::id::{AgentId, IdError};
+use crate::id::{AgentId, FencingToken, Generation, IdError};
 
 /// What the signed bytes begin with, so that they can't be taken for anything else.
 pub const SIGNATURE_PREFIX: &[u8] = b"godwit agent signature v1\0";
@@ -66,6 +66,26 @@ pub struct OriginHash(pub u64);
 impl fmt::Display for OriginHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Which agent of a name somebody is, as far as that is known, and as of when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownAs {
+    /// Of its key.
+    pub hash: Option<OriginHash>,
+    /// Its generation then.
+    pub generation: Generation,
+    /// Its token then.
+    pub token: FencingToken,
+}
+
+impl KnownAs {
+    /// Whether who says to be this agent is another one of its name. One that was made anew has another key and a higher
+    /// generation; one that came from an archive has another key and a higher epoch.
+    pub fn is_namesake(&self, given: &Self) -> bool {
+        let differs = self.hash.zip(given.hash).is_some_and(|(known, given)| known != given);
+        differs && given.generation <= self.generation && given.token.epoch() == self.token.epoch()
     }
 }
 

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 use crate::id::SpecRevision;
 use crate::limits::{
-    CONFIG_BYTES_MAX, GuestLimits, INSTRUCTIONS_MAX, LABELS_MAX, SILENT_INTENTS_MAX, TEXT_BYTES_MAX,
+    CONFIG_BYTES_MAX, GuestLimits, INSTRUCTIONS_MAX, LABELS_MAX, PREFERENCES_MAX, SILENT_INTENTS_MAX,
+    TEXT_BYTES_MAX,
 };
 
 /// What an agent runs and with what.
@@ -36,6 +37,9 @@ pub struct Spec {
     /// What a host must offer to be given the agent: names and values of its capabilities. It is looked at when the agent is
     /// created and when it is to move; who has it keeps it. Hosts of one store take over from each other whatever they offer.
     pub requires: BTreeMap<String, String>,
+    /// What a host should rather offer when the agent is to move, the most wanted first: each is met by a host that offers all
+    /// of it. None keeps an agent from anywhere.
+    pub prefers: Vec<BTreeMap<String, String>>,
 }
 
 /// Begins the names of what the host itself puts into an agent's configuration.
@@ -56,6 +60,7 @@ impl Spec {
             instructions: Vec::new(),
             initial_message: String::new(),
             requires: BTreeMap::new(),
+            prefers: Vec::new(),
         }
     }
 
@@ -96,6 +101,8 @@ pub struct SpecPatch {
     pub initial_message: Option<String>,
     /// What a host must offer.
     pub requires: Option<BTreeMap<String, String>>,
+    /// What a host should rather offer.
+    pub prefers: Option<Vec<BTreeMap<String, String>>>,
 }
 
 impl SpecPatch {
@@ -113,6 +120,7 @@ impl SpecPatch {
             instructions: self.instructions.unwrap_or(spec.instructions),
             initial_message: self.initial_message.unwrap_or(spec.initial_message),
             requires: self.requires.unwrap_or(spec.requires),
+            prefers: self.prefers.unwrap_or(spec.prefers),
             plugin: spec.plugin,
             limits: spec.limits,
         }
@@ -138,6 +146,10 @@ impl SpecPatch {
         for intent in self.silent_intents.iter().flatten() {
             named("silent intent", intent)?;
         }
+        within("preferences", self.prefers.iter().flatten().count(), PREFERENCES_MAX)?;
+        for preference in self.prefers.iter().flatten() {
+            check_pairs("preference", preference)?;
+        }
         check_pairs("requirement", self.requires.as_ref().unwrap_or(&nothing))
     }
 }
@@ -155,6 +167,7 @@ impl From<Spec> for SpecPatch {
             instructions: Some(spec.instructions),
             initial_message: Some(spec.initial_message),
             requires: Some(spec.requires),
+            prefers: Some(spec.prefers),
         }
     }
 }

@@ -66,7 +66,7 @@ pub use mark::{Relation, Restored, StoreMark};
 pub use outbox::{OutputEnd, OutputKey, Page};
 pub use port::RuntimeStore;
 pub use retention::{Pruned, Retention};
-pub use rows::{Row, RowFrame, RowKey, Slot};
+pub use rows::{Receiver, Row, RowFrame, RowKey, Slot};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
 
 pub use crate::lifecycle::{BrokenReason, Lifecycle, LifecycleCommit};

@@ -42,6 +42,9 @@ pub struct AgentDoc {
     /// What a host must offer (`host.capabilities`) to be given the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<BTreeMap<String, String>>,
+    /// What a host should rather offer when the agent is to move, the most wanted first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefers: Option<Vec<BTreeMap<String, String>>>,
 }
 
 /// A word that is none of those there are.
@@ -80,6 +83,7 @@ impl AgentDoc {
             instructions: self.instructions.clone(),
             initial_message: self.initial_message.clone(),
             requires: self.requires.clone(),
+            prefers: self.prefers.clone(),
         })
     }
 }

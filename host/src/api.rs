@@ -134,6 +134,7 @@ fn routes() -> Router<Runtime> {
         .route("/v1/hosts", get(hosts::list))
         .route("/v1/hosts/{id}/{verb}", post(hosts::act))
         .route("/v1/hosts/{id}/drain", get(hosts::progress).post(hosts::drain))
+        .route("/v1/hosts/{id}/counts", get(hosts::counts))
         .route("/v1/peers", get(hosts::peers).post(hosts::add_peer))
         .route("/v1/peers/reload", post(hosts::reload_peers))
         .route("/v1/peers/{key}", delete(hosts::remove_peer))

@@ -142,6 +142,9 @@ enum Verb {
     Dispatch(inputs::Dispatch),
     /// List the hosts that this one knows.
     Hosts,
+    /// Look at one host.
+    #[command(subcommand)]
+    Host(hosts::Host),
     /// Let a host take no more agents, until it is uncordoned or started again.
     Cordon(hosts::Which),
     /// Let a host take agents again.
@@ -237,6 +240,7 @@ impl Session {
             Verb::Edge(edge) => edge.run(self).await,
             Verb::Dispatch(dispatch) => dispatch.run(self).await,
             Verb::Hosts => hosts::list(self).await,
+            Verb::Host(verb) => verb.run(self).await,
             Verb::Cordon(which) => which.cordon(self, "cordon").await,
             Verb::Uncordon(which) => which.cordon(self, "uncordon").await,
             Verb::Drain(exodus) => exodus.run(self, "drain").await,

@@ -14,6 +14,7 @@ use std::time::Duration;
 use godwit_core::id::HostId;
 use godwit_core::lease::LeaseProfile;
 
+use crate::runtime::ArrivalRule;
 use crate::runtime::boot::BootMode;
 use crate::runtime::operations::OperationPolicy;
 use crate::secrets::SecretsConfig;
@@ -62,6 +63,8 @@ pub struct HostConfig {
     pub peers: Vec<(HostId, SocketAddr)>,
     /// Whether only agents are taken from peers that are expected.
     pub takes_only_expected: bool,
+    /// Which agents are taken from peers; without a rule any.
+    pub arrival_rules: Vec<ArrivalRule>,
     /// Whether the keys of agents that leave go with them.
     pub transport_identity: bool,
     /// What it offers to agents that require it: names and values.
@@ -113,7 +116,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 26] = [
+const KEYS: [Key; 27] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -165,6 +168,14 @@ const KEYS: [Key; 26] = [
         example: "\"peers\"",
         is_default: true,
         meaning: "Which agents may come: those of any peer (peers), or only those that POST /v1/expected-migrations names (expected).",
+    },
+    Key {
+        name: "mesh.accept_plugins",
+        flag: None,
+        example: "[]",
+        is_default: true,
+        meaning: "What agents run that may come, and from whom: each any, stored (plugins that were loaded here) or a plugin's digest, \
+                  alone or as any@KEY from the host of that key. Without a rule any may. The variable takes them separated by commas.",
     },
     Key {
         name: "mesh.entity_keys",
@@ -412,6 +423,7 @@ impl HostConfig {
             mesh: scalar(layers, "mesh.listen", parse_address)?.unwrap_or(([127, 0, 0, 1], 7701).into()),
             peers: list(layers, "mesh.peers", parse_peer)?,
             takes_only_expected: scalar(layers, "mesh.accept", parse_accept)?.unwrap_or(false),
+            arrival_rules: list(layers, "mesh.accept_plugins", parse_displayed)?,
             transport_identity: scalar(layers, "mesh.entity_keys", parse_travel)?.unwrap_or(true),
             capabilities: list(layers, "host.capabilities", parse_capability)?.into_iter().collect(),
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),

@@ -8,6 +8,26 @@
 #![doc = include_str!("../examples/minimal.rs")]
 //! ```
 //!
+//! What a program does with a running host, each by a method of `runtime::Runtime` or a call through `Runtime::call`, which finds the
+//! host that has the agent:
+//!
+//! | what | by |
+//! |---|---|
+//! | register a kind of agents, at any time | `Runtime::load_plugin`; before the start `HostBuilder::plugin` |
+//! | spawn | `Runtime::create_agent` |
+//! | spawn from a snapshot | `Runtime::import_agent`, of a file that `Runtime::export_agent` made; `ImportOptions::expected` refuses another agent of that name before anything is stored |
+//! | stop | `AgentCall::Verb` with a `runtime::verbs::VerbCall`: stop, pause, retire, delete |
+//! | snapshot | `AgentCall::Checkpoint`; as a file, with everything else, `Runtime::export_agent` |
+//! | deliver, and hear what came of it | `AgentCall::Ask`; `AgentCall::Send` and then `Runtime::wait_for_output` |
+//! | counts | `Runtime::counts`; of another host `Runtime::call_host` |
+//! | move, and how far it is | `AgentCall::Migrate`, `Runtime::migration` (its `phase`), `Runtime::expect_migration` |
+//! | follow | `Runtime::subscribe` (one agent, in its own count), `Runtime::events` (the log) |
+//!
+//! There is one gate. While a host **registers** (`HostBuilder`, up to the end of `start`) there is no `Runtime` to call, and peers
+//! are answered "not now". It is **ready** when `start` has answered. From the moment at which it begins to **shut down** every call
+//! that would change something is refused as `CallError::Unavailable`, of which nothing was done (`Retry::Later`); reads go
+//! on as long as there is a store. `Runtime::shutdown_token` tells of that moment.
+//!
 //! What a program can bring, each by a method of the builder:
 //!
 //! - **Plugins**, from bytes or files: they are loaded before anything runs.

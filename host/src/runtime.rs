@@ -54,6 +54,7 @@ pub mod audit;
 pub mod backup;
 pub mod boot;
 pub mod call;
+pub mod counts;
 mod delivery;
 mod directory;
 pub mod drain;
@@ -86,6 +87,7 @@ pub mod verify;
 mod watchdog;
 pub(crate) mod wire;
 
+pub use migrator::{ArrivalRule, PluginRule};
 pub use peers::PeerDoor;
 pub use shutdown::{ShutdownBounds, ShutdownReport};
 pub(crate) use start::Starting;
@@ -140,6 +142,8 @@ pub struct RuntimeConfig {
     pub carries_identity: bool,
     /// Whether only agents are taken from other hosts whose coming was announced (`Runtime::expect_migration`).
     pub takes_only_expected: bool,
+    /// Which agents are taken from other hosts, by what they run and whence they come; without a rule any.
+    pub arrival_rules: Vec<ArrivalRule>,
     /// What this host offers to agents that require it: names and values.
     pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
@@ -204,6 +208,7 @@ pub(crate) struct Inner {
     pub(crate) migrator: Migrator,
     pub(crate) carries_identity: bool,
     pub(crate) takes_only_expected: bool,
+    pub(crate) arrival_rules: Vec<ArrivalRule>,
     unsealer: Option<Unsealer>,
     pub(crate) placement: Placement,
     /// Room for those who follow agents or wait for outputs.

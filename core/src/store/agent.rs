@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::id::{
     AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
-use crate::identity::EntityPublicKey;
+use crate::identity::{EntityPublicKey, KnownAs};
 use crate::input::{Input, InputState, Outcome, Placing, TraceParent};
 use crate::journal::JournaledTurn;
 use crate::lease::{GrantCause, Holder};
@@ -112,6 +112,8 @@ pub struct AgentRow {
     pub waking_inputs: u64,
     /// Payloads and headers of the open inputs in bytes.
     pub open_bytes: u64,
+    /// Outputs that their receivers do not have yet.
+    pub pending_outputs: u64,
     /// Rows of the guest's `state`.
     pub state_keys: u64,
     /// Their keys and values in bytes.
@@ -136,6 +138,12 @@ impl AgentRow {
     pub fn seat(&self) -> Seat {
         let Self { token, generation, revision, holder, .. } = *self;
         Seat { home: self.home.clone(), token, generation, revision, holder, cause: self.cause.clone() }
+    }
+
+    /// Which agent of its name it is.
+    pub fn known_as(&self) -> KnownAs {
+        let Self { generation, token, .. } = *self;
+        KnownAs { hash: self.public_key.map(EntityPublicKey::origin_hash), generation, token }
     }
 }
 

@@ -36,7 +36,7 @@ use crate::store::error::StoreError;
 use crate::store::handoff::{Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 use crate::store::mark::{Restored, StoreMark};
 use crate::store::retention::{Pruned, Retention};
-use crate::store::rows::RowFrame;
+use crate::store::rows::{Receiver, RowFrame};
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
 use crate::store::{Adoption, OutputEnd, OutputKey, Page, RuntimeStore};
 use crate::time::Clock;
@@ -359,6 +359,12 @@ impl RuntimeStore for MemoryStore {
 
     async fn prune(&self, agent: &AgentId, retention: &Retention, after: Seq) -> Result<Pruned, StoreError> {
         self.tables().prune(agent, retention, after, self.clock.wall_ms())
+    }
+
+    async fn heard_of(&self, origin: &AgentId) -> Result<Vec<Receiver>, StoreError> {
+        let tables = self.tables();
+        let heard = tables.agents.values().filter_map(|rows| rows.receiver(origin));
+        Ok(heard.take(PAGE_MAX).cloned().collect())
     }
 
     async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError> {

@@ -26,7 +26,7 @@ use crate::timer::{DueTimer, StoredTimer};
 
 use super::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Restored,
+    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Receiver, Restored,
     Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
     StoreDocuments, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
@@ -259,6 +259,9 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels {
 
     /// Open inputs in admission order after `page.after` (a seq). **R**
     async fn open_inputs(&self, agent: &AgentId, page: Page) -> Result<Vec<StoredInput>, StoreError>;
+
+    /// What agents that have rows here have heard from an origin, at most `PAGE_MAX` of them. **R**
+    async fn heard_of(&self, origin: &AgentId) -> Result<Vec<Receiver>, StoreError>;
 
     /// Inputs in admission order, of one state or all. **R**
     async fn inputs(

@@ -12,7 +12,7 @@ use crate::channel::{Channel, ChannelName, Subscriber, Subscription};
 use crate::digest::Digest;
 use crate::edge::Edge;
 use crate::id::{AgentId, FencingToken, Generation, OperationId, Revision, Seq, SpecRevision};
-use crate::identity::{EntityKeyRow, OriginHash};
+use crate::identity::{EntityKeyRow, KnownAs, OriginHash};
 use crate::input::DeliveryStamp;
 use crate::journal::JournalEntry;
 use crate::lifecycle::Lifecycle;
@@ -209,11 +209,15 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Whether a delivery is from another agent of the origin's name. One that was made anew has another key and a higher
-    /// generation; one that came from an archive has another key and a higher epoch.
+    /// What is known of the origin from its deliveries.
+    pub fn known_as(&self) -> KnownAs {
+        KnownAs { hash: self.origin_hash, generation: self.generation, token: self.token }
+    }
+
+    /// Whether a delivery is from another agent of the origin's name.
     pub fn is_of_namesake(&self, stamp: &DeliveryStamp) -> bool {
-        let differs = self.origin_hash.zip(stamp.origin_hash).is_some_and(|(known, given)| known != given);
-        differs && stamp.generation <= self.generation && stamp.token.epoch() == self.token.epoch()
+        let DeliveryStamp { origin_hash: hash, generation, token, .. } = *stamp;
+        self.known_as().is_namesake(&KnownAs { hash, generation, token })
     }
 
     /// The hash to remember behind a delivery that is not stale.

@@ -34,6 +34,8 @@ pub(super) struct ExportQuery {
 pub(super) struct ImportQuery {
     activate: Option<bool>,
     force: Option<bool>,
+    /// 64 hex digits of a public key, or 16 of an origin hash.
+    expect_identity: Option<String>,
 }
 
 /// `GET /v1/agents/{id}/export`: asked of the agent's home.
@@ -53,10 +55,14 @@ pub(super) async fn import(
     QueryOf(query): QueryOf<ImportQuery>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let expected = query.expect_identity.map(|text| text.parse()).transpose().map_err(Problem::malformed)?;
+    let options = ImportOptions {
+        is_active: query.activate.unwrap_or(false),
+        is_forced: query.force.unwrap_or(false),
+        expected,
+    };
     let file = runtime.scratch_unnamed("import")?;
     let file = receive(request.into_body(), file).await?;
-    let options =
-        ImportOptions { is_active: query.activate.unwrap_or(false), is_forced: query.force.unwrap_or(false) };
     let agent = runtime.import_agent(file, options).await?;
     Ok((StatusCode::CREATED, Json(AgentJson::from(agent))).into_response())
 }

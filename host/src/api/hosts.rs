@@ -166,6 +166,15 @@ pub(super) async fn progress(
     Ok(Json(reply_json(runtime.call_host(path.text("id"), HostCall::Progress).await?)?))
 }
 
+/// `GET /v1/hosts/{id}/counts`: of the host named so, or `self`.
+pub(super) async fn counts(
+    State(runtime): State<Runtime>,
+    path: PathText,
+    _: QueryOf<Nothing>,
+) -> Result<Json<Value>, Problem> {
+    Ok(Json(reply_json(runtime.call_host(path.text("id"), HostCall::Counts).await?)?))
+}
+
 fn reply_json(reply: HostReply) -> Result<Value, Problem> {
     match reply {
         HostReply::Offer(offer) => Ok(json!({
@@ -197,6 +206,14 @@ fn reply_json(reply: HostReply) -> Result<Value, Problem> {
                 "agent": agent.as_str(),
                 "reason": reason,
             })).collect::<Vec<_>>(),
+        })),
+        HostReply::Counts(counts) => Ok(json!({
+            "agents": counts.agents,
+            "resident": counts.resident,
+            "open_inputs": counts.open_inputs,
+            "waiting_outputs": counts.waiting_outputs,
+            "open_migrations": counts.open_migrations,
+            "plugins": counts.plugins,
         })),
         HostReply::Progress(None) => {
             Err(Problem::new(Code::NotFound, "no drain or rebalance has begun since this host's start"))

@@ -88,6 +88,7 @@ fn spec_json(spec: &Spec) -> Value {
         "instructions": spec.instructions,
         "initial_message": spec.initial_message,
         "requires": spec.requires,
+        "prefers": spec.prefers,
         "limits": {
             "turn_ms_max": spec.limits.turn_ms_max,
             "memory_bytes_max": spec.limits.memory_bytes_max,

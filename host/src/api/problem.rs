@@ -97,6 +97,8 @@ pub enum Code {
     NotAddressable,
     /// Another host is about to create the agent.
     Claimed,
+    /// Another agent of this name is meant.
+    IdentityMismatch,
     /// No room to follow or to wait.
     TooManyWatch,
     /// What was waited for did not come in time.
@@ -121,7 +123,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -160,6 +162,7 @@ impl Code {
         Self::NotRecovered,
         Self::NotAddressable,
         Self::Claimed,
+        Self::IdentityMismatch,
         Self::TooManyWatch,
         Self::NoOutput,
         Self::AuthFlowsFull,
@@ -208,6 +211,9 @@ impl Code {
             Self::Interrupted => (409, "interrupted", "an operator ended the turn", false),
             Self::PluginInUse => (409, "plugin_in_use", "an agent needs the plugin", false),
             Self::Claimed => (409, "claimed", "another host is about to create the agent", true),
+            Self::IdentityMismatch => {
+                (409, "identity_mismatch", "another agent of this name is meant", false)
+            }
             Self::NotAddressable => (403, "not_addressable", "the agent takes nothing from outside", false),
             Self::TooManyWatch => (429, "too_many_watch", "too many follow or wait already", true),
             Self::NoOutput => (504, "no_output", "no output came in time", true),
@@ -378,6 +384,9 @@ impl From<CallError> for Problem {
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
             CallError::Claimed { agent, .. } => {
                 Self::new(Code::Claimed, detail).with("agent", agent.as_str())
+            }
+            CallError::AnotherAgent { agent, .. } => {
+                Self::new(Code::IdentityMismatch, detail).with("agent", agent.as_str())
             }
             CallError::NotAddressable => Self::new(Code::NotAddressable, detail),
             CallError::TooManyWatch { .. } => {

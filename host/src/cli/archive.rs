@@ -42,6 +42,9 @@ pub(super) struct Import {
     /// It is the real one, though it has moved away from here, or a peer has it or does not answer.
     #[arg(long)]
     force: bool,
+    /// Refuse it unless the archive was made of this agent: 64 hex digits of its public key, or 16 of its origin hash.
+    #[arg(long, value_name = "HEX")]
+    expect_identity: Option<String>,
 }
 
 impl Export {
@@ -78,7 +81,13 @@ impl Import {
                 Err(error) => Some((Err(error), file)),
             }
         });
-        let url = format!("/v1/import?activate={}&force={}", self.activate, self.force);
+        let expected = self.expect_identity.as_ref().map(|expected| format!("&expect_identity={expected}"));
+        let url = format!(
+            "/v1/import?activate={}&force={}{}",
+            self.activate,
+            self.force,
+            expected.unwrap_or_default()
+        );
         let request = session.client.request(Method::POST, &url).timeout(ARCHIVE_MAX);
         let agent = session.client.json(request.body(Body::wrap_stream(chunks))).await?;
         let id = agent["id"].as_str().unwrap_or_default();

@@ -1,8 +1,8 @@
-//! `godwit hosts`, `cordon`, `uncordon`, `drain`, `rebalance`.
+//! `godwit hosts`, `host`, `cordon`, `uncordon`, `drain`, `rebalance`.
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -37,6 +37,21 @@ pub(super) struct Which {
     /// A host's name, key, or unique prefix of a key; the one that is asked, when nothing is said.
     #[arg(default_value = "self")]
     host: String,
+}
+
+/// `godwit host`
+#[derive(Debug, Subcommand)]
+pub(super) enum Host {
+    /// Count its agents by state, and what waits there.
+    Counts(Which),
+}
+
+impl Host {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let Self::Counts(which) = self;
+        let counts = session.client.get(&format!("/v1/hosts/{}/counts", which.host)).await?;
+        session.output.one(&counts, "/agents")
+    }
 }
 
 /// Which host, and whether it is only said what would be done.

@@ -458,6 +458,7 @@ fn runtime_config(
         api: api.unwrap_or_else(|| SocketAddr::new(config.listen.ip(), 0)),
         carries_identity: config.transport_identity,
         takes_only_expected: config.takes_only_expected,
+        arrival_rules: config.arrival_rules.clone(),
         capabilities: config.capabilities.clone(),
         lease_profile: config.lease_profile,
         resident_max: config.resident_max,

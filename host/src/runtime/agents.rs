@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, ClaimId, HostId};
-use godwit_core::placement::Offer;
+use godwit_core::placement::{Offer, RESIDENCY_LABEL, Wants};
 use godwit_core::reconcile::{Desired, RESERVED_LABEL};
 use godwit_core::spec::{Spec, SpecPatch, check_pairs};
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
@@ -102,7 +102,7 @@ impl Runtime {
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
         if known.is_none() {
-            let may_take = self.inner().placement.may_take(&spec.requires);
+            let may_take = self.inner().placement.may_take(&Wants::of(&spec, &labels));
             may_take.map_err(|why| CallError::Conflict {
                 what: format!("agent {agent} can't be created here: {why}"),
             })?;
@@ -201,15 +201,21 @@ impl Runtime {
         Ok(views)
     }
 
-    pub(crate) async fn view(&self, row: &AgentRow) -> Result<AgentView, CallError> {
-        let is_resident = self.inner().directory.handle(&row.agent).is_some();
-        let state = match (&row.home, &row.lifecycle) {
+    /// How an agent stands, in a word.
+    pub(super) fn state_of(&self, row: &AgentRow) -> &'static str {
+        match (&row.home, &row.lifecycle) {
             (Home::HandingOff { .. }, _) => "handing_off",
             (Home::Prepared { .. }, _) => "prepared",
             (Home::Moved(_), _) => "moved",
-            (Home::Here, Lifecycle::Active) if !is_resident => "dormant",
+            (Home::Here, Lifecycle::Active) if self.inner().directory.handle(&row.agent).is_none() => {
+                "dormant"
+            }
             (Home::Here, lifecycle) => lifecycle.name(),
-        };
+        }
+    }
+
+    pub(crate) async fn view(&self, row: &AgentRow) -> Result<AgentView, CallError> {
+        let state = self.state_of(row);
         let broken = match &row.lifecycle {
             Lifecycle::Broken(reason) if row.home == Home::Here => Some(reason.clone()),
             _ => None,
@@ -333,13 +339,18 @@ pub(super) fn check_sizes(patch: &SpecPatch, labels: &BTreeMap<String, String>) 
 /// Refuses labels that only the host sets, and values that the host can't follow.
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CallError> {
     idle::allowed(labels).map_err(|reason| CallError::Invalid { reason })?;
-    match labels.keys().find(|name| name.starts_with(RESERVED_LABEL)) {
+    match labels.keys().find(|name| is_reserved(name)) {
         None => Ok(()),
         Some(name) => {
             let reason = format!("label {name}: names that begin with `{RESERVED_LABEL}` are the host's own");
             Err(CallError::Invalid { reason })
         }
     }
+}
+
+/// Whether only the host sets a label.
+pub(super) fn is_reserved(name: &str) -> bool {
+    name.starts_with(RESERVED_LABEL) && name != RESIDENCY_LABEL
 }
 
 impl From<StoreError> for CallError {

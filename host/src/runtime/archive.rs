@@ -3,17 +3,20 @@
 //! An archive gives nobody the right to run its agent. What comes in gets a token one epoch above its own, and waits for an
 //! operator's word unless that was given with it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, MigrationId};
+use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash};
 use godwit_core::limits::PLUGIN_BYTES_MAX;
 use godwit_core::spec::PluginInfo;
-use godwit_core::store::{AgentRow, Home, ImportRequest, RowFrame};
+use godwit_core::store::{AgentRow, Home, ImportRequest, Row, RowFrame};
 
 use super::Runtime;
 use super::backup::{Staged, stage};
@@ -29,6 +32,49 @@ pub struct ImportOptions {
     pub is_active: bool,
     /// It is the real one, though a tombstone is here, or a peer has it or does not answer.
     pub is_forced: bool,
+    /// Which agent of its name it must be: the one that the archive was made of. Any, when nothing is said.
+    pub expected: Option<ExpectedIdentity>,
+}
+
+/// An agent as it is known from outside: by its public key, or by the short name of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedIdentity {
+    /// 64 hex digits.
+    Key(EntityPublicKey),
+    /// 16 hex digits.
+    Origin(OriginHash),
+}
+
+impl ExpectedIdentity {
+    fn is(self, public: EntityPublicKey) -> bool {
+        match self {
+            Self::Key(key) => key == public,
+            Self::Origin(hash) => hash == public.origin_hash(),
+        }
+    }
+}
+
+impl fmt::Display for ExpectedIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Origin(hash) => hash.fmt(f),
+        }
+    }
+}
+
+impl FromStr for ExpectedIdentity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(key) = text.parse() {
+            return Ok(Self::Key(key));
+        }
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let hash = u64::from_str_radix(text, 16).ok().filter(|_| is_hex);
+        let hash = hash.ok_or("an identity is a public key (64 hex digits) or an origin hash (16)")?;
+        Ok(Self::Origin(OriginHash(hash)))
+    }
 }
 
 type Writer = ArchiveWriter<BufWriter<File>>;
@@ -36,6 +82,8 @@ type Writer = ArchiveWriter<BufWriter<File>>;
 /// What a whole archive holds beside its rows.
 struct Checked {
     head: ArchiveHead,
+    /// Of the agent that it was made of, which could sign then.
+    public_key: Option<EntityPublicKey>,
     plugin: Option<(PluginInfo, Bytes)>,
 }
 
@@ -112,15 +160,14 @@ impl Runtime {
     /// Takes the agent of an archive in. Nothing is written before the whole archive has been checked.
     ///
     /// # Errors
-    /// `Invalid` for what is no whole archive, `Conflict` when the agent is here or somewhere else, `NoSuch` when its plugin is
-    /// neither here nor in the archive. Nothing is left behind.
+    /// `Invalid` for what is no whole archive, `AnotherAgent` when it is not the agent that is expected, or not the one that has
+    /// moved away from here; `Conflict` when the agent is here or somewhere else, `NoSuch` when its plugin is neither here nor in
+    /// the archive. Nothing is left behind.
     pub async fn import_agent(&self, file: File, options: ImportOptions) -> Result<AgentView, CallError> {
         let _inside = self.admit()?;
         let (file, checked) = blocking(move || check(file)).await?;
         let agent = checked.head.agent.clone();
-        if !options.is_forced {
-            self.check_nobody_has(&agent).await?;
-        }
+        self.check_is_meant(&checked, options).await?;
         if let Some((info, component)) = checked.plugin
             && self.plugin_info(info.digest).await?.is_none()
         {
@@ -142,6 +189,32 @@ impl Runtime {
         tracing::info!(%agent, token = %row.token, is_active = options.is_active, "agent imported");
         self.inner().rescan.notify_one();
         self.view(&row).await
+    }
+
+    /// Judges who comes and who is here, before anything is stored.
+    async fn check_is_meant(&self, checked: &Checked, options: ImportOptions) -> Result<(), CallError> {
+        let (agent, found) = (&checked.head.agent, checked.public_key);
+        let another = |expected: String| {
+            let found = found.map_or_else(|| "without a key".to_owned(), |key| key.to_string());
+            Err(CallError::AnotherAgent { agent: agent.clone(), expected, found })
+        };
+        if let Some(expected) = options.expected.filter(|expected| !found.is_some_and(|key| expected.is(key)))
+        {
+            return another(expected.to_string());
+        }
+        if !options.is_forced {
+            return self.check_nobody_has(agent).await;
+        }
+        let known = self.inner().store.agent(agent).await.map_err(store_error)?;
+        let hash = found.map(EntityPublicKey::origin_hash);
+        let given = KnownAs { hash, generation: checked.head.generation, token: checked.head.token };
+        match known {
+            Some(row) if matches!(row.home, Home::Moved(_)) && row.known_as().is_namesake(&given) => {
+                another(row.known_as().hash.map(|hash| hash.to_string()).unwrap_or_default())
+            }
+            Some(row) if !matches!(row.home, Home::Moved(_)) => self.check_nobody_has(&row.agent).await,
+            _ => Ok(()),
+        }
     }
 
     async fn check_nobody_has(&self, agent: &AgentId) -> Result<(), CallError> {
@@ -233,6 +306,7 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
     let head = reader.head().clone();
     let mut info = None;
     let mut component = BytesMut::new();
+    let mut public_key = None;
     let mut number = 0;
     while let Some(record) = reader.next_record()? {
         number += 1;
@@ -244,12 +318,19 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
             Record::Component(_) => {
                 return Err(ArchiveError::TooLarge { record: number, bytes: component.len() as u64 });
             }
+            Record::Rows(frames) => {
+                // The later one stays, as in a store.
+                public_key = frames.iter().fold(public_key, |known, frame| match &frame.row {
+                    Row::EntityKey(key) => Some(key.public()),
+                    _ => known,
+                });
+            }
             _ => {}
         }
     }
     file.rewind()?;
     let plugin = info.map(|info| (info, component.freeze()));
-    Ok((file, Checked { head, plugin }))
+    Ok((file, Checked { head, public_key, plugin }))
 }
 
 /// Runs reading of an archive on a thread that may wait.

@@ -591,6 +591,16 @@ pub enum CallError {
         /// Behind which boundary it was waited for.
         after: OutputPlace,
     },
+    /// Another agent of this name than the one that is meant: nothing has changed.
+    #[error("agent {agent} is not the one that is meant: that one is {expected}, this one is {found}")]
+    AnotherAgent {
+        /// The name.
+        agent: AgentId,
+        /// The key, or the short name of the key, of the one that is meant.
+        expected: String,
+        /// The key of this one.
+        found: String,
+    },
     /// The agent moves already, to another host: definitely not begun.
     #[error(
         "agent {agent} is already migrating to host {target} (migration {migration}): wait for it, or abort it"

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::{StreamExt, stream};
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::migration::Phase;
-use godwit_core::placement::{Candidate, Offer, Place, empty, even_out};
+use godwit_core::placement::{Candidate, Offer, Place, Wants, empty, even_out};
 use godwit_core::store::{AgentRow, Home, Lifecycle, MigrationRecord};
 use godwit_core::time::sleep;
 use serde::{Deserialize, Serialize};
@@ -259,12 +259,8 @@ impl Runtime {
     }
 
     async fn residents(&self) -> Result<Residents, CallError> {
-        let session = self.session();
         let is_ours = |row: &AgentRow| {
-            let is_held = row.holder.is_some_and(|holder| holder.incarnation == session.incarnation);
-            row.home == Home::Here
-                && row.lifecycle != Lifecycle::Deleted
-                && (session.profile.is_none() || is_held)
+            row.home == Home::Here && row.lifecycle != Lifecycle::Deleted && self.is_own(row)
         };
         let store = &self.inner().store;
         let mut residents = Residents::default();
@@ -283,8 +279,8 @@ impl Runtime {
             }));
             let reading = stream::iter(whole).map(|row| async move {
                 let spec = store.spec(&row.agent).await?;
-                let requires = spec.map(|spec| spec.requires).unwrap_or_default();
-                Ok(Candidate { agent: row.agent, requires, bytes: row.state_bytes + row.open_bytes })
+                let wants = spec.map(|spec| Wants::of(&spec, &row.labels)).unwrap_or_default();
+                Ok(Candidate { agent: row.agent, wants, bytes: row.state_bytes + row.open_bytes })
             });
             let read: Vec<_> = reading.buffer_unordered(READS_AT_ONCE).collect().await;
             for candidate in read {

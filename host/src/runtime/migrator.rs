@@ -22,10 +22,12 @@ use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
 mod adopt;
 mod claims;
 mod identity;
+mod policy;
 mod recovery;
 mod source;
 mod target;
 
+pub use policy::{ArrivalRule, PluginRule};
 pub(crate) use recovery::{open_migrations, tend};
 use target::Arrival;
 
@@ -104,6 +106,7 @@ impl Runtime {
     /// # Errors
     /// `Conflict` when it is over, or this host is not its source.
     pub async fn abort_migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
+        let _inside = self.admit()?;
         let record = self.migration(id).await?;
         let running = self.inner().migrator.outgoing().get(&record.agent).filter(|out| out.id == id).cloned();
         let Some(running) = running else {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures::future::join_all;
 use godwit_core::id::HostId;
 use godwit_core::migration::Refusal;
-use godwit_core::placement::{Offer, missing};
+use godwit_core::placement::{Offer, Unmet, Wants};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
 use super::agents::HostView;
 use super::call::CallError;
+use super::counts::HostCounts;
 use super::drain::{Drain, DrainView, Plan};
 use super::wire::{PeerAnswer, PeerRequest};
 
@@ -41,18 +42,23 @@ impl Placement {
         self.is_cordoned.load(Ordering::Relaxed)
     }
 
-    /// Whether this host may be given an agent that requires this.
+    /// Whether this host may be given an agent that wants this.
     ///
     /// # Errors
     /// Why not.
-    pub(crate) fn may_take(&self, requires: &BTreeMap<String, String>) -> Result<(), Unfit> {
+    pub(crate) fn may_take(&self, wants: &Wants) -> Result<(), Unfit> {
         if self.is_cordoned() {
             return Err(Unfit::Cordoned);
         }
-        match missing(requires, &self.capabilities) {
-            None => Ok(()),
-            Some((name, value)) => Err(Unfit::Lacks { name: name.to_owned(), value: value.to_owned() }),
-        }
+        self.may_keep(wants)
+    }
+
+    /// As `may_take`, of one that is here.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn may_keep(&self, wants: &Wants) -> Result<(), Unfit> {
+        wants.unmet(&self.capabilities).map_or(Ok(()), |unmet| Err(Unfit::Unmet(unmet)))
     }
 }
 
@@ -61,15 +67,16 @@ impl Placement {
 pub(crate) enum Unfit {
     #[error("the host is cordoned: it takes no more agents")]
     Cordoned,
-    #[error("the agent requires {name}={value}, which this host does not offer")]
-    Lacks { name: String, value: String },
+    #[error("{0}, which this host does not offer")]
+    Unmet(Unmet),
 }
 
 impl Unfit {
     pub(crate) fn refusal(&self) -> Refusal {
         match self {
             Self::Cordoned => Refusal::Cordoned,
-            Self::Lacks { .. } => Refusal::Requirements,
+            Self::Unmet(Unmet::Requirement { .. }) => Refusal::Requirements,
+            Self::Unmet(Unmet::Residency { .. }) => Refusal::Policy,
         }
     }
 }
@@ -94,6 +101,8 @@ pub enum HostCall {
     Begin(Exodus),
     /// How far the last one is.
     Progress,
+    /// Say what you have.
+    Counts,
 }
 
 /// What it answers.
@@ -105,6 +114,8 @@ pub enum HostReply {
     Plan(Plan),
     /// To `Begin` and `Progress`; `None` when nothing was begun since the start.
     Progress(Option<DrainView>),
+    /// To `Counts`.
+    Counts(HostCounts),
 }
 
 impl Runtime {
@@ -150,7 +161,7 @@ impl Runtime {
         }
         let answer = self.ask_peer(host, &PeerRequest::Host { call }, HOST_CALL_MAX).await;
         let silent = |reason: String| match call {
-            HostCall::Plan(_) | HostCall::Progress => CallError::Unavailable { reason },
+            HostCall::Plan(_) | HostCall::Progress | HostCall::Counts => CallError::Unavailable { reason },
             HostCall::Cordon(_) | HostCall::Begin(_) => CallError::Unknown { reason },
         };
         match answer {
@@ -174,6 +185,7 @@ impl Runtime {
             HostCall::Plan(exodus) => Ok(HostReply::Plan(self.plan_exodus(exodus).await?)),
             HostCall::Begin(exodus) => Ok(HostReply::Progress(Some(self.begin_exodus(exodus).await?))),
             HostCall::Progress => Ok(HostReply::Progress(self.exodus_progress())),
+            HostCall::Counts => Ok(HostReply::Counts(self.counts().await?)),
         }
     }
 

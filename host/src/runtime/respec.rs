@@ -6,14 +6,14 @@ use godwit_core::agent::{CommandError, Respecced};
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, Revision, SpecRevision};
 use godwit_core::lifecycle::Verb;
-use godwit_core::reconcile::RESERVED_LABEL;
+use godwit_core::placement::{RESIDENCY_LABEL, Wants};
 use godwit_core::spec::{PluginInfo, Spec, SpecChange, SpecPatch};
 use godwit_core::store::{AgentRow, Lifecycle, Step, StoreError, Unit, UnitFailure};
 use godwit_core::time::sleep;
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
-use super::agents::check_sizes;
+use super::agents::{check_sizes, is_reserved};
 use super::call::{AgentReply, CallError};
 use super::routing::{Try, store_error};
 use super::verbs::LOADING_PAUSE;
@@ -70,6 +70,13 @@ impl Runtime {
             return Ok(Try::Again { may_be_durable: false });
         };
         let spec = patch.clone().apply(&image.spec);
+        if let Some(labels) = labels {
+            let residency = labels.get(RESIDENCY_LABEL).cloned();
+            let kept = self.inner().placement.may_keep(&Wants { residency, ..Wants::default() });
+            kept.map_err(|why| CallError::Conflict {
+                what: format!("agent {agent} is here: {why}; move it first"),
+            })?;
+        }
         if spec != image.spec
             && let Err(refused) = self.respec(agent, row, spec, plugin).await?
         {
@@ -77,7 +84,7 @@ impl Runtime {
         }
         if let Some(labels) = labels {
             // What the host has set stays, whoever does not name it.
-            let reserved = row.labels.iter().filter(|(name, _)| name.starts_with(RESERVED_LABEL));
+            let reserved = row.labels.iter().filter(|(name, _)| is_reserved(name));
             let mut all: BTreeMap<_, _> =
                 reserved.map(|(name, value)| (name.clone(), value.clone())).collect();
             all.extend(labels.clone());

@@ -94,6 +94,7 @@ impl Starting {
             placement: Placement::new(config.capabilities),
             carries_identity: config.carries_identity,
             takes_only_expected: config.takes_only_expected,
+            arrival_rules: config.arrival_rules,
             unsealer: parts.unsealer,
             watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             secrets,

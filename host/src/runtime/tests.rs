@@ -25,6 +25,8 @@ mod hooks;
 mod idle;
 mod journey;
 mod moved_on;
+mod names;
+mod policy;
 mod replay;
 mod respec;
 mod roster;
@@ -106,6 +108,7 @@ fn set_up(
         api: "127.0.0.1:1".parse().unwrap(),
         carries_identity: true,
         takes_only_expected: false,
+        arrival_rules: Vec::new(),
         capabilities: Default::default(),
         lease_profile: LeaseProfile::FAST,
         resident_max: 100,

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::input::NewInput;
 use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::Refusal;
@@ -84,6 +85,10 @@ pub(crate) struct Reservation {
     pub(crate) revision: Revision,
     pub(crate) plugin: PluginInfo,
     pub(crate) spec: Spec,
+    /// Which agent of its name it is.
+    pub(crate) public_key: Option<EntityPublicKey>,
+    /// Where it must be kept, by its label.
+    pub(crate) residency: Option<String>,
     /// Both hosts work on one store: no rows travel.
     pub(crate) is_shared: bool,
     pub(crate) deadline_ms: u64,

@@ -500,7 +500,8 @@ const ROWS: &str = "
     SELECT a.id, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs, a.time_ms,
            a.change, a.lifecycle, a.spec_revision, a.plugin, a.created_at_ms, s.host, a.home_sealed,
            a.lifecycle_sealed, a.labels_sealed, a.waking_inputs, a.inputs_pruned, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts, e.public, a.next_event, a.cause_migration, a.cause_revision
+           a.state_bytes, a.failed_starts, e.public, a.next_event, a.cause_migration, a.cause_revision,
+           a.pending_outputs
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     LEFT JOIN entity_key e ON e.agent = a.key
     WHERE a.home < 4 AND a.id BETWEEN ?1 AND ?2 ORDER BY a.id LIMIT ?3";
@@ -526,6 +527,7 @@ fn agent_row(row: &Row<'_>) -> Fallible<AgentRow> {
         plugin: Digest(row.get(13)?),
         created_at_ms: row.get::<_, Int>(14)?.0,
         open_bytes: row.get::<_, Int>(21)?.0,
+        pending_outputs: row.get::<_, Int>(29)?.0,
         state_keys: row.get::<_, Int>(22)?.0,
         state_bytes: row.get::<_, Int>(23)?.0,
         inputs_pruned: row.get::<_, Int>(20)?.0,

@@ -96,8 +96,9 @@ pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId)
     }
 }
 
-/// Deletes all rows of a key; a bare tombstone takes the agent's name.
+/// Deletes all rows of a key; a bare tombstone takes the agent's name. Which agent of that name it was stays known.
 fn replace_by_tombstone(tx: &Tx<'_>, key: i64, agent: &AgentId, tombstone: Tombstone) -> Fallible<()> {
+    let entity_key = entity_keys::row(tx.conn, (key, agent), None)?;
     delete(tx, key)?;
     let row = NewRow {
         agent,
@@ -112,7 +113,11 @@ fn replace_by_tombstone(tx: &Tx<'_>, key: i64, agent: &AgentId, tombstone: Tombs
         created_at_ms: 0,
         change: 0,
     };
-    row.insert(tx).map(drop)
+    let key = row.insert(tx)?;
+    match entity_key {
+        Some(entity_key) => entity_keys::put(tx, (key, agent), Int(0), &entity_key),
+        None => Ok(()),
+    }
 }
 
 /// Deletes an agent's row and with it all rows that hang on it.

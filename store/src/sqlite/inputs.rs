@@ -12,11 +12,12 @@ use godwit_core::input::{
     AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Reach,
     Scope, Source, TraceParent,
 };
+use godwit_core::limits::PAGE_MAX;
 use godwit_core::reply;
 use godwit_core::spec::Spec;
 use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, StoreError, StoredInput};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::agents::{self, Head, Share};
 use super::codec::{Int, input_state, input_state_code, lane_code, seal};
@@ -553,16 +554,29 @@ pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Falli
         conn,
         "SELECT generation, token, next, origin_hash FROM receiver WHERE agent = ?1 AND origin = ?2",
         params![agent, origin.as_str()],
-        |row| {
-            Ok(Receiver {
-                origin: origin.clone(),
-                generation: Generation(row.get::<_, Int>(0)?.0),
-                token: FencingToken(row.get::<_, Int>(1)?.0),
-                next: row.get::<_, Int>(2)?.0,
-                origin_hash: row.get::<_, Option<[u8; 8]>>(3)?.map(u64::from_le_bytes).map(OriginHash),
-            })
-        },
+        |row| heard(row, origin),
     )
+}
+
+/// What all agents here have heard from an origin.
+pub(super) fn heard_of(conn: &Connection, origin: &AgentId) -> Fallible<Vec<Receiver>> {
+    all(
+        conn,
+        "SELECT r.generation, r.token, r.next, r.origin_hash FROM receiver r JOIN agent a ON a.key = r.agent
+         WHERE r.origin = ?1 AND a.home < 4 LIMIT ?2",
+        params![origin.as_str(), PAGE_MAX as i64],
+        |row| heard(row, origin),
+    )
+}
+
+fn heard(row: &Row<'_>, origin: &AgentId) -> Fallible<Receiver> {
+    Ok(Receiver {
+        origin: origin.clone(),
+        generation: Generation(row.get::<_, Int>(0)?.0),
+        token: FencingToken(row.get::<_, Int>(1)?.0),
+        next: row.get::<_, Int>(2)?.0,
+        origin_hash: row.get::<_, Option<[u8; 8]>>(3)?.map(u64::from_le_bytes).map(OriginHash),
+    })
 }
 
 /// Writes what was heard; of two writes the one with the higher change number stays.

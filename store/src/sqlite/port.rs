@@ -26,8 +26,8 @@ use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
     AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
     LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
-    StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
+    Receiver, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow,
+    Standing, StoreError, StoreMark, StoredInput, Unit, UnitFailure, UnitOutcome,
 };
 use godwit_core::time::within;
 use godwit_core::timer::{DueTimer, StoredTimer};
@@ -300,6 +300,11 @@ impl RuntimeStore for SqliteStore {
             Some(pruned) => Ok(pruned),
             None => self.write(move |tx| retention::prune(tx, &agent, &plan)).await,
         }
+    }
+
+    async fn heard_of(&self, origin: &AgentId) -> Result<Vec<Receiver>, StoreError> {
+        let origin = origin.clone();
+        self.read(move |conn| inputs::heard_of(conn, &origin)).await
     }
 
     async fn kept_from(&self, agent: &AgentId) -> Result<Revision, StoreError> {

@@ -62,6 +62,7 @@ impl Inside {
             api: nowhere,
             carries_identity: true,
             takes_only_expected: false,
+            arrival_rules: Vec::new(),
             capabilities: Default::default(),
             lease_profile: LeaseProfile::NORMAL,
             resident_max: RESIDENT_MAX,

@@ -226,6 +226,7 @@ impl Cluster {
             // Nobody opens envelopes here.
             carries_identity: false,
             takes_only_expected: false,
+            arrival_rules: Vec::new(),
             capabilities: Default::default(),
             lease_profile: LeaseProfile { ttl, ..PROFILE },
             resident_max: self.resident_max,

@@ -283,6 +283,11 @@ async fn two_agents_of_one_name_are_told_apart(world: World) {
         }
         assert_eq!(heard(desk.store().accept(new, desk.owner.incarnation).await), expected, "{what}");
     }
+    let known = desk.store().heard_of(&id("origin")).await.unwrap();
+    let known: Vec<_> =
+        known.iter().map(|heard| (heard.generation, heard.token, heard.origin_hash)).collect();
+    assert_eq!(known, [(Generation(2), FencingToken(later), Some(OriginHash(10)))]);
+    assert_eq!(desk.store().heard_of(&id("nobody")).await, Ok(Vec::new()));
     // What was heard moves with the receiver.
     let frames = site.store.export_rows(desk.agent(), 0, usize::MAX).await.unwrap();
     let rows = frames.into_iter().filter_map(|frame| match frame.row {

@@ -18,6 +18,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_deleted_agent_can_not_sign_and_one_made_anew_has_another_key),
         Case::of(the_key_moves_with_its_agent),
         Case::of(the_later_key_row_stays),
+        Case::of(a_tombstone_knows_whose_it_is),
         Case::of(an_archive_has_the_public_half_and_an_import_another_key),
     ]
 }
@@ -89,6 +90,24 @@ async fn the_key_moves_with_its_agent(world: World) {
     assert_eq!(from.entity_key(&agent).await, Ok(None), "it has moved");
     journey.adopt().await;
     assert_eq!(key_of(to.as_ref(), &agent).await, key);
+}
+
+async fn a_tombstone_knows_whose_it_is(world: World) {
+    let journey = Journey::furnished(&world).await;
+    let (agent, from) = (journey.agent().clone(), journey.from.site.store.clone());
+    let key = key_of(from.as_ref(), &agent).await;
+    let frames = journey.export(0).await;
+    journey.receive(frames.clone()).await;
+    let granted = journey.begin().await.granted;
+    let sent = frames.last().map_or(0, |frame| frame.change);
+    let request = journey.request(granted, sent).await;
+    assert_eq!(journey.to.store.prepare(request.clone()).await, Ok(()));
+    journey.finish().await;
+    assert_eq!(from.forget_moved(&agent, request.migration).await, Ok(()));
+    assert_eq!(public_of(from.as_ref(), &agent).await, Some(key.public()));
+    assert_eq!(from.entity_key(&agent).await, Ok(None), "the secret is gone");
+    let known = from.agent(&agent).await.unwrap().unwrap().known_as();
+    assert_eq!((known.hash, known.token), (Some(key.public().origin_hash()), granted));
 }
 
 async fn the_later_key_row_stays(world: World) {

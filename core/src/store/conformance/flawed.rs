@@ -30,8 +30,8 @@ use crate::store::conformance::{Opening, StoreFactory};
 use crate::store::{
     AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
     LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
-    Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    Receiver, Restored, Retention, Row, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow,
+    Standing, Step, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use crate::timer::{DueTimer, StoredTimer};
 
@@ -179,6 +179,10 @@ impl RuntimeStore for Flawed {
             Flaw::ExpiryIgnored => Ok(Vec::new()),
             _ => self.inner.bury_expired().await,
         }
+    }
+
+    async fn heard_of(&self, origin: &AgentId) -> Result<Vec<Receiver>, StoreError> {
+        self.inner.heard_of(origin).await
     }
 
     async fn leave(&self, incarnation: Incarnation) -> Result<(), StoreError> {

@@ -218,17 +218,17 @@ impl Tables {
         let bound =
             bound.filter(|(_, discard)| *discard != Discard::Stays).map(|(id, how)| (id.clone(), how));
         let Some((agent, discard)) = bound.take(1).next() else { return };
-        self.agents.remove(&agent);
-        if let Discard::Replaced(tombstone) = discard {
-            let rows = AgentRows::tombstone(&agent, tombstone);
-            self.agents.insert(agent, rows);
+        let copy = self.agents.remove(&agent);
+        if let (Some(copy), Discard::Replaced(tombstone)) = (copy, discard) {
+            self.agents.insert(agent, copy.tombstone(tombstone));
         }
     }
 
     pub(super) fn forget_moved(&mut self, agent: &AgentId, migration: MigrationId) {
-        let left = self.agents.get(agent).and_then(|rows| self.seat(rows).forget(migration));
-        if let Some(tombstone) = left {
-            self.agents.insert(agent.clone(), AgentRows::tombstone(agent, tombstone));
+        let Some(rows) = self.agents.get(agent) else { return };
+        if let Some(tombstone) = self.seat(rows).forget(migration) {
+            let rows = rows.tombstone(tombstone);
+            self.agents.insert(agent.clone(), rows);
         }
     }
 }

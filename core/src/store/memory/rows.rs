@@ -130,8 +130,9 @@ impl AgentRows {
     }
 
     /// What is left of an agent that went away and whose rows were deleted.
-    pub(super) fn tombstone(agent: &AgentId, tombstone: Tombstone) -> Self {
-        let mut rows = Self::empty(agent, Home::Moved(tombstone));
+    pub(super) fn tombstone(&self, tombstone: Tombstone) -> Self {
+        let mut rows = Self::empty(&self.portable.agent, Home::Moved(tombstone));
+        rows.entity_key = self.entity_key.as_ref().map(EntityKeyRow::without_secret);
         rows.standing.token = tombstone.token;
         rows.portable.generation = tombstone.generation;
         rows
@@ -317,6 +318,10 @@ impl AgentRows {
     pub(super) fn next_number(&self, destination: &AgentId) -> u64 {
         let key = (destination.clone(), self.portable.generation);
         self.destinations.get(&key).copied().unwrap_or(1)
+    }
+
+    pub(super) fn pending_outputs(&self) -> u64 {
+        self.outputs_after(0).filter(|output| output.state == OutputState::Pending).count() as u64
     }
 
     pub(super) fn receiver(&self, origin: &AgentId) -> Option<&Receiver> {

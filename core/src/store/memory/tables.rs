@@ -401,6 +401,7 @@ impl Tables {
             labels: portable.labels.clone(),
             open_inputs: rows.open_inputs(),
             open_bytes: rows.open_bytes(),
+            pending_outputs: rows.pending_outputs(),
             state_keys: rows.state_size().0,
             state_bytes: rows.state_size().1,
             waking_inputs: rows.waking_inputs(),

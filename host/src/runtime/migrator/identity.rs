@@ -78,6 +78,7 @@ impl Runtime {
         from: Option<HostId>,
         secret: Option<&[u8; 32]>,
     ) -> Result<(), CallError> {
+        self.check_admission()?;
         let mut expected = self.inner().migrator.expected.lock();
         if expected.len() >= EXPECTED_MAX && !expected.contains_key(&agent) {
             let what = format!("{EXPECTED_MAX} migrations are expected already: let some arrive first");

@@ -10,6 +10,7 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::recovery::{SourceFinds, may_cut_over, source_finds};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
+use godwit_core::placement::Wants;
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Lifecycle, MigrationRecord, StoreError};
@@ -358,6 +359,8 @@ impl Source {
             generation: image.row.generation,
             revision: image.row.revision,
             plugin: plugin.clone(),
+            residency: Wants::of(&image.spec, &image.row.labels).residency,
+            public_key: image.row.public_key,
             spec: image.spec,
             is_shared,
             deadline_ms: self.record.deadline_ms,

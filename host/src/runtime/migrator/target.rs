@@ -11,7 +11,6 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::lease::LeaseGuard;
 use godwit_core::migration::recovery::{
     Activation, Have, TargetFinds, Unwelcome, activation, became, supersedes, target_finds, target_has,
-    welcome,
 };
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::spec::PluginInfo;
@@ -44,11 +43,11 @@ fn refused(reason: impl Into<String>) -> MigrationAnswer {
     MigrationAnswer::Refused { why: Refusal::Protocol, reason: reason.into() }
 }
 
-fn refused_for(why: Refusal, reason: impl Into<String>) -> MigrationAnswer {
+pub(super) fn refused_for(why: Refusal, reason: impl Into<String>) -> MigrationAnswer {
     MigrationAnswer::Refused { why, reason: reason.into() }
 }
 
-fn not_ready(reason: impl ToString) -> MigrationAnswer {
+pub(super) fn not_ready(reason: impl ToString) -> MigrationAnswer {
     MigrationAnswer::NotReady { reason: reason.to_string() }
 }
 
@@ -146,13 +145,13 @@ impl Runtime {
         if let Err(no) = claims::check_reservation(&reservation) {
             return no;
         }
-        if let Err(no) = self.may_take(from, &agent, &reservation).await {
-            return no;
-        }
         let has_plugin = match self.inner().store.component(reservation.plugin.digest).await {
             Ok(component) => component.is_some(),
             Err(error) => return not_ready(error),
         };
+        if let Err(no) = self.may_take(from, &agent, &reservation, has_plugin).await {
+            return no;
+        }
         let answer = if has_plugin { MigrationAnswer::Ok } else { MigrationAnswer::NeedsPlugin };
         let now_ms = self.now_ms();
         let kept_ms = u64::try_from(ARRIVAL_KEPT.as_millis()).unwrap_or(u64::MAX);
@@ -198,27 +197,6 @@ impl Runtime {
         let incoming = Incoming::new(record, reservation, guard);
         let (heard_at_ms, state) = (AtomicU64::new(self.boot_ms()), tokio::sync::Mutex::new(incoming));
         Arrival { source, agent, plugin, heard_at_ms, state }
-    }
-
-    /// # Errors
-    /// Why not.
-    async fn may_take(
-        &self,
-        from: HostId,
-        agent: &AgentId,
-        reservation: &Reservation,
-    ) -> Result<(), MigrationAnswer> {
-        if self.inner().takes_only_expected && !self.inner().migrator.expected.has(agent, from) {
-            let why = "this host takes only agents that it expects: POST /v1/expected-migrations there";
-            return Err(refused_for(Refusal::Policy, why));
-        }
-        let grants = self.inner().operations.check_grants(&reservation.plugin.grants);
-        grants.map_err(|reason| refused_for(Refusal::Grants, reason))?;
-        let placed = self.inner().placement.may_take(&reservation.spec.requires);
-        placed.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))?;
-        let row = self.inner().store.agent(agent).await.map_err(not_ready)?;
-        let welcome = welcome(row.map(|row| row.seat()).as_ref(), reservation.token, reservation.is_shared);
-        welcome.map_err(unwelcome)
     }
 
     /// A source that reserves anew has given up what it tried before. Another host can't say that: its source is asked.
@@ -480,7 +458,7 @@ impl Runtime {
 }
 
 /// Why an agent is not taken, in the words of the protocol.
-fn unwelcome(why: Unwelcome) -> MigrationAnswer {
+pub(super) fn unwelcome(why: Unwelcome) -> MigrationAnswer {
     match why {
         Unwelcome::Living => refused_for(Refusal::Exists, "an agent of this id is at home here"),
         Unwelcome::Later => refused_for(Refusal::Exists, "a newer tombstone of this agent is here"),

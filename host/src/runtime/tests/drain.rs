@@ -31,7 +31,7 @@ pub(super) async fn three_hosts() -> Vec<Runtime> {
     hosts
 }
 
-async fn plan(asked: &Runtime, host: &str, exodus: Exodus) -> Plan {
+pub(super) async fn plan(asked: &Runtime, host: &str, exodus: Exodus) -> Plan {
     match asked.call_host(host, HostCall::Plan(exodus)).await.unwrap() {
         HostReply::Plan(plan) => plan,
         other => panic!("{other:?}"),

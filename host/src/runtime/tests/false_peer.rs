@@ -32,6 +32,8 @@ fn reservation(token: u64) -> Reservation {
         revision: Revision(0),
         plugin: plugin(),
         spec: Spec::new(plugin().digest),
+        public_key: None,
+        residency: None,
         is_shared: false,
         deadline_ms: u64::MAX,
     }

@@ -5,6 +5,8 @@ use godwit_core::spec::{Durability, SpecPatch};
 use godwit_core::store::Page;
 use godwit_store::{SqliteMode, SqliteStore};
 
+use super::super::placement::HostCall;
+use super::super::plugins::PluginError;
 use super::super::shutdown::{Phase, ShutdownBounds, ShutdownReport};
 use super::verbs::is_running;
 use super::*;
@@ -124,6 +126,21 @@ async fn calls_that_come_too_late_are_refused_and_may_be_tried_again() {
     let refused = call(&runtime, "a", late).await.unwrap_err();
     assert!(matches!(refused, CallError::Unavailable { .. }), "{refused:?}");
     assert_eq!(refused.retry(), Retry::Later);
+    let expected = runtime.expect_migration(id("b"), None, None);
+    let aborted = runtime.abort_migration(MigrationId([1; 16])).await.map(drop);
+    let created = runtime.create_agent(CreateAgent::new(id("b"), "script")).await.map(drop);
+    let cordoned = runtime.call_host("self", HostCall::Cordon(true)).await.map(drop);
+    let archive = tempfile::tempfile().unwrap();
+    let imported = runtime.import_agent(archive, Default::default()).await.map(drop);
+    let loaded = runtime.load_plugin(Bytes::new(), Default::default()).await.map(drop);
+    let loaded = loaded.map_err(|error| match error {
+        PluginError::Call(error) => error,
+        other => panic!("{other:?}"),
+    });
+    for refused in [expected, aborted, created, cordoned, imported, loaded] {
+        assert!(matches!(refused, Err(CallError::Unavailable { .. })), "{refused:?}");
+    }
+    assert!(runtime.counts().await.is_ok());
     let shown = call(&runtime, "a", AgentCall::Show).await;
     assert!(shown.is_ok(), "looking is no work: {shown:?}");
     stopping.await.unwrap();

@@ -367,6 +367,7 @@ CREATE TABLE receiver (
     origin_hash     BLOB CHECK (length(origin_hash) = 8),
     PRIMARY KEY (agent, origin)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX receiver_origin ON receiver (origin);
 
 -- The agent's side of an edge: the other agent, and whether a roster made it.
 CREATE TABLE edge (

@@ -22,8 +22,8 @@ use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
     AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
     LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
-    Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow, Standing,
-    StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    Receiver, Restored, Retention, RowFrame, RowSink, RuntimeStore, Session, SessionRequest, SessionRow,
+    Standing, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 use godwit_core::timer::{DueTimer, StoredTimer};
 use tokio::sync::watch;
@@ -102,6 +102,11 @@ impl RuntimeStore for FaultyStore {
     async fn release(&self, owner: &Owner) -> Result<(), StoreError> {
         let owner = owner.clone();
         self.call("release", Way::Write, move |world, _| now(world.memory.release(&owner))).await
+    }
+
+    async fn heard_of(&self, origin: &AgentId) -> Result<Vec<Receiver>, StoreError> {
+        let origin = origin.clone();
+        self.call("heard_of", Way::Read, move |world, _| now(world.memory.heard_of(&origin))).await
     }
 
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {

@@ -8,13 +8,15 @@ use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
 use godwit_core::id::Revision;
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::lease::LeaseGuard;
 use godwit_core::migration::Phase;
+use godwit_core::placement::{RESIDENCY_LABEL, Wants};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame};
 
-use super::refused;
+use super::{refused, refused_for};
 use crate::runtime::Runtime;
 use crate::runtime::migrator::claims::{self, NamedStates};
 use crate::runtime::migrator::identity::Passage;
@@ -33,6 +35,9 @@ pub(super) struct Incoming {
     /// Digest of its state.
     state: Digest,
     named: NamedStates,
+    /// What the rows say of what was reserved: whose they are, and where that agent must be kept.
+    public_key: Option<EntityPublicKey>,
+    residency: Option<String>,
     pub(super) guard: LeaseGuard,
     pub(super) warm: Option<WarmGuest>,
     /// The copy was dropped: nothing may bind it any more.
@@ -49,6 +54,8 @@ impl Incoming {
             snapshot: None,
             state: Digest::ZERO,
             named: NamedStates::default(),
+            public_key: None,
+            residency: None,
             guard,
             warm: None,
             is_closed: false,
@@ -99,8 +106,11 @@ impl Incoming {
     fn look_at(&mut self, frames: &[RowFrame]) {
         for frame in frames {
             self.digest.update(frame);
-            if let Row::Receipt(receipt) = &frame.row {
-                self.named.note(receipt);
+            match &frame.row {
+                Row::Receipt(receipt) => self.named.note(receipt),
+                Row::EntityKey(key) => self.public_key = Some(key.public()),
+                Row::Agent(portable) => self.residency = portable.labels.get(RESIDENCY_LABEL).cloned(),
+                _ => {}
             }
             let Row::Snapshot { snapshot, .. } = &frame.row else { continue };
             let at = |snapshot: &Snapshot| (snapshot.generation, snapshot.revision);
@@ -172,6 +182,17 @@ impl Incoming {
         Ok(WarmGuest { guest, snapshot_revision, interrupt, rows })
     }
 
+    /// What was let in by what its source said of it is what has arrived.
+    fn check_arrived(&self, runtime: &Runtime) -> Result<(), MigrationAnswer> {
+        if self.public_key != self.reservation.public_key {
+            return Err(refused("the key that has arrived is another than was reserved for"));
+        }
+        // The label may have been set since.
+        let wants = Wants { residency: self.residency.clone(), ..Wants::default() };
+        let kept = runtime.inner().placement.may_keep(&wants);
+        kept.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))
+    }
+
     /// Step 2: the last rows, and the copy is bound, in one transaction; and a guest is built from what they say, since
     /// nobody lets go of an agent that can't be restored.
     pub(super) async fn on_prepare(
@@ -192,6 +213,9 @@ impl Incoming {
             return refused("what is granted is not above what was reserved under");
         }
         self.look_at(&preparation.frames);
+        if let Err(no) = self.check_arrived(runtime) {
+            return no;
+        }
         if self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state)) {
             return refused("the snapshot is not the state that the agent's receipt names");
         }

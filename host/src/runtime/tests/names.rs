@@ -1,0 +1,185 @@
+//! Two agents of one name: whoever comes must be the one that is meant, by its key, and nothing has happened when it is not.
+
+use std::fs::File;
+
+use godwit_core::migration::{Failure, Refusal};
+
+use super::verbs::{act, show};
+use super::*;
+use crate::runtime::archive::{ExpectedIdentity, ImportOptions};
+use crate::runtime::verbs::VerbCall;
+
+/// A host that can write files, with nothing in its store.
+async fn writing_host(network: &SimNetwork, number: u8, folder: &tempfile::TempDir) -> Runtime {
+    let (config, parts, door) = set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+    let config = RuntimeConfig { scratch: Some(folder.path().to_owned()), ..config };
+    Runtime::start(config, parts, &door).await.unwrap()
+}
+
+async fn has_script(runtime: &Runtime) {
+    let (plugin, component) = script_plugin();
+    runtime.inner().store.put_plugin(plugin, component).await.unwrap();
+}
+
+/// What a store says of itself: its agents, plugins and the number of its events.
+async fn picture(runtime: &Runtime) -> (Vec<AgentRow>, usize, (u64, u64)) {
+    let store = &runtime.inner().store;
+    let agents = store.agents(None, 100).await.unwrap();
+    (agents, store.plugins().await.unwrap().len(), store.event_range().await.unwrap())
+}
+
+/// An agent in a file, with its plugin.
+async fn exported(runtime: &Runtime, agent: &str) -> File {
+    runtime.export_agent(&id(agent), true).await.unwrap().file
+}
+
+fn another(refused: &Result<crate::runtime::call::AgentView, CallError>) -> bool {
+    matches!(refused, Err(CallError::AnotherAgent { .. }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_takes_the_agent_that_is_expected_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = writing_host(&SimNetwork::default(), 1, &folder).await;
+    has_script(&home).await;
+    create(&home, "a").await;
+    ask(&home, "a", "add 3").await;
+    let file = exported(&home, "a").await;
+    let key = show(&home, "a").await.public_key.unwrap();
+    // Another mesh: nobody there has an agent of this name.
+    let other = writing_host(&SimNetwork::default(), 2, &folder).await;
+    let before = picture(&other).await;
+    let mut wrong = key;
+    wrong.0[0] ^= 1;
+    for expected in [ExpectedIdentity::Key(wrong), ExpectedIdentity::Origin(wrong.origin_hash())] {
+        for is_forced in [false, true] {
+            let options = ImportOptions { is_active: true, is_forced, expected: Some(expected) };
+            let refused = other.import_agent(file.try_clone().unwrap(), options).await;
+            assert!(another(&refused), "{refused:?}");
+            assert_eq!(picture(&other).await, before, "no row, no plugin, no event");
+        }
+    }
+    let expected: ExpectedIdentity = key.origin_hash().to_string().parse().unwrap();
+    let options = ImportOptions { is_active: true, is_forced: false, expected: Some(expected) };
+    other.import_agent(file, options).await.unwrap();
+    assert_eq!(ask(&other, "a", "get").await, "3");
+    for host in [&home, &other] {
+        host.stop().await;
+    }
+}
+
+#[test]
+fn an_identity_is_a_key_or_an_origin_hash() {
+    let key = "5".repeat(64).parse().unwrap();
+    assert_eq!("5".repeat(64).parse(), Ok(ExpectedIdentity::Key(key)));
+    let hash = godwit_core::identity::OriginHash(0x12);
+    assert_eq!("0000000000000012".parse(), Ok(ExpectedIdentity::Origin(hash)));
+    for wrong in ["", "12", "+000000000000012", &"g".repeat(64), &"5".repeat(65)] {
+        wrong.parse::<ExpectedIdentity>().unwrap_err();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forced_import_does_not_take_a_namesake_for_the_one_that_left() {
+    let (folder, network) = (tempfile::tempdir().unwrap(), SimNetwork::default());
+    let left = writing_host(&network, 1, &folder).await;
+    let lost = writing_host(&network, 2, &folder).await;
+    let stranger = writing_host(&SimNetwork::default(), 3, &folder).await;
+    for host in [&left, &lost, &stranger] {
+        has_script(host).await;
+    }
+    for host in [&left, &stranger] {
+        create(host, "a").await;
+        ask(host, "a", "add 1").await;
+    }
+    migrate(&left, "a", &lost).await;
+    ask(&lost, "a", "add 1").await;
+    let key = show(&lost, "a").await.public_key;
+    until("a bare tombstone", async || {
+        let row = left.inner().store.agent(&id("a")).await.unwrap().unwrap();
+        row.revision.0 == 0 && row.public_key == key
+    })
+    .await;
+    let (namesake, real) = (exported(&stranger, "a").await, exported(&lost, "a").await);
+    lost.stop().await;
+    let options = ImportOptions { is_active: true, is_forced: true, expected: None };
+    let before = picture(&left).await;
+    let refused = left.import_agent(namesake, options).await;
+    assert!(another(&refused), "{refused:?}");
+    assert_eq!(picture(&left).await, before);
+    left.import_agent(real.try_clone().unwrap(), options).await.unwrap();
+    assert_eq!(ask(&left, "a", "get").await, "2");
+    // It is here now: nobody takes its place, also by force, and nothing is stored.
+    let before = picture(&left).await;
+    let refused = left.import_agent(real, options).await;
+    assert!(matches!(refused, Err(CallError::Conflict { .. })), "{refused:?}");
+    assert_eq!(picture(&left).await, before);
+    for host in [&left, &stranger] {
+        host.stop().await;
+    }
+}
+
+/// Though a peer does not answer.
+async fn create_by_force(host: &Runtime, agent: &str) {
+    let forced = CreateAgent { is_forced: true, ..CreateAgent::new(id(agent), "script") };
+    host.create_agent(forced).await.unwrap();
+}
+
+/// Two hosts that know an agent `a`, one of them from its deliveries alone, and a third host with another one of its name.
+async fn namesakes() -> (SimNetwork, [Runtime; 3]) {
+    let network = SimNetwork::default();
+    let mut hosts = Vec::new();
+    for number in 1..=3 {
+        hosts.push(host(&network, number, separate_store()).await);
+    }
+    network.set_cut(hosts[2].host(), true);
+    for home in [&hosts[0], &hosts[2]] {
+        create_by_force(home, "a").await;
+        ask(home, "a", "add 1").await;
+    }
+    // Its token is above all that the other has had.
+    for _ in 0..8 {
+        act(&hosts[2], "a", VerbCall::Respawn, "active").await;
+    }
+    let [one, two, three] = hosts.try_into().unwrap_or_else(|_| unreachable!("three"));
+    (network, [one, two, three])
+}
+
+async fn refused_as_namesake(from: &Runtime, to: &Runtime) {
+    let record = from.migrate_to(&id("a"), to.host()).await.unwrap();
+    let record = ended(from, record).await;
+    let refused = record.failure.as_ref().and_then(Failure::refusal);
+    assert_eq!(refused, Some(Refusal::Exists), "{record:?}");
+    let said = record.failure.map(|failure| failure.to_string()).unwrap_or_default();
+    assert!(said.contains("another agent of the name a"), "{said}");
+    assert_eq!(record.bytes, 0, "nothing was sent");
+    let own = from.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    assert_eq!(own.home, Home::Here, "it was not stopped");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namesake_does_not_move_to_where_the_other_one_was() {
+    let (network, [one, two, three]) = namesakes().await;
+    migrate(&one, "a", &two).await;
+    network.set_cut(three.host(), false);
+    refused_as_namesake(&three, &one).await;
+    migrate(&two, "a", &one).await;
+    assert_eq!(ask(&one, "a", "get").await, "1", "the one that was there comes back");
+    for host in [&one, &two, &three] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namesake_does_not_move_to_where_the_other_one_is_known_from_its_deliveries() {
+    let (network, [one, two, three]) = namesakes().await;
+    create_by_force(&two, "b").await;
+    ask(&one, "a", "send b add 5").await;
+    until("a delivery", async || ask(&two, "b", "get").await == "5").await;
+    network.set_cut(three.host(), false);
+    refused_as_namesake(&three, &two).await;
+    migrate(&one, "a", &two).await;
+    for host in [&one, &two, &three] {
+        host.stop().await;
+    }
+}
