@@ -111,6 +111,8 @@ pub const REPLAY_TRIES_MAX: u32 = 8;
 pub const BATCH_MAX: usize = 64;
 /// Payload bytes after which no further input joins a guest call: several copies of them are in the guest's memory.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
+/// Members of a group that one host tells of: beyond them a group is no longer seen whole, and a frame holds no more.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
 /// Silent intents of an agent.
 pub const SILENT_INTENTS_MAX: usize = 64;
 /// How long a host may take to create an agent whose id it has claimed: it has to ask all peers in that time.
