@@ -349,6 +349,7 @@ impl Handle {
     /// Dropping the future before the input was accepted or started means that it is not run.
     pub async fn ask(&self, input: NewInput) -> Result<Answer, Box<NewInput>> {
         let id = input.input.id;
+        let _waits = self.control.caller();
         let (answer, answered) = oneshot::channel();
         match self.mailbox.try_send(Command::Ask(Box::new(AskRequest { input, answer }))) {
             Ok(()) => Ok(answered.await.unwrap_or(Answer::Unknown { input: id })),
@@ -413,6 +414,11 @@ impl Handle {
         let (done, started) = oneshot::channel();
         self.send(Command::Started { done }).await?;
         started.await.map_err(|_| CommandError::Gone)
+    }
+
+    /// How many wait for the end of what they have asked.
+    pub fn callers(&self) -> u64 {
+        self.control.callers()
     }
 
     /// Whether a turn's guest call runs now.

@@ -1,7 +1,7 @@
 //! Godwit's vocabulary, ports and state machines. No IO of its own.
 //!
 //! ```text
-//! L0  id digest identity limits retry input receipt snapshot output channel timer operation event spec lease     plain values and pure rules
+//! L0  id digest identity limits retry input receipt snapshot output channel timer operation event spec group lease     plain values and pure rules
 //! L1  store guest mesh time                                                     ports: traits with numbered contracts
 //! L2  agent migration                                                           state machines and their drivers
 //! ```
@@ -14,6 +14,7 @@ pub mod digest;
 pub mod edge;
 pub mod event;
 pub mod failpoint;
+pub mod group;
 pub mod guest;
 pub mod id;
 pub mod identity;

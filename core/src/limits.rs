@@ -113,6 +113,8 @@ pub const BATCH_MAX: usize = 64;
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Preferences of an agent for hosts: a score of that many digits orders more hosts than there are.
 pub const PREFERENCES_MAX: usize = 16;
+/// Members of a group that one host tells of: beyond them a group is no longer seen whole, and a frame holds no more.
+pub const GROUP_MEMBERS_MAX: usize = 1_000;
 /// Silent intents of an agent.
 pub const SILENT_INTENTS_MAX: usize = 64;
 /// How long a host may take to create an agent whose id it has claimed: it has to ask all peers in that time.

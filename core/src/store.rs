@@ -43,6 +43,7 @@ pub mod commit;
 pub mod conformance;
 mod documents;
 pub mod error;
+mod groups;
 pub mod handoff;
 pub mod mark;
 pub mod memory;
@@ -61,6 +62,7 @@ pub use commit::{
 };
 pub use documents::StoreDocuments;
 pub use error::{Pin, StoreError};
+pub use groups::StoreGroups;
 pub use handoff::{Adoption, Handoff, ImportRequest, MigrationRecord, PrepareRequest, RowSink};
 pub use mark::{Relation, Restored, StoreMark};
 pub use outbox::{OutputEnd, OutputKey, Page};

@@ -41,6 +41,7 @@ mod backup;
 mod channels;
 mod events;
 mod extract;
+mod groups;
 pub(crate) mod health;
 mod history;
 mod hosts;
@@ -123,6 +124,9 @@ fn routes() -> Router<Runtime> {
         .route("/v1/agents/{id}/replay", post(agents::replay))
         .route("/v1/agents/{id}/migrate", post(migrations::start))
         .route("/v1/agents/{id}/adopt", post(migrations::adopt))
+        .route("/v1/groups/{group}", get(groups::show))
+        .route("/v1/groups/{group}/ask", post(groups::ask).layer(input))
+        .route("/v1/groups/{group}/send", post(groups::send).layer(input))
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/expected-migrations", post(migrations::expect))
         .route("/v1/migrations/{id}", get(migrations::show))

@@ -17,6 +17,7 @@ mod backup;
 mod client;
 mod error;
 mod events;
+mod groups;
 mod history;
 mod host;
 mod hosts;
@@ -94,6 +95,9 @@ enum Verb {
     /// Create agents and look at them.
     #[command(subcommand)]
     Agent(agents::Agent),
+    /// Create groups of agents behind one name, and let one of their members take an input.
+    #[command(subcommand)]
+    Group(groups::Group),
     /// Send an input and print the reply.
     Ask(inputs::Ask),
     /// Send an input and return once it is durable.
@@ -217,6 +221,7 @@ impl Session {
             Verb::Serve(_) | Verb::Key(_) | Verb::Version => Ok(()),
             Verb::Plugin(verb) => verb.run(self).await,
             Verb::Agent(verb) => verb.run(self).await,
+            Verb::Group(verb) => verb.run(self).await,
             Verb::Ask(ask) => ask.run(self).await,
             Verb::Send(send) => send.run(self, "send").await,
             Verb::Enqueue(send) => send.run(self, "enqueue").await,

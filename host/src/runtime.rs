@@ -33,6 +33,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::call::CallError;
 use self::directory::Directory;
+use self::groups::Groups;
 use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
 use self::placement::Placement;
@@ -60,6 +61,7 @@ mod directory;
 pub mod drain;
 pub mod edges;
 pub mod events;
+pub mod groups;
 mod idle;
 pub mod inspect;
 mod lost;
@@ -211,6 +213,7 @@ pub(crate) struct Inner {
     pub(crate) arrival_rules: Vec<ArrivalRule>,
     unsealer: Option<Unsealer>,
     pub(crate) placement: Placement,
+    pub(crate) groups: Groups,
     /// Room for those who follow agents or wait for outputs.
     pub(crate) watchers: Arc<Semaphore>,
     /// Set when something may be runnable that no hint announced.

@@ -1,6 +1,7 @@
 //! The way past the mailbox: ending a turn that runs now. The driver does not look at its commands while a guest computes,
 //! so the handle sets the guest's interrupt itself; what became of the turn is told when the driver knows.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -34,7 +35,19 @@ pub(crate) enum Ending {
 
 /// Shared by the handle, the driver and the guest thread of one agent.
 #[derive(Clone, Default)]
-pub(crate) struct Control(Arc<Mutex<State>>);
+pub(crate) struct Control {
+    state: Arc<Mutex<State>>,
+    callers: Arc<AtomicU64>,
+}
+
+/// Somebody who waits for the end of what they asked; counted while this lives.
+pub(crate) struct Caller(Arc<AtomicU64>);
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct State {
@@ -50,7 +63,17 @@ struct State {
 
 impl Control {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a caller.
+    pub(crate) fn caller(&self) -> Caller {
+        self.callers.fetch_add(1, Ordering::Relaxed);
+        Caller(self.callers.clone())
+    }
+
+    pub(crate) fn callers(&self) -> u64 {
+        self.callers.load(Ordering::Relaxed)
     }
 
     /// A turn's guest calls begin; they end at once when the driver is to stop.

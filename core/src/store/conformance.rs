@@ -41,6 +41,7 @@ mod events;
 mod fence;
 mod fixture;
 pub mod flawed;
+mod groups;
 mod handoff;
 mod handoff_rows;
 mod homes;
@@ -187,6 +188,7 @@ pub fn cases() -> Vec<Case> {
         journal::cases(),
         repair::cases(),
         edges::cases(),
+        groups::cases(),
         random::cases(),
     ]
     .into_iter()

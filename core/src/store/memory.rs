@@ -47,6 +47,7 @@ mod commit;
 mod documents;
 mod edges;
 mod events;
+mod groups;
 mod handoff;
 mod import;
 mod lifecycle;

@@ -28,12 +28,12 @@ use super::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Receiver, Restored,
     Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
-    StoreDocuments, StoreError, StoreMark, StoredInput, Unit, UnitOutcome,
+    StoreDocuments, StoreError, StoreGroups, StoreMark, StoredInput, Unit, UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.
 #[async_trait]
-pub trait RuntimeStore: StoreDocuments + StoreChannels {
+pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups {
     /// The store's own id, made with it. **R**
     fn id(&self) -> StoreId;
 

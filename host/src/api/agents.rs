@@ -36,6 +36,8 @@ pub(super) struct CreateQuery {
     recreate: Option<bool>,
     /// Whether it is made though peers that may have one of this name do not answer.
     force: Option<bool>,
+    /// At home on this host: its name, its key, or a unique prefix of that.
+    host: Option<String>,
 }
 
 /// An agent as JSON.
@@ -117,7 +119,8 @@ pub(super) async fn create(
         recreates: door.query.recreate.unwrap_or(false),
         is_forced: door.query.force.unwrap_or(false),
     };
-    let created = runtime.create_agent(request).await;
+    let host = door.query.host.as_deref().unwrap_or("self");
+    let created = runtime.create_agent_on(host, request).await;
     let (view, is_new) = created.map_err(|error| Problem::from(error).with("agent", problem_agent))?;
     let body = Json(AgentJson::from(view));
     Ok(if is_new {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use godwit_core::id::{Generation, InputId, Revision};
+use godwit_core::id::{AgentId, Generation, InputId, Revision};
 use godwit_core::input::{AbandonReason, InputState, Kind, Mode, Outcome, Source, TraceParent};
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, ASK_TIMEOUT_MAX};
 use godwit_core::store::StoredInput;
@@ -23,7 +23,7 @@ use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply, Asked, Sent, Submission};
 use crate::runtime::outputs::OutputPlace;
 
-mod answer;
+pub(super) mod answer;
 pub(super) mod json;
 
 /// What a submitted input is about.
@@ -41,7 +41,7 @@ pub(super) const INPUT_ID: HeaderName = HeaderName::from_static("godwit-input-id
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AskQuery {
-    timeout_ms: Option<u64>,
+    pub(super) timeout_ms: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -179,16 +179,21 @@ async fn boundary(door: &AgentDoor<WaitQuery>, text: &str) -> Result<OutputPlace
 async fn deliver(door: &AgentDoor, submission: Submission) -> Result<Response, Problem> {
     let (id, has_key) = (submission.id, submission.idempotency_key.is_some());
     let called = door.call(AgentCall::Send { submission }).await;
-    let called = called.map_err(|problem| with_fate(problem, id, has_key))?;
-    let AgentReply::Sent(sent) = called.reply else {
-        return Err(Problem::wrong_reply());
-    };
+    match called.map_err(|problem| with_fate(problem, id, has_key))?.reply {
+        AgentReply::Sent(sent) => accepted(&door.agent, sent),
+        _ => Err(Problem::wrong_reply()),
+    }
+}
+
+/// The answer to what was accepted durably, now or before.
+pub(super) fn accepted(agent: &AgentId, sent: Sent) -> Result<Response, Problem> {
     if let Some(Outcome::Replaced { .. } | Outcome::Abandoned { .. }) = &sent.outcome {
         let Sent { input, seq, is_duplicate, outcome } = sent;
         let asked = outcome.map(|outcome| Asked { input, seq, outcome, is_duplicate });
-        return asked.map_or_else(|| Err(Problem::wrong_reply()), |asked| answer::answer(&door.agent, asked));
+        return asked.map_or_else(|| Err(Problem::wrong_reply()), |asked| answer::answer(agent, asked));
     }
     let body = json!({
+        "agent": agent.as_str(),
         "input_id": sent.input.to_string(),
         "seq": sent.seq.to_string(),
         "deduplicated": sent.is_duplicate,
@@ -197,7 +202,7 @@ async fn deliver(door: &AgentDoor, submission: Submission) -> Result<Response, P
     Ok((StatusCode::ACCEPTED, id, Json(body)).into_response())
 }
 
-fn timeout_ms(given: Option<u64>) -> Result<u64, Problem> {
+pub(super) fn timeout_ms(given: Option<u64>) -> Result<u64, Problem> {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let max = millis(ASK_TIMEOUT_MAX);
     match given {
@@ -207,7 +212,11 @@ fn timeout_ms(given: Option<u64>) -> Result<u64, Problem> {
     }
 }
 
-fn submission(runtime: &Runtime, headers: &HeaderMap, payload: Bytes) -> Result<Submission, Problem> {
+pub(super) fn submission(
+    runtime: &Runtime,
+    headers: &HeaderMap,
+    payload: Bytes,
+) -> Result<Submission, Problem> {
     Ok(Submission {
         id: runtime.new_input_id(),
         kind: kind(headers)?,
@@ -245,7 +254,7 @@ fn mode(headers: &HeaderMap) -> Result<Mode, Problem> {
 }
 
 /// Tells the caller how to find out about an input whose fate is unknown.
-fn with_fate(problem: Problem, id: InputId, has_key: bool) -> Problem {
+pub(super) fn with_fate(problem: Problem, id: InputId, has_key: bool) -> Problem {
     if problem.code() != Code::Unknown {
         return problem;
     }

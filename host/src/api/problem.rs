@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::agent::recover::Refused;
+use godwit_core::group::GroupNameError;
 use godwit_core::id::IdError;
 use serde_json::{Map, Value, json};
 
@@ -111,6 +112,10 @@ pub enum Code {
     AuthFlowRefused,
     /// The authorization server gave nothing.
     AuthServerFailed,
+    /// No agent is in the group.
+    GroupNotFound,
+    /// No member of the group takes inputs now.
+    NoMember,
 }
 
 /// What is fixed for a code.
@@ -123,7 +128,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 47] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -169,6 +174,8 @@ impl Code {
         Self::AuthFlowOver,
         Self::AuthFlowRefused,
         Self::AuthServerFailed,
+        Self::GroupNotFound,
+        Self::NoMember,
     ];
 
     fn row(self) -> Row {
@@ -221,6 +228,8 @@ impl Code {
             Self::AuthFlowsFull => (429, "auth_flows_full", "too many sign-ins are open", true),
             Self::AuthFlowOver => (409, "auth_flow_over", "the sign-in has ended", false),
             Self::AuthFlowRefused => (422, "auth_flow_refused", "the sign-in does not take this", false),
+            Self::GroupNotFound => (404, "group_not_found", "no agent is in the group", false),
+            Self::NoMember => (503, "no_member", "no member of the group takes inputs now", true),
             Self::AuthServerFailed => {
                 (502, "auth_server_failed", "the authorization server gave nothing", false)
             }
@@ -406,6 +415,13 @@ impl From<CallError> for Problem {
                 .with("agent", agent.as_str())
                 .with("by", pin.name())
                 .with("revision", pin.revision().map(|revision| revision.to_string())),
+            CallError::NoGroup { group, silent } => {
+                Self::new(Code::GroupNotFound, detail).with("group", group.as_str()).with("silent", silent)
+            }
+            CallError::NoMember { group, members, silent, .. } => Self::new(Code::NoMember, detail)
+                .with("group", group.as_str())
+                .with("members", members)
+                .with("silent", silent),
             CallError::NotRecovered(refused) => not_recovered(&refused, detail),
             CallError::SpecMismatch { current } => {
                 Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())
@@ -438,6 +454,12 @@ impl From<PluginError> for Problem {
             PluginError::TooLarge { .. } => Self::new(Code::TooLarge, detail),
             PluginError::Call(error) => error.into(),
         }
+    }
+}
+
+impl From<GroupNameError> for Problem {
+    fn from(error: GroupNameError) -> Self {
+        Self::malformed(error.to_string())
     }
 }
 

@@ -31,7 +31,7 @@ async fn answer(request: &str) -> String {
 }
 
 /// Paths with methods that take neither parameters nor a body.
-const BARE: [&str; 21] = [
+const BARE: [&str; 22] = [
     "GET /v1/plugins",
     "DELETE /v1/plugins/counter",
     "GET /v1/agents/a",
@@ -43,6 +43,7 @@ const BARE: [&str; 21] = [
     "POST /v1/agents/a/replay",
     "GET /v1/agents/a/timers",
     "GET /v1/agents/a/operations",
+    "GET /v1/groups/a",
     "GET /v1/migrations",
     "GET /v1/hosts",
     "GET /v1/peers",

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context;
 use clap::{ArgGroup, Args, Subcommand};
 use godwit_core::id::AgentId;
+use godwit_core::placement::{RESIDENCY_LABEL, Wants};
 use godwit_core::spec::{Addressability, Durability};
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -149,6 +150,22 @@ pub(super) enum Agent {
 pub(super) struct Create {
     /// Its name: letters a-z, digits, and ._:-
     id: AgentId,
+    /// Make one anew whose id was deleted.
+    #[arg(long)]
+    recreate: bool,
+    /// Make it though peers that may have one of this id do not answer.
+    #[arg(long)]
+    force: bool,
+    /// At home on this host: its name, key, or unique prefix of a key; the one that is asked, when nothing is said.
+    #[arg(long, value_name = "HOST")]
+    on: Option<String>,
+    #[command(flatten)]
+    make: Make,
+}
+
+/// What a new agent is made of.
+#[derive(Debug, Args)]
+pub(super) struct Make {
     /// NAME, NAME@VERSION, or a digest.
     #[arg(long)]
     plugin: String,
@@ -158,12 +175,12 @@ pub(super) struct Create {
     /// For people and selections; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     label: Vec<(String, String)>,
-    /// Make one anew whose id was deleted.
-    #[arg(long)]
-    recreate: bool,
-    /// Make it though peers that may have one of this id do not answer.
-    #[arg(long)]
-    force: bool,
+    /// What a host must offer to be given the agent; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    require: Vec<(String, String)>,
+    /// What a host should rather offer; may be given several times, the most wanted first.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    prefer: Vec<(String, String)>,
     /// Who may send to it: everybody (addressable), or other agents and what is dispatched (internal).
     #[arg(long, value_parser = Addressability::ALL.map(Addressability::name))]
     addressability: Option<String>,
@@ -356,12 +373,28 @@ fn map(pairs: &[(String, String)]) -> BTreeMap<String, String> {
     pairs.iter().cloned().collect()
 }
 
-impl Create {
-    async fn run(&self, session: &Session) -> Result<(), CliError> {
+impl Make {
+    /// What it wants of its host.
+    pub(super) fn wants(&self) -> Wants {
+        let residency = map(&self.label).remove(RESIDENCY_LABEL);
+        Wants { requires: map(&self.require), prefers: self.prefers(), residency }
+    }
+
+    fn prefers(&self) -> Vec<BTreeMap<String, String>> {
+        self.prefer.iter().map(|pair| map(std::slice::from_ref(pair))).collect()
+    }
+
+    /// Creates an agent of it, with these labels beside those that are given. Answers it, and whether it is new.
+    pub(super) async fn create(
+        &self,
+        session: &Session,
+        path_and_query: &str,
+        labels: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<(Value, bool), CliError> {
         let body = json!({
             "plugin": self.plugin,
             "config": map(&self.config),
-            "labels": map(&self.label),
+            "labels": map(&self.label).into_iter().chain(labels).collect::<BTreeMap<_, _>>(),
             "silent_intents": self.silent_intent,
             "policy": self.policy,
             "addressability": self.addressability,
@@ -369,13 +402,24 @@ impl Create {
             "context": self.context,
             "instructions": self.instruction,
             "initial_message": self.initial_message,
+            "requires": map(&self.require),
+            "prefers": self.prefers(),
         });
         let client = &session.client;
-        let path = format!("/v1/agents/{}?recreate={}&force={}", self.id, self.recreate, self.force);
-        let request = client.request(Method::PUT, &path).json(&body);
+        let request = client.request(Method::PUT, path_and_query).json(&body);
         let answer = client.send(request.timeout(REQUEST_MAX)).await?;
-        let did = if answer.status() == StatusCode::CREATED { "created" } else { "is there already" };
-        let agent: Value = answer.json().await.context("the host's answer can't be read")?;
+        let is_new = answer.status() == StatusCode::CREATED;
+        Ok((answer.json().await.context("the host's answer can't be read")?, is_new))
+    }
+}
+
+impl Create {
+    async fn run(&self, session: &Session) -> Result<(), CliError> {
+        let host = self.on.as_deref().unwrap_or("self");
+        let (recreate, force) = (self.recreate, self.force);
+        let path = format!("/v1/agents/{}?recreate={recreate}&force={force}&host={host}", self.id);
+        let (agent, is_new) = self.make.create(session, &path, []).await?;
+        let did = if is_new { "created" } else { "is there already" };
         session.output.done(&agent, "/id", &format!("agent {} {did}", self.id))
     }
 }

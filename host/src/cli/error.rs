@@ -92,6 +92,11 @@ impl CliError {
         }
     }
 
+    /// Whether the host says that there is no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Problem { status: StatusCode::NOT_FOUND, .. })
+    }
+
     /// The exit code.
     pub(super) fn exit(&self) -> Exit {
         match self {

@@ -41,8 +41,6 @@ const DEAD_COLUMNS: [Column; 6] = [
 /// The bytes that an agent gets.
 #[derive(Debug, Args)]
 struct Payload {
-    /// Which agent.
-    id: AgentId,
     /// The payload; `-` reads it from stdin.
     #[arg(conflicts_with = "file")]
     payload: Option<String>,
@@ -69,7 +67,7 @@ impl Payload {
 
 /// What to send.
 #[derive(Debug, Args)]
-struct What {
+pub(super) struct What {
     #[command(flatten)]
     payload: Payload,
     /// Send under this key: the same key never runs twice.
@@ -90,15 +88,15 @@ struct What {
 }
 
 impl What {
-    fn request(&self, session: &Session, verb: &str) -> Result<RequestBuilder, CliError> {
+    /// The request to a path.
+    fn request(&self, session: &Session, path: &str) -> Result<RequestBuilder, CliError> {
         let payload = self.payload.read()?;
         let guessed = match std::str::from_utf8(&payload) {
             Ok(_) => "text/plain; charset=utf-8",
             Err(_) => "application/octet-stream",
         };
         let content_type = self.content_type.as_deref().unwrap_or(guessed);
-        let path = format!("/v1/agents/{}/{verb}", self.payload.id);
-        let request = session.client.request(Method::POST, &path);
+        let request = session.client.request(Method::POST, path);
         let request = request.header(header::CONTENT_TYPE, content_type).body(payload);
         let headers = [
             ("idempotency-key", &self.key),
@@ -109,10 +107,17 @@ impl What {
         let given = headers.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
         Ok(given.fold(request, |request, (name, value)| request.header(name, value)))
     }
+
+    /// Sends it to a path, and says that it is durable.
+    pub(super) async fn send_to(&self, session: &Session, path: &str) -> Result<(), CliError> {
+        let request = self.request(session, path)?.timeout(REQUEST_MAX);
+        accepted(session, &session.client.json(request).await?)
+    }
 }
 
+/// What to ask.
 #[derive(Debug, Args)]
-pub(super) struct Ask {
+pub(super) struct Question {
     #[command(flatten)]
     what: What,
     /// How long to wait for the reply, in milliseconds [default: 30000].
@@ -120,10 +125,11 @@ pub(super) struct Ask {
     timeout_ms: Option<u64>,
 }
 
-impl Ask {
-    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+impl Question {
+    /// Sends it to a path, and prints the reply.
+    pub(super) async fn ask_at(&self, session: &Session, path: &str) -> Result<(), CliError> {
         let bound = self.timeout_ms.map_or(ASK_TIMEOUT_DEFAULT, Duration::from_millis);
-        let request = self.what.request(session, "ask")?;
+        let request = self.what.request(session, path)?;
         let request = match self.timeout_ms {
             Some(millis) => request.query(&[("timeout_ms", millis)]),
             None => request,
@@ -134,14 +140,30 @@ impl Ask {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Ask {
+    /// Which agent.
+    id: AgentId,
+    #[command(flatten)]
+    question: Question,
+}
+
+impl Ask {
+    pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
+        self.question.ask_at(session, &format!("/v1/agents/{}/ask", self.id)).await
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Query {
+    /// Which agent.
+    id: AgentId,
     #[command(flatten)]
     payload: Payload,
 }
 
 impl Query {
     pub(super) async fn run(&self, session: &Session) -> Result<(), CliError> {
-        let path = format!("/v1/agents/{}/query", self.payload.id);
+        let path = format!("/v1/agents/{}/query", self.id);
         let request = session.client.request(Method::POST, &path).body(self.payload.read()?);
         let answer = session.client.send(request.timeout(REQUEST_MAX)).await?;
         print_reply(session, answer, "/revision", "the reply broke off; query again").await
@@ -200,6 +222,7 @@ async fn print_reply(
 fn about(answer: &Response) -> Value {
     let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
     json!({
+        "agent": text("godwit-agent"),
         "input_id": text("godwit-input-id"),
         "revision": text("godwit-revision"),
         "token": text("godwit-token"),
@@ -215,19 +238,22 @@ fn with_reply(mut about: Value, reply: &[u8]) -> Value {
 
 #[derive(Debug, Args)]
 pub(super) struct Send {
+    /// Which agent.
+    id: AgentId,
     #[command(flatten)]
     what: What,
 }
 
 impl Send {
     pub(super) async fn run(&self, session: &Session, verb: &str) -> Result<(), CliError> {
-        let request = self.what.request(session, verb)?.timeout(REQUEST_MAX);
-        accepted(session, &session.client.json(request).await?)
+        self.what.send_to(session, &format!("/v1/agents/{}/{verb}", self.id)).await
     }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Dispatch {
+    /// Which agent.
+    id: AgentId,
     #[command(flatten)]
     what: What,
     /// What dispatches: a connector, a scheduler, a flow.
@@ -243,7 +269,8 @@ impl Dispatch {
         if self.what.key.is_none() {
             return Err(CliError::Usage("a dispatch needs a --key, so that its repetition is known".into()));
         }
-        let request = self.what.request(session, "dispatch")?.timeout(REQUEST_MAX);
+        let path = format!("/v1/agents/{}/dispatch", self.id);
+        let request = self.what.request(session, &path)?.timeout(REQUEST_MAX);
         let request = request.header("godwit-origin", &self.origin);
         let request = request.header("godwit-correlation", &self.correlation);
         accepted(session, &session.client.json(request).await?)
@@ -254,7 +281,8 @@ impl Dispatch {
 fn accepted(session: &Session, answer: &Value) -> Result<(), CliError> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_owned();
     let did = if answer["deduplicated"] == true { "was accepted before" } else { "accepted" };
-    let sentence = format!("input {} {did} as number {}", text("input_id"), text("seq"));
+    let sentence =
+        format!("input {} {did} by agent {} as number {}", text("input_id"), text("agent"), text("seq"));
     session.output.done(answer, "/input_id", &sentence)
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use godwit_core::failpoint;
+use godwit_core::group;
 use godwit_core::id::{AgentId, ClaimId, HostId};
 use godwit_core::placement::{Offer, RESIDENCY_LABEL, Wants};
 use godwit_core::reconcile::{Desired, RESERVED_LABEL};
@@ -23,8 +24,11 @@ const HELLO_MAX: Duration = Duration::from_secs(1);
 /// How long a peer may take to say whether an id is free: well within the life of a claim.
 const CLAIM_ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// How long another host may take to create an agent: it asks all its peers about the id.
+const CREATE_MAX: Duration = Duration::from_secs(10);
+
 /// An agent to create.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateAgent {
     /// Its name.
     pub agent: AgentId,
@@ -89,6 +93,34 @@ impl Runtime {
             self.inner().hooks.post_spawn(vec![agent]);
         }
         Ok(created)
+    }
+
+    /// As `create_agent`, at home on the host named so (as for `find_host`, or `self`). Its plugin, which this host may find by
+    /// name, must be loaded there.
+    ///
+    /// # Errors
+    /// As `create_agent`; `Unknown` when that host has not answered: the same again is no error.
+    pub async fn create_agent_on(
+        &self,
+        host: &str,
+        request: CreateAgent,
+    ) -> Result<(AgentView, bool), CallError> {
+        let own = self.inner().host;
+        let host = if host == "self" { own } else { self.find_host(host).await? };
+        if host == own {
+            return self.create_agent(request).await;
+        }
+        // All that are created through one host have one plugin, whatever others mean by the name.
+        let plugin = self.plugin(&request.plugin).await?.digest.to_string();
+        let request = Box::new(CreateAgent { plugin, ..request });
+        match self.ask_peer(host, &PeerRequest::Create { request }, CREATE_MAX).await {
+            Ok(PeerAnswer::Created(created)) => *created,
+            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
+                Err(CallError::Unavailable { reason })
+            }
+            Ok(_) => Err(CallError::Unknown { reason: format!("host {host} gave another kind of answer") }),
+            Err(error) => Err(CallError::Unknown { reason: error.to_string() }),
+        }
     }
 
     /// As `create_agent`, of exactly this.
@@ -339,6 +371,7 @@ pub(super) fn check_sizes(patch: &SpecPatch, labels: &BTreeMap<String, String>) 
 /// Refuses labels that only the host sets, and values that the host can't follow.
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CallError> {
     idle::allowed(labels).map_err(|reason| CallError::Invalid { reason })?;
+    group::of(labels).map_err(|error| CallError::Invalid { reason: error.to_string() })?;
     match labels.keys().find(|name| is_reserved(name)) {
         None => Ok(()),
         Some(name) => {

@@ -13,6 +13,7 @@ use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::digest::Digest;
 use godwit_core::edge::Edge;
 use godwit_core::event::EventPlace;
+use godwit_core::group::GroupName;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, InputId, MigrationId, Revision, Seq, SpecRevision,
 };
@@ -613,6 +614,30 @@ pub enum CallError {
         /// To where.
         target: HostId,
     },
+    /// No host that was asked has a member of the group.
+    #[error("no agent is in group {group}{}; an agent is once it has the label `group={group}`", silent_peers(*.silent))]
+    NoGroup {
+        /// Which.
+        group: GroupName,
+        /// How many peers did not answer.
+        silent: u32,
+    },
+    /// The group has members, and none of them takes inputs now: definitely not accepted.
+    #[error("none of the {members} members of group {group} takes inputs now ({reason}){}", silent_peers(*.silent))]
+    NoMember {
+        /// Which.
+        group: GroupName,
+        /// How many it has, as far as hosts answered.
+        members: u64,
+        /// What the last one said that was tried.
+        reason: String,
+        /// How many peers did not answer.
+        silent: u32,
+    },
+}
+
+fn silent_peers(silent: u32) -> String {
+    if silent == 0 { String::new() } else { format!(", and {silent} peers did not answer") }
 }
 
 impl Retryable for CallError {
@@ -622,6 +647,7 @@ impl Retryable for CallError {
             | Self::PeersSilent { .. }
             | Self::Busy { .. }
             | Self::InboxFull { .. }
+            | Self::NoMember { .. }
             | Self::Full
             | Self::Interrupted
             | Self::QueryFailed { is_retryable: true, .. } => Retry::Later,

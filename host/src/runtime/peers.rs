@@ -94,6 +94,13 @@ impl Runtime {
                 Ok(offer) => PeerAnswer::Offer(offer),
                 Err(error) => PeerAnswer::Malformed { reason: error.to_string() },
             },
+            PeerRequest::Members { group } => match self.members_here(&group).await {
+                Ok(members) => PeerAnswer::Members(members),
+                Err(error) => PeerAnswer::Malformed { reason: error.to_string() },
+            },
+            PeerRequest::Create { request } => {
+                PeerAnswer::Created(Box::new(self.create_agent(*request).await))
+            }
             PeerRequest::Host { call } => PeerAnswer::Host(Box::new(self.on_host_call(call).await)),
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))

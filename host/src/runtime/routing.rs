@@ -347,9 +347,9 @@ fn unanswered(call: &AgentCall, reason: String) -> CallError {
     if call.only_reads() { CallError::Unavailable { reason } } else { CallError::Unknown { reason } }
 }
 
-/// A definite refusal is one only if no earlier try may have left the input somewhere, durably.
-pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
-    let says_not_accepted = matches!(
+/// Whether it says that the input was definitely not accepted.
+pub(super) fn says_not_accepted(error: &CallError) -> bool {
+    matches!(
         error,
         CallError::NotFound { .. }
             | CallError::PeersSilent { .. }
@@ -364,8 +364,16 @@ pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallErro
             | CallError::Interrupted
             | CallError::NotAddressable
             | CallError::Full
-    );
-    if may_be_durable && says_not_accepted { CallError::Unknown { reason: error.to_string() } } else { error }
+    )
+}
+
+/// A definite refusal is one only if no earlier try may have left the input somewhere, durably.
+pub(super) fn unless_durable(error: CallError, may_be_durable: bool) -> CallError {
+    if may_be_durable && says_not_accepted(&error) {
+        CallError::Unknown { reason: error.to_string() }
+    } else {
+        error
+    }
 }
 
 /// What one look gave.

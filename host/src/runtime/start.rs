@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
+use super::groups::Groups;
 use super::migrator::{self, Migrator};
 use super::operations::{self, Operations};
 use super::placement::Placement;
@@ -92,6 +93,7 @@ impl Starting {
             hints: Hints::default(),
             migrator: Migrator::default(),
             placement: Placement::new(config.capabilities),
+            groups: Groups::default(),
             carries_identity: config.carries_identity,
             takes_only_expected: config.takes_only_expected,
             arrival_rules: config.arrival_rules,

@@ -21,6 +21,7 @@ use super::*;
 mod claims;
 mod drain;
 mod false_peer;
+mod groups;
 mod hooks;
 mod idle;
 mod journey;

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use godwit_core::digest::Digest;
+use godwit_core::group::{GroupName, Member};
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
 use godwit_core::identity::EntityPublicKey;
 use godwit_core::input::NewInput;
@@ -25,7 +26,8 @@ use godwit_core::store::RowFrame;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::call::{AgentCall, CallError};
+use super::agents::CreateAgent;
+use super::call::{AgentCall, AgentView, CallError};
 use super::placement::{HostCall, HostReply};
 use super::routing::Called;
 
@@ -56,6 +58,10 @@ pub(crate) enum PeerRequest {
     Offer,
     /// Do this, as a host.
     Host { call: HostCall },
+    /// Who of a group is at home at yours?
+    Members { group: GroupName },
+    /// Make this agent at yours.
+    Create { request: Box<CreateAgent> },
 }
 
 /// The source's questions to the target of a migration, and one the other way.
@@ -145,6 +151,10 @@ pub(crate) enum PeerAnswer {
         api: SocketAddr,
         release: String,
     },
+    /// At most `GROUP_MEMBERS_MAX`.
+    Members(Vec<Member>),
+    /// The agent, and whether it is new.
+    Created(Box<Result<(AgentView, bool), CallError>>),
 }
 
 impl PeerAnswer {

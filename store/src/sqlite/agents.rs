@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use godwit_core::digest::Digest;
 use godwit_core::event::{EventKind, NewEvent};
+use godwit_core::group::{self, GroupName};
 use godwit_core::id::{
     AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, Seq, SpecRevision,
 };
@@ -363,8 +364,8 @@ impl NewRow<'_> {
             tx.conn,
             "INSERT INTO agent (id, home, home_sealed, migration, lifecycle, generation, revision, token, head, next_seq,
                  open_inputs, waking_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
-                 internal, labels_sealed, created_at_ms)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12, ?13)",
+                 internal, labels_sealed, created_at_ms, group_name)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             params![
                 self.agent.as_str(),
                 self.home.map_or(4, home_code),
@@ -379,10 +380,25 @@ impl NewRow<'_> {
                 self.is_internal,
                 seal(self.labels),
                 Int(self.created_at_ms),
+                group(self.labels),
             ],
         )?;
         Ok(tx.conn.last_insert_rowid())
     }
+}
+
+/// What of its labels makes an agent a member of a group.
+pub(super) fn group(labels: &BTreeMap<String, String>) -> Option<&str> {
+    labels.get(group::LABEL).map(String::as_str)
+}
+
+pub(super) fn write_labels(tx: &Tx<'_>, key: i64, labels: &BTreeMap<String, String>) -> Fallible<()> {
+    execute(
+        tx.conn,
+        "UPDATE agent SET labels_sealed = ?2, group_name = ?3 WHERE key = ?1",
+        params![key, seal(labels), group(labels)],
+    )
+    .map(drop)
 }
 
 pub(super) fn claim(tx: &Tx<'_>, agent: &AgentId, host: HostId, claim: ClaimId) -> Fallible<()> {
@@ -547,6 +563,23 @@ pub(super) fn rows(conn: &Connection, after: Option<&AgentId>, limit: usize) -> 
     // Below every character of an id: the first text behind `after`. And a text behind every id.
     let from = after.map_or_else(String::new, |after| format!("{after}\u{1}"));
     all(conn, ROWS, params![from, "~", limit as i64], agent_row)
+}
+
+/// Members of a group behind an id, but for those that have moved away.
+pub(super) fn members(
+    conn: &Connection,
+    group: &GroupName,
+    after: Option<&AgentId>,
+    limit: usize,
+) -> Fallible<Vec<AgentRow>> {
+    let after = after.map_or("", AgentId::as_str);
+    let agents = all(
+        conn,
+        "SELECT id FROM agent WHERE group_name = ?1 AND home < 3 AND id > ?2 ORDER BY id LIMIT ?3",
+        params![group.as_str(), after, limit as i64],
+        |found| agent_id(found.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?),
+    )?;
+    agents.iter().filter_map(|agent| row(conn, agent).transpose()).collect()
 }
 
 pub(super) fn spec(conn: &Connection, agent: &AgentId) -> Fallible<Option<Spec>> {

@@ -1,16 +1,17 @@
-//! `StoreChannels`: each method as one write or one read.
+//! `StoreChannels` and `StoreGroups`: each method as one write or one read.
 
 use async_trait::async_trait;
 use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use godwit_core::group::GroupName;
 use godwit_core::id::{AgentId, Incarnation};
 use godwit_core::input::NewInput;
 use godwit_core::limits::PAGE_MAX;
-use godwit_core::store::{AcceptError, Accepted, StoreChannels, StoreError};
+use godwit_core::store::{AcceptError, Accepted, AgentRow, StoreChannels, StoreError, StoreGroups};
 
 use super::error::Fail;
 use super::inputs::Arrival;
 use super::writer::Work;
-use super::{SqliteStore, channels, inputs};
+use super::{SqliteStore, agents, channels, inputs};
 
 #[async_trait]
 impl StoreChannels for SqliteStore {
@@ -74,5 +75,18 @@ impl StoreChannels for SqliteStore {
             Ok(Err(error)) => failed(error),
             Err(_) => failed(self.closed()),
         }
+    }
+}
+
+#[async_trait]
+impl StoreGroups for SqliteStore {
+    async fn members(
+        &self,
+        group: &GroupName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentRow>, StoreError> {
+        let (group, after) = (group.clone(), after.cloned());
+        self.read(move |conn| agents::members(conn, &group, after.as_ref(), limit.min(PAGE_MAX))).await
     }
 }

@@ -7,15 +7,12 @@ use godwit_core::id::{AgentId, Revision};
 use godwit_core::receipt::BoundaryKind;
 use godwit_core::spec::{Spec, SpecChange};
 use godwit_core::store::{AgentRow, Boundary, Lifecycle, StoreError};
-use rusqlite::params;
 
 use super::agents::{self, Head, use_spec, write_spec};
-use super::codec::seal;
 use super::error::{Fallible, conflict, corrupt};
 use super::events::append_of;
 use super::leases::at_home;
 use super::plugins;
-use super::sql::execute;
 use super::writer::Tx;
 
 pub(super) fn set_labels(tx: &Tx<'_>, agent: &AgentId, labels: &BTreeMap<String, String>) -> Fallible<()> {
@@ -27,7 +24,7 @@ pub(super) fn set_labels(tx: &Tx<'_>, agent: &AgentId, labels: &BTreeMap<String,
     if known.labels == *labels {
         return Ok(());
     }
-    execute(tx.conn, "UPDATE agent SET labels_sealed = ?2 WHERE key = ?1", params![head.key, seal(labels)])?;
+    agents::write_labels(tx, head.key, labels)?;
     head.save(tx)?;
     append_of(tx, &mut head, &[NewEvent::of_agent(agent, EventKind::LabelsChanged, tx.now_ms())])
 }

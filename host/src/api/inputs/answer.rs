@@ -16,7 +16,7 @@ const REVISION: HeaderName = HeaderName::from_static("godwit-revision");
 const TOKEN: HeaderName = HeaderName::from_static("godwit-token");
 
 /// What the asking client gets.
-pub(super) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem> {
+pub(in crate::api) fn answer(agent: &AgentId, asked: Asked) -> Result<Response, Problem> {
     let input = asked.input.to_string();
     match asked.outcome {
         Outcome::Committed { revision, token, reply } => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use godwit_core::group::GroupName;
 use godwit_core::guest::LoadError;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::store::BrokenReason;
@@ -10,6 +11,10 @@ use super::*;
 
 fn agent() -> AgentId {
     AgentId::parse("a-1").expect("a valid id")
+}
+
+fn group() -> GroupName {
+    "workers".parse().expect("a valid name")
 }
 
 fn reason() -> String {
@@ -48,6 +53,13 @@ fn each_call_error_has_its_status_and_code() {
         (CallError::Unavailable { reason: reason() }, 503, "unavailable", true),
         (CallError::Unknown { reason: reason() }, 504, "unknown", false),
         (CallError::Internal { reason: reason() }, 500, "internal", false),
+        (CallError::NoGroup { group: group(), silent: 1 }, 404, "group_not_found", false),
+        (
+            CallError::NoMember { group: group(), members: 2, reason: reason(), silent: 0 },
+            503,
+            "no_member",
+            true,
+        ),
     ];
     for (error, status, code, is_retryable) in cases {
         check(error, status, code, is_retryable);

@@ -95,10 +95,13 @@ CREATE TABLE agent (
     home_sealed     BLOB,
     -- Why it is broken or suspended.
     lifecycle_sealed BLOB,
-    labels_sealed   BLOB NOT NULL
+    labels_sealed   BLOB NOT NULL,
+    -- The label that makes it a member of a group.
+    group_name      TEXT
 ) STRICT;
 CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
 CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
+CREATE INDEX agent_group ON agent (group_name, id) WHERE group_name IS NOT NULL AND home < 3;
 CREATE INDEX agent_runnable ON agent (key)
     WHERE home = 0 AND (lifecycle = 3 OR (waking_inputs > 0 AND lifecycle = 0)
         OR (pending_outputs > 0 AND lifecycle IN (0, 2, 4, 6)));

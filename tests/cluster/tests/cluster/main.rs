@@ -15,6 +15,7 @@ mod embedding;
 mod entity_keys;
 mod events;
 mod false_peer;
+mod groups;
 mod hops;
 mod hostile;
 mod inputs;

@@ -1,13 +1,16 @@
-//! The documents of the simulated store, and what it tells of channels.
+//! The documents of the simulated store, and what it tells of channels and groups.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use godwit_core::group::GroupName;
 use godwit_core::id::{AgentId, Incarnation};
 use godwit_core::input::NewInput;
-use godwit_core::store::{AcceptError, Accepted, RuntimeStore, StoreChannels, StoreDocuments, StoreError};
+use godwit_core::store::{
+    AcceptError, Accepted, AgentRow, RuntimeStore, StoreChannels, StoreDocuments, StoreError, StoreGroups,
+};
 
 use super::{FaultyStore, Way};
 use crate::world::{World, now};
@@ -65,5 +68,19 @@ impl StoreChannels for FaultyStore {
             accepted.push(self.accept(input, by).await);
         }
         accepted
+    }
+}
+
+#[async_trait]
+impl StoreGroups for FaultyStore {
+    async fn members(
+        &self,
+        group: &GroupName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentRow>, StoreError> {
+        let (group, after) = (group.clone(), after.cloned());
+        let run = move |world: &Arc<World>, _| now(world.memory.members(&group, after.as_ref(), limit));
+        self.call("members", Way::Read, run).await
     }
 }

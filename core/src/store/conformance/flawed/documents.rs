@@ -1,15 +1,16 @@
-//! The documents of a flawed store, and what it tells of channels.
+//! The documents of a flawed store, and what it tells of channels and groups.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{Flaw, Flawed};
 use crate::channel::{ChannelName, ChannelView, Subscriber, Subscription};
+use crate::group::GroupName;
 use crate::id::{AgentId, Incarnation};
 use crate::input::NewInput;
 use crate::store::{
-    AcceptError, Accepted, AuthFlowError, AuthFlowUpdate, RuntimeStore, StoreChannels, StoreDocuments,
-    StoreError,
+    AcceptError, Accepted, AgentRow, AuthFlowError, AuthFlowUpdate, RuntimeStore, StoreChannels,
+    StoreDocuments, StoreError, StoreGroups,
 };
 
 #[async_trait]
@@ -84,5 +85,17 @@ impl StoreChannels for Flawed {
             accepted.push(self.accept(input, by).await);
         }
         accepted
+    }
+}
+
+#[async_trait]
+impl StoreGroups for Flawed {
+    async fn members(
+        &self,
+        group: &GroupName,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<AgentRow>, StoreError> {
+        self.inner.members(group, after, limit).await
     }
 }
