@@ -14,7 +14,7 @@ pub(crate) struct Suite {
     pub(crate) needs_hosts: bool,
     /// Whether its packages have examples in their docs that run.
     pub(crate) has_doc_tests: bool,
-    /// Whether it takes the time that it is given, and so may run beside those that come after it.
+    /// Whether it only computes, and so may run beside those that come after it and wait for disks and clocks.
     pub(crate) is_patient: bool,
     packages: Packages,
 }
@@ -60,7 +60,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do leases and migrations hold in every order in which things can happen?",
         needs_hosts: false,
         has_doc_tests: false,
-        is_patient: false,
+        is_patient: true,
         packages: Packages::Named("godwit-model"),
     },
     Suite {
@@ -68,7 +68,7 @@ pub(crate) const SUITES: &[Suite] = &[
         about: "do whole hosts keep the invariants under every fault that a seed makes?",
         needs_hosts: false,
         has_doc_tests: false,
-        is_patient: false,
+        is_patient: true,
         packages: Packages::Named("godwit-sim"),
     },
     Suite {

@@ -3,7 +3,7 @@
 //! The test programs of all suites are built by one cargo, and started from here: a cargo for each suite would choose the
 //! features of dependencies for its packages alone, and compile half of them again. Doc tests are cargo's to run.
 //!
-//! A suite that only takes its time runs beside those that come after it, and leaves them the processor when they want it.
+//! A suite that only computes runs beside those that come after it, and leaves them the processor when they want it.
 //!
 //! A suite that fails does not stop the next one; the exit code tells. Which suites there are follows from the
 //! packages in the workspace.
@@ -55,7 +55,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let start = Instant::now();
     let mut rows = vec![set_up(&workspace, &suites)?];
     let began = Instant::now();
-    let programs = build(&workspace, &suites)?;
+    let programs =
+        if arguments.suites.is_empty() { build_all(&workspace) } else { build(&workspace, &suites) }?;
     rows.push(Row { name: "build", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() });
     let run = |suite: &Suite| {
         eprintln!("\n=== {}: {}", suite.name, suite.about);
@@ -112,14 +113,25 @@ fn set_up(workspace: &Workspace, suites: &[&Suite]) -> Result<Row> {
     Ok(Row { name: "set-up", verdict: "ok".to_owned(), seconds: began.elapsed().as_secs_f64() })
 }
 
-/// Builds the test programs of these suites.
+/// Builds the test programs of these suites: libraries and programs with their unit tests, and integration tests.
 fn build(workspace: &Workspace, suites: &[&Suite]) -> Result<Vec<Artifact>> {
-    eprintln!("\n=== build: the test programs");
     let packages = suites.iter().flat_map(|suite| suite.packages(workspace));
+    build_tests(workspace, packages.flat_map(|package| ["-p", package.name.as_str()]).chain(["--tests"]))
+}
+
+/// Builds everything for this machine, also what no suite runs: it has to compile.
+fn build_all(workspace: &Workspace) -> Result<Vec<Artifact>> {
+    let packages = workspace.native();
+    build_tests(
+        workspace,
+        packages.flat_map(|package| ["-p", package.name.as_str()]).chain(["--all-targets"]),
+    )
+}
+
+fn build_tests<'a>(workspace: &Workspace, arguments: impl Iterator<Item = &'a str>) -> Result<Vec<Artifact>> {
+    eprintln!("\n=== build: the test programs");
     let messages = Process::cargo(["test", "--no-run", "--message-format=json-render-diagnostics"])
-        // Libraries and programs with their unit tests, and integration tests; no examples.
-        .arguments(["--tests"])
-        .arguments(packages.flat_map(|package| ["-p", package.name.as_str()]))
+        .arguments(arguments)
         .directory(&workspace.root)
         .run_for_output()?;
     Ok(artifacts(&messages)?.into_iter().filter(|artifact| artifact.is_test).collect())

@@ -130,6 +130,11 @@ impl Workspace {
         self.packages.iter().filter(|package| package.is_component && package.is_below(folder)).collect()
     }
 
+    /// The packages that compile for this machine: what misbehaves on purpose exists for wasm only.
+    pub(crate) fn native(&self) -> impl Iterator<Item = &Package> {
+        self.packages.iter().filter(|package| !package.is_below("tests/guests"))
+    }
+
     /// Where the built components are: `NAME.wasm`, and `test/NAME.wasm` for those of the tests.
     pub(crate) fn guests(&self) -> PathBuf {
         self.target.join("guests")

@@ -1,3 +1,5 @@
+//! Which members a call goes to, and in which order.
+
 use super::*;
 use crate::lifecycle::BrokenReason;
 

@@ -45,6 +45,7 @@ use crate::timer::{DueTimer, StoredTimer};
 mod channels;
 mod commit;
 mod documents;
+mod doubt;
 mod edges;
 mod events;
 mod groups;
@@ -60,37 +61,10 @@ mod specs;
 mod tables;
 mod timers;
 
+pub use doubt::{CommitPoint, Doubt};
 pub use outage::Outage;
 use rows::AgentRows;
 use tables::Tables;
-
-/// A write whose answer may get lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommitPoint {
-    /// `RuntimeStore::commit_turns`.
-    Turns,
-    /// `RuntimeStore::transfer`.
-    Transfer,
-    /// `RuntimeStore::begin_handoff`.
-    Begin,
-    /// `RuntimeStore::finish_handoff`.
-    Finish,
-    /// `RuntimeStore::abort_handoff`.
-    Abort,
-    /// `RuntimeStore::put_migration` of one that goes on.
-    Record,
-    /// `RuntimeStore::put_migration` of one that is over.
-    RecordEnd,
-}
-
-/// What has become of a write that is answered with `StoreError::Unknown`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doubt {
-    /// It is written.
-    Written,
-    /// It is not.
-    NotWritten,
-}
 
 /// A store that lives as long as its last clone.
 #[derive(Clone)]

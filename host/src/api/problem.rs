@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::agent::recover::Refused;
 use godwit_core::group::GroupNameError;
-use godwit_core::id::IdError;
+use godwit_core::id::{AgentId, IdError};
 use serde_json::{Map, Value, json};
 
 use crate::runtime::call::CallError;
@@ -353,9 +353,7 @@ impl From<CallError> for Problem {
     fn from(error: CallError) -> Self {
         let detail = error.to_string();
         match error {
-            CallError::NotFound { agent } => {
-                Self::new(Code::AgentNotFound, detail).with("agent", agent.as_str())
-            }
+            CallError::NotFound { agent } => of_agent(Code::AgentNotFound, detail, &agent),
             CallError::PeersSilent { agent, silent } => {
                 Self::new(Code::PeersSilent, detail).with("agent", agent.as_str()).with("silent", silent)
             }
@@ -368,9 +366,7 @@ impl From<CallError> for Problem {
             }
             CallError::KindRefused { kind, .. } => Self::new(Code::KindRefused, detail).with("kind", kind),
             CallError::KeyReused => Self::new(Code::IdempotencyKeyReused, detail),
-            CallError::Busy { .. } | CallError::InboxFull { .. } => {
-                Self::new(Code::Busy, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
-            }
+            CallError::Busy { .. } | CallError::InboxFull { .. } => later(Code::Busy, detail),
             CallError::Invalid { .. } => Self::new(Code::Malformed, detail),
             CallError::Conflict { .. } => Self::new(Code::Conflict, detail),
             CallError::AlreadyMigrating { migration, .. } => {
@@ -387,20 +383,12 @@ impl From<CallError> for Problem {
             CallError::Illegal(illegal) => {
                 Self::new(Code::IllegalMove, detail).with("state", illegal.state).with("verb", illegal.verb)
             }
-            CallError::Full => {
-                Self::new(Code::StoreFull, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
-            }
+            CallError::Full => later(Code::StoreFull, detail),
             CallError::Interrupted => Self::new(Code::Interrupted, detail),
-            CallError::Claimed { agent, .. } => {
-                Self::new(Code::Claimed, detail).with("agent", agent.as_str())
-            }
-            CallError::AnotherAgent { agent, .. } => {
-                Self::new(Code::IdentityMismatch, detail).with("agent", agent.as_str())
-            }
+            CallError::Claimed { agent, .. } => of_agent(Code::Claimed, detail, &agent),
+            CallError::AnotherAgent { agent, .. } => of_agent(Code::IdentityMismatch, detail, &agent),
             CallError::NotAddressable => Self::new(Code::NotAddressable, detail),
-            CallError::TooManyWatch { .. } => {
-                Self::new(Code::TooManyWatch, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
-            }
+            CallError::TooManyWatch { .. } => later(Code::TooManyWatch, detail),
             CallError::NoOutput { after } => Self::new(Code::NoOutput, detail)
                 .with("generation", after.generation.to_string())
                 .with("after", after.revision.to_string()),
@@ -428,6 +416,14 @@ impl From<CallError> for Problem {
             }
         }
     }
+}
+
+fn of_agent(code: Code, detail: String, agent: &AgentId) -> Problem {
+    Problem::new(code, detail).with("agent", agent.as_str())
+}
+
+fn later(code: Code, detail: String) -> Problem {
+    Problem::new(code, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
 }
 
 fn not_recovered(refused: &Refused, detail: String) -> Problem {

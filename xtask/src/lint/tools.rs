@@ -4,7 +4,6 @@ use anyhow::{Result, bail};
 
 use crate::lint::tree::Tree;
 use crate::process::Process;
-use crate::workspace::Package;
 
 /// `cargo fmt` would change nothing.
 pub(crate) fn format(tree: &Tree) -> Result<Vec<String>> {
@@ -17,11 +16,9 @@ pub(crate) fn format(tree: &Tree) -> Result<Vec<String>> {
 /// Clippy has nothing to say about any code that compiles for this machine, tests included.
 pub(crate) fn clippy(tree: &Tree) -> Result<Vec<String>> {
     ensure_component("clippy", "clippy")?;
-    // What misbehaves on purpose exists for wasm only.
-    let is_wasm_only = |package: &&Package| package.is_below("tests/guests");
-    let excluded = tree.workspace.packages.iter().filter(is_wasm_only);
-    let clippy = Process::cargo(["clippy", "--workspace", "--all-targets", "--keep-going"])
-        .arguments(excluded.flat_map(|package| ["--exclude", package.name.as_str()]))
+    let packages = tree.workspace.native();
+    let clippy = Process::cargo(["clippy", "--all-targets", "--keep-going"])
+        .arguments(packages.flat_map(|package| ["-p", package.name.as_str()]))
         // Given to clippy, not as RUSTFLAGS: those would compile every dependency again.
         .arguments(["--", "-D", "warnings"])
         .directory(&tree.workspace.root);
