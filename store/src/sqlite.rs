@@ -188,6 +188,8 @@ impl SqliteStore {
             checkpointer: Checkpointer::start(path, Arc::clone(&shared))?,
             savepoint_groups: 0,
             looking_groups: 0,
+            is_lazy: false,
+            lazy_bytes: 0,
             heads: Heads::default(),
             newest_event: newest_event.clone(),
         };
@@ -354,6 +356,18 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (mut job, answer) = Work::boxed(body, false);
         job.bytes = bytes;
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// As `write_large`, for what counts only once a later write names it: it is durable with that one at the latest.
+    async fn write_lazily<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (mut job, answer) = Work::boxed(body, false);
+        (job.bytes, job.is_lazy) = (bytes, true);
         self.queue(job).await?;
         answer.await.unwrap_or_else(|_| Err(self.closed()))
     }

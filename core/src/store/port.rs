@@ -581,7 +581,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups {
 
     /// Takes rows into the target's invisible copy. Repeatable, in any order: of two rows of one key the one with the higher
     /// change number stays. Rows keep their change numbers. Inputs get `accepted_by` 0, which no session has: another
-    /// store's incarnations mean nothing here. Once `prepare` has bound the copy it does nothing.
+    /// store's incarnations mean nothing here. Once `prepare` has bound the copy it does nothing. Ok means that the rows survive
+    /// the process; what makes them outlive the machine's power is the write that binds them, or any other after them.
     ///
     /// # Errors
     /// `Conflict` when the rows are another agent's, or the migration's copy is.

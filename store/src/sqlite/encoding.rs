@@ -1,11 +1,13 @@
 //! Encoding what is written before it comes to the writer's thread: units sealed, snapshots packed.
 
 use bytes::Bytes;
+use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::store::{Boundary, RowFrame, Step, StoreError, Unit};
 
-use super::SqliteStore;
 use super::boundary::Prepared;
 use super::handoff::Arriving;
+use super::writer::Tx;
+use super::{SqliteStore, handoff};
 
 /// Units with more bytes than this are encoded on a thread for blocking work.
 pub(super) const ENCODE_INLINE_MAX: usize = 64 * 1024;
@@ -55,5 +57,21 @@ impl SqliteStore {
         let mut rows = encode(pack).await?;
         let bodies = self.put_bodies(rows.iter_mut().filter_map(|row| row.packed.as_mut())).await?;
         Ok((rows, bodies))
+    }
+
+    /// Takes rows into a copy.
+    pub(super) async fn receive(
+        &self,
+        migration: MigrationId,
+        agent: AgentId,
+        frames: Vec<RowFrame>,
+    ) -> Result<(), StoreError> {
+        let (rows, bodies) = self.arriving(frames).await?;
+        let bytes = rows.iter().map(Arriving::bytes).sum();
+        let receive = move |tx: &Tx<'_>| handoff::receive(tx, migration, &agent, &rows);
+        let received = self.write_lazily(bytes, receive).await;
+        // Of those that were received before, some may not be needed.
+        self.drop_bodies(bodies).await;
+        received
     }
 }

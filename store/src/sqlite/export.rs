@@ -8,6 +8,7 @@
 use godwit_core::id::{AgentId, Generation, OperationId, Revision, Seq, SpecRevision};
 use godwit_core::store::rows::{AgentPortable, Receiver};
 use godwit_core::store::{Home, Row, RowFrame, RowKey, Slot, StoreError};
+use postcard::ser_flavors::Size;
 use rusqlite::{Connection, params};
 
 use super::agents::{self, Head};
@@ -21,7 +22,7 @@ use super::{
 };
 
 /// Rows that one call looks at, of each kind.
-const ROWS_MAX: i64 = 512;
+const ROWS_MAX: i64 = 2_048;
 
 /// A row by the shortest name that finds it.
 #[derive(Debug, Clone)]
@@ -32,7 +33,8 @@ enum Name {
     Receipt(Generation, Revision),
     Snapshot(Slot),
     Journal(Generation, Revision),
-    State(String),
+    /// By the integer of its row.
+    State(i64),
     Output(Int),
     Destination(String, Int),
     Receiver(String),
@@ -75,9 +77,9 @@ pub(super) fn export(
     Ok(frames)
 }
 
-/// About how many bytes a frame takes when it is sent.
+/// How many bytes a frame takes when it is sent; nothing is written for that.
 fn encoded_len(frame: &RowFrame) -> usize {
-    postcard::to_stdvec(frame).map_or(0, |bytes| bytes.len())
+    postcard::serialize_with_flavor(frame, Size::default()).unwrap_or(0)
 }
 
 /// The next rows in order of change, without a gap. Empty when there is none.
@@ -138,7 +140,7 @@ const KINDS: &[Kind] = &[
         },
     },
     Kind {
-        sql: "SELECT change, key FROM state WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
+        sql: "SELECT change, row FROM state WHERE agent = ?1 AND change > ?2 ORDER BY change LIMIT ?3",
         name: |row| Ok(Name::State(row.get(1)?)),
     },
     Kind {
@@ -278,9 +280,7 @@ fn load(conn: &Connection, head: &Head, name: &Name, vault: Option<&Vault>) -> F
             let entry = journal::entry(conn, (key, agent), *generation, *revision)?;
             entry.map(|entry| Row::Journal { generation: *generation, revision: *revision, entry })
         }
-        Name::State(name) => {
-            state::value(conn, agent, name)?.map(|value| Row::State { key: name.clone(), value })
-        }
+        Name::State(row) => state::row_at(conn, agent, *row)?,
         Name::Output(position) => outbox::at(conn, key, agent, *position)?.map(Row::Output),
         Name::Destination(destination, generation) => first(
             conn,

@@ -88,6 +88,14 @@ fn holder_of(tx: &Tx<'_>, incarnation: Incarnation) -> Fallible<Holder> {
     Ok(Holder { host, incarnation })
 }
 
+/// Deletes some of what an agent left behind. Answers whether there may be more; `forget_moved` is the last step.
+pub(super) fn forget_some(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<bool> {
+    match Head::load(tx.conn, agent)? {
+        Some(head) if head.seat().forget(migration).is_some() => state::clear_some(tx, head.key),
+        _ => Ok(false),
+    }
+}
+
 pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
     let Some(head) = Head::load(tx.conn, agent)? else { return Ok(()) };
     match head.seat().forget(migration) {
@@ -127,10 +135,11 @@ pub(super) fn delete(tx: &Tx<'_>, key: i64) -> Fallible<()> {
 
 // --- the target's side
 
-/// A row on its way in. A snapshot is packed before the transaction, and a large one put.
+/// A row on its way in. A snapshot is packed before the transaction, and a large one put; a value of the `state` is sealed.
 pub(super) struct Arriving {
     frame: RowFrame,
     pub(super) packed: Option<PackedSnapshot>,
+    sealed: Vec<u8>,
 }
 
 impl Arriving {
@@ -141,7 +150,16 @@ impl Arriving {
             Row::Snapshot { snapshot, .. } => Some(PackedSnapshot::new(snapshot, snapshot.state_digest())?),
             _ => None,
         };
-        Ok(Self { frame, packed })
+        let sealed = match &frame.row {
+            Row::State { value, .. } => seal_bytes(value),
+            _ => Vec::new(),
+        };
+        Ok(Self { frame, packed, sealed })
+    }
+
+    /// About how many bytes it writes, where that is much.
+    pub(super) fn bytes(&self) -> usize {
+        self.sealed.len() + self.packed.as_ref().map_or(0, |packed| packed.state.len())
     }
 }
 
@@ -187,7 +205,7 @@ fn receive_into_copy(
     };
     let (mut last, mut grown) = (0, Grown::default());
     for arriving in rows {
-        grown.by(tx, copy.key, &arriving.frame.row, |tx| receive_row(tx, &copy, arriving))?;
+        receive_row(tx, &copy, arriving, &mut grown)?;
         last = last.max(arriving.frame.change);
     }
     execute(
@@ -208,21 +226,11 @@ struct Grown {
 }
 
 impl Grown {
-    fn by(
-        &mut self,
-        tx: &Tx<'_>,
-        copy: i64,
-        row: &Row,
-        receive: impl FnOnce(&Tx<'_>) -> Fallible<()>,
-    ) -> Fallible<()> {
-        let (Row::State { key, .. } | Row::Deleted(RowKey::State(key))) = row else { return receive(tx) };
-        let before = state::size(tx.conn, copy, key)?;
-        receive(tx)?;
-        let after = state::size(tx.conn, copy, key)?;
+    /// One value has taken the place of another, each of so many bytes.
+    fn by(&mut self, key: &str, before: Option<u64>, after: Option<u64>) {
         let bytes = |size: Option<u64>| size.map_or(0, |size| (key.len() as u64 + size) as i64);
         self.keys += i64::from(after.is_some()) - i64::from(before.is_some());
         self.bytes += bytes(after) - bytes(before);
-        Ok(())
     }
 }
 
@@ -243,7 +251,7 @@ fn new_copy(tx: &Tx<'_>, migration: MigrationId, agent: &AgentId) -> Fallible<i6
     row.insert(tx)
 }
 
-fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
+fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving, grown: &mut Grown) -> Fallible<()> {
     let (key, change) = (copy.key, Int(arriving.frame.change));
     let check = |owner: &AgentId| {
         if *owner == copy.agent { Ok(()) } else { Err(conflict(format!("a row is of agent {owner}"))) }
@@ -270,7 +278,11 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             if is_deleted_since(tx, key, change, &RowKey::State(name.clone()))? {
                 return Ok(());
             }
-            state::put(tx, key, change, name, &seal_bytes(value))
+            let before = state::size(tx.conn, key, name)?;
+            if state::put(tx, key, change, name, &arriving.sealed)? {
+                grown.by(name, before, Some(value.len() as u64));
+            }
+            Ok(())
         }
         Row::Output(output) => {
             check(&output.agent)?;
@@ -280,7 +292,7 @@ fn receive_row(tx: &Tx<'_>, copy: &Copy, arriving: &Arriving) -> Fallible<()> {
             receive_destination(tx, (key, change), destination, *generation, *next_number)
         }
         Row::Receiver(receiver) => inputs::write_receiver(tx, key, change, receiver),
-        Row::Deleted(deleted) => receive_delete(tx, key, change, deleted),
+        Row::Deleted(deleted) => receive_delete(tx, (key, change), deleted, grown),
         Row::Timer(timer) => {
             if is_deleted_since(tx, key, change, &RowKey::Timer(timer.name.clone()))? {
                 return Ok(());
@@ -452,14 +464,15 @@ fn is_deleted_since(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallibl
     )
 }
 
-fn receive_delete(tx: &Tx<'_>, key: i64, change: Int, row: &RowKey) -> Fallible<()> {
+fn receive_delete(tx: &Tx<'_>, (key, change): (i64, Int), row: &RowKey, grown: &mut Grown) -> Fallible<()> {
     match row {
-        RowKey::State(name) => execute(
-            tx.conn,
-            "DELETE FROM state WHERE agent = ?1 AND key = ?2 AND change < ?3",
-            params![key, name, change],
-        )
-        .map(drop)?,
+        RowKey::State(name) => {
+            let before = state::size(tx.conn, key, name)?;
+            let sql = "DELETE FROM state WHERE agent = ?1 AND key = ?2 AND change < ?3";
+            if execute(tx.conn, sql, params![key, name, change])? > 0 {
+                grown.by(name, before, None);
+            }
+        }
         RowKey::Output(destination, generation, number) => execute(
             tx.conn,
             "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4
@@ -558,6 +571,14 @@ pub(super) fn adopt(
         append_of(tx, &mut head, &[event])?;
     }
     take_seat(tx, &mut head, step, migration)
+}
+
+/// Deletes some rows of a copy that is not bound. Answers whether there may be more; `discard_copy` is the last step.
+pub(super) fn discard_some(tx: &Tx<'_>, migration: MigrationId) -> Fallible<bool> {
+    match copy_of(tx.conn, migration)? {
+        Some(copy) => state::clear_some(tx, copy.key),
+        None => Ok(false),
+    }
 }
 
 pub(super) fn discard_copy(tx: &Tx<'_>, migration: MigrationId) -> Fallible<()> {

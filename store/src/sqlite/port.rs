@@ -38,7 +38,7 @@ use super::encoding::{ENCODE_INLINE_MAX, weight};
 use super::inputs::{Arrival, Listed, key_of};
 use super::operations::Ending;
 use super::sql::execute;
-use super::writer::Work;
+use super::writer::{Tx, Work};
 use super::{
     SqliteMode, SqliteStore, agents, backup, boundary, edges, entity_keys, events, export, handoff, import,
     inputs, leases, lifecycle, migrations, operations, outbox, plugins, restore, retention, sessions,
@@ -603,12 +603,7 @@ impl RuntimeStore for SqliteStore {
         agent: &AgentId,
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
-        let agent = agent.clone();
-        let (rows, bodies) = self.arriving(frames).await?;
-        let received = self.write(move |tx| handoff::receive(tx, migration, &agent, &rows)).await;
-        // Of those that were received before, some may not be needed.
-        self.drop_bodies(bodies).await;
-        received
+        self.receive(migration, agent.clone(), frames).await
     }
 
     async fn prepare(&self, mut request: PrepareRequest) -> Result<(), StoreError> {
@@ -654,10 +649,15 @@ impl RuntimeStore for SqliteStore {
     }
 
     async fn discard_copy(&self, migration: MigrationId) -> Result<(), StoreError> {
+        while self.write_lazily(state::CLEARED_BYTES, move |tx| handoff::discard_some(tx, migration)).await? {
+        }
         self.write(move |tx| handoff::discard_copy(tx, migration)).await
     }
 
     async fn forget_moved(&self, agent: &AgentId, migration: MigrationId) -> Result<(), StoreError> {
+        let moved = agent.clone();
+        let forget_some = move |tx: &Tx<'_>| handoff::forget_some(tx, &moved, migration);
+        while self.write_lazily(state::CLEARED_BYTES, forget_some.clone()).await? {}
         let agent = agent.clone();
         self.write(move |tx| handoff::forget_moved(tx, &agent, migration)).await
     }

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use godwit_core::id::AgentId;
-use godwit_core::store::RowKey;
+use godwit_core::store::{Row, RowKey};
+use rusqlite::types::Type;
 use rusqlite::{Connection, params};
 
 use super::agents::Head;
@@ -12,6 +13,11 @@ use super::inputs::key_of;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 
+/// Rows, and bytes of them, that go in one transaction when all of an agent's do: what is written meanwhile waits for it, and each
+/// page of a value that goes is in memory.
+const CLEARED_ROWS: i64 = 1_024;
+pub(super) const CLEARED_BYTES: usize = 4 << 20;
+
 /// Writes or deletes a key of the agent; `value` is sealed.
 pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]>) -> Fallible<()> {
     let before = size(tx.conn, head.key, key)?;
@@ -19,7 +25,7 @@ pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]
     match value {
         Some(value) => {
             let change = head.change();
-            put(tx, head.key, change, key, value)
+            put(tx, head.key, change, key, value).map(drop)
         }
         None => {
             let deleted =
@@ -43,16 +49,33 @@ pub(super) fn size(conn: &Connection, agent: i64, key: &str) -> Fallible<Option<
     )
 }
 
-/// Writes a sealed value, unless one with a higher change number is here.
-pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, key: &str, value: &[u8]) -> Fallible<()> {
-    execute(
+/// Writes a sealed value, unless one with a higher change number is here. Answers whether it was written.
+pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, key: &str, value: &[u8]) -> Fallible<bool> {
+    let written = execute(
         tx.conn,
         "INSERT INTO state (agent, key, change, sealed) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (agent, key) DO UPDATE SET change = excluded.change, sealed = excluded.sealed
          WHERE excluded.change > state.change",
         params![agent, key, change, value],
-    )
-    .map(drop)
+    )?;
+    Ok(written > 0)
+}
+
+/// Deletes some rows of an agent that nobody reads any more. Answers whether there may be more.
+pub(super) fn clear_some(tx: &Tx<'_>, agent: i64) -> Fallible<bool> {
+    let sql = "SELECT row, length(sealed) FROM state WHERE agent = ?1 LIMIT ?2";
+    let rows = all(tx.conn, sql, params![agent, CLEARED_ROWS], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, Int>(1)?.0))
+    })?;
+    let mut bytes = 0;
+    for (row, length) in &rows {
+        execute(tx.conn, "DELETE FROM state WHERE row = ?1", params![row])?;
+        bytes += length;
+        if bytes >= CLEARED_BYTES as u64 {
+            break;
+        }
+    }
+    Ok(!rows.is_empty())
 }
 
 /// Leaves a tombstone for a deleted row.
@@ -76,8 +99,25 @@ pub(super) fn value(conn: &Connection, agent: &AgentId, key: &str) -> Fallible<O
         return Ok(None);
     };
     first(conn, "SELECT sealed FROM state WHERE agent = ?1 AND key = ?2", params![agent_key, key], |row| {
-        open(&row.get::<_, Vec<u8>>(0)?, agent, key)
+        open(blob(row, 0)?, agent, key)
     })
+}
+
+/// As `value`, by the integer of its row, with the key: for rows that leave.
+pub(super) fn row_at(conn: &Connection, agent: &AgentId, row: i64) -> Fallible<Option<Row>> {
+    first(conn, "SELECT key, sealed FROM state WHERE row = ?1", params![row], |row| {
+        let key: String = row.get(0)?;
+        let value = open(blob(row, 1)?, agent, &key)?;
+        Ok(Row::State { key, value })
+    })
+}
+
+/// A column's bytes where they lie: values are large enough that copies count.
+fn blob<'a>(row: &'a rusqlite::Row<'_>, column: usize) -> Fallible<&'a [u8]> {
+    let value = row.get_ref(column)?;
+    Ok(value
+        .as_blob()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, error.into()))?)
 }
 
 /// Opens a sealed value.

@@ -9,6 +9,7 @@ mod entity_keys;
 mod fixture;
 mod grouping;
 mod heads;
+mod lazy;
 mod opening;
 mod removal;
 mod sharing;

@@ -15,6 +15,8 @@
 //! Inputs and units, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
 //! to job and group to group (`heads.rs`), until another kind of job comes.
 //!
+//! A group that holds nothing but rows of copies that nobody has bound commits without an fsync: see `Writer::begin`.
+//!
 //! The writer thread takes groups from the queue. A caller that may block, finds the queue empty and nobody writing, may
 //! write one job itself (`Shared::idle_writer`): the same code under the same lock, without two hand-overs.
 
@@ -57,6 +59,9 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 
 /// Groups that run with the same care as one that had to be run again: refusals and repetitions come together.
 pub(super) const CAREFUL_GROUPS: u32 = 16;
+
+/// Bytes that groups without an fsync may leave to the next one with: whoever waits for that waits for all of them.
+pub(super) const LAZY_BYTES_MAX: usize = 8 << 20;
 
 /// What every write may look at.
 pub(super) struct WriteEnv {
@@ -238,6 +243,8 @@ pub(super) trait Job: Send {
     fn answer(self: Box<Self>, verdict: Verdict);
     /// About how much it writes, where that is much.
     fn bytes(&self) -> usize;
+    /// Whether what it writes counts only once a later write names it: see `Writer::begin`.
+    fn is_lazy(&self) -> bool;
 }
 
 /// A job made of a closure.
@@ -249,6 +256,8 @@ pub(super) struct Work<F, T> {
     pub(super) shares_heads: bool,
     /// About how much it writes, where that is much.
     pub(super) bytes: usize,
+    /// As `Job::is_lazy`.
+    pub(super) is_lazy: bool,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -261,7 +270,8 @@ where
     /// A job and where its answer comes.
     pub(super) fn boxed(body: F, has_steps: bool) -> (Box<Self>, oneshot::Receiver<Result<T, StoreError>>) {
         let (caller, answer) = oneshot::channel();
-        let work = Self { body, has_steps, shares_heads: false, bytes: 0, result: None, caller };
+        let work =
+            Self { body, has_steps, shares_heads: false, bytes: 0, is_lazy: false, result: None, caller };
         (Box::new(work), answer)
     }
 }
@@ -291,6 +301,10 @@ where
 
     fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    fn is_lazy(&self) -> bool {
+        self.is_lazy
     }
 
     fn answer(self: Box<Self>, verdict: Verdict) {
@@ -414,6 +428,9 @@ pub(super) struct Writer {
     /// How many of the next groups run with savepoints, or look before they write, from the start.
     pub(super) savepoint_groups: u32,
     pub(super) looking_groups: u32,
+    /// Whether the connection commits without an fsync now, and how many bytes were committed so since the last one.
+    pub(super) is_lazy: bool,
+    pub(super) lazy_bytes: usize,
     /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
     pub(super) heads: Heads,
     /// The seq of the event that it has appended last, for those who wait.
@@ -498,7 +515,7 @@ impl Writer {
         // They are kept only if all goes well. With savepoints a step that fails would leave them ahead of the rows.
         let heads = std::mem::take(&mut self.heads);
         let heads = RefCell::new(if care == Care::Savepoints { Heads::default() } else { heads });
-        if let Err(error) = run_cached(&self.conn, "BEGIN IMMEDIATE") {
+        if let Err(error) = self.begin(jobs) {
             return Ok(Group::RolledBack(error));
         }
         let (redo, newest_event) = (Cell::new(None), Cell::new(0));
@@ -524,6 +541,30 @@ impl Writer {
             self.heads = heads.kept();
         }
         Ok(group)
+    }
+
+    /// Begins a transaction. When everything in it is lazy it commits without an fsync.
+    ///
+    /// What is lazy is put for a later write that names it (rows of a copy, for the one that binds it), and nobody is told before
+    /// that one. The log is one file that is written from front to back, so the fsync of that one's commit is also theirs; after a
+    /// power failure, recovery takes frames in order up to the first that is not whole, so whoever is there has all before it
+    /// beside it. A checkpoint syncs the log before it moves anything out of it, and only then the log starts over. A process
+    /// that dies loses nothing: what it has written is the system's.
+    fn begin(&mut self, jobs: &[Box<dyn Job>]) -> rusqlite::Result<()> {
+        let is_lazy = self.lazy_bytes < LAZY_BYTES_MAX && jobs.iter().all(|job| job.is_lazy());
+        if is_lazy != self.is_lazy {
+            let level = if is_lazy { "NORMAL" } else { "FULL" };
+            self.conn.pragma_update(None, "synchronous", level)?;
+            self.is_lazy = is_lazy;
+        }
+        if self.lazy_bytes >= LAZY_BYTES_MAX {
+            // Pages of rows that nobody reads soon have taken the place of those that agents at work write.
+            self.conn.execute_batch("PRAGMA shrink_memory")?;
+        }
+        run_cached(&self.conn, "BEGIN IMMEDIATE")?;
+        let bytes: usize = jobs.iter().map(|job| job.bytes()).sum();
+        self.lazy_bytes = if is_lazy { self.lazy_bytes + bytes } else { 0 };
+        Ok(())
     }
 
     /// Rolls back what was well until now.

@@ -280,13 +280,16 @@ CREATE TABLE journal (
     PRIMARY KEY (agent, generation, revision)
 ) STRICT, WITHOUT ROWID;
 
+-- Found by an integer, with the names in an index: where a row is found by its name in the table itself, each comparison on the
+-- way to it reads a whole value, which may have many pages.
 CREATE TABLE state (
+    row             INTEGER PRIMARY KEY,
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
     key             TEXT NOT NULL,
     change          INTEGER NOT NULL,
-    sealed          BLOB NOT NULL,
-    PRIMARY KEY (agent, key)
-) STRICT, WITHOUT ROWID;
+    sealed          BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX state_key ON state (agent, key);
 CREATE INDEX state_change ON state (agent, change);
 
 CREATE TABLE output (

@@ -1,0 +1,111 @@
+//! Rows of a copy are committed without an fsync: wherever a power failure cuts the log, who is bound is whole.
+
+use bytes::Bytes;
+use godwit_core::id::MigrationId;
+use godwit_core::store::{PrepareRequest, RowFrame, RuntimeStore};
+
+use super::fixture::{Desk, Place, done, host, message, noise};
+use crate::sqlite::lock::beside;
+use crate::sqlite::writer::LAZY_BYTES_MAX;
+use crate::sqlite::{SqliteMode, SqliteStore};
+
+const MIGRATION: MigrationId = MigrationId([9; 16]);
+const ROW_BYTES: usize = 20_000;
+/// Cuts of the log that are tried.
+const CUTS: usize = 60;
+
+/// An agent with so many rows of `state`, and its rows.
+async fn source(place: &Place, rows: usize) -> (Desk, Vec<RowFrame>) {
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    let mut unit = desk.ask(message(&desk.owner.agent, b"fill"), b"state");
+    if let godwit_core::store::Step::Boundary(boundary) = &mut unit.steps[1] {
+        let value = |row: usize| Bytes::from(noise(ROW_BYTES, row as u64));
+        boundary.state = (0..rows).map(|row| (format!("row {row}"), Some(value(row)))).collect();
+    }
+    assert_eq!(store.commit_turns(unit).await, done(2));
+    let (mut frames, mut after) = (Vec::new(), 0);
+    loop {
+        let next = store.export_rows(&desk.owner.agent, after, 1 << 20).await.unwrap();
+        let Some(last) = next.last() else { break };
+        after = last.change;
+        frames.extend(next);
+    }
+    (desk, frames)
+}
+
+fn request(desk: &Desk, frames: Vec<RowFrame>) -> PrepareRequest {
+    PrepareRequest {
+        migration: MIGRATION,
+        agent: desk.owner.agent.clone(),
+        source: host(1),
+        token: desk.owner.token.next(),
+        generation: desk.owner.generation,
+        revision: desk.revision,
+        frames,
+    }
+}
+
+fn is_lazy(store: &SqliteStore) -> bool {
+    store.shared.writer.lock().unwrap().as_ref().unwrap().is_lazy
+}
+
+#[tokio::test]
+async fn whoever_is_bound_has_all_rows_wherever_the_log_ends() {
+    const ROWS: usize = 12;
+    let (from, to) = (Place::new(), Place::new());
+    let (desk, frames) = source(&from, ROWS).await;
+    let store = to.open(SqliteMode::Exclusive);
+    let (info, component) = super::fixture::plugin();
+    store.put_plugin(info, component).await.unwrap();
+    let log = beside(&to.path(), "-wal");
+    let before = std::fs::metadata(&log).unwrap().len() as usize;
+    let (last, first) = frames.split_last().unwrap();
+    for frames in first.chunks(3) {
+        store.receive_rows(MIGRATION, &desk.owner.agent, frames.to_vec()).await.unwrap();
+        assert!(is_lazy(&store), "nobody needs its fsync");
+    }
+    store.prepare(request(&desk, vec![last.clone()])).await.unwrap();
+    assert!(!is_lazy(&store), "what binds is synced, and all before it");
+    let (file, log) = (std::fs::read(to.path()).unwrap(), std::fs::read(log).unwrap());
+    assert!(log.len() > before + ROWS * ROW_BYTES);
+    let (mut bound, mut unbound) = (0, 0);
+    for cut in 0..=CUTS {
+        let place = Place::new();
+        std::fs::write(place.path(), &file).unwrap();
+        let length = before + cut * (log.len() - before) / CUTS;
+        std::fs::write(beside(&place.path(), "-wal"), &log[..length]).unwrap();
+        let store = place.open(SqliteMode::Exclusive);
+        let row = store.agent(&desk.owner.agent).await.unwrap();
+        let rows: i64 =
+            place.intruder().query_row("SELECT count(*) FROM state", [], |row| row.get(0)).unwrap();
+        assert_eq!(store.check_file().await.unwrap(), Vec::<String>::new());
+        match row {
+            Some(row) => {
+                assert_eq!((rows as usize, row.state_keys), (ROWS, ROWS as u64), "cut at {length}");
+                bound += 1;
+            }
+            None => unbound += 1,
+        }
+    }
+    assert!(bound > 0 && unbound > CUTS / 2, "{bound} bound, {unbound} not");
+}
+
+#[tokio::test]
+async fn what_waits_for_an_fsync_is_bounded() {
+    let (from, to) = (Place::new(), Place::new());
+    let (desk, frames) = source(&from, 150).await;
+    let store = to.open(SqliteMode::Exclusive);
+    let (mut waiting, mut synced) = (0, 0);
+    // The same rows again and again, each time of another copy.
+    for copy in 0..5 {
+        for frames in frames.chunks(40) {
+            let id = MigrationId([copy; 16]);
+            store.receive_rows(id, &desk.owner.agent, frames.to_vec()).await.unwrap();
+            let bytes = store.shared.writer.lock().unwrap().as_ref().unwrap().lazy_bytes;
+            assert!(bytes < LAZY_BYTES_MAX + 40 * (ROW_BYTES + 100), "{bytes} bytes wait");
+            (waiting, synced) = (waiting.max(bytes), synced + u32::from(!is_lazy(&store)));
+        }
+    }
+    assert!(waiting >= LAZY_BYTES_MAX / 2 && synced > 0, "{waiting} bytes, {synced} times synced");
+}
