@@ -174,6 +174,16 @@ pub enum Failure {
         "forked: the target runs the agent, which was not let go here. What is here stays held: adopt it here by force to give it up"
     )]
     Forked,
+    /// It writes faster than it is sent: too much was left for the time that it may stand still. It goes on where it is.
+    #[error(
+        "the agent writes faster than it is sent: more than {bytes_max} bytes were left after {rounds} rounds, which is more than it may stand still for. Try again when it has less to do, or raise mesh.delta_bytes_max"
+    )]
+    DeltaTooLarge {
+        /// What may be left.
+        bytes_max: u64,
+        /// Rounds of rows that were sent.
+        rounds: u32,
+    },
 }
 
 impl Failure {
@@ -190,6 +200,7 @@ impl Failure {
             Self::IdentityTransportFailed { .. } => "identity_transport_failed",
             Self::NotReady { .. } => "not_ready",
             Self::Forked => "forked",
+            Self::DeltaTooLarge { .. } => "delta_too_large",
         }
     }
 
@@ -209,6 +220,7 @@ impl Failure {
                 | Self::PeerUnreachable { .. }
                 | Self::Aborted { .. }
                 | Self::NotReady { .. }
+                | Self::DeltaTooLarge { .. }
         )
     }
 }

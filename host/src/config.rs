@@ -18,7 +18,7 @@ use crate::runtime::ArrivalRule;
 use crate::runtime::boot::BootMode;
 use crate::runtime::operations::OperationPolicy;
 use crate::secrets::SecretsConfig;
-use godwit_core::limits::{INPUTS_KEPT, Quotas};
+use godwit_core::limits::{DELTA_BYTES_MAX, INPUTS_KEPT, Quotas};
 
 mod parse;
 mod secrets;
@@ -37,6 +37,8 @@ const GUEST_THREADS_MAX: usize = 256;
 const INPUTS_KEPT_S_MAX: usize = 100 * 366 * 24 * 3600;
 /// The smallest bound of a store's file: an empty one with a few plugins fits.
 const STORE_BYTES_MIN: usize = 16 << 20;
+/// What may be left of an agent when it is held for its move, at most: both hosts have it in memory.
+const DELTA_BYTES_MOST: usize = 64 << 20;
 /// Agents that are started at the same time at most.
 const BOOT_CONCURRENCY_MAX: usize = 1_024;
 /// Each start waits for reads of the store as much as for a processor.
@@ -65,6 +67,8 @@ pub struct HostConfig {
     pub takes_only_expected: bool,
     /// Which agents are taken from peers; without a rule any.
     pub arrival_rules: Vec<ArrivalRule>,
+    /// What may be left to send of an agent when it is held for its move, in bytes.
+    pub delta_bytes_max: usize,
     /// Whether the keys of agents that leave go with them.
     pub transport_identity: bool,
     /// What it offers to agents that require it: names and values.
@@ -116,7 +120,7 @@ struct Key {
     meaning: &'static str,
 }
 
-const KEYS: [Key; 27] = [
+const KEYS: [Key; 28] = [
     Key {
         name: "host.name",
         flag: Some("--name"),
@@ -184,6 +188,14 @@ const KEYS: [Key; 27] = [
         is_default: true,
         meaning: "The keys of agents that leave: they go with them, sealed to their target (travel), or they don't, and the agents can't \
                   sign there (stay).",
+    },
+    Key {
+        name: "mesh.delta_bytes_max",
+        flag: None,
+        example: "1048576",
+        is_default: true,
+        meaning: "What may be left to send of an agent when it is held for its move: it stands still until that has arrived. One that \
+                  writes faster than it is sent does not move, and says so.",
     },
     Key {
         name: "lease.profile",
@@ -424,6 +436,10 @@ impl HostConfig {
             peers: list(layers, "mesh.peers", parse_peer)?,
             takes_only_expected: scalar(layers, "mesh.accept", parse_accept)?.unwrap_or(false),
             arrival_rules: list(layers, "mesh.accept_plugins", parse_displayed)?,
+            delta_bytes_max: scalar(layers, "mesh.delta_bytes_max", |text| {
+                parse_count(text, 1, DELTA_BYTES_MOST)
+            })?
+            .unwrap_or(DELTA_BYTES_MAX),
             transport_identity: scalar(layers, "mesh.entity_keys", parse_travel)?.unwrap_or(true),
             capabilities: list(layers, "host.capabilities", parse_capability)?.into_iter().collect(),
             lease_profile: scalar(layers, "lease.profile", parse_profile)?.unwrap_or(LeaseProfile::NORMAL),

@@ -146,6 +146,8 @@ pub struct RuntimeConfig {
     pub takes_only_expected: bool,
     /// Which agents are taken from other hosts, by what they run and whence they come; without a rule any.
     pub arrival_rules: Vec<ArrivalRule>,
+    /// What may be left to send of an agent when it is held for its move.
+    pub delta_bytes_max: usize,
     /// What this host offers to agents that require it: names and values.
     pub capabilities: BTreeMap<String, String>,
     /// Life of sessions on a shared store.
@@ -211,6 +213,7 @@ pub(crate) struct Inner {
     pub(crate) carries_identity: bool,
     pub(crate) takes_only_expected: bool,
     pub(crate) arrival_rules: Vec<ArrivalRule>,
+    pub(crate) delta_bytes_max: usize,
     unsealer: Option<Unsealer>,
     pub(crate) placement: Placement,
     pub(crate) groups: Groups,

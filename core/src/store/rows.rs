@@ -116,6 +116,19 @@ pub enum Row {
     Subscription(Subscription),
 }
 
+impl Row {
+    /// The agent whose row it says that it is, where it says so.
+    pub fn owner(&self) -> Option<&AgentId> {
+        match self {
+            Self::Agent(portable) => Some(&portable.agent),
+            Self::Receipt(receipt) => Some(&receipt.agent),
+            Self::Output(output) => Some(&output.agent),
+            Self::ReceiptCheckpoint(signed) => Some(&signed.checkpoint.agent),
+            _ => None,
+        }
+    }
+}
+
 /// The places for kept snapshots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Slot {
@@ -233,11 +246,17 @@ impl Receiver {
 pub struct BundleDigest(blake3::Hasher);
 
 impl BundleDigest {
-    /// Takes one encoded frame into account.
+    /// Takes a frame into account.
     pub fn update(&mut self, frame: &RowFrame) {
-        let bytes = postcard::to_stdvec(frame).expect("a row has no type that postcard can't write");
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(&bytes);
+        self.update_encoded(
+            &postcard::to_stdvec(frame).expect("a row has no type that postcard can't write"),
+        );
+    }
+
+    /// As `update`, by the bytes that the frame is sent as.
+    pub fn update_encoded(&mut self, frame: &[u8]) {
+        self.0.update(&(frame.len() as u64).to_le_bytes());
+        self.0.update(frame);
     }
 
     /// The digest so far.

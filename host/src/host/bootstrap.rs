@@ -459,6 +459,7 @@ fn runtime_config(
         carries_identity: config.transport_identity,
         takes_only_expected: config.takes_only_expected,
         arrival_rules: config.arrival_rules.clone(),
+        delta_bytes_max: config.delta_bytes_max,
         capabilities: config.capabilities.clone(),
         lease_profile: config.lease_profile,
         resident_max: config.resident_max,

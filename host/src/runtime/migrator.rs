@@ -22,6 +22,7 @@ use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
 mod adopt;
 mod claims;
 mod identity;
+mod packing;
 mod policy;
 mod recovery;
 mod source;

@@ -97,6 +97,7 @@ impl Starting {
             carries_identity: config.carries_identity,
             takes_only_expected: config.takes_only_expected,
             arrival_rules: config.arrival_rules,
+            delta_bytes_max: config.delta_bytes_max,
             unsealer: parts.unsealer,
             watchers: Arc::new(Semaphore::new(events::WATCHERS_MAX)),
             secrets,

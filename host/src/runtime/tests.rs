@@ -18,6 +18,7 @@ use super::call::{AgentCall, AgentReply, CallError, Submission};
 use super::routing::Forward;
 use super::*;
 
+mod bulk;
 mod claims;
 mod drain;
 mod false_peer;
@@ -110,6 +111,7 @@ fn set_up(
         carries_identity: true,
         takes_only_expected: false,
         arrival_rules: Vec::new(),
+        delta_bytes_max: godwit_core::limits::DELTA_BYTES_MAX,
         capabilities: Default::default(),
         lease_profile: LeaseProfile::FAST,
         resident_max: 100,

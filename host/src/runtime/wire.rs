@@ -115,10 +115,12 @@ pub(crate) struct Preparation {
 /// Heads a bulk transfer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum BulkHeader {
-    /// The body is postcard of `Vec<RowFrame>`.
+    /// The body is postcard of `Vec<RowFrame>`. One without rows is answered once all before it would survive a power failure.
     Rows { id: MigrationId, agent: AgentId },
     /// The body is a component.
     Plugin { id: MigrationId, plugin: PluginInfo },
+    /// Since version 2: as `Rows`, packed with zstd; so many bytes before.
+    PackedRows { id: MigrationId, agent: AgentId, bytes: u64 },
 }
 
 /// An answer to a peer.
@@ -289,6 +291,7 @@ impl MigrationAnswer {
     }
 }
 
+#[cfg(test)]
 /// Writes a message in the newest version.
 pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
     encode_in(*PROTOCOLS.end(), message)
@@ -328,6 +331,24 @@ pub(crate) fn version_of(message: &[u8]) -> u8 {
     version.unwrap_or(*PROTOCOLS.start())
 }
 
+/// How many bytes a value takes within a message.
+pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
+    let size = postcard::serialize_with_flavor(value, postcard::ser_flavors::Size::default());
+    size.expect("messages have no type that postcard can't write")
+}
+
+/// Writes a list as `encode_in` does, item by item, and shows the bytes of each.
+pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T], mut see: impl FnMut(&[u8])) -> Vec<u8> {
+    let writable = "messages have no type that postcard can't write";
+    let mut bytes = postcard::to_extend(&(items.len() as u64), vec![version]).expect(writable);
+    for item in items {
+        let start = bytes.len();
+        bytes = postcard::to_extend(item, bytes).expect(writable);
+        see(&bytes[start..]);
+    }
+    bytes
+}
+
 /// A list that is read some items at a time: what is in memory is bounded, whatever the bytes say.
 pub(crate) struct List<'a, T> {
     rest: &'a [u8],
@@ -345,14 +366,15 @@ pub(crate) fn decode_list<T>(bytes: &[u8]) -> Result<List<'_, T>, String> {
 }
 
 impl<T: DeserializeOwned> List<'_, T> {
-    /// The next items, at most so many; none at the end.
+    /// The next items, at most so many; none at the end. The bytes of each are shown.
     ///
     /// # Errors
     /// As `decode`.
-    pub(crate) fn next_up_to(&mut self, max: usize) -> Result<Vec<T>, String> {
+    pub(crate) fn next_up_to(&mut self, max: usize, mut see: impl FnMut(&[u8])) -> Result<Vec<T>, String> {
         let mut items = Vec::new();
         while items.len() < max && self.left > 0 {
             let (item, rest) = postcard::take_from_bytes(self.rest).map_err(unreadable)?;
+            see(&self.rest[..self.rest.len() - rest.len()]);
             (self.rest, self.left) = (rest, self.left - 1);
             items.push(item);
         }

@@ -63,6 +63,7 @@ impl Inside {
             carries_identity: true,
             takes_only_expected: false,
             arrival_rules: Vec::new(),
+            delta_bytes_max: godwit_core::limits::DELTA_BYTES_MAX,
             capabilities: Default::default(),
             lease_profile: LeaseProfile::NORMAL,
             resident_max: RESIDENT_MAX,

@@ -227,6 +227,7 @@ impl Cluster {
             carries_identity: false,
             takes_only_expected: false,
             arrival_rules: Vec::new(),
+            delta_bytes_max: godwit_core::limits::DELTA_BYTES_MAX,
             capabilities: Default::default(),
             lease_profile: LeaseProfile { ttl, ..PROFILE },
             resident_max: self.resident_max,

@@ -540,14 +540,7 @@ impl AgentRows {
     /// When the change number is another row's, or the row is another agent's.
     pub(super) fn receive(&mut self, frame: RowFrame) -> Result<(), String> {
         let RowFrame { change, mut row } = frame;
-        let owner = match &row {
-            Row::Agent(portable) => Some(&portable.agent),
-            Row::Receipt(receipt) => Some(&receipt.agent),
-            Row::Output(output) => Some(&output.agent),
-            Row::ReceiptCheckpoint(signed) => Some(&signed.checkpoint.agent),
-            _ => None,
-        };
-        if let Some(owner) = owner.filter(|owner| **owner != self.portable.agent) {
+        if let Some(owner) = row.owner().filter(|owner| **owner != self.portable.agent) {
             return Err(format!("a row is of agent {owner}"));
         }
         if let Row::Input(input) = &mut row {

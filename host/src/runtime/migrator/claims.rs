@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use godwit_core::digest::Digest;
 use godwit_core::guest::LoadedPlugin;
-use godwit_core::id::{FencingToken, Generation, Revision};
+use godwit_core::id::{AgentId, FencingToken, Generation, Revision};
 use godwit_core::migration::Refusal;
 use godwit_core::receipt::Receipt;
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, SpecPatch};
+use godwit_core::store::RowFrame;
 
 use super::super::wire::{MigrationAnswer, Reservation};
 
 /// Migrations that one peer may have open here: twice what a drain moves at once.
 pub(super) const ARRIVALS_OF_PEER_MAX: usize = 16;
-/// Migrations that may be open here. Each holds a guest in the end, and up to two bundles of rows on their way in.
+/// Migrations that may be open here. Each holds a guest in the end, and up to three bundles of rows: one is written, one waits for
+/// that, one arrives.
 pub(super) const ARRIVALS_MAX: usize = 64;
 /// How long an open migration is kept here that is not bound: all of a source's phases together take less.
 pub(super) const ARRIVAL_KEPT: Duration = Duration::from_secs(600);
@@ -47,6 +49,17 @@ pub(super) fn check_token(token: FencingToken) -> Result<(), MigrationAnswer> {
         return Ok(());
     }
     let reason = format!("no store grants the token {token}");
+    Err(MigrationAnswer::Refused { why: Refusal::Protocol, reason })
+}
+
+/// # Errors
+/// When one of the rows says that it is another agent's.
+pub(super) fn check_rows(frames: &[RowFrame], agent: &AgentId) -> Result<(), MigrationAnswer> {
+    let Some(owner) = frames.iter().filter_map(|frame| frame.row.owner()).find(|owner| *owner != agent)
+    else {
+        return Ok(());
+    };
+    let reason = format!("a row is of agent {owner}");
     Err(MigrationAnswer::Refused { why: Refusal::Protocol, reason })
 }
 

@@ -13,7 +13,7 @@ use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::placement::Wants;
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Lifecycle, MigrationRecord, StoreError};
+use godwit_core::store::{Handoff, Lifecycle, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
 
@@ -38,8 +38,11 @@ const READY_PAUSE_MAX: Duration = Duration::from_secs(16);
 const READY_MAX: Duration = Duration::from_secs(30);
 /// Pause between tries of a store that does not answer.
 const STORE_RETRY: Duration = Duration::from_millis(100);
-/// Longest single transfer of rows or of a component.
-const BULK_MAX: Duration = Duration::from_secs(30);
+/// Longest single transfer of rows or of a component: it goes on where it was when its line has been broken, for as long as the
+/// target keeps what has arrived.
+const BULK_MAX: Duration = Duration::from_secs(60);
+/// The same while the agent stands still: rather than that, it goes on here.
+const BULK_FROZEN_MAX: Duration = Duration::from_secs(10);
 
 impl Runtime {
     /// Starts moving an agent that is at home here. Answers at once; the record tells how it goes.
@@ -282,13 +285,11 @@ impl Source {
     async fn catch_up(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
         // The agent goes on with its turns meanwhile.
         self.still = Some(self.runtime.still_operations(&self.record.agent).await);
-        let frozen = self.freeze().await?;
-        if is_shared {
-            self.restore(frozen.revision).await?;
-        } else if !self.fits_prepare(&self.export().await?) {
-            // As long as nothing is handed off, backing out costs nothing. What is little goes with `Prepare`.
-            self.send_up_to(u64::MAX).await?;
+        if !is_shared {
+            return self.freeze_with_little_left().await;
         }
+        let frozen = self.freeze().await?;
+        self.restore(frozen.revision).await?;
         Ok(frozen)
     }
 
@@ -417,7 +418,8 @@ impl Source {
     async fn send_bulk(&self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
         let mesh = &self.runtime.inner().mesh;
         let header = wire::encode_in(self.protocol, &header);
-        let answer = mesh.send_bulk(self.record.target, header, body, BULK_MAX).await;
+        let most = if self.frozen_at.is_some() { BULK_FROZEN_MAX } else { BULK_MAX };
+        let answer = mesh.send_bulk(self.record.target, header, body, most).await;
         let answer = answer.map_err(|error| unreachable(&error))?;
         let odd = |reason: String| Failure::Refused { why: Refusal::Protocol, reason };
         match wire::decode::<PeerAnswer>(&answer) {
@@ -430,6 +432,9 @@ impl Source {
             }
             Ok(PeerAnswer::Migration(MigrationAnswer::IdentityFailed { reason })) => {
                 Err(Failure::IdentityTransportFailed { reason })
+            }
+            Ok(PeerAnswer::Migration(MigrationAnswer::StateFailed { reason })) => {
+                Err(Failure::StateFailed { reason })
             }
             Ok(_) => Err(odd("another kind of answer".into())),
             Err(reason) => Err(odd(reason)),
@@ -470,6 +475,13 @@ impl Source {
         Ok(frozen)
     }
 
+    /// Lets it go on, as if it had not been held.
+    fn thaw(&mut self, frozen: Frozen) {
+        drop(frozen);
+        self.frozen_at = None;
+        self.laps.clear();
+    }
+
     fn lap(&mut self, step: &'static str) {
         let since = self.frozen_at.map(|at| self.runtime.inner().clock.boot().saturating_sub(at));
         self.laps.extend(since.map(|since| (step, since)));
@@ -505,11 +517,11 @@ impl Source {
         let begun = store.begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-handing-off");
         self.lap("handing-off");
-        let granted = match begun {
-            Ok(handoff) => handoff.granted,
+        let Handoff { granted, change } = match begun {
+            Ok(handoff) => handoff,
             Err(error) => return self.back_out(frozen, refused_by_store(&error)).await,
         };
-        let prepared = self.prepare(&frozen, granted).await;
+        let prepared = self.prepare(&frozen, granted, change).await;
         failpoint::hit("migration.source.after-prepared");
         self.lap("prepared");
         if let Err(failure) = prepared {
@@ -588,15 +600,9 @@ impl Source {
         }
     }
 
-    /// Sends the last rows, which the target binds and restores at the same time.
-    async fn prepare(&mut self, frozen: &Frozen, granted: FencingToken) -> Result<(), Failure> {
-        let mut frames = self.export().await?;
-        while !self.fits_prepare(&frames) {
-            let body = self.note(&frames);
-            self.send_rows(body).await?;
-            frames = self.export().await?;
-        }
-        self.note(&frames);
+    /// Sends the last rows, up to a change number, which the target binds and restores at the same time.
+    async fn prepare(&mut self, frozen: &Frozen, granted: FencingToken, newest: u64) -> Result<(), Failure> {
+        let frames = self.last_rows(newest).await?;
         let preparation = Preparation {
             granted,
             generation: frozen.owner.generation,

@@ -272,7 +272,7 @@ impl Runtime {
             return;
         }
         if let Some(incoming) = held.as_mut() {
-            incoming.is_closed = true;
+            incoming.close().await;
         }
         if let Err(error) = store.discard_copy(id).await {
             tracing::warn!(migration = %id, %error, "copy can't be discarded now");
@@ -295,7 +295,14 @@ impl Runtime {
             BulkHeader::Rows { id, agent } => match self.incoming_of(from, id, &agent) {
                 Some(incoming) => {
                     let mut incoming = incoming.state.lock().await;
-                    incoming.take_bundle(self, &body).await
+                    incoming.take_bundle(self, &body, body.len()).await
+                }
+                None => refused("no such migration is open here"),
+            },
+            BulkHeader::PackedRows { id, agent, bytes } => match self.incoming_of(from, id, &agent) {
+                Some(incoming) => {
+                    let mut incoming = incoming.state.lock().await;
+                    incoming.take_packed(self, &body, bytes).await
                 }
                 None => refused("no such migration is open here"),
             },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use godwit_core::agent::rebuild::restore_context;
 use godwit_core::agent::{Overlay, WarmGuest, state_reader};
 use godwit_core::digest::Digest;
@@ -15,15 +16,43 @@ use godwit_core::placement::{RESIDENCY_LABEL, Wants};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame};
+use tokio::sync::oneshot;
 
-use super::{refused, refused_for};
+use super::{not_ready, refused, refused_for};
 use crate::runtime::Runtime;
 use crate::runtime::migrator::claims::{self, NamedStates};
 use crate::runtime::migrator::identity::Passage;
+use crate::runtime::migrator::packing;
 use crate::runtime::wire::{self, MigrationAnswer, PREPARE_FRAMES_MAX, Preparation, Reservation};
 
 /// Row frames that are decoded at a time. The smallest take four bytes each, and a hundred times that in memory.
 const FRAMES_AT_ONCE: usize = 32_768;
+
+/// Rows that are being written, one part at a time, while the next one travels. Of each migration one part is written, one waits
+/// for that, and one arrives.
+#[derive(Default)]
+struct Writing {
+    under_way: Option<oneshot::Receiver<MigrationAnswer>>,
+    /// What became of one that failed: no later message of the migration is answered otherwise.
+    failed: Option<MigrationAnswer>,
+}
+
+impl Writing {
+    /// Waits until all is written.
+    ///
+    /// # Errors
+    /// The answer to whoever asks for something now, when a part could not be written.
+    async fn done(&mut self) -> Result<(), MigrationAnswer> {
+        if let Some(under_way) = self.under_way.take() {
+            match under_way.await {
+                Ok(MigrationAnswer::Ok) => {}
+                Ok(failed) => self.failed = Some(failed),
+                Err(_) => self.failed = Some(not_ready("the rows were not written: the host stops")),
+            }
+        }
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+}
 
 /// One migration at its target.
 pub(super) struct Incoming {
@@ -38,6 +67,7 @@ pub(super) struct Incoming {
     /// What the rows say of what was reserved: whose they are, and where that agent must be kept.
     public_key: Option<EntityPublicKey>,
     residency: Option<String>,
+    writing: Writing,
     pub(super) guard: LeaseGuard,
     pub(super) warm: Option<WarmGuest>,
     /// The copy was dropped: nothing may bind it any more.
@@ -56,46 +86,101 @@ impl Incoming {
             named: NamedStates::default(),
             public_key: None,
             residency: None,
+            writing: Writing::default(),
             guard,
             warm: None,
             is_closed: false,
         }
     }
 
-    /// Takes the rows of a bundle, some at a time.
-    pub(super) async fn take_bundle(&mut self, runtime: &Runtime, body: &[u8]) -> MigrationAnswer {
-        self.record.bytes += body.len() as u64;
+    /// Takes a bundle in its packed form, which is to have so many bytes.
+    pub(super) async fn take_packed(
+        &mut self,
+        runtime: &Runtime,
+        packed: &Bytes,
+        bytes: u64,
+    ) -> MigrationAnswer {
+        match packing::unpack(packed, bytes).await {
+            Ok(bundle) => self.take_bundle(runtime, &bundle, packed.len()).await,
+            Err(reason) => refused(reason),
+        }
+    }
+
+    /// Takes the rows of a bundle, of which so many bytes came, some at a time. Ok means that they have been read and checked, and
+    /// are being written: the next message waits for that. One without rows waits until all are durable.
+    pub(super) async fn take_bundle(
+        &mut self,
+        runtime: &Runtime,
+        body: &[u8],
+        bytes: usize,
+    ) -> MigrationAnswer {
+        if self.is_closed {
+            // The copy would come back, and nobody would drop it.
+            return refused("this migration has been dropped here");
+        }
+        self.record.bytes += bytes as u64;
         self.record.rounds += 1;
         let mut frames = match wire::decode_list::<RowFrame>(body) {
             Ok(frames) => frames,
             Err(reason) => return refused(reason),
         };
+        let mut is_empty = true;
         loop {
-            match frames.next_up_to(FRAMES_AT_ONCE) {
-                Ok(some) if some.is_empty() => {
-                    failpoint::hit("migration.target.after-transfer");
-                    return MigrationAnswer::Ok;
+            let digest = &mut self.digest;
+            match frames.next_up_to(FRAMES_AT_ONCE, |frame| digest.update_encoded(frame)) {
+                Ok(some) if some.is_empty() => break,
+                Ok(some) => {
+                    is_empty = false;
+                    if let Err(no) = self.take_rows(runtime, some).await {
+                        return no;
+                    }
                 }
-                Ok(some) => match self.take_rows(runtime, some).await {
-                    MigrationAnswer::Ok => {}
-                    no => return no,
-                },
                 Err(reason) => return refused(reason),
             }
         }
+        if is_empty { self.sync(runtime).await } else { MigrationAnswer::Ok }
     }
 
-    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>) -> MigrationAnswer {
-        self.look_at(&frames);
-        let store = &runtime.inner().store;
-        let frames = match runtime.opened(frames, &self.passage()) {
-            Ok(frames) => frames,
-            Err(reason) => return MigrationAnswer::IdentityFailed { reason },
-        };
-        match store.receive_rows(self.record.id, &self.record.agent, frames).await {
-            Ok(()) => MigrationAnswer::Ok,
-            Err(error) => refused(error.to_string()),
+    /// Waits until what has been received is on the disk.
+    async fn sync(&mut self, runtime: &Runtime) -> MigrationAnswer {
+        if let Err(no) = self.writing.done().await {
+            return no;
         }
+        match runtime.inner().store.probe().await {
+            Ok(()) => MigrationAnswer::Ok,
+            Err(error) => not_ready(error),
+        }
+    }
+
+    /// # Errors
+    /// The answer, when these rows can't be taken or earlier ones could not be written.
+    async fn take_rows(&mut self, runtime: &Runtime, frames: Vec<RowFrame>) -> Result<(), MigrationAnswer> {
+        claims::check_rows(&frames, &self.record.agent)?;
+        self.look_at(&frames);
+        let frames = runtime
+            .opened(frames, &self.passage())
+            .map_err(|reason| MigrationAnswer::IdentityFailed { reason })?;
+        self.writing.done().await?;
+        let (written, under_way) = oneshot::channel();
+        self.writing.under_way = Some(under_way);
+        let (store, id, agent) = (runtime.inner().store.clone(), self.record.id, self.record.agent.clone());
+        runtime.inner().tasks.spawn(async move {
+            let answer = match store.receive_rows(id, &agent, frames).await {
+                Ok(()) => MigrationAnswer::Ok,
+                Err(error) => refused(error.to_string()),
+            };
+            failpoint::hit("migration.target.after-transfer");
+            // The migration may be over.
+            drop(written.send(answer));
+        });
+        Ok(())
+    }
+
+    /// Waits until nothing is being written any more; the copy is about to be dropped.
+    pub(super) async fn close(&mut self) {
+        // Why it failed does not matter any more.
+        drop(self.writing.done().await);
+        self.is_closed = true;
     }
 
     fn passage(&self) -> Passage {
@@ -105,7 +190,6 @@ impl Incoming {
 
     fn look_at(&mut self, frames: &[RowFrame]) {
         for frame in frames {
-            self.digest.update(frame);
             match &frame.row {
                 Row::Receipt(receipt) => self.named.note(receipt),
                 Row::EntityKey(key) => self.public_key = Some(key.public()),
@@ -123,6 +207,9 @@ impl Incoming {
 
     /// Builds a guest from the state at hand, unless the warm one is at it already.
     pub(super) async fn on_restore(&mut self, runtime: &Runtime, revision: Revision) -> MigrationAnswer {
+        if let Err(no) = self.writing.done().await {
+            return no;
+        }
         if self.reservation.is_shared {
             match runtime.inner().store.image(&self.record.agent, None).await {
                 Ok(Some(image)) => self.snapshot = image.snapshot,
@@ -211,6 +298,12 @@ impl Incoming {
         }
         if preparation.granted <= self.reservation.token {
             return refused("what is granted is not above what was reserved under");
+        }
+        if let Err(no) = self.writing.done().await {
+            return no;
+        }
+        for frame in &preparation.frames {
+            self.digest.update(frame);
         }
         self.look_at(&preparation.frames);
         if let Err(no) = self.check_arrived(runtime) {

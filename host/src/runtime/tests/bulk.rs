@@ -1,0 +1,180 @@
+//! The rows of an agent that moves: packed where that saves, written behind the sender's back, and little when it is held.
+
+use godwit_core::id::{FencingToken, Generation, Revision};
+use godwit_core::migration::Failure;
+use godwit_core::spec::Spec;
+use godwit_core::store::{Row, RowFrame};
+
+use super::*;
+use crate::runtime::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Reservation};
+
+/// Two hosts with stores of their own, between which a bundle takes so long, and what may be left of an agent that is held.
+async fn pair(network: &SimNetwork, delta_bytes_max: usize) -> [Runtime; 2] {
+    let mut hosts = Vec::new();
+    for number in [1, 2] {
+        let (mut config, parts, door) =
+            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+        config.delta_bytes_max = delta_bytes_max;
+        let runtime = Runtime::start(config, parts, &door).await.unwrap();
+        let (plugin, component) = script_plugin();
+        drop(runtime.inner().store.put_plugin(plugin, component).await);
+        hosts.push(runtime);
+    }
+    hosts.try_into().unwrap_or_else(|_| unreachable!("two"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_writes_faster_than_it_is_sent_is_not_held_for_long() {
+    let network = SimNetwork::default();
+    let [one, other] = pair(&network, 1).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 1").await;
+    // Whenever a bundle has arrived, there is something new.
+    network.set_bulk_delay(Duration::from_millis(20));
+    let rests = CancellationToken::new();
+    let load = {
+        let (host, rests) = (one.clone(), rests.clone());
+        tokio::spawn(async move {
+            let mut asked = 0;
+            while !rests.is_cancelled() {
+                ask(&host, "a", "add 1").await;
+                asked += 1;
+            }
+            asked
+        })
+    };
+    let record = try_to_migrate(&one, "a", &other).await;
+    rests.cancel();
+    let asked: u32 = load.await.unwrap();
+    let Some(failure @ Failure::DeltaTooLarge { bytes_max: 1, .. }) = &record.failure else {
+        panic!("{record:?}");
+    };
+    assert!(failure.is_retryable());
+    assert_eq!((record.phase, record.pause_us), (Phase::Failed, None));
+    // It is where it was, and unharmed; nothing of it is at the target.
+    assert_eq!(ask(&one, "a", "get").await, (asked + 1).to_string());
+    assert!(other.inner().store.agent(&id("a")).await.unwrap().is_none());
+    // When it rests, and retention has removed what it is to remove, there is nothing left to send.
+    let moves = async || try_to_migrate(&one, "a", &other).await.phase == Phase::Complete;
+    until("the agent to move in the end", moves).await;
+    assert_eq!(ask(&other, "a", "get").await, (asked + 1).to_string());
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_pack_well_travel_packed() {
+    const TEXT_BYTES: usize = 100_000;
+    let network = SimNetwork::default();
+    let [one, other] = pair(&network, 1 << 20).await;
+    create(&one, "a").await;
+    let text = "words that come again and again ".repeat(TEXT_BYTES / 32);
+    for row in 0..10 {
+        ask(&one, "a", &format!("write row-{row} {text}")).await;
+    }
+    network.tap();
+    let record = try_to_migrate(&one, "a", &other).await;
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
+    let sent: usize = network.tapped().iter().map(Bytes::len).sum();
+    assert!(sent < TEXT_BYTES && record.bytes < TEXT_BYTES as u64, "{sent} bytes, {record:?}");
+    for row in 0..10 {
+        assert_eq!(ask(&other, "a", &format!("read row-{row}")).await, text);
+    }
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+/// A migration that was reserved at a host; rows go to it as its source would send them.
+struct Sent<'a> {
+    to: &'a Runtime,
+    from: HostId,
+    id: MigrationId,
+}
+
+impl<'a> Sent<'a> {
+    async fn reserved(to: &'a Runtime, number: u8) -> Self {
+        let this = Self { to, from: HostId([9; 32]), id: MigrationId([number; 16]) };
+        let reservation = Reservation {
+            token: FencingToken(1),
+            generation: Generation(1),
+            revision: Revision(0),
+            plugin: script_plugin().0,
+            spec: Spec::new(script_plugin().0.digest),
+            public_key: None,
+            residency: None,
+            is_shared: false,
+            deadline_ms: u64::MAX,
+        };
+        let reserved = this.tell(MigrationMessage::Reserve(Box::new(reservation))).await;
+        assert_eq!(reserved, MigrationAnswer::Ok);
+        this
+    }
+
+    async fn tell(&self, message: MigrationMessage) -> MigrationAnswer {
+        self.to.on_migration(self.from, self.id, id("a"), message).await
+    }
+
+    async fn rows(&self, frames: &[RowFrame]) -> MigrationAnswer {
+        let header = BulkHeader::Rows { id: self.id, agent: id("a") };
+        let body = wire::encode_list(2, frames, |_| {});
+        self.to.take_bulk(self.from, header, body.into()).await
+    }
+}
+
+fn state(change: u64, key: &str) -> RowFrame {
+    RowFrame { change, row: Row::State { key: key.into(), value: Bytes::from_static(b"value") } }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_could_not_be_written_is_the_answer_to_all_that_follows() {
+    let host = lone_host().await;
+    let sent = Sent::reserved(&host, 1).await;
+    assert_eq!(sent.rows(&[state(1, "good")]).await, MigrationAnswer::Ok);
+    assert_eq!(sent.rows(&[]).await, MigrationAnswer::Ok, "it is written");
+    // It reads well; only the store finds out that this number is another row's.
+    assert_eq!(sent.rows(&[state(1, "bad")]).await, MigrationAnswer::Ok);
+    let is_no = |answer: &MigrationAnswer| matches!(answer, MigrationAnswer::Refused { reason, .. } if reason.contains("change 1 is two rows"));
+    let restore = MigrationMessage::Restore { revision: Revision(0) };
+    for answer in [sent.rows(&[]).await, sent.rows(&[state(2, "late")]).await, sent.tell(restore).await] {
+        assert!(is_no(&answer), "{answer:?}");
+    }
+    assert_eq!(sent.tell(MigrationMessage::Abort).await, MigrationAnswer::Ok);
+    assert!(!matches!(sent.rows(&[state(3, "after")]).await, MigrationAnswer::Ok));
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_another_agent_are_refused_before_anything_is_written() {
+    let host = lone_host().await;
+    let sent = Sent::reserved(&host, 1).await;
+    create(&host, "b").await;
+    let rows = host.inner().store.export_rows(&id("b"), 0, 1 << 20).await.unwrap();
+    let answer = sent.rows(&rows).await;
+    let is_no = matches!(&answer, MigrationAnswer::Refused { reason, .. } if reason.contains("of agent b"));
+    assert!(is_no, "{answer:?}");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bundle_that_unpacks_to_something_else_is_refused() {
+    let host = lone_host().await;
+    let sent = Sent::reserved(&host, 1).await;
+    let bundle = wire::encode_list(2, &[state(1, "row")], |_| {});
+    let packed = Bytes::from(zstd::bulk::compress(&bundle, 1).unwrap());
+    let bytes = bundle.len() as u64;
+    let take = async |packed: Bytes, bytes| {
+        let header = BulkHeader::PackedRows { id: sent.id, agent: id("a"), bytes };
+        host.take_bulk(sent.from, header, packed).await
+    };
+    for (body, bytes) in
+        [(packed.clone(), bytes - 1), (packed.clone(), bytes + 1), (packed.slice(1..), bytes)]
+    {
+        let answer = take(body, bytes).await;
+        assert!(matches!(answer, MigrationAnswer::Refused { .. }), "{answer:?}");
+    }
+    assert!(matches!(take(packed.clone(), u64::MAX).await, MigrationAnswer::Refused { .. }));
+    assert_eq!(take(packed, bytes).await, MigrationAnswer::Ok);
+    host.stop().await;
+}
