@@ -24,6 +24,7 @@ pub mod large;
 pub mod line;
 pub mod load;
 pub mod machine;
+pub mod memory;
 pub mod model;
 pub mod process;
 pub mod random;

@@ -1,5 +1,7 @@
 //! How long an agent stands still when it moves, whatever its size: 200 inputs a second come in meanwhile, through one door,
 //! wherever it is. The pause is what the record says; beside it the worst that a caller has waited.
+//!
+//! And once, what both hosts take of memory for an agent that is larger than that.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use godwit_support::client::Client;
 use godwit_support::host::Host;
+use godwit_support::memory::Mark;
 use godwit_support::random::Random;
+use godwit_support::wait::until;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::bench::{Bench, guest_file, note};
 use crate::client::{Door, Expected, LoadClient, Order, Until};
@@ -33,6 +38,10 @@ const ROW_BYTES: usize = 64 << 10;
 const ROWS: usize = 32;
 /// Bytes of a word that a snapshot is filled with: hex digits, of which packing leaves half.
 const WORD_BYTES: usize = 400 << 10;
+
+/// The agent whose memory is measured, and what its move may take at each end.
+const HEAVY: Kind = Kind { name: "256 MiB of rows", rows: 256 << 20, snapshot: 0, moves: 1, pause_max: 25e6 };
+const EXTRA_BYTES_MAX: f64 = (32 << 20) as f64;
 
 /// One kind of agent.
 struct Kind {
@@ -86,7 +95,36 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     }
     a.terminate().await?;
     b.terminate().await?;
+    let scratch = bench.scratch()?;
+    memory(bench, scratch.path(), &mut findings).await?;
     Ok(findings)
+}
+
+/// What a move of a large agent takes of memory, between hosts that have nothing of it in memory and have moved another before.
+async fn memory(bench: &Bench, scratch: &Path, findings: &mut Findings) -> Result<()> {
+    let (mut a, mut b) = pair(bench, scratch).await?;
+    fill(&a.client(), "heavy", &HEAVY).await?;
+    a.terminate().await?;
+    a.start(&[]).await?;
+    fill(&a.client(), "light", &KINDS[0]).await?;
+    a.client().move_to("light", b.key(), MOVE_MAX).await?;
+    let marks = [Mark::of(&a)?, Mark::of(&b)?];
+    go_round(&a, &b, "heavy", 1).await?;
+    let left = a.ready().store_path();
+    let look = || async {
+        let file = Connection::open_with_flags(&left, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        file.busy_timeout(MOVE_MAX)?;
+        let rows: i64 = file.query_row("SELECT count(*) FROM state", [], |row| row.get(0))?;
+        Ok((rows == 0).then_some(()))
+    };
+    until("the source to drop what it has sent", MOVE_MAX, look).await?;
+    for (side, mark) in ["source", "target"].into_iter().zip(marks) {
+        let extra = (mark.extra_kib()? << 10) as f64;
+        let row = format!("memory of a move at its {side}, {}", HEAVY.name);
+        findings.row(row, None, Measure::Bytes(extra), Some(Target::Max(EXTRA_BYTES_MAX)));
+    }
+    a.terminate().await?;
+    b.terminate().await
 }
 
 /// The bytes of one move, as often as there were moves.
@@ -118,7 +156,7 @@ async fn fill(api: &Client, agent: &str, kind: &Kind) -> Result<()> {
     let rows = kind.rows.div_ceil(ROW_BYTES);
     for from in (0..rows).step_by(ROWS) {
         let count = ROWS.min(rows - from);
-        let set = api.reply(agent, &format!("flood-state {count} {ROW_BYTES} {from}")).await?;
+        let set = api.reply(agent, &format!("noise-state {count} {ROW_BYTES} {from}")).await?;
         ensure!(set == format!("ok {count}"), "rows from {from}: {set}");
     }
     let mut random = Random::from_seed(1);

@@ -14,6 +14,7 @@ use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame};
 use godwit_support::binaries;
 use godwit_support::check;
+use godwit_support::memory::Mark;
 use godwit_support::wait::until;
 use iroh::endpoint::Connection;
 use reqwest::Method;
@@ -479,6 +480,38 @@ async fn bytes_that_are_no_message_are_refused_and_cost_nothing() -> Result<()> 
     ensure!(shown["protocol"] == PROTOCOL, "{shown}");
     b.close(0_u32.into(), b"");
     is_back_at(&stage.pair.b, before.1).await?;
+    stage.is_well().await
+}
+
+/// A zstd frame of blocks that each repeat one byte 128 Ki times.
+fn bomb(blocks: usize) -> Vec<u8> {
+    let mut bytes = vec![0x28, 0xB5, 0x2F, 0xFD, 0x00, 0x38];
+    for number in 1..=blocks {
+        let head: u32 = (128 << 10) << 3 | 1 << 1 | u32::from(number == blocks);
+        bytes.extend_from_slice(&head.to_le_bytes()[..3]);
+        bytes.push(b'x');
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_bundle_that_unpacks_to_very_much_is_refused_and_costs_nothing() -> Result<()> {
+    let _room = alone().await;
+    let mut stage = Stage::new(&binaries::product()?, &[]).await?;
+    let b = stage.liar.greeted(&stage.pair.b).await?;
+    let (id, name) = (migration(9), "ghost");
+    ensure!(matches!(ask(&b, &stage.reserve(id, name, 3)).await?, Said::Migration(OK, _)));
+    let before = (stage.states()?, Mark::of(&stage.pair.b)?);
+    // 4 GiB, as it is and as it is not announced.
+    let bomb = bomb(32 << 10);
+    for bytes in [1, 1 << 20, 18 << 20, 4 << 30, u64::MAX] {
+        let header = message(&BulkHeader::PackedRows { id, agent: agent(name), bytes });
+        let said = bulk(&b, &header, &bomb).await?;
+        ensure!(matches!(said, Said::Migration(MIGRATION_REFUSED, _)), "{bytes}: {said:?}");
+    }
+    ensure!(stage.states()? == before.0);
+    let extra_kib = before.1.extra_kib()?;
+    ensure!(extra_kib < 64 << 10, "it took {extra_kib} KiB");
     stage.is_well().await
 }
 

@@ -4,6 +4,7 @@
 
 mod archive;
 mod boot;
+mod bulk;
 mod channels;
 mod commands;
 mod components;

@@ -61,8 +61,27 @@ pub(crate) fn run(command: &str, rest: &str, host: &mut impl Host) -> Result<Rep
             let (value, from) = (vec![b'x'; number(bytes) as usize], number(from));
             flood(number(first), |index| host.state_set(&format!("flood-{}", from + index), &value))
         }
+        "noise-state" => {
+            let (bytes, from) = second.split_once(' ').unwrap_or((second, "0"));
+            let (bytes, from) = (number(bytes), number(from));
+            flood(number(first), |index| {
+                host.state_set(&format!("flood-{}", from + index), &noise(bytes, from + index))
+            })
+        }
         _ => Reply::refused("malformed"),
     })
+}
+
+/// Bytes that no packing makes smaller, the same for the same seed.
+fn noise(bytes: u64, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.take(bytes.div_ceil(8) as usize).flatten().collect()
 }
 
 fn retry(attempts: u64, host: &mut impl Host) -> Result<Reply, AgentError> {

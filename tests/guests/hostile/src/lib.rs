@@ -27,6 +27,7 @@
 //! | `reply-bytes N` | replies N bytes |
 //! | `flood-log N BYTES`, `flood-print N BYTES` | N lines of BYTES each, then replies `flooded` |
 //! | `flood-outputs N BYTES`, `flood-state N BYTES [FROM]` | N outputs to `sink`, or rows `flood-FROM` (0) up; replies `ok N`, or `K ERROR` after K good ones |
+//! | `noise-state N BYTES [FROM]` | as `flood-state`, with values that no packing makes smaller |
 //! | `mode MODE` | keeps MODE in the state; it decides over snapshot and restore |
 //!
 //! | mode | snapshot or restore |

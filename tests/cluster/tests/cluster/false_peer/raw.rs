@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::input::NewInput;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::RowFrame;
@@ -86,6 +87,8 @@ pub(crate) struct Reservation {
     pub(crate) revision: Revision,
     pub(crate) plugin: PluginInfo,
     pub(crate) spec: Spec,
+    pub(crate) public_key: Option<EntityPublicKey>,
+    pub(crate) residency: Option<String>,
     pub(crate) is_shared: bool,
     pub(crate) deadline_ms: u64,
 }
@@ -103,6 +106,7 @@ pub(crate) struct Preparation {
 pub(crate) enum BulkHeader {
     Rows { id: MigrationId, agent: AgentId },
     Plugin { id: MigrationId, plugin: PluginInfo },
+    PackedRows { id: MigrationId, agent: AgentId, bytes: u64 },
 }
 
 /// A message with its version byte.

@@ -117,6 +117,8 @@ impl Stage {
             revision: Revision(0),
             plugin: self.plugin.clone(),
             spec: Spec::new(self.plugin.digest),
+            public_key: None,
+            residency: None,
             is_shared: false,
             deadline_ms: u64::MAX,
         }
