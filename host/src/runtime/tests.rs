@@ -33,6 +33,7 @@ mod respec;
 mod roster;
 mod rosters;
 mod shutdown;
+mod standby;
 mod transit;
 mod verbs;
 mod watchdog;

@@ -76,7 +76,7 @@ pub(super) fn export(
 }
 
 /// About how many bytes a frame takes when it is sent.
-fn encoded_len(frame: &RowFrame) -> usize {
+pub(super) fn encoded_len(frame: &RowFrame) -> usize {
     postcard::to_stdvec(frame).map_or(0, |bytes| bytes.len())
 }
 

@@ -33,4 +33,5 @@ mod room;
 mod secrets;
 mod shutdown;
 mod stale;
+mod standby;
 mod timers;

@@ -8,7 +8,7 @@ use godwit_core::store::{MigrationRecord, Row, RowFrame};
 use godwit_core::time::sleep;
 
 use super::Source;
-use crate::runtime::migrator::identity::Passage;
+use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::migrator::refused_by_store;
 use crate::runtime::wire::{self, BulkHeader};
 
@@ -99,7 +99,12 @@ impl Source {
 
     fn passage(&self) -> Passage {
         let MigrationRecord { id: migration, agent, .. } = &self.record;
-        Passage { agent: agent.clone(), migration: *migration, token: self.token }
+        Passage {
+            agent: agent.clone(),
+            migration: *migration,
+            token: self.token,
+            purpose: Purpose::Migration,
+        }
     }
 
     pub(super) async fn export(&self) -> Result<Vec<RowFrame>, Failure> {

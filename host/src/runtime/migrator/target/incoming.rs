@@ -19,7 +19,7 @@ use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame};
 use super::{refused, refused_for};
 use crate::runtime::Runtime;
 use crate::runtime::migrator::claims::{self, NamedStates};
-use crate::runtime::migrator::identity::Passage;
+use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::wire::{self, MigrationAnswer, PREPARE_FRAMES_MAX, Preparation, Reservation};
 
 /// Row frames that are decoded at a time. The smallest take four bytes each, and a hundred times that in memory.
@@ -100,7 +100,12 @@ impl Incoming {
 
     fn passage(&self) -> Passage {
         let MigrationRecord { id: migration, agent, .. } = &self.record;
-        Passage { agent: agent.clone(), migration: *migration, token: self.reservation.token }
+        Passage {
+            agent: agent.clone(),
+            migration: *migration,
+            token: self.reservation.token,
+            purpose: Purpose::Migration,
+        }
     }
 
     fn look_at(&mut self, frames: &[RowFrame]) {
