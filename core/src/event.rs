@@ -170,11 +170,13 @@ pub enum EventKind {
     ChannelSubscribed,
     /// A subscription to an agent's channel has ended.
     ChannelLeft,
+    /// A warm copy has become the agent: what its source did behind the last round is lost.
+    AgentPromoted,
 }
 
 impl EventKind {
     /// All kinds, in the order of their stored codes.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::HostJoined,
         Self::HostGone,
         Self::AgentCreated,
@@ -213,6 +215,7 @@ impl EventKind {
         Self::LeaseReleased,
         Self::ChannelSubscribed,
         Self::ChannelLeft,
+        Self::AgentPromoted,
     ];
 
     /// The name in the HTTP API.
@@ -246,6 +249,7 @@ impl EventKind {
             Self::AgentStuck => "agent-stuck",
             Self::StoreRestored => "store-restored",
             Self::AgentImported => "agent-imported",
+            Self::AgentPromoted => "agent-promoted",
             Self::AgentRepaired => "agent-repaired",
             Self::PluginFlagged => "plugin-flagged",
             Self::InputReplaced => "input-replaced",

@@ -34,6 +34,7 @@ pub mod reply;
 pub mod retry;
 pub mod snapshot;
 pub mod spec;
+pub mod standby;
 pub mod store;
 pub mod task;
 #[cfg(any(test, feature = "test-util"))]

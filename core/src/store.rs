@@ -52,6 +52,7 @@ mod port;
 pub mod retention;
 pub mod rows;
 pub mod session;
+pub mod standby;
 
 pub use agent::{AgentImage, AgentRow, Home, KeptSnapshot, NewAgent, StoredInput};
 pub use auth::{AuthFlowError, AuthFlowUpdate};
@@ -70,5 +71,6 @@ pub use port::RuntimeStore;
 pub use retention::{Pruned, Retention};
 pub use rows::{Receiver, Row, RowFrame, RowKey, Slot};
 pub use session::{Session, SessionRequest, SessionRow, Sharing};
+pub use standby::StoreStandbys;
 
 pub use crate::lifecycle::{BrokenReason, Lifecycle, LifecycleCommit};

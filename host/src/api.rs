@@ -53,6 +53,7 @@ mod plugins;
 pub mod problem;
 mod roster;
 mod secrets;
+mod standby;
 mod verbs;
 
 /// A JSON body in bytes: the largest config of an agent, with room for escapes and labels.
@@ -127,6 +128,9 @@ fn routes() -> Router<Runtime> {
         .route("/v1/groups/{group}", get(groups::show))
         .route("/v1/groups/{group}/ask", post(groups::ask).layer(input))
         .route("/v1/groups/{group}/send", post(groups::send).layer(input))
+        .route("/v1/agents/{id}/standby", get(standby::show).post(standby::change))
+        .route("/v1/agents/{id}/promote", post(standby::promote))
+        .route("/v1/standbys", get(standby::copies))
         .route("/v1/migrations", get(migrations::list))
         .route("/v1/expected-migrations", post(migrations::expect))
         .route("/v1/migrations/{id}", get(migrations::show))

@@ -144,6 +144,8 @@ enum Verb {
     Edge(roster::Edge),
     /// Send an input to any agent, in the name of something that may repeat itself.
     Dispatch(inputs::Dispatch),
+    /// List the copies of other hosts' agents that stand by on this one.
+    Standbys,
     /// List the hosts that this one knows.
     Hosts,
     /// Look at one host.
@@ -244,6 +246,7 @@ impl Session {
             Verb::Roster => roster::show(self).await,
             Verb::Edge(edge) => edge.run(self).await,
             Verb::Dispatch(dispatch) => dispatch.run(self).await,
+            Verb::Standbys => hosts::standbys(self).await,
             Verb::Hosts => hosts::list(self).await,
             Verb::Host(verb) => verb.run(self).await,
             Verb::Cordon(which) => which.cordon(self, "cordon").await,

@@ -42,6 +42,7 @@ use self::routing::Hints;
 use self::secrets::Secrets;
 use self::session::Current;
 use self::shutdown::Stopping;
+use self::standby::Standbys;
 use self::watchdog::Watchdog;
 use crate::head::Head;
 use crate::hooks::{ErrorEvent, HookQueue};
@@ -81,6 +82,7 @@ mod scan;
 pub mod secrets;
 mod session;
 pub mod shutdown;
+pub mod standby;
 mod start;
 mod submit;
 mod timers;
@@ -217,6 +219,7 @@ pub(crate) struct Inner {
     unsealer: Option<Unsealer>,
     pub(crate) placement: Placement,
     pub(crate) groups: Groups,
+    pub(crate) standbys: Standbys,
     /// Room for those who follow agents or wait for outputs.
     pub(crate) watchers: Arc<Semaphore>,
     /// Set when something may be runnable that no hint announced.

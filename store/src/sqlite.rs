@@ -75,6 +75,7 @@ mod sessions;
 mod snapshots;
 mod specs;
 mod sql;
+mod standby;
 mod state;
 mod timers;
 mod writer;

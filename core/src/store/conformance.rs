@@ -62,6 +62,7 @@ mod restore;
 mod retention;
 mod sessions;
 mod specs;
+mod standby;
 mod starts;
 mod timers;
 mod transfer;
@@ -170,6 +171,7 @@ pub fn cases() -> Vec<Case> {
         lifecycle::cases(),
         operations::cases(),
         specs::cases(),
+        standby::cases(),
         starts::cases(),
         plugins::cases(),
         quotas::cases(),

@@ -58,6 +58,7 @@ mod restore;
 mod retention;
 mod rows;
 mod specs;
+mod standby;
 mod tables;
 mod timers;
 

@@ -28,12 +28,12 @@ use super::{
     AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
     MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Receiver, Restored,
     Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
-    StoreDocuments, StoreError, StoreGroups, StoreMark, StoredInput, Unit, UnitOutcome,
+    StoreDocuments, StoreError, StoreGroups, StoreMark, StoreStandbys, StoredInput, Unit, UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.
 #[async_trait]
-pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups {
+pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStandbys {
     /// The store's own id, made with it. **R**
     fn id(&self) -> StoreId;
 
@@ -67,7 +67,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups {
     // --- host sessions
 
     /// Opens a session: a new incarnation. Older sessions of the same host key die; in an exclusive store all do.
-    /// Appends `HostJoined`. In an exclusive store, copies that no open migration feeds go.
+    /// Appends `HostJoined`. In an exclusive store, copies go that no open migration feeds and that do not
+    /// stand by.
     ///
     /// Crash: a session nobody uses; it expires, or dies at the next exclusive join.
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError>;

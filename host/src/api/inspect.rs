@@ -12,8 +12,11 @@ use super::extract::AgentDoor;
 use super::history::{operation_json, output_json, receipt_json, timer_json};
 use super::inputs::json::input;
 use super::problem::Problem;
+use super::standby::view_json as standby_json;
 use crate::runtime::call::{AgentCall, AgentReply, Rows};
 use crate::runtime::inspect::{Counters, EVENTS_MAX, Inspection};
+use crate::runtime::routing::Called;
+use crate::runtime::standby::StandbyCall;
 
 /// Events that are shown when the caller does not say.
 const EVENTS_DEFAULT: usize = 10;
@@ -32,7 +35,16 @@ pub(super) async fn inspect(door: AgentDoor<InspectQuery>) -> Result<Json<Value>
         return Err(Problem::malformed(format!("events {events} is not 0..={EVENTS_MAX}")));
     }
     match door.call(AgentCall::Inspect { events }).await?.reply {
-        AgentReply::Inspected(inspection) => Ok(Json(inspection_json(*inspection))),
+        AgentReply::Inspected(inspection) => {
+            let mut shown = inspection_json(*inspection);
+            // A host of an older version knows of none.
+            if let Ok(Called { reply: AgentReply::Standby(view), .. }) =
+                door.call(AgentCall::Standby(StandbyCall::Show)).await
+            {
+                shown["standby"] = standby_json(&view);
+            }
+            Ok(Json(shown))
+        }
         _ => Err(Problem::wrong_reply()),
     }
 }

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use godwit_core::agent::recover::Refused;
 use godwit_core::group::GroupNameError;
-use godwit_core::id::{AgentId, IdError};
+use godwit_core::id::{AgentId, IdError, Revision};
 use serde_json::{Map, Value, json};
 
 use crate::runtime::call::CallError;
@@ -116,6 +116,8 @@ pub enum Code {
     GroupNotFound,
     /// No member of the group takes inputs now.
     NoMember,
+    /// Hosts that may have the agent do not answer.
+    PromotionInDoubt,
 }
 
 /// What is fixed for a code.
@@ -128,7 +130,7 @@ struct Row {
 
 impl Code {
     /// All codes, for tests and documentation.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 48] = [
         Self::Malformed,
         Self::Unauthorized,
         Self::Forbidden,
@@ -176,6 +178,7 @@ impl Code {
         Self::AuthServerFailed,
         Self::GroupNotFound,
         Self::NoMember,
+        Self::PromotionInDoubt,
     ];
 
     fn row(self) -> Row {
@@ -230,6 +233,7 @@ impl Code {
             Self::AuthFlowRefused => (422, "auth_flow_refused", "the sign-in does not take this", false),
             Self::GroupNotFound => (404, "group_not_found", "no agent is in the group", false),
             Self::NoMember => (503, "no_member", "no member of the group takes inputs now", true),
+            Self::PromotionInDoubt => (409, "promotion_in_doubt", "the agent may live elsewhere", false),
             Self::AuthServerFailed => {
                 (502, "auth_server_failed", "the authorization server gave nothing", false)
             }
@@ -410,6 +414,10 @@ impl From<CallError> for Problem {
                 .with("group", group.as_str())
                 .with("members", members)
                 .with("silent", silent),
+            CallError::PromotionInDoubt { agent, silent, revision, age_ms } => {
+                let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
+                in_doubt(&agent, revision, detail).with("silent", silent).with("age_ms", age_ms)
+            }
             CallError::NotRecovered(refused) => not_recovered(&refused, detail),
             CallError::SpecMismatch { current } => {
                 Self::new(Code::SpecMismatch, detail).with("spec_revision", current.to_string())
@@ -424,6 +432,11 @@ fn of_agent(code: Code, detail: String, agent: &AgentId) -> Problem {
 
 fn later(code: Code, detail: String) -> Problem {
     Problem::new(code, detail).with_header(header::RETRY_AFTER, BUSY_RETRY_AFTER_S)
+}
+
+fn in_doubt(agent: &AgentId, revision: Revision, detail: String) -> Problem {
+    let problem = Problem::new(Code::PromotionInDoubt, detail).with("agent", agent.as_str());
+    problem.with("revision", revision.to_string())
 }
 
 fn not_recovered(refused: &Refused, detail: String) -> Problem {

@@ -124,6 +124,29 @@ pub(super) enum Agent {
         #[arg(long)]
         force: bool,
     },
+    /// Keep a warm copy of an agent on another host with a store of its own, or none; or show how it is.
+    #[command(group = ArgGroup::new("how").multiple(false))]
+    Standby {
+        /// Which agent.
+        id: AgentId,
+        /// On this host: its name, key, or unique prefix of a key.
+        #[arg(long, group = "how", value_name = "HOST")]
+        on: Option<String>,
+        /// Keep none.
+        #[arg(long, group = "how")]
+        off: bool,
+        /// The standby is lost for good: let a held agent run, whatever it may have made of its copy.
+        #[arg(long, requires = "off")]
+        force: bool,
+    },
+    /// Make the copy that stands by on the host that is asked the agent. If another host has the agent and answers, it moves here instead.
+    Promote {
+        /// Which agent.
+        id: AgentId,
+        /// Hosts that do not answer are stopped for good: go on with the copy. What was done since its last round is lost.
+        #[arg(long)]
+        force: bool,
+    },
     /// Run a broken agent's history again, and let it run on if that gives what is recorded.
     ///
     /// If not, the answer says what does not fit, and which of the options works.
@@ -301,6 +324,8 @@ impl Agent {
                 let token = answer["token"].as_str().unwrap_or_default();
                 output.done(&answer, "/token", &format!("agent {id} goes on here, token {token}"))
             }
+            Self::Standby { id, on, off, force } => standby(session, id, on.as_deref(), *off, *force).await,
+            Self::Promote { id, force } => promote(session, id, *force).await,
             Self::Respawn { id } => act(session, id, "respawn").await,
             Self::Reset { id } => act(session, id, "reset").await,
             Self::Interrupt { id } => act(session, id, "interrupt").await,
@@ -310,6 +335,41 @@ impl Agent {
             }
         }
     }
+}
+
+async fn promote(session: &Session, id: &AgentId, is_forced: bool) -> Result<(), CliError> {
+    let answer = session.client.post(&format!("/v1/agents/{id}/promote?force={is_forced}"), None).await?;
+    let text = |member: &str| answer[member].as_str().unwrap_or_default().to_owned();
+    let (source, revision, token) = (text("source"), text("revision"), text("token"));
+    let sentence = match answer["migration_id"].as_str() {
+        Some(migration) => format!("agent {id} moves here from host {source} (migration {migration})"),
+        None => format!(
+            "agent {id} goes on here from revision {revision}, token {token}: what host {source} did since is lost"
+        ),
+    };
+    session.output.done(&answer, "/agent", &sentence)
+}
+
+async fn standby(
+    session: &Session,
+    id: &AgentId,
+    on: Option<&str>,
+    is_off: bool,
+    is_forced: bool,
+) -> Result<(), CliError> {
+    let path = format!("/v1/agents/{id}/standby");
+    let (answer, sentence) = match on {
+        Some(host) => {
+            let answer = session.client.post(&format!("{path}?on={host}"), None).await?;
+            (answer, format!("host {host} keeps a warm copy of agent {id}"))
+        }
+        None if is_off => {
+            let answer = session.client.post(&format!("{path}?force={is_forced}"), None).await?;
+            (answer, format!("no host keeps a copy of agent {id}"))
+        }
+        None => return session.output.one(&session.client.get(&path).await?, "/standby"),
+    };
+    session.output.done(&answer, "/standby", &sentence)
 }
 
 async fn act(session: &Session, id: &AgentId, verb: &str) -> Result<(), CliError> {

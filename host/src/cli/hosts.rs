@@ -31,6 +31,14 @@ const PLAN_COLUMNS: [Column; 4] = [
     Column::text("REASON", "/reason"),
 ];
 
+const COPY_COLUMNS: [Column; 5] = [
+    Column::text("AGENT", "/agent"),
+    Column::short("SOURCE", "/source"),
+    Column::text("TOKEN", "/token"),
+    Column::text("REVISION", "/revision"),
+    Column::time("LAST ROUND", "/last_round_ms"),
+];
+
 /// Which host.
 #[derive(Debug, Args)]
 pub(super) struct Which {
@@ -67,6 +75,11 @@ pub(super) struct Exodus {
 pub(super) async fn list(session: &Session) -> Result<(), CliError> {
     let items = session.client.list("/v1/hosts").await?;
     session.output.list(items, &COLUMNS, "/id")
+}
+
+pub(super) async fn standbys(session: &Session) -> Result<(), CliError> {
+    let items = session.client.pages("/v1/standbys", &[]).await?;
+    session.output.list(items, &COPY_COLUMNS, "/agent")
 }
 
 impl Which {

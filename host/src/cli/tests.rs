@@ -89,6 +89,20 @@ fn every_documented_line_is_understood() {
 }
 
 #[test]
+fn copies_are_asked_for_looked_at_and_taken_up() {
+    let lines = [
+        "agent standby c-1 --on b",
+        "agent standby c-1 --off --force",
+        "agent standby c-1",
+        "agent promote c-1 --force",
+        "standbys",
+    ];
+    for line in lines {
+        parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
 fn what_can_not_be_meant_is_a_usage_error() {
     let lines = [
         "",
@@ -98,6 +112,8 @@ fn what_can_not_be_meant_is_a_usage_error() {
         "ask c-1 x --file f",
         "agent create c-1",
         "agent create c-1 --plugin p --config novalue",
+        "agent standby c-1 --on b --off",
+        "agent standby c-1 --force",
         "group create workers --plugin p",
         "group create workers --replicas 0 --plugin p",
         "group ask BAD",

@@ -10,6 +10,7 @@ use godwit_core::id::{AgentId, ClaimId, HostId};
 use godwit_core::placement::{Offer, RESIDENCY_LABEL, Wants};
 use godwit_core::reconcile::{Desired, RESERVED_LABEL};
 use godwit_core::spec::{Spec, SpecPatch, check_pairs};
+use godwit_core::standby;
 use godwit_core::store::{AgentRow, Home, Lifecycle, NewAgent, SessionRow, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -236,6 +237,7 @@ impl Runtime {
     /// How an agent stands, in a word.
     pub(super) fn state_of(&self, row: &AgentRow) -> &'static str {
         match (&row.home, &row.lifecycle) {
+            (Home::Here, _) if self.check_not_held(&row.agent).is_err() => "held",
             (Home::HandingOff { .. }, _) => "handing_off",
             (Home::Prepared { .. }, _) => "prepared",
             (Home::Moved(_), _) => "moved",
@@ -248,6 +250,7 @@ impl Runtime {
 
     pub(crate) async fn view(&self, row: &AgentRow) -> Result<AgentView, CallError> {
         let state = self.state_of(row);
+        let held = self.check_not_held(&row.agent).err();
         let broken = match &row.lifecycle {
             Lifecycle::Broken(reason) if row.home == Home::Here => Some(reason.clone()),
             _ => None,
@@ -281,7 +284,7 @@ impl Runtime {
             last_receipt: row.head,
             broken,
             created_at_ms: row.created_at_ms,
-            stuck: self.inner().watchdog.reason(&row.agent),
+            stuck: held.map(|held| held.to_string()).or_else(|| self.inner().watchdog.reason(&row.agent)),
         })
     }
 
@@ -372,6 +375,8 @@ pub(super) fn check_sizes(patch: &SpecPatch, labels: &BTreeMap<String, String>) 
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), CallError> {
     idle::allowed(labels).map_err(|reason| CallError::Invalid { reason })?;
     group::of(labels).map_err(|error| CallError::Invalid { reason: error.to_string() })?;
+    standby::of(labels)
+        .map_err(|error| CallError::Invalid { reason: format!("label {}: {error}", standby::LABEL) })?;
     match labels.keys().find(|name| is_reserved(name)) {
         None => Ok(()),
         Some(name) => {

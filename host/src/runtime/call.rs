@@ -34,6 +34,7 @@ use super::inspect::Inspection;
 use super::outputs::{Output, OutputPlace, WaitOutput};
 use super::replay::ReplayReport;
 use super::respec::{SpecUpdate, UpgradeReport};
+use super::standby::{StandbyCall, StandbyView};
 use super::verbs::{VerbCall, VerbReport};
 use super::verify::VerifyReport;
 
@@ -167,6 +168,8 @@ pub enum AgentCall {
         /// So many of the last events.
         events: usize,
     },
+    /// Look at or change who keeps a warm copy of the agent.
+    Standby(StandbyCall),
 }
 
 impl AgentCall {
@@ -189,6 +192,7 @@ impl AgentCall {
             | Self::Inspect { .. }
             | Self::Query { .. }
             | Self::Verify
+            | Self::Standby(StandbyCall::Show)
             | Self::Replay { .. } => true,
             Self::Ask { .. }
             | Self::Send { .. }
@@ -201,6 +205,7 @@ impl AgentCall {
             | Self::Materialize
             | Self::PutEdge { .. }
             | Self::RemoveEdge { .. }
+            | Self::Standby(StandbyCall::On { .. } | StandbyCall::Off { .. })
             | Self::Upgrade { .. } => false,
         }
     }
@@ -308,6 +313,8 @@ pub enum AgentReply {
     Output(Box<Output>),
     /// To `Inspect`.
     Inspected(Box<Inspection>),
+    /// To `Standby`.
+    Standby(Box<StandbyView>),
 }
 
 /// Part of a list.
@@ -381,8 +388,8 @@ pub struct Queried {
 pub struct AgentView {
     /// Its name.
     pub id: AgentId,
-    /// `dormant | active | paused | retiring | retired | broken | suspended | deleted`, or while it moves
-    /// `handing_off | prepared`.
+    /// `dormant | active | paused | retiring | retired | broken | suspended | deleted`, while it moves
+    /// `handing_off | prepared`, and `held` while its standby has not said that it was not promoted.
     pub state: String,
     /// Who holds the lease, or who is home.
     pub host: Option<HostId>,
@@ -634,6 +641,25 @@ pub enum CallError {
         /// How many peers did not answer.
         silent: u32,
     },
+    /// Hosts that may have the agent do not answer: its copy was not promoted.
+    #[error(
+        "agent {agent} may live on {}, which do not answer; its copy here is as of revision {revision}, {} ms old. Once they are \
+         stopped for good, `--force` makes it the agent: what was done since is lost", hosts(.silent), .age_ms
+    )]
+    PromotionInDoubt {
+        /// Which.
+        agent: AgentId,
+        /// Who does not answer.
+        silent: Vec<HostId>,
+        /// What the copy is as of.
+        revision: Revision,
+        /// How long ago its last round was.
+        age_ms: u64,
+    },
+}
+
+fn hosts(hosts: &[HostId]) -> String {
+    hosts.iter().map(HostId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn silent_peers(silent: u32) -> String {

@@ -481,7 +481,11 @@ impl Runtime {
         for input in &mut inputs {
             input.reach = reach;
             let is_too_large = input.check_limits().is_err();
-            delivered.push(is_too_large.then_some(Delivered::Never(UndeliverableReason::Rejected)));
+            let held = self.check_not_held(&input.agent).err();
+            delivered.push(match held {
+                _ if is_too_large => Some(Delivered::Never(UndeliverableReason::Rejected)),
+                held => held.map(|held| Delivered::Later { reason: held.to_string() }),
+            });
         }
         let sized = inputs.iter().zip(&delivered).filter(|(_, refused)| refused.is_none());
         let sized: Vec<NewInput> = sized.map(|(input, _)| input.clone()).collect();

@@ -237,11 +237,17 @@ impl Runtime {
     /// Takes the lease of an agent at home here, or answers the one already held.
     ///
     /// # Errors
-    /// As `RuntimeStore::acquire`: `Fenced` names another live holder.
+    /// As `RuntimeStore::acquire`: `Fenced` names another live holder. `Closed` while the agent is held (`standby`).
     pub(crate) async fn own(&self, agent: &AgentId) -> Result<Owned, StoreError> {
         if let Some(owned) = self.inner().directory.owned(agent) {
             return Ok(owned);
         }
+        self.check_may_own(agent)?;
+        self.acquire(agent).await
+    }
+
+    /// As `own`, also of an agent that is held: it must not run then.
+    pub(crate) async fn acquire(&self, agent: &AgentId) -> Result<Owned, StoreError> {
         let current = self.session();
         let mut granted =
             self.inner().store.acquire(current.incarnation, std::slice::from_ref(agent)).await?;
@@ -256,7 +262,9 @@ impl Runtime {
     /// # Errors
     /// As `RuntimeStore::acquire` for the whole call.
     pub(crate) async fn own_all(&self, rows: &[AgentRow]) -> Result<(), StoreError> {
-        let free = rows.iter().filter(|row| self.inner().directory.owned(&row.agent).is_none());
+        let is_free =
+            |agent| self.inner().directory.owned(agent).is_none() && self.check_may_own(agent).is_ok();
+        let free = rows.iter().filter(|row| is_free(&row.agent));
         let agents: Vec<_> = free.map(|row| row.agent.clone()).collect();
         if agents.is_empty() {
             return Ok(());

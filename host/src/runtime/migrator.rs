@@ -28,6 +28,8 @@ mod recovery;
 mod source;
 mod target;
 
+pub(in crate::runtime) use claims::check_token;
+pub(in crate::runtime) use identity::Passage;
 pub use policy::{ArrivalRule, PluginRule};
 pub(crate) use recovery::{open_migrations, tend};
 use target::Arrival;
@@ -117,6 +119,11 @@ impl Runtime {
         };
         running.is_aborted.store(true, std::sync::atomic::Ordering::Release);
         Ok(record)
+    }
+
+    /// Whether an agent is on its way to another host.
+    pub(in crate::runtime) fn is_migrating(&self, agent: &AgentId) -> bool {
+        self.inner().migrator.outgoing().contains_key(agent)
     }
 
     /// Ends migrations with a host that is no peer any more, as far as both stores allow: those to it before their commit

@@ -69,7 +69,12 @@ impl MeshHandler for PeerDoor {
         let answer = match (self.runtime(), wire::decode::<BulkHeader>(&header)) {
             (None, _) => PeerAnswer::Migration(MigrationAnswer::NotReady { reason: NOT_NOW.into() }),
             (_, Err(reason)) => refused(reason),
-            (Some(runtime), Ok(header)) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
+            (Some(runtime), Ok(header @ (BulkHeader::Rows { .. } | BulkHeader::Plugin { .. }))) => {
+                PeerAnswer::Migration(runtime.take_bulk(from, header, body).await)
+            }
+            (Some(runtime), Ok(header)) => {
+                PeerAnswer::Standby(runtime.take_standby_bulk(from, header, body).await)
+            }
         };
         let version = wire::version_of(&header);
         wire::encode_in(version, &answer.in_version(version))
@@ -100,6 +105,9 @@ impl Runtime {
             },
             PeerRequest::Create { request } => {
                 PeerAnswer::Created(Box::new(self.create_agent(*request).await))
+            }
+            PeerRequest::Standby { agent, message } => {
+                PeerAnswer::Standby(self.on_standby(from, agent, *message).await)
             }
             PeerRequest::Host { call } => PeerAnswer::Host(Box::new(self.on_host_call(call).await)),
             PeerRequest::Call { agent, call, hops } => {

@@ -148,7 +148,13 @@ impl Runtime {
                 Ok(Looked::Tried(Try::Again { may_be_durable: false }))
             }
             Place::Here(row) => match self.owner_elsewhere(&row, call) {
-                None => self.call_here(agent, &row, call).await.map(Looked::Tried),
+                None => {
+                    // Nothing is accepted for who may live elsewhere; looking at what is here is another matter.
+                    if !call.only_reads() && !matches!(call, AgentCall::Standby(_)) {
+                        self.check_not_held(agent)?;
+                    }
+                    self.call_here(agent, &row, call).await.map(Looked::Tried)
+                }
                 Some(host) => self.try_there(agent, call, host, hops).await,
             },
             Place::Remote(host) => self.try_there(agent, call, host, hops).await,

@@ -24,9 +24,11 @@ use super::reconcile::Reconciler;
 use super::routing::Hints;
 use super::secrets::Secrets;
 use super::shutdown::Stopping;
+use super::standby::Standbys;
 use super::watchdog::{self, Watchdog};
 use super::{
-    Inner, Parts, PeerDoor, Runtime, RuntimeConfig, events, idle, lost, retention, scan, session, timers,
+    Inner, Parts, PeerDoor, Runtime, RuntimeConfig, events, idle, lost, retention, scan, session, standby,
+    timers,
 };
 use crate::hooks::{ErrorEvent, HookQueue};
 
@@ -94,6 +96,7 @@ impl Starting {
             migrator: Migrator::default(),
             placement: Placement::new(config.capabilities),
             groups: Groups::default(),
+            standbys: Standbys::default(),
             carries_identity: config.carries_identity,
             takes_only_expected: config.takes_only_expected,
             arrival_rules: config.arrival_rules,
@@ -138,6 +141,7 @@ impl Starting {
         self.runtime.note_head().await?;
         failpoint::hit("bootstrap.after-noted");
         self.open = migrator::open_migrations(&self.runtime).await?;
+        self.runtime.hold_guarded().await?;
         Ok(())
     }
 
@@ -160,6 +164,11 @@ impl Starting {
         tasks.spawn(retention::run(runtime.clone(), policy));
         tasks.spawn(idle::run(runtime.clone()));
         tasks.spawn(operations::scan(runtime.clone()));
+        // Hosts of one store take over from each other: they need no copies.
+        if runtime.session().profile.is_none() {
+            tasks.spawn(runtime.clone().decide_held());
+            tasks.spawn(standby::feed(runtime.clone()));
+        }
         Ok(runtime)
     }
 }

@@ -91,6 +91,7 @@ impl Runtime {
                 let report = super::audit::audit(store.as_ref(), agent).await.map_err(store_error)?;
                 AgentReply::Verified(report)
             }
+            AgentCall::Standby(call) => self.standby_here(row, call).await?,
             AgentCall::Materialize => return self.materialize_here(agent, row).await,
             AgentCall::PutEdge { edge } => self.put_edge_here(agent, edge).await?,
             AgentCall::RemoveEdge { peer } => self.remove_edge_here(agent, peer).await?,

@@ -34,6 +34,7 @@ mod respec;
 mod roster;
 mod rosters;
 mod shutdown;
+mod standby;
 mod transit;
 mod verbs;
 mod watchdog;

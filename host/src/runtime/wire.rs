@@ -62,6 +62,61 @@ pub(crate) enum PeerRequest {
     Members { group: GroupName },
     /// Make this agent at yours.
     Create { request: Box<CreateAgent> },
+    /// Keeping a warm copy of an agent.
+    Standby { agent: AgentId, message: Box<StandbyMessage> },
+}
+
+/// What a source says to the host that keeps a copy of its agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StandbyMessage {
+    /// A whole copy comes.
+    Begin(Box<StandbyStart>),
+    /// I have it under this token: may I run it?
+    May { token: FencingToken },
+    /// Your copy is not needed any more.
+    End { session: MigrationId },
+}
+
+/// What a standby must know to say yes or no.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StandbyStart {
+    pub(crate) session: MigrationId,
+    pub(crate) token: FencingToken,
+    pub(crate) plugin: PluginInfo,
+    pub(crate) spec: Spec,
+    /// Where the agent must be kept.
+    pub(crate) residency: Option<String>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StandbyAnswer {
+    Ok,
+    /// To `Begin`: once the component has arrived.
+    NeedsPlugin,
+    /// The round builds on something else than what is here.
+    Behind,
+    /// The agent lives on under this token.
+    Superseded {
+        token: FencingToken,
+    },
+    Refused {
+        reason: String,
+    },
+    /// Not now: ask again.
+    NotReady {
+        reason: String,
+    },
+}
+
+/// What of a session rows are, and what they bring a copy to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StandbyPlace {
+    pub(crate) session: MigrationId,
+    pub(crate) change: u64,
+    pub(crate) token: FencingToken,
+    pub(crate) generation: Generation,
+    pub(crate) revision: Revision,
 }
 
 /// The source's questions to the target of a migration, and one the other way.
@@ -121,6 +176,12 @@ pub(crate) enum BulkHeader {
     Plugin { id: MigrationId, plugin: PluginInfo },
     /// Since version 2: as `Rows`, packed with zstd; so many bytes before.
     PackedRows { id: MigrationId, agent: AgentId, bytes: u64 },
+    /// The body is postcard of `Vec<RowFrame>`, part of a whole copy.
+    StandbyRows { agent: AgentId, place: StandbyPlace },
+    /// The same, all that has changed since a change number.
+    StandbyRound { agent: AgentId, builds_on: u64, place: StandbyPlace },
+    /// The body is a component that a copy needs.
+    StandbyPlugin { agent: AgentId, session: MigrationId, plugin: PluginInfo },
 }
 
 /// An answer to a peer.
@@ -157,6 +218,7 @@ pub(crate) enum PeerAnswer {
     Members(Vec<Member>),
     /// The agent, and whether it is new.
     Created(Box<Result<(AgentView, bool), CallError>>),
+    Standby(StandbyAnswer),
 }
 
 impl PeerAnswer {

@@ -14,6 +14,7 @@ use godwit_core::lease::{GrantCause, Holder};
 use godwit_core::limits::CLAIM_MAX;
 use godwit_core::migration::handoff::Seat;
 use godwit_core::spec::{Addressability, Spec};
+use godwit_core::standby;
 use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
 use rusqlite::{Connection, Row, params};
 
@@ -52,8 +53,10 @@ pub(super) struct Head {
     pub(super) change: u64,
     /// The change number that the stored row has given last.
     stored_change: u64,
-    /// Whether deletes leave tombstones.
+    /// Whether a migration away from here is open.
     pub(super) is_tracked: bool,
+    /// Whether it has a standby.
+    pub(super) is_guarded: bool,
     pub(super) lifecycle: Lifecycle,
     pub(super) failed_starts: u32,
     /// Whether the current spec takes no inputs from outside.
@@ -64,7 +67,7 @@ const HEAD: &str = "
     SELECT a.key, a.home, a.generation, a.revision, a.token, a.holder, a.head, a.next_seq, a.open_inputs,
            a.pending_outputs, a.next_output, a.time_ms, a.change, a.tracked, a.cause_migration, a.cause_revision,
            s.host, a.home_sealed, a.waking_inputs, a.lifecycle, a.lifecycle_sealed, a.open_bytes, a.state_keys,
-           a.state_bytes, a.failed_starts, a.internal
+           a.state_bytes, a.failed_starts, a.internal, a.standby IS NOT NULL
     FROM agent a LEFT JOIN session s ON s.incarnation = a.holder AND s.dead = 0
     WHERE a.id = ?1 AND a.home < 4";
 
@@ -113,7 +116,13 @@ impl Head {
             lifecycle: lifecycle(row, 19, 20)?,
             failed_starts: row.get(24)?,
             is_internal: row.get(25)?,
+            is_guarded: row.get(26)?,
         })
+    }
+
+    /// Whether deletes leave tombstones: another host may have the row.
+    pub(super) fn keeps_deletes(&self) -> bool {
+        self.is_tracked || self.is_guarded
     }
 
     /// Counts an input that is open from now on.
@@ -364,8 +373,8 @@ impl NewRow<'_> {
             tx.conn,
             "INSERT INTO agent (id, home, home_sealed, migration, lifecycle, generation, revision, token, head, next_seq,
                  open_inputs, waking_inputs, pending_outputs, next_output, time_ms, change, row_change, spec_revision, plugin,
-                 internal, labels_sealed, created_at_ms, group_name)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                 internal, labels_sealed, created_at_ms, group_name, standby)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, 0, ?6, ?7, 1, 0, 0, 0, 1, 0, ?8, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
             params![
                 self.agent.as_str(),
                 self.home.map_or(4, home_code),
@@ -381,6 +390,7 @@ impl NewRow<'_> {
                 seal(self.labels),
                 Int(self.created_at_ms),
                 group(self.labels),
+                standby(self.labels),
             ],
         )?;
         Ok(tx.conn.last_insert_rowid())
@@ -392,13 +402,23 @@ pub(super) fn group(labels: &BTreeMap<String, String>) -> Option<&str> {
     labels.get(group::LABEL).map(String::as_str)
 }
 
-pub(super) fn write_labels(tx: &Tx<'_>, key: i64, labels: &BTreeMap<String, String>) -> Fallible<()> {
+/// What of its labels gives an agent a standby.
+pub(super) fn standby(labels: &BTreeMap<String, String>) -> Option<&str> {
+    labels.get(standby::LABEL).map(String::as_str)
+}
+
+/// Writes labels. Of an agent that is guarded no more, deletes are not kept any longer, unless it moves.
+pub(super) fn write_labels(tx: &Tx<'_>, head: &mut Head, labels: &BTreeMap<String, String>) -> Fallible<()> {
     execute(
         tx.conn,
-        "UPDATE agent SET labels_sealed = ?2, group_name = ?3 WHERE key = ?1",
-        params![key, seal(labels), group(labels)],
-    )
-    .map(drop)
+        "UPDATE agent SET labels_sealed = ?2, group_name = ?3, standby = ?4 WHERE key = ?1",
+        params![head.key, seal(labels), group(labels), standby(labels)],
+    )?;
+    head.is_guarded = labels.contains_key(standby::LABEL);
+    if !head.keeps_deletes() {
+        execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![head.key])?;
+    }
+    Ok(())
 }
 
 pub(super) fn claim(tx: &Tx<'_>, agent: &AgentId, host: HostId, claim: ClaimId) -> Fallible<()> {

@@ -51,7 +51,7 @@ impl<'a, 'tx> Table<'a, 'tx> {
             Some(second) => execute(self.tx.conn, sql, params![self.head.key, first, second])?,
             None => execute(self.tx.conn, sql, params![self.head.key, first])?,
         };
-        if deleted > 0 && self.head.is_tracked {
+        if deleted > 0 && self.head.keeps_deletes() {
             let change = self.head.change();
             bury(self.tx, self.head.key, change, row)?;
         }

@@ -74,7 +74,7 @@ pub(super) fn remove(tx: &Tx<'_>, agent: &AgentId, peer: &AgentId) -> Fallible<b
     if execute(tx.conn, sql, params![head.key, peer.as_str()])? == 0 {
         return Ok(false);
     }
-    if head.is_tracked {
+    if head.keeps_deletes() {
         let change = head.change();
         bury(tx, head.key, change, &RowKey::Edge(peer.clone()))?;
         head.save(tx)?;

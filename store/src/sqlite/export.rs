@@ -78,7 +78,7 @@ pub(super) fn export(
 }
 
 /// How many bytes a frame takes when it is sent; nothing is written for that.
-fn encoded_len(frame: &RowFrame) -> usize {
+pub(super) fn encoded_len(frame: &RowFrame) -> usize {
     postcard::serialize_with_flavor(frame, Size::default()).unwrap_or(0)
 }
 

@@ -14,7 +14,7 @@ use godwit_core::store::rows::AgentPortable;
 use godwit_core::store::{Adoption, Handoff, Home, Owner, PrepareRequest, Row, RowFrame, RowKey, StoreError};
 use rusqlite::{Connection, params};
 
-use super::agents::{Head, NewRow, group, set_standing, write_lifecycle, write_spec};
+use super::agents::{Head, NewRow, group, set_standing, standby, write_lifecycle, write_spec};
 use super::codec::{Int, PackedSnapshot, agent_id, seal, seal_bytes};
 use super::error::{Fallible, conflict, corrupt};
 use super::events::{append, append_of};
@@ -161,6 +161,10 @@ impl Arriving {
     pub(super) fn bytes(&self) -> usize {
         self.sealed.len() + self.packed.as_ref().map_or(0, |packed| packed.state.len())
     }
+
+    pub(super) fn row(&self) -> &Row {
+        &self.frame.row
+    }
 }
 
 /// A copy being received: its key and whose it is.
@@ -190,6 +194,16 @@ pub(super) fn receive(
         return Ok(());
     }
     receive_into_copy(tx, migration, agent, rows).map(drop)
+}
+
+/// As `receive`, into a copy that nothing else names. Answers its key.
+pub(super) fn receive_copy(
+    tx: &Tx<'_>,
+    session: MigrationId,
+    agent: &AgentId,
+    rows: &[Arriving],
+) -> Fallible<i64> {
+    receive_into_copy(tx, session, agent, rows).map(|copy| copy.key)
 }
 
 fn receive_into_copy(
@@ -350,7 +364,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
         tx.conn,
         "UPDATE agent SET change = max(change, ?2), row_change = ?2, generation = ?3, revision = ?4, head = ?5,
              next_seq = ?6, spec_revision = ?7, labels_sealed = ?8, time_ms = ?9, created_at_ms = ?10, next_output = ?11,
-             inputs_pruned = ?12, failed_starts = ?13, next_event = ?14, group_name = ?15
+             inputs_pruned = ?12, failed_starts = ?13, next_event = ?14, group_name = ?15, standby = ?16
          WHERE key = ?1 AND row_change < ?2",
         params![
             key,
@@ -368,6 +382,7 @@ fn receive_agent(tx: &Tx<'_>, key: i64, change: Int, portable: &AgentPortable) -
             portable.failed_starts,
             Int(portable.next_event),
             group(&portable.labels),
+            standby(&portable.labels),
         ],
     )?;
     if written > 0 { write_lifecycle(tx, key, &portable.lifecycle) } else { Ok(()) }

@@ -217,7 +217,7 @@ pub(super) fn recreate(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     head.failed_starts = 0;
     admit_initial(tx, &mut head, &new.spec)?;
     use_spec(tx, &mut head, revision, &new.spec)?;
-    agents::write_labels(tx, head.key, &new.labels)?;
+    agents::write_labels(tx, &mut head, &new.labels)?;
     head.save(tx)?;
     append_of(tx, &mut head, commit.events())?;
     Ok(true)

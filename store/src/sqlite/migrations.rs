@@ -99,7 +99,7 @@ fn forget_oldest(tx: &Tx<'_>, agent: &AgentId, role: Role) -> Fallible<()> {
     .map(drop)
 }
 
-/// Deletes leave tombstones while the agent has an open migration away from here.
+/// Deletes leave tombstones while the agent has an open migration away from here; those of a guarded agent always do.
 pub(super) fn settle_tracking(tx: &Tx<'_>, agent: &AgentId) -> Fallible<()> {
     let is_tracked = open_of(tx.conn, agent)?.iter().any(|record| record.role == Role::Source);
     let changed = first(
@@ -109,7 +109,12 @@ pub(super) fn settle_tracking(tx: &Tx<'_>, agent: &AgentId) -> Fallible<()> {
         |row| Ok(row.get::<_, i64>(0)?),
     )?;
     if let Some(key) = changed.filter(|_| !is_tracked) {
-        execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
+        execute(
+            tx.conn,
+            "DELETE FROM tombstone WHERE agent = ?1
+             AND NOT EXISTS (SELECT 1 FROM agent a WHERE a.key = ?1 AND a.standby IS NOT NULL)",
+            params![key],
+        )?;
     }
     Ok(())
 }

@@ -144,7 +144,7 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ending: &Ending) -> Fallible<Resul
         Err(refused) => return Ok(Err(refused)),
     };
     execute(tx.conn, "DELETE FROM operation WHERE agent = ?1 AND id = ?2", params![head.key, ending.id.0])?;
-    if head.is_tracked {
+    if head.keeps_deletes() {
         let change = head.change();
         bury(tx, head.key, change, &RowKey::Operation(ending.id))?;
     }

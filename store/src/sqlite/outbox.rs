@@ -170,7 +170,7 @@ fn acknowledge(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, gone: &mut Gone) -
         return Ok(false);
     };
     gone.publications.add(publication);
-    if head.is_tracked {
+    if head.keeps_deletes() {
         let change = head.change();
         let row = RowKey::Output(key.destination.clone(), key.generation, key.number);
         bury(tx, head.key, change, &row)?;

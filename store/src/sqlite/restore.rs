@@ -30,6 +30,7 @@ pub(super) fn restore(tx: &Tx<'_>, store: StoreId, above: StoreMark) -> Fallible
     }
     execute(tx.conn, "UPDATE meta SET epoch = ?1, is_backup = 0", params![Int(epoch.0)])?;
     execute(tx.conn, "DELETE FROM agent WHERE home = 4", [])?;
+    execute(tx.conn, "DELETE FROM standby", [])?;
     let event =
         NewEvent { agent: None, kind: EventKind::StoreRestored, at_ms: tx.now_ms(), data: Vec::new() };
     append(tx, &[event.with("epoch", epoch)])?;

@@ -24,7 +24,7 @@ pub(super) fn set_labels(tx: &Tx<'_>, agent: &AgentId, labels: &BTreeMap<String,
     if known.labels == *labels {
         return Ok(());
     }
-    agents::write_labels(tx, head.key, labels)?;
+    agents::write_labels(tx, &mut head, labels)?;
     head.save(tx)?;
     append_of(tx, &mut head, &[NewEvent::of_agent(agent, EventKind::LabelsChanged, tx.now_ms())])
 }

@@ -30,7 +30,7 @@ pub(super) fn write(tx: &Tx<'_>, head: &mut Head, key: &str, value: Option<&[u8]
         None => {
             let deleted =
                 execute(tx.conn, "DELETE FROM state WHERE agent = ?1 AND key = ?2", params![head.key, key])?;
-            if deleted > 0 && head.is_tracked {
+            if deleted > 0 && head.keeps_deletes() {
                 let change = head.change();
                 bury(tx, head.key, change, &RowKey::State(key.to_owned()))?;
             }

@@ -58,7 +58,7 @@ pub(super) fn put(tx: &Tx<'_>, agent: i64, change: Int, stored: &StoredTimer) ->
 pub(super) fn delete(tx: &Tx<'_>, head: &mut Head, name: &str) -> Fallible<()> {
     let deleted =
         execute(tx.conn, "DELETE FROM timer WHERE agent = ?1 AND name = ?2", params![head.key, name])?;
-    if deleted > 0 && head.is_tracked {
+    if deleted > 0 && head.keeps_deletes() {
         let change = head.change();
         bury(tx, head.key, change, &RowKey::Timer(name.to_owned()))?;
     }

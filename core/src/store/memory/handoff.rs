@@ -120,7 +120,7 @@ impl Tables {
     }
 
     /// The copy as it is with more rows; nothing is stored.
-    fn copy_with(
+    pub(super) fn copy_with(
         &self,
         migration: MigrationId,
         agent: &AgentId,

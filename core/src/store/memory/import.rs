@@ -46,7 +46,7 @@ impl Tables {
             return Err(StoreError::NoPlugin { plugin });
         }
         let mut rows = self.copies.remove(copy).ok_or_else(|| conflict("nothing has been received"))?;
-        rows.forget_deletes();
+        rows.forget_deletes(u64::MAX);
         rows.standing.token = raised;
         rows.skip_numbers(1);
         let public_key = key.public();

@@ -468,7 +468,7 @@ impl AgentRows {
         if !self.changes.contains_key(&name) {
             return;
         }
-        if self.is_travelling {
+        if self.keeps_deletes() {
             self.put(Row::Deleted(key));
         } else {
             self.unlog(&name);
@@ -564,13 +564,12 @@ impl AgentRows {
         self.changes.contains_key(&RowName::Agent)
     }
 
-    /// Forgets deletes: no migration asks for them any more.
-    pub(super) fn forget_deletes(&mut self) {
+    /// Forgets deletes up to a change number: nobody asks for them any more.
+    pub(super) fn forget_deletes(&mut self, up_to: u64) {
+        let old = self.by_change.range(..=up_to).map(|(_, name)| name);
         let gone: Vec<RowName> =
-            self.changes.keys().filter(|name| matches!(self.row(name), Row::Deleted(_))).cloned().collect();
-        for name in gone {
-            self.unlog(&name);
-        }
+            old.filter(|name| matches!(self.row(name), Row::Deleted(_))).cloned().collect();
+        gone.iter().for_each(|name| self.unlog(name));
     }
 
     fn log(&mut self, name: RowName, change: u64) {

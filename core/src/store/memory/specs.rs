@@ -24,6 +24,7 @@ impl Tables {
         check_lives(rows)?;
         if rows.portable().labels != labels {
             rows.update(|portable| portable.labels = labels);
+            rows.settle_deletes();
             self.append([NewEvent::of_agent(agent, EventKind::LabelsChanged, now_ms)]);
         }
         Ok(())

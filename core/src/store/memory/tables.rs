@@ -30,6 +30,7 @@ use crate::store::memory::commit::admit_initial;
 use crate::store::memory::rows::{AgentRows, Standing};
 use crate::store::rows::Row;
 use crate::store::session::{Session, SessionRequest, SessionRow, Sharing};
+use crate::store::standby::StandbyCopy;
 
 /// A session that is not dead. Dead ones have no entry: incarnations are never given twice.
 struct SessionEntry {
@@ -49,6 +50,7 @@ pub(super) struct Tables {
     pub(super) agents: BTreeMap<AgentId, AgentRows>,
     /// Copies being received, which no agent id names yet.
     pub(super) copies: BTreeMap<MigrationId, AgentRows>,
+    pub(super) standbys: BTreeMap<AgentId, StandbyCopy>,
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
     pub(super) auth_flow: Option<Bytes>,
     pub(super) roster: Option<(u64, Bytes)>,
@@ -74,6 +76,7 @@ impl Tables {
             sessions: BTreeMap::new(),
             agents: BTreeMap::new(),
             copies: BTreeMap::new(),
+            standbys: BTreeMap::new(),
             plugins: BTreeMap::new(),
             auth_flow: None,
             roster: None,
@@ -109,6 +112,7 @@ impl Tables {
         self.epoch = epoch;
         self.sessions.clear();
         self.copies.clear();
+        self.standbys.clear();
         self.incarnations_given = self.incarnations_given.max(above.incarnation);
         self.events_appended = self.events_appended.max(above.event);
     }
@@ -119,7 +123,8 @@ impl Tables {
         match self.sharing {
             Sharing::Exclusive => {
                 self.sessions.clear();
-                let fed: Vec<MigrationId> = self.open_migrations();
+                let mut fed: Vec<MigrationId> = self.open_migrations();
+                fed.extend(self.standbys.values().map(|copy| copy.standing.session));
                 self.copies.retain(|copy, _| fed.contains(copy));
             }
             Sharing::Shared => self.sessions.retain(|_, session| session.request.host != request.host),
@@ -627,9 +632,7 @@ impl Tables {
         });
         if let Some(rows) = self.agents.get_mut(agent) {
             rows.is_travelling = is_travelling;
-            if !is_travelling {
-                rows.forget_deletes();
-            }
+            rows.settle_deletes();
         }
     }
 

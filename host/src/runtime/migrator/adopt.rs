@@ -1,10 +1,12 @@
 //! An agent in doubt: its copy is bound here, and its source does not say whether it has let go. By itself a host waits for that
 //! word for ever. An operator who knows that the source is lost for good can take its place.
 
+use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::lease::LeaseGuard;
-use godwit_core::migration::{Failure, Phase};
-use godwit_core::store::{Adoption, Home};
+use godwit_core::migration::{Failure, Phase, Role};
+use godwit_core::standby;
+use godwit_core::store::{Adoption, AgentRow, BrokenReason, Home, Lifecycle, MigrationRecord};
 
 use super::super::Runtime;
 use super::super::call::{AgentView, CallError};
@@ -28,6 +30,12 @@ impl Runtime {
         let row = row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?;
         if let Home::HandingOff { migration, target, .. } = row.home {
             return self.give_up(agent, (migration, target), is_forced).await;
+        }
+        let standby = standby::of(&row.labels).ok().flatten();
+        if let (Home::Here, Lifecycle::Broken(BrokenReason::Forked), Some(standby)) =
+            (&row.home, &row.lifecycle, standby)
+        {
+            return self.give_up_promoted(&row, standby, is_forced).await;
         }
         let Home::Prepared { migration, token, source, .. } = row.home else {
             let what = format!("agent {agent} is not in doubt here: nobody need decide about it");
@@ -67,6 +75,45 @@ impl Runtime {
         }
         let row = store.agent(agent).await.map_err(store_error)?;
         self.view(&row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?).await
+    }
+
+    /// Gives up what is left of an agent that was promoted at its standby, as of one that was forced at a migration's target: with the
+    /// record of such a migration, so that a host that dies in between is where the other one stands.
+    async fn give_up_promoted(
+        &self,
+        row: &AgentRow,
+        standby: HostId,
+        is_forced: bool,
+    ) -> Result<AgentView, CallError> {
+        let (agent, store) = (&row.agent, &self.inner().store);
+        if !is_forced {
+            let what = format!(
+                "agent {agent} was promoted on its standby, host {standby}. To give up what only this host has of it, force it"
+            );
+            return Err(CallError::Conflict { what });
+        }
+        let now_ms = self.now_ms();
+        let migration = MigrationId::generate(now_ms, self.inner().clock.random());
+        let owner = self.own(agent).await.map_err(store_error)?.owner();
+        let record = MigrationRecord {
+            id: migration,
+            agent: agent.clone(),
+            role: Role::Source,
+            source: self.inner().host,
+            target: standby,
+            phase: Phase::Failed,
+            failure: Some(Failure::Forked),
+            rounds: 0,
+            bytes: 0,
+            pause_us: None,
+            started_at_ms: now_ms,
+            deadline_ms: now_ms,
+        };
+        store.put_migration(record).await.map_err(store_error)?;
+        store.begin_handoff(&owner, row.revision, migration, standby).await.map_err(store_error)?;
+        failpoint::hit("standby.source.after-given-up");
+        self.inner().directory.lose(agent, owner.token);
+        self.give_up(agent, (migration, standby), true).await
     }
 
     /// Gives up what is held of an agent that its target runs on an operator's word: here only the forwarding address stays.

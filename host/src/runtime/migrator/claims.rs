@@ -44,7 +44,7 @@ pub(super) fn check_reservation(reservation: &Reservation) -> Result<(), Migrati
 
 /// # Errors
 /// When no store can have granted it.
-pub(super) fn check_token(token: FencingToken) -> Result<(), MigrationAnswer> {
+pub(in crate::runtime) fn check_token(token: FencingToken) -> Result<(), MigrationAnswer> {
     if token.is_plausible() {
         return Ok(());
     }

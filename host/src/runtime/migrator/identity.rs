@@ -19,17 +19,36 @@ const EXPECTED_MAX: usize = 1_000;
 
 /// What an envelope is for. All of it must be the same at both ends.
 #[derive(Debug, Clone)]
-pub(super) struct Passage {
+pub(in crate::runtime) struct Passage {
     pub(super) agent: AgentId,
     pub(super) migration: MigrationId,
     /// The source's when it reserved.
     pub(super) token: FencingToken,
+    pub(super) purpose: Purpose,
+}
+
+/// What a key goes along for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The agent moves.
+    Migration,
+    /// A copy of it stands by.
+    Standby,
 }
 
 impl Passage {
+    /// Of rows of a copy that stands by.
+    pub(in crate::runtime) fn to_standby(agent: &AgentId, session: MigrationId, token: FencingToken) -> Self {
+        Self { agent: agent.clone(), migration: session, token, purpose: Purpose::Standby }
+    }
+
     fn context(&self) -> Vec<u8> {
         let parts = (self.agent.as_str(), self.migration.0, self.token.0);
-        postcard::to_stdvec(&parts).expect("texts and numbers can be written")
+        let written = match self.purpose {
+            Purpose::Migration => postcard::to_stdvec(&parts),
+            Purpose::Standby => postcard::to_stdvec(&(parts, "standby")),
+        };
+        written.expect("texts and numbers can be written")
     }
 }
 
@@ -89,7 +108,12 @@ impl Runtime {
     }
 
     /// The frames as they leave this host.
-    pub(super) fn sealed(&self, frames: Vec<RowFrame>, target: HostId, passage: &Passage) -> Vec<RowFrame> {
+    pub(in crate::runtime) fn sealed(
+        &self,
+        frames: Vec<RowFrame>,
+        target: HostId,
+        passage: &Passage,
+    ) -> Vec<RowFrame> {
         let each = frames.into_iter().map(|frame| match &frame.row {
             Row::EntityKey(EntityKeyRow::Whole(key)) => {
                 let sealed = self.inner().carries_identity.then(|| {
@@ -112,7 +136,11 @@ impl Runtime {
     ///
     /// # Errors
     /// When an envelope is not for this host and this passage, or holds another key than it says.
-    pub(super) fn opened(&self, frames: Vec<RowFrame>, passage: &Passage) -> Result<Vec<RowFrame>, String> {
+    pub(in crate::runtime) fn opened(
+        &self,
+        frames: Vec<RowFrame>,
+        passage: &Passage,
+    ) -> Result<Vec<RowFrame>, String> {
         let each = frames.into_iter().map(|frame| match &frame.row {
             Row::EntityKey(EntityKeyRow::Sealed { public, envelope }) => {
                 let open = self.inner().unsealer.as_ref().ok_or("this host opens no envelopes")?;

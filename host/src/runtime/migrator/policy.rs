@@ -9,6 +9,7 @@ use godwit_core::identity::{EntityPublicKey, KnownAs};
 use godwit_core::migration::Refusal;
 use godwit_core::migration::recovery::welcome;
 use godwit_core::placement::Wants;
+use godwit_core::spec::PluginInfo;
 
 use super::super::Runtime;
 use super::super::wire::{MigrationAnswer, Reservation};
@@ -88,24 +89,38 @@ impl Runtime {
         reservation: &Reservation,
         has_plugin: bool,
     ) -> Result<(), MigrationAnswer> {
+        let Reservation { spec, residency, plugin, .. } = reservation;
+        let wants = Wants { residency: residency.clone(), ..Wants::of(spec, &Default::default()) };
+        self.may_come((from, agent), (plugin, has_plugin), &wants)
+            .map_err(|(why, reason)| refused_for(why, reason))?;
+        self.check_name(agent, reservation).await
+    }
+
+    /// Whether an agent of this plugin, or a copy of it, may come here from a host.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(in crate::runtime) fn may_come(
+        &self,
+        (from, agent): (HostId, &AgentId),
+        (plugin, has_plugin): (&PluginInfo, bool),
+        wants: &Wants,
+    ) -> Result<(), (Refusal, String)> {
         if self.inner().takes_only_expected && !self.inner().migrator.expected.has(agent, from) {
             let why = "this host takes only agents that it expects: POST /v1/expected-migrations there";
-            return Err(refused_for(Refusal::Policy, why));
+            return Err((Refusal::Policy, why.to_owned()));
         }
-        let (rules, plugin) = (&self.inner().arrival_rules, reservation.plugin.digest);
-        if !rules.is_empty() && !rules.iter().any(|rule| rule.lets_in(from, plugin, has_plugin)) {
+        let (rules, digest) = (&self.inner().arrival_rules, plugin.digest);
+        if !rules.is_empty() && !rules.iter().any(|rule| rule.lets_in(from, digest, has_plugin)) {
             let why = format!(
-                "no rule of this host (mesh.accept_plugins) lets plugin {plugin} in from host {from}"
+                "no rule of this host (mesh.accept_plugins) lets plugin {digest} in from host {from}"
             );
-            return Err(refused_for(Refusal::Policy, why));
+            return Err((Refusal::Policy, why));
         }
-        let grants = self.inner().operations.check_grants(&reservation.plugin.grants);
-        grants.map_err(|reason| refused_for(Refusal::Grants, reason))?;
-        let Reservation { spec, residency, .. } = reservation;
-        let wants = Wants { residency: residency.clone(), ..Wants::of(spec, &Default::default()) };
-        let placed = self.inner().placement.may_take(&wants);
-        placed.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))?;
-        self.check_name(agent, reservation).await
+        let grants = self.inner().operations.check_grants(&plugin.grants);
+        grants.map_err(|reason| (Refusal::Grants, reason))?;
+        let placed = self.inner().placement.may_take(wants);
+        placed.map_err(|unfit| (unfit.refusal(), unfit.to_string()))
     }
 
     /// Whether the id is free for this agent: none lives here, none was here later, and those that were or are known from their

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use godwit_core::id::FencingToken;
+use godwit_core::id::{AgentId, FencingToken};
 use godwit_core::lifecycle::{LifecycleCommit, Verb};
 use godwit_core::migration::handoff::Seat;
 use godwit_core::migration::recovery::{
@@ -11,7 +11,7 @@ use godwit_core::migration::recovery::{
     target_hears,
 };
 use godwit_core::migration::{Failure, Phase, Role};
-use godwit_core::store::{BrokenReason, MigrationRecord, Owner, StoreError};
+use godwit_core::store::{BrokenReason, MigrationRecord, StoreError};
 use godwit_core::time::within;
 
 use super::super::Runtime;
@@ -123,7 +123,7 @@ pub(super) async fn call_off(runtime: &Runtime, record: &MigrationRecord) {
         return;
     }
     let agent = &record.agent;
-    match break_forked(runtime, record).await {
+    match runtime.break_as_forked(agent).await {
         Ok(()) => {
             tracing::error!(%agent, migration = %record.id, target = %record.target, "the agent runs there as well: it is broken here")
         }
@@ -133,23 +133,26 @@ pub(super) async fn call_off(runtime: &Runtime, record: &MigrationRecord) {
     }
 }
 
-async fn break_forked(runtime: &Runtime, record: &MigrationRecord) -> Result<(), StoreError> {
-    let (store, agent) = (&runtime.inner().store, &record.agent);
-    let row = store.agent(agent).await?.ok_or(StoreError::NoAgent)?;
-    let verb = Verb::Break(BrokenReason::Forked);
-    let Ok(commit) = LifecycleCommit::plan(agent, &row.lifecycle, &verb, runtime.now_ms()) else {
-        return Ok(());
-    };
-    let lease = runtime.own(agent).await?.lease;
-    let owner = Owner {
-        agent: agent.clone(),
-        generation: lease.generation,
-        incarnation: lease.incarnation,
-        token: lease.token,
-    };
-    store.commit_lifecycle(&owner, commit).await?;
-    runtime.inner().directory.lose(agent, lease.token);
-    Ok(())
+impl Runtime {
+    /// Breaks an agent at home here that lives on elsewhere: it never runs here again by itself.
+    ///
+    /// # Errors
+    /// As the store's; it is as before then.
+    pub(in crate::runtime) async fn break_as_forked(&self, agent: &AgentId) -> Result<(), StoreError> {
+        let store = &self.inner().store;
+        let row = store.agent(agent).await?.ok_or(StoreError::NoAgent)?;
+        let verb = Verb::Break(BrokenReason::Forked);
+        let Ok(commit) = LifecycleCommit::plan(agent, &row.lifecycle, &verb, self.now_ms()) else {
+            return Ok(());
+        };
+        let owned = match self.inner().directory.owned(agent) {
+            Some(owned) => owned,
+            None => self.acquire(agent).await?,
+        };
+        store.commit_lifecycle(&owned.owner(), commit).await?;
+        self.inner().directory.lose(agent, owned.lease.token);
+        Ok(())
+    }
 }
 
 /// Of another host on the shared store. What was given to this host has come to its end, whether or not the source still lives to

@@ -306,10 +306,15 @@ impl Runtime {
                 }
                 None => refused("no such migration is open here"),
             },
+            _ => refused("this is about no migration"),
         }
     }
 
-    async fn take_plugin(&self, plugin: PluginInfo, component: Bytes) -> MigrationAnswer {
+    pub(in crate::runtime) async fn take_plugin(
+        &self,
+        plugin: PluginInfo,
+        component: Bytes,
+    ) -> MigrationAnswer {
         if Digest::of(&component) != plugin.digest {
             return refused_for(Refusal::Plugin, "the component's bytes are not those of its digest");
         }

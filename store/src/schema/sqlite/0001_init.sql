@@ -96,15 +96,29 @@ CREATE TABLE agent (
     -- Why it is broken or suspended.
     lifecycle_sealed BLOB,
     labels_sealed   BLOB NOT NULL,
-    -- The label that makes it a member of a group.
-    group_name      TEXT
+    -- The label that makes it a member of a group, and the one that gives it a standby.
+    group_name      TEXT,
+    standby         TEXT
 ) STRICT;
 CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
 CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
+CREATE INDEX agent_guarded ON agent (id) WHERE standby IS NOT NULL AND home = 0;
 CREATE INDEX agent_group ON agent (group_name, id) WHERE group_name IS NOT NULL AND home < 3;
 CREATE INDEX agent_runnable ON agent (key)
     WHERE home = 0 AND (lifecycle = 3 OR (waking_inputs > 0 AND lifecycle = 0)
         OR (pending_outputs > 0 AND lifecycle IN (0, 2, 4, 6)));
+
+-- Complete copies (home 4) of agents of other hosts, each as of one change number.
+CREATE TABLE standby (
+    agent           TEXT NOT NULL PRIMARY KEY,
+    session         BLOB NOT NULL CHECK (length(session) = 16),
+    source          BLOB NOT NULL CHECK (length(source) = 32),
+    token           INTEGER NOT NULL,
+    generation      INTEGER NOT NULL,
+    revision        INTEGER NOT NULL,
+    change          INTEGER NOT NULL,
+    at_ms           INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Ids of agents that hosts are about to create, by the wall clock.
 CREATE TABLE claim (

@@ -36,7 +36,7 @@ async fn shown_key(client: &Client, agent: &str) -> Result<String> {
 
 /// Has the agent sign, and verifies that as a stranger would: from its id, the public key that its host shows, and the
 /// words of `wit/identity.wit`. Answers the key.
-async fn signs(client: &Client, agent: &str) -> Result<String> {
+pub(crate) async fn signs(client: &Client, agent: &str) -> Result<String> {
     let key = shown_key(client, agent).await?;
     let reply: Value = serde_json::from_str(&client.reply(agent, &format!("sign {TEXT}")).await?)?;
     ensure!(reply["public_key"] == key.as_str(), "{reply} and {key}");

@@ -34,4 +34,5 @@ mod room;
 mod secrets;
 mod shutdown;
 mod stale;
+mod standby;
 mod timers;

@@ -33,6 +33,8 @@ pub(crate) enum Way {
     Outlive,
     /// Agents move to another host; source or target dies, as the name says.
     Move(Stores),
+    /// Another host keeps a copy of an agent, and takes it up; one of the two dies, as the name says.
+    StandBy,
     /// Agents leave in files, and the host that takes them in dies.
     Import,
     /// Somebody signs in for a secret, or it is refreshed, and the host dies.
@@ -102,6 +104,9 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("session.before-leave", Way::End, 1),
     ("session.after-leave", Way::End, 1),
     ("shutdown.", Way::End, 1),
+    ("standby.", Way::StandBy, 1),
+    ("standby.after-round", Way::StandBy, 4),
+    ("standby.source.after-round", Way::StandBy, 4),
     ("store.after-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),
     ("store.after-piece", Way::Work(&[Large, Count]), 6),
     ("store.before-checkpoint", Way::Work(&[Bulk, Bulk, Count]), 1),

@@ -8,10 +8,11 @@ use godwit_support::cluster::Folder;
 use godwit_support::events;
 use godwit_support::host::Host;
 use godwit_support::random::Random;
+use godwit_support::wait::until;
 
 use crate::jobs::{self, Job};
 use crate::journeys::Stores;
-use crate::runs::{Cell, Outcome, conclude, start};
+use crate::runs::{Cell, Outcome, begin, conclude, start};
 use crate::scene::{SOON, Scene, Template};
 
 const BUSY: &[Job] = &[Job::Count, Job::Count, Job::Pay, Job::Pay, Job::Relay];
@@ -183,5 +184,115 @@ async fn move_until_death(a: &mut Host, b: &mut Host, dies_at_source: bool, move
         };
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    Ok(())
+}
+
+/// Host b keeps a copy of an agent of host a while clients work. Then a is killed, b takes the copy up, and a comes back and
+/// finds that out. Whoever the failpoint stands on dies at it, and comes back.
+pub(crate) async fn stand_by(
+    cell: &Cell,
+    template: &Template,
+    folder: &Folder,
+    armed: &[(&str, &str)],
+) -> Result<Outcome> {
+    let arms = |names: &[&str]| if names.contains(&cell.failpoint.as_str()) { armed } else { &[] };
+    let mut a = template.host(folder.path(), "a", &[])?;
+    let mut b = template.host(folder.path(), "b", &[])?;
+    start(&mut a, arms(&["standby.source.after-round"])).await?;
+    start(&mut b, arms(&["standby.after-part", "standby.after-round"])).await?;
+    let (of_a, of_b) = (a.peer(), b.peer());
+    a.know(of_b).await?;
+    b.know(of_a).await?;
+    let scene = Arc::new(Scene::new(vec![a.client()], cell.seed));
+    let clients = jobs::start(&scene, BUSY);
+    scene.progress(BEFORE).await?;
+    if cell.failpoint == "standby.after-part" {
+        fill(&a, GUARDED).await?;
+    }
+    a.cli(&["agent", "standby", GUARDED, "--on", "b"]).await?.ok()?;
+    let mut recoveries = Vec::new();
+    let mortal = match cell.failpoint.as_str() {
+        "standby.source.after-round" => Some(&mut a),
+        "standby.after-part" | "standby.after-round" => Some(&mut b),
+        _ => None,
+    };
+    if let Some(mortal) = mortal {
+        mortal.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+        recoveries.push(start(mortal, &[]).await?);
+    }
+    scene.progress(AFTERWARDS).await?;
+    jobs::finish(&scene, clients).await?;
+    let outcome = conclude(&scene, recoveries, &[&a]).await?;
+    let value = a.client().reply(GUARDED, "get").await?;
+    let is_fed = || async {
+        let view = a.client().get(&format!("/v1/agents/{GUARDED}/standby")).await?;
+        Ok((view["lag_changes"] == 0).then_some(()))
+    };
+    until("the copy to be up to date", SOON, is_fed).await?;
+    a.kill().await?;
+    take_up(cell, &mut b, armed).await?;
+    ensure!(b.client().reply(GUARDED, "get").await? == value, "the copy is another agent");
+    come_back(cell, &mut a, armed).await?;
+    ensure!(a.client().reply(GUARDED, "get").await? == value, "a does not know the way");
+    b.cli(&["verify", GUARDED]).await?.ok()?;
+    Ok(outcome)
+}
+
+/// The agent that has a standby.
+const GUARDED: &str = "counter-0";
+/// Inputs that make an agent too large for one bundle, and their size.
+const FILLING: usize = 48;
+const FILLING_BYTES: usize = 64 * 1024;
+
+/// Gives an agent much that waits for nothing.
+async fn fill(host: &Host, agent: &str) -> Result<()> {
+    let door = host.client();
+    // Without keys: no client of the journal has sent them.
+    for _ in 0..FILLING {
+        let text = format!("add 0{}", " ".repeat(FILLING_BYTES));
+        ensure!(door.enqueue(agent, text, None).await.answer().is_some(), "it takes no more");
+    }
+    Ok(())
+}
+
+async fn take_up(cell: &Cell, b: &mut Host, armed: &[(&str, &str)]) -> Result<()> {
+    let refused = b.cli(&["agent", "promote", GUARDED]).await?;
+    ensure!(refused.code == 4 && refused.stderr.contains("--force"), "{refused:?}");
+    if cell.failpoint != "standby.after-promote" {
+        b.cli(&["agent", "promote", GUARDED, "--force"]).await?.ok()?;
+        return Ok(());
+    }
+    b.terminate().await?;
+    start(b, armed).await?;
+    // The answer dies with the host.
+    b.cli(&["agent", "promote", GUARDED, "--force"]).await?.expect_code(6)?;
+    b.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+    start(b, &[]).await?;
+    Ok(())
+}
+
+/// Host a comes back, runs nothing, and gives up what it has.
+async fn come_back(cell: &Cell, a: &mut Host, armed: &[(&str, &str)]) -> Result<()> {
+    let dies = |name: &str| cell.failpoint == name;
+    if dies("standby.source.after-broken") {
+        if begin(a, armed).await? {
+            a.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+        }
+        start(a, &[]).await?;
+    } else {
+        start(a, if dies("standby.source.after-given-up") { armed } else { &[] }).await?;
+    }
+    let door = a.client();
+    let is_broken = || async {
+        let shown = door.agent(GUARDED).await?;
+        Ok((shown.state == "broken" && shown.body["broken"]["reason"] == "forked").then_some(()))
+    };
+    until("what is left at a to be broken", SOON, is_broken).await?;
+    if dies("standby.source.after-given-up") {
+        a.cli(&["agent", "adopt", GUARDED, "--force"]).await?.expect_code(6)?;
+        a.died(SOON).await.with_context(|| format!("{} was not reached", cell.failpoint))?;
+        start(a, &[]).await?;
+    }
+    a.cli(&["agent", "adopt", GUARDED, "--force"]).await?.ok()?;
     Ok(())
 }

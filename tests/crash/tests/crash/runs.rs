@@ -74,6 +74,7 @@ impl Cell {
             Way::TakeOver => pairs::take_over(self, template, &folder, &armed).await,
             Way::Outlive => pairs::outlive(self, template, &folder, &armed).await,
             Way::Import => pairs::import(self, template, &folder, &armed).await,
+            Way::StandBy => pairs::stand_by(self, template, &folder, &armed).await,
             Way::SignIn => sign_in::run(self, template, &folder, &armed).await,
             Way::Move(stores) => pairs::migrate(self, stores, template, &folder, &armed).await,
         }

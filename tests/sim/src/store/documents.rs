@@ -6,10 +6,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::group::GroupName;
-use godwit_core::id::{AgentId, Incarnation};
+use godwit_core::id::{AgentId, Incarnation, MigrationId};
 use godwit_core::input::NewInput;
+use godwit_core::standby::Verdict;
+use godwit_core::store::standby::{Delta, Round, StandbyCopy};
 use godwit_core::store::{
     AcceptError, Accepted, AgentRow, RuntimeStore, StoreChannels, StoreDocuments, StoreError, StoreGroups,
+    StoreStandbys,
 };
 
 use super::{FaultyStore, Way};
@@ -82,5 +85,62 @@ impl StoreGroups for FaultyStore {
         let (group, after) = (group.clone(), after.cloned());
         let run = move |world: &Arc<World>, _| now(world.memory.members(&group, after.as_ref(), limit));
         self.call("members", Way::Read, run).await
+    }
+}
+
+#[async_trait]
+impl StoreStandbys for FaultyStore {
+    async fn guarded(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+        let after = after.cloned();
+        self.call("guarded", Way::Read, move |world, _| now(world.memory.guarded(after.as_ref(), limit)))
+            .await
+    }
+
+    async fn delta(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Delta>, StoreError> {
+        let agent = agent.clone();
+        let run = move |world: &Arc<World>, _| now(world.memory.delta(&agent, after, bytes_max));
+        self.call("delta", Way::Read, run).await
+    }
+
+    async fn forget_deletes(&self, agent: &AgentId, up_to: u64) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        let run = move |world: &Arc<World>, _| now(world.memory.forget_deletes(&agent, up_to));
+        self.call("forget_deletes", Way::Write, run).await
+    }
+
+    async fn stand_by(&self, round: Round) -> Result<Verdict, StoreError> {
+        self.call("stand_by", Way::Write, move |world, _| now(world.memory.stand_by(round))).await
+    }
+
+    async fn standby_copies(
+        &self,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<StandbyCopy>, StoreError> {
+        let after = after.cloned();
+        let run = move |world: &Arc<World>, _| now(world.memory.standby_copies(after.as_ref(), limit));
+        self.call("standby_copies", Way::Read, run).await
+    }
+
+    async fn standby_copy(&self, agent: &AgentId) -> Result<Option<StandbyCopy>, StoreError> {
+        let agent = agent.clone();
+        self.call("standby_copy", Way::Read, move |world, _| now(world.memory.standby_copy(&agent))).await
+    }
+
+    async fn discard_standby(&self, agent: &AgentId, session: MigrationId) -> Result<(), StoreError> {
+        let agent = agent.clone();
+        let run = move |world: &Arc<World>, _| now(world.memory.discard_standby(&agent, session));
+        self.call("discard_standby", Way::Write, run).await
+    }
+
+    async fn promote(&self, agent: &AgentId, session: MigrationId) -> Result<AgentRow, StoreError> {
+        let agent = agent.clone();
+        let run = move |world: &Arc<World>, _| now(world.memory.promote(&agent, session));
+        self.call("promote", Way::Write, run).await
     }
 }

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use super::{Flaw, Flawed};
 use crate::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use crate::group::GroupName;
-use crate::id::{AgentId, Incarnation};
+use crate::id::{AgentId, Incarnation, MigrationId};
 use crate::input::NewInput;
+use crate::standby::Verdict;
+use crate::store::standby::{Delta, Round, StandbyCopy};
 use crate::store::{
-    AcceptError, Accepted, AgentRow, AuthFlowError, AuthFlowUpdate, RuntimeStore, StoreChannels,
-    StoreDocuments, StoreError, StoreGroups,
+    AcceptError, Accepted, AgentRow, AuthFlowError, AuthFlowUpdate, Row, RuntimeStore, StoreChannels,
+    StoreDocuments, StoreError, StoreGroups, StoreStandbys,
 };
 
 #[async_trait]
@@ -97,5 +99,53 @@ impl StoreGroups for Flawed {
         limit: usize,
     ) -> Result<Vec<AgentRow>, StoreError> {
         self.inner.members(group, after, limit).await
+    }
+}
+
+#[async_trait]
+impl StoreStandbys for Flawed {
+    async fn guarded(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError> {
+        self.inner.guarded(after, limit).await
+    }
+
+    async fn delta(
+        &self,
+        agent: &AgentId,
+        after: u64,
+        bytes_max: usize,
+    ) -> Result<Option<Delta>, StoreError> {
+        let mut delta = self.inner.delta(agent, after, bytes_max).await?;
+        if let Some(delta) = delta.as_mut().filter(|_| self.flaw == Flaw::DeletesForgotten) {
+            delta.frames.retain(|frame| !matches!(frame.row, Row::Deleted(_)));
+        }
+        Ok(delta)
+    }
+
+    async fn forget_deletes(&self, agent: &AgentId, up_to: u64) -> Result<(), StoreError> {
+        self.inner.forget_deletes(agent, up_to).await
+    }
+
+    async fn stand_by(&self, round: Round) -> Result<Verdict, StoreError> {
+        self.inner.stand_by(round).await
+    }
+
+    async fn standby_copies(
+        &self,
+        after: Option<&AgentId>,
+        limit: usize,
+    ) -> Result<Vec<StandbyCopy>, StoreError> {
+        self.inner.standby_copies(after, limit).await
+    }
+
+    async fn standby_copy(&self, agent: &AgentId) -> Result<Option<StandbyCopy>, StoreError> {
+        self.inner.standby_copy(agent).await
+    }
+
+    async fn discard_standby(&self, agent: &AgentId, session: MigrationId) -> Result<(), StoreError> {
+        self.inner.discard_standby(agent, session).await
+    }
+
+    async fn promote(&self, agent: &AgentId, session: MigrationId) -> Result<AgentRow, StoreError> {
+        self.inner.promote(agent, session).await
     }
 }

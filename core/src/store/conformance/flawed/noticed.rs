@@ -80,6 +80,7 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         &[
             "handoff_rows::deletes_travel_while_a_migration_is_open",
             "handoff_rows::a_transfer_in_rounds_equals_one_at_once",
+            "standby::a_delete_travels_with_a_round",
         ],
     ),
     (

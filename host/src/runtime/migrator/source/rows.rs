@@ -10,7 +10,7 @@ use godwit_core::store::{MigrationRecord, Row, RowFrame};
 use godwit_core::time::sleep;
 
 use super::Source;
-use crate::runtime::migrator::identity::Passage;
+use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::migrator::packing::{self, BUNDLE_BYTES};
 use crate::runtime::migrator::refused_by_store;
 use crate::runtime::wire::{self, BulkHeader};
@@ -227,7 +227,12 @@ impl Source {
 
     fn passage(&self) -> Passage {
         let MigrationRecord { id: migration, agent, .. } = &self.record;
-        Passage { agent: agent.clone(), migration: *migration, token: self.token }
+        Passage {
+            agent: agent.clone(),
+            migration: *migration,
+            token: self.token,
+            purpose: Purpose::Migration,
+        }
     }
 
     async fn export(&self, after: u64, bytes_max: usize) -> Result<Vec<RowFrame>, Failure> {

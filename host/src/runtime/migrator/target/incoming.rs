@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::{not_ready, refused, refused_for};
 use crate::runtime::Runtime;
 use crate::runtime::migrator::claims::{self, NamedStates};
-use crate::runtime::migrator::identity::Passage;
+use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::migrator::packing;
 use crate::runtime::wire::{self, MigrationAnswer, PREPARE_FRAMES_MAX, Preparation, Reservation};
 
@@ -185,7 +185,12 @@ impl Incoming {
 
     fn passage(&self) -> Passage {
         let MigrationRecord { id: migration, agent, .. } = &self.record;
-        Passage { agent: agent.clone(), migration: *migration, token: self.reservation.token }
+        Passage {
+            agent: agent.clone(),
+            migration: *migration,
+            token: self.reservation.token,
+            purpose: Purpose::Migration,
+        }
     }
 
     fn look_at(&mut self, frames: &[RowFrame]) {

@@ -1,0 +1,248 @@
+//! Warm copies over hosts with stores of their own: fed while their agents work, promoted when nobody has them, and never two that run.
+
+use godwit_core::standby::LABEL;
+use godwit_core::store::BrokenReason;
+
+use super::verbs::show;
+use super::*;
+use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
+
+async fn standby(runtime: &Runtime, agent: &str, what: StandbyCall) -> Result<StandbyView, CallError> {
+    match call(runtime, agent, AgentCall::Standby(what)).await? {
+        AgentReply::Standby(view) => Ok(*view),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn guard(runtime: &Runtime, agent: &str, host: &str) {
+    let guarded = standby(runtime, agent, StandbyCall::On { host: host.to_owned() }).await.unwrap();
+    assert!(guarded.standby.is_some());
+}
+
+/// Waits until the standby has all that there is.
+async fn is_fed(runtime: &Runtime, agent: &str) {
+    until("the copy to be up to date", async || {
+        let view = standby(runtime, agent, StandbyCall::Show).await.unwrap();
+        view.lag_changes == Some(0) && view.trouble.is_none()
+    })
+    .await;
+}
+
+async fn promote(runtime: &Runtime, agent: &str, is_forced: bool) -> Result<Promoted, CallError> {
+    runtime.promote(&id(agent), is_forced).await
+}
+
+async fn is_forked(runtime: &Runtime, agent: &str) {
+    until("the agent to be broken", async || {
+        let row = runtime.inner().store.agent(&id(agent)).await.unwrap().unwrap();
+        row.lifecycle == godwit_core::lifecycle::Lifecycle::Broken(BrokenReason::Forked)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_follows_its_agent_and_is_not_taken_up_while_that_lives() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 1").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    for _ in 0..5 {
+        ask(&hosts[1], "a", "add 1").await;
+    }
+    is_fed(&hosts[0], "a").await;
+    let copies = hosts[1].standby_copies(None, 9).await.unwrap();
+    let row = hosts[0].inner().store.agent(&id("a")).await.unwrap().unwrap();
+    assert_eq!(copies.len(), 1);
+    assert_eq!((copies[0].standing.revision, copies[0].standing.change), (row.revision, row.change));
+    assert_eq!(hosts[1].inner().store.agent(&id("a")).await.unwrap(), None, "a copy is no agent");
+    // Whoever asks for it gets the agent itself.
+    let promoted = promote(&hosts[1], "a", true).await.unwrap();
+    let Promoted::Moves { from, migration } = promoted else { panic!("{promoted:?}") };
+    assert_eq!((from, ended(&hosts[0], migration).await.phase), (hosts[0].host(), Phase::Complete));
+    assert_eq!(ask(&hosts[0], "a", "get").await, "6");
+    until("the copy to be gone", async || hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    assert_eq!(
+        standby(&hosts[0], "a", StandbyCall::Show).await.unwrap().standby,
+        None,
+        "it is at home there"
+    );
+    // At home elsewhere again it is copied again.
+    migrate(&hosts[1], "a", &hosts[0]).await;
+    is_fed(&hosts[0], "a").await;
+    standby(&hosts[0], "a", StandbyCall::Off { is_forced: false }).await.unwrap();
+    until("the copy to be gone", async || hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_was_cut_off_finds_out_and_runs_nothing() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    let signed = show(&hosts[0], "a").await.public_key;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[0].host(), true);
+    assert_eq!(ask(&hosts[0], "a", "add 1").await, "5", "it goes on, and that will be lost");
+    let refused = promote(&hosts[1], "a", false).await;
+    let silent = vec![hosts[0].host()];
+    assert!(
+        matches!(&refused, Err(CallError::PromotionInDoubt { silent: who, .. }) if *who == silent),
+        "{refused:?}"
+    );
+    let Ok(Promoted::TakenUp { agent, copy }) = promote(&hosts[1], "a", true).await else { panic!() };
+    assert!(agent.token > copy.standing.token && agent.public_key == signed, "{agent:?}");
+    assert_eq!(ask(&hosts[1], "a", "get").await, "4");
+    assert_eq!(ask(&hosts[1], "a", "add 10").await, "14");
+    network.set_cut(hosts[0].host(), false);
+    is_forked(&hosts[0], "a").await;
+    let broken = ask(&hosts[0], "a", "get").await;
+    assert!(broken.contains("Forked"), "{broken}");
+    // What is left of it there is given up, and the way to it is open.
+    let kept = hosts[0].adopt(&id("a"), false).await;
+    assert!(matches!(kept, Err(CallError::Conflict { .. })), "{kept:?}");
+    hosts[0].adopt(&id("a"), true).await.unwrap();
+    assert_eq!(ask(&hosts[0], "a", "get").await, "14");
+    let Ok(AgentReply::Verified(report)) = call(&hosts[1], "a", AgentCall::Verify).await else { panic!() };
+    assert_eq!(report.breaks, Vec::<String>::new());
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_starts_again_is_held_until_its_standby_has_said_so() {
+    let network = SimNetwork::default();
+    let stores = [separate_store(), separate_store()];
+    let first = host(&network, 1, stores[0].clone()).await;
+    let second = host(&network, 2, stores[1].clone()).await;
+    for agent in ["a", "b"] {
+        create(&first, agent).await;
+        ask(&first, agent, "add 4").await;
+        guard(&first, agent, "h2").await;
+        is_fed(&first, agent).await;
+    }
+    first.stop().await;
+    let (Ok(Promoted::TakenUp { .. }), key) = (promote(&second, "a", true).await, second.host()) else {
+        panic!()
+    };
+    // Its standby does not answer: it waits, and shows it.
+    network.set_cut(key, true);
+    let first = host(&network, 1, stores[0].clone()).await;
+    for agent in ["a", "b"] {
+        let view = show(&first, agent).await;
+        assert!(view.state == "held" && view.stuck.unwrap().contains("standby"));
+        let asked = ask(&first, agent, "get").await;
+        assert!(asked.contains("Unavailable") && asked.contains("--off --force"), "{asked}");
+        let sent = call(&first, agent, AgentCall::Send { submission: submission(&first, "add 1") }).await;
+        assert!(matches!(sent, Err(CallError::Unavailable { .. })), "{sent:?}");
+        let off = standby(&first, agent, StandbyCall::Off { is_forced: false }).await;
+        assert!(matches!(off, Err(CallError::Unavailable { .. })), "{off:?}");
+        let row = stores[0].agent(&id(agent)).await.unwrap().unwrap();
+        assert_eq!((row.holder, row.open_inputs), (None, 0), "nobody has it, and nothing was accepted");
+    }
+    network.set_cut(key, false);
+    is_forked(&first, "a").await;
+    until("the other one to run", async || ask(&first, "b", "get").await == "4").await;
+    assert_eq!(ask(&second, "a", "get").await, "4");
+    is_fed(&first, "b").await;
+    for host in [first, second] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_lets_an_agent_go_whose_standby_is_lost() {
+    let network = SimNetwork::default();
+    let store = separate_store();
+    let first = host(&network, 1, store.clone()).await;
+    let second = host(&network, 2, separate_store()).await;
+    create(&first, "a").await;
+    ask(&first, "a", "add 4").await;
+    guard(&first, "a", "h2").await;
+    is_fed(&first, "a").await;
+    first.stop().await;
+    network.set_cut(second.host(), true);
+    let first = host(&network, 1, store).await;
+    assert_eq!(show(&first, "a").await.state, "held");
+    let view = standby(&first, "a", StandbyCall::Off { is_forced: true }).await.unwrap();
+    assert!(!view.is_held && view.standby.is_none());
+    assert_eq!(ask(&first, "a", "add 1").await, "5");
+    for host in [first, second] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_large_is_copied_in_parts_while_it_changes() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    for number in 0..30 {
+        let value = "x".repeat(200_000);
+        let asked = ask(&hosts[0], "a", &format!("write k{number} {value}")).await;
+        assert!(!asked.contains("Err"), "{asked}");
+    }
+    let rests = CancellationToken::new();
+    let load = {
+        let (host, rests) = (hosts[0].clone(), rests.clone());
+        tokio::spawn(async move {
+            while !rests.is_cancelled() {
+                ask(&host, "a", "add 1").await;
+                sleep(Duration::from_millis(2)).await;
+            }
+        })
+    };
+    guard(&hosts[0], "a", "h2").await;
+    until("a whole copy", async || !hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    rests.cancel();
+    load.await.unwrap();
+    is_fed(&hosts[0], "a").await;
+    let counted = ask(&hosts[0], "a", "get").await;
+    is_fed(&hosts[0], "a").await;
+    let before = hosts[0].inner().store.agent(&id("a")).await.unwrap().unwrap();
+    network.set_cut(hosts[0].host(), true);
+    promote(&hosts[1], "a", true).await.unwrap();
+    let after = hosts[1].inner().store.agent(&id("a")).await.unwrap().unwrap();
+    assert_eq!((after.state_keys, after.state_bytes), (before.state_keys, before.state_bytes));
+    assert!(after.state_bytes > 4 << 20);
+    assert_eq!(ask(&hosts[1], "a", "get").await, counted);
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_is_another_host_with_a_store_of_its_own() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    let own = standby(&hosts[0], "a", StandbyCall::On { host: "h1".to_owned() }).await;
+    assert!(matches!(own, Err(CallError::Conflict { .. })), "{own:?}");
+    let unknown = standby(&hosts[0], "a", StandbyCall::On { host: "h9".to_owned() }).await;
+    assert!(matches!(unknown, Err(CallError::NoSuch { .. })), "{unknown:?}");
+    let nothing = promote(&hosts[1], "a", true).await;
+    assert!(matches!(nothing, Err(CallError::NoSuch { .. })), "no copy: {nothing:?}");
+    let here = promote(&hosts[0], "a", true).await;
+    assert!(matches!(here, Err(CallError::Conflict { .. })), "{here:?}");
+    let wrong = CreateAgent {
+        labels: BTreeMap::from([(LABEL.to_owned(), "h2".to_owned())]),
+        ..CreateAgent::new(id("b"), "script")
+    };
+    let refused = hosts[0].create_agent(wrong).await;
+    assert!(matches!(refused, Err(CallError::Invalid { .. })), "{refused:?}");
+    for host in hosts {
+        host.stop().await;
+    }
+    let World { hosts, .. } = two_hosts_on_one_store().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 1").await;
+    let shared = standby(&hosts[0], "a", StandbyCall::On { host: "h2".to_owned() }).await;
+    assert!(matches!(shared, Err(CallError::Conflict { .. })), "{shared:?}");
+    let moved = promote(&hosts[1], "a", false).await;
+    assert!(matches!(moved, Ok(Promoted::Moves { .. })), "{moved:?}");
+    for host in hosts {
+        host.stop().await;
+    }
+}
