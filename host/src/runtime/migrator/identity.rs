@@ -142,3 +142,6 @@ impl Runtime {
         each.collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use super::super::routing::store_error;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
 };
-use super::{LISTED_MAX, MESSAGE_MAX, Outgoing, recovery, refused_by_store, unreachable};
+use super::{LISTED_MAX, MESSAGE_MAX, Outgoing, claims, recovery, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
 mod hold;
@@ -561,6 +561,7 @@ impl Source {
             self.send_rows(body).await?;
             frames = self.export().await?;
         }
+        claims::leave_behind(&mut frames);
         self.note(&frames);
         let preparation = Preparation {
             granted,
