@@ -256,6 +256,11 @@ impl Lifecycle {
         matches!(self, Self::Active | Self::Paused | Self::Retiring)
     }
 
+    /// Whether nothing of it runs, whoever owns it: no guest is loaded. Its rows are all there is of it.
+    pub fn rests(&self) -> bool {
+        !self.answers_queries()
+    }
+
     /// Whether committed outputs are delivered. Not those of a broken agent, which may be one of two.
     pub fn publishes(&self) -> bool {
         !matches!(self, Self::Broken(_) | Self::Suspended(_))

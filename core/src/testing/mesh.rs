@@ -23,6 +23,8 @@ struct Table {
     cut: BTreeSet<HostId>,
     /// Hosts that do what they are asked, and whose answers get lost.
     unheard: BTreeSet<HostId>,
+    /// Hosts whose next answer gets lost.
+    unheard_once: BTreeSet<HostId>,
     bulk_delay: Duration,
     /// What was sent since somebody asked for it.
     tapped: Option<Vec<Bytes>>,
@@ -52,6 +54,17 @@ impl SimNetwork {
     /// Loses the answers of a host from now on: it does what it is asked.
     pub fn lose_answers(&self, host: HostId) {
         self.lock().unheard.insert(host);
+    }
+
+    /// Loses the next answer of a host.
+    pub fn lose_answer(&self, host: HostId) {
+        self.lock().unheard_once.insert(host);
+    }
+
+    /// Whether the answer that a host has given now gets lost.
+    fn loses_answer(&self, host: HostId) -> bool {
+        let mut table = self.lock();
+        table.unheard_once.remove(&host) || table.unheard.contains(&host)
     }
 
     /// Keeps what hosts send to each other from now on.
@@ -126,7 +139,7 @@ impl Mesh for SimMesh {
         let handler = self.network.reach(self.host, peer)?;
         self.network.hear(&body);
         let answer = self.bounded(peer, timeout, handler.on_request(self.host, body)).await;
-        if self.network.lock().unheard.contains(&peer) {
+        if self.network.loses_answer(peer) {
             return Err(MeshError::NoAnswer { peer, reason: "the answer got lost".into() });
         }
         answer

@@ -152,7 +152,11 @@ fn summary(migration: &Value) -> String {
             format!("agent {agent} moved to host {}: {progress}, paused {pause_ms:.1} ms", text("/target"))
         }
         ("complete", None) => format!("agent {agent} moved to host {}: {progress}", text("/target")),
-        _ => format!("agent {agent} did not move: {phase}: {}", text("/failure/message")),
+        _ => {
+            let helps = if migration["failure"]["retryable"] == true { "may" } else { "will not" };
+            let why = text("/failure/message");
+            format!("agent {agent} did not move: {phase}: {why} (trying again {helps} help)")
+        }
     }
 }
 

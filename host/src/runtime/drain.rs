@@ -85,8 +85,6 @@ struct Residents {
     candidates: Vec<Candidate>,
     /// What each keeps in rows.
     bytes: BTreeMap<AgentId, u64>,
-    /// Those that can't move.
-    staying: Vec<PlannedMove>,
 }
 
 /// One that was begun.
@@ -128,7 +126,7 @@ impl Progress {
 impl Runtime {
     pub(super) async fn plan_exodus(&self, exodus: Exodus) -> Result<Plan, CallError> {
         let others = self.offers_of_others().await;
-        let Residents { candidates, bytes, staying } = self.residents().await?;
+        let Residents { candidates, bytes } = self.residents().await?;
         let places = self.places(exodus, candidates, &others);
         let moves = places.into_iter().map(|Place { agent, to }| PlannedMove {
             bytes: bytes.get(&agent).copied().unwrap_or_default(),
@@ -136,8 +134,7 @@ impl Runtime {
             to: to.ok(),
             agent,
         });
-        let staying = staying.into_iter().filter(|_| exodus == Exodus::Drain);
-        let moves = moves.chain(staying).collect();
+        let moves = moves.collect();
         Ok(Plan { moves, predicted_pause_us: self.usual_pause().await? })
     }
 
@@ -269,15 +266,7 @@ impl Runtime {
             let rows = store.agents(after.as_ref(), PAGE).await.map_err(store_error)?;
             let Some(last) = rows.last() else { return Ok(residents) };
             after = Some(last.agent.clone());
-            let (still, whole): (Vec<_>, Vec<_>) =
-                rows.into_iter().filter(is_ours).partition(|row| why_still(&row.lifecycle).is_some());
-            residents.staying.extend(still.into_iter().map(|row| PlannedMove {
-                bytes: row.state_bytes + row.open_bytes,
-                reason: why_still(&row.lifecycle).map(str::to_owned),
-                agent: row.agent,
-                to: None,
-            }));
-            let reading = stream::iter(whole).map(|row| async move {
+            let reading = stream::iter(rows.into_iter().filter(is_ours)).map(|row| async move {
                 let spec = store.spec(&row.agent).await?;
                 let wants = spec.map(|spec| Wants::of(&spec, &row.labels)).unwrap_or_default();
                 Ok(Candidate { agent: row.agent, wants, bytes: row.state_bytes + row.open_bytes })
@@ -299,14 +288,5 @@ impl Runtime {
         let mut pauses: Vec<_> = left.filter_map(|record| record.pause_us).take(GUESSED_FROM).collect();
         pauses.sort_unstable();
         Ok(pauses.get(pauses.len() / 2).copied())
-    }
-}
-
-/// Why an agent in this state can't move.
-fn why_still(lifecycle: &Lifecycle) -> Option<&'static str> {
-    match lifecycle {
-        Lifecycle::Broken(_) => Some("it is broken: recover, reset or delete it first"),
-        Lifecycle::Retired => Some("it is retired: resume or delete it first"),
-        _ => None,
     }
 }

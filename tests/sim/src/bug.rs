@@ -55,11 +55,15 @@ pub enum Bug {
     AdoptedEarly,
     /// Inputs that have ended stay behind when their agent moves, and with them the keys.
     KeysLeftBehind,
+    /// Of what a sender has seen to its end the receiver remembers nothing: a late copy is another delivery.
+    LateCopyTaken,
+    /// Turns that run again, so that an agent stands where it was when it is loaded, send once more what they sent.
+    ReplayActs,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::TokenUnchecked,
         Self::CheckThenAct,
         Self::RevisionUnchecked,
@@ -86,12 +90,14 @@ impl Bug {
         Self::DeathUnheard,
         Self::AdoptedEarly,
         Self::KeysLeftBehind,
+        Self::LateCopyTaken,
+        Self::ReplayActs,
     ];
 
     /// In how many runs of a thousand hosts have stores of their own, for this bug to strike.
     pub fn apart(self) -> u64 {
         match self {
-            Self::AdoptedEarly | Self::KeysLeftBehind => 1_000,
+            Self::AdoptedEarly | Self::KeysLeftBehind | Self::LateCopyTaken => 1_000,
             _ => 0,
         }
     }

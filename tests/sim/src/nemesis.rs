@@ -20,6 +20,9 @@ const STOPPED_TTLS: u64 = 10;
 const WALL_MAX_MS: u64 = 3_000;
 /// The kinds of blows.
 const KINDS: usize = 11;
+/// The kind that moves agents, and how much more often it comes where a move takes all of an agent's rows from store to store.
+const MOVE: usize = 6;
+const MOVES_MORE: u64 = 24;
 
 /// Does harm.
 pub struct Nemesis {
@@ -35,7 +38,10 @@ impl Nemesis {
     /// The harm of a run.
     pub fn new(world: Arc<World>, cluster: Arc<Cluster>, agents: Vec<AgentId>) -> Self {
         let mut random = world.weather().random().fork();
-        let weights = std::array::from_fn(|_| random.below(4));
+        let mut weights = std::array::from_fn(|_| random.below(4));
+        if cluster.worlds().iter().any(|world| world.is_apart()) {
+            weights[MOVE] += MOVES_MORE;
+        }
         Self { world, cluster, agents, random, weights }
     }
 
@@ -87,7 +93,7 @@ impl Nemesis {
                 self.world.note(format_args!("h{host} has no store for {time:?}"));
                 self.world.weather().take_down(host, Instant::now() + time);
             }
-            6 | 7 => {
+            MOVE | 7 => {
                 let to = self.cluster.key(host);
                 self.order("move", AgentCall::Migrate { to });
             }

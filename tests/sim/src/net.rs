@@ -1,5 +1,5 @@
 //! The mesh between simulated hosts. A request is handled by tasks of the process that gets it, so that it stops and dies with
-//! it. Messages take time, and they or their answers get lost, as the weather says.
+//! it. Messages take time, they or their answers get lost, and some come a second time, late, as the weather says.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -59,6 +59,9 @@ impl Network {
     }
 }
 
+/// What whoever gets a message does with it.
+type Handle = Arc<dyn Fn(Arc<dyn MeshHandler>) -> BoxFuture<'static, Bytes> + Send + Sync>;
+
 /// One process's end of the network.
 pub struct SimMesh {
     network: Arc<Network>,
@@ -71,11 +74,15 @@ impl SimMesh {
         &self,
         peer: HostId,
         timeout: Duration,
-        handle: impl FnOnce(Arc<dyn MeshHandler>) -> BoxFuture<'static, Bytes> + Send,
+        may_repeat: bool,
+        handle: Handle,
     ) -> Result<Bytes, MeshError> {
         let world = &self.network.world;
         let silent = || MeshError::NoAnswer { peer, reason: "lost".into() };
-        let Passage { there, back, is_lost, is_unheard } = world.weather().passage();
+        let Passage { there, back, is_lost, is_unheard, again } = world.weather().passage();
+        if let Some(later) = again.filter(|_| may_repeat) {
+            self.once_more(peer, there + later, handle.clone());
+        }
         let work = async {
             sleep(there).await;
             if is_lost {
@@ -97,6 +104,26 @@ impl SimMesh {
         within(timeout, work).await.unwrap_or_else(|| Err(silent()))
     }
 }
+
+impl SimMesh {
+    /// Lets a message come a second time, whatever has become of the first one and of who sent it.
+    fn once_more(&self, peer: HostId, later: Duration, handle: Handle) {
+        let network = self.network.clone();
+        self.network.world.outside.spawn(Box::pin(async move {
+            sleep(later).await;
+            let station = network.lock().get(&peer).map(|there| (there.cage.clone(), there.handler.clone()));
+            if let Some((cage, handler)) = station.filter(|(cage, _)| cage.is_alive()) {
+                network.world.note(format_args!("a message comes once more"));
+                let handling = handle(handler);
+                cage.spawn(Box::pin(async move { drop(handling.await) }));
+            }
+        }));
+    }
+}
+
+/// The place of `PeerRequest::Call` and `PeerRequest::Host` among the variants of a request, behind its version: what they ask for
+/// is done once for each time that it is asked.
+const CALLS: [u8; 2] = [2, 7];
 
 #[async_trait]
 impl Mesh for SimMesh {
@@ -122,10 +149,12 @@ impl Mesh for SimMesh {
 
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
         let from = self.host;
-        self.carry(peer, timeout, move |handler| {
+        let may_repeat = !body.get(1).is_some_and(|variant| CALLS.contains(variant));
+        let handle: Handle = Arc::new(move |handler| {
+            let body = body.clone();
             Box::pin(async move { handler.on_request(from, body).await })
-        })
-        .await
+        });
+        self.carry(peer, timeout, may_repeat, handle).await
     }
 
     async fn send_bulk(
@@ -136,10 +165,11 @@ impl Mesh for SimMesh {
         timeout: Duration,
     ) -> Result<Bytes, MeshError> {
         let from = self.host;
-        let handle = move |handler: Arc<dyn MeshHandler>| -> BoxFuture<'static, Bytes> {
+        let handle: Handle = Arc::new(move |handler| {
+            let (header, body) = (header.clone(), body.clone());
             Box::pin(async move { handler.on_bulk(from, header, body).await })
-        };
-        self.carry(peer, timeout, handle).await
+        });
+        self.carry(peer, timeout, true, handle).await
     }
 
     async fn close(&self) {

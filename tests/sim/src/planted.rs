@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, InputId, MigrationId, Revision, Seq};
+use godwit_core::id::{
+    AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq,
+};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
+use godwit_core::output::Output;
 use godwit_core::store::{
     AcceptError, Accepted, Adoption, AgentImage, Handoff, Home, OutputEnd, OutputKey, Owner, Page,
     PrepareRequest, Row, RowFrame, RuntimeStore, Session, SessionRequest, Standing, Step, StoreError,
@@ -32,6 +35,8 @@ pub struct Past {
     tokens: BTreeMap<AgentId, FencingToken>,
     held: BTreeMap<Incarnation, Vec<AgentId>>,
     sent: BTreeMap<(AgentId, AgentId), u64>,
+    /// The lowest number that an origin, in a generation, has said to be open still, by receiver.
+    open_from: BTreeMap<(AgentId, AgentId, Generation), u64>,
 }
 
 impl World {
@@ -176,12 +181,23 @@ impl World {
             self.judge().accepted(&offered, accepted);
         }
         let is_again = input.delivery.is_some() && self.strikes(Bug::DeliveredTwice)
-            || !is_heard && self.has(Bug::BlindRetry);
+            || !is_heard && self.has(Bug::BlindRetry)
+            || self.is_late_copy(&input) && self.has(Bug::LateCopyTaken);
         if is_again {
             let again = self.under_another_id(input);
             drop(now(self.memory.accept(again, by)));
         }
         accepted
+    }
+
+    /// Whether the sender of a delivery has said of it that it has ended.
+    fn is_late_copy(&self, input: &NewInput) -> bool {
+        let Some(stamp) = &input.delivery else { return false };
+        let mut past = self.past();
+        let key = (input.agent.clone(), stamp.origin.clone(), stamp.generation);
+        let open_from = past.open_from.entry(key).or_default();
+        *open_from = (*open_from).max(stamp.lowest_open);
+        stamp.number < *open_from
     }
 
     fn note_accept(&self, input: &NewInput, accepted: &Result<Accepted, AcceptError>) {
@@ -500,22 +516,42 @@ impl World {
         let destination = output.destination.clone();
         let sent = self.past().sent.get(&(origin.clone(), destination.clone())).copied().unwrap_or(0);
         let number = sent + 1;
-        let input = Input {
-            id: InputId::of_delivery(&origin, generation, &destination, number),
-            kind: output.kind.clone(),
-            source: Source::Peer { agent: origin.clone(), expects_reply: false },
-            content_type: output.content_type.clone(),
-            payload: output.payload.clone(),
-            headers: output.headers.clone(),
-            correlation: output.correlation.clone(),
-            accepted_at_ms: 0,
-        };
+        let input =
+            input_of(InputId::of_delivery(&origin, generation, &destination, number), &origin, output);
         let host = HostId([0; 32]);
         let (origin_hash, channel) = (None, None);
         let stamp =
             DeliveryStamp { origin, generation, number, lowest_open: 1, token, host, origin_hash, channel };
         let leaked = NewInput { delivery: Some(stamp), ..NewInput::of_host(&destination, input) };
         drop(self.accept(leaked, incarnation, true));
+    }
+
+    /// With `ReplayActs` what a turn that runs again would send arrives, if its receiver is here.
+    pub fn act_again(&self, origin: &AgentId, outputs: &[Output]) {
+        if !self.has(Bug::ReplayActs) {
+            return;
+        }
+        let Ok(sessions) = now(self.memory.sessions()) else { return };
+        let Some(session) = sessions.first() else { return };
+        for output in outputs {
+            let input = input_of(InputId([0; 16]), origin, output);
+            let again = self.under_another_id(NewInput::of_host(&output.destination, input));
+            drop(now(self.memory.accept(again, session.incarnation)));
+        }
+    }
+}
+
+/// What an output is where it arrives.
+fn input_of(id: InputId, origin: &AgentId, output: &Output) -> Input {
+    Input {
+        id,
+        kind: output.kind.clone(),
+        source: Source::Peer { agent: origin.clone(), expects_reply: false },
+        content_type: output.content_type.clone(),
+        payload: output.payload.clone(),
+        headers: output.headers.clone(),
+        correlation: output.correlation.clone(),
+        accepted_at_ms: 0,
     }
 }
 

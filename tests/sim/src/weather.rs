@@ -15,6 +15,8 @@ use crate::random::Random;
 const SLOW_MAX_MS: u64 = 1_800;
 /// How long a caller waits before it is told that nobody knows, at most.
 const PATIENCE_MAX_MS: u64 = 300;
+/// Messages of a run that come a second time, at most: each may make work for as long as a move takes.
+const REPEATS_MAX: u64 = 50;
 
 /// The faults of a run, each in calls of a thousand.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,6 +26,7 @@ struct Rates {
     unknown: u64,
     lost_messages: u64,
     slow_guests: u64,
+    repeated_messages: u64,
 }
 
 /// Decides the fate of calls.
@@ -31,6 +34,7 @@ pub struct Weather {
     random: Random,
     rates: Rates,
     usual_max_ms: u64,
+    repeats_left: u64,
     /// Hosts from which the store takes nothing until then.
     down: BTreeMap<usize, Instant>,
 }
@@ -66,6 +70,8 @@ pub struct Passage {
     pub is_lost: bool,
     /// Whether its answer gets lost.
     pub is_unheard: bool,
+    /// How much later it comes once more, if it does; nobody hears that answer.
+    pub again: Option<Duration>,
 }
 
 /// What a caller hears instead of an answer.
@@ -86,9 +92,10 @@ impl Weather {
             unknown: random.below(40),
             lost_messages: random.below(100),
             slow_guests: random.below(60),
+            repeated_messages: random.below(60),
         };
         let usual_max_ms = random.below(12);
-        Self { random, rates, usual_max_ms, down: BTreeMap::new() }
+        Self { random, rates, usual_max_ms, repeats_left: REPEATS_MAX, down: BTreeMap::new() }
     }
 
     /// No faults from here on.
@@ -148,6 +155,10 @@ impl Weather {
     pub fn passage(&mut self) -> Passage {
         let rate = self.rates.lost_messages;
         let (is_lost, is_unheard) = (self.random.chance(rate), self.random.chance(rate));
-        Passage { there: self.delay(), back: self.delay(), is_lost, is_unheard }
+        let (there, back) = (self.delay(), self.delay());
+        let is_repeated = self.repeats_left > 0 && self.random.chance(self.rates.repeated_messages);
+        self.repeats_left -= u64::from(is_repeated);
+        let again = is_repeated.then(|| Duration::from_millis(self.random.below(SLOW_MAX_MS)));
+        Passage { there, back, is_lost, is_unheard, again }
     }
 }

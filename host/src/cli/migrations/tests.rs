@@ -5,7 +5,7 @@ use super::*;
 fn ended(phase: &str, failure: Option<&str>) -> Value {
     json!({
         "agent": "a-1", "target": "ab", "phase": phase, "rounds": 1, "bytes": 2048, "pause_ms": 12.345,
-        "failure": failure.map(|code| json!({"code": code, "message": "why"})),
+        "failure": failure.map(|code| json!({"code": code, "message": "why", "retryable": code == "aborted"})),
     })
 }
 
@@ -28,7 +28,9 @@ fn a_failed_migration_says_why_and_exits_accordingly() {
     ];
     for (code, exit) in cases {
         let migration = ended("failed", Some(code));
-        assert_eq!(summary(&migration), "agent a-1 did not move: failed: why");
+        let helps = if code == "aborted" { "may" } else { "will not" };
+        let expected = format!("agent a-1 did not move: failed: why (trying again {helps} help)");
+        assert_eq!(summary(&migration), expected);
         assert_eq!(exit_of_failure(&migration), exit, "{code}");
     }
 }

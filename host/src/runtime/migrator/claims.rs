@@ -9,11 +9,12 @@ use std::time::Duration;
 use godwit_core::digest::Digest;
 use godwit_core::guest::LoadedPlugin;
 use godwit_core::id::{AgentId, FencingToken, Generation, Revision};
+use godwit_core::input::InputState;
 use godwit_core::migration::Refusal;
 use godwit_core::receipt::Receipt;
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, SpecPatch};
-use godwit_core::store::RowFrame;
+use godwit_core::store::{Row, RowFrame};
 
 use super::super::wire::{MigrationAnswer, Reservation};
 
@@ -107,6 +108,20 @@ impl NamedStates {
 /// `GODWIT_BREAK=no-peer-check`: takes every peer for the source of every migration, so that the suite of false peers can be seen
 /// to notice. The product has no such switch.
 pub(super) fn believes_everybody() -> bool {
-    let is_told = |broken: String| broken.split(',').any(|part| part.trim() == "no-peer-check");
+    is_broken("no-peer-check")
+}
+
+/// `GODWIT_BREAK=left-behind`: of the last rows of an agent that moves, the inputs that wait stay behind, so that the walk of three
+/// hosts can be seen to notice. The product has no such switch.
+pub(super) fn leave_behind(frames: &mut Vec<RowFrame>) {
+    let waits =
+        |frame: &RowFrame| matches!(&frame.row, Row::Input(input) if input.state == InputState::Queued);
+    if is_broken("left-behind") {
+        frames.retain(|frame| !waits(frame));
+    }
+}
+
+fn is_broken(switch: &str) -> bool {
+    let is_told = |broken: String| broken.split(',').any(|part| part.trim() == switch);
     cfg!(feature = "test-util") && std::env::var("GODWIT_BREAK").is_ok_and(is_told)
 }

@@ -170,3 +170,6 @@ impl Runtime {
         each.collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_core::agent::Frozen;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
 use godwit_core::mesh::PROTOCOLS;
@@ -26,7 +25,10 @@ use super::super::wire::{
 use super::{LISTED_MAX, MESSAGE_MAX, Outgoing, recovery, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
+mod hold;
 mod rows;
+
+use hold::Held;
 
 /// Longest wait for a turn boundary.
 const FREEZE_MAX: Duration = Duration::from_secs(5);
@@ -63,14 +65,8 @@ impl Runtime {
         // Before the record: taking the lease would close a migration that is open already.
         let token = self.own(agent).await.map_err(store_error)?.lease.token;
         let row = self.inner().store.agent(agent).await.map_err(store_error)?;
-        // Without a driver nothing can be held at a boundary.
-        match row.map(|row| row.lifecycle) {
-            Some(Lifecycle::Broken(reason)) => return Err(CallError::Broken { reason }),
-            Some(Lifecycle::Retired) => {
-                let what = format!("agent {agent} is retired: resume it to move it");
-                return Err(CallError::Conflict { what });
-            }
-            _ => {}
+        if row.is_some_and(|row| row.lifecycle == Lifecycle::Deleted) {
+            return Err(CallError::Deleted);
         }
         let now_ms = self.now_ms();
         let id = MigrationId::generate(now_ms, self.inner().clock.random());
@@ -243,14 +239,14 @@ impl Source {
     /// Everything up to and with the commit point. Answers the token that the target holds.
     async fn run(&mut self) -> Result<FencingToken, Stopped> {
         let is_shared = self.is_shared().await?;
-        let frozen = self.approach(is_shared).await?;
+        let held = self.approach(is_shared).await?;
         // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
         self.enter(Phase::Cutover).await?;
-        if is_shared { self.transfer_lease(frozen).await } else { self.hand_off(frozen).await }
+        if is_shared { self.transfer_lease(held).await } else { self.hand_off(held).await }
     }
 
     /// Everything before the commit point; dropping it leaves the agent running here.
-    async fn approach(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
+    async fn approach(&mut self, is_shared: bool) -> Result<Held, Failure> {
         bounded(Phase::Reserve, self.reserve(is_shared)).await?;
         failpoint::hit("migration.source.after-reserve");
 
@@ -265,32 +261,34 @@ impl Source {
         failpoint::hit("migration.source.after-restore");
 
         self.enter(Phase::Replay).await?;
-        let frozen = bounded(Phase::Replay, self.catch_up(is_shared)).await?;
+        let held = bounded(Phase::Replay, self.catch_up(is_shared)).await?;
         failpoint::hit("migration.source.after-replay");
         self.lap("replay");
-        Ok(frozen)
+        Ok(held)
     }
 
     /// A guest is built at the target while the agent works.
     async fn warm_up(&mut self, is_shared: bool) -> Result<(), Failure> {
         // An agent that has only just come into being may have had nothing to restore when its rows were read.
-        if is_shared || self.has_sent_snapshot {
-            let revision = self.row_revision().await?;
-            self.restore(revision).await?;
+        let row = self.row().await?;
+        if !row.lifecycle.rests() && (is_shared || self.has_sent_snapshot) {
+            self.restore(row.revision).await?;
         }
         if is_shared { Ok(()) } else { self.until_quick().await }
     }
 
     /// The agent is held at a boundary, and the target gets what it has done since.
-    async fn catch_up(&mut self, is_shared: bool) -> Result<Frozen, Failure> {
+    async fn catch_up(&mut self, is_shared: bool) -> Result<Held, Failure> {
         // The agent goes on with its turns meanwhile.
         self.still = Some(self.runtime.still_operations(&self.record.agent).await);
         if !is_shared {
             return self.freeze_with_little_left().await;
         }
-        let frozen = self.freeze().await?;
-        self.restore(frozen.revision).await?;
-        Ok(frozen)
+        let held = self.freeze().await?;
+        if let Held::AtBoundary(frozen) = &held {
+            self.restore(frozen.revision).await?;
+        }
+        Ok(held)
     }
 
     /// Records the next phase, unless somebody has ended the migration.
@@ -347,7 +345,7 @@ impl Source {
         let image =
             inner.store.image(&self.record.agent, None).await.map_err(|error| refused_by_store(&error))?;
         let image = image.ok_or(Failure::Fenced)?;
-        if !image.journal.is_empty() {
+        if !image.journal.is_empty() && !image.row.lifecycle.rests() {
             self.shorten_tail().await;
         }
         let plugin =
@@ -441,45 +439,11 @@ impl Source {
         }
     }
 
-    async fn row_revision(&self) -> Result<Revision, Failure> {
-        let row = self.runtime.inner().store.agent(&self.record.agent).await;
-        let row = row.map_err(|error| refused_by_store(&error))?;
-        Ok(row.ok_or(Failure::Fenced)?.revision)
-    }
-
     async fn restore(&self, revision: Revision) -> Result<(), Failure> {
         match self.tell(MigrationMessage::Restore { revision }).await? {
             MigrationAnswer::Restored { .. } => Ok(()),
             other => Err(Failure::StateFailed { reason: format!("the target answered {other:?}") }),
         }
-    }
-
-    async fn freeze(&mut self) -> Result<Frozen, Failure> {
-        let agent = self.record.agent.clone();
-        let timeout = Failure::Timeout { phase: Phase::Replay };
-        let freezing = async {
-            loop {
-                let handle = self.runtime.resident(&agent).await.map_err(|error| refused_by_store(&error))?;
-                if let Ok(frozen) = handle.freeze().await {
-                    return Ok(frozen);
-                }
-                // It ended meanwhile, or can't be loaded now.
-                sleep(STORE_RETRY).await;
-            }
-        };
-        let frozen = within(FREEZE_MAX, freezing).await.unwrap_or(Err(timeout))?;
-        if !may_cut_over(self.token, frozen.owner.token) {
-            return Err(Failure::Fenced);
-        }
-        self.frozen_at = Some(self.runtime.inner().clock.boot());
-        Ok(frozen)
-    }
-
-    /// Lets it go on, as if it had not been held.
-    fn thaw(&mut self, frozen: Frozen) {
-        drop(frozen);
-        self.frozen_at = None;
-        self.laps.clear();
     }
 
     fn lap(&mut self, step: &'static str) {
@@ -488,13 +452,13 @@ impl Source {
     }
 
     /// The commit point of hosts that share the store: one transaction.
-    async fn transfer_lease(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
+    async fn transfer_lease(&mut self, held: Held) -> Result<FencingToken, Stopped> {
         let store = self.runtime.inner().store.clone();
-        let transferred = store.transfer(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
+        let transferred = store.transfer(held.owner(), held.revision(), self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-transferred");
         let failure = match transferred {
             Ok(lease) => {
-                self.let_go(frozen).await;
+                self.let_go(held).await;
                 return Ok(lease.token);
             }
             Err(error) => refused_by_store(&error),
@@ -503,7 +467,7 @@ impl Source {
         let row = self.until_read(|| store.agent(&self.record.agent)).await?;
         match source_finds(row.map(|row| row.seat()).as_ref(), self.record.id) {
             SourceFinds::Passed(token) => {
-                self.let_go(frozen).await;
+                self.let_go(held).await;
                 Ok(token)
             }
             SourceFinds::HandedOff | SourceFinds::NotReached => Err(Stopped::Failed(failure)),
@@ -511,54 +475,48 @@ impl Source {
     }
 
     /// The commit point of hosts with stores of their own: see `RuntimeStore`'s handoff.
-    async fn hand_off(&mut self, frozen: Frozen) -> Result<FencingToken, Stopped> {
+    async fn hand_off(&mut self, held: Held) -> Result<FencingToken, Stopped> {
         let agent = self.record.agent.clone();
         let store = self.runtime.inner().store.clone();
-        let begun = store.begin_handoff(&frozen.owner, frozen.revision, self.record.id, self.target()).await;
+        let begun = store.begin_handoff(held.owner(), held.revision(), self.record.id, self.target()).await;
         failpoint::hit("migration.source.after-handing-off");
         self.lap("handing-off");
         let Handoff { granted, change } = match begun {
             Ok(handoff) => handoff,
-            Err(error) => return self.back_out(frozen, refused_by_store(&error)).await,
+            Err(error) => return self.back_out(held, refused_by_store(&error)).await,
         };
-        let prepared = self.prepare(&frozen, granted, change).await;
+        let prepared = self.prepare(&held, granted, change).await;
         failpoint::hit("migration.source.after-prepared");
         self.lap("prepared");
         if let Err(failure) = prepared {
-            return self.back_out(frozen, failure).await;
+            return self.back_out(held, failure).await;
         }
         let moved = store.finish_handoff(&agent, self.record.id).await;
         failpoint::hit("migration.source.after-moved");
         self.lap("moved");
         match moved {
             Ok(()) => {
-                self.let_go(frozen).await;
+                self.let_go(held).await;
                 Ok(granted)
             }
-            Err(error) => self.back_out(frozen, refused_by_store(&error)).await,
+            Err(error) => self.back_out(held, refused_by_store(&error)).await,
         }
-    }
-
-    /// The agent is the target's: its driver here ends, and waiting callers are routed there.
-    async fn let_go(&self, frozen: Frozen) {
-        self.runtime.inner().directory.lose(&self.record.agent, frozen.owner.token);
-        frozen.moved().await;
     }
 
     /// Backs out of a handoff, unless the row says that it has moved: then it has. A row in `HandingOff` is taken back under
     /// a token above the granted one, however often that must be tried; until the row is known nobody is told anything.
-    async fn back_out(&self, frozen: Frozen, failure: Failure) -> Result<FencingToken, Stopped> {
+    async fn back_out(&self, held: Held, failure: Failure) -> Result<FencingToken, Stopped> {
         let store = self.runtime.inner().store.clone();
         let (agent, id) = (&self.record.agent, self.record.id);
         loop {
             let row = self.until_read(|| store.agent(agent)).await?;
             match source_finds(row.map(|row| row.seat()).as_ref(), id) {
                 SourceFinds::Passed(token) => {
-                    self.let_go(frozen).await;
+                    self.let_go(held).await;
                     return Ok(token);
                 }
                 SourceFinds::HandedOff if recovery::is_forked(&self.runtime, &self.record).await => {
-                    self.let_go(frozen).await;
+                    self.let_go(held).await;
                     return Err(Stopped::Failed(Failure::Forked));
                 }
                 SourceFinds::HandedOff => {
@@ -572,7 +530,7 @@ impl Source {
                 }
                 SourceFinds::NotReached => {}
             }
-            self.let_go(frozen).await;
+            self.let_go(held).await;
             self.runtime.inner().rescan.notify_one();
             return Err(Stopped::Failed(failure));
         }
@@ -601,12 +559,12 @@ impl Source {
     }
 
     /// Sends the last rows, up to a change number, which the target binds and restores at the same time.
-    async fn prepare(&mut self, frozen: &Frozen, granted: FencingToken, newest: u64) -> Result<(), Failure> {
+    async fn prepare(&mut self, held: &Held, granted: FencingToken, newest: u64) -> Result<(), Failure> {
         let frames = self.last_rows(newest).await?;
         let preparation = Preparation {
             granted,
-            generation: frozen.owner.generation,
-            revision: frozen.revision,
+            generation: held.owner().generation,
+            revision: held.revision(),
             frames,
             bundle: self.digest.finish(),
         };

@@ -356,10 +356,12 @@ impl Runtime {
         token: FencingToken,
     ) -> MigrationAnswer {
         let (store, id, agent) = (&self.inner().store, record.id, record.agent.clone());
-        let seat = match store.agent(&agent).await {
-            Ok(row) => row.map(|row| row.seat()),
+        let row = match store.agent(&agent).await {
+            Ok(row) => row,
             Err(error) => return not_ready(error),
         };
+        let (seat, rests) =
+            (row.as_ref().map(|row| row.seat()), row.is_some_and(|row| row.lifecycle.rests()));
         let lease = match activation(seat.as_ref(), id, token) {
             Activation::Adopt => {
                 match store.adopt(&agent, id, self.session().incarnation, Adoption::Granted).await {
@@ -392,7 +394,11 @@ impl Runtime {
             let guard =
                 if is_ours { guard } else { LeaseGuard::new(self.session().lease.clone(), lease.token) };
             self.inner().hints.forget(&agent);
-            self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
+            if rests {
+                self.inner().directory.enter(lease, guard);
+            } else {
+                self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
+            }
             self.inner().rescan.notify_one();
         }
         self.inner().migrator.expected.has_arrived(&agent);

@@ -1,6 +1,7 @@
 //! Hosts that are emptied and evened out: by plan, with what stays named, and with nothing lost.
 
 use godwit_core::spec::SpecPatch;
+use godwit_core::store::{BrokenReason, Lifecycle};
 
 use super::verbs::{act, show};
 use super::*;
@@ -141,35 +142,109 @@ async fn hosts_are_evened_out_under_load() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_can_not_move_is_named_at_once_and_holds_up_nobody() {
-    let hosts = three_hosts().await;
-    for agent in ["paused", "retired", "gone", "new"] {
-        create(&hosts[0], agent).await;
+/// Breaks an agent whose rows are all sound.
+async fn break_it(host: &Runtime, agent: &str) {
+    use godwit_core::lifecycle::{LifecycleCommit, Verb};
+    let owned = host.own(&id(agent)).await.unwrap();
+    let row = host.inner().store.agent(&id(agent)).await.unwrap().unwrap();
+    let verb = Verb::Break(BrokenReason::Restore { message: "its memory does not open".to_owned() });
+    let commit = LifecycleCommit::plan(&id(agent), &row.lifecycle, &verb, 1).unwrap();
+    host.inner().store.commit_lifecycle(&owned.owner(), commit).await.unwrap();
+    if let Some(handle) = host.inner().directory.handle(&id(agent)) {
+        handle.park().await;
     }
-    for agent in ["paused", "retired", "gone"] {
-        ask(&hosts[0], agent, "add 7").await;
+}
+
+/// Agents in every state in which one can move, on the first of some hosts; `failed` has never begun.
+async fn all_states(host: &Runtime) {
+    for agent in ["paused", "retired", "gone", "new", "broken"] {
+        create(host, agent).await;
     }
-    let mut broken = CreateAgent::new(id("broken"), "script");
-    broken.patch.config = Some(BTreeMap::from([("init".to_owned(), "fatal".to_owned())]));
-    hosts[0].create_agent(broken).await.unwrap();
-    drop(call(&hosts[0], "broken", AgentCall::Materialize).await);
-    act(&hosts[0], "paused", VerbCall::Pause, "paused").await;
-    act(&hosts[0], "gone", VerbCall::Delete, "deleted").await;
-    call(&hosts[0], "retired", AgentCall::Verb(VerbCall::Retire)).await.unwrap();
-    until("a retirement", async || show(&hosts[0], "retired").await.state == "retired").await;
-    let moved = call(&hosts[0], "broken", AgentCall::Migrate { to: "h2".to_owned() }).await;
-    assert!(matches!(moved, Err(CallError::Broken { .. })), "said at once: {moved:?}");
-    let moved = call(&hosts[0], "retired", AgentCall::Migrate { to: "h2".to_owned() }).await;
-    assert!(matches!(moved, Err(CallError::Conflict { .. })), "said at once: {moved:?}");
-    let planned = plan(&hosts[0], "self", Exodus::Drain).await;
-    assert_eq!(planned.moves.iter().filter(|planned| planned.reason.is_some()).count(), 2, "{planned:?}");
-    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
-    assert_eq!((done.total, done.moved), (4, 2), "{done:?}");
-    assert_eq!(done.left.keys().map(AgentId::as_str).collect::<Vec<_>>(), ["broken", "retired"], "{done:?}");
-    assert_eq!(show(&hosts[1], "paused").await.state, "paused");
+    for agent in ["paused", "retired", "gone", "broken"] {
+        ask(host, agent, "add 7").await;
+    }
+    let mut failed = CreateAgent::new(id("failed"), "script");
+    failed.patch.config = Some(BTreeMap::from([("init".to_owned(), "fatal".to_owned())]));
+    host.create_agent(failed).await.unwrap();
+    drop(call(host, "failed", AgentCall::Materialize).await);
+    break_it(host, "broken").await;
+    send(host, "broken", "add 1").await;
+    act(host, "paused", VerbCall::Pause, "paused").await;
+    act(host, "gone", VerbCall::Delete, "deleted").await;
+    call(host, "retired", AgentCall::Verb(VerbCall::Retire)).await.unwrap();
+    until("a retirement", async || show(host, "retired").await.state == "retired").await;
+}
+
+/// What an agent says of itself, but for who has it under which token.
+async fn state(host: &Runtime, agent: &str) -> (String, Option<BrokenReason>, u64, u64) {
+    let view = show(host, agent).await;
+    (view.state, view.broken, view.revision.0, view.queue_depth)
+}
+
+/// An agent at rest moves as it is: no guest of it is built anywhere, and what woke it before wakes it there.
+async fn rest_moves(hosts: &[Runtime]) {
+    all_states(&hosts[0]).await;
+    for agent in ["paused", "retired", "broken", "failed"] {
+        let before = state(&hosts[0], agent).await;
+        migrate(&hosts[0], agent, &hosts[1]).await;
+        assert_eq!(show(&hosts[0], agent).await.host, Some(hosts[1].host()), "{agent}");
+        assert_eq!(state(&hosts[1], agent).await, before, "{agent}");
+    }
+    let deleted = call(&hosts[0], "gone", AgentCall::Migrate { to: "h2".to_owned() }).await;
+    assert!(matches!(deleted, Err(CallError::Deleted)), "{deleted:?}");
     act(&hosts[1], "paused", VerbCall::Resume, "active").await;
-    assert_eq!(ask(&hosts[1], "paused", "get").await, "7");
+    act(&hosts[1], "retired", VerbCall::Resume, "active").await;
+    act(&hosts[1], "broken", VerbCall::Recover(Default::default()), "active").await;
+    for (agent, expected) in [("paused", "7"), ("retired", "7"), ("broken", "8")] {
+        assert_eq!(ask(&hosts[0], agent, "get").await, expected, "{agent}");
+        migrate(&hosts[1], agent, &hosts[0]).await;
+        assert_eq!(ask(&hosts[1], agent, "get").await, expected, "{agent}");
+    }
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_at_rest_moves_as_it_is() {
+    rest_moves(&two_hosts().await.hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_at_rest_moves_as_it_is_within_a_shared_store() {
+    rest_moves(&two_hosts_on_one_store().await.hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_suspended_moves_and_waits_for_a_word_there() {
+    use godwit_core::lifecycle::{LifecycleCommit, SuspendReason, Verb};
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 7").await;
+    let owned = hosts[0].own(&id("a")).await.unwrap();
+    let verb = Verb::Suspend(SuspendReason::Imported);
+    let commit = LifecycleCommit::plan(&id("a"), &Lifecycle::Active, &verb, 1).unwrap();
+    hosts[0].inner().store.commit_lifecycle(&owned.owner(), commit).await.unwrap();
+    hosts[0].inner().directory.lose(&id("a"), owned.lease.token);
+    migrate(&hosts[0], "a", &hosts[1]).await;
+    assert_eq!(show(&hosts[1], "a").await.state, "suspended");
+    act(&hosts[1], "a", VerbCall::Resume, "active").await;
+    assert_eq!(ask(&hosts[0], "a", "get").await, "7");
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_empties_a_host_of_agents_in_every_state() {
+    let hosts = three_hosts().await;
+    all_states(&hosts[0]).await;
+    let planned = plan(&hosts[0], "self", Exodus::Drain).await;
+    assert!(planned.moves.iter().all(|planned| planned.to.is_some()), "{planned:?}");
+    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!((done.total, done.moved, done.left.len()), (5, 5, 0), "{done:?}");
+    let counted = hosts[0].counts().await.unwrap();
+    assert_eq!(counted.agents, BTreeMap::from([("deleted".to_owned(), 1)]), "but for the trace of one");
     for host in &hosts {
         host.stop().await;
     }

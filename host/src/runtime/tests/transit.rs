@@ -162,6 +162,48 @@ async fn a_source_that_comes_back_holds_what_its_target_runs() {
     }
 }
 
+/// A source that has not heard that its target runs the agent takes it back, and finds out when it calls the target off: then it
+/// is the one that ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
+    use godwit_core::store::{BrokenReason, Lifecycle};
+    let network = SimNetwork::default();
+    let [one, other] = hosts(&network, |_, _| {}).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 4").await;
+    network.set_cut(one.host(), true);
+    in_doubt(&one, "a", &other).await;
+    other.adopt(&id("a"), true).await.unwrap();
+    ask(&other, "a", "add 1").await;
+    // As after a restart it owns nothing. It asks what the target has, and does not hear that.
+    let owned = one.inner().directory.owned(&id("a")).unwrap();
+    one.inner().directory.lose(&id("a"), owned.lease.token);
+    network.lose_answer(other.host());
+    network.set_cut(one.host(), false);
+    let record = other.migration(MigrationId([3; 16])).await.unwrap();
+    let record =
+        MigrationRecord { role: godwit_core::migration::Role::Source, phase: Phase::Cutover, ..record };
+    one.inner().store.put_migration(record).await.unwrap();
+    let record = ended(&one, MigrationId([3; 16])).await;
+    assert_eq!(record.phase, Phase::Aborted, "it was taken back: {record:?}");
+    until("the agent to be broken here", async || {
+        let row = one.inner().store.agent(&id("a")).await.unwrap().unwrap();
+        (row.home, row.lifecycle) == (Home::Here, Lifecycle::Broken(BrokenReason::Forked))
+    })
+    .await;
+    let asked = AgentCall::Ask { submission: submission(&one, "get"), timeout_ms: 5_000 };
+    let refused = one.call(&id("a"), asked, Forward::No).await.map(|called| called.reply);
+    assert!(matches!(refused, Err(CallError::Broken { reason: BrokenReason::Forked })), "{refused:?}");
+    assert_eq!(ask(&other, "a", "get").await, "5", "the one under the higher token goes on");
+    let tokens = [&one, &other].map(|host| host.inner().store.clone());
+    let [here, there] =
+        tokens.map(|store| async move { store.agent(&id("a")).await.unwrap().unwrap().token });
+    assert!(here.await < there.await);
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
 /// Hands an agent off up to the copy that is bound at its target, and no further.
 async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
     use godwit_core::migration::Role;

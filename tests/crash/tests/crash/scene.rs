@@ -67,9 +67,15 @@ impl Template {
     }
 
     /// The same on a machine of its own.
-    pub(crate) fn host_on(&self, folder: &Path, name: &str, machine: &Machine) -> Result<Host> {
+    pub(crate) fn host_on(
+        &self,
+        folder: &Path,
+        name: &str,
+        machine: &Machine,
+        variables: &[(&str, &str)],
+    ) -> Result<Host> {
         self.data(folder, name)?;
-        options(folder, name, &[])?.on(machine).prepare()
+        options(folder, name, variables)?.on(machine).prepare()
     }
 
     /// Two hosts on one file, which has the agents, not started yet.

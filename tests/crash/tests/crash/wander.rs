@@ -31,6 +31,8 @@ const MOVES: u64 = 40;
 /// Moves between two healings.
 const ROUND: u64 = 20;
 const MOVES_FOR_ALL: u64 = 1_000;
+/// Walks in which something is planted, of which one must be found out; most are.
+const GUILTY_TRIES: u8 = 5;
 const HOSTS: [&str; 3] = ["a", "b", "c"];
 const MOVERS: usize = 3;
 const BUSY: &[Job] =
@@ -56,6 +58,35 @@ const DECIDED_WITHIN: Duration = Duration::from_secs(60 + 20);
 const OVER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a host may live on with an armed failpoint before another one gets its turn.
 const ARMED_MAX: Duration = Duration::from_secs(6);
+
+/// A walk that is to be made.
+#[derive(Clone, Copy)]
+struct Walk {
+    /// How often agents move, altogether.
+    moves: u64,
+    /// Which.
+    agents: &'static [&'static str],
+    /// What clients do meanwhile.
+    jobs: &'static [Job],
+    /// Whether nothing befalls hosts and lines.
+    is_calm: bool,
+    /// Environment variables of the hosts.
+    variables: &'static [(&'static str, &'static str)],
+    /// Of how many it is in this process: each has machines of its own, since those of before go when the kernel gets to it.
+    number: u8,
+}
+
+const WILD: Walk =
+    Walk { moves: MOVES, agents: AGENTS, jobs: BUSY, is_calm: false, variables: &[], number: 0 };
+/// What is planted here needs no mishap. Inputs wait for those who move.
+const PLANTED: Walk = Walk {
+    moves: 6,
+    agents: &["counter-0", "counter-1", "sink"],
+    jobs: &[Job::Crowd, Job::Crowd, Job::Crowd, Job::Count, Job::Count, Job::Relay],
+    is_calm: true,
+    variables: &[("GODWIT_BREAK", "left-behind")],
+    number: 0,
+};
 
 /// What came of the moves.
 #[derive(Debug, Default)]
@@ -91,11 +122,11 @@ struct Map {
 }
 
 impl Map {
-    async fn new(template: &Template, folder: &Folder, mut random: Random) -> Result<Self> {
+    async fn new(template: &Template, folder: &Folder, mut random: Random, walk: &Walk) -> Result<Self> {
         let (mut hosts, mut machines) = (Vec::new(), Vec::new());
-        for (name, number) in HOSTS.into_iter().zip(1..) {
+        for (name, number) in HOSTS.into_iter().zip(1 + walk.number * HOSTS.len() as u8..) {
             let machine = Machine::new(number)?;
-            let mut host = template.host_on(folder.path(), name, &machine)?;
+            let mut host = template.host_on(folder.path(), name, &machine, walk.variables)?;
             start(&mut host, &[]).await?;
             hosts.push(host);
             machines.push(machine);
@@ -227,9 +258,15 @@ impl Map {
 }
 
 /// Moves agents, whoever they are and wherever they go, until the goal is reached.
-async fn wander(doors: Vec<Client>, keys: Vec<String>, mut random: Random, tally: Arc<Tally>, goal: u64) {
+async fn wander(
+    (doors, keys): (Vec<Client>, Vec<String>),
+    agents: &'static [&'static str],
+    mut random: Random,
+    tally: Arc<Tally>,
+    goal: u64,
+) {
     while tally.complete.load(Ordering::Relaxed) < goal {
-        let agent = AGENTS[random.below(AGENTS.len() as u64) as usize];
+        let agent = agents[random.below(agents.len() as u64) as usize];
         let to = &keys[random.below(keys.len() as u64) as usize];
         let door = &doors[random.below(doors.len() as u64) as usize];
         let Ok(id) = door.migrate(agent, to).await else {
@@ -292,19 +329,26 @@ async fn settled(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-async fn run() -> Result<()> {
-    let moves = number("GODWIT_WANDER_MOVES", MOVES)?;
-    let mut random = Random::printed("wander");
+/// What has been seen of a walk.
+struct Walked {
+    map: Map,
+    violations: Vec<String>,
+    failpoints: Vec<String>,
+}
+
+/// Makes a walk, which is judged at its end.
+async fn make(walk: Walk, template: &Template, mut random: Random) -> Result<Walked> {
+    let Walk { moves, agents, jobs, is_calm, .. } = walk;
     let mut failpoints = matrix::names().await?;
     failpoints.retain(|name| name.starts_with("migration.") && !name.ends_with("transferred"));
-    let (template, folder) = (Template::make().await?, Folder::new()?);
-    let mut map = Map::new(&template, &folder, Random::from_seed(random.draw())).await?;
+    let folder = Folder::new()?;
+    let mut map = Map::new(template, &folder, Random::from_seed(random.draw()), &walk).await?;
     let scene = Arc::new(Scene::spread_over(map.doors(), random.draw(), SPREAD));
     for number in 0..SPREAD {
         scene.doors[0].create(&jobs::spread(number), "counter").await?;
     }
     let keys: Vec<_> = map.hosts.iter().map(|host| host.key().to_owned()).collect();
-    let clients = jobs::start(&scene, BUSY);
+    let clients = jobs::start(&scene, jobs);
     let (tally, began) = (Arc::new(Tally::default()), Instant::now());
     let mut goal = 0;
     while goal < moves {
@@ -312,19 +356,26 @@ async fn run() -> Result<()> {
         let mut movers = JoinSet::new();
         for _ in 0..MOVERS {
             let seed = Random::from_seed(random.draw());
-            movers.spawn(wander(map.doors(), keys.clone(), seed, tally.clone(), goal));
+            movers.spawn(wander((map.doors(), keys.clone()), agents, seed, tally.clone(), goal));
         }
         while tally.complete.load(Ordering::Relaxed) < goal {
-            map.strike(&failpoints).await?;
+            match is_calm {
+                true => map.nap(100).await,
+                false => map.strike(&failpoints).await?,
+            }
         }
-        map.heal().await?;
+        if !is_calm {
+            map.heal().await?;
+        }
         while let Some(mover) = movers.join_next().await {
             mover.context("a mover panicked")?;
         }
         settled(&scene).await?;
         scene.progress(10).await?;
     }
-    map.heal().await?;
+    if !is_calm {
+        map.heal().await?;
+    }
     let took = began.elapsed();
     jobs::finish(&scene, clients).await?;
     let hosts: Vec<&Host> = map.hosts.iter().collect();
@@ -332,11 +383,39 @@ async fn run() -> Result<()> {
     outcome.violations.extend(tally.violations.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
     print(&map, &tally, took);
     println!("{} acknowledged, {} repeated", outcome.acknowledged, outcome.repeated);
-    ensure!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+    Ok(Walked { map, violations: outcome.violations, failpoints })
+}
+
+async fn run() -> Result<()> {
+    let moves = number("GODWIT_WANDER_MOVES", MOVES)?;
+    let template = Template::make().await?;
+    let walk = Walk { moves, ..WILD };
+    let Walked { map, violations, failpoints } = make(walk, &template, Random::printed("wander")).await?;
+    ensure!(violations.is_empty(), "{violations:#?}");
     ensure!(!map.deaths.is_empty(), "nobody died: it has shown nothing");
     let missed: Vec<_> = failpoints.iter().filter(|name| !map.deaths.contains_key(*name)).collect();
     ensure!(moves < MOVES_FOR_ALL || missed.is_empty(), "nobody died at {missed:?}");
     Ok(())
+}
+
+/// Walks of hosts that are broken on purpose, until the judge finds one guilty. The same walk of sound hosts is found in order.
+async fn must_be_found() -> Result<()> {
+    let template = Template::make().await?;
+    let mut random = Random::printed("planted");
+    let sound = make(Walk { variables: &[], ..PLANTED }, &template, Random::from_seed(random.draw())).await?;
+    ensure!(sound.violations.is_empty(), "sound hosts: {:#?}", sound.violations);
+    for number in 1..=GUILTY_TRIES {
+        match make(Walk { number, ..PLANTED }, &template, Random::from_seed(random.draw())).await {
+            Ok(walked) if walked.violations.is_empty() => println!("nothing was found in this walk"),
+            Ok(walked) => {
+                println!("found: {}", walked.violations.join("; "));
+                return Ok(());
+            }
+            // What hangs or fails is not what the judge is to find.
+            Err(error) => println!("this walk was not judged: {error:#}"),
+        }
+    }
+    bail!("nothing was found in {GUILTY_TRIES} walks")
 }
 
 fn print(map: &Map, tally: &Tally, took: Duration) {
@@ -358,5 +437,14 @@ fn agents_wander_while_hosts_die_sleep_and_lose_each_other() -> Result<()> {
     machine::inside("wander::agents_wander_while_hosts_die_sleep_and_lose_each_other", || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(run())
+    })
+}
+
+/// The negative control: without it a walk in which nothing is found shows nothing.
+#[test]
+fn a_walk_whose_moves_leave_inputs_behind_is_found_out() -> Result<()> {
+    machine::inside("wander::a_walk_whose_moves_leave_inputs_behind_is_found_out", || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(must_be_found())
     })
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_core::agent::Frozen;
 use godwit_core::migration::Failure;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{MigrationRecord, Row, RowFrame};
 use godwit_core::time::sleep;
 
 use super::Source;
+use super::hold::Held;
+use crate::runtime::migrator::claims;
 use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::migrator::packing::{self, BUNDLE_BYTES};
 use crate::runtime::migrator::refused_by_store;
@@ -109,17 +110,17 @@ impl Source {
     ///
     /// # Errors
     /// `DeltaTooLarge` when it has written too much each time that it was held.
-    pub(super) async fn freeze_with_little_left(&mut self) -> Result<Frozen, Failure> {
+    pub(super) async fn freeze_with_little_left(&mut self) -> Result<Held, Failure> {
         for _ in 0..FREEZES_MAX {
-            let frozen = self.freeze().await?;
+            let held = self.freeze().await?;
             let newest = self.newest().await?;
             if let Some(rest) = self.rest(newest, self.runtime.inner().delta_bytes_max).await? {
                 if !fits_prepare(&rest) {
                     self.send_up_to(newest).await?;
                 }
-                return Ok(frozen);
+                return Ok(held);
             }
-            self.thaw(frozen);
+            self.thaw(held);
             self.send_round().await?;
             self.check_wanted()?;
         }
@@ -129,7 +130,8 @@ impl Source {
     /// What goes with the cutover's own message: the rest up to a change number, or none when it was too much and has gone ahead.
     pub(super) async fn last_rows(&mut self, newest: u64) -> Result<Vec<RowFrame>, Failure> {
         match self.rest(newest, PREPARE_BYTES_MAX).await? {
-            Some(rest) if fits_prepare(&rest) => {
+            Some(mut rest) if fits_prepare(&rest) => {
+                claims::leave_behind(&mut rest);
                 for frame in &rest {
                     self.digest.update(frame);
                 }
@@ -182,8 +184,11 @@ impl Source {
         if self.sent >= newest {
             return Ok(None);
         }
-        let frames = self.export(self.sent, BUNDLE_BYTES).await?;
+        let mut frames = self.export(self.sent, BUNDLE_BYTES).await?;
         let Some(last) = frames.last().map(|frame| frame.change) else { return Ok(None) };
+        if self.frozen_at.is_some() {
+            claims::leave_behind(&mut frames);
+        }
         let mut digest = self.digest.clone();
         let body = wire::encode_list(self.protocol, &frames, |frame| digest.update_encoded(frame));
         let has_snapshot = frames.iter().any(|frame| matches!(frame.row, Row::Snapshot { .. }));

@@ -68,6 +68,8 @@ pub(super) struct Incoming {
     public_key: Option<EntityPublicKey>,
     residency: Option<String>,
     writing: Writing,
+    /// Whether it comes to rest here: no guest is built of it.
+    rests: bool,
     pub(super) guard: LeaseGuard,
     pub(super) warm: Option<WarmGuest>,
     /// The copy was dropped: nothing may bind it any more.
@@ -87,6 +89,7 @@ impl Incoming {
             public_key: None,
             residency: None,
             writing: Writing::default(),
+            rests: false,
             guard,
             warm: None,
             is_closed: false,
@@ -198,7 +201,10 @@ impl Incoming {
             match &frame.row {
                 Row::Receipt(receipt) => self.named.note(receipt),
                 Row::EntityKey(key) => self.public_key = Some(key.public()),
-                Row::Agent(portable) => self.residency = portable.labels.get(RESIDENCY_LABEL).cloned(),
+                Row::Agent(portable) => {
+                    self.residency = portable.labels.get(RESIDENCY_LABEL).cloned();
+                    self.rests = portable.lifecycle.rests();
+                }
                 _ => {}
             }
             let Row::Snapshot { snapshot, .. } = &frame.row else { continue };
@@ -314,7 +320,10 @@ impl Incoming {
         if let Err(no) = self.check_arrived(runtime) {
             return no;
         }
-        if self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state)) {
+        // Nothing runs from one at rest: who wakes it compares it first.
+        if !self.rests
+            && self.snapshot.as_ref().is_some_and(|taken| self.named.name_another_than(taken, self.state))
+        {
             return refused("the snapshot is not the state that the agent's receipt names");
         }
         if self.digest.finish() != preparation.bundle {
@@ -338,7 +347,14 @@ impl Incoming {
         };
         let revision = request.revision;
         let store = runtime.inner().store.clone();
-        let (bound, restored) = tokio::join!(store.prepare(request), self.on_restore(runtime, revision));
+        let restoring = async {
+            if self.rests {
+                MigrationAnswer::Restored { revision }
+            } else {
+                self.on_restore(runtime, revision).await
+            }
+        };
+        let (bound, restored) = tokio::join!(store.prepare(request), restoring);
         match (bound, restored) {
             (Ok(()), MigrationAnswer::Restored { .. }) => {
                 failpoint::hit("migration.target.after-prepared");
