@@ -69,9 +69,14 @@ impl MeshHandler for PeerDoor {
         let answer = match (self.runtime(), wire::decode::<BulkHeader>(&header)) {
             (None, _) => PeerAnswer::Migration(MigrationAnswer::NotReady { reason: NOT_NOW.into() }),
             (_, Err(reason)) => refused(reason),
-            (Some(runtime), Ok(header @ (BulkHeader::Rows { .. } | BulkHeader::Plugin { .. }))) => {
-                PeerAnswer::Migration(runtime.take_bulk(from, header, body).await)
-            }
+            (
+                Some(runtime),
+                Ok(
+                    header @ (BulkHeader::Rows { .. }
+                    | BulkHeader::PackedRows { .. }
+                    | BulkHeader::Plugin { .. }),
+                ),
+            ) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
             (Some(runtime), Ok(header)) => {
                 PeerAnswer::Standby(runtime.take_standby_bulk(from, header, body).await)
             }
