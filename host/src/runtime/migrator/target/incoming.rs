@@ -291,6 +291,20 @@ impl Incoming {
         kept.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))
     }
 
+    fn check_preparation(&self, preparation: &Preparation) -> Result<(), MigrationAnswer> {
+        if self.is_closed {
+            return Err(refused("this migration has been dropped here"));
+        }
+        claims::check_token(preparation.granted)?;
+        if preparation.frames.len() > PREPARE_FRAMES_MAX {
+            return Err(refused("more rows than go with a preparation"));
+        }
+        if preparation.granted <= self.reservation.token {
+            return Err(refused("what is granted is not above what was reserved under"));
+        }
+        Ok(())
+    }
+
     /// Step 2: the last rows, and the copy is bound, in one transaction; and a guest is built from what they say, since
     /// nobody lets go of an agent that can't be restored.
     pub(super) async fn on_prepare(
@@ -298,17 +312,8 @@ impl Incoming {
         runtime: &Runtime,
         preparation: Preparation,
     ) -> MigrationAnswer {
-        if self.is_closed {
-            return refused("this migration has been dropped here");
-        }
-        if let Err(no) = claims::check_token(preparation.granted) {
+        if let Err(no) = self.check_preparation(&preparation) {
             return no;
-        }
-        if preparation.frames.len() > PREPARE_FRAMES_MAX {
-            return refused("more rows than go with a preparation");
-        }
-        if preparation.granted <= self.reservation.token {
-            return refused("what is granted is not above what was reserved under");
         }
         if let Err(no) = self.writing.done().await {
             return no;
