@@ -19,6 +19,7 @@ use crate::guest::{Guest, GuestLoader, Interrupt};
 use crate::id::{AgentId, Generation, HostId, InputId, Revision, Seq, SpecRevision};
 use crate::input::{NewInput, Outcome};
 use crate::lease::{Lease, LeaseGuard};
+use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
 use crate::store::{AcceptError, BrokenReason, Owner, RuntimeStore};
 use crate::time::Clock;
@@ -127,12 +128,22 @@ pub struct Grant {
 pub struct WarmGuest {
     /// The guest.
     pub guest: Box<dyn Guest>,
-    /// Revision of the snapshot that it was restored from, whatever the sender of the snapshot called it.
-    pub snapshot_revision: Revision,
+    /// The snapshot that it was restored from, whatever the sender of the snapshot called it.
+    pub built_from: (Generation, Revision),
+    /// What it was started with.
+    pub spec: Arc<Spec>,
     /// Ends its calls: what it was started with.
     pub interrupt: Interrupt,
     /// Serves its reads: what it was started with.
     pub rows: Arc<Overlay>,
+}
+
+impl WarmGuest {
+    /// Whether it is what this snapshot and spec make.
+    pub fn is_of(&self, snapshot: Option<&Snapshot>, spec: &Spec) -> bool {
+        let newest = snapshot.map(|snapshot| (snapshot.generation, snapshot.revision));
+        newest == Some(self.built_from) && *self.spec == *spec
+    }
 }
 
 /// How an ask ended, as far as this host can know.

@@ -255,7 +255,7 @@ async fn rebuild_guest(
 ) -> Result<(Box<dyn Guest>, Tail), LoadFailure> {
     // Boundaries behind the snapshot that are no turns leave the state: the snapshot's revision names it (I9).
     let newest = image.snapshot.as_ref().map(|snapshot| (snapshot.revision, snapshot.state.len() as u64));
-    let warm = warm.filter(|warm| Some(warm.snapshot_revision) == newest.map(|(revision, _)| revision));
+    let warm = warm.filter(|warm| warm.is_of(image.snapshot.as_ref(), &image.spec));
     let (plugin, durability) = (image.spec.plugin, image.spec.durability);
     let (loader, clock) = (seat.env.loader.clone(), seat.env.clock.clone());
     let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.guest));

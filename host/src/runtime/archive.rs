@@ -319,17 +319,21 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
                 return Err(ArchiveError::TooLarge { record: number, bytes: component.len() as u64 });
             }
             Record::Rows(frames) => {
-                // The later one stays, as in a store.
-                public_key = frames.iter().fold(public_key, |known, frame| match &frame.row {
-                    Row::EntityKey(key) => Some(key.public()),
-                    _ => known,
-                });
+                // The one of the highest change number stays, as in a store.
+                for frame in &frames {
+                    if let Row::EntityKey(key) = &frame.row
+                        && public_key.is_none_or(|(change, _)| change <= frame.change)
+                    {
+                        public_key = Some((frame.change, key.public()));
+                    }
+                }
             }
             _ => {}
         }
     }
     file.rewind()?;
     let plugin = info.map(|info| (info, component.freeze()));
+    let public_key = public_key.map(|(_, key)| key);
     Ok((file, Checked { head, public_key, plugin }))
 }
 

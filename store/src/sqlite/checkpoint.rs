@@ -32,6 +32,8 @@ const HOLD_PAGES: i64 = 32_768;
 /// What the log can grow to while nobody reads one state for long: between two looks, groups of the largest size come on top.
 #[cfg(test)]
 pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + (COMMITS_PER_LOOK as u64 * (8 << 20));
+/// How long that is waited for before the next commits: whoever must write in time, as sessions do, has seconds for it.
+const HOLD_MAX: Duration = Duration::from_millis(250);
 /// 256 MiB of pages: something holds a read open.
 const WARN_PAGES: i64 = 65_536;
 
@@ -87,7 +89,7 @@ impl Checkpointer {
             let (done, until_done) = sync_channel(0);
             // Both end by the order's end, also when the thread has gone.
             let _ = orders.send(Some(done));
-            let _ = until_done.recv();
+            let _ = until_done.recv_timeout(HOLD_MAX);
         } else if pages >= LOG_PAGES {
             // When there is no room, one is under way.
             let _ = orders.try_send(None);

@@ -13,7 +13,7 @@ use godwit_core::input::InputState;
 use godwit_core::migration::Refusal;
 use godwit_core::receipt::Receipt;
 use godwit_core::snapshot::Snapshot;
-use godwit_core::spec::{PluginInfo, SpecPatch};
+use godwit_core::spec::{PluginInfo, Spec, SpecPatch};
 use godwit_core::store::{Row, RowFrame};
 
 use super::super::wire::{MigrationAnswer, Reservation};
@@ -34,10 +34,17 @@ pub(super) fn check_reservation(reservation: &Reservation) -> Result<(), Migrati
     if reservation.spec.plugin != reservation.plugin.digest {
         return refused("the spec names another plugin than the reservation".into());
     }
-    if !reservation.spec.limits.are_within_max() {
+    check_spec(&reservation.spec)
+}
+
+/// # Errors
+/// When no host makes such a spec.
+pub(super) fn check_spec(spec: &Spec) -> Result<(), MigrationAnswer> {
+    let refused = |reason: String| Err(MigrationAnswer::Refused { why: Refusal::Protocol, reason });
+    if !spec.limits.are_within_max() {
         return refused("the spec gives the guest more than any host gives".into());
     }
-    match SpecPatch::from(reservation.spec.clone()).check() {
+    match SpecPatch::from(spec.clone()).check() {
         Ok(()) => Ok(()),
         Err(error) => refused(format!("the spec is none that a host makes: {error}")),
     }

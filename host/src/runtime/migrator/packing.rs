@@ -8,7 +8,7 @@ use godwit_core::limits::{CHUNK_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 /// Bytes of rows in one bundle; a larger row makes one by itself.
 pub(super) const BUNDLE_BYTES: usize = 2 << 20;
 /// Largest bundle that is unpacked: the largest row is a snapshot, with some words around it.
-const UNPACKED_BYTES_MAX: usize = BUNDLE_BYTES + SNAPSHOT_BYTES_MAX;
+pub(super) const UNPACKED_BYTES_MAX: usize = BUNDLE_BYTES + SNAPSHOT_BYTES_MAX;
 /// What is looked at before a bundle is packed: pieces from all over it, 64 KiB in all.
 const SAMPLES: usize = 4;
 const SAMPLE_BYTES: usize = 16 << 10;
@@ -16,6 +16,9 @@ const SAMPLE_BYTES: usize = 16 << 10;
 const WORTH_PERCENT: usize = 80;
 /// The fastest: a loopback or a local network takes hundreds of megabytes a second.
 const LEVEL: i32 = 1;
+
+/// What unpacking may keep in memory is two to this; `LEVEL` asks for less.
+const WINDOW_LOG_MAX: u32 = 22;
 
 /// The packed form of a bundle; `None` where that is not worth it. Lets other tasks run between chunks.
 pub(super) async fn pack(bundle: &[u8]) -> Option<Vec<u8>> {
@@ -55,6 +58,7 @@ pub(super) async fn unpack(packed: &[u8], bytes: u64) -> Result<Vec<u8>, String>
     let bytes = bytes.ok_or_else(|| format!("a bundle has at most {UNPACKED_BYTES_MAX} bytes"))?;
     let broken = |error: std::io::Error| format!("the bundle does not unpack: {error}");
     let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).map_err(broken)?.single_frame();
+    decoder.window_log_max(WINDOW_LOG_MAX).map_err(broken)?;
     let mut bundle = Vec::new();
     // One byte more shows that there are more.
     while bundle.len() <= bytes {

@@ -216,7 +216,10 @@ impl Source {
     async fn live(mut self) {
         let (id, agent, target) = (self.record.id, self.record.agent.clone(), self.record.target);
         let runtime = self.runtime.clone();
-        match self.run().await {
+        let ran = self.run().await;
+        // Wherever the agent is now, its operations may go on there.
+        self.still = None;
+        match ran {
             Ok(token) => {
                 runtime.inner().hints.learn(&agent, target);
                 self.complete(token).await;

@@ -5,7 +5,7 @@ use godwit_core::agent::Frozen;
 use godwit_core::id::Revision;
 use godwit_core::migration::recovery::may_cut_over;
 use godwit_core::migration::{Failure, Phase};
-use godwit_core::store::{AgentRow, Owner};
+use godwit_core::store::{AgentRow, Lifecycle, Owner};
 use godwit_core::time::{sleep, within};
 
 use super::{FREEZE_MAX, STORE_RETRY, Source};
@@ -79,7 +79,13 @@ impl Source {
             if let Some(handle) = self.runtime.inner().directory.handle(agent) {
                 handle.park().await;
             }
-            return Ok(Some(Held::AtRest { owner: owned.owner(), revision: row.revision }));
+            // What that one did last is in its row now, and somebody may have woken or deleted it.
+            let row = self.row().await?;
+            if row.lifecycle == Lifecycle::Deleted {
+                return Err(Failure::Fenced);
+            }
+            let held = Held::AtRest { owner: owned.owner(), revision: row.revision };
+            return Ok(row.lifecycle.rests().then_some(held));
         }
         let handle = self.runtime.resident(agent).await.map_err(|error| refused_by_store(&error))?;
         Ok(handle.freeze().await.ok().map(Held::AtBoundary))

@@ -191,7 +191,7 @@ impl Source {
         }
         let mut digest = self.digest.clone();
         let body = wire::encode_list(self.protocol, &frames, |frame| digest.update_encoded(frame));
-        let has_snapshot = frames.iter().any(|frame| matches!(frame.row, Row::Snapshot { .. }));
+        let has_snapshot = frames.iter().any(is_snapshot);
         drop(frames);
         let (header, body) = self.packed(body).await;
         Ok(Some(Bundle { last, has_snapshot, digest, header, body }))
@@ -208,7 +208,8 @@ impl Source {
         }
     }
 
-    /// What is left up to a change number; `None` when that is more than so many bytes.
+    /// What is left up to a change number; `None` when that is more than so many bytes. A snapshot does not count: an agent that
+    /// writes one with each turn always has one left.
     async fn rest(&self, newest: u64, bytes_max: usize) -> Result<Option<Vec<RowFrame>>, Failure> {
         let (mut rest, mut bytes, mut after) = (Vec::new(), 0, self.sent);
         while after < newest {
@@ -216,7 +217,7 @@ impl Source {
             let mut some = self.export(after, bytes_max).await?;
             let Some(last) = some.last() else { break };
             after = last.change;
-            bytes += bytes_of(&some);
+            bytes += bytes_of(some.iter().filter(|frame| !is_snapshot(frame)));
             if bytes > bytes_max {
                 return Ok(None);
             }
@@ -252,7 +253,11 @@ fn fits_prepare(frames: &[RowFrame]) -> bool {
     frames.len() <= wire::PREPARE_FRAMES_MAX && bytes_of(frames) <= PREPARE_BYTES_MAX
 }
 
+fn is_snapshot(frame: &RowFrame) -> bool {
+    matches!(frame.row, Row::Snapshot { .. })
+}
+
 /// What rows take when they are sent.
-fn bytes_of(frames: &[RowFrame]) -> usize {
-    frames.iter().map(wire::encoded_len).sum()
+fn bytes_of<'a>(frames: impl IntoIterator<Item = &'a RowFrame>) -> usize {
+    frames.into_iter().map(wire::encoded_len).sum()
 }

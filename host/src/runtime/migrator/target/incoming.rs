@@ -8,14 +8,16 @@ use godwit_core::agent::{Overlay, WarmGuest, state_reader};
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
-use godwit_core::id::Revision;
+use godwit_core::id::{Revision, SpecRevision};
 use godwit_core::identity::EntityPublicKey;
 use godwit_core::lease::LeaseGuard;
-use godwit_core::migration::Phase;
+use godwit_core::migration::{Phase, Refusal};
 use godwit_core::placement::{RESIDENCY_LABEL, Wants};
+use godwit_core::retry::{Retry, Retryable};
 use godwit_core::snapshot::Snapshot;
+use godwit_core::spec::Spec;
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame};
+use godwit_core::store::{MigrationRecord, PrepareRequest, Row, RowFrame, StoreError};
 use tokio::sync::oneshot;
 
 use super::{not_ready, refused, refused_for};
@@ -43,8 +45,11 @@ impl Writing {
     /// # Errors
     /// The answer to whoever asks for something now, when a part could not be written.
     async fn done(&mut self) -> Result<(), MigrationAnswer> {
-        if let Some(under_way) = self.under_way.take() {
-            match under_way.await {
+        if let Some(under_way) = &mut self.under_way {
+            // Whoever waits may be cut off: then the next one waits for the same.
+            let written = under_way.await;
+            self.under_way = None;
+            match written {
                 Ok(MigrationAnswer::Ok) => {}
                 Ok(failed) => self.failed = Some(failed),
                 Err(_) => self.failed = Some(not_ready("the rows were not written: the host stops")),
@@ -67,6 +72,9 @@ pub(super) struct Incoming {
     /// What the rows say of what was reserved: whose they are, and where that agent must be kept.
     public_key: Option<EntityPublicKey>,
     residency: Option<String>,
+    /// What it runs: as reserved, until the rows say otherwise.
+    spec: Arc<Spec>,
+    spec_revision: Option<SpecRevision>,
     writing: Writing,
     /// Whether it comes to rest here: no guest is built of it.
     rests: bool,
@@ -79,6 +87,7 @@ pub(super) struct Incoming {
 impl Incoming {
     /// Nothing yet.
     pub(super) fn new(record: MigrationRecord, reservation: Reservation, guard: LeaseGuard) -> Self {
+        let spec = Arc::new(reservation.spec.clone());
         Self {
             record,
             reservation,
@@ -88,6 +97,8 @@ impl Incoming {
             named: NamedStates::default(),
             public_key: None,
             residency: None,
+            spec,
+            spec_revision: None,
             writing: Writing::default(),
             rests: false,
             guard,
@@ -120,6 +131,9 @@ impl Incoming {
         if self.is_closed {
             // The copy would come back, and nobody would drop it.
             return refused("this migration has been dropped here");
+        }
+        if body.len() > packing::UNPACKED_BYTES_MAX {
+            return refused(format!("a bundle has at most {} bytes", packing::UNPACKED_BYTES_MAX));
         }
         self.record.bytes += bytes as u64;
         self.record.rounds += 1;
@@ -170,7 +184,7 @@ impl Incoming {
         runtime.inner().tasks.spawn(async move {
             let answer = match store.receive_rows(id, &agent, frames).await {
                 Ok(()) => MigrationAnswer::Ok,
-                Err(error) => refused(error.to_string()),
+                Err(error) => unwritten(&error),
             };
             failpoint::hit("migration.target.after-transfer");
             // The migration may be over.
@@ -201,6 +215,9 @@ impl Incoming {
             match &frame.row {
                 Row::Receipt(receipt) => self.named.note(receipt),
                 Row::EntityKey(key) => self.public_key = Some(key.public()),
+                Row::Spec { revision, spec } if self.spec_revision <= Some(*revision) => {
+                    (self.spec_revision, self.spec) = (Some(*revision), Arc::new(spec.clone()));
+                }
                 Row::Agent(portable) => {
                     self.residency = portable.labels.get(RESIDENCY_LABEL).cloned();
                     self.rests = portable.lifecycle.rests();
@@ -223,16 +240,15 @@ impl Incoming {
         }
         if self.reservation.is_shared {
             match runtime.inner().store.image(&self.record.agent, None).await {
-                Ok(Some(image)) => self.snapshot = image.snapshot,
+                Ok(Some(image)) => (self.snapshot, self.spec) = (image.snapshot, Arc::new(image.spec)),
                 Ok(None) => return refused("the agent is not in this store"),
                 Err(error) => {
                     return MigrationAnswer::StateFailed { reason: error.to_string() };
                 }
             }
         }
-        let newest = self.snapshot.as_ref().map(|snapshot| snapshot.revision);
-        let built_from = self.warm.as_ref().map(|warm| warm.snapshot_revision);
-        if revision == Revision(0) || (newest.is_some() && built_from == newest) {
+        let is_built = |warm: &WarmGuest| warm.is_of(self.snapshot.as_ref(), &self.spec);
+        if revision == Revision(0) || self.warm.as_ref().is_some_and(is_built) {
             return MigrationAnswer::Restored { revision };
         }
         let Some(snapshot) = self.snapshot.clone() else {
@@ -250,7 +266,7 @@ impl Incoming {
 
     async fn build_guest(&mut self, runtime: &Runtime, snapshot: Snapshot) -> Result<WarmGuest, String> {
         let env = &runtime.inner().env;
-        let plugin = self.reservation.spec.plugin;
+        let plugin = self.spec.plugin;
         if !env.loader.is_loaded(plugin) {
             let component = env.store.component(plugin).await.map_err(|error| error.to_string())?;
             let component = component.ok_or("the plugin has not arrived")?;
@@ -261,13 +277,13 @@ impl Incoming {
         let rows = Overlay::new(state_reader(env.store.clone(), agent.clone()));
         let request = GuestRequest {
             agent: agent.clone(),
-            spec: Arc::new(self.reservation.spec.clone()),
+            spec: self.spec.clone(),
             grants: runtime.grants_of(plugin).await.map_err(|error| error.to_string())?,
             guard: self.guard.clone(),
             state: rows.clone(),
             interrupt: interrupt.clone(),
         };
-        let snapshot_revision = snapshot.revision;
+        let built_from = (snapshot.generation, snapshot.revision);
         let context = restore_context(&agent, &snapshot);
         let loader = env.loader.clone();
         let job = move || -> Result<Box<dyn Guest>, GuestError> {
@@ -277,7 +293,7 @@ impl Incoming {
         };
         let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
         let guest = built.map_err(|error| error.to_string())?;
-        Ok(WarmGuest { guest, snapshot_revision, interrupt, rows })
+        Ok(WarmGuest { guest, built_from, spec: self.spec.clone(), interrupt, rows })
     }
 
     /// What was let in by what its source said of it is what has arrived.
@@ -285,8 +301,13 @@ impl Incoming {
         if self.public_key != self.reservation.public_key {
             return Err(refused("the key that has arrived is another than was reserved for"));
         }
-        // The label may have been set since.
-        let wants = Wants { residency: self.residency.clone(), ..Wants::default() };
+        // It may have been upgraded, configured and labelled since.
+        if self.spec.plugin != self.reservation.spec.plugin {
+            let reason = "it was given another plugin while it was on its way: move it again";
+            return Err(refused_for(Refusal::Plugin, reason));
+        }
+        claims::check_spec(&self.spec)?;
+        let wants = Wants { residency: self.residency.clone(), ..Wants::of(&self.spec, &Default::default()) };
         let kept = runtime.inner().placement.may_keep(&wants);
         kept.map_err(|unfit| refused_for(unfit.refusal(), unfit.to_string()))
     }
@@ -367,7 +388,16 @@ impl Incoming {
             }
             // The source takes it back, and says so.
             (Ok(()), failed) => failed,
-            (Err(error), _) => refused(error.to_string()),
+            (Err(error), _) => unwritten(&error),
         }
+    }
+}
+
+/// The answer when the store did not take rows.
+fn unwritten(error: &StoreError) -> MigrationAnswer {
+    match error {
+        StoreError::Conflict { .. } => refused(error.to_string()),
+        error if error.retry() == Retry::Later => not_ready(error),
+        error => MigrationAnswer::StateFailed { reason: error.to_string() },
     }
 }
