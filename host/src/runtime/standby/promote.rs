@@ -108,7 +108,9 @@ impl Runtime {
             said.push(match answer {
                 Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Said::Here(peer, token),
                 Ok(PeerAnswer::Home(HomeAnswer::Unknown)) => Said::Nothing,
-                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) if is_asked(target) => Said::Nothing,
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if is_asked(target) => {
+                    Said::Moved(target, token)
+                }
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) => Said::Silent(target),
                 _ => Said::Silent(peer),
             });
