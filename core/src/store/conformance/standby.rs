@@ -129,7 +129,11 @@ async fn a_promoted_copy_is_the_agent_as_of_its_last_round(world: World) {
     assert_eq!(pair.to.store.standby_copy(pair.from.agent()).await.unwrap(), None);
     let desk = pair.to.take(pair.from.agent()).await;
     let input = desk.accept("goes on").await;
-    desk.turn(Turn::ends([&input])).await;
+    // Its source may have sent to anybody since.
+    desk.turn(Turn::ends([&input]).output(&id("new-to-it"), "hello")).await;
+    let sent = pair.to.store.outputs(pair.from.agent(), ALL).await.unwrap();
+    let first = sent.iter().find(|stored| stored.output.destination == id("new-to-it")).unwrap();
+    assert_eq!(first.number, FencingToken::NUMBERS_PER_EPOCH + 1);
 }
 
 async fn rounds_apply_once_and_in_order(world: World) {

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use super::tables::{Tables, conflict};
-use crate::event::EventPlace;
 use crate::id::{AgentId, FencingToken, MigrationId, Seq};
 use crate::lease::GrantCause;
 use crate::limits::PAGE_MAX;
@@ -148,7 +147,7 @@ impl AgentRows {
         self.skip_numbers(1);
         self.update(|portable| {
             portable.inputs_pruned = ended_before;
-            portable.next_event = portable.next_event.max(EventPlace::first_number(token));
+            portable.next_event = portable.next_event.max(token.first_number());
         });
         let revision = self.portable().revision;
         let cause = GrantCause::Transferred { migration: session, revision };
