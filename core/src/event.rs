@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, FencingToken, Generation, InputId, StoreId};
+use crate::id::{AgentId, Generation, InputId, StoreId};
 use crate::input::AbandonReason;
 
 /// An event about to be appended.
