@@ -102,7 +102,7 @@ pub trait StoreStandbys: Send + Sync + 'static {
     /// The complete copy of an agent. **R**
     async fn standby_copy(&self, agent: &AgentId) -> Result<Option<StandbyCopy>, StoreError>;
 
-    /// Deletes a session's copy, complete or not.
+    /// Deletes a session's copy, complete or not, if it is this agent's: never one that a migration has bound, nor another agent's.
     async fn discard_standby(&self, agent: &AgentId, session: MigrationId) -> Result<(), StoreError>;
 
     /// Makes the complete copy of a session the agent: at home here, held by nobody, as it was, with its key, under the token of the

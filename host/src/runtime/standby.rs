@@ -218,8 +218,14 @@ impl Runtime {
         }
     }
 
-    /// The agent lives at its standby: what is here never runs again by itself.
+    /// The agent lives at its standby: what is here never runs again by itself. What has come back here since, under a higher token,
+    /// is another matter.
     async fn break_promoted(&self, agent: &AgentId, standby: HostId, token: FencingToken) {
+        let row = self.inner().store.agent(agent).await;
+        if row.is_ok_and(|row| row.is_none_or(|row| row.home != Home::Here || row.token >= token)) {
+            tracing::warn!(%agent, %standby, %token, "promoted there, and no longer what was asked about");
+            return;
+        }
         match self.break_as_forked(agent).await {
             Ok(()) => {
                 tracing::error!(%agent, %standby, %token, "the agent was promoted there: it is broken here as forked");

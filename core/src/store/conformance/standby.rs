@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use crate::event::EventKind;
 use crate::id::{FencingToken, Incarnation, InputId, MigrationId};
 use crate::limits::PAGE_MAX;
+use crate::migration::Phase;
 use crate::standby::{LABEL, Verdict};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     ALL, Desk, Site, Turn, World, host, id, is_conflict, is_not_home, keyed, migration, put_plugin,
 };
+use crate::store::conformance::journey::Journey;
 use crate::store::standby::{Delta, Round};
 use crate::store::{AgentRow, Home, Row, RowFrame, RowKey, RuntimeStore, Sharing, StoreError};
 
@@ -23,6 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_whole_copy_replaces_the_one_before_when_it_is_complete),
         Case::of(a_complete_copy_outlives_its_host),
         Case::of(a_part_of_a_copy_does_not),
+        Case::of(a_copy_goes_only_as_its_own_agent_s),
         Case::of(a_copy_is_promoted_where_the_agent_is_not),
         Case::of(a_promoted_agent_s_source_is_superseded),
         Case::of(a_round_must_bring_what_it_says),
@@ -269,6 +272,22 @@ async fn a_part_of_a_copy_does_not(world: World) {
     let rest = Delta { frames: vec![], ..delta };
     let round = pair.round(migration(2), change, rest);
     assert_eq!(pair.to.store.stand_by(round).await, Ok(Verdict::Behind), "nothing is left of it");
+}
+
+async fn a_copy_goes_only_as_its_own_agent_s(world: World) {
+    let journey = Journey::furnished(&world).await;
+    let to = journey.to.store.clone();
+    journey.record_at_source(Phase::Transfer).await;
+    let frames = journey.export(0).await;
+    let arrived = frames.last().unwrap().change;
+    journey.receive(frames).await;
+    to.discard_standby(&id("another"), journey.migration).await.unwrap();
+    let granted = journey.begin().await.granted;
+    let rest = journey.request(granted, arrived).await;
+    assert_eq!(to.prepare(rest).await, Ok(()), "what has arrived is still there");
+    to.discard_standby(journey.agent(), journey.migration).await.unwrap();
+    let bound = to.agent(journey.agent()).await.unwrap().unwrap();
+    assert!(matches!(bound.home, Home::Prepared { .. }), "{bound:?}");
 }
 
 async fn a_copy_is_promoted_where_the_agent_is_not(world: World) {

@@ -63,11 +63,18 @@ impl Tables {
         }
         self.copies.insert(session, copy);
         if let Some(before) = before {
-            self.copies.remove(&before);
+            self.discard_standby_copy(&agent, before);
         }
         let standing = Standing { session, source, token, generation, revision, change };
         self.standbys.insert(agent.clone(), StandbyCopy { agent, standing, at_ms });
         Ok(Verdict::Applies)
+    }
+
+    /// A session's id is a peer's word: it may be that of another agent's copy.
+    fn discard_standby_copy(&mut self, agent: &AgentId, session: MigrationId) {
+        if self.copies.get(&session).is_some_and(|copy| copy.portable().agent == *agent) {
+            self.copies.remove(&session);
+        }
     }
 
     fn promote(
@@ -206,7 +213,7 @@ impl StoreStandbys for MemoryStore {
         if tables.standbys.get(agent).is_some_and(|copy| copy.standing.session == session) {
             tables.standbys.remove(agent);
         }
-        tables.copies.remove(&session);
+        tables.discard_standby_copy(agent, session);
         Ok(())
     }
 
