@@ -43,7 +43,7 @@ const AGENTS_AT_ONCE: usize = 256;
 /// What this host knows of copies, beside what its store says.
 #[derive(Default)]
 pub(crate) struct Standbys {
-    /// Agents at home here that may have been promoted elsewhere, and where.
+    /// Agents at home here, or bound here by a migration, that may have been promoted elsewhere, and where.
     held: Mutex<BTreeMap<AgentId, HostId>>,
     /// Agents that are copied now, and how far that is.
     fed: Mutex<BTreeMap<AgentId, Fed>>,
@@ -155,7 +155,7 @@ impl Runtime {
             after = Some(last.agent.clone());
             let mut held = lock(&self.inner().standbys.held);
             for row in rows {
-                if let Some(standby) = self.standby_of(&row) {
+                if let Some(standby) = self.standby_of_any(&row) {
                     held.insert(row.agent, standby);
                 }
             }
@@ -164,8 +164,13 @@ impl Runtime {
 
     /// The other host that is to keep a copy of an agent at home here, with a store of its own.
     fn standby_of(&self, row: &AgentRow) -> Option<HostId> {
+        self.standby_of_any(row).filter(|_| row.home == Home::Here)
+    }
+
+    /// As `standby_of`, also of an agent on its way out or in: it may come to be at home here.
+    fn standby_of_any(&self, row: &AgentRow) -> Option<HostId> {
         let ends = [Lifecycle::Deleted, Lifecycle::Broken(BrokenReason::Forked)];
-        let is_kept = row.home == Home::Here && !ends.contains(&row.lifecycle);
+        let is_kept = !matches!(row.home, Home::Moved(_)) && !ends.contains(&row.lifecycle);
         let standby = of(&row.labels).ok().flatten().filter(|host| *host != self.inner().host);
         standby.filter(|_| is_kept && self.session().profile.is_none())
     }
@@ -202,8 +207,11 @@ impl Runtime {
                 return;
             }
         };
-        let Some(row) = row.filter(|row| row.home == Home::Here) else {
-            return self.inner().standbys.release(&agent);
+        let row = match row {
+            Some(row) if row.home == Home::Here => row,
+            // Its migration decides first whose it is.
+            Some(AgentRow { home: Home::HandingOff { .. } | Home::Prepared { .. }, .. }) => return,
+            _ => return self.inner().standbys.release(&agent),
         };
         match self.tell_standby(standby, &agent, StandbyMessage::May { token: row.token }).await {
             Ok(StandbyAnswer::Superseded { token }) => self.break_promoted(&agent, standby, token).await,

@@ -29,7 +29,7 @@ fn guarded(conn: &Connection, after: Option<&AgentId>, limit: usize) -> Fallible
     let after = after.map_or("", AgentId::as_str);
     let agents = all(
         conn,
-        "SELECT id FROM agent WHERE standby IS NOT NULL AND home = 0 AND id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT id FROM agent WHERE standby IS NOT NULL AND home < 3 AND id > ?1 ORDER BY id LIMIT ?2",
         params![after, limit as i64],
         |found| agent_id(&found.get::<_, String>(0)?),
     )?;

@@ -21,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(rounds_apply_once_and_in_order),
         Case::of(a_delete_travels_with_a_round),
         Case::of(deletes_are_kept_while_an_agent_is_guarded),
+        Case::of(an_agent_on_its_way_is_guarded),
         Case::of(a_delta_is_whole_or_too_large),
         Case::of(a_whole_copy_replaces_the_one_before_when_it_is_complete),
         Case::of(a_complete_copy_outlives_its_host),
@@ -210,6 +211,25 @@ async fn deletes_are_kept_while_an_agent_is_guarded(world: World) {
     write_and_delete(&desk).await;
     desk.store().set_labels(desk.agent(), BTreeMap::new()).await.unwrap();
     assert_eq!((deletes(&desk).await, guarded(&desk).await), (0, 0), "nobody asks for them any more");
+}
+
+async fn an_agent_on_its_way_is_guarded(world: World) {
+    let journey = Journey::furnished(&world).await;
+    guard(&journey.from).await;
+    journey.record_at_source(Phase::Transfer).await;
+    journey.receive(journey.export(0).await).await;
+    let (from, to) = (journey.from.site.store.clone(), journey.to.store.clone());
+    let guarded = async || {
+        let (from, to) = (from.guarded(None, 9).await.unwrap(), to.guarded(None, 9).await.unwrap());
+        (from.len(), to.len())
+    };
+    assert_eq!(guarded().await, (1, 0), "a copy that is not bound is nobody");
+    let granted = journey.begin().await.granted;
+    assert_eq!(guarded().await, (1, 0), "on its way out");
+    journey.prepare(granted).await;
+    assert_eq!(guarded().await, (1, 1), "on its way in");
+    journey.finish().await;
+    assert_eq!(guarded().await, (0, 1));
 }
 
 async fn a_delta_is_whole_or_too_large(world: World) {

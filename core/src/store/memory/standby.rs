@@ -168,7 +168,8 @@ impl StoreStandbys for MemoryStore {
         let tables = self.tables();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let guarded = tables.agents.range((from, Bound::Unbounded)).filter(|(_, rows)| {
-            rows.standing.home == Home::Here && rows.portable().labels.contains_key(standby::LABEL)
+            let is_here = !matches!(rows.standing.home, Home::Moved(_));
+            is_here && rows.portable().labels.contains_key(standby::LABEL)
         });
         Ok(guarded.take(limit.min(PAGE_MAX)).map(|(_, rows)| tables.agent_row(rows)).collect())
     }
