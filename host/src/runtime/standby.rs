@@ -84,7 +84,7 @@ pub enum StandbyCall {
     },
     /// Keep none.
     Off {
-        /// Also while the agent is held: whatever the standby may have made of its copy.
+        /// Also while the agent is held, or its standby does not answer: whatever that may have made of its copy.
         is_forced: bool,
     },
 }
@@ -245,6 +245,28 @@ impl Runtime {
         }
     }
 
+    /// Tells a host that it is to keep no copy, and waits until it keeps none.
+    async fn end_standby(&self, standby: HostId, agent: &AgentId) -> Result<(), MeshError> {
+        match self.tell_standby(standby, agent, StandbyMessage::End).await? {
+            StandbyAnswer::Ok => Ok(()),
+            answer => Err(MeshError::NoAnswer { peer: standby, reason: format!("{answer:?}") }),
+        }
+    }
+
+    /// Ends the copy at the standby of before. It could be promoted for as long as it is there: so the label stays until it is gone.
+    async fn end_former(&self, row: &AgentRow, next: Option<HostId>) -> Result<(), CallError> {
+        let Some(former) = self.standby_of(row).filter(|former| Some(*former) != next) else {
+            return Ok(());
+        };
+        let agent = &row.agent;
+        self.end_standby(former, agent).await.map_err(|error| CallError::Unavailable {
+            reason: format!(
+                "host {former} may still have a copy of agent {agent} ({error}): try again when it answers, or, if it is lost for \
+                 good: `godwit agent standby {agent} --off --force`"
+            ),
+        })
+    }
+
     /// Sends one message about a copy and waits for the answer.
     async fn tell_standby(
         &self,
@@ -284,6 +306,7 @@ impl Runtime {
                         "hosts that share a store take over from each other: no copy is needed".to_owned();
                     return Err(CallError::Conflict { what });
                 }
+                self.end_former(row, Some(standby)).await?;
                 let mut labels = row.labels.clone();
                 labels.insert(LABEL.to_owned(), standby.to_string());
                 store.set_labels(agent, labels).await.map_err(store_error)?;
@@ -291,6 +314,7 @@ impl Runtime {
             StandbyCall::Off { is_forced } => {
                 if !is_forced {
                     self.check_not_held(agent)?;
+                    self.end_former(row, None).await?;
                 }
                 let mut labels = row.labels.clone();
                 labels.remove(LABEL);

@@ -70,7 +70,7 @@ impl Runtime {
                 Ok(()) => StandbyAnswer::Ok,
                 Err(no) => no,
             },
-            StandbyMessage::End { session } => match self.end_copy(from, &agent, session).await {
+            StandbyMessage::End => match self.end_copy(from, &agent).await {
                 Ok(()) => StandbyAnswer::Ok,
                 Err(error) => not_ready(error),
             },
@@ -150,13 +150,19 @@ impl Runtime {
         Ok(given_up.into_iter().map(|(session, _)| session).collect())
     }
 
-    async fn end_copy(&self, from: HostId, agent: &AgentId, session: MigrationId) -> Result<(), StoreError> {
-        let known = self.inner().store.standby_copy(agent).await?.map(|copy| copy.standing);
-        let is_theirs = known.is_some_and(|copy| copy.source == from && copy.session == session);
-        if is_theirs || self.arriving(from, agent, session).is_some() {
-            lock(&self.inner().standbys.arriving).remove(&session);
+    /// Lets go of all that a source has sent of an agent.
+    async fn end_copy(&self, from: HostId, agent: &AgentId) -> Result<(), StoreError> {
+        let store = &self.inner().store;
+        let given_up: Vec<_> = {
+            let mut arriving = lock(&self.inner().standbys.arriving);
+            let is_theirs = |known: &Arriving| known.source == from && known.agent == *agent;
+            arriving.extract_if(.., |_, known| is_theirs(known)).map(|(session, _)| session).collect()
+        };
+        let complete = store.standby_copy(agent).await?.map(|copy| copy.standing);
+        let complete = complete.filter(|copy| copy.source == from).map(|copy| copy.session);
+        for session in given_up.into_iter().chain(complete) {
             tracing::info!(%agent, source = %from, "its copy is not needed any more");
-            self.inner().store.discard_standby(agent, session).await?;
+            store.discard_standby(agent, session).await?;
         }
         Ok(())
     }

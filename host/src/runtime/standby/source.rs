@@ -261,9 +261,7 @@ impl Feeder {
 
     /// The copy is of no use any more.
     async fn end(&self) {
-        let Some(copied) = self.copied else { return };
-        let message = StandbyMessage::End { session: copied.session };
-        if let Err(error) = self.runtime.tell_standby(self.standby, &self.agent, message).await {
+        if let Err(error) = self.runtime.end_standby(self.standby, &self.agent).await {
             tracing::warn!(agent = %self.agent, standby = %self.standby, %error, "the copy stays there");
         }
     }

@@ -177,6 +177,31 @@ async fn an_operator_lets_an_agent_go_whose_standby_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_standby_keeps_no_copy() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[1].host(), true);
+    let off = standby(&hosts[0], "a", StandbyCall::Off { is_forced: false }).await;
+    assert!(matches!(off, Err(CallError::Unavailable { .. })), "{off:?}");
+    let view = standby(&hosts[0], "a", StandbyCall::Show).await.unwrap();
+    assert_eq!(view.standby, Some(hosts[1].host()), "nothing was done");
+    network.set_cut(hosts[1].host(), false);
+    until("it to be let go", async || {
+        standby(&hosts[0], "a", StandbyCall::Off { is_forced: false }).await.is_ok()
+    })
+    .await;
+    until("no copy", async || hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    let promoted = promote(&hosts[1], "a", true).await;
+    assert!(matches!(promoted, Err(CallError::NoSuch { .. })), "{promoted:?}");
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_large_is_copied_in_parts_while_it_changes() {
     let World { hosts, network } = two_hosts().await;
     create(&hosts[0], "a").await;
