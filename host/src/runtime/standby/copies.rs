@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::limits::PAGE_MAX;
@@ -52,6 +53,18 @@ fn anothers(source: HostId) -> String {
 
 fn not_ready(reason: impl ToString) -> StandbyAnswer {
     StandbyAnswer::NotReady { reason: reason.to_string() }
+}
+
+/// The plugin of the agent's spec, where a round brings a new one.
+fn current_plugin(frames: &[RowFrame]) -> Option<Digest> {
+    let revision = frames.iter().rev().find_map(|frame| match &frame.row {
+        Row::Agent(portable) => Some(portable.spec_revision),
+        _ => None,
+    })?;
+    frames.iter().find_map(|frame| match &frame.row {
+        Row::Spec { revision: known, spec } if *known == revision => Some(spec.plugin),
+        _ => None,
+    })
 }
 
 impl Runtime {
@@ -265,8 +278,14 @@ impl Runtime {
             }
             Err(error) => return not_ready(error),
         };
-        if !is_fed && self.arriving(from, &agent, session).is_none() {
+        let arriving = self.arriving(from, &agent, session);
+        if !is_fed && arriving.is_none() {
             return StandbyAnswer::Behind;
+        }
+        match self.may_run(arriving.as_ref(), &frames).await {
+            Ok(true) => {}
+            Ok(false) => return StandbyAnswer::Behind,
+            Err(error) => return not_ready(error),
         }
         let delta = Delta { frames, change, token, generation, revision };
         let at_ms = self.now_ms();
@@ -283,6 +302,15 @@ impl Runtime {
             Ok(Verdict::Another(other)) => refused(anothers(other)),
             Err(error @ StoreError::Conflict { .. }) => refused(error),
             Err(error) => not_ready(error),
+        }
+    }
+
+    /// Whether the agent as of a round could run here: an upgrade needs a component, which only the begin of a whole copy brings.
+    async fn may_run(&self, arriving: Option<&PluginInfo>, frames: &[RowFrame]) -> Result<bool, StoreError> {
+        let Some(plugin) = current_plugin(frames) else { return Ok(true) };
+        match arriving {
+            Some(known) => Ok(known.digest == plugin),
+            None => Ok(self.inner().store.component(plugin).await?.is_some()),
         }
     }
 

@@ -3,6 +3,7 @@
 use godwit_core::standby::LABEL;
 use godwit_core::store::BrokenReason;
 
+use super::respec::{put_plugin, upgrade};
 use super::verbs::show;
 use super::*;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
@@ -172,6 +173,26 @@ async fn an_operator_lets_an_agent_go_whose_standby_is_lost() {
     assert!(!view.is_held && view.standby.is_none());
     assert_eq!(ask(&first, "a", "add 1").await, "5");
     for host in [first, second] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_agent_brings_its_component_to_its_standby() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    let digest = put_plugin(&hosts[0], "newer", b"newer script").await;
+    upgrade(&hosts[0], "a", "newer").await.unwrap();
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[0].host(), true);
+    let promoted = promote(&hosts[1], "a", true).await;
+    let Ok(Promoted::TakenUp { agent, .. }) = promoted else { panic!("{promoted:?}") };
+    assert_eq!(agent.plugin, digest);
+    assert_eq!(ask(&hosts[1], "a", "add 1").await, "5");
+    for host in hosts {
         host.stop().await;
     }
 }
