@@ -96,6 +96,7 @@ async fn a_source_that_was_cut_off_finds_out_and_runs_nothing() {
     );
     let Ok(Promoted::TakenUp { agent, copy }) = promote(&hosts[1], "a", true).await else { panic!() };
     assert!(agent.token > copy.standing.token && agent.public_key == signed, "{agent:?}");
+    assert!(!agent.labels.contains_key(LABEL), "it stands by here no more");
     assert_eq!(ask(&hosts[1], "a", "get").await, "4");
     assert_eq!(ask(&hosts[1], "a", "add 10").await, "14");
     network.set_cut(hosts[0].host(), false);
