@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, FencingToken, Generation, InputId, StoreId};
+use crate::id::{AgentId, Generation, InputId, StoreId};
 use crate::input::AbandonReason;
 
 /// An event about to be appended.
@@ -46,7 +46,7 @@ pub struct Event {
 /// The place of an event among those of its agent, over all stores: written `GENERATION.NUMBER`.
 ///
 /// `number`: 1.., one more with each event, also when the generation rises. It jumps only when the agent comes from a backup
-/// or an archive, above every number that may have been given since that was made (`first_number`).
+/// or an archive, above every number that may have been given since that was made (`FencingToken::first_number`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventPlace {
     /// The agent's generation at that moment.
@@ -58,11 +58,6 @@ pub struct EventPlace {
 impl EventPlace {
     /// Before the first event.
     pub const START: Self = Self { generation: Generation(0), number: 0 };
-
-    /// The first number that an event may have under a token of this epoch: above all of the epochs before.
-    pub fn first_number(token: FencingToken) -> u64 {
-        token.epoch() * FencingToken::NUMBERS_PER_EPOCH + 1
-    }
 }
 
 impl fmt::Display for EventPlace {

@@ -199,6 +199,11 @@ impl FencingToken {
         self.0 >> TOKEN_COUNTER_BITS
     }
 
+    /// The first number of this epoch: above all of the epochs before.
+    pub fn first_number(self) -> u64 {
+        self.epoch() * Self::NUMBERS_PER_EPOCH + 1
+    }
+
     /// The token `by` epochs above this one, with the same counter: above every token that can be reached by counting.
     /// `None` when there is no room for it above: stores hold 63 bits.
     pub fn raised(self, by: u64) -> Option<Self> {

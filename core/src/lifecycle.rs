@@ -13,7 +13,7 @@
 //! | reset | . | . | active | active | active | - | - |
 //! | delete | deleted | deleted | deleted | deleted | deleted | deleted | . |
 //! | recreate | - | - | - | - | - | - | active |
-//! | break | broken | broken | broken | broken | broken | - | - |
+//! | break | broken | broken | broken | broken | broken | broken | - |
 //! | suspend | suspended | suspended | suspended | - | suspended | . | - |
 //!
 //! A dot leaves the state as it is, a dash is an `IllegalMove`. `drained` and `break` are the owner's own, `suspend` is the
@@ -307,7 +307,7 @@ impl Lifecycle {
             | (Broken(_), Verb::Upgrade)
             | (Paused, Verb::Reset) => same(),
             (_, Verb::Delete) => Ok(Deleted),
-            (Active | Paused | Retiring | Retired | Broken(_), Verb::Break(reason)) => {
+            (Active | Paused | Retiring | Retired | Broken(_) | Suspended(_), Verb::Break(reason)) => {
                 Ok(Broken(reason.clone()))
             }
             (Active | Paused | Retiring | Broken(_) | Suspended(_), Verb::Suspend(reason)) => {

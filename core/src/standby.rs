@@ -123,6 +123,8 @@ pub enum Said {
     Here(HostId, FencingToken),
     /// It is not there.
     Nothing,
+    /// It went from there to a host, or comes there from it, under this token.
+    Moved(HostId, FencingToken),
     /// No answer, or it is no peer that could be asked.
     Silent(HostId),
 }
@@ -134,12 +136,13 @@ pub enum Promotion {
     Move(HostId),
     /// The copy is taken up.
     TakeUp,
-    /// These hosts may have it, and do not answer.
+    /// These hosts may have it, and do not say so.
     InDoubt(Vec<HostId>),
 }
 
 /// What is to be done when a copy is to be promoted, by what all peers say. A host that runs the agent is believed also when the
-/// copy's source is forced out: nobody takes up a copy of an agent that is seen to live.
+/// copy's source is forced out: nobody takes up a copy of an agent that is seen to live. One that has moved since the copy, and is seen
+/// nowhere, is on its way.
 pub fn promotion(copy: &Standing, said: &[Said], is_forced: bool) -> Promotion {
     let living = said.iter().filter_map(|said| match said {
         Said::Here(host, token) if *token >= copy.token => Some((*token, *host)),
@@ -152,10 +155,12 @@ pub fn promotion(copy: &Standing, said: &[Said], is_forced: bool) -> Promotion {
         .iter()
         .filter_map(|said| match said {
             Said::Silent(host) => Some(*host),
+            Said::Moved(host, token) if *token > copy.token => Some(*host),
             _ => None,
         })
         .collect();
     silent.sort_unstable();
+    silent.dedup();
     if silent.is_empty() || is_forced { Promotion::TakeUp } else { Promotion::InDoubt(silent) }
 }
 

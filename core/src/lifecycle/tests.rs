@@ -37,7 +37,7 @@ fn table() -> Vec<(Verb, &'static str)> {
         (Verb::Reset, "..AAA--"),
         (Verb::Delete, "DDDDDD."),
         (Verb::Recreate, "------A"),
-        (Verb::Break(corrupt()), "BBBBB--"),
+        (Verb::Break(corrupt()), "BBBBBB-"),
         (Verb::Suspend(SuspendReason::Restored), "SSS-S.-"),
     ]
 }

@@ -88,6 +88,21 @@ fn nobody_takes_up_a_copy_of_an_agent_that_lives() {
 }
 
 #[test]
+fn nobody_takes_up_a_copy_of_an_agent_on_its_way() {
+    let copy = standing(1);
+    let moved = |host, token| Said::Moved(host, FencingToken(token));
+    let bound = [moved(OTHER, 6), moved(SOURCE, 6)];
+    assert_eq!(promotion(&copy, &bound, false), Promotion::InDoubt(vec![SOURCE, OTHER]));
+    assert_eq!(promotion(&copy, &[moved(OTHER, 6), Said::Nothing], false), Promotion::InDoubt(vec![OTHER]));
+    assert_eq!(promotion(&copy, &bound, true), Promotion::TakeUp);
+    let arrived = [moved(OTHER, 6), Said::Here(OTHER, FencingToken(6))];
+    assert_eq!(promotion(&copy, &arrived, false), Promotion::Move(OTHER));
+    let gone_on = [moved(OTHER, 6), Said::Here(SOURCE, FencingToken(7))];
+    assert_eq!(promotion(&copy, &gone_on, false), Promotion::Move(SOURCE));
+    assert_eq!(promotion(&copy, &[moved(SOURCE, 5)], false), Promotion::TakeUp, "before the copy was made");
+}
+
+#[test]
 fn a_label_names_the_host() {
     let labelled = |key: &str| of(&BTreeMap::from([(LABEL.to_owned(), key.to_owned())]));
     assert_eq!(labelled(&SOURCE.to_string()), Ok(Some(SOURCE)));

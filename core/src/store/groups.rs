@@ -12,7 +12,7 @@ use crate::id::AgentId;
 #[async_trait]
 pub trait StoreGroups: Send + Sync + 'static {
     /// Rows of the members of a group with ids after `after`, ascending: of agents that are here, on their way out, or bound
-    /// and on their way in; none that has moved away. **R**
+    /// and on their way in; none that has moved away, or is deleted: that one keeps its labels. **R**
     async fn members(
         &self,
         group: &GroupName,

@@ -69,7 +69,8 @@ pub fn promoted(copy: &StandbyCopy, raised: FencingToken, now_ms: u64) -> NewEve
 /// Copies for and of a store's agents.
 #[async_trait]
 pub trait StoreStandbys: Send + Sync + 'static {
-    /// Rows of agents at home here that have the label, with ids after `after`, ascending. **R**
+    /// Rows of agents that have the label, with ids after `after`, ascending: of those that are here, on their way out, or bound
+    /// and on their way in. **R**
     async fn guarded(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
 
     /// All rows above a change number, as `export_rows` gives them; `None` when they are more than about `bytes_max` bytes. **R**
@@ -102,7 +103,7 @@ pub trait StoreStandbys: Send + Sync + 'static {
     /// The complete copy of an agent. **R**
     async fn standby_copy(&self, agent: &AgentId) -> Result<Option<StandbyCopy>, StoreError>;
 
-    /// Deletes a session's copy, complete or not.
+    /// Deletes a session's copy, complete or not, if it is this agent's: never one that a migration has bound, nor another agent's.
     async fn discard_standby(&self, agent: &AgentId, session: MigrationId) -> Result<(), StoreError>;
 
     /// Makes the complete copy of a session the agent: at home here, held by nobody, as it was, with its key, under the token of the

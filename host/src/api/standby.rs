@@ -20,7 +20,7 @@ use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
 #[serde(deny_unknown_fields)]
 pub(super) struct ChangeQuery {
     on: Option<String>,
-    /// Also while the agent is held.
+    /// Also while the agent is held, or its standby does not answer.
     force: Option<bool>,
 }
 

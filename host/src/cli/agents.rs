@@ -135,7 +135,7 @@ pub(super) enum Agent {
         /// Keep none.
         #[arg(long, group = "how")]
         off: bool,
-        /// The standby is lost for good: let a held agent run, whatever it may have made of its copy.
+        /// The standby is lost for good: do without its answer, and let a held agent run, whatever it may have made of its copy.
         #[arg(long, requires = "off")]
         force: bool,
     },

@@ -11,7 +11,7 @@ use futures::future::join_all;
 use godwit_core::group::{self, GroupName, Member};
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::limits::GROUP_MEMBERS_MAX;
-use godwit_core::store::{AgentRow, Lifecycle};
+use godwit_core::store::AgentRow;
 
 use super::Runtime;
 use super::call::{AgentCall, CallError};
@@ -168,9 +168,7 @@ impl Runtime {
     /// The members in this host's store.
     pub(crate) async fn members_here(&self, group: &GroupName) -> Result<Vec<Member>, CallError> {
         let rows = self.inner().store.members(group, None, GROUP_MEMBERS_MAX).await.map_err(store_error)?;
-        // A deleted agent keeps its labels.
-        let members = rows.iter().filter(|row| row.lifecycle != Lifecycle::Deleted);
-        Ok(members.map(|row| self.member(row)).collect())
+        Ok(rows.iter().map(|row| self.member(row)).collect())
     }
 
     fn member(&self, row: &AgentRow) -> Member {

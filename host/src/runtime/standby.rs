@@ -43,7 +43,7 @@ const AGENTS_AT_ONCE: usize = 256;
 /// What this host knows of copies, beside what its store says.
 #[derive(Default)]
 pub(crate) struct Standbys {
-    /// Agents at home here that may have been promoted elsewhere, and where.
+    /// Agents at home here, or bound here by a migration, that may have been promoted elsewhere, and where.
     held: Mutex<BTreeMap<AgentId, HostId>>,
     /// Agents that are copied now, and how far that is.
     fed: Mutex<BTreeMap<AgentId, Fed>>,
@@ -84,7 +84,7 @@ pub enum StandbyCall {
     },
     /// Keep none.
     Off {
-        /// Also while the agent is held: whatever the standby may have made of its copy.
+        /// Also while the agent is held, or its standby does not answer: whatever that may have made of its copy.
         is_forced: bool,
     },
 }
@@ -155,7 +155,7 @@ impl Runtime {
             after = Some(last.agent.clone());
             let mut held = lock(&self.inner().standbys.held);
             for row in rows {
-                if let Some(standby) = self.standby_of(&row) {
+                if let Some(standby) = self.standby_of_any(&row) {
                     held.insert(row.agent, standby);
                 }
             }
@@ -164,8 +164,13 @@ impl Runtime {
 
     /// The other host that is to keep a copy of an agent at home here, with a store of its own.
     fn standby_of(&self, row: &AgentRow) -> Option<HostId> {
+        self.standby_of_any(row).filter(|_| row.home == Home::Here)
+    }
+
+    /// As `standby_of`, also of an agent on its way out or in: it may come to be at home here.
+    fn standby_of_any(&self, row: &AgentRow) -> Option<HostId> {
         let ends = [Lifecycle::Deleted, Lifecycle::Broken(BrokenReason::Forked)];
-        let is_kept = row.home == Home::Here && !ends.contains(&row.lifecycle);
+        let is_kept = !matches!(row.home, Home::Moved(_)) && !ends.contains(&row.lifecycle);
         let standby = of(&row.labels).ok().flatten().filter(|host| *host != self.inner().host);
         standby.filter(|_| is_kept && self.session().profile.is_none())
     }
@@ -202,8 +207,11 @@ impl Runtime {
                 return;
             }
         };
-        let Some(row) = row.filter(|row| row.home == Home::Here) else {
-            return self.inner().standbys.release(&agent);
+        let row = match row {
+            Some(row) if row.home == Home::Here => row,
+            // Its migration decides first whose it is.
+            Some(AgentRow { home: Home::HandingOff { .. } | Home::Prepared { .. }, .. }) => return,
+            _ => return self.inner().standbys.release(&agent),
         };
         match self.tell_standby(standby, &agent, StandbyMessage::May { token: row.token }).await {
             Ok(StandbyAnswer::Superseded { token }) => self.break_promoted(&agent, standby, token).await,
@@ -218,8 +226,14 @@ impl Runtime {
         }
     }
 
-    /// The agent lives at its standby: what is here never runs again by itself.
+    /// The agent lives at its standby: what is here never runs again by itself. What has come back here since, under a higher token,
+    /// is another matter.
     async fn break_promoted(&self, agent: &AgentId, standby: HostId, token: FencingToken) {
+        let row = self.inner().store.agent(agent).await;
+        if row.is_ok_and(|row| row.is_none_or(|row| row.home != Home::Here || row.token >= token)) {
+            tracing::warn!(%agent, %standby, %token, "promoted there, and no longer what was asked about");
+            return;
+        }
         match self.break_as_forked(agent).await {
             Ok(()) => {
                 tracing::error!(%agent, %standby, %token, "the agent was promoted there: it is broken here as forked");
@@ -229,6 +243,28 @@ impl Runtime {
             }
             Err(error) => tracing::error!(%agent, %error, "a promoted agent can't be stopped here now"),
         }
+    }
+
+    /// Tells a host that it is to keep no copy, and waits until it keeps none.
+    async fn end_standby(&self, standby: HostId, agent: &AgentId) -> Result<(), MeshError> {
+        match self.tell_standby(standby, agent, StandbyMessage::End).await? {
+            StandbyAnswer::Ok => Ok(()),
+            answer => Err(MeshError::NoAnswer { peer: standby, reason: format!("{answer:?}") }),
+        }
+    }
+
+    /// Ends the copy at the standby of before. It could be promoted for as long as it is there: so the label stays until it is gone.
+    async fn end_former(&self, row: &AgentRow, next: Option<HostId>) -> Result<(), CallError> {
+        let Some(former) = self.standby_of(row).filter(|former| Some(*former) != next) else {
+            return Ok(());
+        };
+        let agent = &row.agent;
+        self.end_standby(former, agent).await.map_err(|error| CallError::Unavailable {
+            reason: format!(
+                "host {former} may still have a copy of agent {agent} ({error}): try again when it answers, or, if it is lost for \
+                 good: `godwit agent standby {agent} --off --force`"
+            ),
+        })
     }
 
     /// Sends one message about a copy and waits for the answer.
@@ -270,6 +306,7 @@ impl Runtime {
                         "hosts that share a store take over from each other: no copy is needed".to_owned();
                     return Err(CallError::Conflict { what });
                 }
+                self.end_former(row, Some(standby)).await?;
                 let mut labels = row.labels.clone();
                 labels.insert(LABEL.to_owned(), standby.to_string());
                 store.set_labels(agent, labels).await.map_err(store_error)?;
@@ -277,6 +314,7 @@ impl Runtime {
             StandbyCall::Off { is_forced } => {
                 if !is_forced {
                     self.check_not_held(agent)?;
+                    self.end_former(row, None).await?;
                 }
                 let mut labels = row.labels.clone();
                 labels.remove(LABEL);

@@ -73,8 +73,8 @@ pub(crate) enum StandbyMessage {
     Begin(Box<StandbyStart>),
     /// I have it under this token: may I run it?
     May { token: FencingToken },
-    /// Your copy is not needed any more.
-    End { session: MigrationId },
+    /// I need no copy of it at yours, whatever is there of mine.
+    End,
 }
 
 /// What a standby must know to say yes or no.

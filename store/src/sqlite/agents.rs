@@ -595,7 +595,8 @@ pub(super) fn members(
     let after = after.map_or("", AgentId::as_str);
     let agents = all(
         conn,
-        "SELECT id FROM agent WHERE group_name = ?1 AND home < 3 AND id > ?2 ORDER BY id LIMIT ?3",
+        "SELECT id FROM agent WHERE group_name = ?1 AND home < 3 AND lifecycle <> 6 AND id > ?2
+         ORDER BY id LIMIT ?3",
         params![group.as_str(), after, limit as i64],
         |found| agent_id(found.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?),
     )?;

@@ -1,6 +1,6 @@
 //! Taking all rows of an agent out, and binding a copy that came from an archive.
 
-use godwit_core::event::{EventKind, EventPlace, NewEvent};
+use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, FencingToken};
 use godwit_core::lease::GrantCause;
 use godwit_core::lifecycle::{LifecycleCommit, SuspendReason, Verb};
@@ -125,7 +125,7 @@ pub(super) fn skip_events(tx: &Tx<'_>, head: &Head, token: FencingToken) -> Fall
     execute(
         tx.conn,
         "UPDATE agent SET next_event = max(next_event, ?2) WHERE key = ?1",
-        params![head.key, Int(EventPlace::first_number(token))],
+        params![head.key, Int(token.first_number())],
     )
     .map(drop)
 }

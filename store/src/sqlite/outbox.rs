@@ -36,7 +36,8 @@ pub(super) enum Body<'a> {
     Shared(Int),
 }
 
-/// Appends an output under the next number of its destination.
+/// Appends an output under the next number of its destination. Under a token of a later epoch also a new destination may have had
+/// outputs that nothing here knows of.
 pub(super) fn append(
     tx: &Tx<'_>,
     head: &mut Head,
@@ -48,11 +49,17 @@ pub(super) fn append(
     let number = first(
         tx.conn,
         "INSERT INTO destination (agent, destination, generation, change, next_number, waiting)
-         VALUES (?1, ?2, ?3, ?4, 2, 1)
+         VALUES (?1, ?2, ?3, ?4, ?5 + 1, 1)
          ON CONFLICT (agent, destination, generation) DO UPDATE SET change = excluded.change,
              next_number = next_number + 1, waiting = waiting + 1
          RETURNING next_number - 1",
-        params![head.key, destination.as_str(), Int(head.generation.0), change],
+        params![
+            head.key,
+            destination.as_str(),
+            Int(head.generation.0),
+            change,
+            Int(head.token.first_number())
+        ],
         |row| Ok(row.get::<_, Int>(0)?),
     )?;
     let number = number.ok_or_else(|| corrupt("a written destination is not there"))?;

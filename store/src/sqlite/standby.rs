@@ -29,7 +29,7 @@ fn guarded(conn: &Connection, after: Option<&AgentId>, limit: usize) -> Fallible
     let after = after.map_or("", AgentId::as_str);
     let agents = all(
         conn,
-        "SELECT id FROM agent WHERE standby IS NOT NULL AND home = 0 AND id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT id FROM agent WHERE standby IS NOT NULL AND home < 3 AND id > ?1 ORDER BY id LIMIT ?2",
         params![after, limit as i64],
         |found| agent_id(&found.get::<_, String>(0)?),
     )?;
@@ -135,7 +135,7 @@ fn stand_by(tx: &Tx<'_>, round: &Round, rows: &[Arriving]) -> Fallible<Verdict> 
     // Rounds come in order: nothing that is older can arrive any more.
     execute(tx.conn, "DELETE FROM tombstone WHERE agent = ?1", params![key])?;
     if let Some(before) = known.map(|known| known.session).filter(|before| before != session) {
-        handoff::discard_copy(tx, before)?;
+        discard_copy(tx, agent, before)?;
     }
     execute(
         tx.conn,
@@ -180,7 +180,15 @@ fn make_room(tx: &Tx<'_>, key: i64, rows: &[Arriving]) -> Fallible<()> {
 fn discard(tx: &Tx<'_>, agent: &AgentId, session: MigrationId) -> Fallible<()> {
     let sql = "DELETE FROM standby WHERE agent = ?1 AND session = ?2";
     execute(tx.conn, sql, params![agent.as_str(), session.0])?;
-    handoff::discard_copy(tx, session)
+    discard_copy(tx, agent, session)
+}
+
+/// A session's id is a peer's word: it may be that of a migration, whose bound copy is no concern of this, or of another agent.
+fn discard_copy(tx: &Tx<'_>, agent: &AgentId, session: MigrationId) -> Fallible<()> {
+    match copy_key(tx.conn, session, agent)? {
+        Some(key) => delete(tx, key),
+        None => Ok(()),
+    }
 }
 
 fn promote(tx: &Tx<'_>, agent: &AgentId, session: MigrationId) -> Fallible<AgentRow> {

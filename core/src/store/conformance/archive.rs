@@ -176,4 +176,8 @@ async fn numbers_of_outputs_jump_at_an_import(world: World) {
     assert_eq!(now.len(), waiting.len() + 1);
     let last = now.last().unwrap().number;
     assert_eq!(last, FencingToken::NUMBERS_PER_EPOCH + waiting.len() as u64 + 1);
+    // The source may have sent to others since as well.
+    desk.turn(Turn::of(BoundaryKind::Turn).output(&id("another"), "new").snapshot("s")).await;
+    let now = target.store.outputs(desk.agent(), ALL).await.unwrap();
+    assert_eq!(now.last().unwrap().number, FencingToken::NUMBERS_PER_EPOCH + 1);
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::group::{GroupName, LABEL};
 use crate::id::AgentId;
+use crate::lifecycle::Verb;
 use crate::limits::PAGE_MAX;
 use crate::migration::Phase;
 use crate::store::conformance::Case;
@@ -15,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of(members_are_found_by_their_label),
         Case::of(a_member_is_one_until_its_label_goes),
+        Case::of(a_deleted_agent_takes_no_member_s_place),
         Case::of(membership_moves_with_its_agent),
     ]
 }
@@ -63,6 +65,23 @@ async fn a_member_is_one_until_its_label_goes(world: World) {
     assert_eq!(members(store, "one").await, [], "of one group at a time");
     store.set_labels(&agent, BTreeMap::new()).await.unwrap();
     assert_eq!(members(store, "two").await, []);
+}
+
+async fn a_deleted_agent_takes_no_member_s_place(world: World) {
+    let first = world.site("a").await.own("a").await;
+    first.site.create("b").await;
+    let store = first.store();
+    for agent in ["a", "b"] {
+        store.set_labels(&id(agent), labels("workers")).await.unwrap();
+    }
+    first.verb(&Verb::Delete).await.unwrap();
+    assert_eq!(
+        store.agent(&id("a")).await.unwrap().unwrap().labels,
+        labels("workers"),
+        "it keeps its labels"
+    );
+    let page = store.members(&group("workers"), None, 1).await.unwrap();
+    assert_eq!(page.iter().map(|row| &row.agent).collect::<Vec<_>>(), [&id("b")]);
 }
 
 async fn membership_moves_with_its_agent(world: World) {

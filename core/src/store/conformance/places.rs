@@ -274,7 +274,7 @@ async fn a_restore_begins_above_all_numbers_given(world: World) {
     site.store.restore(above).await.unwrap();
     let events = placed(site.store.as_ref(), "agent").await;
     let row = site.store.agent(&id("agent")).await.unwrap().unwrap();
-    let first = EventPlace::first_number(row.token);
+    let first = row.token.first_number();
     assert!(first > before.next_event + 1_000_000, "{first}");
     assert_eq!(numbers(&events), [1, 2, first]);
     assert_eq!((events[2].event.kind, row.next_event), (EventKind::AgentSuspended, first + 1));

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use crate::event::EventKind;
 use crate::id::{FencingToken, Incarnation, InputId, MigrationId};
 use crate::limits::PAGE_MAX;
+use crate::migration::Phase;
 use crate::standby::{LABEL, Verdict};
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
     ALL, Desk, Site, Turn, World, host, id, is_conflict, is_not_home, keyed, migration, put_plugin,
 };
+use crate::store::conformance::journey::Journey;
 use crate::store::standby::{Delta, Round};
 use crate::store::{AgentRow, Home, Row, RowFrame, RowKey, RuntimeStore, Sharing, StoreError};
 
@@ -19,10 +21,12 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(rounds_apply_once_and_in_order),
         Case::of(a_delete_travels_with_a_round),
         Case::of(deletes_are_kept_while_an_agent_is_guarded),
+        Case::of(an_agent_on_its_way_is_guarded),
         Case::of(a_delta_is_whole_or_too_large),
         Case::of(a_whole_copy_replaces_the_one_before_when_it_is_complete),
         Case::of(a_complete_copy_outlives_its_host),
         Case::of(a_part_of_a_copy_does_not),
+        Case::of(a_copy_goes_only_as_its_own_agent_s),
         Case::of(a_copy_is_promoted_where_the_agent_is_not),
         Case::of(a_promoted_agent_s_source_is_superseded),
         Case::of(a_round_must_bring_what_it_says),
@@ -129,7 +133,11 @@ async fn a_promoted_copy_is_the_agent_as_of_its_last_round(world: World) {
     assert_eq!(pair.to.store.standby_copy(pair.from.agent()).await.unwrap(), None);
     let desk = pair.to.take(pair.from.agent()).await;
     let input = desk.accept("goes on").await;
-    desk.turn(Turn::ends([&input])).await;
+    // Its source may have sent to anybody since.
+    desk.turn(Turn::ends([&input]).output(&id("new-to-it"), "hello")).await;
+    let sent = pair.to.store.outputs(pair.from.agent(), ALL).await.unwrap();
+    let first = sent.iter().find(|stored| stored.output.destination == id("new-to-it")).unwrap();
+    assert_eq!(first.number, FencingToken::NUMBERS_PER_EPOCH + 1);
 }
 
 async fn rounds_apply_once_and_in_order(world: World) {
@@ -205,6 +213,25 @@ async fn deletes_are_kept_while_an_agent_is_guarded(world: World) {
     assert_eq!((deletes(&desk).await, guarded(&desk).await), (0, 0), "nobody asks for them any more");
 }
 
+async fn an_agent_on_its_way_is_guarded(world: World) {
+    let journey = Journey::furnished(&world).await;
+    guard(&journey.from).await;
+    journey.record_at_source(Phase::Transfer).await;
+    journey.receive(journey.export(0).await).await;
+    let (from, to) = (journey.from.site.store.clone(), journey.to.store.clone());
+    let guarded = async || {
+        let (from, to) = (from.guarded(None, 9).await.unwrap(), to.guarded(None, 9).await.unwrap());
+        (from.len(), to.len())
+    };
+    assert_eq!(guarded().await, (1, 0), "a copy that is not bound is nobody");
+    let granted = journey.begin().await.granted;
+    assert_eq!(guarded().await, (1, 0), "on its way out");
+    journey.prepare(granted).await;
+    assert_eq!(guarded().await, (1, 1), "on its way in");
+    journey.finish().await;
+    assert_eq!(guarded().await, (0, 1));
+}
+
 async fn a_delta_is_whole_or_too_large(world: World) {
     let pair = Pair::furnished(&world).await;
     let (store, agent) = (pair.from.store(), pair.from.agent());
@@ -265,6 +292,22 @@ async fn a_part_of_a_copy_does_not(world: World) {
     let rest = Delta { frames: vec![], ..delta };
     let round = pair.round(migration(2), change, rest);
     assert_eq!(pair.to.store.stand_by(round).await, Ok(Verdict::Behind), "nothing is left of it");
+}
+
+async fn a_copy_goes_only_as_its_own_agent_s(world: World) {
+    let journey = Journey::furnished(&world).await;
+    let to = journey.to.store.clone();
+    journey.record_at_source(Phase::Transfer).await;
+    let frames = journey.export(0).await;
+    let arrived = frames.last().unwrap().change;
+    journey.receive(frames).await;
+    to.discard_standby(&id("another"), journey.migration).await.unwrap();
+    let granted = journey.begin().await.granted;
+    let rest = journey.request(granted, arrived).await;
+    assert_eq!(to.prepare(rest).await, Ok(()), "what has arrived is still there");
+    to.discard_standby(journey.agent(), journey.migration).await.unwrap();
+    let bound = to.agent(journey.agent()).await.unwrap().unwrap();
+    assert!(matches!(bound.home, Home::Prepared { .. }), "{bound:?}");
 }
 
 async fn a_copy_is_promoted_where_the_agent_is_not(world: World) {

@@ -1,6 +1,6 @@
 //! Taking all rows of an agent out, and binding a copy that came from an archive.
 
-use crate::event::{EventKind, EventPlace, NewEvent};
+use crate::event::{EventKind, NewEvent};
 use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lifecycle::{LifecycleCommit, SuspendReason, Verb};
 use crate::store::agent::{AgentRow, Home};
@@ -58,7 +58,7 @@ impl Tables {
         let from = rows.portable().lifecycle.clone();
         let commit = LifecycleCommit::plan(agent, &from, &verb, now_ms).ok();
         rows.update(|portable| {
-            portable.next_event = portable.next_event.max(EventPlace::first_number(raised));
+            portable.next_event = portable.next_event.max(raised.first_number());
             if let Some(commit) = &commit {
                 portable.lifecycle = commit.next().clone();
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{EventKind, EventPlace, NewEvent};
+use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, FencingToken, StoreEpoch};
 use crate::lease::GrantCause;
 use crate::lifecycle::{LifecycleCommit, SuspendReason, Verb};
@@ -48,7 +48,7 @@ impl Tables {
             rows.standing.cause = GrantCause::Acquired;
             rows.skip_numbers(epochs);
             rows.update(|portable| {
-                portable.next_event = portable.next_event.max(EventPlace::first_number(token));
+                portable.next_event = portable.next_event.max(token.first_number());
             });
             if is_here {
                 self.close_migrations(&agent, (None, &before), now_ms);

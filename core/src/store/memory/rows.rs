@@ -314,10 +314,11 @@ impl AgentRows {
         self.waiting.get(destination).copied().unwrap_or(0)
     }
 
-    /// The number that the next output to a destination gets.
+    /// The number that the next output to a destination gets. Under a token of a later epoch also a new destination may have
+    /// had outputs that nothing here knows of.
     pub(super) fn next_number(&self, destination: &AgentId) -> u64 {
         let key = (destination.clone(), self.portable.generation);
-        self.destinations.get(&key).copied().unwrap_or(1)
+        self.destinations.get(&key).copied().unwrap_or_else(|| self.standing.token.first_number())
     }
 
     pub(super) fn pending_outputs(&self) -> u64 {

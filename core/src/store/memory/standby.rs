@@ -6,7 +6,6 @@ use async_trait::async_trait;
 
 use super::MemoryStore;
 use super::tables::{Tables, conflict};
-use crate::event::EventPlace;
 use crate::id::{AgentId, FencingToken, MigrationId, Seq};
 use crate::lease::GrantCause;
 use crate::limits::PAGE_MAX;
@@ -64,11 +63,18 @@ impl Tables {
         }
         self.copies.insert(session, copy);
         if let Some(before) = before {
-            self.copies.remove(&before);
+            self.discard_standby_copy(&agent, before);
         }
         let standing = Standing { session, source, token, generation, revision, change };
         self.standbys.insert(agent.clone(), StandbyCopy { agent, standing, at_ms });
         Ok(Verdict::Applies)
+    }
+
+    /// A session's id is a peer's word: it may be that of another agent's copy.
+    fn discard_standby_copy(&mut self, agent: &AgentId, session: MigrationId) {
+        if self.copies.get(&session).is_some_and(|copy| copy.portable().agent == *agent) {
+            self.copies.remove(&session);
+        }
     }
 
     fn promote(
@@ -148,7 +154,7 @@ impl AgentRows {
         self.skip_numbers(1);
         self.update(|portable| {
             portable.inputs_pruned = ended_before;
-            portable.next_event = portable.next_event.max(EventPlace::first_number(token));
+            portable.next_event = portable.next_event.max(token.first_number());
         });
         let revision = self.portable().revision;
         let cause = GrantCause::Transferred { migration: session, revision };
@@ -162,7 +168,8 @@ impl StoreStandbys for MemoryStore {
         let tables = self.tables();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let guarded = tables.agents.range((from, Bound::Unbounded)).filter(|(_, rows)| {
-            rows.standing.home == Home::Here && rows.portable().labels.contains_key(standby::LABEL)
+            let is_here = !matches!(rows.standing.home, Home::Moved(_));
+            is_here && rows.portable().labels.contains_key(standby::LABEL)
         });
         Ok(guarded.take(limit.min(PAGE_MAX)).map(|(_, rows)| tables.agent_row(rows)).collect())
     }
@@ -207,7 +214,7 @@ impl StoreStandbys for MemoryStore {
         if tables.standbys.get(agent).is_some_and(|copy| copy.standing.session == session) {
             tables.standbys.remove(agent);
         }
-        tables.copies.remove(&session);
+        tables.discard_standby_copy(agent, session);
         Ok(())
     }
 

@@ -394,7 +394,9 @@ impl Runtime {
             let guard =
                 if is_ours { guard } else { LeaseGuard::new(self.session().lease.clone(), lease.token) };
             self.inner().hints.forget(&agent);
-            if rests {
+            if let Err(held) = self.check_may_own(&agent) {
+                tracing::warn!(%agent, %held, "it is at home here, and does not run yet");
+            } else if rests {
                 self.inner().directory.enter(lease, guard);
             } else {
                 self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::limits::PAGE_MAX;
@@ -54,6 +55,18 @@ fn not_ready(reason: impl ToString) -> StandbyAnswer {
     StandbyAnswer::NotReady { reason: reason.to_string() }
 }
 
+/// The plugin of the agent's spec, where a round brings a new one.
+fn current_plugin(frames: &[RowFrame]) -> Option<Digest> {
+    let revision = frames.iter().rev().find_map(|frame| match &frame.row {
+        Row::Agent(portable) => Some(portable.spec_revision),
+        _ => None,
+    })?;
+    frames.iter().find_map(|frame| match &frame.row {
+        Row::Spec { revision: known, spec } if *known == revision => Some(spec.plugin),
+        _ => None,
+    })
+}
+
 impl Runtime {
     /// Answers a message about a copy. `from` has proven its key.
     pub(crate) async fn on_standby(
@@ -70,7 +83,7 @@ impl Runtime {
                 Ok(()) => StandbyAnswer::Ok,
                 Err(no) => no,
             },
-            StandbyMessage::End { session } => match self.end_copy(from, &agent, session).await {
+            StandbyMessage::End => match self.end_copy(from, &agent).await {
                 Ok(()) => StandbyAnswer::Ok,
                 Err(error) => not_ready(error),
             },
@@ -150,13 +163,19 @@ impl Runtime {
         Ok(given_up.into_iter().map(|(session, _)| session).collect())
     }
 
-    async fn end_copy(&self, from: HostId, agent: &AgentId, session: MigrationId) -> Result<(), StoreError> {
-        let known = self.inner().store.standby_copy(agent).await?.map(|copy| copy.standing);
-        let is_theirs = known.is_some_and(|copy| copy.source == from && copy.session == session);
-        if is_theirs || self.arriving(from, agent, session).is_some() {
-            lock(&self.inner().standbys.arriving).remove(&session);
+    /// Lets go of all that a source has sent of an agent.
+    async fn end_copy(&self, from: HostId, agent: &AgentId) -> Result<(), StoreError> {
+        let store = &self.inner().store;
+        let given_up: Vec<_> = {
+            let mut arriving = lock(&self.inner().standbys.arriving);
+            let is_theirs = |known: &Arriving| known.source == from && known.agent == *agent;
+            arriving.extract_if(.., |_, known| is_theirs(known)).map(|(session, _)| session).collect()
+        };
+        let complete = store.standby_copy(agent).await?.map(|copy| copy.standing);
+        let complete = complete.filter(|copy| copy.source == from).map(|copy| copy.session);
+        for session in given_up.into_iter().chain(complete) {
             tracing::info!(%agent, source = %from, "its copy is not needed any more");
-            self.inner().store.discard_standby(agent, session).await?;
+            store.discard_standby(agent, session).await?;
         }
         Ok(())
     }
@@ -259,8 +278,14 @@ impl Runtime {
             }
             Err(error) => return not_ready(error),
         };
-        if !is_fed && self.arriving(from, &agent, session).is_none() {
+        let arriving = self.arriving(from, &agent, session);
+        if !is_fed && arriving.is_none() {
             return StandbyAnswer::Behind;
+        }
+        match self.may_run(arriving.as_ref(), &frames).await {
+            Ok(true) => {}
+            Ok(false) => return StandbyAnswer::Behind,
+            Err(error) => return not_ready(error),
         }
         let delta = Delta { frames, change, token, generation, revision };
         let at_ms = self.now_ms();
@@ -277,6 +302,15 @@ impl Runtime {
             Ok(Verdict::Another(other)) => refused(anothers(other)),
             Err(error @ StoreError::Conflict { .. }) => refused(error),
             Err(error) => not_ready(error),
+        }
+    }
+
+    /// Whether the agent as of a round could run here: an upgrade needs a component, which only the begin of a whole copy brings.
+    async fn may_run(&self, arriving: Option<&PluginInfo>, frames: &[RowFrame]) -> Result<bool, StoreError> {
+        let Some(plugin) = current_plugin(frames) else { return Ok(true) };
+        match arriving {
+            Some(known) => Ok(known.digest == plugin),
+            None => Ok(self.inner().store.component(plugin).await?.is_some()),
         }
     }
 

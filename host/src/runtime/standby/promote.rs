@@ -5,9 +5,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId, MigrationId};
-use godwit_core::standby::{Promotion, Said, promotion};
-use godwit_core::store::Home;
+use godwit_core::standby::{LABEL, Promotion, Said, of, promotion};
 use godwit_core::store::standby::StandbyCopy;
+use godwit_core::store::{AgentRow, Home};
 
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply, AgentView, CallError};
@@ -84,7 +84,20 @@ impl Runtime {
         if let Err(error) = self.note_head().await {
             tracing::error!(%agent, %error, "a backup of before this promotion would not be recognized");
         }
+        let row = self.unguarded(row).await?;
         Ok(Promoted::TakenUp { agent: Box::new(self.view(&row).await?), copy: Box::new(copy) })
+    }
+
+    /// The label that made this host the agent's standby has done its part: left, it would make it that again wherever the agent goes.
+    async fn unguarded(&self, row: AgentRow) -> Result<AgentRow, CallError> {
+        let store = &self.inner().store;
+        if !matches!(of(&row.labels), Ok(Some(standby)) if standby == self.inner().host) {
+            return Ok(row);
+        }
+        let mut labels = row.labels.clone();
+        labels.remove(LABEL);
+        store.set_labels(&row.agent, labels).await.map_err(store_error)?;
+        Ok(store.agent(&row.agent).await.map_err(store_error)?.unwrap_or(row))
     }
 
     async fn move_here(&self, agent: &AgentId, from: HostId) -> Result<Promoted, CallError> {
@@ -108,7 +121,9 @@ impl Runtime {
             said.push(match answer {
                 Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Said::Here(peer, token),
                 Ok(PeerAnswer::Home(HomeAnswer::Unknown)) => Said::Nothing,
-                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) if is_asked(target) => Said::Nothing,
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if is_asked(target) => {
+                    Said::Moved(target, token)
+                }
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) => Said::Silent(target),
                 _ => Said::Silent(peer),
             });

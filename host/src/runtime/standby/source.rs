@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId};
 use godwit_core::placement::Wants;
@@ -72,10 +73,18 @@ enum Failed {
     Promoted(FencingToken),
 }
 
+/// A whole copy, with the rounds behind it.
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    id: MigrationId,
+    /// The plugin whose component the standby has: one of another needs a session of its own.
+    plugin: Digest,
+}
+
 /// What the standby has of an agent.
 #[derive(Debug, Clone, Copy)]
 struct Copied {
-    session: MigrationId,
+    session: Session,
     generation: Generation,
     change: u64,
 }
@@ -211,7 +220,9 @@ impl Feeder {
         if self.runtime.is_migrating(&self.agent) {
             return Ok(true);
         }
-        self.copied = self.copied.filter(|copied| copied.generation == row.generation);
+        let is_of =
+            |copied: &Copied| (copied.generation, copied.session.plugin) == (row.generation, row.plugin);
+        self.copied = self.copied.filter(is_of);
         if let Some(copied) = self.copied {
             if copied.change == row.change {
                 self.ask_at_times(&row).await?;
@@ -261,9 +272,7 @@ impl Feeder {
 
     /// The copy is of no use any more.
     async fn end(&self) {
-        let Some(copied) = self.copied else { return };
-        let message = StandbyMessage::End { session: copied.session };
-        if let Err(error) = self.runtime.tell_standby(self.standby, &self.agent, message).await {
+        if let Err(error) = self.runtime.end_standby(self.standby, &self.agent).await {
             tracing::warn!(agent = %self.agent, standby = %self.standby, %error, "the copy stays there");
         }
     }
@@ -302,8 +311,8 @@ impl Feeder {
     /// Sends a whole copy. What changes meanwhile goes in its last round, so that it is the agent as of one moment.
     async fn whole(&mut self, row: &AgentRow) -> Result<(), Failed> {
         self.copied = None;
-        let session = MigrationId::generate(self.runtime.now_ms(), self.runtime.inner().clock.random());
-        self.begin(session, row).await?;
+        let id = MigrationId::generate(self.runtime.now_ms(), self.runtime.inner().clock.random());
+        let session = Session { id, plugin: self.begin(id, row).await? };
         let mut sent = 0;
         loop {
             let frames = self.runtime.inner().store.export_rows(&self.agent, sent, BUNDLE_BYTES).await?;
@@ -315,7 +324,7 @@ impl Feeder {
             }
             let Some(last) = frames.last() else { return Err(Failed::Behind) };
             sent = last.change;
-            let place = self.place(session, sent, row);
+            let place = self.place(id, sent, row);
             let header = BulkHeader::StandbyRows { agent: self.agent.clone(), place };
             match self.send(header, self.sealed(frames, &place).await?).await? {
                 StandbyAnswer::Ok => {}
@@ -324,20 +333,21 @@ impl Feeder {
         }
     }
 
-    async fn begin(&mut self, session: MigrationId, row: &AgentRow) -> Result<(), Failed> {
+    /// Answers the plugin that the standby has for it.
+    async fn begin(&mut self, session: MigrationId, row: &AgentRow) -> Result<Digest, Failed> {
         let store = &self.runtime.inner().store;
         let gone = || Failed::Peer("the agent is not here any more".into());
         let image = store.image(&self.agent, None).await?.ok_or_else(gone)?;
         let missing = || Failed::Refused("its plugin is not stored here".into());
         let plugin = image.plugin.ok_or_else(missing)?;
         let residency = Wants::of(&image.spec, &row.labels).residency;
-        let (token, spec) = (row.token, image.spec);
+        let (token, spec, digest) = (row.token, image.spec, plugin.digest);
         let start = StandbyStart { session, token, plugin: plugin.clone(), spec, residency };
         let message = StandbyMessage::Begin(Box::new(start));
         match self.tell(message).await? {
             StandbyAnswer::Ok => {
                 self.heard();
-                return Ok(());
+                return Ok(digest);
             }
             StandbyAnswer::NeedsPlugin => {}
             answer => return Err(unwelcome(answer)),
@@ -347,7 +357,7 @@ impl Feeder {
         match self.send(header, component).await? {
             StandbyAnswer::Ok => {
                 self.heard();
-                Ok(())
+                Ok(digest)
             }
             answer => Err(unwelcome(answer)),
         }
@@ -370,10 +380,10 @@ impl Feeder {
         protocol.map_err(|error| Failed::Peer(error.to_string()))
     }
 
-    async fn round(&mut self, session: MigrationId, builds_on: u64, delta: Delta) -> Result<(), Failed> {
+    async fn round(&mut self, session: Session, builds_on: u64, delta: Delta) -> Result<(), Failed> {
         let Delta { frames, change, token, generation, revision } = delta;
         let deletes = frames.iter().filter(|frame| matches!(frame.row, Row::Deleted(_))).count();
-        let place = StandbyPlace { session, change, token, generation, revision };
+        let place = StandbyPlace { session: session.id, change, token, generation, revision };
         let header = BulkHeader::StandbyRound { agent: self.agent.clone(), builds_on, place };
         let body = self.sealed(frames, &place).await?;
         match self.send(header, body).await? {
@@ -383,7 +393,7 @@ impl Feeder {
         failpoint::hit("standby.source.after-round");
         self.copied = Some(Copied { session, generation, change });
         self.heard();
-        let round = LastRound { session, change, revision, at_ms: self.runtime.now_ms() };
+        let round = LastRound { session: session.id, change, revision, at_ms: self.runtime.now_ms() };
         if let Some(fed) = lock(&self.runtime.inner().standbys.fed).get_mut(&self.agent) {
             fed.round = Some(round);
         }

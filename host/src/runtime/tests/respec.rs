@@ -12,7 +12,7 @@ use crate::runtime::respec::{SpecUpdate, UpgradeReport};
 use crate::runtime::verbs::VerbCall;
 
 /// Stores another plugin that runs the same script.
-async fn put_plugin(runtime: &Runtime, name: &str, component: &'static [u8]) -> Digest {
+pub(super) async fn put_plugin(runtime: &Runtime, name: &str, component: &'static [u8]) -> Digest {
     let (script, _) = script_plugin();
     let component = Bytes::from_static(component);
     let digest = Digest::of(&component);
@@ -21,7 +21,11 @@ async fn put_plugin(runtime: &Runtime, name: &str, component: &'static [u8]) -> 
     digest
 }
 
-async fn upgrade(runtime: &Runtime, agent: &str, plugin: &str) -> Result<UpgradeReport, CallError> {
+pub(super) async fn upgrade(
+    runtime: &Runtime,
+    agent: &str,
+    plugin: &str,
+) -> Result<UpgradeReport, CallError> {
     match call(runtime, agent, AgentCall::Upgrade { plugin: plugin.into() }).await? {
         AgentReply::Upgraded(report) => Ok(report),
         other => panic!("{other:?}"),

@@ -3,6 +3,7 @@
 use godwit_core::standby::LABEL;
 use godwit_core::store::BrokenReason;
 
+use super::respec::{put_plugin, upgrade};
 use super::verbs::show;
 use super::*;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
@@ -95,6 +96,7 @@ async fn a_source_that_was_cut_off_finds_out_and_runs_nothing() {
     );
     let Ok(Promoted::TakenUp { agent, copy }) = promote(&hosts[1], "a", true).await else { panic!() };
     assert!(agent.token > copy.standing.token && agent.public_key == signed, "{agent:?}");
+    assert!(!agent.labels.contains_key(LABEL), "it stands by here no more");
     assert_eq!(ask(&hosts[1], "a", "get").await, "4");
     assert_eq!(ask(&hosts[1], "a", "add 10").await, "14");
     network.set_cut(hosts[0].host(), false);
@@ -172,6 +174,51 @@ async fn an_operator_lets_an_agent_go_whose_standby_is_lost() {
     assert!(!view.is_held && view.standby.is_none());
     assert_eq!(ask(&first, "a", "add 1").await, "5");
     for host in [first, second] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_agent_brings_its_component_to_its_standby() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    let digest = put_plugin(&hosts[0], "newer", b"newer script").await;
+    upgrade(&hosts[0], "a", "newer").await.unwrap();
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[0].host(), true);
+    let promoted = promote(&hosts[1], "a", true).await;
+    let Ok(Promoted::TakenUp { agent, .. }) = promoted else { panic!("{promoted:?}") };
+    assert_eq!(agent.plugin, digest);
+    assert_eq!(ask(&hosts[1], "a", "add 1").await, "5");
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_former_standby_keeps_no_copy() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[1].host(), true);
+    let off = standby(&hosts[0], "a", StandbyCall::Off { is_forced: false }).await;
+    assert!(matches!(off, Err(CallError::Unavailable { .. })), "{off:?}");
+    let view = standby(&hosts[0], "a", StandbyCall::Show).await.unwrap();
+    assert_eq!(view.standby, Some(hosts[1].host()), "nothing was done");
+    network.set_cut(hosts[1].host(), false);
+    until("it to be let go", async || {
+        standby(&hosts[0], "a", StandbyCall::Off { is_forced: false }).await.is_ok()
+    })
+    .await;
+    until("no copy", async || hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    let promoted = promote(&hosts[1], "a", true).await;
+    assert!(matches!(promoted, Err(CallError::NoSuch { .. })), "{promoted:?}");
+    for host in hosts {
         host.stop().await;
     }
 }

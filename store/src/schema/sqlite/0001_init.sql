@@ -102,7 +102,7 @@ CREATE TABLE agent (
 ) STRICT;
 CREATE UNIQUE INDEX agent_id ON agent (id) WHERE home < 4;
 CREATE INDEX agent_migration ON agent (migration) WHERE migration IS NOT NULL;
-CREATE INDEX agent_guarded ON agent (id) WHERE standby IS NOT NULL AND home = 0;
+CREATE INDEX agent_guarded ON agent (id) WHERE standby IS NOT NULL AND home < 3;
 CREATE INDEX agent_group ON agent (group_name, id) WHERE group_name IS NOT NULL AND home < 3;
 CREATE INDEX agent_runnable ON agent (key)
     WHERE home = 0 AND (lifecycle = 3 OR (waking_inputs > 0 AND lifecycle = 0)
