@@ -147,6 +147,9 @@ pub struct IllegalMove {
 /// What would help, where that is not the same for every verb.
 fn hint(state: &str, verb: &str) -> &'static str {
     match (state, verb) {
+        ("broken", "recover" | "reset" | "retire") => {
+            ": another host runs it; `adopt --force` or `delete` here gives up what only this one has"
+        }
         ("broken", "resume") => ": recover it",
         ("broken", "checkpoint" | "upgrade" | "configure") => ": recover it first, or reset it",
         ("paused" | "retiring" | "retired", "recover") => ": resume it",
@@ -287,7 +290,13 @@ impl Lifecycle {
     pub fn after(&self, verb: &Verb) -> Result<Self, IllegalMove> {
         use Lifecycle::{Active, Broken, Deleted, Paused, Retired, Retiring, Suspended};
         let same = || Ok(self.clone());
+        let illegal = || IllegalMove { state: self.name().to_owned(), verb: verb.name().to_owned() };
         match (self, verb) {
+            // Whatever leads to where it runs would make a second one of it.
+            (Broken(BrokenReason::Forked), Verb::Recover | Verb::Reset | Verb::Upgrade | Verb::Retire) => {
+                Err(illegal())
+            }
+            (Broken(BrokenReason::Forked), Verb::Break(_)) => same(),
             (Active | Paused, Verb::Pause) | (Active | Paused | Retiring, Verb::Stop { .. }) => Ok(Paused),
             (Active | Paused | Retiring | Retired | Suspended(_), Verb::Resume)
             | (Active | Broken(_), Verb::Recover)
@@ -313,9 +322,7 @@ impl Lifecycle {
             (Active | Paused | Retiring | Broken(_) | Suspended(_), Verb::Suspend(reason)) => {
                 Ok(Suspended(*reason))
             }
-            (state, verb) => {
-                Err(IllegalMove { state: state.name().to_owned(), verb: verb.name().to_owned() })
-            }
+            _ => Err(illegal()),
         }
     }
 }
@@ -476,7 +483,15 @@ impl BrokenReason {
             | Self::Plugin { message }
             | Self::Diverged { message } => message,
             Self::Corrupt { what } => what,
-            Self::Forked => "",
+            Self::Forked => "another host runs it, under a higher token",
+        }
+    }
+
+    /// What an operator can do about it.
+    pub fn way_out(&self) -> &'static str {
+        match self {
+            Self::Forked => "ask that host; `adopt --force` or `delete` here gives up what only this one has",
+            _ => "when the cause is gone, recover it; or reset it",
         }
     }
 }

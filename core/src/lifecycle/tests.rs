@@ -3,6 +3,10 @@
 use super::*;
 
 fn broken() -> Lifecycle {
+    Lifecycle::Broken(BrokenReason::Restore { message: "no".into() })
+}
+
+fn forked() -> Lifecycle {
     Lifecycle::Broken(BrokenReason::Forked)
 }
 
@@ -11,34 +15,34 @@ fn suspended() -> Lifecycle {
 }
 
 /// The columns.
-fn states() -> [Lifecycle; 7] {
+fn states() -> [Lifecycle; 8] {
     use Lifecycle::{Active, Deleted, Paused, Retired, Retiring};
-    [Active, Paused, Retiring, Retired, broken(), suspended(), Deleted]
+    [Active, Paused, Retiring, Retired, broken(), suspended(), Deleted, forked()]
 }
 
-/// The rows as the header shows them: A active, P paused, g retiring, R retired, B broken, S suspended, D deleted, `.` as it
-/// was, `-` illegal.
+/// The rows as the header shows them: A active, P paused, g retiring, R retired, B broken, S suspended, D deleted, then forked,
+/// `.` as it was, `-` illegal.
 fn table() -> Vec<(Verb, &'static str)> {
     let corrupt = || BrokenReason::Corrupt { what: "a row".into() };
     vec![
-        (Verb::Pause, "P.-----"),
-        (Verb::Resume, ".AAA-A-"),
-        (Verb::Retire, "gg..R--"),
-        (Verb::Drained, "--R.---"),
-        (Verb::Stop { is_abandoning: false }, "P.P----"),
-        (Verb::Stop { is_abandoning: true }, "P.P----"),
-        (Verb::Interrupt { inputs: vec![Seq(1)] }, "...----"),
-        (Verb::Recycle, "...----"),
-        (Verb::Respawn, "...----"),
-        (Verb::Checkpoint, "...----"),
-        (Verb::Configure, "...----"),
-        (Verb::Upgrade, "...-.--"),
-        (Verb::Recover, ".---A--"),
-        (Verb::Reset, "..AAA--"),
-        (Verb::Delete, "DDDDDD."),
-        (Verb::Recreate, "------A"),
-        (Verb::Break(corrupt()), "BBBBBB-"),
-        (Verb::Suspend(SuspendReason::Restored), "SSS-S.-"),
+        (Verb::Pause, "P.------"),
+        (Verb::Resume, ".AAA-A--"),
+        (Verb::Retire, "gg..R---"),
+        (Verb::Drained, "--R.----"),
+        (Verb::Stop { is_abandoning: false }, "P.P-----"),
+        (Verb::Stop { is_abandoning: true }, "P.P-----"),
+        (Verb::Interrupt { inputs: vec![Seq(1)] }, "...-----"),
+        (Verb::Recycle, "...-----"),
+        (Verb::Respawn, "...-----"),
+        (Verb::Checkpoint, "...-----"),
+        (Verb::Configure, "...-----"),
+        (Verb::Upgrade, "...-.---"),
+        (Verb::Recover, ".---A---"),
+        (Verb::Reset, "..AAA---"),
+        (Verb::Delete, "DDDDDD.D"),
+        (Verb::Recreate, "------A-"),
+        (Verb::Break(corrupt()), "BBBBBB-."),
+        (Verb::Suspend(SuspendReason::Restored), "SSS-S.-S"),
     ]
 }
 

@@ -459,7 +459,7 @@ pub enum CallError {
         what: String,
     },
     /// The agent can't run until somebody acts.
-    #[error("agent is broken ({}): {}; when the cause is gone, recover it; or reset it", reason.name(), reason.message())]
+    #[error("agent is broken ({}): {}; {}", reason.name(), reason.message(), reason.way_out())]
     Broken {
         /// Why.
         reason: BrokenReason,

@@ -57,7 +57,7 @@ async fn again(site: &Site, desk: &Desk) -> Desk {
 async fn each_change_of_life_and_lease_is_one_event_in_order(world: World) {
     let site = world.site("a").await;
     let mut desk = site.own("agent").await;
-    let broken = || Verb::Break(BrokenReason::Forked);
+    let broken = || Verb::Break(BrokenReason::Corrupt { what: "a row".into() });
     let tour = [
         Verb::Pause,
         Verb::Resume,

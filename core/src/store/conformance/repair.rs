@@ -123,7 +123,7 @@ async fn only_a_broken_agent_is_repaired(world: World) {
         desk.furnish().await;
         let broken = LifecycleCommit::plan(
             desk.agent(),
-            &Lifecycle::Broken(BrokenReason::Forked),
+            &Lifecycle::Broken(BrokenReason::Corrupt { what: "a row".into() }),
             &Verb::Recover,
             super::START_MS,
         );

@@ -131,7 +131,9 @@ async fn upgradable(site: &Site) -> Desk {
 
 async fn an_upgrade_is_one_boundary_with_its_spec(world: World) {
     for (number, verb) in
-        [None, Some(Verb::Pause), Some(Verb::Break(BrokenReason::Forked))].iter().enumerate()
+        [None, Some(Verb::Pause), Some(Verb::Break(BrokenReason::Corrupt { what: "a row".into() }))]
+            .iter()
+            .enumerate()
     {
         let site = world.site(&format!("a{number}")).await;
         let desk = upgradable(&site).await;

@@ -192,7 +192,7 @@ async fn timers_are_due_for_who_may_own_the_agent(world: World) {
 async fn timers_of_agents_that_take_nothing_are_not_due(world: World) {
     let site = world.site("a").await;
     let desk = sleeper(&site).await;
-    desk.verb(&Verb::Break(BrokenReason::Forked)).await.unwrap();
+    desk.verb(&Verb::Break(BrokenReason::Corrupt { what: "a row".into() })).await.unwrap();
     assert_eq!(due(&site, 99, 9).await, []);
     assert_eq!(site.store.next_timer_at(site.incarnation).await, Ok(None));
     desk.verb(&Verb::Recover).await.unwrap();

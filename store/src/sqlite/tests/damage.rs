@@ -211,10 +211,12 @@ async fn a_repair_takes_the_place_of_a_damaged_snapshot_and_leaves_the_sound_one
         if is_damaged {
             flip(&place, "snapshot_beside", "state", "true", 2);
         }
-        let broken = Lifecycle::Broken(BrokenReason::Forked);
+        let broken = Lifecycle::Broken(BrokenReason::Corrupt { what: "a row".into() });
         let plan = |from, verb| LifecycleCommit::plan(&desk.owner.agent, from, verb, 1).unwrap();
-        let (down, up) =
-            (plan(&Lifecycle::Active, &Verb::Break(BrokenReason::Forked)), plan(&broken, &Verb::Recover));
+        let (down, up) = (
+            plan(&Lifecycle::Active, &Verb::Break(BrokenReason::Corrupt { what: "a row".into() })),
+            plan(&broken, &Verb::Recover),
+        );
         store.commit_lifecycle(&desk.owner, down).await.unwrap();
         let base = desk.revision;
         let mut boundary = desk.boundary(&[], b"accepted");
