@@ -163,7 +163,7 @@ pub const AUTH_FLOW_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_BYTES_MAX: usize = 1 << 20;
 /// One chunk of bulk transfer in bytes.
 pub const CHUNK_BYTES_MAX: usize = 256 * 1024;
-/// What may be left to send of an agent when it is held for its move, in bytes, unless configured otherwise: it stands still
+/// What may be left to send of an agent beside its newest snapshot when it is held for its move, in bytes, unless configured otherwise: it stands still
 /// until that has been sent, read and written.
 pub const DELTA_BYTES_MAX: usize = 1 << 20;
 /// Hosts a request may pass through.

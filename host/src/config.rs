@@ -194,7 +194,7 @@ const KEYS: [Key; 28] = [
         flag: None,
         example: "1048576",
         is_default: true,
-        meaning: "What may be left to send of an agent when it is held for its move: it stands still until that has arrived. One that \
+        meaning: "What may be left to send of an agent, beside its newest snapshot, when it is held for its move: it stands still until that has arrived. One that \
                   writes faster than it is sent does not move, and says so.",
     },
     Key {

@@ -145,6 +145,21 @@ fn separate_store() -> Arc<dyn RuntimeStore> {
     Arc::new(MemoryStore::exclusive(Arc::new(SystemClock)))
 }
 
+/// Two hosts with stores of their own, each configured so.
+async fn hosts_apart(network: &SimNetwork, configure: impl Fn(u8, &mut RuntimeConfig)) -> [Runtime; 2] {
+    let mut hosts = Vec::new();
+    for number in [1, 2] {
+        let (mut config, parts, door) =
+            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+        configure(number, &mut config);
+        let runtime = Runtime::start(config, parts, &door).await.unwrap();
+        let (plugin, component) = script_plugin();
+        drop(runtime.inner().store.put_plugin(plugin, component).await);
+        hosts.push(runtime);
+    }
+    hosts.try_into().unwrap_or_else(|_| unreachable!("two"))
+}
+
 async fn two_hosts() -> World {
     let network = SimNetwork::default();
     let hosts = vec![host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];

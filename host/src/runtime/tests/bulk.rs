@@ -8,19 +8,9 @@ use godwit_core::store::{Row, RowFrame};
 use super::*;
 use crate::runtime::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Reservation};
 
-/// Two hosts with stores of their own, between which a bundle takes so long, and what may be left of an agent that is held.
+/// Two hosts with stores of their own, and what may be left of an agent that is held.
 async fn pair(network: &SimNetwork, delta_bytes_max: usize) -> [Runtime; 2] {
-    let mut hosts = Vec::new();
-    for number in [1, 2] {
-        let (mut config, parts, door) =
-            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
-        config.delta_bytes_max = delta_bytes_max;
-        let runtime = Runtime::start(config, parts, &door).await.unwrap();
-        let (plugin, component) = script_plugin();
-        drop(runtime.inner().store.put_plugin(plugin, component).await);
-        hosts.push(runtime);
-    }
-    hosts.try_into().unwrap_or_else(|_| unreachable!("two"))
+    hosts_apart(network, |_, config| config.delta_bytes_max = delta_bytes_max).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,30 +5,16 @@ use godwit_core::migration::{Failure, Refusal};
 
 use super::verbs::show;
 use super::*;
+use crate::runtime::verbs::VerbCall;
 
 async fn key(host: &Runtime, agent: &str) -> Option<EntityKey> {
     host.inner().store.entity_key(&id(agent)).await.unwrap()
 }
 
-/// Two hosts with stores of their own, the second of which is configured so.
-async fn hosts(network: &SimNetwork, configure: impl Fn(u8, &mut RuntimeConfig)) -> [Runtime; 2] {
-    let mut hosts = Vec::new();
-    for number in [1, 2] {
-        let (mut config, parts, door) =
-            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
-        configure(number, &mut config);
-        let runtime = Runtime::start(config, parts, &door).await.unwrap();
-        let (plugin, component) = script_plugin();
-        drop(runtime.inner().store.put_plugin(plugin, component).await);
-        hosts.push(runtime);
-    }
-    hosts.try_into().unwrap_or_else(|_| unreachable!("two"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_crosses_sealed_and_is_gone_where_it_was() {
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |_, _| {}).await;
+    let [one, other] = hosts_apart(&network, |_, _| {}).await;
     create(&one, "a").await;
     ask(&one, "a", "add 1").await;
     let before = key(&one, "a").await.expect("it has one");
@@ -51,7 +37,7 @@ async fn a_key_crosses_sealed_and_is_gone_where_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_key_that_stays_behind_is_given_by_other_means_or_not_at_all() {
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |_, config| config.carries_identity = false).await;
+    let [one, other] = hosts_apart(&network, |_, config| config.carries_identity = false).await;
     for agent in ["a", "b"] {
         create(&one, agent).await;
         ask(&one, agent, "add 1").await;
@@ -75,7 +61,7 @@ async fn a_key_that_stays_behind_is_given_by_other_means_or_not_at_all() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_is_not_expected_is_refused_before_anything_happens() {
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |number, config| config.takes_only_expected = number == 2).await;
+    let [one, other] = hosts_apart(&network, |number, config| config.takes_only_expected = number == 2).await;
     for agent in ["a", "b"] {
         create(&one, agent).await;
         ask(&one, agent, "add 1").await;
@@ -107,7 +93,7 @@ async fn who_is_not_expected_is_refused_before_anything_happens() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_in_doubt_goes_on_where_an_operator_says_so() {
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |_, _| {}).await;
+    let [one, other] = hosts_apart(&network, |_, _| {}).await;
     create(&one, "a").await;
     ask(&one, "a", "add 4").await;
     let nobody = other.adopt(&id("a"), true).await;
@@ -130,7 +116,7 @@ async fn an_agent_in_doubt_goes_on_where_an_operator_says_so() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_comes_back_holds_what_its_target_runs() {
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |_, _| {}).await;
+    let [one, other] = hosts_apart(&network, |_, _| {}).await;
     create(&one, "a").await;
     ask(&one, "a", "add 4").await;
     network.set_cut(one.host(), true);
@@ -143,16 +129,7 @@ async fn a_source_that_comes_back_holds_what_its_target_runs() {
     let record =
         MigrationRecord { role: godwit_core::migration::Role::Source, phase: Phase::Cutover, ..record };
     one.inner().store.put_migration(record).await.unwrap();
-    let record = within(Duration::from_secs(20), async {
-        loop {
-            let record = one.migration(MigrationId([3; 16])).await.unwrap();
-            if record.phase.is_terminal() {
-                return record;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let record = record.await.expect("it is decided");
+    let record = ended(&one, MigrationId([3; 16])).await;
     assert_eq!((record.phase, record.failure), (Phase::Failed, Some(Failure::Forked)));
     assert!(matches!(one.adopt(&id("a"), false).await, Err(CallError::Conflict { .. })));
     one.adopt(&id("a"), true).await.unwrap();
@@ -168,7 +145,7 @@ async fn a_source_that_comes_back_holds_what_its_target_runs() {
 async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
     use godwit_core::store::{BrokenReason, Lifecycle};
     let network = SimNetwork::default();
-    let [one, other] = hosts(&network, |_, _| {}).await;
+    let [one, other] = hosts_apart(&network, |_, _| {}).await;
     create(&one, "a").await;
     ask(&one, "a", "add 4").await;
     network.set_cut(one.host(), true);
@@ -194,6 +171,11 @@ async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
     let asked = AgentCall::Ask { submission: submission(&one, "get"), timeout_ms: 5_000 };
     let refused = one.call(&id("a"), asked, Forward::No).await.map(|called| called.reply);
     assert!(matches!(refused, Err(CallError::Broken { reason: BrokenReason::Forked })), "{refused:?}");
+    // Not on an operator's word either: it would be a second one.
+    for verb in [VerbCall::Reset, VerbCall::Retire] {
+        let refused = one.call(&id("a"), AgentCall::Verb(verb), Forward::No).await.map(|called| called.reply);
+        assert!(matches!(refused, Err(CallError::Illegal(_))), "{refused:?}");
+    }
     assert_eq!(ask(&other, "a", "get").await, "5", "the one under the higher token goes on");
     let tokens = [&one, &other].map(|host| host.inner().store.clone());
     let [here, there] =
