@@ -25,7 +25,7 @@ mod identity;
 mod packing;
 mod policy;
 mod recovery;
-mod source;
+pub(in crate::runtime) mod source;
 mod target;
 
 pub(in crate::runtime) use claims::check_token;

@@ -200,6 +200,12 @@ async fn read_seat(runtime: &Runtime, record: &MigrationRecord) -> Option<Option
     }
 }
 
+/// Whether the target of a migration that has passed its commit point may not know it yet, as far as can be told.
+pub(super) async fn may_still_wait(runtime: &Runtime, record: &MigrationRecord) -> bool {
+    let seat = read_seat(runtime, record).await;
+    seat.is_none_or(|seat| matches!(source_finds(seat.as_ref(), record.id), SourceFinds::Passed(_)))
+}
+
 /// Settles a migration at its target, as far as that can be done now. What is bound waits for the source's word, however long
 /// that takes.
 async fn settle_target(runtime: &Runtime, record: MigrationRecord) {

@@ -613,8 +613,9 @@ fn deadline_ms(now_ms: u64, phase: Phase) -> u64 {
     now_ms + u64::try_from(most.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells the target that the agent is its own, until it answers or this host stops.
-pub(super) async fn activate(runtime: &Runtime, record: &MigrationRecord, token: FencingToken) {
+/// Tells the target that the agent is its own, until it answers, this host stops, or the agent's row says something else: the
+/// agent has come back by another way, so its target has had it.
+pub(in crate::runtime) async fn activate(runtime: &Runtime, record: &MigrationRecord, token: FencingToken) {
     let shutdown = runtime.inner().tasks.shutdown();
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(2));
     while !shutdown.is_cancelled() {
@@ -623,6 +624,9 @@ pub(super) async fn activate(runtime: &Runtime, record: &MigrationRecord, token:
         match told {
             Some(Ok(MigrationAnswer::Activated)) => return,
             other => tracing::warn!(migration = %record.id, answer = ?other, "target has not activated yet"),
+        }
+        if !recovery::may_still_wait(runtime, record).await {
+            return;
         }
         let [random] = runtime.inner().clock.random();
         // The pause ends early at shutdown.

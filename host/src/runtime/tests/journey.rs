@@ -2,6 +2,7 @@
 
 use super::drain::three_hosts;
 use super::*;
+use crate::runtime::migrator::source::activate;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_output_finds_who_has_moved_on_from_where_it_went() {
@@ -47,6 +48,26 @@ async fn an_output_waits_for_who_is_on_its_way_here() {
     let found = hosts[2].who_is_home(&receiver).await;
     assert_eq!(found.unwrap(), hosts[0].host(), "the later tombstone knows better");
     for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_whose_agent_is_back_does_not_wait_for_the_target_of_before() {
+    let World { network, hosts } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    let there = try_to_migrate(&hosts[0], "a", &hosts[1]).await;
+    let row = async || hosts[0].inner().store.agent(&id("a")).await.unwrap().unwrap();
+    let Home::Moved(tombstone) = row().await.home else { panic!("it has not moved") };
+    network.set_cut(hosts[1].host(), true);
+    let telling = activate(&hosts[0], &there, tombstone.token);
+    assert!(within(Duration::from_millis(300), telling).await.is_none(), "nobody has heard it");
+    network.set_cut(hosts[1].host(), false);
+    migrate(&hosts[1], "a", &hosts[0]).await;
+    network.set_cut(hosts[1].host(), true);
+    let telling = activate(&hosts[0], &there, tombstone.token);
+    within(Duration::from_secs(15), telling).await.expect("the row says that the target has had it");
+    for host in &hosts {
         host.stop().await;
     }
 }

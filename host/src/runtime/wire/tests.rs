@@ -1,5 +1,7 @@
 //! Tests of peer messages.
 
+mod shapes;
+
 use super::*;
 
 /// What hosts of version 1 have said, byte for byte: it is never made anew.

@@ -22,11 +22,17 @@ const HOSTS: [&str; 3] = ["left", "middle", "right"];
 /// Three hosts that know each other; `right` offers what the others don't.
 pub(crate) async fn three_hosts(folder: &Folder) -> Result<Vec<Host>> {
     let product = binaries::product()?;
-    let mut hosts = Vec::new();
-    for name in HOSTS {
+    let options = HOSTS.map(|name| {
         let options = HostOptions::new(&product, &folder.path().join(name), name);
-        let options =
-            if name == "right" { options.variable("GODWIT_HOST_CAPABILITIES", "zone=eu") } else { options };
+        if name == "right" { options.variable("GODWIT_HOST_CAPABILITIES", "zone=eu") } else { options }
+    });
+    acquainted(options).await
+}
+
+/// Hosts that know each other.
+pub(crate) async fn acquainted(options: [HostOptions; 3]) -> Result<Vec<Host>> {
+    let mut hosts = Vec::new();
+    for options in options {
         hosts.push(options.start().await?);
     }
     let peers: Vec<_> = hosts.iter().map(Host::peer).collect();

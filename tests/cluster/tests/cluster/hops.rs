@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
 use godwit_support::client::Client;
 use godwit_support::cluster::Folder;
-use godwit_support::host::Host;
+use godwit_support::host::{Host, HostOptions};
 use godwit_support::wait::until;
 use serde_json::{Value, json};
 
-use crate::drain::three_hosts;
+use crate::drain::{acquainted, three_hosts};
 use crate::room::{SOON, shared};
 
 /// Who travels; the sink stays where it is.
@@ -76,7 +76,29 @@ async fn hop(from: &Host, to: &Host) -> Result<()> {
 async fn what_agents_have_goes_round_three_hosts_with_them() -> Result<()> {
     let _room = shared().await;
     let folder = Folder::new()?;
-    let mut hosts = three_hosts(&folder).await?;
+    go_round(three_hosts(&folder).await?).await
+}
+
+/// The second host speaks no newer version than the first, as one that has yet to be upgraded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_agents_have_goes_round_hosts_of_two_versions() -> Result<()> {
+    let _room = shared().await;
+    let folder = Folder::new()?;
+    let (product, failpoints) = (binaries::product()?, binaries::failpoints()?);
+    let hosts = acquainted([
+        HostOptions::new(&product, &folder.path().join("left"), "left"),
+        HostOptions::new(&failpoints, &folder.path().join("old"), "old").variable("GODWIT_PROTOCOL", "1"),
+        HostOptions::new(&product, &folder.path().join("right"), "right"),
+    ])
+    .await?;
+    let seen = hosts[0].client().list("/v1/hosts").await?;
+    let release = |name: &str| seen.iter().find(|host| host["name"] == name).map(|host| host["release"].is_string());
+    // What the first version does not tell.
+    ensure!((release("old"), release("right")) == (Some(false), Some(true)), "{seen:?}");
+    go_round(hosts).await
+}
+
+async fn go_round(mut hosts: Vec<Host>) -> Result<()> {
     for host in &hosts {
         for plugin in ["publisher", "subscriber", "ticker", "signer", "relay"] {
             host.client().load_plugin(&binaries::plugin(plugin)?).await?;
