@@ -29,9 +29,10 @@ const LOG_PAGES: i64 = 8_192;
 const COMMITS_PER_LOOK: u32 = 8;
 /// 128 MiB of pages: no more is committed before the log has been started over, if readers allow that.
 const HOLD_PAGES: i64 = 32_768;
-/// What the log can grow to while nobody reads one state for long: between two looks, groups of the largest size come on top.
+/// What the log can grow to while nobody reads one state for long: between two looks, groups of the largest size come on top, and
+/// again where the disk needs longer than `HOLD_MAX` to move it back.
 #[cfg(test)]
-pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + (COMMITS_PER_LOOK as u64 * (8 << 20));
+pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + 2 * (COMMITS_PER_LOOK as u64 * (8 << 20));
 /// How long that is waited for before the next commits: whoever must write in time, as sessions do, has seconds for it.
 const HOLD_MAX: Duration = Duration::from_millis(250);
 /// 256 MiB of pages: something holds a read open.

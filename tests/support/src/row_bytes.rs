@@ -52,7 +52,7 @@ pub fn since(store: &Path, agent: &str, mark: i64) -> Result<RowBytes> {
     }
     let bodies = "(agent, seq) IN (SELECT i.agent, i.seq FROM input i JOIN agent a ON a.key = i.agent
                                    WHERE a.id = ?1 AND a.home < 4 AND i.change > ?2)";
-    *found.entry("input".to_owned()).or_default() += bytes(&file, "input_body", bodies, agent, mark)?;
+    *found.entry("input".to_owned()).or_default() += bytes(&file, "input_part", bodies, agent, mark)?;
     for table in ["snapshot", "snapshot_beside"] {
         let pieces = format!(
             "body IN (SELECT s.body FROM {table} s JOIN agent a ON a.key = s.agent

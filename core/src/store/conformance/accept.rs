@@ -322,13 +322,15 @@ async fn a_dead_letter_is_driven_again_at_its_old_place(world: World) {
     let (first, second) = (desk.accept("first").await, desk.accept("second").await);
     let refused = site.store.redrive(desk.agent(), first.input.id).await;
     assert!(matches!(refused, Err(StoreError::Conflict { .. })), "it waits: {refused:?}");
-    let unit = desk.chain().await.attempt(first.seq, InputState::Staged, 3).unit();
-    desk.commit(unit).await;
-    desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&first])).await;
-    assert_eq!(desk.row().await.open_inputs, 1);
-    assert_eq!(site.store.redrive(desk.agent(), first.input.id).await, Ok(()));
-    let stored = site.store.input(desk.agent(), first.input.id).await.unwrap().unwrap();
-    assert_eq!(stored, first, "as on the first day");
+    for _ in 0..2 {
+        let unit = desk.chain().await.attempt(first.seq, InputState::Staged, 3).unit();
+        desk.commit(unit).await;
+        desk.turn(Turn::of(BoundaryKind::DeadLetter).and_ends([&first])).await;
+        assert_eq!(desk.row().await.open_inputs, 1);
+        assert_eq!(site.store.redrive(desk.agent(), first.input.id).await, Ok(()));
+        let stored = site.store.input(desk.agent(), first.input.id).await.unwrap().unwrap();
+        assert_eq!(stored, first, "as on the first day");
+    }
     let open = site.store.open_inputs(desk.agent(), ALL).await.unwrap();
     assert_eq!(open, [first.clone(), second.clone()]);
     desk.turn(Turn::ends([&first])).await;

@@ -362,7 +362,7 @@ pub(super) fn entry(revision: Revision) -> JournalEntry {
 /// The end that a boundary of a kind gives its inputs.
 pub(super) fn end(kind: BoundaryKind, revision: Revision, token: FencingToken) -> Outcome {
     if kind == BoundaryKind::DeadLetter {
-        let reason = DeadLetterReason::Fatal { message: "never".to_owned() };
+        let reason = DeadLetterReason::Fatal { message: "never ".repeat(200) };
         return Outcome::DeadLettered { revision, reason };
     }
     Outcome::Committed {

@@ -9,7 +9,7 @@ use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::placement::{RESIDENCY_LABEL, Wants};
 use godwit_core::spec::{PluginInfo, SpecPatch};
-use godwit_core::standby::{Verdict, another, is_stale, superseded};
+use godwit_core::standby::{Standing, Verdict, another, is_stale, superseded};
 use godwit_core::store::standby::{Delta, Round, StandbyCopy};
 use godwit_core::store::{Row, RowFrame, StoreError};
 
@@ -20,7 +20,8 @@ use crate::runtime::migrator::{Passage, check_token};
 use crate::runtime::placement::Unfit;
 use crate::runtime::routing::store_error;
 use crate::runtime::wire::{
-    self, BulkHeader, MigrationAnswer, StandbyAnswer, StandbyMessage, StandbyPlace, StandbyStart,
+    self, BulkHeader, HomeAnswer, MigrationAnswer, PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage,
+    StandbyPlace, StandbyStart,
 };
 
 /// Copies that stand by here: each is as large as its agent.
@@ -30,6 +31,9 @@ const ARRIVING_MAX: usize = 16;
 const ARRIVING_OF_PEER_MAX: usize = 4;
 /// What has arrived of a whole copy is dropped after so long a silence: longer than any transfer takes.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a copy's source may take to say whether it has the agent.
+const ASK_MAX: Duration = Duration::from_secs(3);
 
 /// Rows that come at once: the smallest take four bytes each, and a hundred times that in memory.
 pub(super) const ROWS_MAX: usize = 32_768;
@@ -112,6 +116,30 @@ impl Runtime {
         }
     }
 
+    /// Whether a host may feed the copy that another one has fed until now: not while that one says that it has the agent, and not
+    /// before it has said so. A token alone is a peer's word.
+    ///
+    /// # Errors
+    /// What it is told instead.
+    async fn check_succession(&self, from: HostId, agent: &AgentId) -> Result<(), StandbyAnswer> {
+        let copy = self.inner().store.standby_copy(agent).await.map_err(not_ready)?;
+        let Some(Standing { source, token, .. }) = copy.map(|copy| copy.standing) else { return Ok(()) };
+        let is_listed = self.inner().mesh.peers().iter().any(|peer| peer.host == source);
+        if source == from || !is_listed {
+            return Ok(());
+        }
+        let request = PeerRequest::WhoIsHome { agent: agent.clone() };
+        match self.ask_peer(source, &request, ASK_MAX).await {
+            Ok(PeerAnswer::Home(HomeAnswer::Here { token: held })) if held >= token => {
+                Err(refused(anothers(source)))
+            }
+            Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::Moved { .. } | HomeAnswer::Unknown)) => Ok(()),
+            _ => Err(not_ready(format!(
+                "host {source}, which feeds the copy that is here, does not say where the agent is: if it is gone for good, remove it from the peers"
+            ))),
+        }
+    }
+
     /// # Errors
     /// What the source is told instead.
     async fn begin_copy(
@@ -134,6 +162,7 @@ impl Runtime {
         let may_come = self.may_come((from, agent), (&plugin, has_plugin), &wants);
         may_come.map_err(|(_, reason)| refused(reason))?;
         self.check_first(from, agent, token).await?;
+        self.check_succession(from, agent).await?;
         let copies = store.standby_copies(None, COPIES_MAX).await.map_err(not_ready)?;
         if copies.len() >= COPIES_MAX && !copies.iter().any(|copy| copy.agent == *agent) {
             return Err(refused(format!("{COPIES_MAX} copies stand by here already")));

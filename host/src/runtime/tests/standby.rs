@@ -7,6 +7,7 @@ use super::respec::{put_plugin, upgrade};
 use super::verbs::show;
 use super::*;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
+use crate::runtime::wire::{PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage, StandbyStart};
 
 async fn standby(runtime: &Runtime, agent: &str, what: StandbyCall) -> Result<StandbyView, CallError> {
     match call(runtime, agent, AgentCall::Standby(what)).await? {
@@ -219,6 +220,49 @@ async fn a_former_standby_keeps_no_copy() {
     let promoted = promote(&hosts[1], "a", true).await;
     assert!(matches!(promoted, Err(CallError::NoSuch { .. })), "{promoted:?}");
     for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_alone_does_not_replace_a_copy() {
+    let World { hosts, network } = two_hosts().await;
+    let other = host(&network, 3, separate_store()).await;
+    create(&hosts[0], "a").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    let copies = hosts[1].standby_copies(None, 9).await.unwrap();
+    let spec = hosts[0].inner().store.spec(&id("a")).await.unwrap().unwrap();
+    let start = StandbyStart {
+        session: MigrationId([9; 16]),
+        token: godwit_core::id::FencingToken(copies[0].standing.token.0 + 1),
+        plugin: script_plugin().0,
+        spec,
+        residency: None,
+    };
+    let begins = async || {
+        let message = Box::new(StandbyMessage::Begin(Box::new(start.clone())));
+        let request = PeerRequest::Standby { agent: id("a"), message };
+        match other.ask_peer(hosts[1].host(), &request, Duration::from_secs(9)).await {
+            Ok(PeerAnswer::Standby(answer)) => answer,
+            answer => panic!("{answer:?}"),
+        }
+    };
+    let answer = begins().await;
+    assert!(matches!(answer, StandbyAnswer::Refused { .. }), "its source has the agent: {answer:?}");
+    network.set_cut(hosts[0].host(), true);
+    let answer = begins().await;
+    assert!(matches!(answer, StandbyAnswer::NotReady { .. }), "its source may have the agent: {answer:?}");
+    network.set_cut(hosts[0].host(), false);
+    assert_eq!(hosts[1].standby_copies(None, 9).await.unwrap()[0].standing, copies[0].standing);
+    // Where the agent has gone, by its source's word.
+    migrate(&hosts[0], "a", &other).await;
+    until("the copy to be fed from there", async || {
+        let copies = hosts[1].standby_copies(None, 9).await.unwrap();
+        copies.iter().any(|copy| copy.standing.source == other.host())
+    })
+    .await;
+    for host in hosts.into_iter().chain([other]) {
         host.stop().await;
     }
 }

@@ -149,8 +149,9 @@ CREATE TABLE spec (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX spec_plugin ON spec (plugin);
 
--- The authoritative state of an input is in plain columns. `body` is NULL when it lies in input_body, so that staging
--- and ending an input never rewrites a large payload.
+-- The authoritative state of an input is in plain columns. A large body and a large outcome lie in input_part, so that staging and
+-- ending an input never rewrites a large payload, and finding one never reads the payloads of others; `body` is NULL then, and
+-- `outcome_sealed` empty.
 CREATE TABLE input (
     agent           INTEGER NOT NULL REFERENCES agent (key) ON DELETE CASCADE,
     seq             INTEGER NOT NULL CHECK (seq > 0),
@@ -186,13 +187,17 @@ CREATE INDEX input_open ON input (agent, seq) WHERE state < 2;
 CREATE INDEX input_scope ON input (agent, kind, scope) WHERE scope IS NOT NULL AND state = 0;
 CREATE INDEX input_dead_letter ON input (agent, seq) WHERE state = 3;
 
-CREATE TABLE input_body (
+-- Has a key of its own: rows of a table without one are compared by reading all of them.
+CREATE TABLE input_part (
+    key             INTEGER PRIMARY KEY,
     agent           INTEGER NOT NULL,
     seq             INTEGER NOT NULL,
-    body            BLOB NOT NULL,
-    PRIMARY KEY (agent, seq),
+    -- The body, or the outcome.
+    part            INTEGER NOT NULL CHECK (part IN (0, 1)),
+    bytes           BLOB NOT NULL,
+    UNIQUE (agent, seq, part),
     FOREIGN KEY (agent, seq) REFERENCES input (agent, seq) ON DELETE CASCADE
-) STRICT, WITHOUT ROWID;
+) STRICT;
 
 -- `body` holds the receipt's canonical bytes, `digest` their BLAKE3.
 CREATE TABLE receipt (

@@ -14,12 +14,15 @@ use crate::sqlite::sql::{all, first};
 macro_rules! select_input {
     ($index:literal, $rest:literal) => {
         concat!(
-            "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest, i.outcome_sealed,
-                    coalesce(i.body, b.body), i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes,
+            "SELECT i.seq, i.state, i.attempts, i.accepted_by, i.id, i.key, i.digest,
+                    CASE i.outcome_sealed WHEN x'' THEN (SELECT p.bytes FROM input_part p
+                        WHERE p.agent = i.agent AND p.seq = i.seq AND p.part = 1) ELSE i.outcome_sealed END,
+                    coalesce(i.body, (SELECT p.bytes FROM input_part p
+                        WHERE p.agent = i.agent AND p.seq = i.seq AND p.part = 0)), i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes,
                     i.scope, i.traceparent
              FROM input i ",
             $index,
-            " LEFT JOIN input_body b ON b.agent = i.agent AND b.seq = i.seq WHERE i.agent = ?1 AND ",
+            " WHERE i.agent = ?1 AND ",
             $rest
         )
     };
@@ -44,6 +47,10 @@ pub(super) fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredInput> {
         None => return Err(corrupt(format!("{}: its body is missing", what()))),
     };
     let outcome: Option<Vec<u8>> = row.get(7)?;
+    let has_ended = row.get::<_, Option<Int>>(12)?.is_some();
+    if has_ended != outcome.is_some() {
+        return Err(corrupt(format!("{}: its outcome is missing", what())));
+    }
     let traceparent: Option<String> = row.get(17)?;
     let stored = StoredInput {
         seq,

@@ -1,7 +1,9 @@
 //! Damaged bytes are refused and named, never served.
 
+use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::Revision;
+use godwit_core::input::{Outcome, ReplyOutcome};
 use godwit_core::journal::JournalEntry;
 use godwit_core::lifecycle::Verb;
 use godwit_core::receipt::BoundaryKind;
@@ -93,7 +95,7 @@ async fn flipped_bits_of_a_component_an_input_and_a_spec_are_found() {
     let mut desk = Desk::new(&store, "a").await;
     let small = desk.asked(&store, b"ask", b"state").await;
     let large = desk.asked(&store, &[1; 2_000], b"state").await;
-    let agent = desk.owner.agent;
+    let agent = desk.owner.agent.clone();
 
     flip(&place, "component", "bytes", "true", 3);
     let digest = plugin().0.digest;
@@ -102,11 +104,28 @@ async fn flipped_bits_of_a_component_an_input_and_a_spec_are_found() {
     flip(&place, "input", "body", "seq = 1", 30);
     assert!(is_corrupt(store.input(&agent, small).await, "input 1 of agent a"));
     assert!(is_corrupt(store.inputs(&agent, None, ALL).await, "input 1 of agent a"));
-    flip(&place, "input_body", "body", "seq = 2", 999);
+    flip(&place, "input_part", "bytes", "seq = 2", 999);
     assert!(is_corrupt(store.input(&agent, large).await, "input 2 of agent a"));
-    flip(&place, "input_body", "body", "seq = 2", 999);
+    flip(&place, "input_part", "bytes", "seq = 2", 999);
     flip(&place, "input", "outcome_sealed", "seq = 2", 12);
     assert!(is_corrupt(store.input(&agent, large).await, "input 2 of agent a"));
+
+    let input = message(&agent, b"ask");
+    let replied = input.input.id;
+    let mut unit = desk.ask(input, b"state");
+    let long = ReplyOutcome::Ok(Bytes::from_static(&[2; 2_000]));
+    for step in &mut unit.steps {
+        let Step::Boundary(boundary) = step else { continue };
+        let Outcome::Committed { reply, .. } = &mut boundary.ends[0].outcome else { unreachable!("it replies") };
+        reply.outcome = long.clone();
+    }
+    assert_eq!(store.commit_turns(unit).await, done(2));
+    let stored = store.input(&agent, replied).await.unwrap().unwrap();
+    assert!(matches!(stored.outcome, Some(Outcome::Committed { reply, .. }) if reply.outcome == long));
+    flip(&place, "input_part", "bytes", "seq = 3 AND part = 1", 999);
+    assert!(is_corrupt(store.input(&agent, replied).await, "input 3 of agent a"));
+    place.intruder().execute("DELETE FROM input_part WHERE seq = 3 AND part = 1", []).unwrap();
+    assert!(is_corrupt(store.input(&agent, replied).await, "input 3 of agent a"));
 
     flip(&place, "spec", "sealed", "true", 20);
     assert!(is_corrupt(store.image(&agent, None).await, "spec of agent a"));
