@@ -220,6 +220,11 @@ impl Feeder {
         if self.runtime.is_migrating(&self.agent) {
             return Ok(true);
         }
+        if row.token == FencingToken(0) {
+            // Nobody has owned it yet, so nobody could say that the copy is of whoever has it.
+            self.runtime.own(&self.agent).await?;
+            return Ok(true);
+        }
         let is_of =
             |copied: &Copied| (copied.generation, copied.session.plugin) == (row.generation, row.plugin);
         self.copied = self.copied.filter(is_of);

@@ -1,12 +1,14 @@
 //! The rows of an agent that moves: packed where that saves, written behind the sender's back, and little when it is held.
 
-use godwit_core::id::{FencingToken, Generation, Revision};
-use godwit_core::migration::Failure;
-use godwit_core::spec::Spec;
+use godwit_core::id::{FencingToken, Generation, Revision, SpecRevision};
+use godwit_core::migration::{Failure, Refusal};
+use godwit_core::spec::{Durability, Spec, SpecPatch};
+use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame};
 
 use super::*;
-use crate::runtime::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Reservation};
+use crate::runtime::respec::SpecUpdate;
+use crate::runtime::wire::{self, BulkHeader, MigrationAnswer, MigrationMessage, Preparation, Reservation};
 
 /// Two hosts with stores of their own, and what may be left of an agent that is held.
 async fn pair(network: &SimNetwork, delta_bytes_max: usize) -> [Runtime; 2] {
@@ -167,4 +169,85 @@ async fn a_bundle_that_unpacks_to_something_else_is_refused() {
     assert!(matches!(take(packed.clone(), u64::MAX).await, MigrationAnswer::Refused { .. }));
     assert_eq!(take(packed, bytes).await, MigrationAnswer::Ok);
     host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_does_not_count_as_left_whatever_its_size() {
+    let network = SimNetwork::default();
+    let [one, other] = pair(&network, 64 << 10).await;
+    create(&one, "a").await;
+    let policy = SpecUpdate {
+        base: SpecRevision(1),
+        plugin: "script".into(),
+        labels: None,
+        patch: SpecPatch { durability: Some(Durability::Snapshot), ..SpecPatch::default() },
+    };
+    call(&one, "a", AgentCall::Update(policy)).await.unwrap();
+    ask(&one, "a", "pad 2000000").await;
+    let rests = CancellationToken::new();
+    let load = {
+        let (host, rests) = (one.clone(), rests.clone());
+        tokio::spawn(async move {
+            let mut asked = 0;
+            while !rests.is_cancelled() {
+                ask(&host, "a", "add 1").await;
+                asked += 1;
+            }
+            asked
+        })
+    };
+    // Each turn writes one.
+    let record = try_to_migrate(&one, "a", &other).await;
+    rests.cancel();
+    let asked: u32 = load.await.unwrap();
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
+    assert_eq!(ask(&other, "a", "get").await, asked.to_string());
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_reserved_and_not_what_has_arrived_is_not_bound() {
+    let network = SimNetwork::default();
+    let [one, other] = pair(&network, 1 << 20).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 1").await;
+    let row = one.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    let mut frames = one.inner().store.export_rows(&id("a"), 0, 1 << 20).await.unwrap();
+    frames.retain(|frame| !matches!(frame.row, Row::EntityKey(_)));
+    for (number, is_upgraded) in [(1, true), (2, false)] {
+        let sent = Sent::reserved(&other, number).await;
+        let mut frames = frames.clone();
+        if is_upgraded {
+            // Since the reservation.
+            let spec = frames.iter_mut().find_map(|frame| match &mut frame.row {
+                Row::Spec { spec, .. } => Some(spec),
+                _ => None,
+            });
+            spec.unwrap().plugin = godwit_core::digest::Digest([7; 32]);
+        }
+        let mut digest = BundleDigest::default();
+        frames.iter().for_each(|frame| digest.update(frame));
+        assert_eq!(sent.rows(&frames).await, MigrationAnswer::Ok);
+        let preparation = Preparation {
+            granted: FencingToken(2),
+            generation: row.generation,
+            revision: row.revision,
+            frames: Vec::new(),
+            bundle: digest.finish(),
+        };
+        match sent.tell(MigrationMessage::Prepare(Box::new(preparation))).await {
+            MigrationAnswer::Refused { why: Refusal::Plugin, .. } if is_upgraded => {
+                assert_eq!(sent.tell(MigrationMessage::Abort).await, MigrationAnswer::Ok);
+            }
+            MigrationAnswer::Prepared { .. } if !is_upgraded => {}
+            answer => panic!("{is_upgraded}: {answer:?}"),
+        }
+        let bound = other.inner().store.agent(&id("a")).await.unwrap();
+        assert_eq!(bound.is_some(), !is_upgraded);
+    }
+    for host in [&one, &other] {
+        host.stop().await;
+    }
 }

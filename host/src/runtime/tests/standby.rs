@@ -228,6 +228,7 @@ async fn a_former_standby_keeps_no_copy() {
 async fn a_token_alone_does_not_replace_a_copy() {
     let World { hosts, network } = two_hosts().await;
     let other = host(&network, 3, separate_store()).await;
+    // Nobody has owned it yet.
     create(&hosts[0], "a").await;
     guard(&hosts[0], "a", "h2").await;
     is_fed(&hosts[0], "a").await;
