@@ -538,8 +538,9 @@ impl Driver {
                 self.answer(answer, Answer::Follow { input });
             }
         }
-        // The guest is dropped before the host hears of the end, so that its slot is free for the next.
-        self.loaded = None;
+        // The guest is dropped before the host hears of the end, so that its slot is free for the next. A large one takes
+        // milliseconds, and who was just told that the agent may go on elsewhere is often the next on this thread.
+        crate::agent::pool::aside(|| self.loaded = None);
         (self.env.notify)(Notice::Ended(self.agent.clone(), end));
     }
 

@@ -39,6 +39,17 @@ thread_local! {
     static IS_REPLACEABLE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether the runtime can go on with other tasks while one blocks its thread.
+fn has_other_threads() -> bool {
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    flavor.ok() == Some(RuntimeFlavor::MultiThread)
+}
+
+/// Does what blocks for a moment; the runtime's other tasks go on elsewhere meanwhile, if there is an elsewhere.
+pub(crate) fn aside<T>(job: impl FnOnce() -> T) -> T {
+    if has_other_threads() { tokio::task::block_in_place(job) } else { job() }
+}
+
 /// Whether the calling thread may give up its priority for good: it is one of a pool, which replaces it.
 pub fn is_replaceable() -> bool {
     IS_REPLACEABLE.get()
@@ -180,8 +191,7 @@ impl GuestPool {
         plugin: Digest,
         job: F,
     ) -> Result<Result<T, PoolError>, F> {
-        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-        if flavor.ok() != Some(RuntimeFlavor::MultiThread) || !self.shared.lock().enter(plugin) {
+        if !has_other_threads() || !self.shared.lock().enter(plugin) {
             return Err(job);
         }
         let ran = tokio::task::block_in_place(|| catch_unwind(AssertUnwindSafe(job)));

@@ -74,9 +74,13 @@ fn why_not_loaded(failed: u32) -> String {
 impl Driver {
     /// Loads the agent; counts before that what the last process may have died of.
     pub(super) async fn start(&mut self, grant: Grant) -> Result<Loaded, LoadFailure> {
+        let began = self.env.clock.boot();
         let mut opened = loading::open(&self.env, grant).await?;
+        let read = self.env.clock.boot().saturating_sub(began);
         let alone = self.admit_start(&mut opened.image.row).await?;
         let mut loaded = opened.load(&self.env, alone).await?;
+        let took = self.env.clock.boot().saturating_sub(began);
+        tracing::debug!(agent = %self.agent, ?read, ?took, tail = ?loaded.tail, "loaded");
         if loaded.failed_starts > 0 && loaded.head.revision > Revision(0) {
             match self.write_failed_starts(loaded.head.revision, 0).await {
                 None => {

@@ -105,7 +105,8 @@ impl Runtime {
             protocol: *PROTOCOLS.start(),
             sent: 0,
             digest: BundleDigest::default(),
-            has_sent_snapshot: false,
+            snapshots: 0,
+            warmed: 0,
             frozen_at: None,
             laps: Vec::new(),
             still: None,
@@ -168,7 +169,9 @@ struct Source {
     /// Highest change number that the target has.
     sent: u64,
     digest: BundleDigest,
-    has_sent_snapshot: bool,
+    /// Bundles with a snapshot that the target has, and that it had when it built a guest.
+    snapshots: u32,
+    warmed: u32,
     /// Boot time of the freeze: the pause counts from here.
     frozen_at: Option<Duration>,
     /// What the pause consists of: when each step of it was done.
@@ -272,12 +275,20 @@ impl Source {
 
     /// A guest is built at the target while the agent works.
     async fn warm_up(&mut self, is_shared: bool) -> Result<(), Failure> {
+        self.warm(is_shared).await?;
+        if is_shared { Ok(()) } else { self.until_quick().await }
+    }
+
+    /// Has the target build a guest of the newest snapshot that it has, unless it has done so: none is built while the agent stands
+    /// still, if that can be helped.
+    async fn warm(&mut self, is_shared: bool) -> Result<(), Failure> {
         // An agent that has only just come into being may have had nothing to restore when its rows were read.
         let row = self.row().await?;
-        if !row.lifecycle.rests() && (is_shared || self.has_sent_snapshot) {
-            self.restore(row.revision).await?;
+        if row.lifecycle.rests() || !is_shared && self.snapshots == self.warmed {
+            return Ok(());
         }
-        if is_shared { Ok(()) } else { self.until_quick().await }
+        self.warmed = self.snapshots;
+        self.restore(row.revision).await
     }
 
     /// The agent is held at a boundary, and the target gets what it has done since.
@@ -500,6 +511,7 @@ impl Source {
         match moved {
             Ok(()) => {
                 self.let_go(held).await;
+                self.lap("let go");
                 Ok(granted)
             }
             Err(error) => self.back_out(held, refused_by_store(&error)).await,

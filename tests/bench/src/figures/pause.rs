@@ -66,7 +66,6 @@ const KINDS: [Kind; 4] = [
 pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
     let scratch = bench.scratch()?;
     let (mut a, mut b) = pair(bench, scratch.path()).await?;
-    let quic = BareQuic::start().await?;
     let mut findings = Findings::default();
     for (number, kind) in KINDS.iter().enumerate() {
         let (name, agent) = (kind.name, format!("traveller-{number}"));
@@ -76,7 +75,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         let load = Load::start(&a, &agent)?;
         let moves = bench.scaled(kind.moves).next_multiple_of(2);
         let Round { pauses, times, bytes: sent } = go_round(&a, &b, &agent, moves).await?;
-        let bare = floor(&quic, sent, moves).await?;
+        let bare = floor(sent, moves).await?;
         let (asks, per_second) = load.end().await?;
         findings.note(format!(
             "{name}: {moves} moves, each {:.1} MiB and {} in all (p50); {per_second:.0} asks/s, p50 {}, worst {}",
@@ -128,7 +127,8 @@ async fn memory(bench: &Bench, scratch: &Path, findings: &mut Findings) -> Resul
 }
 
 /// The bytes of one move, as often as there were moves.
-async fn floor(quic: &BareQuic, bytes: f64, moves: u64) -> Result<Samples> {
+async fn floor(bytes: f64, moves: u64) -> Result<Samples> {
+    let quic = BareQuic::start().await?;
     let mut times = Samples::new();
     for _ in 0..moves {
         times.push(quic.send(bytes as usize).await?);

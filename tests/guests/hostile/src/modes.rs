@@ -17,7 +17,13 @@ static SNAPSHOTS: AtomicU64 = AtomicU64::new(0);
 /// Takes the snapshot that the mode asks for.
 pub(crate) fn snapshot(agent: &Hostile) -> Result<Vec<u8>, AgentError> {
     let ends = agent.ends.join(BETWEEN_ENDS);
-    let mut text = format!("{}\n{}\n{}\n{ends}\n{}", agent.turns, agent.mode, agent.words(), agent.note);
+    let (head, words) = (format!("{}\n{}\n", agent.turns, agent.mode), agent.words());
+    // A large one has room for one copy of itself, and not for what a growing text leaves behind.
+    let mut text = String::with_capacity(head.len() + words.len() + ends.len() + agent.note.len() + 2);
+    for part in [&head, &words, "\n", &ends, "\n", &agent.note] {
+        text += part;
+    }
+    drop(words);
     let (mode, argument) = pair(&agent.mode);
     match mode {
         "trap-in-snapshot" => harm::trap(),

@@ -97,6 +97,7 @@ impl Source {
             there?;
             here?;
             let now = clock.boot();
+            self.warm(false).await?;
             if now - began <= ROUND_QUICK || now >= give_up_at {
                 return Ok(());
             }
@@ -111,10 +112,13 @@ impl Source {
     /// # Errors
     /// `DeltaTooLarge` when it has written too much each time that it was held.
     pub(super) async fn freeze_with_little_left(&mut self) -> Result<Held, Failure> {
-        for _ in 0..FREEZES_MAX {
+        for freeze in 1..=FREEZES_MAX {
             let held = self.freeze().await?;
             let newest = self.newest().await?;
-            if let Some(rest) = self.rest(newest, self.runtime.inner().delta_bytes_max).await? {
+            let rest = self.rest(newest, self.runtime.inner().delta_bytes_max).await?;
+            // A large snapshot goes ahead, once: who writes one with each turn always has one left.
+            if let Some(rest) = rest.filter(|rest| freeze > 1 || fits_prepare(rest) || !rest.iter().any(is_snapshot))
+            {
                 if !fits_prepare(&rest) {
                     self.send_up_to(newest).await?;
                 }
@@ -122,6 +126,7 @@ impl Source {
             }
             self.thaw(held);
             self.send_round().await?;
+            self.warm(false).await?;
             self.check_wanted()?;
         }
         Err(self.delta_too_large())
@@ -152,7 +157,7 @@ impl Source {
         while let Some(bundle) = next {
             self.sent = bundle.last;
             self.digest = bundle.digest;
-            self.has_sent_snapshot |= bundle.has_snapshot;
+            self.snapshots += u32::from(bundle.has_snapshot);
             self.record.bytes += bundle.body.len() as u64;
             let sending = self.send_bulk(bundle.header, bundle.body);
             let (sent, read) = tokio::join!(sending, self.next_bundle(newest));
