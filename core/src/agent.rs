@@ -129,7 +129,9 @@ pub struct WarmGuest {
     /// The guest.
     pub guest: Box<dyn Guest>,
     /// The snapshot that it was restored from, whatever the sender of the snapshot called it.
-    pub built_from: (Generation, Revision),
+    pub built_from: Snapshot,
+    /// Digest of that one's state.
+    pub state: Digest,
     /// What it was started with.
     pub spec: Arc<Spec>,
     /// Ends its calls: what it was started with.
@@ -141,8 +143,10 @@ pub struct WarmGuest {
 impl WarmGuest {
     /// Whether it is what this snapshot and spec make.
     pub fn is_of(&self, snapshot: Option<&Snapshot>, spec: &Spec) -> bool {
-        let newest = snapshot.map(|snapshot| (snapshot.generation, snapshot.revision));
-        newest == Some(self.built_from) && *self.spec == *spec
+        let is_same = |snapshot: &Snapshot| {
+            (snapshot.generation, snapshot.revision) == (self.built_from.generation, self.built_from.revision)
+        };
+        snapshot.is_some_and(is_same) && *self.spec == *spec
     }
 }
 

@@ -117,7 +117,12 @@ pub(crate) struct Opened {
 
 /// Reads an agent from the store under a grant.
 pub(crate) async fn open(env: &AgentEnv, grant: Grant) -> Result<Opened, LoadFailure> {
-    let image = env.store.image(&grant.lease.agent, None).await?.ok_or(LoadFailure::Lost)?;
+    let agent = &grant.lease.agent;
+    let image = match &grant.warm {
+        Some(warm) => env.store.image_with(agent, warm.built_from.clone(), warm.state).await?,
+        None => env.store.image(agent, None).await?,
+    };
+    let image = image.ok_or(LoadFailure::Lost)?;
     if !is_held(&image.row, &grant.lease) {
         return Err(LoadFailure::Lost);
     }

@@ -20,6 +20,7 @@ use crate::lease::Lease;
 use crate::operation::{OperationEnd, StoredOperation};
 use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
+use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
 use crate::store::Adoption;
 use crate::timer::{DueTimer, StoredTimer};
@@ -149,6 +150,21 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// # Errors
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
     async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError>;
+
+    /// As `image`, for somebody who has a snapshot at hand, with the digest of its state: where that is the newest one, by its
+    /// digest, it is not read again. **R**
+    ///
+    /// # Errors
+    /// As `image`; not of bytes that were not read.
+    async fn image_with(
+        &self,
+        agent: &AgentId,
+        snapshot: Snapshot,
+        state: Digest,
+    ) -> Result<Option<AgentImage>, StoreError> {
+        let (_, _) = (snapshot, state);
+        self.image(agent, None).await
+    }
 
     /// An agent's current spec, `None` when it has none here. **R**
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError>;

@@ -23,6 +23,7 @@ use super::error::{Fallible, conflict, corrupt};
 use super::events::append;
 use super::inputs::admit_initial;
 use super::leases::at_home;
+use super::snapshots::Which;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 use super::{boundary, entity_keys, journal, plugins, snapshots};
@@ -634,11 +635,7 @@ pub(super) fn runnable(
     })
 }
 
-pub(super) fn image(
-    conn: &Connection,
-    agent: &AgentId,
-    at: Option<Revision>,
-) -> Fallible<Option<AgentImage>> {
+pub(super) fn image(conn: &Connection, agent: &AgentId, which: Which<'_>) -> Fallible<Option<AgentImage>> {
     let Some(row) = row(conn, agent)?.filter(|row| !matches!(row.home, Home::Moved(_))) else {
         return Ok(None);
     };
@@ -648,9 +645,8 @@ pub(super) fn image(
     let Some(spec) = spec(conn, agent)? else {
         return Err(corrupt(format!("spec {} of agent {agent}: it is missing", row.spec_revision)));
     };
-    let snapshot = snapshots::of_generation(conn, head.key, row.generation, at)?;
-    let snapshot = snapshot.map(|packed| packed.unpack(agent)).transpose()?;
-    if at.is_some() && snapshot.is_none() {
+    let snapshot = snapshots::of_generation(conn, (head.key, agent), row.generation, which)?;
+    if matches!(which, Which::Kept(Some(_))) && snapshot.is_none() {
         return Ok(None);
     }
     let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.revision.0.max(1));

@@ -1,6 +1,13 @@
 //! Switches that break the store on purpose, so that checkers can be seen to notice. The product has none: without the
 //! feature `test-util` every switch is constantly off.
 
+use godwit_core::id::Incarnation;
+use godwit_core::store::{AcceptError, Accepted, RuntimeStore as _, StoreError};
+
+use super::SqliteStore;
+use super::inputs::{self, Arrival};
+use super::writer::Work;
+
 /// Whether this build can be broken at all.
 const IS_BREAKABLE: bool = cfg!(any(test, feature = "test-util"));
 
@@ -54,5 +61,22 @@ impl Faults {
         if self.acks_before_commit() {
             std::thread::sleep(COMMIT_DELAY);
         }
+    }
+}
+
+impl SqliteStore {
+    /// `ack-before-commit`: answers with what is expected to become durable.
+    pub(super) async fn accept_unsafely(
+        &self,
+        arrival: Arrival,
+        by: Incarnation,
+    ) -> Result<Accepted, AcceptError> {
+        let agent = arrival.new.agent.clone();
+        let row = self.agent(&agent).await?.ok_or(StoreError::NoAgent)?;
+        let mut arrival = arrival;
+        let (mut job, _) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
+        job.shares_heads = true;
+        self.queue(job).await?;
+        Ok(Accepted::New { seq: row.next_seq })
     }
 }

@@ -22,6 +22,7 @@ use godwit_core::limits::PAGE_MAX;
 use godwit_core::operation::{OperationEnd, StoredOperation};
 use godwit_core::output::StoredOutput;
 use godwit_core::receipt::{Receipt, ReceiptCheckpoint};
+use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{
     AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
@@ -37,6 +38,7 @@ use super::boundary::Prepared;
 use super::encoding::{ENCODE_INLINE_MAX, weight};
 use super::inputs::{Arrival, Listed, key_of};
 use super::operations::Ending;
+use super::snapshots::Which;
 use super::sql::execute;
 use super::writer::{Tx, Work};
 use super::{
@@ -56,19 +58,6 @@ fn capped(page: Page) -> Page {
 
 fn failed(error: StoreError) -> UnitOutcome {
     UnitOutcome { committed: 0, failure: Some(UnitFailure::Store(error)) }
-}
-
-impl SqliteStore {
-    /// `ack-before-commit`: answers with what is expected to become durable.
-    async fn accept_unsafely(&self, arrival: Arrival, by: Incarnation) -> Result<Accepted, AcceptError> {
-        let agent = arrival.new.agent.clone();
-        let row = self.agent(&agent).await?.ok_or(StoreError::NoAgent)?;
-        let mut arrival = arrival;
-        let (mut job, _) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
-        job.shares_heads = true;
-        self.queue(job).await?;
-        Ok(Accepted::New { seq: row.next_seq })
-    }
 }
 
 #[async_trait]
@@ -180,7 +169,17 @@ impl RuntimeStore for SqliteStore {
 
     async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError> {
         let agent = agent.clone();
-        self.read(move |conn| agents::image(conn, &agent, at)).await
+        self.read(move |conn| agents::image(conn, &agent, Which::Kept(at))).await
+    }
+
+    async fn image_with(
+        &self,
+        agent: &AgentId,
+        snapshot: Snapshot,
+        state: Digest,
+    ) -> Result<Option<AgentImage>, StoreError> {
+        let agent = agent.clone();
+        self.read(move |conn| agents::image(conn, &agent, Which::AtHand(&snapshot, state))).await
     }
 
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError> {

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use godwit_core::digest::Digest;
-use godwit_core::id::{Generation, Revision};
+use godwit_core::id::{AgentId, Generation, Revision};
+use godwit_core::snapshot::Snapshot;
 use godwit_core::store::{KeptSnapshot, Slot, StoreError};
 use rusqlite::{Connection, Row, params};
 
@@ -82,17 +83,28 @@ pub(super) fn list(conn: &Connection, key: i64) -> Fallible<Vec<KeptSnapshot>> {
     Ok(listed.collect())
 }
 
-/// The newest snapshot of a generation, or that of one revision of it.
+/// A snapshot of a generation.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// The newest, or that of a revision.
+    Kept(Option<Revision>),
+    /// The newest, which may be this one, whose state has this digest.
+    AtHand(&'a Snapshot, Digest),
+}
+
+/// A snapshot of a generation, read unless it is at hand.
 pub(super) fn of_generation(
     conn: &Connection,
-    key: i64,
+    (key, agent): (i64, &AgentId),
     generation: Generation,
-    at: Option<Revision>,
-) -> Fallible<Option<PackedSnapshot>> {
+    which: Which<'_>,
+) -> Fallible<Option<Snapshot>> {
+    let at = if let Which::Kept(at) = which { at } else { None };
     let fits = |kept: &Kept| kept.at.0 == generation.0 && at.is_none_or(|at| at.0 == kept.at.1);
-    match kept(conn, key)?.into_iter().rfind(fits) {
-        None => Ok(None),
-        Some(kept) => in_slot(conn, key, kept.slot),
+    let Some(kept) = kept(conn, key)?.into_iter().rfind(fits) else { return Ok(None) };
+    match which {
+        Which::AtHand(snapshot, state) if snapshot.digest(state) == kept.digest => Ok(Some(snapshot.clone())),
+        _ => in_slot(conn, key, kept.slot)?.map(|packed| packed.unpack(agent)).transpose(),
     }
 }
 

@@ -133,7 +133,9 @@ impl Runtime {
             Ok(PeerAnswer::Home(HomeAnswer::Here { token: held })) if held >= token => {
                 Err(refused(anothers(source)))
             }
-            Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::Moved { .. } | HomeAnswer::Unknown)) => Ok(()),
+            Ok(PeerAnswer::Home(
+                HomeAnswer::Here { .. } | HomeAnswer::Moved { .. } | HomeAnswer::Unknown,
+            )) => Ok(()),
             _ => Err(not_ready(format!(
                 "host {source}, which feeds the copy that is here, does not say where the agent is: if it is gone for good, remove it from the peers"
             ))),

@@ -116,7 +116,9 @@ async fn flipped_bits_of_a_component_an_input_and_a_spec_are_found() {
     let long = ReplyOutcome::Ok(Bytes::from_static(&[2; 2_000]));
     for step in &mut unit.steps {
         let Step::Boundary(boundary) = step else { continue };
-        let Outcome::Committed { reply, .. } = &mut boundary.ends[0].outcome else { unreachable!("it replies") };
+        let Outcome::Committed { reply, .. } = &mut boundary.ends[0].outcome else {
+            unreachable!("it replies")
+        };
         reply.outcome = long.clone();
     }
     assert_eq!(store.commit_turns(unit).await, done(2));

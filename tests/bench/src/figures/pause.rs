@@ -43,6 +43,9 @@ const WORD_BYTES: usize = 400 << 10;
 const HEAVY: Kind = Kind { name: "256 MiB of rows", rows: 256 << 20, snapshot: 0, moves: 1, pause_max: 25e6 };
 const EXTRA_BYTES_MAX: f64 = (32 << 20) as f64;
 
+/// Connections of the floor that may break.
+const BROKEN_MAX: u32 = 5;
+
 /// One kind of agent.
 struct Kind {
     name: &'static str,
@@ -77,6 +80,7 @@ pub(super) async fn measure(bench: &Bench) -> Result<Findings> {
         let Round { pauses, times, bytes: sent } = go_round(&a, &b, &agent, moves).await?;
         let bare = floor(sent, moves).await?;
         let (asks, per_second) = load.end().await?;
+        println!("  {name}: pause p50 {}, p99 {}", nanos(pauses.p50()), nanos(pauses.p99()));
         findings.note(format!(
             "{name}: {moves} moves, each {:.1} MiB and {} in all (p50); {per_second:.0} asks/s, p50 {}, worst {}",
             sent / f64::from(1 << 20),
@@ -126,12 +130,20 @@ async fn memory(bench: &Bench, scratch: &Path, findings: &mut Findings) -> Resul
     b.terminate().await
 }
 
-/// The bytes of one move, as often as there were moves.
+/// The bytes of one move, as often as there were moves. A connection that breaks is made anew, and said.
 async fn floor(bytes: f64, moves: u64) -> Result<Samples> {
-    let quic = BareQuic::start().await?;
-    let mut times = Samples::new();
-    for _ in 0..moves {
-        times.push(quic.send(bytes as usize).await?);
+    let mut quic = BareQuic::start().await?;
+    let (mut times, mut broken) = (Samples::new(), 0);
+    while times.count() < moves as usize {
+        match quic.send(bytes as usize).await {
+            Ok(time) => times.push(time),
+            Err(error) => {
+                broken += 1;
+                println!("  bare QUIC broke after {} transfers: {error:#}", times.count());
+                ensure!(broken < BROKEN_MAX, "bare QUIC breaks again and again: {error:#}");
+                quic = BareQuic::start().await?;
+            }
+        }
     }
     Ok(times)
 }

@@ -92,7 +92,8 @@ async fn what_agents_have_goes_round_hosts_of_two_versions() -> Result<()> {
     ])
     .await?;
     let seen = hosts[0].client().list("/v1/hosts").await?;
-    let release = |name: &str| seen.iter().find(|host| host["name"] == name).map(|host| host["release"].is_string());
+    let release =
+        |name: &str| seen.iter().find(|host| host["name"] == name).map(|host| host["release"].is_string());
     // What the first version does not tell.
     ensure!((release("old"), release("right")) == (Some(false), Some(true)), "{seen:?}");
     go_round(hosts).await

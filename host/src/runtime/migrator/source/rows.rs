@@ -117,7 +117,8 @@ impl Source {
             let newest = self.newest().await?;
             let rest = self.rest(newest, self.runtime.inner().delta_bytes_max).await?;
             // A large snapshot goes ahead, once: who writes one with each turn always has one left.
-            if let Some(rest) = rest.filter(|rest| freeze > 1 || fits_prepare(rest) || !rest.iter().any(is_snapshot))
+            if let Some(rest) =
+                rest.filter(|rest| freeze > 1 || fits_prepare(rest) || !rest.iter().any(is_snapshot))
             {
                 if !fits_prepare(&rest) {
                     self.send_up_to(newest).await?;

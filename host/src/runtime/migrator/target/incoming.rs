@@ -283,7 +283,7 @@ impl Incoming {
             state: rows.clone(),
             interrupt: interrupt.clone(),
         };
-        let built_from = (snapshot.generation, snapshot.revision);
+        let (built_from, state) = (snapshot.clone(), self.state);
         let context = restore_context(&agent, &snapshot);
         let loader = env.loader.clone();
         let job = move || -> Result<Box<dyn Guest>, GuestError> {
@@ -293,7 +293,7 @@ impl Incoming {
         };
         let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
         let guest = built.map_err(|error| error.to_string())?;
-        Ok(WarmGuest { guest, built_from, spec: self.spec.clone(), interrupt, rows })
+        Ok(WarmGuest { guest, built_from, state, spec: self.spec.clone(), interrupt, rows })
     }
 
     /// What was let in by what its source said of it is what has arrived.

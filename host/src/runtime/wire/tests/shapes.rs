@@ -9,7 +9,9 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::value::{Error, U32Deserializer};
-use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 
 use super::super::*;
 
@@ -62,7 +64,12 @@ impl Maker<'_> {
         Maker { notes: self.notes, place, depth: self.depth + 1 }
     }
 
-    fn fields<'de, V: Visitor<'de>>(&self, name: &str, fields: &[&str], visitor: V) -> Result<V::Value, Error> {
+    fn fields<'de, V: Visitor<'de>>(
+        &self,
+        name: &str,
+        fields: &[&str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.notes.borrow_mut().note(name, &format!("{{ {} }}", fields.join(", ")));
         let places = fields.iter().map(|field| format!("{name}.{field}")).collect();
         visitor.visit_seq(Places { maker: self, places, next: 0 })
@@ -138,7 +145,11 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
         self.maker.fields(&self.maker.place, &fields, visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.maker.fields(&self.maker.place, fields, visitor)
     }
 }
@@ -194,12 +205,20 @@ impl<'de> Deserializer<'de> for Maker<'_> {
         visitor.visit_unit()
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.note(name);
         visitor.visit_unit()
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         self.note(name);
         visitor.visit_newtype_struct(self.inner(format!("{name}.0")))
     }
@@ -212,7 +231,8 @@ impl<'de> Deserializer<'de> for Maker<'_> {
 
     fn deserialize_tuple<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Error> {
         self.note(&format!("tuple of {len}"));
-        let places = (0..len).map(|item| format!("{}.{}", self.place, if len < 16 { item } else { 0 })).collect();
+        let places =
+            (0..len).map(|item| format!("{}.{}", self.place, if len < 16 { item } else { 0 })).collect();
         visitor.visit_seq(Places { maker: &self, places, next: 0 })
     }
 
