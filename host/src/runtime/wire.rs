@@ -402,7 +402,9 @@ pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
 /// Writes a list as `encode_in` does, item by item, and shows the bytes of each.
 pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T], mut see: impl FnMut(&[u8])) -> Vec<u8> {
     let writable = "messages have no type that postcard can't write";
-    let mut bytes = postcard::to_extend(&(items.len() as u64), vec![version]).expect(writable);
+    let mut bytes = Vec::with_capacity(16 + items.iter().map(encoded_len).sum::<usize>());
+    bytes.push(version);
+    bytes = postcard::to_extend(&(items.len() as u64), bytes).expect(writable);
     for item in items {
         let start = bytes.len();
         bytes = postcard::to_extend(item, bytes).expect(writable);

@@ -12,7 +12,7 @@ use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::placement::Wants;
 use godwit_core::retry::{Backoff, Retry, Retryable};
 use godwit_core::store::rows::BundleDigest;
-use godwit_core::store::{Handoff, Lifecycle, MigrationRecord, StoreError};
+use godwit_core::store::{AgentImage, Handoff, Lifecycle, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
 
@@ -40,6 +40,9 @@ const READY_PAUSE_MAX: Duration = Duration::from_secs(16);
 const READY_MAX: Duration = Duration::from_secs(30);
 /// Pause between tries of a store that does not answer.
 const STORE_RETRY: Duration = Duration::from_millis(100);
+/// A journal that is run again so quickly, and is so short, is left as it is.
+const TAIL_QUICK: Duration = Duration::from_millis(5);
+const TAIL_SHORT: usize = 500;
 /// Longest single transfer of rows or of a component: it goes on where it was when its line has been broken, for as long as the
 /// target keeps what has arrived.
 const BULK_MAX: Duration = Duration::from_secs(60);
@@ -359,7 +362,7 @@ impl Source {
         let image =
             inner.store.image(&self.record.agent, None).await.map_err(|error| refused_by_store(&error))?;
         let image = image.ok_or(Failure::Fenced)?;
-        if !image.journal.is_empty() && !image.row.lifecycle.rests() {
+        if !image.row.lifecycle.rests() && is_long(&image) {
             self.shorten_tail().await;
         }
         let plugin =
@@ -396,7 +399,8 @@ impl Source {
         }
     }
 
-    /// What is journaled behind the newest snapshot is run again at the target, within the pause: so it begins with little.
+    /// What is journaled behind the newest snapshot is run again at the target before it takes its first input: so it begins with
+    /// little. The agent's callers wait for the snapshot as well.
     async fn shorten_tail(&self) {
         let Ok(handle) = self.runtime.resident(&self.record.agent).await else { return };
         if let Err(error) = handle.checkpoint().await {
@@ -606,6 +610,13 @@ impl Source {
         }
         finish(&self.runtime, self.record.clone()).await;
     }
+}
+
+/// Whether running what is journaled again takes longer than callers notice.
+fn is_long(image: &AgentImage) -> bool {
+    let journaled = image.receipts.iter().filter(|receipt| image.journal.contains_key(&receipt.revision));
+    let again = Duration::from_micros(journaled.map(|receipt| receipt.elapsed_us).sum());
+    again > TAIL_QUICK || image.journal.len() > TAIL_SHORT
 }
 
 /// Takes a step within its phase's time.

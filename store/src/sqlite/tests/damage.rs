@@ -7,6 +7,7 @@ use godwit_core::input::{Outcome, ReplyOutcome};
 use godwit_core::journal::JournalEntry;
 use godwit_core::lifecycle::Verb;
 use godwit_core::receipt::BoundaryKind;
+use godwit_core::snapshot::Snapshot;
 use godwit_core::store::{
     BrokenReason, Lifecycle, LifecycleCommit, Page, Repair, RuntimeStore, Step, StoreError, Unit,
 };
@@ -86,6 +87,29 @@ async fn large_states_are_packed() {
     let stored: u32 =
         place.intruder().query_row("SELECT length(state) FROM snapshot", [], |row| row.get(0)).unwrap();
     assert!((stored as usize) < state.len() / 10, "{stored}");
+}
+
+#[tokio::test]
+async fn a_snapshot_at_hand_is_not_read_and_another_one_is() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let mut desk = Desk::new(&store, "a").await;
+    desk.asked(&store, b"one", b"first").await;
+    let agent = desk.owner.agent.clone();
+    let first = store.image(&agent, None).await.unwrap().unwrap().snapshot.unwrap();
+    let with = async |snapshot: &Snapshot| {
+        let image = store.image_with(&agent, snapshot.clone(), snapshot.state_digest()).await;
+        image.map(|image| image.unwrap().snapshot.unwrap())
+    };
+    desk.asked(&store, b"two", b"second").await;
+    let newest = store.image(&agent, None).await.unwrap().unwrap().snapshot.unwrap();
+    assert_eq!(with(&first).await, Ok(newest.clone()), "an older one is of no use");
+    let other = Snapshot { state: Bytes::from_static(b"other"), ..newest.clone() };
+    assert_eq!(with(&other).await, Ok(newest.clone()), "nor is another state");
+
+    flip(&place, "snapshot", "state", "true", 3);
+    assert_eq!(with(&newest).await, Ok(newest.clone()));
+    assert!(is_corrupt(with(&first).await, "revision 2"));
 }
 
 #[tokio::test]
