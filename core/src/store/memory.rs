@@ -356,8 +356,9 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome {
-        let _open = self.gate.read().await;
+        // Of those that are held back, the one that came first.
         let doubt = self.doubt_of(CommitPoint::Turns);
+        let _open = self.gate.read().await;
         if doubt != Some(Doubt::NotWritten) {
             let outcome = self.tables().commit_turns(unit, self.clock.wall_ms());
             if doubt.is_none() {

@@ -151,18 +151,16 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// `Corrupt` when stored bytes don't match their digest or can't be read.
     async fn image(&self, agent: &AgentId, at: Option<Revision>) -> Result<Option<AgentImage>, StoreError>;
 
-    /// As `image`, for somebody who has a snapshot at hand, with the digest of its state: where that is the newest one, by its
-    /// digest, it is not read again. **R**
+    /// As `image`, for who has a snapshot and its state's digest at hand: if it is the newest, it is not read again. **R**
     ///
     /// # Errors
     /// As `image`; not of bytes that were not read.
     async fn image_with(
         &self,
         agent: &AgentId,
-        snapshot: Snapshot,
-        state: Digest,
+        _snapshot: Snapshot,
+        _state: Digest,
     ) -> Result<Option<AgentImage>, StoreError> {
-        let (_, _) = (snapshot, state);
         self.image(agent, None).await
     }
 

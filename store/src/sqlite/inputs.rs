@@ -28,6 +28,7 @@ use super::sql::{all, execute, first};
 use super::writer::Tx;
 use super::{channels, edges, timers};
 
+mod parts;
 mod reading;
 
 use reading::by_key;
@@ -37,18 +38,6 @@ pub(super) use reading::{Listed, by_id, by_seq, input, input_by_key, key_of, lis
 
 /// The session that no store gives: inputs received from another store carry it.
 const NO_INCARNATION: Incarnation = Incarnation(0);
-
-/// Sealed bodies and outcomes above this size lie in a table of their own: states change, they don't.
-const INLINE_MAX: usize = 512;
-/// What stands in the place of an outcome that lies there.
-const ELSEWHERE: &[u8] = &[];
-
-/// What lies in that table.
-#[derive(Clone, Copy)]
-enum Part {
-    Body = 0,
-    Outcome = 1,
-}
 
 /// An input whose body is sealed, so that the writer thread need not.
 pub(super) struct Arrival {
@@ -136,11 +125,6 @@ pub(super) struct End<'a> {
 }
 
 impl End<'_> {
-    /// What stands in the input's own row.
-    fn column(&self) -> &[u8] {
-        if self.sealed.len() <= INLINE_MAX { self.sealed } else { ELSEWHERE }
-    }
-
     fn revision(&self) -> Option<Int> {
         match self.outcome {
             Outcome::Committed { revision, .. } | Outcome::DeadLettered { revision, .. } => {
@@ -165,7 +149,7 @@ pub(super) fn insert(
     content: &Content<'_>,
     fate: &Fate<'_>,
 ) -> Fallible<()> {
-    let is_inline = content.body.len() <= INLINE_MAX;
+    let is_inline = content.body.len() <= parts::INLINE_MAX;
     execute(
         tx.conn,
         "INSERT INTO input (agent, seq, change, state, attempts, accepted_by, revision, token, kind, id, key, digest,
@@ -184,7 +168,7 @@ pub(super) fn insert(
             content.input.id.0,
             content.key,
             content.digest.0,
-            fate.end.as_ref().map(End::column),
+            fate.end.map(|end| parts::column(end.sealed)),
             fate.end.map(|end| Int(end.at_ms)),
             is_inline.then_some(content.body),
             fate.deaths,
@@ -195,31 +179,8 @@ pub(super) fn insert(
             Int(content.input.bytes()),
         ],
     )?;
-    put_large(tx, (agent, seq), Part::Body, content.body)?;
-    fate.end.map_or(Ok(()), |end| put_large(tx, (agent, seq), Part::Outcome, end.sealed))
-}
-
-/// Puts what is too large for an input's own row; what is not is there.
-fn put_large(tx: &Tx<'_>, (agent, seq): (i64, Seq), part: Part, bytes: &[u8]) -> Fallible<()> {
-    if bytes.len() <= INLINE_MAX {
-        return Ok(());
-    }
-    execute(
-        tx.conn,
-        "INSERT INTO input_part (agent, seq, part, bytes) VALUES (?1, ?2, ?3, ?4)",
-        params![agent, Int(seq.0), part as i64, bytes],
-    )
-    .map(drop)
-}
-
-/// An input that has ended is opened again, or ends otherwise.
-fn drop_outcome(tx: &Tx<'_>, agent: i64, seq: Seq) -> Fallible<()> {
-    execute(
-        tx.conn,
-        "DELETE FROM input_part WHERE agent = ?1 AND seq = ?2 AND part = ?3",
-        params![agent, Int(seq.0), Part::Outcome as i64],
-    )
-    .map(drop)
+    parts::put_large(tx, (agent, seq), parts::Part::Body, content.body)?;
+    fate.end.map_or(Ok(()), |end| parts::put_large(tx, (agent, seq), parts::Part::Outcome, end.sealed))
 }
 
 /// Ends an open input.
@@ -236,11 +197,11 @@ pub(super) fn end(tx: &Tx<'_>, (agent, seq, change): (i64, Seq, Int), end: &End<
             input_state_code(ended_state(end.outcome)),
             end.revision(),
             end.token(),
-            end.column(),
+            parts::column(end.sealed),
             Int(end.at_ms),
         ],
     )?;
-    put_large(tx, (agent, seq), Part::Outcome, end.sealed)
+    parts::put_large(tx, (agent, seq), parts::Part::Outcome, end.sealed)
 }
 
 /// The state that an outcome leaves an input in.
@@ -648,7 +609,7 @@ pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<
          WHERE agent = ?1 AND seq = ?2",
         params![head.key, Int(known.seq.0), change, input_state_code(state)],
     )?;
-    drop_outcome(tx, head.key, known.seq)?;
+    parts::drop_outcome(tx, head.key, known.seq)?;
     head.opened(Share { wakes: true, bytes: known.input.bytes() });
     Ok(head.save(tx)?)
 }
@@ -671,7 +632,7 @@ pub(super) fn abandon(
         return Err(conflict(format!("input {input} is {}, not {}", known.state.name(), from.name())));
     }
     moved(from, InputEvent::Abandon)?;
-    drop_outcome(tx, head.key, known.seq)?;
+    parts::drop_outcome(tx, head.key, known.seq)?;
     let place = (head.key, known.seq, head.change());
     end(tx, place, &End { outcome: &outcome, sealed: &seal(&outcome), at_ms: tx.now_ms() })?;
     if from.is_open() {

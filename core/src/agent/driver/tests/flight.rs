@@ -98,9 +98,9 @@ async fn a_refused_commit_takes_back_all_above_it_and_nothing_is_counted() {
 async fn a_commit_above_one_whose_answer_was_lost_is_released() {
     let (world, handle) = World::driven().await;
     let held = world.memory.hold_commits().await;
+    world.memory.doubt(CommitPoint::Turns, Doubt::Written);
     let first = world.ask_until_run(&handle, "add 10", 1).await;
     let second = world.ask_until_run(&handle, "add 100", 1).await;
-    world.memory.doubt(CommitPoint::Turns, Doubt::Written);
     drop(held);
     assert!(matches!(answer(first).await, Answer::Unknown { .. }), "nobody knows");
     assert_eq!(reply(&answer(second).await), "111", "it has committed, whatever is said of the one below");
