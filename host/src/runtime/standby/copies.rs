@@ -32,8 +32,9 @@ const ARRIVING_OF_PEER_MAX: usize = 4;
 /// What has arrived of a whole copy is dropped after so long a silence: longer than any transfer takes.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
-/// How long a copy's source may take to say whether it has the agent.
+/// How long a host may take to say whether it has the agent, and how many are asked on the way from a copy's source to its next one.
 const ASK_MAX: Duration = Duration::from_secs(3);
+const WAY_MAX: usize = 8;
 
 /// Rows that come at once: the smallest take four bytes each, and a hundred times that in memory.
 pub(super) const ROWS_MAX: usize = 32_768;
@@ -116,30 +117,36 @@ impl Runtime {
         }
     }
 
-    /// Whether a host may feed the copy that another one has fed until now: not while that one says that it has the agent, and not
-    /// before it has said so. A token alone is a peer's word.
+    /// Whether a host may feed the copy that another one has fed until now: once that one says that the agent went to it, or each on
+    /// the way there does. A token alone is a peer's word.
     ///
     /// # Errors
     /// What it is told instead.
     async fn check_succession(&self, from: HostId, agent: &AgentId) -> Result<(), StandbyAnswer> {
         let copy = self.inner().store.standby_copy(agent).await.map_err(not_ready)?;
         let Some(Standing { source, token, .. }) = copy.map(|copy| copy.standing) else { return Ok(()) };
-        let is_listed = self.inner().mesh.peers().iter().any(|peer| peer.host == source);
-        if source == from || !is_listed {
-            return Ok(());
-        }
+        let listed: Vec<_> = self.inner().mesh.peers().into_iter().map(|peer| peer.host).collect();
         let request = PeerRequest::WhoIsHome { agent: agent.clone() };
-        match self.ask_peer(source, &request, ASK_MAX).await {
-            Ok(PeerAnswer::Home(HomeAnswer::Here { token: held })) if held >= token => {
-                Err(refused(anothers(source)))
+        let mut asked = source;
+        for _ in 0..WAY_MAX {
+            if asked == from || !listed.contains(&asked) {
+                return Ok(());
             }
-            Ok(PeerAnswer::Home(
-                HomeAnswer::Here { .. } | HomeAnswer::Moved { .. } | HomeAnswer::Unknown,
-            )) => Ok(()),
-            _ => Err(not_ready(format!(
-                "host {source}, which feeds the copy that is here, does not say where the agent is: if it is gone for good, remove it from the peers"
-            ))),
+            asked = match self.ask_peer(asked, &request, ASK_MAX).await {
+                Ok(PeerAnswer::Home(HomeAnswer::Here { token: held })) if held >= token => {
+                    return Err(refused(anothers(asked)));
+                }
+                Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::Unknown)) => return Ok(()),
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) => target,
+                _ => {
+                    return Err(not_ready(format!(
+                        "host {asked}, which has or had the agent, does not say where it is: if it is gone for good, remove it \
+                         from the peers"
+                    )));
+                }
+            };
         }
+        Err(not_ready("the agent moves faster than it can be followed"))
     }
 
     /// # Errors

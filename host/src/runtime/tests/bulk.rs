@@ -15,6 +15,21 @@ async fn pair(network: &SimNetwork, delta_bytes_max: usize) -> [Runtime; 2] {
     hosts_apart(network, |_, config| config.delta_bytes_max = delta_bytes_max).await
 }
 
+/// Adds one to agent `a` again and again, until that is cancelled; then it answers how often.
+fn kept_busy(door: &Runtime) -> (CancellationToken, tokio::task::JoinHandle<u32>) {
+    let rests = CancellationToken::new();
+    let (host, is_over) = (door.clone(), rests.clone());
+    let load = tokio::spawn(async move {
+        let mut asked = 0;
+        while !is_over.is_cancelled() {
+            ask(&host, "a", "add 1").await;
+            asked += 1;
+        }
+        asked
+    });
+    (rests, load)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_writes_faster_than_it_is_sent_is_not_held_for_long() {
     let network = SimNetwork::default();
@@ -23,21 +38,10 @@ async fn an_agent_that_writes_faster_than_it_is_sent_is_not_held_for_long() {
     ask(&one, "a", "add 1").await;
     // Whenever a bundle has arrived, there is something new.
     network.set_bulk_delay(Duration::from_millis(20));
-    let rests = CancellationToken::new();
-    let load = {
-        let (host, rests) = (one.clone(), rests.clone());
-        tokio::spawn(async move {
-            let mut asked = 0;
-            while !rests.is_cancelled() {
-                ask(&host, "a", "add 1").await;
-                asked += 1;
-            }
-            asked
-        })
-    };
+    let (rests, load) = kept_busy(&one);
     let record = try_to_migrate(&one, "a", &other).await;
     rests.cancel();
-    let asked: u32 = load.await.unwrap();
+    let asked = load.await.unwrap();
     let Some(failure @ Failure::DeltaTooLarge { bytes_max: 1, .. }) = &record.failure else {
         panic!("{record:?}");
     };
@@ -184,22 +188,11 @@ async fn a_snapshot_does_not_count_as_left_whatever_its_size() {
     };
     call(&one, "a", AgentCall::Update(policy)).await.unwrap();
     ask(&one, "a", "pad 2000000").await;
-    let rests = CancellationToken::new();
-    let load = {
-        let (host, rests) = (one.clone(), rests.clone());
-        tokio::spawn(async move {
-            let mut asked = 0;
-            while !rests.is_cancelled() {
-                ask(&host, "a", "add 1").await;
-                asked += 1;
-            }
-            asked
-        })
-    };
+    let (rests, load) = kept_busy(&one);
     // Each turn writes one.
     let record = try_to_migrate(&one, "a", &other).await;
     rests.cancel();
-    let asked: u32 = load.await.unwrap();
+    let asked = load.await.unwrap();
     assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
     assert_eq!(ask(&other, "a", "get").await, asked.to_string());
     for host in [&one, &other] {

@@ -256,14 +256,18 @@ async fn a_token_alone_does_not_replace_a_copy() {
     assert!(matches!(answer, StandbyAnswer::NotReady { .. }), "its source may have the agent: {answer:?}");
     network.set_cut(hosts[0].host(), false);
     assert_eq!(hosts[1].standby_copies(None, 9).await.unwrap()[0].standing, copies[0].standing);
-    // Where the agent has gone, by its source's word.
-    migrate(&hosts[0], "a", &other).await;
+    // Where the agent has gone, by the word of each on the way, and nobody else.
+    let third = host(&network, 4, separate_store()).await;
+    migrate(&hosts[0], "a", &third).await;
+    let answer = begins().await;
+    assert!(matches!(answer, StandbyAnswer::Refused { .. }), "it went to another: {answer:?}");
+    migrate(&third, "a", &other).await;
     until("the copy to be fed from there", async || {
         let copies = hosts[1].standby_copies(None, 9).await.unwrap();
         copies.iter().any(|copy| copy.standing.source == other.host())
     })
     .await;
-    for host in hosts.into_iter().chain([other]) {
+    for host in hosts.into_iter().chain([other, third]) {
         host.stop().await;
     }
 }

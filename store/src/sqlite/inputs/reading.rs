@@ -18,8 +18,8 @@ macro_rules! select_input {
                     CASE i.outcome_sealed WHEN x'' THEN (SELECT p.bytes FROM input_part p
                         WHERE p.agent = i.agent AND p.seq = i.seq AND p.part = 1) ELSE i.outcome_sealed END,
                     coalesce(i.body, (SELECT p.bytes FROM input_part p
-                        WHERE p.agent = i.agent AND p.seq = i.seq AND p.part = 0)), i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes,
-                    i.scope, i.traceparent
+                        WHERE p.agent = i.agent AND p.seq = i.seq AND p.part = 0)),
+                    i.change, i.revision, i.token, i.ended_at_ms, i.deaths, i.lane, i.wakes, i.scope, i.traceparent
              FROM input i ",
             $index,
             " WHERE i.agent = ?1 AND ",
