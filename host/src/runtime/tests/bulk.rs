@@ -178,7 +178,7 @@ async fn a_bundle_that_unpacks_to_something_else_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_does_not_count_as_left_whatever_its_size() {
     let network = SimNetwork::default();
-    let [one, other] = pair(&network, 64 << 10).await;
+    let [one, other] = pair(&network, 48 << 10).await;
     create(&one, "a").await;
     let policy = SpecUpdate {
         base: SpecRevision(1),
@@ -187,9 +187,11 @@ async fn a_snapshot_does_not_count_as_left_whatever_its_size() {
         patch: SpecPatch { durability: Some(Durability::Snapshot), ..SpecPatch::default() },
     };
     call(&one, "a", AgentCall::Update(policy)).await.unwrap();
-    ask(&one, "a", "pad 2000000").await;
+    let padded = ask(&one, "a", "pad 60000").await;
+    assert!(padded.parse::<u64>().is_ok(), "{padded}");
     let (rests, load) = kept_busy(&one);
-    // Each turn writes one.
+    // Each turn writes one, and there is a turn whenever a bundle has arrived.
+    network.set_bulk_delay(Duration::from_millis(20));
     let record = try_to_migrate(&one, "a", &other).await;
     rests.cancel();
     let asked = load.await.unwrap();
