@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::agent::control::Control;
 use crate::agent::inbox::Inbox;
 use crate::agent::loading::{LoadFailure, Loaded};
+use crate::agent::pool::aside;
 use crate::agent::{
     AgentEnv, Answer, AskRequest, Command, End, Grant, Handle, MAILBOX_MAX, NotAccepted, Notice,
     RespecRequest, Started,
@@ -540,7 +541,7 @@ impl Driver {
         }
         // The guest is dropped before the host hears of the end, so that its slot is free for the next. A large one takes
         // milliseconds, and who was just told that the agent may go on elsewhere is often the next on this thread.
-        crate::agent::pool::aside(|| self.loaded = None);
+        aside(|| self.loaded = None);
         (self.env.notify)(Notice::Ended(self.agent.clone(), end));
     }
 
