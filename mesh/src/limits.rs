@@ -45,8 +45,12 @@ pub(crate) const PING_STREAMS_MAX: usize = 8;
 pub(crate) const CONNECTIONS_MAX: usize = 4;
 /// Greetings of one peer under way: as many as it may have connections.
 pub(crate) const GREETINGS_MAX: usize = CONNECTIONS_MAX;
-/// Unread bytes of one stream: more than any LAN holds in flight, and several chunks.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// Unread bytes of one stream: more than any LAN holds in flight, and several chunks. Few enough that the gaps which lost packets
+/// leave in them stay below what QUIC keeps for a stream (`GAPS_MAX`): above that it ends the connection, and all streams on it.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Gaps in a stream that `noq-proto` 1.4 keeps (`assembler::MAX_CHUNKS`), and the least that a full packet carries of a stream.
+const GAPS_MAX: u32 = 1024;
+const PACKET_BYTES_MIN: u32 = 1100;
 /// Unread or unacknowledged bytes of one connection, in each direction.
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
 /// Bodies of requests of one peer that are being received or handled, in bytes.
@@ -81,6 +85,8 @@ pub(crate) const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(CHUNK_BYTES_MAX <= STREAM_WINDOW_BYTES as usize);
 const _: () = assert!(STREAM_WINDOW_BYTES <= WINDOW_BYTES);
+// Every other packet lost makes the most gaps.
+const _: () = assert!(STREAM_WINDOW_BYTES / PACKET_BYTES_MIN / 2 < GAPS_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= REQUEST_BYTES_MAX);
 const _: () = assert!(BULK_HEADER_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(KEEP_ALIVE.as_secs() * 3 < IDLE_MAX.as_secs());

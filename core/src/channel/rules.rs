@@ -129,11 +129,12 @@ pub trait ChannelTable {
     /// As `channel`.
     fn send(&mut self, output: Output) -> Result<(), Self::Error>;
 
-    /// Appends an output for each of these subscribers, of one body.
+    /// Appends an output of each of these publications for each of these subscribers: all of the first one before those of the
+    /// next.
     ///
     /// # Errors
     /// As `channel`.
-    fn fan_out(&mut self, publication: &Publication<'_>, to: &[AgentId]) -> Result<(), Self::Error>;
+    fn fan_out(&mut self, publications: &[Publication<'_>], to: &[AgentId]) -> Result<(), Self::Error>;
 
     /// Appends an event about the agent.
     ///
@@ -163,13 +164,19 @@ pub fn commit<T: ChannelTable>(
     now_ms: u64,
 ) -> Result<(), T::Error> {
     let mut changes = changes.iter().peekable();
-    for (index, output) in outputs.iter().enumerate() {
+    let mut index = 0;
+    while let Some(output) = outputs.get(index) {
         while let Some(change) = changes.next_if(|change| change.before_output as usize <= index) {
             apply(table, owner.agent, revision, &change.verb, now_ms)?;
         }
+        let mut taken = 1;
         match output.channel.as_deref() {
             Some(ChannelMessage::Publish { channel }) => {
-                publish(table, owner, channel, (output, None), now_ms)?;
+                let end = changes.peek().map_or(outputs.len(), |next| next.before_output as usize);
+                let run = outputs[index..end.min(outputs.len())].iter();
+                let bodies: Vec<&Output> = run.take_while(|output| publishes_on(output, channel)).collect();
+                publish(table, owner, channel, (&bodies, None), now_ms)?;
+                taken = bodies.len();
             }
             Some(ChannelMessage::Request(request)) => {
                 requested(table, output, request, now_ms)?;
@@ -177,8 +184,13 @@ pub fn commit<T: ChannelTable>(
             }
             _ => table.append(index, output)?,
         }
+        index += taken;
     }
     changes.try_for_each(|change| apply(table, owner.agent, revision, &change.verb, now_ms))
+}
+
+fn publishes_on(output: &Output, name: &ChannelName) -> bool {
+    matches!(output.channel.as_deref(), Some(ChannelMessage::Publish { channel }) if channel == name)
 }
 
 fn apply<T: ChannelTable>(
@@ -278,8 +290,9 @@ fn left(agent: &AgentId, channel: &ChannelName, subscriber: &AgentId, why: &str,
         .with("reason", why)
 }
 
-/// Publishes: one output for each subscriber. Subscriptions that are not good any more, and those of whom is too far behind,
-/// end instead. Answers the publication's number; `None` when there is no such channel, and so nobody who waits.
+/// Publishes one body after the other: an output of each for each subscriber. Subscriptions that are not good any more, and those
+/// of whom is too far behind, end instead. Answers the number of the first one; `None` when there is no such channel, and so
+/// nobody who waits.
 ///
 /// # Errors
 /// Those of the table.
@@ -287,24 +300,46 @@ pub fn publish<T: ChannelTable>(
     table: &mut T,
     owner: &Owner<'_>,
     name: &ChannelName,
-    (body, by): (&Output, Option<&AgentId>),
+    (mut bodies, by): (&[&Output], Option<&AgentId>),
     now_ms: u64,
 ) -> Result<Option<u64>, T::Error> {
-    let Some(channel) = table.channel(name)? else {
+    let Some(mut channel) = table.channel(name)? else {
         return Ok(None);
     };
-    let subscribers = table.subscribers(name)?;
-    let mut to = Vec::with_capacity(subscribers.len());
-    for (subscriber, waiting) in subscribers {
-        match unfit(owner, &channel, &subscriber, waiting, now_ms) {
-            Some(reason) => end(table, owner.agent, &subscriber, reason, now_ms)?,
-            None => to.push(subscriber.agent),
+    let first = channel.next_publication;
+    while !bodies.is_empty() {
+        // As many at once as all have room for; then whoever has none left is looked for again.
+        let mut count = bodies.len();
+        let subscribers = table.subscribers(name)?;
+        let mut to = Vec::with_capacity(subscribers.len());
+        for (subscriber, waiting) in subscribers {
+            match unfit(owner, &channel, &subscriber, waiting, now_ms) {
+                Some(reason) => end(table, owner.agent, &subscriber, reason, now_ms)?,
+                None => {
+                    let room = waiting_max(&channel).saturating_sub(waiting);
+                    count = count.min(usize::try_from(room).unwrap_or(usize::MAX));
+                    to.push(subscriber.agent);
+                }
+            }
         }
+        let (some, rest) = bodies.split_at(count);
+        let numbers = channel.next_publication..;
+        let publications: Vec<Publication<'_>> =
+            numbers.zip(some).map(|(number, body)| Publication { channel: name, number, by, body }).collect();
+        channel.next_publication += publications.len() as u64;
+        table.put_channel(channel.clone())?;
+        table.fan_out(&publications, &to)?;
+        bodies = rest;
     }
-    let number = channel.next_publication;
-    table.put_channel(Channel { next_publication: number + 1, ..channel })?;
-    table.fan_out(&Publication { channel: name, number, by, body }, &to)?;
-    Ok(Some(number))
+    Ok(Some(first))
+}
+
+/// What may wait for a subscriber of a channel.
+fn waiting_max(channel: &Channel) -> u64 {
+    match channel.overflow {
+        Overflow::End => SUBSCRIBER_BACKLOG_MAX,
+        Overflow::Refuse => RECEIVER_BACKLOG_MAX,
+    }
 }
 
 /// Why a subscriber gets nothing more, if so.
@@ -315,17 +350,13 @@ fn unfit(
     waiting: u64,
     now_ms: u64,
 ) -> Option<EndReason> {
-    let waiting_max = match channel.overflow {
-        Overflow::End => SUBSCRIBER_BACKLOG_MAX,
-        Overflow::Refuse => RECEIVER_BACKLOG_MAX,
-    };
     match (channel.access, &subscriber.permission) {
         (Access::ByToken, None) => Some(EndReason::Revoked),
         (_, Some(permission)) if !permission.is_current(owner.generation, channel) => {
             Some(EndReason::Revoked)
         }
         (_, Some(permission)) if permission.until_ms <= now_ms => Some(EndReason::Expired),
-        _ if waiting >= waiting_max => Some(EndReason::Lagging),
+        _ if waiting >= waiting_max(channel) => Some(EndReason::Lagging),
         _ => None,
     }
 }
@@ -410,7 +441,7 @@ fn grant<T: ChannelTable>(
                 return Ok(Err(Refusal::Backlogged));
             }
             let body = published(origin, input);
-            let number = publish(table, owner, name, (&body, Some(origin)), now_ms)?;
+            let number = publish(table, owner, name, (&[&body], Some(origin)), now_ms)?;
             Ok(number
                 .map(|number| (AnswerOutcome::Published { number }, Bytes::new()))
                 .ok_or(Refusal::NoChannel))

@@ -461,51 +461,54 @@ impl Runtime {
         vec![Delivered::Later { reason }; count]
     }
 
-    /// Whether an accepted delivery wakes its agent. Whether a request's intent is silent the store has decided.
-    async fn may_wake(&self, input: &NewInput) -> bool {
-        if !input.placing(&BTreeSet::new()).wakes {
-            return false;
+    /// Whether an accepted delivery wakes its agent.
+    async fn may_wake(&self, agent: &AgentId, waking: Waking) -> bool {
+        match waking {
+            Waking::Never => false,
+            Waking::Always => true,
+            Waking::AsStored => {
+                let row = self.inner().store.agent(agent).await;
+                // Not known is taken for yes: an agent that is started for nothing parks again.
+                row.map_or(true, |row| row.is_none_or(|row| row.waking_inputs > 0))
+            }
         }
-        if !matches!(input.input.kind, Kind::PeerRequest { .. }) {
-            return true;
-        }
-        let row = self.inner().store.agent(&input.agent).await;
-        // Not known is taken for yes: an agent that is started for nothing parks again.
-        row.map_or(true, |row| row.is_none_or(|row| row.waking_inputs > 0))
     }
 
     /// Accepts deliveries into this store, in order; an answer for each.
     pub(crate) async fn deliver_here(&self, mut inputs: Vec<NewInput>) -> Vec<Delivered> {
         let reach = if self.inner().needs_edges { Reach::Neighbours } else { Reach::Any };
         let mut delivered: Vec<Option<Delivered>> = Vec::with_capacity(inputs.len());
-        for input in &mut inputs {
+        let mut taken = Vec::with_capacity(inputs.len());
+        inputs.retain_mut(|input| {
             input.reach = reach;
-            let is_too_large = input.check_limits().is_err();
-            let held = self.check_not_held(&input.agent).err();
-            delivered.push(match held {
-                _ if is_too_large => Some(Delivered::Never(UndeliverableReason::Rejected)),
-                held => held.map(|held| Delivered::Later { reason: held.to_string() }),
-            });
-        }
-        let sized = inputs.iter().zip(&delivered).filter(|(_, refused)| refused.is_none());
-        let sized: Vec<NewInput> = sized.map(|(input, _)| input.clone()).collect();
-        let accepted = self.inner().store.accept_deliveries(sized, self.session().incarnation).await;
+            let refused = match self.check_not_held(&input.agent) {
+                _ if input.check_limits().is_err() => Some(Delivered::Never(UndeliverableReason::Rejected)),
+                held => held.err().map(|held| Delivered::Later { reason: held.to_string() }),
+            };
+            let is_taken = refused.is_none();
+            if is_taken {
+                taken.push((input.agent.clone(), Waking::of(input)));
+            }
+            delivered.push(refused);
+            is_taken
+        });
+        let accepted = self.inner().store.accept_deliveries(inputs, self.session().incarnation).await;
         failpoint::hit("outbox.after-accept");
         let mut waking: BTreeMap<&AgentId, bool> = BTreeMap::new();
         let mut answering: BTreeSet<&AgentId> = BTreeSet::new();
-        let places = delivered.iter_mut().zip(&inputs).filter(|(place, _)| place.is_none());
-        for ((place, input), accepted) in places.zip(accepted) {
+        let places = delivered.iter_mut().filter(|place| place.is_none());
+        for ((place, (agent, may_wake)), accepted) in places.zip(&taken).zip(accepted) {
             match &accepted {
                 Ok(Accepted::New { .. }) => {
-                    let wakes = waking.entry(&input.agent).or_default();
-                    *wakes = *wakes || self.may_wake(input).await;
+                    let wakes = waking.entry(agent).or_default();
+                    *wakes = *wakes || self.may_wake(agent, *may_wake).await;
                 }
                 Ok(Accepted::Answered) => {
-                    answering.insert(&input.agent);
+                    answering.insert(agent);
                 }
                 _ => {}
             }
-            *place = Some(delivered_as(&input.agent, accepted));
+            *place = Some(delivered_as(agent, accepted));
         }
         for (agent, wakes) in waking {
             self.look_at(agent, wakes).await;
@@ -518,6 +521,25 @@ impl Runtime {
         }
         let nothing = || Delivered::Later { reason: "it was not looked at".into() };
         delivered.into_iter().map(|delivered| delivered.unwrap_or_else(nothing)).collect()
+    }
+}
+
+/// Whether an agent is woken for a delivery, when it is accepted.
+#[derive(Clone, Copy)]
+enum Waking {
+    Never,
+    Always,
+    /// Whether a request's intent is silent the store has decided.
+    AsStored,
+}
+
+impl Waking {
+    fn of(input: &NewInput) -> Self {
+        match input.input.kind {
+            _ if !input.placing(&BTreeSet::new()).wakes => Self::Never,
+            Kind::PeerRequest { .. } => Self::AsStored,
+            _ => Self::Always,
+        }
     }
 }
 
@@ -594,12 +616,18 @@ fn batch_of(runs: &[Run], which: &[usize]) -> Vec<(usize, NewInput)> {
             let Some(input) = runs[*index].inputs.get(depth) else { continue };
             bytes += weight(input);
             if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_INPUTS_MAX) {
-                return batch;
+                return by_destination(batch);
             }
-            batch.push((*index, input.clone()));
+            batch.push((*index, input));
         }
     }
-    batch
+    by_destination(batch)
+}
+
+/// Those of each run together: a store looks at an agent once then.
+fn by_destination(mut batch: Vec<(usize, &NewInput)>) -> Vec<(usize, NewInput)> {
+    batch.sort_by_key(|(index, _)| *index);
+    batch.into_iter().map(|(index, input)| (index, input.clone())).collect()
 }
 
 /// About how many bytes of a frame an input takes.

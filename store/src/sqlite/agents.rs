@@ -15,7 +15,7 @@ use godwit_core::limits::CLAIM_MAX;
 use godwit_core::migration::handoff::Seat;
 use godwit_core::spec::{Addressability, Spec};
 use godwit_core::standby;
-use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, StoreError};
+use godwit_core::store::{AgentImage, AgentRow, Home, Lifecycle, NewAgent, Owner, StoreError};
 use rusqlite::{Connection, Row, params};
 
 use super::codec::{Int, agent_id, migration_id, seal, unseal};
@@ -217,6 +217,11 @@ impl Head {
             Refusal::Fenced => self.fenced(),
             Refusal::Stale => self.stale(),
         }
+    }
+
+    /// Whether somebody is its owner now.
+    pub(super) fn check_owner(&self, owner: &Owner) -> Fallible<()> {
+        self.fence().check(&owner.claim()).map_err(|refusal| self.refused(refusal).into())
     }
 
     pub(super) fn fenced(&self) -> StoreError {

@@ -6,7 +6,7 @@
 //! snapshots only the last one is, after the last step. Each step checks everything before it writes anything.
 
 use godwit_core::digest::Digest;
-use godwit_core::id::{AgentId, Generation, Revision, Seq};
+use godwit_core::id::{AgentId, Generation, InputId, Revision, Seq};
 use godwit_core::input::{InputEvent, InputState, Outcome, Placing};
 use godwit_core::journal::JournalEntry;
 use godwit_core::lease::fence::Refusal;
@@ -22,7 +22,9 @@ use super::agents::{Head, Share};
 use super::codec::{Int, PackedSnapshot, input_state_code, seal, seal_bytes};
 use super::error::{Fail, Fallible, conflict, corrupt};
 use super::events::append_of;
-use super::inputs::{Arrival, End, Fate, door, end, ended_state, insert, moved, open_input, room};
+use super::inputs::{
+    Arrival, End, Fate, door, end_run, ended_state, insert, moved, not_open, open_input, open_inputs, room,
+};
 use super::sql::{all, execute, first};
 use super::writer::{NestedError, Tx};
 use super::{channels, journal, lifecycle, operations, plugins, snapshots, specs, state, timers};
@@ -424,9 +426,15 @@ impl<'a> Chain<'a> {
     fn boundary(&mut self, tx: &Tx<'_>, prepared: &'a PreparedBoundary) -> Result<(), StepError> {
         let shares = self.check_boundary(tx, prepared)?;
         let boundary = &prepared.boundary;
-        for ((ended, sealed), share) in boundary.ends.iter().zip(&prepared.outcomes).zip(shares) {
-            self.head.closed(share);
-            self.end(tx, ended, sealed)?;
+        shares.into_iter().for_each(|share| self.head.closed(share));
+        let ends: Vec<(&InputEnd, &[u8])> =
+            boundary.ends.iter().zip(prepared.outcomes.iter().map(Vec::as_slice)).collect();
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.seq);
+        let is_alike = |one: &(&InputEnd, &[u8]), next: &(&InputEnd, &[u8])| {
+            one.1 == next.1 && follows(one.0, next.0, waiting)
+        };
+        for run in ends.chunk_by(is_alike) {
+            self.end(tx, run)?;
         }
         let size = self.head.state_size;
         for ((key, _), value) in boundary.state.iter().zip(&prepared.values) {
@@ -505,24 +513,18 @@ impl<'a> Chain<'a> {
             return Err(conflict("the receipt names other inputs than those that end").into());
         }
         let mut shares = Vec::with_capacity(boundary.ends.len());
-        for (place, (ended, named)) in boundary.ends.iter().zip(&receipt.inputs).enumerate() {
-            let (id, share) = match &self.waiting {
-                Some(waiting) if waiting.seq == ended.seq => {
-                    let input = &waiting.arrival.new.input;
-                    (input.id, Share { wakes: waiting.placing.wakes, bytes: input.bytes() })
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.seq);
+        for run in boundary.ends.chunk_by(|one, next| follows(one, next, waiting)) {
+            for ((id, share), ended) in self.standing(tx, run)?.into_iter().zip(run) {
+                let named = &receipt.inputs[..=shares.len()];
+                if named.iter().position(|named| *named == id) != Some(shares.len()) {
+                    return Err(conflict("the receipt names other inputs than those that end").into());
                 }
-                _ => {
-                    let known = open_input(tx.conn, self.head, ended.seq)?;
-                    (known.id, known.share)
+                if !fits(&ended.outcome, receipt) {
+                    let what = format!("the end of input {} is not of this boundary", ended.seq);
+                    return Err(conflict(what).into());
                 }
-            };
-            shares.push(share);
-            if id != *named || receipt.inputs[..place].contains(named) {
-                return Err(conflict("the receipt names other inputs than those that end").into());
-            }
-            if !fits(&ended.outcome, receipt) {
-                let what = format!("the end of input {} is not of this boundary", ended.seq);
-                return Err(conflict(what).into());
+                shares.push(share);
             }
         }
         let is_of_revision = boundary.snapshot.as_ref().is_none_or(|snapshot| {
@@ -537,8 +539,40 @@ impl<'a> Chain<'a> {
         Ok(shares)
     }
 
-    fn end(&mut self, tx: &Tx<'_>, ended: &InputEnd, sealed: &[u8]) -> Fallible<()> {
+    /// What inputs that follow on each other are, and what they count for.
+    fn standing(&self, tx: &Tx<'_>, run: &[InputEnd]) -> Result<Vec<(InputId, Share)>, StepError> {
+        let [first, .., last] = run else {
+            let Some(ended) = run.first() else { return Ok(Vec::new()) };
+            return Ok(vec![self.standing_of(tx, ended.seq)?]);
+        };
+        let known = open_inputs(tx.conn, self.head, (first.seq, last.seq))?;
+        match run.iter().zip(&known).find(|(ended, known)| ended.seq != known.seq) {
+            Some((missing, _)) => Err(not_open(missing.seq).into()),
+            None if known.len() < run.len() => Err(not_open(last.seq).into()),
+            None => Ok(known.into_iter().map(|known| (known.id, known.share)).collect()),
+        }
+    }
+
+    fn standing_of(&self, tx: &Tx<'_>, seq: Seq) -> Result<(InputId, Share), StepError> {
+        match &self.waiting {
+            Some(waiting) if waiting.seq == seq => {
+                let input = &waiting.arrival.new.input;
+                Ok((input.id, Share { wakes: waiting.placing.wakes, bytes: input.bytes() }))
+            }
+            _ => {
+                let known = open_input(tx.conn, self.head, seq)?;
+                Ok((known.id, known.share))
+            }
+        }
+    }
+
+    /// Ends inputs that follow on each other, and end alike.
+    fn end(&mut self, tx: &Tx<'_>, run: &[(&InputEnd, &[u8])]) -> Fallible<()> {
+        let [(ended, sealed), behind @ ..] = run else { return Ok(()) };
         let place = (self.head.key, ended.seq, self.head.change());
+        for _ in behind {
+            self.head.change();
+        }
         let outcome = End { outcome: &ended.outcome, sealed, at_ms: tx.now_ms() };
         match self.waiting.take_if(|waiting| waiting.seq == ended.seq) {
             Some(Waiting { arrival, placing, .. }) => {
@@ -551,9 +585,14 @@ impl<'a> Chain<'a> {
                 };
                 tx.unique(insert(tx, place, &arrival.content(&placing), &fate))
             }
-            None => end(tx, place, &outcome),
+            None => end_run(tx, place, run.len() as u64, &outcome),
         }
     }
+}
+
+/// Whether two inputs that end lie beside each other in the store, where the one that waits does not.
+fn follows(one: &InputEnd, next: &InputEnd, waiting: Option<Seq>) -> bool {
+    next.seq == one.seq.next() && ![one.seq, next.seq].map(Some).contains(&waiting)
 }
 
 /// The state that an attempt leaves an input in; a repeated attempt changes nothing.

@@ -9,7 +9,7 @@ use godwit_core::limits::PAGE_MAX;
 use godwit_core::store::{AcceptError, Accepted, AgentRow, StoreChannels, StoreError, StoreGroups};
 
 use super::error::Fail;
-use super::inputs::Arrival;
+use super::inputs::{Arrival, Hearing};
 use super::writer::Work;
 use super::{SqliteStore, agents, channels, inputs};
 
@@ -57,12 +57,17 @@ impl StoreChannels for SqliteStore {
             .collect();
         let bytes = arrivals.iter().map(|arrival| arrival.new.input.payload.len()).sum();
         let accept = move |tx: &super::writer::Tx<'_>| {
-            let one = |arrival: &mut Arrival| match tx.nested(|| inputs::accept(tx, arrival, by))? {
-                Ok(accepted) => Ok(accepted),
-                Err(Fail::Store(error)) => Ok(Err(error.into())),
-                Err(error) => Err(error),
-            };
-            arrivals.iter_mut().map(one).collect()
+            let mut hearing = Hearing::default();
+            let mut answers = Vec::with_capacity(arrivals.len());
+            for arrival in &mut arrivals {
+                answers.push(match tx.nested(|| inputs::accept_next(tx, arrival, by, &mut hearing))? {
+                    Ok(accepted) => accepted,
+                    Err(Fail::Store(error)) => Err(error.into()),
+                    Err(error) => return Err(error),
+                });
+            }
+            hearing.write(tx)?;
+            Ok(answers)
         };
         let (mut job, answer) = Work::<_, Vec<Result<Accepted, AcceptError>>>::boxed(accept, true);
         (job.bytes, job.shares_heads) = (bytes, true);

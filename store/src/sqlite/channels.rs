@@ -22,7 +22,7 @@ use serde::de::DeserializeOwned;
 use super::agents::Head;
 use super::codec::{Int, seal, unseal};
 use super::error::{Fail, Fallible};
-use super::inputs::{self, Arrival, admit, key_of};
+use super::inputs::{self, Arrival, Hearing, admit, key_of};
 use super::outbox::{self, Body, Place};
 use super::sql::{all, execute, first};
 use super::state::bury;
@@ -160,29 +160,38 @@ impl ChannelTable for Table<'_, '_> {
         outbox::append(self.tx, self.head, &self.place, &output.destination, Body::Own(&sealed))
     }
 
-    fn fan_out(&mut self, publication: &Publication<'_>, to: &[AgentId]) -> Fallible<()> {
+    fn fan_out(&mut self, publications: &[Publication<'_>], to: &[AgentId]) -> Fallible<()> {
         if to.is_empty() {
             return Ok(());
         }
-        let position = Int(self.head.next_output);
-        self.head.next_output += 1;
-        execute(
-            self.tx.conn,
-            "INSERT INTO publication (agent, position, outputs, channel, number, published_by, sealed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            params![
-                self.head.key,
-                position,
-                Int(to.len() as u64),
-                publication.channel.as_str(),
-                Int(publication.number),
-                publication.by.map(AgentId::as_str),
-                seal(publication.body),
-            ],
-        )?;
-        to.iter().try_for_each(|subscriber| {
-            outbox::append(self.tx, self.head, &self.place, subscriber, Body::Shared(position))
-        })
+        let count = publications.len() as u64;
+        let numbers: Vec<u64> = to
+            .iter()
+            .map(|subscriber| outbox::take_numbers(self.tx, self.head, subscriber, count))
+            .collect::<Fallible<_>>()?;
+        for (place, publication) in publications.iter().enumerate() {
+            let position = Int(self.head.next_output);
+            self.head.next_output += 1;
+            execute(
+                self.tx.conn,
+                "INSERT INTO publication (agent, position, outputs, channel, number, published_by, sealed)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                params![
+                    self.head.key,
+                    position,
+                    Int(to.len() as u64),
+                    publication.channel.as_str(),
+                    Int(publication.number),
+                    publication.by.map(AgentId::as_str),
+                    seal(publication.body),
+                ],
+            )?;
+            for (subscriber, first) in to.iter().zip(&numbers) {
+                let (number, body) = (first + place as u64, Body::Shared(position));
+                outbox::append_as(self.tx, self.head, &self.place, (subscriber, number), body)?;
+            }
+        }
+        Ok(())
     }
 
     fn tell(&mut self, event: NewEvent) -> Fallible<()> {
@@ -245,13 +254,22 @@ pub(super) fn unwanted(
     head: &mut Head,
     arrival: &Arrival,
     stamp: &DeliveryStamp,
+    hearing: &mut Hearing,
 ) -> Fallible<Option<AcceptError>> {
     let Some(ChannelDelivery { message: ChannelMessage::Event { channel }, .. }) = arrival.channel() else {
+        hearing.note_takes(None);
         return Ok(None);
     };
+    if hearing.takes(channel) {
+        return Ok(None);
+    }
     let (origin, channel) = (stamp.origin.clone(), channel.clone());
     let is_taken = rules::takes_events(&mut Table::between(tx, head), &origin, &channel)?;
-    Ok((!is_taken).then_some(AcceptError::NotSubscribed { origin, channel }))
+    if is_taken {
+        hearing.note_takes(Some(channel));
+        return Ok(None);
+    }
+    Ok(Some(AcceptError::NotSubscribed { origin, channel }))
 }
 
 /// Takes note of what an accepted delivery says of a subscription.

@@ -6,31 +6,31 @@ use godwit_core::channel::token::{self, Credential};
 use godwit_core::channel::{ChannelDelivery, ChannelMessage, Refusal};
 use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
-use godwit_core::id::{AgentId, FencingToken, Generation, Incarnation, InputId, Seq};
-use godwit_core::identity::OriginHash;
+use godwit_core::id::{AgentId, Incarnation, InputId, Seq};
 use godwit_core::input::{
-    AbandonReason, DeliveryStamp, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Reach,
-    Scope, Source, TraceParent,
+    AbandonReason, Input, InputEvent, InputState, Kind, NewInput, Outcome, Placing, Reach, Scope, Source,
+    TraceParent,
 };
-use godwit_core::limits::PAGE_MAX;
 use godwit_core::reply;
 use godwit_core::spec::Spec;
-use godwit_core::store::rows::Receiver;
 use godwit_core::store::{AcceptError, Accepted, StoreError, StoredInput};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::agents::{self, Head, Share};
 use super::codec::{Int, input_state, input_state_code, lane_code, seal};
-use super::error::{Fallible, conflict};
+use super::error::{Fail, Fallible, conflict};
 use super::events::append_of;
 use super::leases::at_home;
 use super::sql::{all, execute, first};
 use super::writer::Tx;
 use super::{channels, edges, timers};
 
+mod deliveries;
 mod parts;
 mod reading;
 
+use deliveries::judge;
+pub(super) use deliveries::{Hearing, heard_of, receiver, write_receiver};
 use reading::by_key;
 #[cfg(test)]
 pub(super) use reading::{BY_KEY, DEAD_LETTERS, OPEN};
@@ -185,23 +185,36 @@ pub(super) fn insert(
 
 /// Ends an open input.
 pub(super) fn end(tx: &Tx<'_>, (agent, seq, change): (i64, Seq, Int), end: &End<'_>) -> Fallible<()> {
+    end_run(tx, (agent, seq, change), 1, end)
+}
+
+/// Ends so many open inputs, from one on, alike. Their change numbers follow on each other, too.
+pub(super) fn end_run(
+    tx: &Tx<'_>,
+    (agent, first, change): (i64, Seq, Int),
+    count: u64,
+    end: &End<'_>,
+) -> Fallible<()> {
+    let last = first.0.saturating_add(count - 1);
     execute(
         tx.conn,
-        "UPDATE input SET change = ?3, state = ?4, revision = ?5, token = ?6, outcome_sealed = ?7,
+        "UPDATE input SET change = ?3 + (seq - ?2), state = ?4, revision = ?5, token = ?6, outcome_sealed = ?7,
              ended_at_ms = ?8
-         WHERE agent = ?1 AND seq = ?2",
+         WHERE agent = ?1 AND seq BETWEEN ?2 AND ?9",
         params![
             agent,
-            Int(seq.0),
+            Int(first.0),
             change,
             input_state_code(ended_state(end.outcome)),
             end.revision(),
             end.token(),
             parts::column(end.sealed),
             Int(end.at_ms),
+            Int(last),
         ],
     )?;
-    parts::put_large(tx, (agent, seq), parts::Part::Outcome, end.sealed)
+    (first.0..=last)
+        .try_for_each(|seq| parts::put_large(tx, (agent, Seq(seq)), parts::Part::Outcome, end.sealed))
 }
 
 /// The state that an outcome leaves an input in.
@@ -216,6 +229,7 @@ pub(super) fn ended_state(outcome: &Outcome) -> InputState {
 
 /// What a step must know of an input that it acts on.
 pub(super) struct Standing {
+    pub(super) seq: Seq,
     pub(super) id: InputId,
     pub(super) state: InputState,
     pub(super) share: Share,
@@ -224,22 +238,30 @@ pub(super) struct Standing {
 /// An input that a step of a unit acts on. One that somebody else ended meanwhile makes the unit `Stale`: its owner looks
 /// again.
 pub(super) fn open_input(conn: &Connection, head: &Head, seq: Seq) -> Fallible<Standing> {
-    let known = first(
-        conn,
-        "SELECT id, state, wakes, bytes FROM input WHERE agent = ?1 AND seq = ?2",
-        params![head.key, Int(seq.0)],
-        |row| {
-            let share = Share { wakes: row.get(2)?, bytes: row.get::<_, Int>(3)?.0 };
-            Ok(Standing { id: InputId(row.get(0)?), state: input_state(row.get(1)?)?, share })
-        },
-    )?;
-    match known {
-        Some(known) if known.state.is_open() => Ok(known),
-        Some(Standing { state: InputState::Replaced | InputState::Abandoned, .. }) => {
-            Err(head.stale().into())
+    open_inputs(conn, head, (seq, seq))?.pop().ok_or_else(|| not_open(seq))
+}
+
+/// As `open_input`, all from one to another.
+pub(super) fn open_inputs(
+    conn: &Connection,
+    head: &Head,
+    (first, last): (Seq, Seq),
+) -> Fallible<Vec<Standing>> {
+    let sql = "SELECT seq, id, state, wakes, bytes FROM input WHERE agent = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq";
+    all(conn, sql, params![head.key, Int(first.0), Int(last.0)], |row| {
+        let seq = Seq(row.get::<_, Int>(0)?.0);
+        let share = Share { wakes: row.get(3)?, bytes: row.get::<_, Int>(4)?.0 };
+        let known = Standing { seq, id: InputId(row.get(1)?), state: input_state(row.get(2)?)?, share };
+        match known.state {
+            state if state.is_open() => Ok(known),
+            InputState::Replaced | InputState::Abandoned => Err(head.stale().into()),
+            _ => Err(not_open(seq)),
         }
-        Some(_) | None => Err(conflict(format!("input {seq} is not open"))),
-    }
+    })
+}
+
+pub(super) fn not_open(seq: Seq) -> Fail {
+    conflict(format!("input {seq} is not open"))
 }
 
 /// The state after an event, or `Conflict`.
@@ -342,8 +364,21 @@ pub(super) fn accept(
     arrival: &mut Arrival,
     by: Incarnation,
 ) -> Fallible<Result<Accepted, AcceptError>> {
+    let mut hearing = Hearing::default();
+    let accepted = accept_next(tx, arrival, by, &mut hearing)?;
+    hearing.write(tx)?;
+    Ok(accepted)
+}
+
+/// Accepts one of several inputs. `hearing` is written by whoever has it, behind the last one.
+pub(super) fn accept_next(
+    tx: &Tx<'_>,
+    arrival: &mut Arrival,
+    by: Incarnation,
+    hearing: &mut Hearing,
+) -> Fallible<Result<Accepted, AcceptError>> {
     let agent = arrival.new.agent.clone();
-    tx.with_head(&agent, |head| accept_at(tx, head, arrival, by))
+    tx.with_head(&agent, |head| accept_at(tx, head, arrival, by, hearing))
 }
 
 fn accept_at(
@@ -351,20 +386,21 @@ fn accept_at(
     head: &mut Head,
     arrival: &mut Arrival,
     by: Incarnation,
+    hearing: &mut Hearing,
 ) -> Fallible<Result<Accepted, AcceptError>> {
     if tx.env.faults.skips_dedup() {
         return accept_blindly(tx, head, arrival, by).map(Ok);
     }
-    let heard = match arrival.new.delivery.clone() {
+    let heard = match arrival.new.delivery.as_ref() {
         None => None,
-        Some(stamp) => match judge(receiver(tx.conn, head.key, &stamp.origin)?, &stamp) {
+        Some(stamp) => match judge(hearing.of(tx, head.key, &stamp.origin)?, stamp) {
             Ok(heard) => Some(heard),
             Err(refused) => return Ok(Err(refused)),
         },
     };
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
     let accepted = if is_due {
-        match let_in(tx, head, arrival, by)? {
+        match let_in(tx, head, arrival, by, hearing)? {
             Ok(accepted) => accepted,
             Err(refused) => return Ok(Err(refused)),
         }
@@ -372,8 +408,7 @@ fn accept_at(
         Accepted::AlreadyEnded
     };
     if let Some(heard) = heard.filter(|heard| !heard.is_known) {
-        let change = head.change();
-        write_receiver(tx, head.key, change, &heard.receiver)?;
+        hearing.note(tx, head.change(), heard.receiver)?;
     }
     Ok(Ok(accepted))
 }
@@ -384,6 +419,7 @@ fn let_in(
     head: &mut Head,
     arrival: &Arrival,
     by: Incarnation,
+    hearing: &mut Hearing,
 ) -> Fallible<Result<Accepted, AcceptError>> {
     let of_channel = arrival.new.delivery.as_ref().filter(|stamp| stamp.channel.is_some());
     if let Some(stamp) = of_channel {
@@ -394,7 +430,7 @@ fn let_in(
             let heard = channels::hear(tx, head, arrival, &stamp.origin)?;
             return Ok(heard.map(|()| Accepted::Answered));
         }
-        if let Some(unwanted) = channels::unwanted(tx, head, arrival, stamp)? {
+        if let Some(unwanted) = channels::unwanted(tx, head, arrival, stamp, hearing)? {
             return Ok(Err(unwanted));
         }
     }
@@ -494,103 +530,6 @@ fn accept_blindly(
     }
     arrival.new.idempotency_key = None;
     Ok(Accepted::New { seq: admit(tx, head, arrival, by)? })
-}
-
-/// What a receiver makes of a delivery.
-struct Heard {
-    /// Its row afterwards.
-    receiver: Receiver,
-    /// Whether that is its row before.
-    is_known: bool,
-    /// Whether the delivery is the one that it waits for.
-    is_next: bool,
-}
-
-/// Decides about a delivery by what was heard from its origin before.
-fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<Heard, AcceptError> {
-    let mut receiver = known.clone().unwrap_or_else(|| Receiver {
-        origin: stamp.origin.clone(),
-        generation: stamp.generation,
-        token: FencingToken(0),
-        next: 1,
-        origin_hash: stamp.origin_hash,
-    });
-    if let (true, Some(heard), Some(given)) =
-        (receiver.is_of_namesake(stamp), receiver.origin_hash, stamp.origin_hash)
-    {
-        return Err(AcceptError::Namesake { origin: stamp.origin.clone(), known: heard, given });
-    }
-    if stamp.token < receiver.token {
-        return Err(AcceptError::StalePublisher { highest: receiver.token });
-    }
-    receiver.origin_hash = receiver.hash_after(stamp);
-    receiver.token = stamp.token;
-    let mut is_next = false;
-    if stamp.generation >= receiver.generation {
-        if stamp.generation > receiver.generation {
-            receiver.generation = stamp.generation;
-            receiver.next = 1;
-        }
-        receiver.next = receiver.next.max(stamp.lowest_open);
-        if stamp.number > receiver.next {
-            return Err(AcceptError::Gap { next: receiver.next });
-        }
-        is_next = stamp.number == receiver.next;
-        receiver.next += u64::from(is_next);
-    }
-    Ok(Heard { is_known: known.as_ref() == Some(&receiver), receiver, is_next })
-}
-
-pub(super) fn receiver(conn: &Connection, agent: i64, origin: &AgentId) -> Fallible<Option<Receiver>> {
-    first(
-        conn,
-        "SELECT generation, token, next, origin_hash FROM receiver WHERE agent = ?1 AND origin = ?2",
-        params![agent, origin.as_str()],
-        |row| heard(row, origin),
-    )
-}
-
-/// What all agents here have heard from an origin.
-pub(super) fn heard_of(conn: &Connection, origin: &AgentId) -> Fallible<Vec<Receiver>> {
-    all(
-        conn,
-        "SELECT r.generation, r.token, r.next, r.origin_hash FROM receiver r JOIN agent a ON a.key = r.agent
-         WHERE r.origin = ?1 AND a.home < 4 LIMIT ?2",
-        params![origin.as_str(), PAGE_MAX as i64],
-        |row| heard(row, origin),
-    )
-}
-
-fn heard(row: &Row<'_>, origin: &AgentId) -> Fallible<Receiver> {
-    Ok(Receiver {
-        origin: origin.clone(),
-        generation: Generation(row.get::<_, Int>(0)?.0),
-        token: FencingToken(row.get::<_, Int>(1)?.0),
-        next: row.get::<_, Int>(2)?.0,
-        origin_hash: row.get::<_, Option<[u8; 8]>>(3)?.map(u64::from_le_bytes).map(OriginHash),
-    })
-}
-
-/// Writes what was heard; of two writes the one with the higher change number stays.
-pub(super) fn write_receiver(tx: &Tx<'_>, agent: i64, change: Int, receiver: &Receiver) -> Fallible<()> {
-    execute(
-        tx.conn,
-        "INSERT INTO receiver (agent, origin, change, generation, token, next, origin_hash)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-         ON CONFLICT (agent, origin) DO UPDATE SET change = excluded.change, generation = excluded.generation,
-             token = excluded.token, next = excluded.next, origin_hash = excluded.origin_hash
-         WHERE excluded.change > receiver.change",
-        params![
-            agent,
-            receiver.origin.as_str(),
-            change,
-            Int(receiver.generation.0),
-            Int(receiver.token.0),
-            Int(receiver.next),
-            receiver.origin_hash.map(|hash| hash.0.to_le_bytes()),
-        ],
-    )
-    .map(drop)
 }
 
 pub(super) fn redrive(tx: &Tx<'_>, agent: &AgentId, input: InputId) -> Fallible<()> {

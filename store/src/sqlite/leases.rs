@@ -2,7 +2,7 @@
 
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, FencingToken, HostId, Incarnation, MigrationId, Revision};
-use godwit_core::lease::fence::{Acquire, Fence, Refusal, Release};
+use godwit_core::lease::fence::{Acquire, Release};
 use godwit_core::lease::{GrantCause, Lease};
 use godwit_core::migration::handoff::Seat;
 use godwit_core::store::{Home, Owner, StoreError};
@@ -33,14 +33,8 @@ pub(super) fn at_home(conn: &Connection, agent: &AgentId) -> Fallible<Head> {
 /// As `at_home`, and `Fenced`.
 pub(super) fn own(tx: &Tx<'_>, owner: &Owner) -> Fallible<Head> {
     let head = at_home(tx.conn, &owner.agent)?;
-    admitted(head, |fence| fence.check(&owner.claim()))
-}
-
-fn admitted(head: Head, check: impl FnOnce(Fence) -> Result<(), Refusal>) -> Fallible<Head> {
-    match check(head.fence()) {
-        Ok(()) => Ok(head),
-        Err(refusal) => Err(head.refused(refusal).into()),
-    }
+    head.check_owner(owner)?;
+    Ok(head)
 }
 
 /// The lease of a row that somebody holds.

@@ -1,6 +1,7 @@
 //! The outbox: outputs committed with a turn and not yet acknowledged.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use godwit_core::channel::Publication;
 use godwit_core::event::{EventKind, NewEvent};
@@ -15,7 +16,6 @@ use super::codec::{Int, agent_id, channel_name, reason, reason_code, unseal};
 use super::error::{Fallible, corrupt};
 use super::events;
 use super::inputs::key_of;
-use super::leases::own;
 use super::sql::{all, execute, first};
 use super::state::bury;
 use super::writer::Tx;
@@ -36,8 +36,7 @@ pub(super) enum Body<'a> {
     Shared(Int),
 }
 
-/// Appends an output under the next number of its destination. Under a token of a later epoch also a new destination may have had
-/// outputs that nothing here knows of.
+/// Appends an output under the next number of its destination.
 pub(super) fn append(
     tx: &Tx<'_>,
     head: &mut Head,
@@ -45,28 +44,46 @@ pub(super) fn append(
     destination: &AgentId,
     body: Body<'_>,
 ) -> Fallible<()> {
+    let number = take_numbers(tx, head, destination, 1)?;
+    append_as(tx, head, place, (destination, number), body)
+}
+
+/// Takes the next numbers of a destination for outputs that are appended now, and answers the first of them. Under a token of a
+/// later epoch also a new destination may have had outputs that nothing here knows of.
+pub(super) fn take_numbers(tx: &Tx<'_>, head: &mut Head, destination: &AgentId, count: u64) -> Fallible<u64> {
     let change = head.change();
     let number = first(
         tx.conn,
         "INSERT INTO destination (agent, destination, generation, change, next_number, waiting)
-         VALUES (?1, ?2, ?3, ?4, ?5 + 1, 1)
+         VALUES (?1, ?2, ?3, ?4, ?5 + ?6, ?6)
          ON CONFLICT (agent, destination, generation) DO UPDATE SET change = excluded.change,
-             next_number = next_number + 1, waiting = waiting + 1
-         RETURNING next_number - 1",
+             next_number = next_number + ?6, waiting = waiting + ?6
+         RETURNING next_number - ?6",
         params![
             head.key,
             destination.as_str(),
             Int(head.generation.0),
             change,
-            Int(head.token.first_number())
+            Int(head.token.first_number()),
+            Int(count),
         ],
         |row| Ok(row.get::<_, Int>(0)?),
     )?;
-    let number = number.ok_or_else(|| corrupt("a written destination is not there"))?;
+    Ok(number.ok_or_else(|| corrupt("a written destination is not there"))?.0)
+}
+
+/// Appends an output under a number that was taken for it.
+pub(super) fn append_as(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    place: &Place,
+    (destination, number): (&AgentId, u64),
+    body: Body<'_>,
+) -> Fallible<()> {
     let columns = Columns {
         position: head.next_output,
         generation: head.generation,
-        number: number.0,
+        number,
         revision: place.revision,
         committed_at_ms: place.committed_at_ms,
         state: &OutputState::Pending,
@@ -136,17 +153,29 @@ struct Gone {
 }
 
 pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Fallible<()> {
-    let mut head = own(tx, owner)?;
-    let (change, pending) = (head.change, head.pending_outputs);
+    tx.with_head(&owner.agent, |head| {
+        head.check_owner(owner)?;
+        end_at(tx, head, owner, ends)
+    })
+}
+
+fn end_at(tx: &Tx<'_>, head: &mut Head, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Fallible<()> {
+    let pending = head.pending_outputs;
     let mut gone = Gone::default();
-    for (key, end) in ends {
-        let was_pending = match end {
-            OutputEnd::Acknowledged => acknowledge(tx, &mut head, key, &mut gone)?,
-            OutputEnd::Undeliverable(reason) => give_up(tx, &mut head, owner, key, *reason)?,
+    let mut rest = ends;
+    while let Some(((key, end), behind)) = rest.split_first() {
+        let (pending, ended) = match end {
+            OutputEnd::Acknowledged => {
+                let run =
+                    1 + behind.iter().zip(1..).take_while(|(next, place)| follows(next, key, *place)).count();
+                (acknowledge(tx, head, key, run as u64, &mut gone)?, run)
+            }
+            OutputEnd::Undeliverable(reason) => (give_up(tx, head, owner, key, *reason)?, 1),
         };
-        if was_pending {
-            *gone.waiting.entry((key.destination.clone(), key.generation)).or_default() += 1;
+        if pending > 0 {
+            *gone.waiting.entry((key.destination.clone(), key.generation)).or_default() += pending;
         }
+        rest = &rest[ended..];
     }
     for ((destination, generation), count) in gone.waiting {
         head.pending_outputs = head.pending_outputs.saturating_sub(count);
@@ -158,41 +187,56 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -
         )?;
     }
     gone.publications.settle(tx, head.key)?;
-    if (head.change, head.pending_outputs) == (change, pending) {
-        return Ok(());
+    if head.pending_outputs != pending {
+        // The row says how many there are.
+        head.change();
     }
-    Ok(head.save(tx)?)
+    Ok(())
 }
 
-/// Deletes an output that has arrived. Answers whether it was pending.
-fn acknowledge(tx: &Tx<'_>, head: &mut Head, key: &OutputKey, gone: &mut Gone) -> Fallible<bool> {
-    let known = first(
+/// Whether what has ended is the output that lies so many behind another one, and has arrived.
+fn follows((key, end): &(OutputKey, OutputEnd), first: &OutputKey, place: u64) -> bool {
+    *end == OutputEnd::Acknowledged
+        && first.number.checked_add(place) == Some(key.number)
+        && (&key.destination, key.generation) == (&first.destination, first.generation)
+}
+
+/// Deletes so many outputs that have arrived, from one on. Answers how many were pending.
+fn acknowledge(tx: &Tx<'_>, head: &mut Head, from: &OutputKey, count: u64, gone: &mut Gone) -> Fallible<u64> {
+    let known = all(
         tx.conn,
-        "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number = ?4
-         RETURNING state, publication",
-        params![head.key, key.destination.as_str(), Int(key.generation.0), Int(key.number)],
-        |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<Int>>(1)?)),
+        "DELETE FROM output WHERE agent = ?1 AND destination = ?2 AND generation = ?3 AND number BETWEEN ?4 AND ?5
+         RETURNING number, state, publication",
+        params![
+            head.key,
+            from.destination.as_str(),
+            Int(from.generation.0),
+            Int(from.number),
+            Int(from.number.saturating_add(count - 1)),
+        ],
+        |row| Ok((row.get::<_, Int>(0)?.0, row.get::<_, i64>(1)?, row.get::<_, Option<Int>>(2)?)),
     )?;
-    let Some((state, publication)) = known else {
-        return Ok(false);
-    };
-    gone.publications.add(publication);
-    if head.keeps_deletes() {
-        let change = head.change();
-        let row = RowKey::Output(key.destination.clone(), key.generation, key.number);
-        bury(tx, head.key, change, &row)?;
+    let mut pending = 0;
+    for (number, state, publication) in known {
+        pending += u64::from(state == 0);
+        gone.publications.add(publication);
+        if head.keeps_deletes() {
+            let change = head.change();
+            let row = RowKey::Output(from.destination.clone(), from.generation, number);
+            bury(tx, head.key, change, &row)?;
+        }
     }
-    Ok(state == 0)
+    Ok(pending)
 }
 
-/// Keeps an output that will never arrive, with the reason. Answers whether it was pending.
+/// Keeps an output that will never arrive, with the reason. Answers how many that were pending.
 fn give_up(
     tx: &Tx<'_>,
     head: &mut Head,
     owner: &Owner,
     key: &OutputKey,
     reason: UndeliverableReason,
-) -> Fallible<bool> {
+) -> Fallible<u64> {
     let position = first(
         tx.conn,
         "SELECT position FROM output
@@ -201,7 +245,7 @@ fn give_up(
         |row| Ok(row.get::<_, Int>(0)?),
     )?;
     let Some(position) = position else {
-        return Ok(false);
+        return Ok(0);
     };
     let change = head.change();
     execute(
@@ -217,7 +261,7 @@ fn give_up(
     if let Some(stored) = at(tx.conn, head.key, &head.agent, position)? {
         channels::undeliverable(tx, head, owner, &stored.output)?;
     }
-    Ok(true)
+    Ok(1)
 }
 
 /// The columns of an output, and those of the publication that it is a copy of.
@@ -225,7 +269,7 @@ macro_rules! select_output {
     ($rest:literal) => {
         concat!(
             "SELECT o.position, o.change, o.destination, o.generation, o.number, o.revision, o.committed_at_ms, o.reason,
-                 o.sealed, p.channel, p.number, p.published_by, p.sealed
+                 o.sealed, p.channel, p.number, p.published_by, p.sealed, o.publication
              FROM output o LEFT JOIN publication p ON p.agent = o.agent AND p.position = o.publication ",
             $rest
         )
@@ -240,7 +284,7 @@ pub(super) fn at(
     position: Int,
 ) -> Fallible<Option<StoredOutput>> {
     let sql = select_output!("WHERE o.agent = ?1 AND o.position = ?2");
-    first(conn, sql, params![key, position], |row| stored(row, agent))
+    first(conn, sql, params![key, position], |row| stored(row, agent, &mut Bodies::new()))
 }
 
 /// Outputs in commit order: the pending ones, or all that have a row.
@@ -254,24 +298,28 @@ pub(super) fn list(
         return Ok(Vec::new());
     };
     let after = Int(page.after.min(i64::MAX.unsigned_abs()));
+    let mut bodies = Bodies::new();
     all(
         conn,
         select_output!(
             "WHERE o.agent = ?1 AND o.position > ?2 AND (o.state = 0 OR NOT ?3) ORDER BY o.position LIMIT ?4"
         ),
         params![key, after, is_pending, page.limit as i64],
-        |row| stored(row, agent),
+        |row| stored(row, agent, &mut bodies),
     )
 }
 
+/// Bodies of publications that have been opened, by position: most outputs of a page are copies of few of them.
+type Bodies = BTreeMap<u64, Output>;
+
 /// Reads an output; column 1 is not looked at.
-fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
+fn stored(row: &Row<'_>, agent: &AgentId, bodies: &mut Bodies) -> Fallible<StoredOutput> {
     let position = row.get::<_, Int>(0)?.0;
     let what = || format!("output {position} of agent {agent}");
     let destination = agent_id(&row.get::<_, String>(2)?)?;
     let output: Output = match row.get::<_, Option<Vec<u8>>>(8)? {
         Some(sealed) => unseal(&sealed, what)?,
-        None => copied(row, &destination, what)?,
+        None => copied(row, &destination, bodies, what)?,
     };
     if output.destination != destination {
         return Err(corrupt(format!("{}: its columns say otherwise than its content", what())));
@@ -292,12 +340,20 @@ fn stored(row: &Row<'_>, agent: &AgentId) -> Fallible<StoredOutput> {
 }
 
 /// What one subscriber gets of a publication.
-fn copied(row: &Row<'_>, destination: &AgentId, what: impl Fn() -> String) -> Fallible<Output> {
+fn copied(
+    row: &Row<'_>,
+    destination: &AgentId,
+    bodies: &mut Bodies,
+    what: impl Fn() -> String,
+) -> Fallible<Output> {
     let gone = || corrupt(format!("{}: the publication that it is a copy of is missing", what()));
     let channel: String = row.get::<_, Option<_>>(9)?.ok_or_else(gone)?;
     let channel = channel_name(&channel)?;
     let by = row.get::<_, Option<String>>(11)?.map(|by| agent_id(&by)).transpose()?;
-    let body: Output = unseal(&row.get::<_, Vec<u8>>(12)?, &what)?;
     let number = row.get::<_, Int>(10)?.0;
-    Ok(Publication { channel: &channel, number, by: by.as_ref(), body: &body }.event(destination))
+    let body = match bodies.entry(row.get::<_, Int>(13)?.0) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(place) => place.insert(unseal(&row.get::<_, Vec<u8>>(12)?, &what)?),
+    };
+    Ok(Publication { channel: &channel, number, by: by.as_ref(), body }.event(destination))
 }

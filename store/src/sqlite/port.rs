@@ -426,7 +426,10 @@ impl RuntimeStore for SqliteStore {
 
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
         let (owner, ends) = (owner.clone(), ends.to_vec());
-        self.write(move |tx| outbox::end(tx, &owner, &ends)).await
+        let (mut job, answer) = Work::boxed(move |tx| outbox::end(tx, &owner, &ends), false);
+        job.shares_heads = true;
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
     }
 
     async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError> {

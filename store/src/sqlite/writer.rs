@@ -125,7 +125,7 @@ impl Tx<'_> {
         let known = self.heads.borrow().get(self.conn, agent)?;
         let mut head = known.map_or_else(|| at_home(self.conn, agent), Ok)?;
         let result = work(&mut head)?;
-        if self.care == Care::Savepoints && head.is_changed() {
+        if self.has_savepoints() && head.is_changed() {
             head.save(self)?;
         }
         self.heads.borrow_mut().put(head);
@@ -161,6 +161,11 @@ impl Tx<'_> {
         self.care == Care::Blind
     }
 
+    /// Whether each step has a savepoint, and is undone alone when it fails.
+    pub(super) fn has_savepoints(&self) -> bool {
+        self.care == Care::Savepoints
+    }
+
     /// Passes on what writing a row gave that nobody looked for. If it was there, the group runs again and looks.
     pub(super) fn unique<T>(&self, written: Fallible<T>) -> Fallible<T> {
         if let Err(Fail::Engine(error)) = &written
@@ -179,7 +184,7 @@ impl Tx<'_> {
     where
         E: NestedError,
     {
-        if self.care != Care::Savepoints {
+        if !self.has_savepoints() {
             let changes = self.conn.total_changes();
             let result = work();
             let has_failed = result.as_ref().is_err_and(NestedError::spares_transaction);

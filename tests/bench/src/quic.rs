@@ -11,7 +11,7 @@ use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 
 const ALPN: &[u8] = b"godwit-bench";
 /// As the mesh has them.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const WINDOW_BYTES: u32 = 16 << 20;
 /// Bytes of one write, and of one read.
 const CHUNK_BYTES: usize = 256 << 10;

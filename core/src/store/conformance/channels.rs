@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<crate::store::conformance::Case> {
         Case::of(a_revoked_or_expired_token_ends_what_stands_on_it),
         Case::of(a_token_publishes_lists_and_removes),
         Case::of(who_does_not_keep_up_ends_visibly),
+        Case::of(publications_of_one_turn_go_as_far_as_each_has_room),
         Case::of(requests_wait_behind_what_waits),
         Case::of(an_event_that_can_not_be_delivered_ends_its_subscription),
         Case::of(a_request_that_can_not_be_delivered_is_refused),
@@ -423,6 +424,50 @@ async fn who_does_not_keep_up_ends_visibly(world: World) {
     assert_eq!(subscribers(&owner).await, ["one"]);
     publish(&owner, "too much").await;
     assert_eq!(subscribers(&owner).await, Vec::<String>::new());
+}
+
+async fn publications_of_one_turn_go_as_far_as_each_has_room(world: World) {
+    let (owner, one, two) = scene(&world, Access::Open, Overflow::End).await;
+    asked(&one, &owner, Ask::Subscribe, None, "r1").await;
+    owner.turn(busy(SUBSCRIBER_BACKLOG_MAX - 2)).await;
+    asked(&two, &owner, Ask::Subscribe, None, "r2").await;
+    let before = pending(&owner).await.last().unwrap().position;
+    owner.turn(busy(4)).await;
+    let of_turn: Vec<StoredOutput> =
+        pending(&owner).await.into_iter().filter(|stored| stored.position > before).collect();
+    let said = |stored: &StoredOutput| {
+        format!("{} {}", stored.output.destination, String::from_utf8_lossy(&stored.output.payload))
+    };
+    let said: Vec<String> = of_turn.iter().map(said).collect();
+    assert_eq!(said, ["one 0", "two 0", "one 1", "two 1", "one ", "two 2", "two 3"]);
+    assert_eq!(subscribers(&owner).await, ["two"]);
+    let numbers = |to: &str| -> Vec<u64> {
+        let to = of_turn.iter().filter(|stored| stored.output.destination.as_str() == to);
+        to.map(|stored| stored.number).collect()
+    };
+    // The answers to the requests come first.
+    let first = SUBSCRIBER_BACKLOG_MAX;
+    assert_eq!((numbers("one"), numbers("two")), (vec![first, first + 1, first + 2], vec![2, 3, 4, 5]));
+    let view = owner.store().channels(owner.agent(), None).await.unwrap().remove(0);
+    assert_eq!((view.backlog, view.channel.next_publication), (4, SUBSCRIBER_BACKLOG_MAX + 3));
+    // All but the second one have arrived: what is named is what goes.
+    let of_two: Vec<&StoredOutput> =
+        of_turn.iter().filter(|stored| stored.output.destination.as_str() == "two").collect();
+    let ends: Vec<(OutputKey, OutputEnd)> =
+        [0, 2, 3].map(|at| (key_of(of_two[at]), OutputEnd::Acknowledged)).into();
+    owner.store().end_outputs(&owner.owner, &ends).await.unwrap();
+    let left: Vec<u64> = pending(&owner)
+        .await
+        .into_iter()
+        .filter(|stored| stored.output.destination.as_str() == "two")
+        .map(|stored| stored.number)
+        .collect();
+    assert_eq!(left, [3]);
+    owner.store().end_outputs(&owner.owner, &ends).await.unwrap();
+    let view = owner.store().channels(owner.agent(), None).await.unwrap().remove(0);
+    assert_eq!(view.backlog, 1, "what has ended counts once");
+    deliver(&owner, &one).await;
+    assert_eq!(heard_last(&one).await, "ended lagging");
 }
 
 async fn heard_last(desk: &Desk) -> String {

@@ -200,8 +200,10 @@ impl ChannelTable for Table<'_> {
         Ok(())
     }
 
-    fn fan_out(&mut self, publication: &Publication<'_>, to: &[AgentId]) -> Result<(), Infallible> {
-        to.iter().try_for_each(|subscriber| self.send(publication.event(subscriber)))
+    fn fan_out(&mut self, publications: &[Publication<'_>], to: &[AgentId]) -> Result<(), Infallible> {
+        let mut events =
+            publications.iter().flat_map(|publication| to.iter().map(|agent| publication.event(agent)));
+        events.try_for_each(|event| self.send(event))
     }
 
     fn tell(&mut self, event: NewEvent) -> Result<(), Infallible> {
