@@ -53,7 +53,8 @@ fn typed(kind: Kind, body: &[u8], look: Look<'_>) -> Result<(), WireError> {
         Kind::Refused => again::<Refusal>(kind, body, look),
         Kind::BulkOpen => again::<BulkOpen>(kind, body, look),
         Kind::BulkResume => again::<BulkResume>(kind, body, look),
-        Kind::Ping | Kind::Pong | Kind::Request | Kind::Answer | Kind::BulkChunk => Ok(()),
+        Kind::BulkChunk => wire::decode_chunk(Bytes::copy_from_slice(body)).map(drop),
+        Kind::Ping | Kind::Pong | Kind::Request | Kind::Answer => Ok(()),
     }
 }
 

@@ -5,10 +5,11 @@
 //! then kept for a while, so that a sender that lost it hears it again instead of making the handler act twice.
 //!
 //! ```text
-//! Receiving --(the last byte; digest right)--> Handling --> Answered
-//!     |  ^                                         \--> Failed (the handler died)
-//!     +--+ chunk, or another stream takes over; digest wrong: from offset 0 again
+//! Receiving --(the last byte)--> Handling --> Answered
+//!     |  ^                           \--> Failed (the handler died)
+//!     +--+ chunk, or another stream takes over
 //! ```
+//! A chunk is appended when its frame's digest is right and it belongs where the body ends: nothing is doubled or left out.
 //! Nothing here waits or reads a stream. What a peer may hold is bounded in number and in announced bytes.
 
 use std::collections::BTreeMap;
@@ -16,9 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use godwit_core::digest::Digest;
 use godwit_core::id::HostId;
-use godwit_core::limits::CHUNK_BYTES_MAX;
 use godwit_core::mesh::BULK_BYTES_MAX;
 use godwit_core::time::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
@@ -46,8 +45,6 @@ impl TransferId {
 pub(crate) struct BulkOpen {
     pub(crate) transfer: TransferId,
     pub(crate) bytes: u64,
-    /// Of the whole body.
-    pub(crate) digest: Digest,
     pub(crate) header: Bytes,
     /// The sender has sent every byte before: a receiver that knows nothing of it must say so.
     pub(crate) was_whole: bool,
@@ -57,16 +54,6 @@ pub(crate) struct BulkOpen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BulkResume {
     pub(crate) offset: u64,
-}
-
-/// BLAKE3 of a body, letting other tasks run between chunks.
-pub(crate) async fn digest_of(body: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    for chunk in body.chunks(CHUNK_BYTES_MAX) {
-        hasher.update(chunk);
-        tokio::task::yield_now().await;
-    }
-    Digest(*hasher.finalize().as_bytes())
 }
 
 /// All transfers that are arriving or were answered lately.
@@ -100,7 +87,7 @@ impl Arrivals {
         let mut table = lock(&self.table);
         let key = (from, open.transfer);
         if let Some(known) = table.get(&key) {
-            let is_same = known.header == open.header && known.bytes == bytes && known.digest == open.digest;
+            let is_same = known.header == open.header && known.bytes == bytes;
             return if is_same { Ok(known.clone()) } else { Err(Refusal::Malformed) };
         }
         if open.was_whole {
@@ -108,7 +95,7 @@ impl Arrivals {
         }
         table.retain(|_, arrival| !arrival.is_expired(self.kept));
         make_room(&mut table, from, bytes)?;
-        let arrival = Arc::new(Arrival::new(bytes, open.digest, open.header));
+        let arrival = Arc::new(Arrival::new(bytes, open.header));
         table.insert(key, arrival.clone());
         Ok(arrival)
     }
@@ -123,7 +110,7 @@ impl Arrivals {
     pub(crate) fn received_bytes(&self) -> usize {
         let table = lock(&self.table);
         let received = table.values().map(|arrival| match &lock(&arrival.progress).stage {
-            Stage::Receiving { body, .. } => body.len(),
+            Stage::Receiving { body } => body.len(),
             Stage::Whole(_) => 0,
         });
         received.sum()
@@ -157,7 +144,6 @@ fn make_room(
 #[derive(Debug)]
 pub(crate) struct Arrival {
     bytes: usize,
-    digest: Digest,
     pub(crate) header: Bytes,
     progress: Mutex<Progress>,
 }
@@ -173,14 +159,8 @@ struct Progress {
 
 #[derive(Debug)]
 enum Stage {
-    Receiving { body: Vec<u8>, hasher: Box<blake3::Hasher> },
+    Receiving { body: Vec<u8> },
     Whole(watch::Receiver<Handled>),
-}
-
-impl Stage {
-    fn start() -> Self {
-        Self::Receiving { body: Vec::new(), hasher: Box::default() }
-    }
 }
 
 /// What became of a whole body.
@@ -202,10 +182,10 @@ pub(crate) struct WholeBody {
 }
 
 impl Arrival {
-    fn new(bytes: usize, digest: Digest, header: Bytes) -> Self {
-        let progress =
-            Progress { attachment: 0, is_attached: false, touched: Instant::now(), stage: Stage::start() };
-        Self { bytes, digest, header, progress: Mutex::new(progress) }
+    fn new(bytes: usize, header: Bytes) -> Self {
+        let stage = Stage::Receiving { body: Vec::new() };
+        let progress = Progress { attachment: 0, is_attached: false, touched: Instant::now(), stage };
+        Self { bytes, header, progress: Mutex::new(progress) }
     }
 
     /// Lets a stream append, displacing an older one.
@@ -228,7 +208,7 @@ impl Arrival {
     /// Bytes that have still to arrive.
     pub(crate) fn missing_bytes(&self) -> u64 {
         match &lock(&self.progress).stage {
-            Stage::Receiving { body, .. } => (self.bytes - body.len()) as u64,
+            Stage::Receiving { body } => (self.bytes - body.len()) as u64,
             Stage::Whole(_) => 0,
         }
     }
@@ -271,7 +251,7 @@ impl Attachment {
     /// From where the sender goes on.
     pub(crate) fn offset(&self) -> u64 {
         match &lock(&self.arrival.progress).stage {
-            Stage::Receiving { body, .. } => body.len() as u64,
+            Stage::Receiving { body } => body.len() as u64,
             Stage::Whole(_) => self.arrival.bytes as u64,
         }
     }
@@ -280,30 +260,24 @@ impl Attachment {
     /// no bytes is from the start.
     ///
     /// # Errors
-    /// `Displaced` when another stream has taken over, `Malformed` past the end, `Damaged` when the whole body does not
-    /// have the announced digest: it starts at offset 0 again.
-    pub(crate) fn append(&self, chunk: &[u8]) -> Result<Option<WholeBody>, Refusal> {
+    /// `Displaced` when another stream has taken over, `Malformed` past the end, or where the body does not end.
+    pub(crate) fn append(&self, offset: u64, chunk: &[u8]) -> Result<Option<WholeBody>, Refusal> {
         let mut progress = lock(&self.arrival.progress);
         if progress.attachment != self.number {
             return Err(Refusal::Displaced);
         }
         progress.touched = Instant::now();
-        let Stage::Receiving { body, hasher } = &mut progress.stage else {
+        let Stage::Receiving { body } = &mut progress.stage else {
             return if chunk.is_empty() { Ok(None) } else { Err(Refusal::Malformed) };
         };
-        if chunk.len() > self.arrival.bytes - body.len() {
+        if offset != body.len() as u64 || chunk.len() > self.arrival.bytes - body.len() {
             return Err(Refusal::Malformed);
         }
         // Reserved at once, filled as bytes arrive: what is announced and never sent takes no memory.
         body.reserve_exact(self.arrival.bytes - body.len());
         body.extend_from_slice(chunk);
-        hasher.update(chunk);
         if body.len() < self.arrival.bytes {
             return Ok(None);
-        }
-        if Digest(*hasher.finalize().as_bytes()) != self.arrival.digest {
-            progress.stage = Stage::start();
-            return Err(Refusal::Damaged);
         }
         let body = Bytes::from(std::mem::take(body));
         let (handled, receiver) = watch::channel(Handled::NotYet);

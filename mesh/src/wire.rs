@@ -28,6 +28,8 @@ pub(crate) const HEADER_BYTES: usize = 44;
 
 const MAGIC: [u8; 4] = *b"gdwm";
 const CHECKED_BYTES: usize = 12;
+/// Where in its transfer a chunk belongs.
+const OFFSET_BYTES: usize = 8;
 /// Room for the fields of a typed body beside its payload.
 const FIELDS_BYTES_MAX: usize = 1024;
 
@@ -53,7 +55,7 @@ pub(crate) enum Kind {
     BulkOpen = 8,
     /// From where the transfer goes on.
     BulkResume = 9,
-    /// The next bytes of the transfer.
+    /// The next bytes of the transfer, behind their offset in it (u64, little endian).
     BulkChunk = 10,
 }
 
@@ -81,7 +83,7 @@ impl Kind {
             Self::Ping | Self::Pong => 0,
             Self::Request | Self::Answer => FRAME_BYTES_MAX,
             Self::BulkOpen => BULK_HEADER_BYTES_MAX + FIELDS_BYTES_MAX,
-            Self::BulkChunk => CHUNK_BYTES_MAX,
+            Self::BulkChunk => OFFSET_BYTES + CHUNK_BYTES_MAX,
         }
     }
 }
@@ -183,12 +185,12 @@ impl Header {
 
     /// Judges the body that belongs to this header.
     pub(crate) fn check(&self, body: &[u8]) -> Result<(), WireError> {
-        if digest(&self.checked, body) == self.digest { Ok(()) } else { Err(WireError::Digest) }
+        if digest(&self.checked, &[], body) == self.digest { Ok(()) } else { Err(WireError::Digest) }
     }
 }
 
-fn digest(checked: &[u8; CHECKED_BYTES], body: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update(checked).update(body).finalize().as_bytes()
+fn digest(checked: &[u8; CHECKED_BYTES], fields: &[u8], body: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new().update(checked).update(fields).update(body).finalize().as_bytes()
 }
 
 /// Makes a frame, as the pieces to write one after the other.
@@ -196,17 +198,42 @@ fn digest(checked: &[u8; CHECKED_BYTES], body: &[u8]) -> [u8; 32] {
 /// # Panics
 /// When the body is over the kind's limit: the caller has judged it.
 pub(crate) fn encode(version: u8, kind: Kind, body: Bytes) -> [Bytes; 2] {
-    assert!(body.len() <= kind.body_bytes_max(), "a body is judged before it is framed");
-    let length = u32::try_from(body.len()).expect("every kind's limit is below 4 GiB");
+    encode_behind(version, kind, &[], body)
+}
+
+/// Makes the frame of a chunk that belongs at an offset of its transfer.
+///
+/// # Panics
+/// As `encode`.
+pub(crate) fn encode_chunk(version: u8, offset: u64, chunk: Bytes) -> [Bytes; 2] {
+    encode_behind(version, Kind::BulkChunk, &offset.to_le_bytes(), chunk)
+}
+
+/// The body is what stands in `fields`, and then `rest`.
+fn encode_behind(version: u8, kind: Kind, fields: &[u8], rest: Bytes) -> [Bytes; 2] {
+    let length = fields.len() + rest.len();
+    assert!(length <= kind.body_bytes_max(), "a body is judged before it is framed");
+    let length = u32::try_from(length).expect("every kind's limit is below 4 GiB");
     let mut checked = [0; CHECKED_BYTES];
     checked[..4].copy_from_slice(&MAGIC);
     checked[4] = version;
     checked[5] = kind as u8;
     checked[8..].copy_from_slice(&length.to_le_bytes());
-    let mut header = Vec::with_capacity(HEADER_BYTES);
+    let mut header = Vec::with_capacity(HEADER_BYTES + fields.len());
     header.extend_from_slice(&checked);
-    header.extend_from_slice(&digest(&checked, &body));
-    [header.into(), body]
+    header.extend_from_slice(&digest(&checked, fields, &rest));
+    header.extend_from_slice(fields);
+    [header.into(), rest]
+}
+
+/// Where in its transfer a chunk belongs, and its bytes.
+///
+/// # Errors
+/// `Body` when there is no offset.
+pub(crate) fn decode_chunk(mut body: Bytes) -> Result<(u64, Bytes), WireError> {
+    let offset = body.first_chunk::<OFFSET_BYTES>().copied();
+    let offset = offset.map(u64::from_le_bytes).ok_or(WireError::Body { kind: Kind::BulkChunk })?;
+    Ok((offset, body.split_off(OFFSET_BYTES)))
 }
 
 /// Makes a frame with a typed body.

@@ -22,7 +22,7 @@ use super::Shared;
 use crate::handshake::DialError;
 use crate::limits::{BULK_HEADER_BYTES_MAX, BUSY_FIRST, BUSY_MAX, RESUME_FIRST, RESUME_MAX};
 use crate::peers::{Link, Peer, lock};
-use crate::transfer::{BulkOpen, BulkResume, TransferId, digest_of};
+use crate::transfer::{BulkOpen, BulkResume, TransferId};
 use crate::wire::{self, Kind, Refusal, WireError};
 
 /// Bulk streams yield to requests on the same connection, whose priority is 0.
@@ -182,7 +182,6 @@ impl Shared {
             let open = BulkOpen {
                 transfer: TransferId::generate(),
                 bytes: body.len() as u64,
-                digest: digest_of(&body).await,
                 header,
                 was_whole: false,
             };
@@ -266,7 +265,7 @@ async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) 
     let offset = usize::try_from(offset).ok().filter(|offset| *offset <= body.len());
     let offset = offset.ok_or(WireError::Body { kind: Kind::BulkResume })?;
     debug!(offset, bytes = body.len(), "transfer goes on");
-    match write_chunks(&mut send, link.protocol, body.slice(offset..)).await {
+    match write_chunks(&mut send, link.protocol, body, offset).await {
         Ok(()) => course.set_sent(),
         // The peer stopped reading; it says why.
         Err(WriteError::Stopped(_)) => {}
@@ -275,11 +274,17 @@ async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) 
     answer(link, &mut recv).await
 }
 
-async fn write_chunks(send: &mut SendStream, protocol: u8, mut rest: Bytes) -> Result<(), WriteError> {
-    while !rest.is_empty() {
-        let chunk = rest.split_to(rest.len().min(CHUNK_BYTES_MAX));
-        let mut frame = wire::encode(protocol, Kind::BulkChunk, chunk);
+async fn write_chunks(
+    send: &mut SendStream,
+    protocol: u8,
+    body: &Bytes,
+    mut offset: usize,
+) -> Result<(), WriteError> {
+    while offset < body.len() {
+        let end = body.len().min(offset + CHUNK_BYTES_MAX);
+        let mut frame = wire::encode_chunk(protocol, offset as u64, body.slice(offset..end));
         send.write_all_chunks(&mut frame).await?;
+        offset = end;
     }
     Ok(())
 }

@@ -232,16 +232,16 @@ impl Shared {
         arrival: &Arc<Arrival>,
         attachment: &Attachment,
     ) -> Result<watch::Receiver<Handled>, WireError> {
-        let mut chunk = Bytes::new();
+        let (mut offset, mut chunk) = (attachment.offset(), Bytes::new());
         loop {
-            if let Some(whole) = attachment.append(&chunk).map_err(WireError::Refused)? {
+            if let Some(whole) = attachment.append(offset, &chunk).map_err(WireError::Refused)? {
                 self.handle_bulk(peer, arrival.header.clone(), whole);
             }
             if let Some(handled) = arrival.handled() {
                 return Ok(handled);
             }
             let next = wire::read_frame(&mut stream.recv, stream.protocol, Kind::BulkChunk);
-            chunk = in_time(CHUNK_TIME_MAX, next).await?;
+            (offset, chunk) = wire::decode_chunk(in_time(CHUNK_TIME_MAX, next).await?)?;
             if chunk.is_empty() {
                 return Err(WireError::Refused(Refusal::Malformed));
             }

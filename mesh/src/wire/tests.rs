@@ -50,10 +50,15 @@ async fn a_frame_damaged_anywhere_is_refused() {
 
 #[tokio::test]
 async fn a_damaged_chunk_is_refused_by_its_digest() {
-    let mut bytes = bytes_of(encode(1, Kind::BulkChunk, vec![1; CHUNK_BYTES_MAX].into()));
-    let last = bytes.len() - 1;
-    bytes[last] ^= 0x80;
-    assert_eq!(read(&bytes, 1, Kind::BulkChunk).await, Err(WireError::Digest));
+    let good = bytes_of(encode_chunk(1, 7, vec![1; CHUNK_BYTES_MAX].into()));
+    for place in [HEADER_BYTES, good.len() - 1] {
+        let mut bytes = good.clone();
+        bytes[place] ^= 0x80;
+        assert_eq!(read(&bytes, 1, Kind::BulkChunk).await, Err(WireError::Digest));
+    }
+    let body = read(&good, 1, Kind::BulkChunk).await.unwrap();
+    assert_eq!(decode_chunk(body).unwrap(), (7, vec![1; CHUNK_BYTES_MAX].into()));
+    assert_eq!(decode_chunk(Bytes::from_static(b"1234567")), Err(WireError::Body { kind: Kind::BulkChunk }));
 }
 
 #[tokio::test]

@@ -92,14 +92,14 @@ async fn an_interrupted_transfer_is_resumed_over_another_connection() {
     let open = BulkOpen {
         transfer: TransferId::generate(),
         bytes: body.len() as u64,
-        digest: Digest::of(&body),
         header: Bytes::from_static(b"head"),
         was_whole: false,
     };
     let opened = wire::encode_typed(1, Kind::BulkOpen, &open);
     let chunks = body
         .chunks(CHUNK_BYTES_MAX)
-        .map(|chunk| wire::encode(1, Kind::BulkChunk, Bytes::copy_from_slice(chunk)).concat());
+        .zip((0..).step_by(CHUNK_BYTES_MAX))
+        .map(|(chunk, offset)| wire::encode_chunk(1, offset, Bytes::copy_from_slice(chunk)).concat());
     let chunks: Vec<_> = chunks.collect();
     let resume = |bytes: &[u8]| wire::decode_typed::<BulkResume>(Kind::BulkResume, bytes).unwrap().offset;
 
@@ -130,17 +130,12 @@ async fn a_damaged_chunk_is_refused_and_what_came_before_is_kept() {
     let (host, raw) = (Host::start(1).await, Raw::start(2).await);
     host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
     let connection = raw.greeted(&host).await;
-    let open = BulkOpen {
-        transfer: TransferId::generate(),
-        bytes: 200,
-        digest: Digest::of(&[5; 200]),
-        header: Bytes::new(),
-        was_whole: false,
-    };
+    let open =
+        BulkOpen { transfer: TransferId::generate(), bytes: 200, header: Bytes::new(), was_whole: false };
     let mut bytes = wire::encode_typed(1, Kind::BulkOpen, &open).concat();
-    let chunk = wire::encode(1, Kind::BulkChunk, vec![5; 100].into()).concat();
-    bytes.extend_from_slice(&chunk);
-    bytes.extend_from_slice(&chunk);
+    for offset in [0, 100] {
+        bytes.extend_from_slice(&wire::encode_chunk(1, offset, vec![5; 100].into()).concat());
+    }
     *bytes.last_mut().unwrap() ^= 1;
     let (mut send, mut recv) = connection.open_bi().await.unwrap();
     send.write_all(&bytes).await.unwrap();
@@ -172,14 +167,8 @@ async fn opened(
     (send, recv)
 }
 
-fn announced(number: u64, bytes: u64) -> Vec<u8> {
-    let open = BulkOpen {
-        transfer: TransferId::generate(),
-        bytes,
-        digest: Digest::of(&number.to_le_bytes()),
-        header: Bytes::new(),
-        was_whole: false,
-    };
+fn announced(bytes: u64) -> Vec<u8> {
+    let open = BulkOpen { transfer: TransferId::generate(), bytes, header: Bytes::new(), was_whole: false };
     wire::encode_typed(1, Kind::BulkOpen, &open).concat()
 }
 
@@ -194,8 +183,8 @@ async fn a_peer_at_its_limits_is_told_so_and_does_not_starve_another() {
     // Transfers that never go on, as many as it may have, on each connection.
     for _ in 0..CONNECTIONS_MAX {
         let connection = raw.greeted(&host).await;
-        for number in 0..4 {
-            held.push(opened(&connection, &announced(number, 1 << 20)).await);
+        for _ in 0..4 {
+            held.push(opened(&connection, &announced(1 << 20)).await);
         }
         connections.push(connection);
     }
@@ -235,12 +224,14 @@ async fn a_transfer_that_trickles_is_given_up() {
     let (host, raw) = (Host::start(1).await, Raw::start(2).await);
     host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
     let connection = raw.greeted(&host).await;
-    let (mut send, mut recv) = opened(&connection, &announced(1, 4096)).await;
+    let (mut send, mut recv) = opened(&connection, &announced(4096)).await;
     wire::read_frame(&mut recv, 1, Kind::BulkResume).await.unwrap();
-    let byte = wire::encode(1, Kind::BulkChunk, Bytes::from_static(b"x")).concat();
+    let byte = |offset| wire::encode_chunk(1, offset, Bytes::from_static(b"x")).concat();
     let trickle = async {
         // Each chunk is in time, and the whole never would be.
-        while send.write_all(&byte).await.is_ok() {
+        let mut offset = 0;
+        while send.write_all(&byte(offset)).await.is_ok() {
+            offset += 1;
             sleep(Duration::from_millis(500)).await;
         }
     };
