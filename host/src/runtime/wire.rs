@@ -430,6 +430,11 @@ pub(crate) fn decode_list<T>(bytes: &[u8]) -> Result<List<'_, T>, String> {
 }
 
 impl<T: DeserializeOwned> List<'_, T> {
+    /// Whether there are no more.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
     /// The next items, at most so many; none at the end. The bytes of each are shown.
     ///
     /// # Errors

@@ -21,8 +21,10 @@ use super::super::Runtime;
 use super::super::wire::{BulkHeader, MigrationAnswer, MigrationMessage, Reservation};
 use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX};
 
+mod arrived;
 mod incoming;
 
+use arrived::Bundle;
 use incoming::Incoming;
 
 /// How long the source of an older try may take to say that it has given it up, while a new one waits.
@@ -292,21 +294,23 @@ impl Runtime {
                 Some(_) => self.take_plugin(plugin, body).await,
                 None => refused("no such migration is open here"),
             },
-            BulkHeader::Rows { id, agent } => match self.incoming_of(from, id, &agent) {
-                Some(incoming) => {
-                    let mut incoming = incoming.state.lock().await;
-                    incoming.take_bundle(self, &body, body.len()).await
-                }
-                None => refused("no such migration is open here"),
-            },
-            BulkHeader::PackedRows { id, agent, bytes } => match self.incoming_of(from, id, &agent) {
-                Some(incoming) => {
-                    let mut incoming = incoming.state.lock().await;
-                    incoming.take_packed(self, &body, bytes).await
-                }
-                None => refused("no such migration is open here"),
-            },
+            BulkHeader::Rows { id, agent } => self.take_bundle(from, (id, &agent), Bundle::Plain(body)).await,
+            BulkHeader::PackedRows { id, agent, bytes } => {
+                self.take_bundle(from, (id, &agent), Bundle::Packed(body, bytes)).await
+            }
             _ => refused("this is about no migration"),
+        }
+    }
+
+    async fn take_bundle(
+        &self,
+        from: HostId,
+        (id, agent): (MigrationId, &AgentId),
+        bundle: Bundle,
+    ) -> MigrationAnswer {
+        match self.incoming_of(from, id, agent) {
+            Some(incoming) => incoming.state.lock().await.take_bundle(self, bundle).await,
+            None => refused("no such migration is open here"),
         }
     }
 
