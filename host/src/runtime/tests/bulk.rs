@@ -147,31 +147,42 @@ async fn rows_of_another_agent_are_refused_before_anything_is_written() {
     let sent = Sent::reserved(&host, 1).await;
     create(&host, "b").await;
     let rows = host.inner().store.export_rows(&id("b"), 0, 1 << 20).await.unwrap();
-    let answer = sent.rows(&rows).await;
-    let is_no = matches!(&answer, MigrationAnswer::Refused { reason, .. } if reason.contains("of agent b"));
-    assert!(is_no, "{answer:?}");
+    assert_eq!(sent.rows(&rows).await, MigrationAnswer::Ok, "it is here, and not read yet");
+    for answer in [sent.rows(&[state(1, "row")]).await, sent.rows(&[]).await] {
+        let is_no =
+            matches!(&answer, MigrationAnswer::Refused { reason, .. } if reason.contains("of agent b"));
+        assert!(is_no, "{answer:?}");
+    }
+    assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none(), "nothing of it is kept");
     host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_that_unpacks_to_something_else_is_refused() {
     let host = lone_host().await;
-    let sent = Sent::reserved(&host, 1).await;
     let bundle = wire::encode_list(2, &[state(1, "row")], |_| {});
     let packed = Bytes::from(zstd::bulk::compress(&bundle, 1).unwrap());
     let bytes = bundle.len() as u64;
-    let take = async |packed: Bytes, bytes| {
+    let take = async |sent: &Sent<'_>, packed: Bytes, bytes| {
         let header = BulkHeader::PackedRows { id: sent.id, agent: id("a"), bytes };
-        host.take_bulk(sent.from, header, packed).await
+        assert_eq!(host.take_bulk(sent.from, header, packed).await, MigrationAnswer::Ok, "it is here");
+        sent.rows(&[]).await
     };
-    for (body, bytes) in
-        [(packed.clone(), bytes - 1), (packed.clone(), bytes + 1), (packed.slice(1..), bytes)]
-    {
-        let answer = take(body, bytes).await;
+    let whole = packed.clone();
+    let broken = [
+        (packed.clone(), bytes - 1),
+        (packed.clone(), bytes + 1),
+        (packed.slice(1..), bytes),
+        (packed, u64::MAX),
+    ];
+    for ((body, bytes), number) in broken.into_iter().zip(1..) {
+        let sent = Sent::reserved(&host, number).await;
+        let answer = take(&sent, body, bytes).await;
         assert!(matches!(answer, MigrationAnswer::Refused { .. }), "{answer:?}");
+        assert_eq!(sent.tell(MigrationMessage::Abort).await, MigrationAnswer::Ok);
     }
-    assert!(matches!(take(packed.clone(), u64::MAX).await, MigrationAnswer::Refused { .. }));
-    assert_eq!(take(packed, bytes).await, MigrationAnswer::Ok);
+    let sent = Sent::reserved(&host, 9).await;
+    assert_eq!(take(&sent, whole, bytes).await, MigrationAnswer::Ok);
     host.stop().await;
 }
 

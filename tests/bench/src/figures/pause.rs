@@ -113,14 +113,7 @@ async fn memory(bench: &Bench, scratch: &Path, findings: &mut Findings) -> Resul
     a.client().move_to("light", b.key(), MOVE_MAX).await?;
     let marks = [Mark::of(&a)?, Mark::of(&b)?];
     go_round(&a, &b, "heavy", 1).await?;
-    let left = a.ready().store_path();
-    let look = || async {
-        let file = Connection::open_with_flags(&left, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        file.busy_timeout(MOVE_MAX)?;
-        let rows: i64 = file.query_row("SELECT count(*) FROM state", [], |row| row.get(0))?;
-        Ok((rows == 0).then_some(()))
-    };
-    until("the source to drop what it has sent", MOVE_MAX, look).await?;
+    all_dropped(&a).await?;
     for (side, mark) in ["source", "target"].into_iter().zip(marks) {
         let extra = (mark.extra_kib()? << 10) as f64;
         let row = format!("memory of a move at its {side}, {}", HEAVY.name);
@@ -128,6 +121,17 @@ async fn memory(bench: &Bench, scratch: &Path, findings: &mut Findings) -> Resul
     }
     a.terminate().await?;
     b.terminate().await
+}
+
+/// Waits until a host has dropped the rows of what has left it: that is done in the background, and belongs to no move.
+async fn all_dropped(host: &Host) -> Result<()> {
+    let file = Connection::open_with_flags(host.ready().store_path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    file.busy_timeout(MOVE_MAX)?;
+    let look = || async {
+        let rows: i64 = file.query_row("SELECT count(*) FROM state", [], |row| row.get(0))?;
+        Ok((rows == 0).then_some(()))
+    };
+    until("a source to drop what it has sent", MOVE_MAX, look).await
 }
 
 /// The bytes of one move, as often as there were moves. A connection that breaks is made anew, and said.
@@ -197,6 +201,7 @@ async fn go_round(a: &Host, b: &Host, agent: &str, moves: u64) -> Result<Round> 
         let started = std::time::Instant::now();
         let migration = api.move_to(agent, target.key(), MOVE_MAX).await?;
         round.times.push(started.elapsed());
+        all_dropped(source).await?;
         let pause_ms = migration.pause_ms.context("a complete migration has a pause")?;
         round.pauses.push(Duration::from_secs_f64(pause_ms / 1e3));
         round.bytes += migration.bytes as f64 / moves as f64;

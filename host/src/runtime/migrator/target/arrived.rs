@@ -50,6 +50,11 @@ pub(super) struct Writing {
 }
 
 impl Writing {
+    /// What became of a part that failed, as far as is known.
+    pub(super) fn failure(&self) -> Option<&MigrationAnswer> {
+        self.failed.as_ref()
+    }
+
     /// Waits until all is written.
     ///
     /// # Errors

@@ -103,7 +103,8 @@ impl Incoming {
                 Err(_) => self.failed = Some(not_ready("the rows were not read: the host stops")),
             }
         }
-        self.failed.clone().map_or(Ok(()), Err)
+        let failed = self.failed.as_ref().or(self.arrived.writing.failure());
+        failed.map_or(Ok(()), |failed| Err(failed.clone()))
     }
 
     /// Waits until everything that is here is written.
