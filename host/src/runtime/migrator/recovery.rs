@@ -55,7 +55,7 @@ pub(crate) async fn tend(runtime: Runtime, mut open: Vec<MigrationRecord>) {
         if within(TEND_PAUSE, shutdown.cancelled()).await.is_some() {
             return;
         }
-        runtime.forget_silent(SILENCE_MAX);
+        runtime.forget_silent(SILENCE_MAX).await;
         open = open_migrations(&runtime).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "open migrations can't be read now");
             Vec::new()

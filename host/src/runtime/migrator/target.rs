@@ -125,13 +125,23 @@ impl Runtime {
         Some(Duration::from_millis(now_ms.saturating_sub(heard_at_ms)))
     }
 
-    /// Lets go of what has arrived from sources that have been silent for so long.
-    pub(super) fn forget_silent(&self, most: Duration) {
+    /// Lets go of what has arrived from sources that have been silent for so long. Nothing of it is written any more then.
+    pub(in crate::runtime) async fn forget_silent(&self, most: Duration) {
         let now_ms = self.boot_ms();
-        self.inner().migrator.incoming().retain(|_, arrival| {
-            let silent_ms = now_ms.saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
-            Duration::from_millis(silent_ms) < most
-        });
+        let silent: Vec<(MigrationId, Arc<Arrival>)> = {
+            let arrivals = self.inner().migrator.incoming();
+            let silent = arrivals.iter().filter(|(_, arrival)| {
+                let silent_ms = now_ms.saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
+                Duration::from_millis(silent_ms) >= most
+            });
+            silent.map(|(id, arrival)| (*id, arrival.clone())).collect()
+        };
+        for (id, arrival) in silent {
+            // Whoever has it is at work on what its source has said.
+            let Ok(mut incoming) = arrival.state.try_lock() else { continue };
+            incoming.close().await;
+            self.inner().migrator.incoming().remove(&id);
+        }
     }
 
     async fn on_reserve(

@@ -142,6 +142,27 @@ async fn what_could_not_be_written_is_the_answer_to_all_that_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_forgotten_does_not_come_back() {
+    let host = lone_host().await;
+    for number in 1..=20 {
+        let sent = Sent::reserved(&host, number).await;
+        assert_eq!(sent.rows(&[state(1, "row")]).await, MigrationAnswer::Ok);
+        // It may be about to be written.
+        host.forget_silent(Duration::ZERO).await;
+        let late = sent.rows(&[state(2, "late")]).await;
+        assert!(matches!(late, MigrationAnswer::Refused { .. }), "{late:?}");
+        host.inner().store.discard_copy(sent.id).await.unwrap();
+        // What is written behind it has been written by now.
+        host.inner().store.probe().await.unwrap();
+        assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none());
+        let mut record = host.inner().store.migration(sent.id).await.unwrap().unwrap();
+        record.phase = Phase::Aborted;
+        host.inner().store.put_migration(record).await.unwrap();
+    }
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_another_agent_are_refused_before_anything_is_written() {
     let host = lone_host().await;
     let sent = Sent::reserved(&host, 1).await;
