@@ -107,7 +107,7 @@ impl MemoryStore {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner).push((point, doubt));
     }
 
-    /// Holds back units that come, as a slow disk does; then they commit in the order in which they came.
+    /// Holds back units, and rows of copies, that come, as a slow disk does; then they commit in the order in which they came.
     pub async fn hold_commits(&self) -> HeldCommits {
         HeldCommits(self.gate.clone().write_owned().await)
     }
@@ -590,6 +590,7 @@ impl RuntimeStore for MemoryStore {
         agent: &AgentId,
         frames: Vec<RowFrame>,
     ) -> Result<(), StoreError> {
+        let _open = self.gate.read().await;
         self.tables().receive_rows(migration, agent, frames)
     }
 

@@ -142,23 +142,22 @@ async fn what_could_not_be_written_is_the_answer_to_all_that_follows() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_forgotten_does_not_come_back() {
-    let host = lone_host().await;
-    for number in 1..=20 {
-        let sent = Sent::reserved(&host, number).await;
-        assert_eq!(sent.rows(&[state(1, "row")]).await, MigrationAnswer::Ok);
-        // It may be about to be written.
-        host.forget_silent(Duration::ZERO).await;
-        let late = sent.rows(&[state(2, "late")]).await;
-        assert!(matches!(late, MigrationAnswer::Refused { .. }), "{late:?}");
-        host.inner().store.discard_copy(sent.id).await.unwrap();
-        // What is written behind it has been written by now.
-        host.inner().store.probe().await.unwrap();
-        assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none());
-        let mut record = host.inner().store.migration(sent.id).await.unwrap().unwrap();
-        record.phase = Phase::Aborted;
-        host.inner().store.put_migration(record).await.unwrap();
-    }
+async fn what_is_forgotten_is_not_written_any_more() {
+    let memory = MemoryStore::exclusive(Arc::new(SystemClock));
+    let host = host(&SimNetwork::default(), 1, Arc::new(memory.clone())).await;
+    let sent = Sent::reserved(&host, 1).await;
+    let disk = memory.hold_commits().await;
+    assert_eq!(sent.rows(&[state(1, "row")]).await, MigrationAnswer::Ok);
+    let forgetting = tokio::spawn({
+        let host = host.clone();
+        async move { host.forget_silent(Duration::ZERO).await }
+    });
+    sleep(Duration::from_millis(50)).await;
+    assert!(!forgetting.is_finished(), "a row is on its way to the disk still");
+    drop(disk);
+    forgetting.await.unwrap();
+    let late = sent.rows(&[state(2, "late")]).await;
+    assert!(matches!(late, MigrationAnswer::Refused { .. }), "{late:?}");
     host.stop().await;
 }
 
