@@ -128,7 +128,8 @@ async fn all_dropped(host: &Host) -> Result<()> {
     let file = Connection::open_with_flags(host.ready().store_path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     file.busy_timeout(MOVE_MAX)?;
     let look = || async {
-        let rows: i64 = file.query_row("SELECT count(*) FROM state", [], |row| row.get(0))?;
+        let sql = "SELECT count(*) FROM state WHERE agent IN (SELECT key FROM agent WHERE home <> 0)";
+        let rows: i64 = file.query_row(sql, [], |row| row.get(0))?;
         Ok((rows == 0).then_some(()))
     };
     until("a source to drop what it has sent", MOVE_MAX, look).await
