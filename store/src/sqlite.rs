@@ -23,7 +23,7 @@ use rusqlite::trace::{TraceEvent, TraceEventCodes};
 use tokio::sync::watch;
 
 use auth::Vault;
-use checkpoint::Checkpointer;
+use checkpoint::{Checkpointer, Quiet};
 use connection::PrivateCopy;
 use faults::Faults;
 use heads::Heads;
@@ -181,6 +181,7 @@ impl SqliteStore {
             fatal: watch::Sender::new(None),
             commits: AtomicU64::new(0),
             writer: Mutex::default(),
+            quiet: Quiet::new(Arc::clone(&env.clock)),
         });
         let newest_event = watch::Sender::new(0);
         let writer = Writer {
@@ -217,17 +218,19 @@ impl SqliteStore {
     pub fn open_read_only(path: &Path) -> Result<Arc<Self>, OpenError> {
         let opened = connection::open_read_only(path)?;
         let readers = Readers::start(&opened.path, opened.flags)?;
+        let clock: Arc<dyn Clock> = Arc::new(godwit_core::time::SystemClock);
         let shared = Arc::new(Shared {
             writes: Queue::new(1),
             fatal: watch::Sender::new(None),
             commits: AtomicU64::new(0),
             writer: Mutex::default(),
+            quiet: Quiet::new(Arc::clone(&clock)),
         });
         Ok(Arc::new(Self {
             id: StoreId(opened.store),
             path: path.to_owned(),
             env: Arc::new(WriteEnv {
-                clock: Arc::new(godwit_core::time::SystemClock),
+                clock,
                 mode: SqliteMode::Exclusive,
                 boot: String::new(),
                 faults: Faults::default(),
@@ -357,6 +360,18 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (mut job, answer) = Work::boxed(body, false);
         job.bytes = bytes;
+        self.queue(job).await?;
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    /// As `write_large`, for a job that takes agents' rows from `Tx::with_head`.
+    async fn write_by_head<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (mut job, answer) = Work::boxed(body, false);
+        (job.bytes, job.shares_heads) = (bytes, true);
         self.queue(job).await?;
         answer.await.unwrap_or_else(|_| Err(self.closed()))
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,14 +23,14 @@ use crate::output::StoredOutput;
 use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::{PluginInfo, Spec};
-use crate::store::Adoption;
 use crate::timer::{DueTimer, StoredTimer};
 
 use super::{
-    AcceptError, Accepted, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot, LifecycleCommit,
-    MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned, Receiver, Restored,
-    Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing, StoreChannels,
-    StoreDocuments, StoreError, StoreGroups, StoreMark, StoreStandbys, StoredInput, Unit, UnitOutcome,
+    AcceptError, Accepted, Adoption, AgentImage, AgentRow, Handoff, ImportRequest, KeptSnapshot,
+    LifecycleCommit, MigrationRecord, NewAgent, OutputEnd, OutputKey, Owner, Page, PrepareRequest, Pruned,
+    Receiver, Restored, Retention, RowFrame, RowSink, Session, SessionRequest, SessionRow, Standing,
+    StoreChannels, StoreDocuments, StoreError, StoreGroups, StoreMark, StoreStandbys, StoredInput, Unit,
+    UnitOutcome,
 };
 
 /// Everything durable. The contract is in the documentation of `store`.
@@ -41,8 +42,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// How far the store has come. **R**
     async fn mark(&self) -> Result<StoreMark, StoreError>;
 
-    /// Writes a consistent copy of the store to a new file, durably, while the store is used. No host can join the copy
-    /// before it was restored. **R**
+    /// Writes a consistent copy of the store to a new file, durably, while the store is used. No host can join it before it was
+    /// restored. **R**
     ///
     /// # Errors
     /// `Unsupported` by stores that are no file. `Conflict` when there is such a file. After any error there is none.
@@ -52,12 +53,12 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
         Err(StoreError::Unsupported { what: "backups" })
     }
 
-    /// Makes a restored backup usable, above a mark that was noted of the store it is a copy of: a higher epoch, session
-    /// and event than both have. All sessions die. The tokens of all agents rise by as many epochs as the store's does, so
-    /// that they are above all that were ever given. Agents at home here or being handed off are at home here afterwards,
-    /// held by nobody and suspended: they may live on elsewhere. Prepared ones stay so, suspended as well; unbound copies go.
-    /// Open migrations are closed as `Aborted` with `Failure::Fenced`, but for those of prepared agents.
-    /// Appends `StoreRestored`, and `AgentSuspended` for each agent.
+    /// Makes a restored backup usable, above a mark that was noted of the store it is a copy of: a higher epoch, session and event
+    /// than both have. All sessions die. The tokens of all agents rise by as many epochs as the store's does, so that they are
+    /// above all that were ever given. Agents at home here or being handed off are at home here afterwards, held by nobody and
+    /// suspended: they may live on elsewhere. Prepared ones stay so, suspended as well; unbound copies go. Open migrations are
+    /// closed as `Aborted` with `Failure::Fenced`, but for those of prepared agents. Appends `StoreRestored`, and
+    /// `AgentSuspended` for each agent.
     ///
     /// # Errors
     /// `Conflict` while another host uses the store, or when a token has no room above.
@@ -67,9 +68,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
 
     // --- host sessions
 
-    /// Opens a session: a new incarnation. Older sessions of the same host key die; in an exclusive store all do.
-    /// Appends `HostJoined`. In an exclusive store, copies go that no open migration feeds and that do not
-    /// stand by.
+    /// Opens a session: a new incarnation. Older sessions of the same host key die; in an exclusive store all do, and copies go
+    /// that no open migration feeds and that do not stand by. Appends `HostJoined`.
     ///
     /// Crash: a session nobody uses; it expires, or dies at the next exclusive join.
     async fn join(&self, request: SessionRequest) -> Result<Session, StoreError>;
@@ -136,10 +136,9 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// Rows of agents with ids after `after`, ascending. **R**
     async fn agents(&self, after: Option<&AgentId>, limit: usize) -> Result<Vec<AgentRow>, StoreError>;
 
-    /// Agents at home here that this incarnation should look after, held by it, by nobody, or under a dead session: those
-    /// that run (`Lifecycle::runs`) with open inputs that wake, those that retire, those that publish
-    /// (`Lifecycle::publishes`) with pending outputs. In an order that starves nobody: repeated calls come to each of them,
-    /// though none of them changes. **R**
+    /// Agents at home here that this incarnation should look after, held by it, by nobody, or under a dead session: those that
+    /// run (`Lifecycle::runs`) with open inputs that wake, those that retire, those that publish (`Lifecycle::publishes`) with
+    /// pending outputs. In an order that starves nobody: repeated calls come to each of them, though none of them changes. **R**
     async fn runnable(&self, incarnation: Incarnation, limit: usize) -> Result<Vec<AgentId>, StoreError>;
 
     /// All that is needed to run an agent: row, spec, plugin, newest snapshot, receipts and journal since it. With `at` the
@@ -257,11 +256,10 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// queued inputs of the same kind and scope, and no staged ones, end as `Replaced` by it, with an `InputReplaced` each.
     ///
     /// # Errors
-    /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is
-    /// `KeyReused`, under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`); `NotAddressable` and `NoEdge` when the input's reach
-    /// (`Reach`) does not take it to the agent. But the end
-    /// of a request (`crate::reply`) is a `Duplicate` of the end that is here; accepting the first deletes the timer that
-    /// watches the request.
+    /// `AcceptError`; nothing was written, but for `AcceptError::Store(Unknown)`. Another body under a known key is `KeyReused`,
+    /// under a known id `Conflict`; `Lifecycle` when the agent accepts nothing (`Lifecycle::accepts`); `NotAddressable` and
+    /// `NoEdge` when the input's reach (`Reach`) does not take it to the agent. But the end of a request (`crate::reply`) is a
+    /// `Duplicate` of the end that is here; accepting the first deletes the timer that watches the request.
     ///
     /// Crash: accepted or not; the client reads back by key or input id.
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError>;
@@ -384,9 +382,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// Crash: a prefix of the chain, each step whole.
     async fn commit_turns(&self, unit: Unit) -> UnitOutcome;
 
-    /// `commit_turns` on the calling thread, which blocks: spares a lone caller two hand-overs between threads. Gives the
-    /// unit back when other writes wait or are under way, or for any reason of the store's; nothing of it has happened
-    /// then. **F**
+    /// `commit_turns` on the calling thread, which blocks: spares a lone caller two hand-overs between threads. Gives the unit
+    /// back when other writes wait or are under way, or for any reason of the store's; nothing of it has happened then. **F**
     ///
     /// # Errors
     /// The unit.
@@ -488,9 +485,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
         operation: OperationId,
     ) -> Result<Option<StoredOperation>, StoreError>;
 
-    /// Ends an operation: deletes its row and accepts its input, also into a full inbox. Answers the input's place;
-    /// `None` when there is no such operation and no such input. Repeating it answers the same, whatever the end.
-    /// **F** (no revision)
+    /// Ends an operation: deletes its row and accepts its input, also into a full inbox. Answers the input's place; `None` when
+    /// there is no such operation and no such input. Repeating it answers the same, whatever the end. **F** (no revision)
     ///
     /// # Errors
     /// As `accept`; nothing was written, but for `AcceptError::Store(Unknown)`. `Conflict` for an end that can't follow on
@@ -697,4 +693,7 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
 
     /// Proves that a write would be durable now.
     async fn probe(&self) -> Result<(), StoreError>;
+
+    /// Puts off for about so long what the store does in the background and makes writes wait, and waits for what is under way.
+    async fn keep_quiet(&self, _time: Duration) {}
 }

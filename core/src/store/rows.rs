@@ -253,10 +253,9 @@ impl BundleDigest {
         );
     }
 
-    /// As `update`, by the bytes that the frame is sent as.
-    pub fn update_encoded(&mut self, frame: &[u8]) {
-        self.0.update(&(frame.len() as u64).to_le_bytes());
-        self.0.update(frame);
+    /// As `update`, by the bytes that frames are sent as, one behind the other: each says itself where it ends.
+    pub fn update_encoded(&mut self, frames: &[u8]) {
+        self.0.update(frames);
     }
 
     /// The digest so far.

@@ -36,6 +36,8 @@ use target::Arrival;
 
 /// Longest one message and its answer may take.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
+/// How long both stores put off their own work for a large agent: from the last rounds until it runs at its target.
+const QUIET_FOR: Duration = Duration::from_millis(250);
 /// First and longest pause before the end of a migration is written again.
 const END_RETRY_FIRST: Duration = Duration::from_millis(100);
 const END_RETRY_MAX: Duration = Duration::from_secs(5);

@@ -399,17 +399,17 @@ pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
     size.expect("messages have no type that postcard can't write")
 }
 
-/// Writes a list as `encode_in` does, item by item, and shows the bytes of each.
-pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T], mut see: impl FnMut(&[u8])) -> Vec<u8> {
+/// Writes a list as `encode_in` does, item by item, and shows the bytes of all of them.
+pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T], see: impl FnOnce(&[u8])) -> Vec<u8> {
     let writable = "messages have no type that postcard can't write";
     let mut bytes = Vec::with_capacity(16 + items.iter().map(encoded_len).sum::<usize>());
     bytes.push(version);
     bytes = postcard::to_extend(&(items.len() as u64), bytes).expect(writable);
+    let start = bytes.len();
     for item in items {
-        let start = bytes.len();
         bytes = postcard::to_extend(item, bytes).expect(writable);
-        see(&bytes[start..]);
     }
+    see(&bytes[start..]);
     bytes
 }
 
@@ -435,21 +435,21 @@ impl<T: DeserializeOwned> List<'_, T> {
         self.left == 0
     }
 
-    /// The next items, at most so many; none at the end. The bytes of each are shown.
+    /// The next items, at most so many; none at the end. Their bytes are shown.
     ///
     /// # Errors
     /// As `decode`.
-    pub(crate) fn next_up_to(&mut self, max: usize, mut see: impl FnMut(&[u8])) -> Result<Vec<T>, String> {
-        let mut items = Vec::new();
+    pub(crate) fn next_up_to(&mut self, max: usize, see: impl FnOnce(&[u8])) -> Result<Vec<T>, String> {
+        let (mut items, from) = (Vec::new(), self.rest);
         while items.len() < max && self.left > 0 {
             let (item, rest) = postcard::take_from_bytes(self.rest).map_err(unreadable)?;
-            see(&self.rest[..self.rest.len() - rest.len()]);
             (self.rest, self.left) = (rest, self.left - 1);
             items.push(item);
         }
         if self.left == 0 && !self.rest.is_empty() {
             return Err(FOLLOWED.into());
         }
+        see(&from[..from.len() - self.rest.len()]);
         Ok(items)
     }
 }

@@ -7,21 +7,26 @@
 //! bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
+//!
+//! A commit that waits for the disk while much is moved back waits for all of that. Where somebody has asked for quiet, a
+//! checkpoint starts later, unless the log has `LOUD_PAGES`.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use godwit_core::failpoint;
+use godwit_core::time::{Clock, within};
 use rusqlite::Connection;
+use tokio::sync::watch;
 
 use super::connection::{connect, engine};
 use super::error::{OpenError, is_io};
 use super::lock::io;
-use super::writer::Shared;
+use super::writer::{Shared, nanos};
 
 /// 32 MiB of pages.
 const LOG_PAGES: i64 = 8_192;
@@ -33,6 +38,10 @@ const HOLD_PAGES: i64 = 32_768;
 /// again where the disk needs longer than `HOLD_MAX` to move it back.
 #[cfg(test)]
 pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + 2 * (COMMITS_PER_LOOK as u64 * (8 << 20));
+/// 64 MiB of pages: from here on nobody's wish for quiet counts.
+const LOUD_PAGES: i64 = 2 * LOG_PAGES;
+/// How often a checkpoint that was put off looks whether it may start.
+const QUIET_PAUSE: Duration = Duration::from_millis(5);
 /// How long that is waited for before the next commits: whoever must write in time, as sessions do, has seconds for it.
 const HOLD_MAX: Duration = Duration::from_millis(250);
 /// 256 MiB of pages: something holds a read open.
@@ -47,6 +56,59 @@ const READER_PAUSE: Duration = Duration::from_millis(100);
 const PARTS: [&str; 2] = ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"];
 /// Only tells how far the log and the last checkpoint are.
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
+
+/// A wish that no checkpoint starts for a while.
+pub(super) struct Quiet {
+    clock: Arc<dyn Clock>,
+    /// Boot time in nanoseconds.
+    until: AtomicU64,
+    /// Set when the store closes.
+    is_over: AtomicBool,
+    /// Whether a checkpoint is under way, or about to look whether it may be.
+    is_moving: watch::Sender<bool>,
+}
+
+impl Quiet {
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            until: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
+            is_moving: watch::Sender::new(false),
+        }
+    }
+
+    /// From when this returns until `time` has passed no checkpoint starts. One that does not end by then goes on.
+    pub(super) async fn keep(&self, time: Duration) {
+        // Whoever begins says so before it looks.
+        self.until.fetch_max(nanos(self.clock.boot() + time), Ordering::SeqCst);
+        let mut is_moving = self.is_moving.subscribe();
+        // The sender lives as long as this.
+        let _ = within(time, is_moving.wait_for(|is_moving| !is_moving)).await;
+    }
+
+    /// Waits until a checkpoint may start. Until `end` it is under way.
+    fn begin(&self, conn: &Connection) {
+        loop {
+            self.is_moving.send_replace(true);
+            let is_kept = nanos(self.clock.boot()) < self.until.load(Ordering::SeqCst);
+            if !is_kept || self.is_over.load(Ordering::SeqCst) || log_pages(conn) >= LOUD_PAGES {
+                return;
+            }
+            self.end();
+            std::thread::sleep(QUIET_PAUSE);
+        }
+    }
+
+    fn end(&self) {
+        self.is_moving.send_replace(false);
+    }
+
+    /// There is no quiet any more, for good.
+    fn close(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+}
 
 /// To move the log back. What it carries is dropped when that is done.
 type Order = Option<SyncSender<()>>;
@@ -98,7 +160,8 @@ impl Checkpointer {
     }
 
     /// Ends the thread and waits for it.
-    pub(super) fn stop(&mut self) {
+    pub(super) fn stop(&mut self, quiet: &Quiet) {
+        quiet.close();
         self.orders = None;
         if let Some(thread) = self.thread.take() {
             // A panic of that thread has been reported by the panic hook.
@@ -109,8 +172,10 @@ impl Checkpointer {
 
 fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared, is_held: &AtomicBool) {
     while let Ok(order) = orders.recv() {
+        shared.quiet.begin(&conn);
         // The last one may have been ordered twice.
         let is_in_vain = log_pages(&conn) >= LOG_PAGES && !start_over(&conn, shared);
+        shared.quiet.end();
         is_held.store(is_in_vain, Ordering::Relaxed);
         drop(order);
         if is_in_vain {

@@ -243,10 +243,7 @@ impl RuntimeStore for SqliteStore {
             return self.accept_unsafely(arrival, by).await;
         }
         let bytes = arrival.new.input.payload.len();
-        let (mut job, answer) = Work::boxed(move |tx| inputs::accept(tx, &mut arrival, by), false);
-        (job.bytes, job.shares_heads) = (bytes, true);
-        self.queue(job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))?
+        self.write_by_head(bytes, move |tx| inputs::accept(tx, &mut arrival, by)).await?
     }
 
     async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {
@@ -426,10 +423,7 @@ impl RuntimeStore for SqliteStore {
 
     async fn end_outputs(&self, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Result<(), StoreError> {
         let (owner, ends) = (owner.clone(), ends.to_vec());
-        let (mut job, answer) = Work::boxed(move |tx| outbox::end(tx, &owner, &ends), false);
-        job.shares_heads = true;
-        self.queue(job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+        self.write_by_head(0, move |tx| outbox::end(tx, &owner, &ends)).await
     }
 
     async fn timers(&self, agent: &AgentId) -> Result<Vec<StoredTimer>, StoreError> {
@@ -675,6 +669,10 @@ impl RuntimeStore for SqliteStore {
     async fn migrations(&self, limit: usize) -> Result<Vec<MigrationRecord>, StoreError> {
         let limit = limit.min(PAGE_MAX);
         self.read(move |conn| migrations::migrations(conn, limit)).await
+    }
+
+    async fn keep_quiet(&self, time: Duration) {
+        self.shared.quiet.keep(time).await;
     }
 
     async fn probe(&self) -> Result<(), StoreError> {

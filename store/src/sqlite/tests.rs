@@ -11,6 +11,7 @@ mod grouping;
 mod heads;
 mod lazy;
 mod opening;
+mod quiet;
 mod removal;
 mod sharing;
 mod speed;

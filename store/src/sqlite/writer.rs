@@ -39,7 +39,7 @@ use tokio::sync::{oneshot, watch};
 use super::SqliteMode;
 use super::agents::Head;
 use super::auth::Vault;
-use super::checkpoint::Checkpointer;
+use super::checkpoint::{Checkpointer, Quiet};
 use super::error::{Fail, Fallible, OpenError, is_io, of_engine, spares_transaction};
 use super::faults::Faults;
 use super::heads::Heads;
@@ -332,6 +332,7 @@ pub(super) struct Shared {
     pub(super) commits: AtomicU64,
     /// Whoever holds it writes.
     pub(super) writer: Mutex<Option<Writer>>,
+    pub(super) quiet: Quiet,
 }
 
 impl Shared {
@@ -376,7 +377,7 @@ impl Shared {
         }
         let writer = self.writer.lock().unwrap_or_else(|error| self.poisoned(error)).take();
         let Some(mut writer) = writer else { return };
-        writer.checkpointer.stop();
+        writer.checkpointer.stop(&self.quiet);
         if self.failure().is_some() {
             // Closing the last connection writes the log back into the database: not after a failed fsync.
             std::mem::forget(writer.conn);

@@ -5,13 +5,14 @@ use std::io::{Read, Write};
 
 use godwit_core::limits::{CHUNK_BYTES_MAX, SNAPSHOT_BYTES_MAX};
 
-/// Bytes of rows in one bundle; a larger row makes one by itself.
-pub(super) const BUNDLE_BYTES: usize = 2 << 20;
+/// Bytes of rows in one bundle; a larger row makes one by itself. A move has a handful of bundles in memory at each side, in one form
+/// or another.
+pub(super) const BUNDLE_BYTES: usize = 5 << 19;
 /// Largest bundle that is unpacked: the largest row is a snapshot, with some words around it.
 pub(super) const UNPACKED_BYTES_MAX: usize = BUNDLE_BYTES + SNAPSHOT_BYTES_MAX;
-/// What is looked at before a bundle is packed: pieces from all over it, 64 KiB in all.
+/// What is looked at before a bundle is packed: pieces from all over it, 16 KiB in all.
 const SAMPLES: usize = 4;
-const SAMPLE_BYTES: usize = 16 << 10;
+const SAMPLE_BYTES: usize = 4 << 10;
 /// Packed bytes of a hundred, above which packing is not worth its time.
 const WORTH_PERCENT: usize = 80;
 /// The fastest: a loopback or a local network takes hundreds of megabytes a second.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use godwit_support::binaries;
-use godwit_support::client::Client;
+use godwit_support::client::{Client, Method};
 use godwit_support::cluster::{Cluster, Folder, Side};
 use godwit_support::host::HostOptions;
 use godwit_support::wait::until;
@@ -142,9 +142,42 @@ async fn an_agent_signs_under_one_key_wherever_it_is() -> Result<()> {
     // Created anew it is somebody else.
     pair.b.cli(&["agent", "delete", AGENT]).await?.ok()?;
     let path = format!("/v1/agents/{AGENT}?recreate=true");
-    let made = pair.b.client().call(godwit_support::client::Method::PUT, &path, Some(journaled())).await?;
+    let made = pair.b.client().call(Method::PUT, &path, Some(journaled())).await?;
     ensure!(made.status == 201, "{} {}", made.status, made.body);
     ensure!(signs(&pair.b.client(), AGENT).await? != key, "the key outlived its agent");
+    pair.end_and_verify().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_key_that_stays_is_given_to_its_target_by_other_means() -> Result<()> {
+    let _room = shared().await;
+    let mut pair = Cluster::separate(&binaries::product()?, &[("GODWIT_MESH_ENTITY_KEYS", "stay")]).await?;
+    pair.load(&["signer"]).await?;
+    let [door, there] = [pair.a.client(), pair.b.client()];
+    let mut keys = Vec::new();
+    for agent in [AGENT, "bare"] {
+        door.create_with(agent, journaled()).await?;
+        keys.push(signs(&door, agent).await?);
+    }
+    // Whoever runs both hosts brings the secret; nobody else can read it.
+    let secret = secret_of(pair.a.data(), &pair.store_file(Side::A), AGENT)?;
+    let digits: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected = json!({"agent": AGENT, "from": pair.a.key(), "entity_secret": digits});
+    let told = there.call(Method::POST, "/v1/expected-migrations", Some(expected)).await?;
+    ensure!(told.status == 204, "{} {}", told.status, told.body);
+    for agent in [AGENT, "bare"] {
+        pair.a.cli(&["migrate", agent, "--to", "b", "--wait"]).await?.ok()?;
+        ensure!(pair.runner(agent, SOON).await? == Side::B, "{agent} is not there");
+    }
+    ensure!(signs(&there, AGENT).await? == keys[0], "another key on the other host");
+    ensure!(secret_of(pair.b.data(), &pair.store_file(Side::B), AGENT)? == secret, "another secret");
+    // The other one lives on as the same agent, counts what it had signed, and can sign no more.
+    ensure!(shown_key(&there, "bare").await? == keys[1], "another agent");
+    ensure!(there.reply("bare", "count").await? == "1", "its state");
+    let refused = there.ask("bare", format!("sign {TEXT}"), None).await;
+    ensure!(format!("{refused:?}").contains("no_key"), "{refused:?}");
+    ensure!(secret_of(pair.b.data(), &pair.store_file(Side::B), "bare").is_err(), "its secret has travelled");
     pair.end_and_verify().await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use godwit_core::time::sleep;
 
 use super::Source;
 use super::hold::Held;
+use crate::runtime::migrator::QUIET_FOR;
 use crate::runtime::migrator::claims;
 use crate::runtime::migrator::identity::{Passage, Purpose};
 use crate::runtime::migrator::packing::{self, BUNDLE_BYTES};
@@ -182,7 +183,9 @@ impl Source {
         if self.record.bytes < BUNDLE_BYTES as u64 {
             return Ok(());
         }
-        self.runtime.inner().store.probe().await.map_err(|error| refused_by_store(&error))
+        let store = &self.runtime.inner().store;
+        store.keep_quiet(QUIET_FOR).await;
+        store.probe().await.map_err(|error| refused_by_store(&error))
     }
 
     /// The next rows; none when all up to a change number were sent.

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 use super::arrived::{Arrived, Bundle, unwritten};
 use super::{not_ready, refused, refused_for};
 use crate::runtime::Runtime;
-use crate::runtime::migrator::claims;
 use crate::runtime::migrator::identity::{Passage, Purpose};
+use crate::runtime::migrator::{QUIET_FOR, claims, packing};
 use crate::runtime::wire::{self, MigrationAnswer, PREPARE_FRAMES_MAX, Preparation, Reservation};
 
 /// One migration at its target.
@@ -118,7 +118,11 @@ impl Incoming {
         if let Err(no) = self.written().await {
             return no;
         }
-        match runtime.inner().store.probe().await {
+        let store = &runtime.inner().store;
+        if self.record.bytes >= packing::BUNDLE_BYTES as u64 {
+            store.keep_quiet(QUIET_FOR).await;
+        }
+        match store.probe().await {
             Ok(()) => MigrationAnswer::Ok,
             Err(error) => not_ready(error),
         }
