@@ -694,6 +694,7 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// Proves that a write would be durable now.
     async fn probe(&self) -> Result<(), StoreError>;
 
-    /// Puts off for about so long what the store does in the background and makes writes wait, and waits for what is under way.
+    /// Puts off for about so long what this process does in the background of the store that makes writes wait, and waits for
+    /// what is under way of it.
     async fn keep_quiet(&self, _time: Duration) {}
 }

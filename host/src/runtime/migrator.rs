@@ -33,11 +33,15 @@ pub(in crate::runtime) use identity::Passage;
 pub use policy::{ArrivalRule, PluginRule};
 pub(crate) use recovery::{open_migrations, tend};
 use target::Arrival;
+use tokio::sync::Semaphore;
 
 /// Longest one message and its answer may take.
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
-/// How long both stores put off their own work for a large agent: from the last rounds until it runs at its target.
-const QUIET_FOR: Duration = Duration::from_millis(250);
+/// How long both stores put off their own work for a large agent, from its last rounds on: longer than it takes until it runs at
+/// its target, unless operations are waited for.
+const QUIET_FOR: Duration = Duration::from_secs(1);
+/// Bundles of rows that are read at a time, of all agents that arrive: each may unpack to `UNPACKED_BYTES_MAX`.
+const BUNDLES_READ_MAX: usize = 8;
 /// First and longest pause before the end of a migration is written again.
 const END_RETRY_FIRST: Duration = Duration::from_millis(100);
 const END_RETRY_MAX: Duration = Duration::from_secs(5);
@@ -50,8 +54,18 @@ pub(crate) struct Migrator {
     outgoing: Mutex<BTreeMap<AgentId, Outgoing>>,
     incoming: Mutex<BTreeMap<MigrationId, Arc<Arrival>>>,
     expected: identity::Expectations,
+    reading: BundlesRead,
     /// Those whose end is being sought, or written.
     settling: Mutex<BTreeSet<(MigrationId, Role)>>,
+}
+
+/// Whoever reads a bundle of an agent that arrives has a permit of these.
+struct BundlesRead(Semaphore);
+
+impl Default for BundlesRead {
+    fn default() -> Self {
+        Self(Semaphore::new(BUNDLES_READ_MAX))
+    }
 }
 
 /// One migration's end is sought by one task at a time.

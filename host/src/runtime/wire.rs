@@ -430,9 +430,9 @@ pub(crate) fn decode_list<T>(bytes: &[u8]) -> Result<List<'_, T>, String> {
 }
 
 impl<T: DeserializeOwned> List<'_, T> {
-    /// Whether there are no more.
+    /// Whether there is no more, and nothing follows.
     pub(crate) fn is_empty(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.rest.is_empty()
     }
 
     /// The next items, at most so many; none at the end. Their bytes are shown.

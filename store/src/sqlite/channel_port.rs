@@ -60,6 +60,7 @@ impl StoreChannels for SqliteStore {
             let mut hearing = Hearing::default();
             let mut answers = Vec::with_capacity(arrivals.len());
             for arrival in &mut arrivals {
+                hearing.turn_to(tx, &arrival.new)?;
                 answers.push(match tx.nested(|| inputs::accept_next(tx, arrival, by, &mut hearing))? {
                     Ok(accepted) => accepted,
                     Err(Fail::Store(error)) => Err(error.into()),

@@ -87,12 +87,12 @@ impl Quiet {
         let _ = within(time, is_moving.wait_for(|is_moving| !is_moving)).await;
     }
 
-    /// Waits until a checkpoint may start. Until `end` it is under way.
-    fn begin(&self, conn: &Connection) {
+    /// Waits until a checkpoint may start, which is at once when the log is too long. Until `end` it is under way.
+    pub(super) fn begin(&self, is_loud: impl Fn() -> bool) {
         loop {
             self.is_moving.send_replace(true);
             let is_kept = nanos(self.clock.boot()) < self.until.load(Ordering::SeqCst);
-            if !is_kept || self.is_over.load(Ordering::SeqCst) || log_pages(conn) >= LOUD_PAGES {
+            if !is_kept || self.is_over.load(Ordering::SeqCst) || is_loud() {
                 return;
             }
             self.end();
@@ -100,7 +100,7 @@ impl Quiet {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.is_moving.send_replace(false);
     }
 
@@ -172,7 +172,7 @@ impl Checkpointer {
 
 fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared, is_held: &AtomicBool) {
     while let Ok(order) = orders.recv() {
-        shared.quiet.begin(&conn);
+        shared.quiet.begin(|| log_pages(&conn) >= LOUD_PAGES);
         // The last one may have been ordered twice.
         let is_in_vain = log_pages(&conn) >= LOG_PAGES && !start_over(&conn, shared);
         shared.quiet.end();

@@ -393,7 +393,7 @@ fn accept_at(
     }
     let heard = match arrival.new.delivery.as_ref() {
         None => None,
-        Some(stamp) => match judge(hearing.of(tx, head.key, &stamp.origin)?, stamp) {
+        Some(stamp) => match judge(hearing.of(tx, head, &stamp.origin)?, stamp) {
             Ok(heard) => Some(heard),
             Err(refused) => return Ok(Err(refused)),
         },

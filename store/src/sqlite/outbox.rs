@@ -160,7 +160,7 @@ pub(super) fn end(tx: &Tx<'_>, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -
 }
 
 fn end_at(tx: &Tx<'_>, head: &mut Head, owner: &Owner, ends: &[(OutputKey, OutputEnd)]) -> Fallible<()> {
-    let pending = head.pending_outputs;
+    let pending_before = head.pending_outputs;
     let mut gone = Gone::default();
     let mut rest = ends;
     while let Some(((key, end), behind)) = rest.split_first() {
@@ -187,7 +187,7 @@ fn end_at(tx: &Tx<'_>, head: &mut Head, owner: &Owner, ends: &[(OutputKey, Outpu
         )?;
     }
     gone.publications.settle(tx, head.key)?;
-    if head.pending_outputs != pending {
+    if head.pending_outputs != pending_before {
         // The row says how many there are.
         head.change();
     }

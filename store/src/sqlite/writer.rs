@@ -12,7 +12,7 @@
 //! back and run again with them, and so are the next groups. In the same way, inputs that
 //! should be new are first written without a look for them.
 //!
-//! Inputs and units, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
+//! Inputs, units and ends of outputs, which are nearly all there is to write, need the row of their agent; it is read once and kept from job
 //! to job and group to group (`heads.rs`), until another kind of job comes.
 //!
 //! A group that holds nothing but rows of copies that nobody has bound commits without an fsync: see `Writer::begin`.

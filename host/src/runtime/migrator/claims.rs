@@ -20,8 +20,8 @@ use super::super::wire::{MigrationAnswer, Reservation};
 
 /// Migrations that one peer may have open here: twice what a drain moves at once.
 pub(super) const ARRIVALS_OF_PEER_MAX: usize = 16;
-/// Migrations that may be open here. Each holds a guest in the end, and up to three bundles of rows: one is written, one is read,
-/// one arrives.
+/// Migrations that may be open here. Each holds a guest in the end, and up to three bundles of rows: one is written, one is read
+/// (few at a time, of all migrations), one arrives.
 pub(super) const ARRIVALS_MAX: usize = 64;
 /// How long an open migration is kept here that is not bound: all of a source's phases together take less.
 pub(super) const ARRIVAL_KEPT: Duration = Duration::from_secs(600);

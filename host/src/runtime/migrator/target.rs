@@ -29,6 +29,8 @@ use incoming::Incoming;
 
 /// How long the source of an older try may take to say that it has given it up, while a new one waits.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
+/// How long what is forgotten is waited for, when it is being written.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// An open migration at its target, and whose messages about it count.
 pub(super) struct Arrival {
@@ -127,20 +129,21 @@ impl Runtime {
 
     /// Lets go of what has arrived from sources that have been silent for so long. Nothing of it is written any more then.
     pub(in crate::runtime) async fn forget_silent(&self, most: Duration) {
-        let now_ms = self.boot_ms();
-        let silent: Vec<(MigrationId, Arc<Arrival>)> = {
+        let arrivals: Vec<(MigrationId, Arc<Arrival>)> = {
             let arrivals = self.inner().migrator.incoming();
-            let silent = arrivals.iter().filter(|(_, arrival)| {
-                let silent_ms = now_ms.saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
-                Duration::from_millis(silent_ms) >= most
-            });
-            silent.map(|(id, arrival)| (*id, arrival.clone())).collect()
+            arrivals.iter().map(|(id, arrival)| (*id, arrival.clone())).collect()
         };
-        for (id, arrival) in silent {
+        for (id, arrival) in arrivals {
             // Whoever has it is at work on what its source has said.
             let Ok(mut incoming) = arrival.state.try_lock() else { continue };
-            incoming.close().await;
-            self.inner().migrator.incoming().remove(&id);
+            let silent_ms = self.boot_ms().saturating_sub(arrival.heard_at_ms.load(Ordering::Relaxed));
+            if Duration::from_millis(silent_ms) < most {
+                continue;
+            }
+            // A disk that does not answer keeps nobody else waiting; the next look tries again.
+            if within(CLOSE_MAX, incoming.close()).await.is_some() {
+                self.inner().migrator.incoming().remove(&id);
+            }
         }
     }
 
@@ -445,9 +448,11 @@ impl Runtime {
                 self.discard(record, "source").await;
                 MigrationAnswer::Ok
             }
-            _ => {
+            Err(error) => not_ready(error),
+            Ok(_) => {
                 // On a shared store only the warm guest goes.
-                if self.incoming_of(from, id, agent).is_some() {
+                if let Some(incoming) = self.incoming_of(from, id, agent) {
+                    incoming.state.lock().await.close().await;
                     self.inner().migrator.incoming().remove(&id);
                 }
                 MigrationAnswer::Nothing

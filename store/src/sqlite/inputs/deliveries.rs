@@ -3,12 +3,13 @@
 use godwit_core::channel::ChannelName;
 use godwit_core::id::{AgentId, FencingToken, Generation};
 use godwit_core::identity::OriginHash;
-use godwit_core::input::DeliveryStamp;
+use godwit_core::input::{DeliveryStamp, NewInput};
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::store::AcceptError;
 use godwit_core::store::rows::Receiver;
 use rusqlite::{Connection, Row, params};
 
+use crate::sqlite::agents::Head;
 use crate::sqlite::codec::Int;
 use crate::sqlite::error::Fallible;
 use crate::sqlite::sql::{all, execute, first};
@@ -24,6 +25,7 @@ pub(in crate::sqlite) struct Hearing {
 /// What one agent has heard from another one.
 struct Ear {
     agent: i64,
+    name: AgentId,
     origin: AgentId,
     known: Option<Receiver>,
     /// Change number of `known`, when it is not written yet.
@@ -33,16 +35,30 @@ struct Ear {
 }
 
 impl Hearing {
+    /// Before the step that takes a delivery: what it is not about is written, so that no failure of the step has to do with that.
+    pub(in crate::sqlite) fn turn_to(&mut self, tx: &Tx<'_>, delivery: &NewInput) -> Fallible<()> {
+        let stamp = delivery.delivery.as_ref();
+        let is_about =
+            |ear: &Ear| ear.name == delivery.agent && stamp.is_some_and(|stamp| stamp.origin == ear.origin);
+        if self.last.as_ref().is_some_and(is_about) { Ok(()) } else { self.write(tx) }
+    }
+
     /// What an agent has heard from an origin.
-    pub(super) fn of(&mut self, tx: &Tx<'_>, agent: i64, origin: &AgentId) -> Fallible<Option<Receiver>> {
-        let is_same = |ear: &&Ear| ear.agent == agent && ear.origin == *origin;
+    pub(super) fn of(&mut self, tx: &Tx<'_>, head: &Head, origin: &AgentId) -> Fallible<Option<Receiver>> {
+        let is_same = |ear: &&Ear| ear.agent == head.key && ear.origin == *origin;
         if let Some(ear) = self.last.as_ref().filter(is_same) {
             return Ok(ear.known.clone());
         }
         self.write(tx)?;
-        let known = receiver(tx.conn, agent, origin)?;
-        let (ear, origin) = (known.clone(), origin.clone());
-        self.last = Some(Ear { agent, origin, known: ear, unwritten: None, takes: None });
+        let known = receiver(tx.conn, head.key, origin)?;
+        self.last = Some(Ear {
+            agent: head.key,
+            name: head.agent.clone(),
+            origin: origin.clone(),
+            known: known.clone(),
+            unwritten: None,
+            takes: None,
+        });
         Ok(known)
     }
 

@@ -76,6 +76,8 @@ impl Writing {
 
 /// What has arrived.
 pub(super) struct Arrived {
+    /// Of all rows, unpacked.
+    pub(super) bytes: u64,
     pub(super) digest: BundleDigest,
     /// The newest snapshot and agent time.
     pub(super) snapshot: Option<Snapshot>,
@@ -97,6 +99,7 @@ impl Arrived {
     /// Nothing, of an agent of this spec.
     pub(super) fn of(spec: Arc<Spec>) -> Self {
         Self {
+            bytes: 0,
             digest: BundleDigest::default(),
             snapshot: None,
             state: Digest::ZERO,
@@ -128,6 +131,7 @@ impl Arrived {
         if body.len() > packing::UNPACKED_BYTES_MAX {
             return Err(refused(format!("a bundle has at most {} bytes", packing::UNPACKED_BYTES_MAX)));
         }
+        self.bytes += body.len() as u64;
         let mut frames = wire::decode_list::<RowFrame>(&body).map_err(refused)?;
         loop {
             let digest = &mut self.digest;

@@ -55,7 +55,7 @@ impl Incoming {
     }
 
     /// Takes the rows of a bundle. Ok means that it is here, and that the one before has been read and checked: what is wrong
-    /// with this one is the answer to the next message. One without rows waits until all are durable.
+    /// with this one is the answer to the next message. One without rows, and not packed, waits until all are durable.
     pub(super) async fn take_bundle(&mut self, runtime: &Runtime, bundle: Bundle) -> MigrationAnswer {
         if self.is_closed {
             // The copy would come back, and nobody would drop it.
@@ -79,6 +79,8 @@ impl Incoming {
         let (read, reading) = oneshot::channel();
         self.reading = Some(reading);
         runtime.inner().tasks.clone().spawn(async move {
+            // It is never closed.
+            let _permit = runtime.inner().migrator.reading.0.acquire().await;
             let taken = arrived.take(&runtime, bundle, &passage).await;
             // The migration may be over.
             drop(read.send((arrived, taken)));
@@ -119,7 +121,7 @@ impl Incoming {
             return no;
         }
         let store = &runtime.inner().store;
-        if self.record.bytes >= packing::BUNDLE_BYTES as u64 {
+        if self.arrived.bytes >= packing::BUNDLE_BYTES as u64 {
             store.keep_quiet(QUIET_FOR).await;
         }
         match store.probe().await {

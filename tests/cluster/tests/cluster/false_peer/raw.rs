@@ -300,14 +300,15 @@ async fn answer(
             send.write_all(&frame(PROTOCOL, ANSWER, &[&[PROTOCOL][..], &said].concat())).await?;
         }
         BULK_OPEN => {
-            let (_, bytes, _, header, _): ([u8; 16], u64, [u8; 32], Bytes, bool) =
-                postcard::from_bytes(&body)?;
+            let (_, bytes, header, _): ([u8; 16], u64, Bytes, bool) = postcard::from_bytes(&body)?;
             send.write_all(&frame(PROTOCOL, BULK_RESUME, &[0])).await?;
             let mut whole = Vec::new();
             while (whole.len() as u64) < bytes {
                 let (kind, chunk) = read_frame(&mut recv).await?;
                 ensure!(kind == BULK_CHUNK, "no chunk but kind {kind}");
-                whole.extend_from_slice(&chunk);
+                let (offset, chunk) = chunk.split_first_chunk().context("a chunk says where it belongs")?;
+                ensure!(u64::from_le_bytes(*offset) == whole.len() as u64, "a chunk that belongs elsewhere");
+                whole.extend_from_slice(chunk);
             }
             record(&|recording| recording.bulks.push((header.clone(), whole.clone().into())));
             send.write_all(&frame(PROTOCOL, ANSWER, &[PROTOCOL, 4, OK])).await?;
@@ -332,24 +333,28 @@ pub(crate) async fn ask(connection: &Connection, body: &[u8]) -> Result<Said> {
 }
 
 /// Announces another transfer of so many bytes.
-pub(crate) fn announced(bytes: u64, digest: Digest, header: &[u8]) -> Vec<u8> {
+pub(crate) fn announced(bytes: u64, header: &[u8]) -> Vec<u8> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = u128::from(NEXT.fetch_add(1, Ordering::Relaxed)).to_be_bytes();
-    let open = (id, bytes, digest, header, false);
+    let open = (id, bytes, header, false);
     frame(PROTOCOL, BULK_OPEN, &postcard::to_stdvec(&open).expect("plain values can be written"))
 }
+
+/// Bytes of a transfer in one chunk.
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// Sends a transfer.
 pub(crate) async fn bulk(connection: &Connection, header: &[u8], body: &[u8]) -> Result<Said> {
     let (mut send, mut recv) = connection.open_bi().await?;
-    send.write_all(&announced(body.len() as u64, Digest::of(body), header)).await?;
+    send.write_all(&announced(body.len() as u64, header)).await?;
     let (kind, resumed) = read_frame(&mut recv).await?;
     if kind != BULK_RESUME {
         return Said::of(kind, &resumed);
     }
     if resumed.first() == Some(&0) {
-        for chunk in body.chunks(256 << 10) {
-            send.write_all(&frame(PROTOCOL, BULK_CHUNK, chunk)).await?;
+        for (chunk, offset) in body.chunks(CHUNK_BYTES).zip((0_u64..).step_by(CHUNK_BYTES)) {
+            let chunk = [&offset.to_le_bytes()[..], chunk].concat();
+            send.write_all(&frame(PROTOCOL, BULK_CHUNK, &chunk)).await?;
         }
     }
     let (kind, body) = read_frame(&mut recv).await?;
