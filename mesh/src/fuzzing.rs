@@ -53,7 +53,12 @@ fn typed(kind: Kind, body: &[u8], look: Look<'_>) -> Result<(), WireError> {
         Kind::Refused => again::<Refusal>(kind, body, look),
         Kind::BulkOpen => again::<BulkOpen>(kind, body, look),
         Kind::BulkResume => again::<BulkResume>(kind, body, look),
-        Kind::BulkChunk => wire::decode_chunk(Bytes::copy_from_slice(body)).map(drop),
+        Kind::BulkChunk => {
+            let (offset, chunk) = wire::decode_chunk(Bytes::copy_from_slice(body))?;
+            let [fields, rest] = wire::encode_chunk(0, offset, chunk);
+            assert_eq!([&fields[HEADER_BYTES..], &rest].concat(), body, "what was written is read as it was");
+            Ok(())
+        }
         Kind::Ping | Kind::Pong | Kind::Request | Kind::Answer => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 //! `AgentDoor` is how handlers reach an agent: it holds the parsed id, knows whether the caller forbids forwarding, and
 //! turns the runtime's errors into problems.
 
+use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -15,8 +16,8 @@ use godwit_core::event::EventPlace;
 use godwit_core::id::{AgentId, IdError, InputId};
 use godwit_core::limits::{PAGE_MAX, TEXT_BYTES_MAX};
 use godwit_core::store::StoredInput;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::problem::{Code, Problem};
 use crate::runtime::Runtime;
@@ -301,6 +302,16 @@ impl<T> List<T> {
         let next = rows.last().filter(|_| has_more).map(cursor);
         Self { items: rows.into_iter().map(item).collect(), next }
     }
+}
+
+/// Reads a field that is left out, or a text: the form in which answers show the value.
+pub(super) fn from_text<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err: Display>,
+{
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::agents::AgentJson;
-use super::extract::{AgentDoor, JsonOf, List, NoBody, Nothing, PathText, QueryOf};
+use super::extract::{AgentDoor, JsonOf, List, NoBody, Nothing, PathText, QueryOf, from_text};
 use super::problem::Problem;
 use crate::runtime::Runtime;
 use crate::runtime::call::{AgentCall, AgentReply};
@@ -69,8 +69,10 @@ pub(super) async fn adopt(
 pub(super) struct ExpectedJson {
     agent: AgentId,
     /// The host that it comes from; any peer, when nothing is said.
+    #[serde(default, deserialize_with = "from_text")]
     from: Option<HostId>,
     /// Its secret entity key, 64 hex digits, when it does not travel with the agent.
+    #[serde(default, deserialize_with = "from_text")]
     entity_secret: Option<Digest>,
 }
 

@@ -34,7 +34,7 @@ fn main() -> Result<()> {
             }
             Some("header") => {
                 save("messages", &[&[2][..], &bytes].concat())?;
-                let open = ([7_u8; 16], 9_u64, [7_u8; 32], &bytes[..], false);
+                let open = ([7_u8; 16], 9_u64, &bytes[..], false);
                 save("frames", &frame(2, 8, &postcard::to_stdvec(&open)?))?;
             }
             Some("rows") => of_rows(&bytes, &save)?,
@@ -106,12 +106,13 @@ fn of_rows(bytes: &[u8], save: &dyn Fn(&str, &[u8]) -> Result<()>) -> Result<()>
 fn greetings(save: &dyn Fn(&str, &[u8]) -> Result<()>) -> Result<()> {
     let hello = [&[1, 2][..], &[7; 16], &[0]].concat();
     let welcome = [&[2][..], &[7; 16]].concat();
+    let chunk = [&3_u64.to_le_bytes()[..], b"the next bytes"].concat();
     let frames = [
         frame(0, 1, &hello),
         frame(0, 2, &welcome),
         frame(0, 3, &[0, 1, 2]),
         [frame(2, 4, &[]), frame(2, 5, &[])].concat(),
-        [frame(2, 9, &[0]), frame(2, 10, b"the next bytes"), frame(2, 7, &[2, 4, 0])].concat(),
+        [frame(2, 9, &[0]), frame(2, 10, &chunk), frame(2, 7, &[2, 4, 0])].concat(),
     ];
     frames.iter().try_for_each(|frame| save("frames", frame))
 }
