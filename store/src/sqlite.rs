@@ -20,7 +20,7 @@ use godwit_core::limits::Quotas;
 use godwit_core::store::StoreError;
 use godwit_core::time::Clock;
 use rusqlite::trace::{TraceEvent, TraceEventCodes};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use auth::Vault;
 use checkpoint::{Checkpointer, Quiet};
@@ -348,6 +348,18 @@ impl SqliteStore {
         body: impl FnMut(&Tx<'_>) -> error::Fallible<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answer) = Work::boxed(body, false);
+        self.written(job, answer).await
+    }
+
+    /// Queues a job and waits for what became of it.
+    async fn written<F, T>(
+        &self,
+        job: Box<Work<F, T>>,
+        answer: oneshot::Receiver<Result<T, StoreError>>,
+    ) -> Result<T, StoreError>
+    where
+        Work<F, T>: writer::Job + 'static,
+    {
         self.queue(job).await?;
         answer.await.unwrap_or_else(|_| Err(self.closed()))
     }
@@ -360,8 +372,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (mut job, answer) = Work::boxed(body, false);
         job.bytes = bytes;
-        self.queue(job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+        self.written(job, answer).await
     }
 
     /// As `write_large`, for a job that takes agents' rows from `Tx::with_head`.
@@ -372,8 +383,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (mut job, answer) = Work::boxed(body, false);
         (job.bytes, job.shares_heads) = (bytes, true);
-        self.queue(job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+        self.written(job, answer).await
     }
 
     /// As `write_large`, for what counts only once a later write names it: it is durable with that one at the latest.
@@ -384,8 +394,7 @@ impl SqliteStore {
     ) -> Result<T, StoreError> {
         let (mut job, answer) = Work::boxed(body, false);
         (job.bytes, job.is_lazy) = (bytes, true);
-        self.queue(job).await?;
-        answer.await.unwrap_or_else(|_| Err(self.closed()))
+        self.written(job, answer).await
     }
 
     /// As `write`, before everything that waits.

@@ -1,4 +1,5 @@
-//! Inputs: the door and the rows. What readers ask of them is in `inputs/reading.rs`.
+//! Inputs: the door and the rows. What readers ask of them is in `inputs/reading.rs`, what agents have heard from each other in
+//! `inputs/deliveries.rs`.
 
 use std::collections::BTreeSet;
 
