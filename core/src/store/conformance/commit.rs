@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 use crate::event::{EventKind, NewEvent};
 use crate::id::{Generation, InputId, Revision, Seq};
-use crate::input::{AbandonReason, InputState, Outcome};
+use crate::input::{AbandonReason, InputState, Outcome, ReplyOutcome};
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::fixture::{
@@ -20,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_wrong_parent_is_a_conflict),
         Case::of(a_boundary_that_does_not_fit_changes_nothing),
         Case::of(an_input_ends_once),
+        Case::of(neighbours_end_together_each_with_its_own_answer),
         Case::of(a_dead_letter_is_a_boundary),
         Case::of(state_rows_are_written_listed_and_deleted),
         Case::of(a_repeated_unit_is_success_and_changes_nothing),
@@ -178,6 +179,43 @@ async fn an_input_ends_once(world: World) {
         assert_failed(&desk.commit(unit).await, 0, is_conflict);
         assert_eq!(picture(desk.store(), desk.agent()).await, before);
     }
+}
+
+async fn neighbours_end_together_each_with_its_own_answer(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let mut inputs = Vec::new();
+    for body in ["1", "2", "3", "4", "5"] {
+        inputs.push(desk.accept(body).await);
+    }
+    let answers = ["same", "same", "other", "same", "same"];
+    let mut unit = desk.chain().await.turn(Turn::ends(&inputs)).unit();
+    let Some(Step::Boundary(boundary)) = unit.steps.last_mut() else { panic!("a boundary") };
+    for (ended, answer) in boundary.ends.iter_mut().zip(answers) {
+        let Outcome::Committed { reply, .. } = &mut ended.outcome else { panic!("a committed turn") };
+        reply.outcome = ReplyOutcome::Ok(answer.into());
+    }
+    let expected: Vec<Outcome> = boundary.ends.iter().map(|ended| ended.outcome.clone()).collect();
+    assert_eq!(desk.commit(unit).await, done(1));
+    let stored = site.store.inputs(desk.agent(), None, ALL).await.unwrap();
+    assert!(stored.iter().all(|input| input.state == InputState::Consumed));
+    assert!(stored.into_iter().map(|input| input.outcome.unwrap()).eq(expected));
+    let row = desk.row().await;
+    assert_eq!((row.open_inputs, row.waking_inputs), (0, 0));
+    // No two rows have one change number, or a move would pass one of them by.
+    let frames = site.store.export_rows(desk.agent(), 0, usize::MAX).await.unwrap();
+    assert!(frames.is_sorted_by(|one, next| one.change < next.change), "{frames:?}");
+
+    // One of several that has ended already spoils it for all.
+    let mut inputs = Vec::new();
+    for body in ["6", "7", "8"] {
+        inputs.push(desk.accept(body).await);
+    }
+    desk.turn(Turn::ends([&inputs[1]])).await;
+    let before = picture(desk.store(), desk.agent()).await;
+    let unit = desk.chain().await.turn(Turn::ends(&inputs)).unit();
+    assert_failed(&desk.commit(unit).await, 0, is_conflict);
+    assert_eq!(picture(desk.store(), desk.agent()).await, before);
 }
 
 async fn a_dead_letter_is_a_boundary(world: World) {
