@@ -26,6 +26,7 @@ use auth::Vault;
 use checkpoint::{Checkpointer, Quiet};
 use connection::PrivateCopy;
 use faults::Faults;
+use flush::Flusher;
 use heads::Heads;
 use lock::{StoreLock, beside};
 use queue::Queue;
@@ -53,6 +54,7 @@ mod error;
 mod events;
 mod export;
 mod faults;
+mod flush;
 mod handoff;
 mod heads;
 mod import;
@@ -191,7 +193,8 @@ impl SqliteStore {
             savepoint_groups: 0,
             looking_groups: 0,
             is_lazy: false,
-            lazy_bytes: 0,
+            flusher: Flusher::start(path, Arc::clone(&shared))?,
+            cached_bytes: 0,
             heads: Heads::default(),
             newest_event: newest_event.clone(),
         };

@@ -1,9 +1,9 @@
 //! Moving the write-ahead log back into the database: on a connection and thread of its own, so that commits don't wait
 //! for it.
 //!
-//! A checkpoint starts when the log has `LOG_PAGES`. Its passive part, which moves nearly all, never blocks the writer; the
-//! second part starts the log over, which waits a little for readers and holds the writer up for the few pages that came
-//! meanwhile. Where commits come faster than the disk moves them back, the writer waits at `HOLD_PAGES`. So the log is
+//! A checkpoint starts when the log has `LOG_PAGES`. Its passive part never blocks the writer, and is done again until few pages
+//! are left that came meanwhile; the last part starts the log over, which waits a little for readers and holds the writer up for
+//! those few. Where commits come faster than the disk moves them back, the writer waits at `HOLD_PAGES`. So the log is
 //! bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
@@ -52,8 +52,13 @@ const READER_WAITS_MAX: i32 = 5;
 /// Pause after it has waited in vain.
 const READER_PAUSE: Duration = Duration::from_millis(100);
 
+/// Pages that are few enough for the writer to wait while they are moved: 2 MiB. How often that is tried for.
+const FEW_PAGES: i64 = 512;
+const PASSES_MAX: u32 = 4;
+
 /// The parts of a checkpoint.
-const PARTS: [&str; 2] = ["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"];
+const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
+const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 /// Only tells how far the log and the last checkpoint are.
 const LOOK: &str = "PRAGMA wal_checkpoint(NOOP)";
 
@@ -191,26 +196,36 @@ fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared, is_held: &A
 
 /// Moves all of the log back. Whether that was done.
 fn start_over(conn: &Connection, shared: &Shared) -> bool {
-    let mut is_done = true;
-    for part in PARTS {
-        if shared.failure().is_some() {
-            return false;
-        }
-        failpoint::hit("store.before-checkpoint");
-        let done = checkpoint(conn, part);
-        failpoint::hit("store.after-checkpoint");
-        is_done = matches!(done, Ok((0, ..)));
-        match done {
-            Ok((_, pages, _)) if pages > WARN_PAGES => tracing::warn!(
-                pages,
-                "write-ahead log does not shrink: a reader or a stopped process holds it"
-            ),
-            Ok(_) => {}
-            Err(error) if is_io(&error) => shared.fail(&format!("checkpoint: {error}")),
-            Err(error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
+    let mut left = i64::MAX;
+    for _ in 0..PASSES_MAX {
+        move_back(conn, PASSIVE, shared);
+        let before = std::mem::replace(&mut left, pages_left(conn));
+        // A reader may keep it from getting on.
+        if left <= FEW_PAGES || left >= before {
+            break;
         }
     }
-    is_done
+    move_back(conn, RESTART, shared)
+}
+
+/// One part of a checkpoint. Whether it has done all that it is for.
+fn move_back(conn: &Connection, part: &str, shared: &Shared) -> bool {
+    if shared.failure().is_some() {
+        return false;
+    }
+    failpoint::hit("store.before-checkpoint");
+    let done = checkpoint(conn, part);
+    failpoint::hit("store.after-checkpoint");
+    match done {
+        Ok((_, pages, _)) if pages > WARN_PAGES => tracing::warn!(
+            pages,
+            "write-ahead log does not shrink: a reader or a stopped process holds it"
+        ),
+        Ok(_) => {}
+        Err(ref error) if is_io(error) => shared.fail(&format!("checkpoint: {error}")),
+        Err(ref error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),
+    }
+    matches!(done, Ok((0, ..)))
 }
 
 fn wait_for_reader(waits: i32) -> bool {
@@ -221,6 +236,11 @@ fn wait_for_reader(waits: i32) -> bool {
 /// How long the log is; 0 where that can't be told.
 fn log_pages(conn: &Connection) -> i64 {
     checkpoint(conn, LOOK).map_or(0, |(_, pages, _)| pages)
+}
+
+/// How much of the log was not moved back yet; 0 where that can't be told.
+fn pages_left(conn: &Connection) -> i64 {
+    checkpoint(conn, LOOK).map_or(0, |(_, pages, moved)| pages - moved)
 }
 
 /// Runs a checkpoint: (busy, pages in the log, pages moved back).

@@ -42,6 +42,7 @@ use super::auth::Vault;
 use super::checkpoint::{Checkpointer, Quiet};
 use super::error::{Fail, Fallible, OpenError, is_io, of_engine, spares_transaction};
 use super::faults::Faults;
+use super::flush::Flusher;
 use super::heads::Heads;
 use super::leases::at_home;
 use super::lock::io;
@@ -60,8 +61,12 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Groups that run with the same care as one that had to be run again: refusals and repetitions come together.
 pub(super) const CAREFUL_GROUPS: u32 = 16;
 
-/// Bytes that groups without an fsync may leave to the next one with: whoever waits for that waits for all of them.
-pub(super) const LAZY_BYTES_MAX: usize = 8 << 20;
+/// Bytes that groups without an fsync may leave to the next one with, where the disk is slower than those who write: whoever
+/// waits for that one waits for all of them.
+pub(super) const LAZY_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of such groups after which the page cache is given back: rows that nobody reads soon have taken the place of those
+/// that agents at work write.
+const CACHED_BYTES_MAX: usize = 8 << 20;
 
 /// What every write may look at.
 pub(super) struct WriteEnv {
@@ -378,6 +383,7 @@ impl Shared {
         let writer = self.writer.lock().unwrap_or_else(|error| self.poisoned(error)).take();
         let Some(mut writer) = writer else { return };
         writer.checkpointer.stop(&self.quiet);
+        writer.flusher.stop();
         if self.failure().is_some() {
             // Closing the last connection writes the log back into the database: not after a failed fsync.
             std::mem::forget(writer.conn);
@@ -434,9 +440,11 @@ pub(super) struct Writer {
     /// How many of the next groups run with savepoints, or look before they write, from the start.
     pub(super) savepoint_groups: u32,
     pub(super) looking_groups: u32,
-    /// Whether the connection commits without an fsync now, and how many bytes were committed so since the last one.
+    /// Whether the connection commits without an fsync now.
     pub(super) is_lazy: bool,
-    pub(super) lazy_bytes: usize,
+    pub(super) flusher: Flusher,
+    /// Bytes that were committed so since the page cache was given back.
+    pub(super) cached_bytes: usize,
     /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
     pub(super) heads: Heads,
     /// The seq of the event that it has appended last, for those who wait.
@@ -473,6 +481,13 @@ impl Writer {
         match self.try_commit(&mut jobs) {
             Group::Durable => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
+                if self.is_lazy {
+                    let bytes = jobs.iter().map(|job| job.bytes()).sum();
+                    self.cached_bytes += bytes;
+                    self.flusher.committed_lazily(bytes);
+                } else {
+                    self.flusher.committed();
+                }
                 answer_all(jobs, &Verdict::Durable);
                 self.checkpointer.committed(&self.conn);
             }
@@ -554,23 +569,20 @@ impl Writer {
     /// What is lazy is put for a later write that names it (rows of a copy, for the one that binds it), and nobody is told before
     /// that one. The log is one file that is written from front to back, so the fsync of that one's commit is also theirs; after a
     /// power failure, recovery takes frames in order up to the first that is not whole, so whoever is there has all before it
-    /// beside it. A checkpoint syncs the log before it moves anything out of it, and only then the log starts over. A process
+    /// beside it. The flusher only begins earlier with what that fsync would have to do. A checkpoint syncs the log before it moves anything out of it, and only then the log starts over. A process
     /// that dies loses nothing: what it has written is the system's.
     fn begin(&mut self, jobs: &[Box<dyn Job>]) -> rusqlite::Result<()> {
-        let is_lazy = self.lazy_bytes < LAZY_BYTES_MAX && jobs.iter().all(|job| job.is_lazy());
+        let is_lazy = self.flusher.waiting() < LAZY_BYTES_MAX && jobs.iter().all(|job| job.is_lazy());
         if is_lazy != self.is_lazy {
             let level = if is_lazy { "NORMAL" } else { "FULL" };
             self.conn.pragma_update(None, "synchronous", level)?;
             self.is_lazy = is_lazy;
         }
-        if self.lazy_bytes >= LAZY_BYTES_MAX {
-            // Pages of rows that nobody reads soon have taken the place of those that agents at work write.
+        if self.cached_bytes >= CACHED_BYTES_MAX {
             self.conn.execute_batch("PRAGMA shrink_memory")?;
+            self.cached_bytes = 0;
         }
-        run_cached(&self.conn, "BEGIN IMMEDIATE")?;
-        let bytes: usize = jobs.iter().map(|job| job.bytes()).sum();
-        self.lazy_bytes = if is_lazy { self.lazy_bytes + bytes } else { 0 };
-        Ok(())
+        run_cached(&self.conn, "BEGIN IMMEDIATE")
     }
 
     /// Rolls back what was well until now.

@@ -1,10 +1,14 @@
 //! Rows of a copy are committed without an fsync: wherever a power failure cuts the log, who is bound is whole.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use godwit_core::id::MigrationId;
 use godwit_core::store::{PrepareRequest, RowFrame, RuntimeStore};
+use tokio::time::{sleep, timeout};
 
 use super::fixture::{Desk, Place, done, host, message, noise};
+use crate::sqlite::flush::FLUSH_BYTES;
 use crate::sqlite::lock::beside;
 use crate::sqlite::writer::LAZY_BYTES_MAX;
 use crate::sqlite::{SqliteMode, SqliteStore};
@@ -91,21 +95,47 @@ async fn whoever_is_bound_has_all_rows_wherever_the_log_ends() {
     assert!(bound > 0 && unbound > CUTS / 2, "{bound} bound, {unbound} not");
 }
 
+/// Takes the same rows again and again, each time of another copy. After each part `look` is told how many bytes wait.
+async fn take_copies(store: &SqliteStore, desk: &Desk, frames: &[RowFrame], mut look: impl FnMut(u64)) {
+    for copy in 0..5 {
+        for frames in frames.chunks(40) {
+            let id = MigrationId([copy; 16]);
+            store.receive_rows(id, &desk.owner.agent, frames.to_vec()).await.unwrap();
+            look(waiting(store));
+        }
+    }
+}
+
+fn waiting(store: &SqliteStore) -> u64 {
+    store.shared.writer.lock().unwrap().as_ref().unwrap().flusher.waiting()
+}
+
 #[tokio::test]
 async fn what_waits_for_an_fsync_is_bounded() {
     let (from, to) = (Place::new(), Place::new());
     let (desk, frames) = source(&from, 150).await;
     let store = to.open(SqliteMode::Exclusive);
-    let (mut waiting, mut synced) = (0, 0);
-    // The same rows again and again, each time of another copy.
-    for copy in 0..5 {
-        for frames in frames.chunks(40) {
-            let id = MigrationId([copy; 16]);
-            store.receive_rows(id, &desk.owner.agent, frames.to_vec()).await.unwrap();
-            let bytes = store.shared.writer.lock().unwrap().as_ref().unwrap().lazy_bytes;
-            assert!(bytes < LAZY_BYTES_MAX + 40 * (ROW_BYTES + 100), "{bytes} bytes wait");
-            (waiting, synced) = (waiting.max(bytes), synced + u32::from(!is_lazy(&store)));
+    store.shared.writer.lock().unwrap().as_mut().unwrap().flusher.stop();
+    let (mut most, mut synced) = (0, 0);
+    take_copies(&store, &desk, &frames, |bytes| {
+        assert!(bytes < LAZY_BYTES_MAX + 40 * (ROW_BYTES as u64 + 100), "{bytes} bytes wait");
+        (most, synced) = (most.max(bytes), synced + u32::from(!is_lazy(&store)));
+    })
+    .await;
+    assert!(most >= LAZY_BYTES_MAX / 2 && synced > 0, "{most} bytes, {synced} times synced");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_goes_to_the_disk_all_the_same() {
+    let (from, to) = (Place::new(), Place::new());
+    let (desk, frames) = source(&from, 150).await;
+    let store = to.open(SqliteMode::Exclusive);
+    take_copies(&store, &desk, &frames, |_| ()).await;
+    let synced = async {
+        while waiting(&store) >= FLUSH_BYTES {
+            sleep(Duration::from_millis(5)).await;
         }
-    }
-    assert!(waiting >= LAZY_BYTES_MAX / 2 && synced > 0, "{waiting} bytes, {synced} times synced");
+    };
+    timeout(Duration::from_secs(60), synced).await.unwrap();
+    assert!(is_lazy(&store), "no commit has waited for that");
 }
