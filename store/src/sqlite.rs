@@ -4,7 +4,7 @@
 //! port.rs (RuntimeStore) --writes--> writer.rs: one at a time, one transaction and one fsync per group of jobs
 //!                                    heads.rs: rows of agents that the writer keeps from one to the next
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
-//! checkpoint.rs moves the log back beside them; lock.rs and connection.rs decide who may open the file, and how
+//! flush.rs syncs what lazy groups have written, and checkpoint.rs moves the log back, beside them; lock.rs and connection.rs decide who may open the file, and how
 //! ```
 //! One file per group of tables: `sessions leases agents edges entity_keys inputs boundary snapshots bodies state outbox timers operations
 //! retention plugins events handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.

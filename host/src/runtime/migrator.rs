@@ -39,7 +39,7 @@ use tokio::sync::Semaphore;
 const MESSAGE_MAX: Duration = Duration::from_secs(10);
 /// How long both stores put off their own work for a large agent, from its last rounds on: longer than it takes until it runs at
 /// its target, unless operations are waited for. What is put off for longer is more, and comes in the way of the next one.
-const QUIET_FOR: Duration = Duration::from_millis(250);
+const QUIET_FOR: Duration = Duration::from_millis(100);
 /// Bundles of rows that are read at a time, of all agents that arrive: each may unpack to `UNPACKED_BYTES_MAX`.
 const BUNDLES_READ_MAX: usize = 8;
 /// First and longest pause before the end of a migration is written again.

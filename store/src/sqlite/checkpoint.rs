@@ -8,8 +8,8 @@
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
 //!
-//! A commit that waits for the disk while much is moved back waits for all of that. Where somebody has asked for quiet, a
-//! checkpoint starts later, unless the log has `LOUD_PAGES`.
+//! A commit that waits for the disk while much is moved back waits for all of that. Where somebody has asked for quiet, and while
+//! rows of a copy come in, a checkpoint starts later, unless the log has `LOUD_PAGES`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -38,8 +38,10 @@ const HOLD_PAGES: i64 = 32_768;
 /// again where the disk needs longer than `HOLD_MAX` to move it back.
 #[cfg(test)]
 pub(super) const LOG_BYTES_MAX: u64 = (HOLD_PAGES as u64 * 4096) + 2 * (COMMITS_PER_LOOK as u64 * (8 << 20));
-/// 64 MiB of pages: from here on nobody's wish for quiet counts.
-const LOUD_PAGES: i64 = 2 * LOG_PAGES;
+/// 96 MiB of pages: from here on nobody's wish for quiet counts.
+const LOUD_PAGES: i64 = 3 * LOG_PAGES;
+/// Quiet after a lazy group: the next one comes soon, or its agent is about to stand still.
+pub(super) const LAZY_QUIET: Duration = Duration::from_millis(50);
 /// How often a checkpoint that was put off looks whether it may start.
 const QUIET_PAUSE: Duration = Duration::from_millis(5);
 /// How long that is waited for before the next commits: whoever must write in time, as sessions do, has seconds for it.
@@ -83,10 +85,20 @@ impl Quiet {
         }
     }
 
-    /// From when this returns until `time` has passed no checkpoint starts. One that does not end by then goes on.
+    /// A lazy group was committed.
+    pub(super) fn committed_lazily(&self) {
+        self.ask(LAZY_QUIET);
+    }
+
+    /// From now until `time` has passed no checkpoint starts.
+    fn ask(&self, time: Duration) {
+        self.until.fetch_max(nanos(self.clock.boot() + time), Ordering::SeqCst);
+    }
+
+    /// As `ask`, and waits for one that is under way. One that does not end by then goes on.
     pub(super) async fn keep(&self, time: Duration) {
         // Whoever begins says so before it looks.
-        self.until.fetch_max(nanos(self.clock.boot() + time), Ordering::SeqCst);
+        self.ask(time);
         let mut is_moving = self.is_moving.subscribe();
         // The sender lives as long as this.
         let _ = within(time, is_moving.wait_for(|is_moving| !is_moving)).await;
@@ -217,10 +229,9 @@ fn move_back(conn: &Connection, part: &str, shared: &Shared) -> bool {
     let done = checkpoint(conn, part);
     failpoint::hit("store.after-checkpoint");
     match done {
-        Ok((_, pages, _)) if pages > WARN_PAGES => tracing::warn!(
-            pages,
-            "write-ahead log does not shrink: a reader or a stopped process holds it"
-        ),
+        Ok((_, pages, _)) if pages > WARN_PAGES => {
+            tracing::warn!(pages, "write-ahead log does not shrink: a reader or a stopped process holds it")
+        }
         Ok(_) => {}
         Err(ref error) if is_io(error) => shared.fail(&format!("checkpoint: {error}")),
         Err(ref error) => tracing::warn!(%error, "checkpoint failed; it will be tried again"),

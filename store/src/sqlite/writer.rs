@@ -485,6 +485,7 @@ impl Writer {
                     let bytes = jobs.iter().map(|job| job.bytes()).sum();
                     self.cached_bytes += bytes;
                     self.flusher.committed_lazily(bytes);
+                    shared.quiet.committed_lazily();
                 } else {
                     self.flusher.committed();
                 }

@@ -8,12 +8,12 @@ use godwit_core::store::RuntimeStore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fixture::{Place, StillClock, create, join, message};
-use crate::sqlite::checkpoint::Quiet;
+use crate::sqlite::checkpoint::{LAZY_QUIET, Quiet};
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 /// What one round writes, in bytes.
 const ROUND_BYTES: u64 = 8 * 400_000;
-/// Enough for a checkpoint, and not enough to make it start in any case: of 32 and 64 MiB.
+/// Enough for a checkpoint, and not enough to make it start in any case: of 32 and 96 MiB.
 const SOME_ROUNDS: u64 = 48_000_000 / ROUND_BYTES;
 const SOON: Duration = Duration::from_secs(20);
 
@@ -79,9 +79,26 @@ async fn a_checkpoint_waits_for_the_end_of_the_quiet() {
 async fn nobody_can_ask_for_quiet_while_the_log_grows_and_grows() {
     let scene = Scene::new().await;
     scene.store.keep_quiet(Duration::from_secs(3_600)).await;
-    scene.write(2 * SOME_ROUNDS).await;
+    scene.write(3 * SOME_ROUNDS).await;
     scene.until_moved_back().await;
     scene.store.close().await;
+}
+
+#[test]
+fn rows_that_come_in_put_a_checkpoint_off() {
+    let clock = Arc::new(StillClock::default());
+    let quiet = Arc::new(Quiet::new(clock.clone()));
+    quiet.begin(|| false);
+    quiet.end();
+    quiet.committed_lazily();
+    let beginning = std::thread::spawn({
+        let quiet = quiet.clone();
+        move || quiet.begin(|| false)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(!beginning.is_finished(), "more rows may come");
+    clock.advance(LAZY_QUIET);
+    beginning.join().unwrap();
 }
 
 #[tokio::test]

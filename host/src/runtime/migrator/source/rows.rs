@@ -19,6 +19,9 @@ use crate::runtime::wire::{self, BulkHeader};
 
 /// Rows that travel with the `Prepare` message itself; more go ahead of it in bulk.
 const PREPARE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of rows in the first bundle, and each next one has twice as many up to `BUNDLE_BYTES`: so that the target has soon
+/// something to do.
+const BUNDLE_BYTES_FIRST: usize = 256 * 1024;
 /// Rounds of rows while the agent works; then it must be little enough that is left.
 const ROUNDS_MAX: u32 = 8;
 /// Less than this is not worth another round.
@@ -26,7 +29,7 @@ const ROUND_BYTES_SMALL: usize = 64 * 1024;
 /// How often an agent is held that has written much by then, and let go again.
 const FREEZES_MAX: u32 = 3;
 /// A round of little that takes no longer, until all is on the target's disk, shows that the last rows will not either; how long
-/// that is waited for, and the pause between rounds meanwhile.
+/// that is waited for, and the pause between rounds meanwhile. There is none after the first, which has waited for all before it.
 const ROUND_QUICK: Duration = Duration::from_millis(6);
 const QUICK_WITHIN: Duration = Duration::from_secs(3);
 const QUICK_PAUSE: Duration = Duration::from_millis(20);
@@ -91,6 +94,7 @@ impl Source {
     pub(super) async fn until_quick(&mut self) -> Result<(), Failure> {
         let clock = self.runtime.inner().clock.clone();
         let give_up_at = clock.boot() + QUICK_WITHIN;
+        let mut pause = Duration::ZERO;
         loop {
             let began = clock.boot();
             self.send_round().await?;
@@ -103,7 +107,7 @@ impl Source {
                 return Ok(());
             }
             self.check_wanted()?;
-            sleep(QUICK_PAUSE).await;
+            sleep(std::mem::replace(&mut pause, QUICK_PAUSE)).await;
         }
     }
 
@@ -155,14 +159,16 @@ impl Source {
     /// Sends what has changed up to a change number, and what lies in one bundle with that. While a bundle is on its way the
     /// next one is read.
     async fn send_up_to(&mut self, newest: u64) -> Result<(), Failure> {
-        let mut next = self.next_bundle(newest).await?;
+        let mut bytes_max = BUNDLE_BYTES_FIRST;
+        let mut next = self.next_bundle(newest, bytes_max).await?;
         while let Some(bundle) = next {
+            bytes_max = BUNDLE_BYTES.min(2 * bytes_max);
             self.sent = bundle.last;
             self.digest = bundle.digest;
             self.snapshots += u32::from(bundle.has_snapshot);
             self.record.bytes += bundle.body.len() as u64;
             let sending = self.send_bulk(bundle.header, bundle.body);
-            let (sent, read) = tokio::join!(sending, self.next_bundle(newest));
+            let (sent, read) = tokio::join!(sending, self.next_bundle(newest, bytes_max));
             sent?;
             next = read?;
         }
@@ -189,11 +195,11 @@ impl Source {
     }
 
     /// The next rows; none when all up to a change number were sent.
-    async fn next_bundle(&self, newest: u64) -> Result<Option<Bundle>, Failure> {
+    async fn next_bundle(&self, newest: u64, bytes_max: usize) -> Result<Option<Bundle>, Failure> {
         if self.sent >= newest {
             return Ok(None);
         }
-        let mut frames = self.export(self.sent, BUNDLE_BYTES).await?;
+        let mut frames = self.export(self.sent, bytes_max).await?;
         let Some(last) = frames.last().map(|frame| frame.change) else { return Ok(None) };
         if self.frozen_at.is_some() {
             claims::leave_behind(&mut frames);
