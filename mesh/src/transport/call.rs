@@ -62,12 +62,18 @@ impl CallError {
 /// How far a call has come, kept outside the future that its deadline may drop.
 #[derive(Default)]
 struct Course {
+    has_begun: AtomicBool,
     is_sent: AtomicBool,
     /// Why the last try failed.
     setback: Mutex<Option<String>>,
 }
 
 impl Course {
+    /// Whether this is the first time that something is sent. It is not afterwards.
+    fn begins(&self) -> bool {
+        !self.has_begun.swap(true, Ordering::Relaxed)
+    }
+
     /// Everything was handed to the transport.
     fn set_sent(&self) {
         self.is_sent.store(true, Ordering::Relaxed);
@@ -249,43 +255,59 @@ async fn ask_over(link: &Link, body: Bytes, course: &Course) -> Result<Bytes, Ca
     answer(link, &mut recv).await
 }
 
-/// One try of a transfer, from where the peer says.
+/// One try of a transfer. The first one begins at once, since nobody has anything of it; later ones from where the peer says.
 async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) -> Result<Bytes, CallError> {
     let (mut send, mut recv) = link.connection.open_bi().await.map_err(CallError::broken)?;
     // Fails only on a stream that is closed, which the next write notices.
     drop(send.set_priority(BULK_PRIORITY));
     let mut frame = wire::encode_typed(link.protocol, Kind::BulkOpen, open);
     send.write_all_chunks(&mut frame).await.map_err(CallError::broken)?;
-    if body.is_empty() {
-        course.set_sent();
-    }
-    let resume = wire::read_frame(&mut recv, link.protocol, Kind::BulkResume).await?;
-    link.touch();
-    let BulkResume { offset } = wire::decode_typed(Kind::BulkResume, &resume)?;
-    let offset = usize::try_from(offset).ok().filter(|offset| *offset <= body.len());
-    let offset = offset.ok_or(WireError::Body { kind: Kind::BulkResume })?;
-    debug!(offset, bytes = body.len(), "transfer goes on");
-    match write_chunks(&mut send, link.protocol, body, offset).await {
-        Ok(()) => course.set_sent(),
-        // The peer stopped reading; it says why.
-        Err(WriteError::Stopped(_)) => {}
-        Err(err) => return Err(CallError::broken(err)),
+    if course.begins() {
+        write_chunks(&mut send, link.protocol, body, 0, course).await?;
+        let resumed = resume(link, &mut recv, 0).await;
+        if matches!(resumed, Err(CallError::Wire(WireError::Refused(_)))) {
+            course.set_unsent();
+        }
+        resumed?;
+    } else {
+        if body.is_empty() {
+            // It is whole with its announcement.
+            course.set_sent();
+        }
+        let offset = resume(link, &mut recv, body.len()).await?;
+        debug!(offset, bytes = body.len(), "transfer goes on");
+        write_chunks(&mut send, link.protocol, body, offset, course).await?;
     }
     answer(link, &mut recv).await
 }
 
+/// From where the peer wants a transfer to go on: not from behind `most`.
+async fn resume(link: &Link, recv: &mut RecvStream, most: usize) -> Result<usize, CallError> {
+    let resume = wire::read_frame(recv, link.protocol, Kind::BulkResume).await?;
+    link.touch();
+    let BulkResume { offset } = wire::decode_typed(Kind::BulkResume, &resume)?;
+    let offset = usize::try_from(offset).ok().filter(|offset| *offset <= most);
+    Ok(offset.ok_or(WireError::Body { kind: Kind::BulkResume })?)
+}
+
+/// Writes what follows an offset. Ok as well when the peer has stopped reading: it says why.
 async fn write_chunks(
     send: &mut SendStream,
     protocol: u8,
     body: &Bytes,
     mut offset: usize,
-) -> Result<(), WriteError> {
+    course: &Course,
+) -> Result<(), CallError> {
     while offset < body.len() {
         let end = body.len().min(offset + CHUNK_BYTES_MAX);
         let mut frame = wire::encode_chunk(protocol, offset as u64, body.slice(offset..end));
-        send.write_all_chunks(&mut frame).await?;
-        offset = end;
+        match send.write_all_chunks(&mut frame).await {
+            Ok(()) => offset = end,
+            Err(WriteError::Stopped(_)) => return Ok(()),
+            Err(err) => return Err(CallError::broken(err)),
+        }
     }
+    course.set_sent();
     Ok(())
 }
 

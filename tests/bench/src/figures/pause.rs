@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use godwit_support::client::Client;
+use godwit_support::events::{Event, find_after};
 use godwit_support::host::Host;
 use godwit_support::memory::Mark;
 use godwit_support::random::Random;
@@ -30,6 +31,8 @@ const LANES: usize = 3;
 const LOAD_PAUSE_MS: u64 = 12;
 /// Asks between two looks whether the load is over.
 const LOAD_BATCH: u64 = 20;
+/// Between two moves: a move is timed by itself, and both stores have put work off for the one before.
+const CALM: Duration = Duration::from_millis(300);
 /// From here on the bytes count, and not the steps.
 const LARGE_BYTES: usize = 16 << 20;
 const TOTAL_RATIO_MAX: f64 = 3.0;
@@ -196,18 +199,32 @@ struct Round {
 /// Moves the agent back and forth, an even number of times.
 async fn go_round(a: &Host, b: &Host, agent: &str, moves: u64) -> Result<Round> {
     let mut round = Round { pauses: Samples::new(), times: Samples::new(), bytes: 0.0 };
+    // Seqs of the events that were read last.
+    let mut seen = [0, 0];
     for number in 0..moves {
         let (source, target) = if number % 2 == 0 { (a, b) } else { (b, a) };
-        let api = source.client();
+        let (api, seen) = (source.client(), &mut seen[number as usize % 2]);
         let started = std::time::Instant::now();
-        let migration = api.move_to(agent, target.key(), MOVE_MAX).await?;
+        let id = api.migrate(agent, target.key()).await?;
+        *seen = end_of(&api, *seen, &id).await?;
         round.times.push(started.elapsed());
-        all_dropped(source).await?;
+        let migration = api.migration(&id).await?;
+        ensure!(migration.phase == "complete", "a move ended: {}", migration.body);
         let pause_ms = migration.pause_ms.context("a complete migration has a pause")?;
         round.pauses.push(Duration::from_secs_f64(pause_ms / 1e3));
         round.bytes += migration.bytes as f64 / moves as f64;
+        all_dropped(source).await?;
+        tokio::time::sleep(CALM).await;
     }
     Ok(round)
+}
+
+/// Waits for the event that says that a migration is over: nobody asks again and again meanwhile. Answers its seq.
+async fn end_of(source: &Client, after: u64, id: &str) -> Result<u64> {
+    let is_end = |event: &Event| {
+        event.detail("migration") == id && ["complete", "failed", "aborted"].contains(&event.detail("phase"))
+    };
+    Ok(find_after(source, after, "a move to end", MOVE_MAX, is_end).await?.seq())
 }
 
 /// Clients that ask one agent through one host.
