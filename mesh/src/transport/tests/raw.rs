@@ -1,7 +1,7 @@
 //! Raw peers: frames and greetings of ours, and nothing that keeps them to the rules.
 
 use godwit_core::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
-use iroh::endpoint::Connection;
+use iroh::endpoint::{Connection, RecvStream, SendStream};
 use iroh::{EndpointAddr, PublicKey};
 
 use super::*;
@@ -123,6 +123,52 @@ async fn an_interrupted_transfer_is_resumed_over_another_connection() {
     let answer = wire::read_frame(&mut recv, 1, Kind::Answer).await.unwrap();
     assert_eq!(answer, [b"head", &Digest::of(&body).0[..]].concat());
     assert_eq!(host.echo.bulks.load(SeqCst), 1);
+}
+
+/// Takes the next transfer that a host begins, all of it, before it says anything. Answers its announcement and the streams.
+async fn taken(connection: &Connection) -> (BulkOpen, SendStream, RecvStream) {
+    let (send, mut recv) = connection.accept_bi().await.unwrap();
+    let opened = wire::read_frame(&mut recv, 1, Kind::BulkOpen).await.unwrap();
+    let opened: BulkOpen = wire::decode_typed(Kind::BulkOpen, &opened).unwrap();
+    let mut bytes = 0;
+    while bytes < opened.bytes {
+        let chunk = wire::read_frame(&mut recv, 1, Kind::BulkChunk).await.unwrap();
+        let (offset, chunk) = wire::decode_chunk(chunk).unwrap();
+        assert_eq!(offset, bytes);
+        bytes += chunk.len() as u64;
+    }
+    (opened, send, recv)
+}
+
+#[tokio::test]
+async fn a_transfer_begins_before_the_peer_says_anything_and_one_that_was_not_taken_is_new() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let connection = raw.greeted(&host).await;
+    let peer = async {
+        let (first, mut send, _recv) = taken(&connection).await;
+        let refused = wire::encode_typed(1, Kind::Refused, &Refusal::Busy).concat();
+        send.write_all(&refused).await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        let second = wire::read_frame(&mut recv, 1, Kind::BulkOpen).await.unwrap();
+        let second: BulkOpen = wire::decode_typed(Kind::BulkOpen, &second).unwrap();
+        assert_eq!((second.transfer, second.was_whole), (first.transfer, false));
+        // It waits for this one.
+        let resume = BulkResume { offset: CHUNK_BYTES_MAX as u64 };
+        send.write_all(&wire::encode_typed(1, Kind::BulkResume, &resume).concat()).await.unwrap();
+        let chunk = wire::read_frame(&mut recv, 1, Kind::BulkChunk).await.unwrap();
+        assert_eq!(wire::decode_chunk(chunk).unwrap().0, resume.offset);
+        send.write_all(&wire::encode(1, Kind::Answer, Bytes::from_static(b"taken")).concat()).await.unwrap();
+        // Until the host has read it.
+        let _ = connection.accept_bi().await;
+    };
+    let body = Bytes::from(vec![3; 2 * CHUNK_BYTES_MAX]);
+    let sent = host.mesh.send_bulk(raw.id, Bytes::new(), body, SOON);
+    let answer = tokio::select! {
+        answer = sent => answer,
+        () = peer => panic!("the peer has nothing more to do"),
+    };
+    assert_eq!(answer.unwrap(), "taken");
 }
 
 #[tokio::test]
