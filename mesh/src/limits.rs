@@ -18,7 +18,7 @@ pub(crate) const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Keeps pooled connections open; several fit into `IDLE_MAX`, so that a lost one does no harm.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// How long a peer may wait before it says that packets have arrived. By default that is 25 ms, and a sender whose window is used up
-/// now and then waits for as long although nothing was lost.
+/// now and then waits for as long although nothing was lost. What is given up for lost is so much earlier, too.
 pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Assumed before the first measurement: a lost first packet is repeated after three of these.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
@@ -54,7 +54,8 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// Gaps in a stream that `noq-proto` 1.4 keeps (`assembler::MAX_CHUNKS`), and the least that a full packet carries of a stream.
 const GAPS_MAX: u32 = 1024;
 const PACKET_BYTES_MIN: u32 = 1100;
-/// Unread or unacknowledged bytes of one connection, in each direction.
+/// Unread or unacknowledged bytes of one connection, in each direction. Transfers that begin together may fill all of it until
+/// those that are one too many are refused.
 pub(crate) const WINDOW_BYTES: u32 = 16 << 20;
 /// Bodies of requests of one peer that are being received or handled, in bytes.
 pub(crate) const REQUEST_BYTES_MAX: usize = 32 << 20;

@@ -4,7 +4,8 @@
 //! port.rs (RuntimeStore) --writes--> writer.rs: one at a time, one transaction and one fsync per group of jobs
 //!                                    heads.rs: rows of agents that the writer keeps from one to the next
 //!                        --reads---> readers.rs: read-only connections, one transaction per read
-//! flush.rs syncs what lazy groups have written, and checkpoint.rs moves the log back, beside them; lock.rs and connection.rs decide who may open the file, and how
+//! beside them flush.rs syncs what lazy groups have written, and checkpoint.rs moves the log back
+//! lock.rs and connection.rs decide who may open the file, and how
 //! ```
 //! One file per group of tables: `sessions leases agents edges entity_keys inputs boundary snapshots bodies state outbox timers operations
 //! retention plugins events handoff export migrations`. Each of their functions that takes a `Tx` runs inside the transaction of one port method.
@@ -31,7 +32,7 @@ use heads::Heads;
 use lock::{StoreLock, beside};
 use queue::Queue;
 use readers::Readers;
-use writer::{Job, Shared, Tx, WRITES_QUEUED_MAX, Work, WriteEnv, Writer};
+use writer::{Job, Shared, Tx, WRITES_QUEUED_MAX, Work, WriteEnv, Writer, Written};
 
 pub use error::OpenError;
 pub use sealing::SealKey;
@@ -186,6 +187,8 @@ impl SqliteStore {
             quiet: Quiet::new(Arc::clone(&env.clock)),
         });
         let newest_event = watch::Sender::new(0);
+        // As SQLite has resolved it: the log lies beside what a link points to.
+        let log_of = opened.writer.path().map_or_else(|| path.to_owned(), PathBuf::from);
         let writer = Writer {
             conn: opened.writer,
             env: Arc::clone(&env),
@@ -193,8 +196,9 @@ impl SqliteStore {
             savepoint_groups: 0,
             looking_groups: 0,
             is_lazy: false,
-            flusher: Flusher::start(path, Arc::clone(&shared))?,
+            flusher: Flusher::start(&log_of, Arc::clone(&shared))?,
             cached_bytes: 0,
+            last: Written::default(),
             heads: Heads::default(),
             newest_event: newest_event.clone(),
         };

@@ -5,6 +5,7 @@
 //! is replaced and the work done over; afterwards a request is never repeated, and a transfer only towards the same process
 //! of the peer, which knows what it has.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -255,28 +256,31 @@ async fn ask_over(link: &Link, body: Bytes, course: &Course) -> Result<Bytes, Ca
     answer(link, &mut recv).await
 }
 
-/// One try of a transfer. The first one begins at once, since nobody has anything of it; later ones from where the peer says.
+/// One try of a transfer. The first one begins at once, since nobody has anything of it, and its last chunk waits for the
+/// peer's word: whoever has the whole body has been heard of. Later ones go on from where the peer says.
 async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) -> Result<Bytes, CallError> {
     let (mut send, mut recv) = link.connection.open_bi().await.map_err(CallError::broken)?;
     // Fails only on a stream that is closed, which the next write notices.
     drop(send.set_priority(BULK_PRIORITY));
     let mut frame = wire::encode_typed(link.protocol, Kind::BulkOpen, open);
     send.write_all_chunks(&mut frame).await.map_err(CallError::broken)?;
+    let mut ahead = 0;
     if course.begins() {
-        write_chunks(&mut send, link.protocol, body, 0, course).await?;
-        let resumed = resume(link, &mut recv, 0).await;
-        if matches!(resumed, Err(CallError::Wire(WireError::Refused(_)))) {
-            course.set_unsent();
-        }
-        resumed?;
-    } else {
-        if body.is_empty() {
-            // It is whole with its announcement.
-            course.set_sent();
-        }
-        let offset = resume(link, &mut recv, body.len()).await?;
-        debug!(offset, bytes = body.len(), "transfer goes on");
-        write_chunks(&mut send, link.protocol, body, offset, course).await?;
+        let last = body.len().saturating_sub(1) / CHUNK_BYTES_MAX * CHUNK_BYTES_MAX;
+        ahead = write_chunks(&mut send, link.protocol, body, 0..last).await?;
+    }
+    if body.is_empty() {
+        // It is whole with its announcement.
+        course.set_sent();
+    }
+    let resumed = resume(link, &mut recv, body.len()).await;
+    if matches!(resumed, Err(CallError::Wire(WireError::Refused(_)))) && !open.was_whole {
+        course.set_unsent();
+    }
+    let offset = resumed?;
+    debug!(offset, bytes = body.len(), "transfer goes on");
+    if write_chunks(&mut send, link.protocol, body, offset.max(ahead)..body.len()).await? == body.len() {
+        course.set_sent();
     }
     answer(link, &mut recv).await
 }
@@ -290,25 +294,25 @@ async fn resume(link: &Link, recv: &mut RecvStream, most: usize) -> Result<usize
     Ok(offset.ok_or(WireError::Body { kind: Kind::BulkResume })?)
 }
 
-/// Writes what follows an offset. Ok as well when the peer has stopped reading: it says why.
+/// Writes a part of a body, which begins with a chunk. Answers where it has come to: not to the end when the peer has stopped
+/// reading, which says why.
 async fn write_chunks(
     send: &mut SendStream,
     protocol: u8,
     body: &Bytes,
-    mut offset: usize,
-    course: &Course,
-) -> Result<(), CallError> {
-    while offset < body.len() {
-        let end = body.len().min(offset + CHUNK_BYTES_MAX);
+    part: Range<usize>,
+) -> Result<usize, CallError> {
+    let mut offset = part.start;
+    while offset < part.end {
+        let end = part.end.min(offset + CHUNK_BYTES_MAX);
         let mut frame = wire::encode_chunk(protocol, offset as u64, body.slice(offset..end));
         match send.write_all_chunks(&mut frame).await {
             Ok(()) => offset = end,
-            Err(WriteError::Stopped(_)) => return Ok(()),
+            Err(WriteError::Stopped(_)) => break,
             Err(err) => return Err(CallError::broken(err)),
         }
     }
-    course.set_sent();
-    Ok(())
+    Ok(offset)
 }
 
 async fn answer(link: &Link, recv: &mut RecvStream) -> Result<Bytes, CallError> {

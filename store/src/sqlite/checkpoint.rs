@@ -1,15 +1,15 @@
 //! Moving the write-ahead log back into the database: on a connection and thread of its own, so that commits don't wait
 //! for it.
 //!
-//! A checkpoint starts when the log has `LOG_PAGES`. Its passive part never blocks the writer, and is done again until few pages
-//! are left that came meanwhile; the last part starts the log over, which waits a little for readers and holds the writer up for
-//! those few. Where commits come faster than the disk moves them back, the writer waits at `HOLD_PAGES`. So the log is
+//! A checkpoint starts when the log has `LOG_PAGES`. Its passive part never blocks the writer, and is done again until nothing
+//! is left that came meanwhile; the last part starts the log over, which waits a little for readers and holds the writer up for what
+//! came after that. Where commits come faster than the disk moves them back, the writer waits at `HOLD_PAGES`. So the log is
 //! bounded, and with it what a start has to rewrite, unless somebody reads one state for long.
 //!
 //! Agents at work write the same pages again and again; each checkpoint writes those once. So the fewer, the better.
 //!
 //! A commit that waits for the disk while much is moved back waits for all of that. Where somebody has asked for quiet, and while
-//! rows of a copy come in, a checkpoint starts later, unless the log has `LOUD_PAGES`.
+//! an agent's rows come in or go, a checkpoint starts later, unless the log has `LOUD_PAGES`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -54,9 +54,9 @@ const READER_WAITS_MAX: i32 = 5;
 /// Pause after it has waited in vain.
 const READER_PAUSE: Duration = Duration::from_millis(100);
 
-/// Pages that are few enough for the writer to wait while they are moved: 2 MiB. How often that is tried for.
-const FEW_PAGES: i64 = 512;
-const PASSES_MAX: u32 = 4;
+/// How often all of the log is tried to be moved back, and be on the disk, without holding the writer up: each time there is
+/// less of it that came meanwhile, unless somebody reads an older state.
+const PASSES_MAX: u32 = 8;
 
 /// The parts of a checkpoint.
 const PASSIVE: &str = "PRAGMA wal_checkpoint(PASSIVE)";
@@ -85,7 +85,7 @@ impl Quiet {
         }
     }
 
-    /// A lazy group was committed.
+    /// A lazy group has moved rows.
     pub(super) fn committed_lazily(&self) {
         self.ask(LAZY_QUIET);
     }
@@ -208,12 +208,10 @@ fn work(conn: Connection, orders: &Receiver<Order>, shared: &Shared, is_held: &A
 
 /// Moves all of the log back. Whether that was done.
 fn start_over(conn: &Connection, shared: &Shared) -> bool {
-    let mut left = i64::MAX;
     for _ in 0..PASSES_MAX {
         move_back(conn, PASSIVE, shared);
-        let before = std::mem::replace(&mut left, pages_left(conn));
-        // A reader may keep it from getting on.
-        if left <= FEW_PAGES || left >= before {
+        // SQLite syncs the database only when nobody has committed meanwhile: what is not synced here, the writer waits for.
+        if pages_left(conn) == 0 {
             break;
         }
     }

@@ -29,8 +29,8 @@ const BUSY_WAITS_WARNED: i32 = 1_000;
 const CACHE_KIB: i64 = 4 * 8_000;
 /// Page cache of one that reads: each commit of another connection empties it.
 const READ_CACHE_KIB: i64 = 2 * 1024;
-/// What a write-ahead log shrinks to when it starts over.
-const LOG_BYTES_KEPT: i64 = 64 << 20;
+/// What a write-ahead log shrinks to when it starts over: what it has after a large agent has arrived.
+const LOG_BYTES_KEPT: i64 = 96 << 20;
 
 const SCHEMA: &[M<'static>] = &[M::up(include_str!("../schema/sqlite/0001_init.sql"))];
 

@@ -68,7 +68,10 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let (rows, bodies) = self.arriving(frames).await?;
         let bytes = rows.iter().map(Arriving::bytes).sum();
-        let receive = move |tx: &Tx<'_>| handoff::receive(tx, migration, &agent, &rows);
+        let receive = move |tx: &Tx<'_>| {
+            tx.count_moved(bytes);
+            handoff::receive(tx, migration, &agent, &rows)
+        };
         let received = self.write_lazily(bytes, receive).await;
         // Of those that were received before, some may not be needed.
         self.drop_bodies(bodies).await;

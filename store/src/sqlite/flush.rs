@@ -1,8 +1,9 @@
 //! What lazy groups have written goes to the disk while the writer goes on: a thread of its own syncs the write-ahead log. So
-//! whoever waits for the next fsync of a commit waits for little, and rows that come in for long don't stop for it.
+//! whoever waits for the next fsync of a commit waits for little, and rows that come in for long stop for one only where the
+//! disk is slower than they are.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -37,7 +38,7 @@ pub(super) struct Flusher {
 }
 
 impl Flusher {
-    /// Starts the thread.
+    /// Starts the thread for the log of a database.
     pub(super) fn start(path: &Path, shared: Arc<Shared>) -> Result<Self, OpenError> {
         let progress = Arc::new(Progress::default());
         let (orders, incoming) = sync_channel(1);
@@ -46,7 +47,7 @@ impl Flusher {
             .name("godwit-flush".to_owned())
             .spawn({
                 let progress = Arc::clone(&progress);
-                move || work(log, &incoming, &progress, &shared)
+                move || work(&log, &incoming, &progress, &shared)
             })
             .map_err(io("start a thread for", path))?;
         Ok(Self { progress, orders: Some(orders), thread: Some(thread) })
@@ -84,22 +85,30 @@ impl Flusher {
     }
 }
 
-fn work(log: PathBuf, orders: &Receiver<()>, progress: &Progress, shared: &Shared) {
-    // The log is there since the first commit, and stays the same file until the store closes.
-    let mut file = None;
-    while orders.recv().is_ok() && shared.failure().is_none() {
+fn work(log: &Path, orders: &Receiver<()>, progress: &Progress, shared: &Shared) {
+    if orders.recv().is_err() {
+        return;
+    }
+    // It is there since the first commit, and stays the same file until the store closes.
+    let log = match File::open(log) {
+        Ok(log) => log,
+        Err(error) => {
+            // The writer waits now and then instead.
+            tracing::warn!(%error, path = %log.display(), "write-ahead log can't be synced beside the writer");
+            return;
+        }
+    };
+    loop {
+        if shared.failure().is_some() {
+            return;
+        }
         let written = progress.written.load(Ordering::SeqCst);
-        match sync(&log, &mut file) {
-            Ok(()) => progress.flushed_up_to(written),
-            Err(error) => shared.fail(&format!("sync of the write-ahead log: {error}")),
+        if let Err(error) = log.sync_data() {
+            return shared.fail(&format!("sync of the write-ahead log: {error}"));
+        }
+        progress.flushed_up_to(written);
+        if orders.recv().is_err() {
+            return;
         }
     }
-}
-
-fn sync(log: &Path, file: &mut Option<File>) -> std::io::Result<()> {
-    let file = match file {
-        Some(file) => file,
-        None => file.insert(File::open(log)?),
-    };
-    file.sync_data()
 }

@@ -75,6 +75,7 @@ pub(super) fn clear_some(tx: &Tx<'_>, agent: i64) -> Fallible<bool> {
             break;
         }
     }
+    tx.count_moved(bytes as usize);
     Ok(!rows.is_empty())
 }
 

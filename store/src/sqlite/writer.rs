@@ -114,6 +114,8 @@ pub(super) struct Tx<'a> {
     heads: RefCell<Heads>,
     /// The seq of the event that it has appended last; 0 before the first.
     pub(super) newest_event: Cell<u64>,
+    /// Bytes of rows of copies that it has taken, and of values that it has deleted with all others of their agent.
+    moved: Cell<usize>,
 }
 
 impl Tx<'_> {
@@ -150,6 +152,11 @@ impl Tx<'_> {
         self.store_heads()?;
         *self.heads.borrow_mut() = Heads::default();
         Ok(())
+    }
+
+    /// Counts bytes of rows that come or go with all of an agent's.
+    pub(super) fn count_moved(&self, bytes: usize) {
+        self.moved.update(|moved| moved + bytes);
     }
 
     pub(super) fn now_ms(&self) -> u64 {
@@ -443,8 +450,10 @@ pub(super) struct Writer {
     /// Whether the connection commits without an fsync now.
     pub(super) is_lazy: bool,
     pub(super) flusher: Flusher,
-    /// Bytes that were committed so since the page cache was given back.
+    /// Bytes of rows that were moved so since the page cache was given back.
     pub(super) cached_bytes: usize,
+    /// By the group that was committed last.
+    pub(super) last: Written,
     /// Rows of agents as the last group has left them: nobody else writes them, but for processes that share the file.
     pub(super) heads: Heads,
     /// The seq of the event that it has appended last, for those who wait.
@@ -461,6 +470,14 @@ pub(super) fn start(writer: Writer, shared: &Arc<Shared>) -> std::io::Result<Joi
             shared.fail("a write panicked");
         }
     })
+}
+
+/// What a group has written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Written {
+    has_changed: bool,
+    /// See `Tx::count_moved`.
+    moved_bytes: usize,
 }
 
 enum Group {
@@ -481,14 +498,7 @@ impl Writer {
         match self.try_commit(&mut jobs) {
             Group::Durable => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
-                if self.is_lazy {
-                    let bytes = jobs.iter().map(|job| job.bytes()).sum();
-                    self.cached_bytes += bytes;
-                    self.flusher.committed_lazily(bytes);
-                    shared.quiet.committed_lazily();
-                } else {
-                    self.flusher.committed();
-                }
+                self.note_written(shared);
                 answer_all(jobs, &Verdict::Durable);
                 self.checkpointer.committed(&self.conn);
             }
@@ -508,6 +518,20 @@ impl Writer {
                 shared.fail(&reason);
                 answer_all(jobs, &Verdict::Unknown(reason));
             }
+        }
+    }
+
+    /// What the last group has written counts as waiting for an fsync, or had one with all before it.
+    fn note_written(&mut self, shared: &Shared) {
+        let Written { has_changed, moved_bytes } = self.last;
+        self.cached_bytes += moved_bytes;
+        if self.is_lazy && moved_bytes > 0 {
+            self.flusher.committed_lazily(moved_bytes);
+            shared.quiet.committed_lazily();
+        }
+        // One that changes nothing writes nothing, and has none.
+        if !self.is_lazy && has_changed {
+            self.flusher.committed();
         }
     }
 
@@ -541,7 +565,8 @@ impl Writer {
             return Ok(Group::RolledBack(error));
         }
         let (redo, newest_event) = (Cell::new(None), Cell::new(0));
-        let tx = Tx { conn: &self.conn, env: &self.env, care, redo, heads, newest_event };
+        let (changes, moved) = (self.conn.total_changes(), Cell::new(0));
+        let tx = Tx { conn: &self.conn, env: &self.env, care, redo, heads, newest_event, moved };
         for job in jobs {
             match (job.run(&tx), tx.redo.get()) {
                 (Ok(()), None) => {}
@@ -555,6 +580,8 @@ impl Writer {
             return Ok(self.roll_back(error));
         }
         let (heads, newest_event) = (tx.heads.into_inner(), tx.newest_event.get());
+        self.last =
+            Written { has_changed: self.conn.total_changes() != changes, moved_bytes: tx.moved.get() };
         let group = self.end_transaction();
         if matches!(group, Group::Durable) && newest_event > 0 {
             self.newest_event.send_replace(newest_event);
@@ -570,8 +597,9 @@ impl Writer {
     /// What is lazy is put for a later write that names it (rows of a copy, for the one that binds it), and nobody is told before
     /// that one. The log is one file that is written from front to back, so the fsync of that one's commit is also theirs; after a
     /// power failure, recovery takes frames in order up to the first that is not whole, so whoever is there has all before it
-    /// beside it. The flusher only begins earlier with what that fsync would have to do. A checkpoint syncs the log before it moves anything out of it, and only then the log starts over. A process
-    /// that dies loses nothing: what it has written is the system's.
+    /// beside it. The flusher only does earlier what that fsync would have to do. A checkpoint syncs the log before it moves
+    /// anything out of it, and only then the log starts over. A process that dies loses nothing: what it has written is the
+    /// system's.
     fn begin(&mut self, jobs: &[Box<dyn Job>]) -> rusqlite::Result<()> {
         let is_lazy = self.flusher.waiting() < LAZY_BYTES_MAX && jobs.iter().all(|job| job.is_lazy());
         if is_lazy != self.is_lazy {

@@ -125,48 +125,46 @@ async fn an_interrupted_transfer_is_resumed_over_another_connection() {
     assert_eq!(host.echo.bulks.load(SeqCst), 1);
 }
 
-/// Takes the next transfer that a host begins, all of it, before it says anything. Answers its announcement and the streams.
-async fn taken(connection: &Connection) -> (BulkOpen, SendStream, RecvStream) {
-    let (send, mut recv) = connection.accept_bi().await.unwrap();
-    let opened = wire::read_frame(&mut recv, 1, Kind::BulkOpen).await.unwrap();
-    let opened: BulkOpen = wire::decode_typed(Kind::BulkOpen, &opened).unwrap();
-    let mut bytes = 0;
-    while bytes < opened.bytes {
-        let chunk = wire::read_frame(&mut recv, 1, Kind::BulkChunk).await.unwrap();
-        let (offset, chunk) = wire::decode_chunk(chunk).unwrap();
-        assert_eq!(offset, bytes);
-        bytes += chunk.len() as u64;
+/// The next transfer that a host begins, or takes up again.
+async fn opened_by_host(connection: &Connection) -> (BulkOpen, SendStream, RecvStream) {
+    loop {
+        let (send, mut recv) = connection.accept_bi().await.unwrap();
+        // It may look whether this peer is still there.
+        let Ok(opened) = wire::read_frame(&mut recv, 1, Kind::BulkOpen).await else { continue };
+        return (wire::decode_typed(Kind::BulkOpen, &opened).unwrap(), send, recv);
     }
-    (opened, send, recv)
+}
+
+async fn next_offset(recv: &mut RecvStream) -> u64 {
+    let chunk = wire::read_frame(recv, 1, Kind::BulkChunk).await.unwrap();
+    wire::decode_chunk(chunk).unwrap().0
 }
 
 #[tokio::test]
-async fn a_transfer_begins_before_the_peer_says_anything_and_one_that_was_not_taken_is_new() {
+async fn a_transfer_begins_at_once_and_ends_when_the_peer_has_said_from_where() {
+    const CHUNK: u64 = CHUNK_BYTES_MAX as u64;
     let (host, raw) = (Host::start(1).await, Raw::start(2).await);
     host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
     let connection = raw.greeted(&host).await;
+    let resume = |offset| wire::encode_typed(1, Kind::BulkResume, &BulkResume { offset }).concat();
     let peer = async {
-        let (first, mut send, _recv) = taken(&connection).await;
-        let refused = wire::encode_typed(1, Kind::Refused, &Refusal::Busy).concat();
-        send.write_all(&refused).await.unwrap();
-        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
-        let second = wire::read_frame(&mut recv, 1, Kind::BulkOpen).await.unwrap();
-        let second: BulkOpen = wire::decode_typed(Kind::BulkOpen, &second).unwrap();
+        let (first, mut send, mut recv) = opened_by_host(&connection).await;
+        assert_eq!([next_offset(&mut recv).await, next_offset(&mut recv).await], [0, CHUNK]);
+        let third = within(Duration::from_millis(200), next_offset(&mut recv)).await;
+        assert_eq!(third, None, "a peer that nobody has heard of has all");
+        send.write_all(&wire::encode_typed(1, Kind::Refused, &Refusal::Busy).concat()).await.unwrap();
+        let (second, mut send, mut recv) = opened_by_host(&connection).await;
         assert_eq!((second.transfer, second.was_whole), (first.transfer, false));
-        // It waits for this one.
-        let resume = BulkResume { offset: CHUNK_BYTES_MAX as u64 };
-        send.write_all(&wire::encode_typed(1, Kind::BulkResume, &resume).concat()).await.unwrap();
-        let chunk = wire::read_frame(&mut recv, 1, Kind::BulkChunk).await.unwrap();
-        assert_eq!(wire::decode_chunk(chunk).unwrap().0, resume.offset);
+        assert_eq!(within(Duration::from_millis(200), next_offset(&mut recv)).await, None);
+        send.write_all(&resume(CHUNK)).await.unwrap();
+        assert_eq!([next_offset(&mut recv).await, next_offset(&mut recv).await], [CHUNK, 2 * CHUNK]);
         send.write_all(&wire::encode(1, Kind::Answer, Bytes::from_static(b"taken")).concat()).await.unwrap();
-        // Until the host has read it.
-        let _ = connection.accept_bi().await;
+        std::future::pending::<()>().await;
     };
-    let body = Bytes::from(vec![3; 2 * CHUNK_BYTES_MAX]);
-    let sent = host.mesh.send_bulk(raw.id, Bytes::new(), body, SOON);
+    let body = Bytes::from(vec![3; 3 * CHUNK_BYTES_MAX]);
     let answer = tokio::select! {
-        answer = sent => answer,
-        () = peer => panic!("the peer has nothing more to do"),
+        answer = host.mesh.send_bulk(raw.id, Bytes::new(), body, SOON) => answer,
+        () = peer => unreachable!("it never ends"),
     };
     assert_eq!(answer.unwrap(), "taken");
 }

@@ -8,18 +8,19 @@ use godwit_core::store::{PrepareRequest, RowFrame, RuntimeStore};
 use tokio::time::{sleep, timeout};
 
 use super::fixture::{Desk, Place, done, host, message, noise};
-use crate::sqlite::flush::FLUSH_BYTES;
+use crate::sqlite::flush::{FLUSH_BYTES, Flusher};
 use crate::sqlite::lock::beside;
 use crate::sqlite::writer::LAZY_BYTES_MAX;
 use crate::sqlite::{SqliteMode, SqliteStore};
 
 const MIGRATION: MigrationId = MigrationId([9; 16]);
 const ROW_BYTES: usize = 20_000;
+const SOON: Duration = Duration::from_secs(60);
 /// Cuts of the log that are tried.
 const CUTS: usize = 60;
 
 /// An agent with so many rows of `state`, and its rows.
-async fn source(place: &Place, rows: usize) -> (Desk, Vec<RowFrame>) {
+pub(super) async fn source(place: &Place, rows: usize) -> (Desk, Vec<RowFrame>) {
     let store = place.open(SqliteMode::Exclusive);
     let mut desk = Desk::new(&store, "a").await;
     let mut unit = desk.ask(message(&desk.owner.agent, b"fill"), b"state");
@@ -110,6 +111,15 @@ fn waiting(store: &SqliteStore) -> u64 {
     store.shared.writer.lock().unwrap().as_ref().unwrap().flusher.waiting()
 }
 
+async fn until_synced(store: &SqliteStore) {
+    let synced = async {
+        while waiting(store) >= FLUSH_BYTES {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, synced).await.expect("what was written lazily is synced");
+}
+
 #[tokio::test]
 async fn what_waits_for_an_fsync_is_bounded() {
     let (from, to) = (Place::new(), Place::new());
@@ -131,11 +141,38 @@ async fn what_nobody_waits_for_goes_to_the_disk_all_the_same() {
     let (desk, frames) = source(&from, 150).await;
     let store = to.open(SqliteMode::Exclusive);
     take_copies(&store, &desk, &frames, |_| ()).await;
-    let synced = async {
-        while waiting(&store) >= FLUSH_BYTES {
-            sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(Duration::from_secs(60), synced).await.unwrap();
-    assert!(is_lazy(&store), "no commit has waited for that");
+    until_synced(&store).await;
+}
+
+#[tokio::test]
+async fn a_sync_that_fails_ends_the_store_and_a_log_that_cannot_be_opened_does_not() {
+    let place = Place::new();
+    let store = place.open(SqliteMode::Exclusive);
+    let beside_it = |name: &str| place.path().with_file_name(name);
+
+    let mut flusher = Flusher::start(&beside_it("missing"), store.shared.clone()).unwrap();
+    flusher.committed_lazily(2 << 20);
+    flusher.stop();
+    assert_eq!((store.shared.failure(), flusher.waiting()), (None, 2 << 20));
+
+    // What can be opened and not synced.
+    std::os::unix::fs::symlink("/dev/null", beside_it("null-wal")).unwrap();
+    let mut flusher = Flusher::start(&beside_it("null"), store.shared.clone()).unwrap();
+    flusher.committed_lazily(2 << 20);
+    flusher.stop();
+    let failure = store.shared.failure().expect("nothing that is written counts any more");
+    assert!(failure.contains("write-ahead log"), "{failure}");
+    assert_eq!(flusher.waiting(), 2 << 20);
+}
+
+/// A store may be opened through a link; its log lies beside what that points to.
+#[tokio::test]
+async fn the_log_of_a_store_behind_a_link_is_synced_too() {
+    let (from, to, elsewhere) = (Place::new(), Place::new(), Place::new());
+    let (desk, frames) = source(&from, 150).await;
+    drop(elsewhere.open(SqliteMode::Exclusive));
+    std::os::unix::fs::symlink(elsewhere.path(), to.path()).unwrap();
+    let store = to.open(SqliteMode::Exclusive);
+    take_copies(&store, &desk, &frames, |_| ()).await;
+    until_synced(&store).await;
 }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use godwit_core::id::{AgentId, Incarnation};
+use godwit_core::id::{AgentId, Incarnation, MigrationId};
 use godwit_core::store::RuntimeStore;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fixture::{Place, StillClock, create, join, message};
+use super::lazy::source;
 use crate::sqlite::checkpoint::{LAZY_QUIET, Quiet};
 use crate::sqlite::{SqliteMode, SqliteStore};
 
@@ -84,21 +85,17 @@ async fn nobody_can_ask_for_quiet_while_the_log_grows_and_grows() {
     scene.store.close().await;
 }
 
-#[test]
-fn rows_that_come_in_put_a_checkpoint_off() {
-    let clock = Arc::new(StillClock::default());
-    let quiet = Arc::new(Quiet::new(clock.clone()));
-    quiet.begin(|| false);
-    quiet.end();
-    quiet.committed_lazily();
-    let beginning = std::thread::spawn({
-        let quiet = quiet.clone();
-        move || quiet.begin(|| false)
-    });
-    std::thread::sleep(Duration::from_millis(100));
-    assert!(!beginning.is_finished(), "more rows may come");
-    clock.advance(LAZY_QUIET);
-    beginning.join().unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_waits_while_rows_come_in() {
+    let from = Place::new();
+    let (desk, frames) = source(&from, 2).await;
+    let scene = Scene::new().await;
+    scene.store.receive_rows(MigrationId([9; 16]), &desk.owner.agent, frames).await.unwrap();
+    scene.write(SOME_ROUNDS).await;
+    sleep(Duration::from_millis(200)).await;
+    assert!(!scene.moved_back(), "more rows may come");
+    scene.place.clock.advance(LAZY_QUIET);
+    scene.until_moved_back().await;
 }
 
 #[tokio::test]
