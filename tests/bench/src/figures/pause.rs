@@ -31,7 +31,8 @@ const LANES: usize = 3;
 const LOAD_PAUSE_MS: u64 = 12;
 /// Asks between two looks whether the load is over.
 const LOAD_BATCH: u64 = 20;
-/// Between two moves: a move is timed by itself, and both stores have put work off for the one before.
+/// Between two moves: a move is timed by itself, and both stores have put work off for the one before. The load goes on, and
+/// each move takes the history of all before it along.
 const CALM: Duration = Duration::from_millis(300);
 /// From here on the bytes count, and not the steps.
 const LARGE_BYTES: usize = 16 << 20;

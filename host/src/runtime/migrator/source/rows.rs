@@ -7,7 +7,6 @@ use godwit_core::migration::Failure;
 use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{MigrationRecord, Row, RowFrame};
 use godwit_core::time::sleep;
-use tokio::sync::mpsc;
 
 use super::Source;
 use super::hold::Held;
@@ -23,8 +22,6 @@ const PREPARE_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of rows in the first bundle, and each next one has twice as many up to `BUNDLE_BYTES`: so that the target has soon
 /// something to do.
 const BUNDLE_BYTES_FIRST: usize = 256 * 1024;
-/// Bundles that wait for their turn; one more is being read.
-const BUNDLES_AHEAD: usize = 1;
 /// Rounds of rows while the agent works; then it must be little enough that is left.
 const ROUNDS_MAX: u32 = 8;
 /// Less than this is not worth another round.
@@ -49,14 +46,6 @@ struct Bundle {
     header: BulkHeader,
     /// Packed, if the header says so.
     body: Bytes,
-}
-
-/// What the target has after some bundles.
-struct Sent {
-    up_to: u64,
-    digest: BundleDigest,
-    snapshots: u32,
-    bytes: u64,
 }
 
 impl Source {
@@ -168,47 +157,23 @@ impl Source {
     }
 
     /// Sends what has changed up to a change number, and what lies in one bundle with that. While a bundle is on its way the
-    /// next ones are read.
+    /// next one is read.
     async fn send_up_to(&mut self, newest: u64) -> Result<(), Failure> {
-        let (ready, bundles) = mpsc::channel(BUNDLES_AHEAD);
-        let mut sent = Sent { up_to: self.sent, digest: self.digest.clone(), snapshots: 0, bytes: 0 };
-        let done = tokio::try_join!(self.read_bundles(newest, ready), self.send_bundles(bundles, &mut sent));
-        (self.sent, self.digest) = (sent.up_to, sent.digest);
-        self.snapshots += sent.snapshots;
-        self.record.bytes += sent.bytes;
-        done?;
-        self.record.rounds += 1;
-        Ok(())
-    }
-
-    async fn read_bundles(&self, newest: u64, ready: mpsc::Sender<Bundle>) -> Result<(), Failure> {
         // While the agent stands still each bundle more is a wait more.
         let mut bytes_max = if self.frozen_at.is_some() { BUNDLE_BYTES } else { BUNDLE_BYTES_FIRST };
-        let (mut after, mut digest) = (self.sent, self.digest.clone());
-        while after < newest {
-            let Some(bundle) = self.next_bundle(after, digest, bytes_max).await? else { break };
-            (after, digest) = (bundle.last, bundle.digest.clone());
+        let mut next = self.next_bundle(newest, bytes_max).await?;
+        while let Some(bundle) = next {
             bytes_max = BUNDLE_BYTES.min(2 * bytes_max);
-            if ready.send(bundle).await.is_err() {
-                // Whoever sends them has failed, and says why.
-                break;
-            }
+            self.sent = bundle.last;
+            self.digest = bundle.digest;
+            self.snapshots += u32::from(bundle.has_snapshot);
+            self.record.bytes += bundle.body.len() as u64;
+            let sending = self.send_bulk(bundle.header, bundle.body);
+            let (sent, read) = tokio::join!(sending, self.next_bundle(newest, bytes_max));
+            sent?;
+            next = read?;
         }
-        Ok(())
-    }
-
-    async fn send_bundles(
-        &self,
-        mut bundles: mpsc::Receiver<Bundle>,
-        sent: &mut Sent,
-    ) -> Result<(), Failure> {
-        while let Some(Bundle { last, has_snapshot, digest, header, body }) = bundles.recv().await {
-            let bytes = body.len() as u64;
-            self.send_bulk(header, body).await?;
-            (sent.up_to, sent.digest) = (last, digest);
-            sent.snapshots += u32::from(has_snapshot);
-            sent.bytes += bytes;
-        }
+        self.record.rounds += 1;
         Ok(())
     }
 
@@ -230,18 +195,17 @@ impl Source {
         store.probe().await.map_err(|error| refused_by_store(&error))
     }
 
-    /// The next rows behind a change number, with the digest over all up to them; none when there are no more.
-    async fn next_bundle(
-        &self,
-        after: u64,
-        mut digest: BundleDigest,
-        bytes_max: usize,
-    ) -> Result<Option<Bundle>, Failure> {
-        let mut frames = self.export(after, bytes_max).await?;
+    /// The next rows; none when all up to a change number were sent.
+    async fn next_bundle(&self, newest: u64, bytes_max: usize) -> Result<Option<Bundle>, Failure> {
+        if self.sent >= newest {
+            return Ok(None);
+        }
+        let mut frames = self.export(self.sent, bytes_max).await?;
         let Some(last) = frames.last().map(|frame| frame.change) else { return Ok(None) };
         if self.frozen_at.is_some() {
             claims::leave_behind(&mut frames);
         }
+        let mut digest = self.digest.clone();
         let body = wire::encode_list(self.protocol, &frames, |frame| digest.update_encoded(frame));
         let has_snapshot = frames.iter().any(is_snapshot);
         drop(frames);
