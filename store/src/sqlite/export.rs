@@ -21,8 +21,8 @@ use super::{
     timers,
 };
 
-/// Rows that one call looks at, of each kind.
-const ROWS_MAX: i64 = 2_048;
+/// Rows of each kind that one call looks at: few at first, since large ones of one kind may be all that there is room for.
+const ROWS_AT_ONCE: [i64; 3] = [64, 512, 2_048];
 
 /// A row by the shortest name that finds it.
 #[derive(Debug, Clone)]
@@ -63,16 +63,22 @@ pub(super) fn export(
     if !matches!(head.home, Home::Here | Home::HandingOff { .. }) {
         return Err(StoreError::NotHome { home: head.home }.into());
     }
-    let after = Int(after.min(i64::MAX.unsigned_abs()));
-    let mut frames = Vec::new();
-    let mut bytes = 0;
-    for (change, name) in names_after(conn, head.key, after)? {
-        let frame = RowFrame { change, row: load(conn, &head, &name, vault)? };
-        bytes += encoded_len(&frame);
-        if bytes > bytes_max && !frames.is_empty() {
+    let mut after = Int(after.min(i64::MAX.unsigned_abs()));
+    let (mut frames, mut bytes) = (Vec::new(), 0);
+    for rows_max in ROWS_AT_ONCE {
+        let next = names_after(conn, head.key, after, rows_max)?;
+        for (change, name) in next.names {
+            let frame = RowFrame { change, row: load(conn, &head, &name, vault)? };
+            bytes += encoded_len(&frame);
+            if bytes > bytes_max && !frames.is_empty() {
+                return Ok(frames);
+            }
+            frames.push(frame);
+            after = Int(change);
+        }
+        if next.are_all {
             break;
         }
-        frames.push(frame);
     }
     Ok(frames)
 }
@@ -82,26 +88,34 @@ pub(super) fn encoded_len(frame: &RowFrame) -> usize {
     postcard::serialize_with_flavor(frame, Size::default()).unwrap_or(0)
 }
 
-/// The next rows in order of change, without a gap. Empty when there is none.
-fn names_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64, Name)>> {
+/// Rows that come next.
+struct Next {
+    /// With their change numbers, in order, without a gap.
+    names: Vec<(u64, Name)>,
+    /// Whether there are no more.
+    are_all: bool,
+}
+
+/// The next rows, of each kind at most so many.
+fn names_after(conn: &Connection, key: i64, after: Int, rows_max: i64) -> Fallible<Next> {
     let mut names = Vec::new();
     // Above this some kind of row may have more than was read.
     let mut complete = u64::MAX;
     let mut add = |kind: Vec<(u64, Name)>| {
-        if kind.len() as i64 >= ROWS_MAX {
+        if kind.len() as i64 >= rows_max {
             complete = complete.min(kind.last().map_or(u64::MAX, |(change, _)| *change));
         }
         names.extend(kind);
     };
     for kind in KINDS {
-        add(all(conn, kind.sql, params![key, after, ROWS_MAX], |row| {
+        add(all(conn, kind.sql, params![key, after, rows_max], |row| {
             Ok((row.get::<_, Int>(0)?.0, (kind.name)(row)?))
         })?);
     }
-    add(receipts_after(conn, key, after)?);
+    add(receipts_after(conn, key, after, rows_max)?);
     names.retain(|(change, _)| *change <= complete);
     names.sort_by_key(|(change, _)| *change);
-    Ok(names)
+    Ok(Next { names, are_all: complete == u64::MAX })
 }
 
 /// How one kind of row is found by change number.
@@ -195,7 +209,7 @@ const KINDS: &[Kind] = &[
 ];
 
 /// The next receipts above a change number, generation by generation.
-fn receipts_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64, Name)>> {
+fn receipts_after(conn: &Connection, key: i64, after: Int, rows_max: i64) -> Fallible<Vec<(u64, Name)>> {
     let generations = all(
         conn,
         "WITH RECURSIVE g (generation) AS (
@@ -210,7 +224,7 @@ fn receipts_after(conn: &Connection, key: i64, after: Int) -> Fallible<Vec<(u64,
     let mut names = Vec::new();
     for generation in generations {
         let from = first_receipt_above(conn, (key, generation), after)?;
-        let room = ROWS_MAX - names.len() as i64;
+        let room = rows_max - names.len() as i64;
         names.extend(all(
             conn,
             "SELECT change, revision FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision >= ?3

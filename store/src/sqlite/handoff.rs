@@ -394,18 +394,15 @@ fn receive_receipt(
     change: Int,
     receipt: &godwit_core::receipt::Receipt,
 ) -> Fallible<()> {
-    execute(
-        tx.conn,
-        "DELETE FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3 AND change < ?4",
-        params![key, Int(receipt.generation.0), Int(receipt.revision.0), change],
-    )?;
-    let is_here = exists(
-        tx.conn,
-        "SELECT 1 FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3",
-        params![key, Int(receipt.generation.0), Int(receipt.revision.0)],
-    )?;
-    if is_here {
-        return Ok(());
+    let place = params![key, Int(receipt.generation.0), Int(receipt.revision.0)];
+    let known = "SELECT change FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3";
+    match first(tx.conn, known, place, |row| Ok(row.get::<_, Int>(0)?))? {
+        Some(known) if known.0 >= change.0 => return Ok(()),
+        Some(_) => {
+            let delete = "DELETE FROM receipt WHERE agent = ?1 AND generation = ?2 AND revision = ?3";
+            execute(tx.conn, delete, place)?;
+        }
+        None => {}
     }
     let bytes = receipt.to_bytes();
     boundary::write_receipt(tx, (key, change), receipt, Digest::of(&bytes), &bytes)

@@ -591,10 +591,14 @@ pub(super) fn receive(tx: &Tx<'_>, agent: i64, change: Int, input: &StoredInput)
         params![agent, Int(input.seq.0)],
         |row| Ok(row.get::<_, Int>(0)?),
     )?;
-    if known.is_some_and(|known| known.0 >= change.0) {
-        return Ok(());
+    match known {
+        Some(known) if known.0 >= change.0 => return Ok(()),
+        Some(_) => {
+            let delete = "DELETE FROM input WHERE agent = ?1 AND seq = ?2";
+            execute(tx.conn, delete, params![agent, Int(input.seq.0)])?;
+        }
+        None => {}
     }
-    execute(tx.conn, "DELETE FROM input WHERE agent = ?1 AND seq = ?2", params![agent, Int(input.seq.0)])?;
     let sealed = input.outcome.as_ref().map(seal);
     let fate = Fate {
         state: input.state,
