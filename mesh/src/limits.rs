@@ -17,9 +17,6 @@ pub(crate) const HANDSHAKES_SPARE: usize = 32;
 pub(crate) const IDLE_MAX: Duration = Duration::from_secs(10);
 /// Keeps pooled connections open; several fit into `IDLE_MAX`, so that a lost one does no harm.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// How long a peer may wait before it says that packets have arrived. By default that is 25 ms, and a sender whose window is used up
-/// now and then waits for as long although nothing was lost. What is given up for lost is so much earlier, too.
-pub(crate) const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Assumed before the first measurement: a lost first packet is repeated after three of these.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(100);
 

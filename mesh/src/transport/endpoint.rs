@@ -2,16 +2,14 @@
 
 use std::net::SocketAddr;
 
-use iroh::endpoint::{
-    AckFrequencyConfig, NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
-};
+use iroh::endpoint::{NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, RelayMode, SecretKey};
 
 use super::MeshStartError;
 use crate::handshake::ALPN;
 use crate::limits::{
-    ACK_DELAY_MAX, BULKS_MAX, IDLE_MAX, INITIAL_RTT, KEEP_ALIVE, PING_STREAMS_MAX, STREAM_WINDOW_BYTES,
-    STREAMS_MAX, WINDOW_BYTES,
+    BULKS_MAX, IDLE_MAX, INITIAL_RTT, KEEP_ALIVE, PING_STREAMS_MAX, STREAM_WINDOW_BYTES, STREAMS_MAX,
+    WINDOW_BYTES,
 };
 
 /// Opens the socket. Answers the endpoint and the address it got.
@@ -45,10 +43,7 @@ pub(super) async fn bind(
 fn transport_config() -> QuicTransportConfig {
     let streams = u32::try_from(STREAMS_MAX + BULKS_MAX + PING_STREAMS_MAX).unwrap_or(u32::MAX);
     let idle = IDLE_MAX.try_into().expect("ten seconds fit a QUIC timeout");
-    let mut acks = AckFrequencyConfig::default();
-    acks.max_ack_delay(Some(ACK_DELAY_MAX));
     QuicTransportConfig::builder()
-        .ack_frequency_config(Some(acks))
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(KEEP_ALIVE)
         .default_path_max_idle_timeout(IDLE_MAX)

@@ -1,21 +1,18 @@
-//! The floor of a move's total time: the same number of bytes over one bare QUIC stream on loopback, with the windows and
-//! the delay of the product's mesh, from the first byte written to the peer's word that it has the last. The receiver is a process's worth of
+//! The floor of a move's total time: the same number of bytes over one bare QUIC stream on loopback, with the windows of the
+//! product's mesh, from the first byte written to the peer's word that it has the last. The receiver is a process's worth of
 //! its own: a runtime in another thread.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use iroh::endpoint::{
-    AckFrequencyConfig, Connection, NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets,
-};
+use iroh::endpoint::{Connection, NetReportConfig, PortmapperConfig, QuicTransportConfig, VarInt, presets};
 use iroh::{Endpoint, EndpointAddr, RelayMode, SecretKey};
 
 const ALPN: &[u8] = b"godwit-bench";
 /// As the mesh has them.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const WINDOW_BYTES: u32 = 16 << 20;
-const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 /// Bytes of one write, and of one read.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -83,10 +80,7 @@ async fn receive(said: tokio::sync::oneshot::Sender<EndpointAddr>) -> Result<()>
 }
 
 async fn bind(key: SecretKey) -> Result<Endpoint> {
-    let mut acks = AckFrequencyConfig::default();
-    acks.max_ack_delay(Some(ACK_DELAY_MAX));
-    let transport = QuicTransportConfig::builder()
-        .ack_frequency_config(Some(acks))
+    let windows = QuicTransportConfig::builder()
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
         .send_window(WINDOW_BYTES.into())
@@ -100,7 +94,7 @@ async fn bind(key: SecretKey) -> Result<Endpoint> {
         .net_report_config(NetReportConfig::minimal())
         .clear_ip_transports()
         .bind_addr(loopback)?
-        .transport_config(transport)
+        .transport_config(windows)
         .alpns(vec![ALPN.to_vec()])
         .bind()
         .await?;
