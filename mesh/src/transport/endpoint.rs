@@ -43,6 +43,7 @@ pub(super) async fn bind(
 fn transport_config() -> QuicTransportConfig {
     let streams = u32::try_from(STREAMS_MAX + BULKS_MAX + PING_STREAMS_MAX).unwrap_or(u32::MAX);
     let idle = IDLE_MAX.try_into().expect("ten seconds fit a QUIC timeout");
+    // Without `ack_frequency_config`: noq-proto 1.4 then panics where a peer says that its smallest delay is above 25 ms.
     QuicTransportConfig::builder()
         .max_idle_timeout(Some(idle))
         .keep_alive_interval(KEEP_ALIVE)
