@@ -165,6 +165,23 @@ async fn a_sync_that_fails_ends_the_store_and_a_log_that_cannot_be_opened_does_n
     assert_eq!(flusher.waiting(), 2 << 20);
 }
 
+#[tokio::test]
+async fn only_a_commit_that_writes_syncs_what_was_before_it() {
+    let (from, to) = (Place::new(), Place::new());
+    let (desk, frames) = source(&from, 10).await;
+    let store = to.open(SqliteMode::Exclusive);
+    store.shared.writer.lock().unwrap().as_mut().unwrap().flusher.stop();
+    store.receive_rows(MIGRATION, &desk.owner.agent, frames).await.unwrap();
+    let bytes = waiting(&store);
+    assert!(bytes >= 10 * ROW_BYTES as u64);
+    // No agent is at home here: there is nothing to forget.
+    store.forget_moved(&desk.owner.agent, MIGRATION).await.unwrap();
+    assert!(!is_lazy(&store));
+    assert_eq!(waiting(&store), bytes, "nothing was written, and so nothing was synced");
+    store.probe().await.unwrap();
+    assert_eq!(waiting(&store), 0);
+}
+
 /// A store may be opened through a link; its log lies beside what that points to.
 #[tokio::test]
 async fn the_log_of_a_store_behind_a_link_is_synced_too() {
