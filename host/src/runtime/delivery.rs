@@ -8,23 +8,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
-use godwit_core::channel::{ChannelDelivery, ChannelMessage};
+use godwit_core::channel::ChannelMessage;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::identity::{EntityPublicKey, OriginHash};
-use godwit_core::input::{Kind, NewInput, Reach};
+use godwit_core::input::NewInput;
 use godwit_core::lease::Lease;
-use godwit_core::limits::{FRAME_BYTES_MAX, OUTPUT_LIFETIME};
 use godwit_core::output::{Sender, StoredOutput, UndeliverableReason};
-use godwit_core::retry::Backoff;
-use godwit_core::store::{AcceptError, Accepted, Home, Lifecycle, OutputEnd, OutputKey, Page, StoreError};
+use godwit_core::store::{Home, OutputEnd, OutputKey, Page, StoreError};
 use godwit_core::time::{sleep, within};
 
 use super::Runtime;
 use super::call::CallError;
 use super::directory::Owned;
 use super::wire::{Delivered, PeerAnswer, PeerRequest};
+use resting::{RETRY_FIRST, Resting};
+pub(crate) use run::BATCH_INPUTS_MAX;
+use run::{Run, batch_of, by_run, is_expired, key_of};
+
+mod accept;
+mod resting;
+mod run;
 
 /// Outputs read at once.
 const PUBLISH_PAGE: usize = 256;
@@ -34,69 +38,13 @@ const PUBLISH_PAGES_MAX: usize = 64;
 const LANE_MAX: usize = 128;
 /// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
 const ROUND_ENOUGH: usize = 1_024;
-/// Inputs of one request, which are accepted in one transaction.
-pub(crate) const BATCH_INPUTS_MAX: usize = 512;
-/// Payloads and envelopes of one request in bytes: with the rest of it they fit a frame, and one input always does.
-const BATCH_BYTES_MAX: usize = 768 * 1024;
-/// What an input takes beside its payload and headers: names of 128 bytes, a correlation, a proof.
-const ENVELOPE_BYTES: usize = 1_024;
 /// How long the deliveries of one request may take.
 const DELIVER_MAX: Duration = Duration::from_secs(5);
-/// First and longest pause of a destination that did not take its output.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Longest pause when the host stops: whoever comes back in these moments gets what is his.
 const RETRY_HURRIED: Duration = Duration::from_millis(100);
 
-const _: () = assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
-
 /// Outputs by destination.
 type Lanes = BTreeMap<AgentId, Vec<StoredOutput>>;
-
-/// Destinations that did not take their outputs, each with its own back-off.
-#[derive(Default)]
-struct Resting(BTreeMap<AgentId, Rest>);
-
-struct Rest {
-    backoff: Backoff,
-    /// Boot time of the next try; `None` while it is being tried.
-    until: Option<Duration>,
-}
-
-impl Resting {
-    fn holds(&self, destination: &AgentId) -> bool {
-        self.0.get(destination).is_some_and(|rest| rest.until.is_some())
-    }
-
-    fn wake(&mut self, now: Duration) {
-        for rest in self.0.values_mut() {
-            rest.until = rest.until.filter(|until| *until > now);
-        }
-    }
-
-    fn rest(&mut self, destination: AgentId, now: Duration, random: u8) {
-        let new = || Rest { backoff: Backoff::new(RETRY_FIRST, RETRY_MAX), until: None };
-        let rest = self.0.entry(destination).or_insert_with(new);
-        rest.until = Some(now + rest.backoff.delay(random));
-    }
-
-    /// Lets none rest beyond `limit`.
-    fn cut(&mut self, limit: Duration) {
-        for rest in self.0.values_mut() {
-            rest.until = rest.until.map(|until| until.min(limit));
-        }
-    }
-
-    fn forget(&mut self, destination: &AgentId) {
-        self.0.remove(destination);
-    }
-
-    /// Time until the first of them is tried again.
-    fn pause(&self, now: Duration) -> Option<Duration> {
-        let first = self.0.values().filter_map(|rest| rest.until).min()?;
-        Some(first.saturating_sub(now).max(Duration::from_millis(1)))
-    }
-}
 
 /// Who publishes.
 struct Publisher {
@@ -460,193 +408,4 @@ impl Runtime {
         };
         vec![Delivered::Later { reason }; count]
     }
-
-    /// Whether an accepted delivery wakes its agent.
-    async fn may_wake(&self, agent: &AgentId, waking: Waking) -> bool {
-        match waking {
-            Waking::Never => false,
-            Waking::Always => true,
-            Waking::AsStored => {
-                let row = self.inner().store.agent(agent).await;
-                // Not known is taken for yes: an agent that is started for nothing parks again.
-                row.map_or(true, |row| row.is_none_or(|row| row.waking_inputs > 0))
-            }
-        }
-    }
-
-    /// Accepts deliveries into this store, in order; an answer for each.
-    pub(crate) async fn deliver_here(&self, mut inputs: Vec<NewInput>) -> Vec<Delivered> {
-        let reach = if self.inner().needs_edges { Reach::Neighbours } else { Reach::Any };
-        let mut delivered: Vec<Option<Delivered>> = Vec::with_capacity(inputs.len());
-        let mut taken = Vec::with_capacity(inputs.len());
-        inputs.retain_mut(|input| {
-            input.reach = reach;
-            let refused = match self.check_not_held(&input.agent) {
-                _ if input.check_limits().is_err() => Some(Delivered::Never(UndeliverableReason::Rejected)),
-                held => held.err().map(|held| Delivered::Later { reason: held.to_string() }),
-            };
-            let is_taken = refused.is_none();
-            if is_taken {
-                taken.push((input.agent.clone(), Waking::of(input)));
-            }
-            delivered.push(refused);
-            is_taken
-        });
-        let accepted = self.inner().store.accept_deliveries(inputs, self.session().incarnation).await;
-        failpoint::hit("outbox.after-accept");
-        let mut waking: BTreeMap<&AgentId, bool> = BTreeMap::new();
-        let mut answering: BTreeSet<&AgentId> = BTreeSet::new();
-        let places = delivered.iter_mut().filter(|place| place.is_none());
-        for ((place, (agent, may_wake)), accepted) in places.zip(&taken).zip(accepted) {
-            match &accepted {
-                Ok(Accepted::New { .. }) => {
-                    let wakes = waking.entry(agent).or_default();
-                    *wakes = *wakes || self.may_wake(agent, *may_wake).await;
-                }
-                Ok(Accepted::Answered) => {
-                    answering.insert(agent);
-                }
-                _ => {}
-            }
-            *place = Some(delivered_as(agent, accepted));
-        }
-        for (agent, wakes) in waking {
-            self.look_at(agent, wakes).await;
-        }
-        for agent in answering {
-            self.publish(agent);
-            if self.inner().directory.owned(agent).is_none() {
-                self.inner().rescan.notify_one();
-            }
-        }
-        let nothing = || Delivered::Later { reason: "it was not looked at".into() };
-        delivered.into_iter().map(|delivered| delivered.unwrap_or_else(nothing)).collect()
-    }
-}
-
-/// Whether an agent is woken for a delivery, when it is accepted.
-#[derive(Clone, Copy)]
-enum Waking {
-    Never,
-    Always,
-    /// Whether a request's intent is silent the store has decided.
-    AsStored,
-}
-
-impl Waking {
-    fn of(input: &NewInput) -> Self {
-        match input.input.kind {
-            _ if !input.placing(&BTreeSet::new()).wakes => Self::Never,
-            Kind::PeerRequest { .. } => Self::AsStored,
-            _ => Self::Always,
-        }
-    }
-}
-
-/// What acceptance means to whoever delivers.
-fn delivered_as(agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Delivered {
-    match accepted {
-        Ok(Accepted::New { .. } | Accepted::Duplicate(_) | Accepted::AlreadyEnded | Accepted::Answered) => {
-            Delivered::Acknowledged
-        }
-        Err(AcceptError::StalePublisher { highest }) => Delivered::StalePublisher { highest },
-        Err(AcceptError::NoEdge { .. }) => Delivered::Never(UndeliverableReason::Forbidden),
-        Err(AcceptError::NotSubscribed { .. }) => Delivered::Never(UndeliverableReason::NotSubscribed),
-        Err(error @ AcceptError::Namesake { .. }) => {
-            tracing::warn!(%agent, %error, "delivery refused");
-            Delivered::Never(UndeliverableReason::Namesake)
-        }
-        Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
-        Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
-            Delivered::Never(UndeliverableReason::Deleted)
-        }
-        Err(AcceptError::Store(StoreError::Lifecycle {
-            state: Lifecycle::Retiring | Lifecycle::Retired,
-        })) => Delivered::Never(UndeliverableReason::Retired),
-        // Where it went from here may be where it has left long since: a hint or the peers know better than the tombstone.
-        Err(AcceptError::Store(StoreError::NotHome { home: Home::Moved(_) })) => Delivered::NotHere,
-        Err(AcceptError::Store(StoreError::NotHome { .. })) => {
-            Delivered::Later { reason: "the agent is moving".into() }
-        }
-        Err(error) => Delivered::Later { reason: error.to_string() },
-    }
-}
-
-/// Outputs of one generation to one destination, and the inputs that they become, in order.
-struct Run {
-    destination: AgentId,
-    outputs: Vec<StoredOutput>,
-    inputs: Vec<NewInput>,
-}
-
-impl Run {
-    /// The first outputs of a lane that may travel together: nothing of a generation goes before all of the one before has
-    /// ended, and what is too old is looked at by itself. Every lower number has ended, because outputs are read in order.
-    fn new(destination: AgentId, mut lane: Vec<StoredOutput>, sender: &Sender, now_ms: u64) -> Self {
-        let first = lane.first().map_or((0, sender.generation), |first| (first.number, first.generation));
-        let (lowest, generation) = first;
-        let fits = |stored: &StoredOutput| stored.generation == generation && !is_expired(stored, now_ms);
-        let length = lane.iter().take_while(|stored| fits(stored)).count();
-        lane.truncate(length);
-        let inputs = lane.iter().map(|stored| stored.delivery(sender, lowest, now_ms)).collect();
-        Self { destination, outputs: lane, inputs }
-    }
-}
-
-fn is_expired(stored: &StoredOutput, now_ms: u64) -> bool {
-    let age_ms = now_ms.saturating_sub(stored.committed_at_ms);
-    u128::from(age_ms) > OUTPUT_LIFETIME.as_millis()
-}
-
-fn key_of(stored: &StoredOutput) -> OutputKey {
-    OutputKey {
-        destination: stored.output.destination.clone(),
-        generation: stored.generation,
-        number: stored.number,
-    }
-}
-
-/// What of some runs goes at once: the first of each, then the second of each, until it is enough. Each with its run.
-fn batch_of(runs: &[Run], which: &[usize]) -> Vec<(usize, NewInput)> {
-    let longest = which.iter().map(|index| runs[*index].inputs.len()).max().unwrap_or(0);
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    for depth in 0..longest {
-        for index in which {
-            let Some(input) = runs[*index].inputs.get(depth) else { continue };
-            bytes += weight(input);
-            if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_INPUTS_MAX) {
-                return by_destination(batch);
-            }
-            batch.push((*index, input));
-        }
-    }
-    by_destination(batch)
-}
-
-/// Those of each run together: a store looks at an agent once then.
-fn by_destination(mut batch: Vec<(usize, &NewInput)>) -> Vec<(usize, NewInput)> {
-    batch.sort_by_key(|(index, _)| *index);
-    batch.into_iter().map(|(index, input)| (index, input.clone())).collect()
-}
-
-/// About how many bytes of a frame an input takes.
-fn weight(input: &NewInput) -> usize {
-    let token = |delivery: &ChannelDelivery| match &delivery.message {
-        ChannelMessage::Request(request) => request.token.as_ref().map_or(0, Bytes::len),
-        _ => 0,
-    };
-    let channel = input.delivery.as_ref().and_then(|stamp| stamp.channel.as_deref()).map_or(0, token);
-    let bytes = usize::try_from(input.input.bytes()).unwrap_or(usize::MAX);
-    bytes.saturating_add(channel + ENVELOPE_BYTES)
-}
-
-/// Answers to a batch, by run. Runs of which nothing was in it have none: they go in the next round.
-fn by_run(which: &[usize], places: Vec<usize>, delivered: Vec<Delivered>) -> Vec<(usize, Vec<Delivered>)> {
-    let mut answers: BTreeMap<usize, Vec<Delivered>> =
-        which.iter().map(|index| (*index, Vec::new())).collect();
-    for (index, delivered) in places.into_iter().zip(delivered) {
-        answers.entry(index).or_default().push(delivered);
-    }
-    answers.into_iter().collect()
 }
