@@ -1,9 +1,11 @@
-//! What a store tells of channels, and deliveries in one step. Part of the contract of `store`.
+//! What a store tells of channels, and of what is to be delivered; deliveries in one step. Part of the contract of `store`.
 //!
 //! Rows of channels are written by what they are about: a boundary (`Boundary::channels`, and outputs that have to do with
 //! channels), `accept` of a delivery that has, `end_outputs` and `commit_lifecycle`, each as `crate::channel::rules` says. They
 //! travel with their agent, stay over everything but its deletion, and go with that: subscribers are told, and owners asked to
 //! send nothing more. A reset leaves them, and makes all tokens of the agent worthless, with the subscriptions that stand on them.
+
+use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 
@@ -11,6 +13,7 @@ use super::{AcceptError, Accepted, StoreError};
 use crate::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use crate::id::{AgentId, Incarnation};
 use crate::input::NewInput;
+use crate::output::StoredOutput;
 
 /// Channels of a store's agents.
 #[async_trait]
@@ -33,6 +36,15 @@ pub trait StoreChannels: Send + Sync + 'static {
 
     /// What an agent subscribes to, by owner and channel. **R**
     async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Pending outputs of an agent in commit order, but those for `resting`: about as many for each other destination, its first
+    /// ones, at most `each`, and at least one while there are `limit` in all; capped at `PAGE_MAX`. **R**
+    async fn first_outputs(
+        &self,
+        agent: &AgentId,
+        resting: &BTreeSet<AgentId>,
+        (each, limit): (usize, usize),
+    ) -> Result<Vec<StoredOutput>, StoreError>;
 
     /// Accepts deliveries in order, as `accept` does each, in one transaction; one answer for each. Those of one origin for one
     /// receiver are in the order of their numbers. A delivery that is refused leaves the others alone.

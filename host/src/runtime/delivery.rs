@@ -32,8 +32,8 @@ mod run;
 
 /// Outputs read at once.
 const PUBLISH_PAGE: usize = 256;
-/// Pages that one look at the outbox reads at most.
-const PUBLISH_PAGES_MAX: usize = 64;
+/// Pages that one look at the outbox reads in commit order: as many outputs as are enough for one round.
+const PUBLISH_PAGES_MAX: usize = ROUND_ENOUGH / PUBLISH_PAGE;
 /// Outputs to one destination in one round.
 const LANE_MAX: usize = 128;
 /// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
@@ -128,30 +128,35 @@ impl Runtime {
         }
     }
 
-    /// Pending outputs by destination, in order. Destinations that rest are passed by, so that one that does not answer
-    /// hides no other.
+    /// Pending outputs by destination, in order. Destinations that rest are passed by: what waits for them hides no others.
     async fn read_lanes(&self, agent: &AgentId, resting: &Resting) -> Result<Lanes, StoreError> {
+        let store = &self.inner().store;
         let mut lanes = Lanes::new();
         let (mut after, mut kept) = (0, 0);
         for _ in 0..PUBLISH_PAGES_MAX {
             let page = Page { after, limit: PUBLISH_PAGE };
-            let outputs = self.inner().store.pending_outputs(agent, page).await?;
-            let Some(last) = outputs.last() else { break };
-            after = last.position;
+            let outputs = store.pending_outputs(agent, page).await?;
             let is_last = outputs.len() < PUBLISH_PAGE;
+            after = outputs.last().map_or(after, |last| last.position);
             for output in outputs {
-                let destination = output.output.destination.clone();
-                if !resting.holds(&destination) {
-                    let lane = lanes.entry(destination).or_default();
-                    if lane.len() < LANE_MAX {
-                        lane.push(output);
-                        kept += 1;
-                    }
+                let destination = &output.output.destination;
+                if resting.holds(destination) {
+                    continue;
+                }
+                let lane = lanes.entry(destination.clone()).or_default();
+                if lane.len() < LANE_MAX {
+                    lane.push(output);
+                    kept += 1;
                 }
             }
             if is_last || kept >= ROUND_ENOUGH {
-                break;
+                return Ok(lanes);
             }
+        }
+        // Most of that was for few destinations: the others are looked for by name.
+        lanes.clear();
+        for output in store.first_outputs(agent, &resting.held(), (LANE_MAX, ROUND_ENOUGH)).await? {
+            lanes.entry(output.output.destination.clone()).or_default().push(output);
         }
         Ok(lanes)
     }

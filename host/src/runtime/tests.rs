@@ -28,6 +28,7 @@ mod idle;
 mod journey;
 mod moved_on;
 mod names;
+mod outbox;
 mod policy;
 mod replay;
 mod respec;

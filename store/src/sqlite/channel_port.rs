@@ -1,17 +1,20 @@
 //! `StoreChannels` and `StoreGroups`: each method as one write or one read.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::group::GroupName;
 use godwit_core::id::{AgentId, Incarnation};
 use godwit_core::input::NewInput;
 use godwit_core::limits::PAGE_MAX;
+use godwit_core::output::StoredOutput;
 use godwit_core::store::{AcceptError, Accepted, AgentRow, StoreChannels, StoreError, StoreGroups};
 
 use super::error::Fail;
 use super::inputs::{Arrival, Hearing};
 use super::writer::Work;
-use super::{SqliteStore, agents, channels, inputs};
+use super::{SqliteStore, agents, channels, inputs, outbox};
 
 #[async_trait]
 impl StoreChannels for SqliteStore {
@@ -39,6 +42,16 @@ impl StoreChannels for SqliteStore {
     async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
         let agent = agent.clone();
         self.read(move |conn| channels::subscriptions(conn, &agent)).await
+    }
+
+    async fn first_outputs(
+        &self,
+        agent: &AgentId,
+        resting: &BTreeSet<AgentId>,
+        (each, limit): (usize, usize),
+    ) -> Result<Vec<StoredOutput>, StoreError> {
+        let (agent, resting, most) = (agent.clone(), resting.clone(), (each, limit.min(PAGE_MAX)));
+        self.read(move |conn| outbox::first_of_each(conn, &agent, &resting, most)).await
     }
 
     async fn accept_deliveries(

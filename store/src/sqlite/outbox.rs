@@ -1,7 +1,7 @@
 //! The outbox: outputs committed with a turn and not yet acknowledged.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use godwit_core::channel::Publication;
 use godwit_core::event::{EventKind, NewEvent};
@@ -307,6 +307,50 @@ pub(super) fn list(
         params![key, after, is_pending, page.limit as i64],
         |row| stored(row, agent, &mut bodies),
     )
+}
+
+/// The destinations of outputs that have a row: a look into the index for each.
+const DESTINATIONS: &str = "
+    WITH RECURSIVE known (name) AS (
+        SELECT min(destination) FROM output INDEXED BY output_number WHERE agent = ?1
+        UNION ALL
+        SELECT (SELECT min(destination) FROM output INDEXED BY output_number
+                WHERE agent = ?1 AND destination > known.name)
+        FROM known WHERE known.name IS NOT NULL)
+    SELECT name FROM known WHERE name IS NOT NULL";
+
+/// The first pending outputs of each destination that does not rest, in commit order. What is there of others is not looked at.
+pub(super) fn first_of_each(
+    conn: &Connection,
+    agent: &AgentId,
+    resting: &BTreeSet<AgentId>,
+    (each, limit): (usize, usize),
+) -> Fallible<Vec<StoredOutput>> {
+    let Some(key) = key_of(conn, agent)? else {
+        return Ok(Vec::new());
+    };
+    let mut destinations = all(conn, DESTINATIONS, params![key], |row| agent_id(&row.get::<_, String>(0)?))?;
+    destinations.retain(|destination| !resting.contains(destination));
+    let share = (limit / destinations.len().max(1)).clamp(1, each.max(1));
+    let mut positions = Vec::new();
+    for destination in &destinations {
+        positions.extend(all(
+            conn,
+            "SELECT position FROM output INDEXED BY output_number
+             WHERE agent = ?1 AND destination = ?2 AND state = 0 ORDER BY generation, number LIMIT ?3",
+            params![key, destination.as_str(), share as i64],
+            |row| Ok(row.get::<_, Int>(0)?.0),
+        )?);
+    }
+    positions.sort_unstable();
+    positions.truncate(limit);
+    let sql = select_output!("WHERE o.agent = ?1 AND o.position = ?2");
+    let mut bodies = Bodies::new();
+    let read = positions
+        .into_iter()
+        .map(|position| first(conn, sql, params![key, Int(position)], |row| stored(row, agent, &mut bodies)));
+    // One that has ended in between is not there.
+    read.filter_map(Result::transpose).collect()
 }
 
 /// Bodies of publications that have been opened, by position: most outputs of a page are copies of few of them.

@@ -1,5 +1,7 @@
 //! The outbox: numbers without gaps per destination, commit order, ends.
 
+use std::collections::BTreeSet;
+
 use crate::event::EventKind;
 use crate::id::{AgentId, Generation, Revision};
 use crate::limits::PAGE_MAX;
@@ -13,6 +15,7 @@ pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of(outputs_are_numbered_per_destination_in_commit_order),
         Case::of(outputs_are_read_in_pages),
+        Case::of(the_first_outputs_of_each_are_found_behind_those_that_rest),
         Case::of(an_acknowledged_output_is_gone),
         Case::of(an_undeliverable_output_is_kept_with_its_reason),
         Case::of(ending_what_is_not_there_is_success),
@@ -70,6 +73,28 @@ async fn outputs_are_read_in_pages(world: World) {
         read.extend(page);
     }
     assert_eq!(bodies(&read), SENT);
+}
+
+async fn the_first_outputs_of_each_are_found_behind_those_that_rest(world: World) {
+    let desk = sender(&world).await;
+    let first = async |resting: &[&str], most: (usize, usize)| {
+        let resting: BTreeSet<AgentId> = resting.iter().map(|name| id(name)).collect();
+        desk.store().first_outputs(desk.agent(), &resting, most).await.unwrap()
+    };
+    assert_eq!(bodies(&first(&[], (9, 9)).await), SENT);
+    assert_eq!(bodies(&first(&[], (1, 9)).await), SENT[..2]);
+    assert_eq!(bodies(&first(&[], (9, 4)).await), SENT[..4], "as many of each");
+    assert_eq!(bodies(&first(&[], (9, 1)).await), SENT[..1]);
+    assert_eq!(bodies(&first(&["a"], (9, 9)).await), [SENT[1], SENT[3]]);
+    assert_eq!(bodies(&first(&["b", "nobody"], (2, 9)).await), [SENT[0], SENT[2]]);
+    assert_eq!(first(&["a", "b"], (9, 9)).await, []);
+    let ends = [
+        (key("a", 1), OutputEnd::Acknowledged),
+        (key("b", 1), OutputEnd::Undeliverable(UndeliverableReason::Deleted)),
+    ];
+    desk.store().end_outputs(&desk.owner, &ends).await.unwrap();
+    assert_eq!(bodies(&first(&[], (1, 9)).await), [SENT[2], SENT[3]], "what has ended does not count");
+    assert_eq!(desk.store().first_outputs(&id("nobody"), &BTreeSet::new(), (9, 9)).await, Ok(vec![]));
 }
 
 async fn an_acknowledged_output_is_gone(world: World) {

@@ -1,6 +1,6 @@
 //! Channels: their rows, and what the rules of `crate::channel::rules` work on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
 use async_trait::async_trait;
@@ -251,6 +251,31 @@ impl StoreChannels for MemoryStore {
 
     async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
         Ok(self.read(agent, |rows| rows.channels().subscriptions.values().cloned().collect()))
+    }
+
+    async fn first_outputs(
+        &self,
+        agent: &AgentId,
+        resting: &BTreeSet<AgentId>,
+        (each, limit): (usize, usize),
+    ) -> Result<Vec<StoredOutput>, StoreError> {
+        let limit = limit.min(PAGE_MAX);
+        Ok(self.read(agent, |rows| {
+            let goes = |stored: &&StoredOutput| {
+                stored.state == OutputState::Pending && !resting.contains(&stored.output.destination)
+            };
+            let outputs = || rows.outputs_after(0).filter(goes);
+            let destinations: BTreeSet<&AgentId> =
+                outputs().map(|stored| &stored.output.destination).collect();
+            let share = (limit / destinations.len().max(1)).clamp(1, each.max(1));
+            let mut taken: BTreeMap<&AgentId, usize> = BTreeMap::new();
+            let first = outputs().filter(|stored| {
+                let taken = taken.entry(&stored.output.destination).or_default();
+                *taken += 1;
+                *taken <= share
+            });
+            first.take(limit).cloned().collect()
+        }))
     }
 
     async fn accept_deliveries(

@@ -1,6 +1,6 @@
 //! Destinations that did not take their outputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use godwit_core::id::AgentId;
@@ -23,6 +23,11 @@ struct Rest {
 impl Resting {
     pub(super) fn holds(&self, destination: &AgentId) -> bool {
         self.0.get(destination).is_some_and(|rest| rest.until.is_some())
+    }
+
+    pub(super) fn held(&self) -> BTreeSet<AgentId> {
+        let held = self.0.iter().filter(|(_, rest)| rest.until.is_some());
+        held.map(|(destination, _)| destination.clone()).collect()
     }
 
     pub(super) fn wake(&mut self, now: Duration) {

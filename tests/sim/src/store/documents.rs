@@ -1,5 +1,6 @@
 //! The documents of the simulated store, and what it tells of channels and groups.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use godwit_core::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use godwit_core::group::GroupName;
 use godwit_core::id::{AgentId, Incarnation, MigrationId};
 use godwit_core::input::NewInput;
+use godwit_core::output::StoredOutput;
 use godwit_core::standby::Verdict;
 use godwit_core::store::standby::{Delta, Round, StandbyCopy};
 use godwit_core::store::{
@@ -58,6 +60,17 @@ impl StoreChannels for FaultyStore {
     async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
         let agent = agent.clone();
         self.call("subscriptions", Way::Read, move |world, _| now(world.memory.subscriptions(&agent))).await
+    }
+
+    async fn first_outputs(
+        &self,
+        agent: &AgentId,
+        resting: &BTreeSet<AgentId>,
+        most: (usize, usize),
+    ) -> Result<Vec<StoredOutput>, StoreError> {
+        let (agent, resting) = (agent.clone(), resting.clone());
+        let run = move |world: &Arc<World>, _| now(world.memory.first_outputs(&agent, &resting, most));
+        self.call("first_outputs", Way::Read, run).await
     }
 
     /// One after the other, so that each may get lost by itself.

@@ -1,5 +1,7 @@
 //! The documents of a flawed store, and what it tells of channels and groups.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -8,6 +10,7 @@ use crate::channel::{ChannelName, ChannelView, Subscriber, Subscription};
 use crate::group::GroupName;
 use crate::id::{AgentId, Incarnation, MigrationId};
 use crate::input::NewInput;
+use crate::output::StoredOutput;
 use crate::standby::Verdict;
 use crate::store::standby::{Delta, Round, StandbyCopy};
 use crate::store::{
@@ -72,6 +75,15 @@ impl StoreChannels for Flawed {
 
     async fn subscriptions(&self, agent: &AgentId) -> Result<Vec<Subscription>, StoreError> {
         self.inner.subscriptions(agent).await
+    }
+
+    async fn first_outputs(
+        &self,
+        agent: &AgentId,
+        resting: &BTreeSet<AgentId>,
+        most: (usize, usize),
+    ) -> Result<Vec<StoredOutput>, StoreError> {
+        self.inner.first_outputs(agent, resting, most).await
     }
 
     async fn accept_deliveries(
