@@ -252,7 +252,7 @@ impl Runtime {
             };
             match notice {
                 None => return,
-                Some(Notice::Outputs(agent)) => self.publish(&agent),
+                Some(Notice::Outputs(agent)) => self.publish_more(&agent),
                 Some(Notice::Timers) => self.inner.timers_changed.notify_one(),
                 Some(Notice::Operations(agent)) => {
                     let runtime = self.clone();

@@ -21,6 +21,8 @@ pub struct SimNetwork(Arc<Mutex<Table>>);
 struct Table {
     handlers: BTreeMap<HostId, Arc<dyn MeshHandler>>,
     cut: BTreeSet<HostId>,
+    /// Hosts that hear nothing, and whom nobody can tell from slow ones.
+    silent: BTreeSet<HostId>,
     /// Hosts that do what they are asked, and whose answers get lost.
     unheard: BTreeSet<HostId>,
     /// Hosts whose next answer gets lost.
@@ -49,6 +51,11 @@ impl SimNetwork {
         } else {
             table.cut.remove(&host);
         }
+    }
+
+    /// Lets a host hear nothing from now on: whoever asks it waits until the time is over.
+    pub fn silence(&self, host: HostId) {
+        self.lock().silent.insert(host);
     }
 
     /// Loses the answers of a host from now on: it does what it is asked.
@@ -138,6 +145,10 @@ impl Mesh for SimMesh {
     async fn request(&self, peer: HostId, body: Bytes, timeout: Duration) -> Result<Bytes, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
         self.network.hear(&body);
+        if self.network.lock().silent.contains(&peer) {
+            sleep(timeout).await;
+            return Err(MeshError::NoAnswer { peer, reason: "time is over".into() });
+        }
         let answer = self.bounded(peer, timeout, handler.on_request(self.host, body)).await;
         if self.network.loses_answer(peer) {
             return Err(MeshError::NoAnswer { peer, reason: "the answer got lost".into() });

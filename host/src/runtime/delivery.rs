@@ -3,44 +3,55 @@
 //! One publisher per agent at a time, under the agent's lease. It sends the output's number and the **current** token; the
 //! receiver's accept decides (see `RuntimeStore::accept`). An output leaves the outbox only when the receiver has it
 //! durably, or visibly as undeliverable.
+//!
+//! What is for destinations on one host goes in one request, and is ended when that is answered. Meanwhile the others get what
+//! is for them: no host waits for another one, and no destination is in two requests at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use godwit_core::channel::ChannelMessage;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::identity::{EntityPublicKey, OriginHash};
 use godwit_core::input::NewInput;
 use godwit_core::lease::Lease;
+use godwit_core::limits::PAGE_MAX;
 use godwit_core::output::{Sender, StoredOutput, UndeliverableReason};
 use godwit_core::store::{Home, OutputEnd, OutputKey, Page, StoreError};
 use godwit_core::time::{sleep, within};
+use tokio::sync::Notify;
 
 use super::Runtime;
 use super::call::CallError;
 use super::directory::Owned;
 use super::wire::{Delivered, PeerAnswer, PeerRequest};
-use resting::{RETRY_FIRST, Resting};
+use destinations::{Destinations, RETRY_FIRST};
 pub(crate) use run::BATCH_INPUTS_MAX;
-use run::{Run, batch_of, by_run, is_expired, key_of};
+use run::{Run, batch_of, by_run, key_of};
 
 mod accept;
-mod resting;
+mod destinations;
 mod run;
 
-/// Outputs read at once.
-const PUBLISH_PAGE: usize = 256;
+/// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
+const ROUND_ENOUGH: usize = PAGE_MAX;
 /// Pages that one look at the outbox reads in commit order: as many outputs as are enough for one round.
-const PUBLISH_PAGES_MAX: usize = ROUND_ENOUGH / PUBLISH_PAGE;
+const PUBLISH_PAGES_MAX: usize = 4;
+/// Outputs read at once.
+const PUBLISH_PAGE: usize = ROUND_ENOUGH / PUBLISH_PAGES_MAX;
 /// Outputs to one destination in one round.
 const LANE_MAX: usize = 128;
-/// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
-const ROUND_ENOUGH: usize = 1_024;
+/// Pause before a look for new outputs while others are on their way: most answers come sooner, and are followed by a look.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// How long the deliveries of one request may take.
 const DELIVER_MAX: Duration = Duration::from_secs(5);
-/// Longest pause when the host stops: whoever comes back in these moments gets what is his.
+/// Longest pause when the host stops: whoever comes back in these moments gets what is his. So long a full round has to itself.
 const RETRY_HURRIED: Duration = Duration::from_millis(100);
 
 /// Outputs by destination.
@@ -63,17 +74,38 @@ enum Round {
     Stale,
 }
 
+/// Where a run goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Way {
+    /// Into this host's store.
+    Here,
+    /// To a host that should have the destination.
+    To(HostId),
+    /// To wherever the peers say.
+    Unknown,
+}
+
+/// What comes of a run.
+enum Next {
+    /// Answers to its outputs in order, as far as they were sent.
+    Answered(Vec<Delivered>),
+    Goes(Way),
+}
+
+/// Runs that are on their way: those of one way together. Each destination is in at most one of them.
+type Sending<'a> = FuturesUnordered<BoxFuture<'a, Vec<(Run, Next)>>>;
+
 impl Runtime {
     /// Starts publishing an agent's outputs, unless somebody already does or the lease is not held.
     pub(crate) fn publish(&self, agent: &AgentId) {
         let Some(owned) = self.inner().directory.owned(agent) else {
             return;
         };
-        if self.inner().directory.begin_publishing(agent) {
+        if let Some(more) = self.inner().directory.begin_publishing(agent) {
             let (runtime, agent) = (self.clone(), agent.clone());
             self.inner().publishers.spawn(async move {
                 let guard = owned.guard.clone();
-                runtime.publish_all(owned).await;
+                runtime.publish_all(owned, &more).await;
                 runtime.inner().directory.end_publishing(&agent);
                 if !guard.is_held() {
                     return;
@@ -88,7 +120,14 @@ impl Runtime {
         }
     }
 
-    async fn publish_all(&self, owned: Owned) {
+    /// As `publish`, of an agent with new outputs: whoever publishes them already looks again.
+    pub(crate) fn publish_more(&self, agent: &AgentId) {
+        if !self.inner().directory.tell_publisher(agent) {
+            self.publish(agent);
+        }
+    }
+
+    async fn publish_all(&self, owned: Owned, more: &Notify) {
         let origin_hash = match self.inner().store.agent(&owned.lease.agent).await {
             Ok(row) => row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash),
             Err(error) => {
@@ -98,38 +137,77 @@ impl Runtime {
         };
         let publisher = Publisher { owned, origin_hash };
         let shutdown = self.inner().publishers.shutdown();
-        let mut resting = Resting::default();
-        let hurry = &self.inner().hurry;
-        while publisher.owned.guard.is_held() && !shutdown.is_cancelled() {
+        let mut known = Destinations::default();
+        let mut sending = Sending::new();
+        while publisher.owned.guard.is_held() {
             let now = self.inner().clock.boot();
-            if hurry.is_cancelled() {
-                resting.cut(now + RETRY_HURRIED);
+            if self.inner().hurry.is_cancelled() {
+                known.cut(now + RETRY_HURRIED);
             }
-            resting.wake(now);
-            let lanes = match self.read_lanes(&publisher.owned.lease.agent, &resting).await {
-                Ok(lanes) => lanes,
-                Err(error) => {
-                    tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outbox can't be read");
+            known.wake(now);
+            let mut pause = None;
+            if !shutdown.is_cancelled() {
+                let lanes = match self.read_lanes(&publisher.owned.lease.agent, &known).await {
+                    Ok(lanes) => lanes,
+                    Err(error) => {
+                        tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outbox can't be read");
+                        return;
+                    }
+                };
+                // Behind as many as one look takes there may be more, for others.
+                let is_full = lanes.values().map(Vec::len).sum::<usize>() >= ROUND_ENOUGH;
+                let looks_again = is_full.then_some(RETRY_HURRIED);
+                pause = known.pause(now).into_iter().chain(looks_again).min();
+                self.begin(&publisher, lanes, &mut known, &mut sending).await;
+            }
+            if sending.is_empty() && pause.is_none() {
+                return;
+            }
+            if let Some(came) = self.next_of(&mut sending, more, pause).await {
+                failpoint::hit("outbox.after-send");
+                if let Round::Stale = self.settle(&publisher, came, &mut known, &mut sending).await {
                     return;
                 }
-            };
-            if lanes.is_empty() {
-                let Some(pause) = resting.pause(self.inner().clock.boot()) else {
-                    return;
-                };
-                // The pause ends early when there is no time left.
-                let called = async {
-                    if hurry.is_cancelled() { shutdown.cancelled().await } else { hurry.cancelled().await }
-                };
-                let _ = within(pause, called).await;
-            } else if let Round::Stale = self.publish_round(&publisher, lanes, &mut resting).await {
-                return;
             }
         }
     }
 
-    /// Pending outputs by destination, in order. Destinations that rest are passed by: what waits for them hides no others.
-    async fn read_lanes(&self, agent: &AgentId, resting: &Resting) -> Result<Lanes, StoreError> {
+    /// Waits for an answer, for new outputs, for who rests, or for the host to stop: after that only for what is on its way.
+    async fn next_of(
+        &self,
+        sending: &mut Sending<'_>,
+        more: &Notify,
+        pause: Option<Duration>,
+    ) -> Option<Vec<(Run, Next)>> {
+        let (hurry, shutdown) = (&self.inner().hurry, self.inner().publishers.shutdown());
+        let is_over = shutdown.is_cancelled();
+        let is_sending = !sending.is_empty();
+        let told = async {
+            more.notified().await;
+            if is_sending {
+                sleep(LOOK_PAUSE).await;
+            }
+        };
+        let called =
+            async { if hurry.is_cancelled() { shutdown.cancelled().await } else { hurry.cancelled().await } };
+        // Cancel safe: an answer that is not taken now is there at the next look.
+        let mut came = tokio::select! {
+            biased;
+            () = called, if !is_over => return None,
+            Some(came) = sending.next() => came,
+            () = told, if !is_over => return None,
+            () = sleep(pause.unwrap_or_default()), if !is_over && pause.is_some() => return None,
+            else => return None,
+        };
+        // What has come with it is ended with it.
+        while let Some(Some(also)) = sending.next().now_or_never() {
+            came.extend(also);
+        }
+        Some(came)
+    }
+
+    /// Pending outputs by destination, in order. Those for destinations that take nothing now are passed by, and hide no others.
+    async fn read_lanes(&self, agent: &AgentId, known: &Destinations) -> Result<Lanes, StoreError> {
         let store = &self.inner().store;
         let mut lanes = Lanes::new();
         let (mut after, mut kept) = (0, 0);
@@ -140,7 +218,7 @@ impl Runtime {
             after = outputs.last().map_or(after, |last| last.position);
             for output in outputs {
                 let destination = &output.output.destination;
-                if resting.holds(destination) {
+                if !known.takes(destination) {
                     continue;
                 }
                 let lane = lanes.entry(destination.clone()).or_default();
@@ -155,27 +233,90 @@ impl Runtime {
         }
         // Most of that was for few destinations: the others are looked for by name.
         lanes.clear();
-        for output in store.first_outputs(agent, &resting.held(), (LANE_MAX, ROUND_ENOUGH)).await? {
+        for output in store.first_outputs(agent, &known.not_now(), (LANE_MAX, ROUND_ENOUGH)).await? {
             lanes.entry(output.output.destination.clone()).or_default().push(output);
         }
         Ok(lanes)
     }
 
-    /// Sends what was read: destinations side by side, each in order.
-    async fn publish_round(&self, publisher: &Publisher, lanes: Lanes, resting: &mut Resting) -> Round {
+    /// Sends as much of each lane as goes at once: destinations side by side, each in order.
+    async fn begin<'a>(
+        &'a self,
+        publisher: &Publisher,
+        lanes: Lanes,
+        known: &mut Destinations,
+        sending: &mut Sending<'a>,
+    ) {
+        let now_ms = self.now_ms();
+        let sender = self.sender_of(publisher, &lanes).await;
+        if lanes.is_empty() || !publisher.owned.guard.is_held() {
+            return;
+        }
+        let mut ways: BTreeMap<Way, Vec<Run>> = BTreeMap::new();
+        let mut answered = Vec::new();
+        for (destination, lane) in lanes {
+            known.went(&destination);
+            let run = Run::new(destination, lane, &sender, now_ms);
+            if run.is_expired(now_ms) {
+                let never = Delivered::Never(UndeliverableReason::Expired);
+                answered.push((run, Next::Answered(vec![never])));
+            } else {
+                let way = match self.inner().hints.get(&run.destination) {
+                    Some(host) if host != self.inner().host => Way::To(host),
+                    _ => Way::Here,
+                };
+                ways.entry(way).or_default().push(run);
+            }
+        }
+        failpoint::hit("outbox.before-send");
+        // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
+        if !answered.is_empty() {
+            sending.push(ready(answered).boxed());
+        }
+        self.send(ways, sending);
+    }
+
+    fn send<'a>(&'a self, ways: BTreeMap<Way, Vec<Run>>, sending: &Sending<'a>) {
+        for (way, runs) in ways {
+            sending.push(match way {
+                Way::Here => self.deliver_runs_here(runs).boxed(),
+                Way::To(host) => self.send_runs(host, runs).boxed(),
+                Way::Unknown => self.look_for(runs).boxed(),
+            });
+        }
+    }
+
+    /// Ends what has arrived, lets those rest that did not take what was for them, and sends on what goes elsewhere.
+    async fn settle<'a>(
+        &'a self,
+        publisher: &Publisher,
+        came: Vec<(Run, Next)>,
+        known: &mut Destinations,
+        sending: &mut Sending<'a>,
+    ) -> Round {
         let mut ends = Vec::new();
+        let mut ways: BTreeMap<Way, Vec<Run>> = BTreeMap::new();
         let mut is_stale = false;
-        for (destination, ended, round) in self.send_lanes(publisher, lanes).await {
+        for (run, next) in came {
+            let answers = match next {
+                Next::Answered(answers) => answers,
+                Next::Goes(way) => {
+                    ways.entry(way).or_default().push(run);
+                    continue;
+                }
+            };
+            let (ended, round) = self.after_run(publisher, &run, answers).await;
             ends.extend(ended);
             match round {
-                Round::Done => resting.forget(&destination),
+                Round::Done => known.took(&run.destination),
                 Round::Stale => is_stale = true,
                 Round::Later => {
                     let [random] = self.inner().clock.random();
-                    resting.rest(destination, self.inner().clock.boot(), random);
+                    known.rest(run.destination, self.inner().clock.boot(), random);
                 }
             }
         }
+        self.send(ways, sending);
         if !ends.is_empty() {
             failpoint::hit("outbox.before-end");
             let ended = self.inner().store.end_outputs(&publisher.owned.owner(), &ends).await;
@@ -197,40 +338,6 @@ impl Runtime {
             }
         }
         if is_stale { Round::Stale } else { Round::Done }
-    }
-
-    /// Sends as much of each lane as goes at once. Answers what has ended of each, and how it went.
-    async fn send_lanes(
-        &self,
-        publisher: &Publisher,
-        lanes: Lanes,
-    ) -> Vec<(AgentId, Vec<(OutputKey, OutputEnd)>, Round)> {
-        let now_ms = self.now_ms();
-        let sender = self.sender_of(publisher, &lanes).await;
-        let mut rounds = Vec::new();
-        let mut runs = Vec::new();
-        for (destination, lane) in lanes {
-            match lane.first() {
-                Some(first) if is_expired(first, now_ms) => {
-                    let end = OutputEnd::Undeliverable(UndeliverableReason::Expired);
-                    rounds.push((destination, vec![(key_of(first), end)], Round::Done));
-                }
-                _ => runs.push(Run::new(destination, lane, &sender, now_ms)),
-            }
-        }
-        if !publisher.owned.guard.is_held() {
-            rounds.extend(runs.into_iter().map(|run| (run.destination, Vec::new(), Round::Stale)));
-            return rounds;
-        }
-        failpoint::hit("outbox.before-send");
-        // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
-        let answers = self.deliver_runs(&runs).await;
-        failpoint::hit("outbox.after-send");
-        for (run, answers) in runs.into_iter().zip(answers) {
-            let (ends, round) = self.after_run(publisher, &run, answers).await;
-            rounds.push((run.destination, ends, round));
-        }
-        rounds
     }
 
     /// What the outputs of a publisher are sent with. The key is read when something has to be proven.
@@ -322,78 +429,46 @@ impl Runtime {
         }
     }
 
-    /// Hands runs to the homes of their destinations, each host's together. Answers for each what came of its outputs, as far
-    /// as they were sent.
-    async fn deliver_runs(&self, runs: &[Run]) -> Vec<Vec<Delivered>> {
-        let mut answers: Vec<Vec<Delivered>> = runs.iter().map(|_| Vec::new()).collect();
-        let mut elsewhere: BTreeMap<HostId, Vec<usize>> = BTreeMap::new();
-        let mut here = Vec::new();
-        for (index, run) in runs.iter().enumerate() {
-            match self.inner().hints.get(&run.destination) {
-                Some(host) if host != self.inner().host => elsewhere.entry(host).or_default().push(index),
-                _ => here.push(index),
-            }
-        }
-        let (tried, mut sent) =
-            futures::join!(self.deliver_runs_here(runs, &here), self.send_batches(runs, elsewhere));
-        let mut homeless = Vec::new();
-        for (index, delivered) in tried {
-            match delivered.first() {
-                Some(Delivered::NotHere) => homeless.push(index),
-                _ => answers[index] = delivered,
-            }
-        }
-        let homes = homeless
-            .into_iter()
-            .map(|index| async move { (index, self.who_is_home(&runs[index].destination).await) });
-        let mut found: BTreeMap<HostId, Vec<usize>> = BTreeMap::new();
-        for (index, home) in futures::future::join_all(homes).await {
-            match home {
-                Ok(host) => found.entry(host).or_default().push(index),
-                Err(CallError::NotFound { .. }) => {
-                    answers[index] = vec![Delivered::Never(UndeliverableReason::NotFound)];
-                }
-                Err(error) => answers[index] = vec![Delivered::Later { reason: error.to_string() }],
-            }
-        }
-        sent.extend(self.send_batches(runs, found).await);
-        for (index, delivered) in sent {
-            answers[index] = delivered;
-        }
-        answers
-    }
-
     /// Tries runs in this store.
-    async fn deliver_runs_here(&self, runs: &[Run], which: &[usize]) -> Vec<(usize, Vec<Delivered>)> {
-        if which.is_empty() {
-            return Vec::new();
-        }
-        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(runs, which).into_iter().unzip();
+    async fn deliver_runs_here(&self, runs: Vec<Run>) -> Vec<(Run, Next)> {
+        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(&runs).into_iter().unzip();
         let delivered = match within(DELIVER_MAX, self.deliver_here(inputs)).await {
             Some(delivered) => delivered,
             None => places.iter().map(|_| Delivered::Later { reason: "no answer in time".into() }).collect(),
         };
-        by_run(which, places, delivered)
+        let next = |answers: Vec<Delivered>| match answers.first() {
+            Some(Delivered::NotHere) => Next::Goes(Way::Unknown),
+            _ => Next::Answered(answers),
+        };
+        by_run(runs, places, delivered).map(|(run, answers)| (run, next(answers))).collect()
     }
 
-    /// Sends runs to hosts, a request to each.
-    async fn send_batches(
-        &self,
-        runs: &[Run],
-        batches: BTreeMap<HostId, Vec<usize>>,
-    ) -> Vec<(usize, Vec<Delivered>)> {
-        let sending = batches.into_iter().map(|(host, which)| async move {
-            let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(runs, &which).into_iter().unzip();
-            let delivered = self.send_batch(host, inputs).await;
-            let answers = by_run(&which, places, delivered);
-            for (index, answers) in &answers {
-                if answers.contains(&Delivered::NotHere) {
-                    self.inner().hints.forget(&runs[*index].destination);
-                }
+    /// Sends runs to a host, in one request.
+    async fn send_runs(&self, host: HostId, runs: Vec<Run>) -> Vec<(Run, Next)> {
+        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(&runs).into_iter().unzip();
+        let delivered = self.send_batch(host, inputs).await;
+        let answered = by_run(runs, places, delivered).map(|(run, answers)| {
+            if answers.contains(&Delivered::NotHere) {
+                self.inner().hints.forget(&run.destination);
             }
-            answers
+            (run, Next::Answered(answers))
         });
-        futures::future::join_all(sending).await.into_iter().flatten().collect()
+        answered.collect()
+    }
+
+    /// Finds out which hosts the destinations of some runs are at home on.
+    async fn look_for(&self, runs: Vec<Run>) -> Vec<(Run, Next)> {
+        let homes = runs.into_iter().map(|run| async move {
+            let next = match self.who_is_home(&run.destination).await {
+                Ok(host) => Next::Goes(Way::To(host)),
+                Err(CallError::NotFound { .. }) => {
+                    Next::Answered(vec![Delivered::Never(UndeliverableReason::NotFound)])
+                }
+                Err(error) => Next::Answered(vec![Delivered::Later { reason: error.to_string() }]),
+            };
+            (run, next)
+        });
+        join_all(homes).await
     }
 
     async fn send_batch(&self, host: HostId, inputs: Vec<NewInput>) -> Vec<Delivered> {

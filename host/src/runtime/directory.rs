@@ -4,7 +4,7 @@
 //! twice is harmless, so there is no lock around the asking.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::agent::{self, Grant, Handle, WarmGuest};
@@ -37,7 +37,8 @@ struct Tables {
 struct Entry {
     lease: Lease,
     guard: LeaseGuard,
-    is_publishing: bool,
+    /// Tells its publisher of new outputs, while there is one.
+    publisher: Option<Arc<Notify>>,
 }
 
 struct Resident {
@@ -137,7 +138,7 @@ impl Directory {
         }
         tables.remove(&lease.agent);
         let owned = Owned { lease: lease.clone(), guard: guard.clone() };
-        tables.owned.insert(lease.agent.clone(), Entry { lease, guard, is_publishing: false });
+        tables.owned.insert(lease.agent.clone(), Entry { lease, guard, publisher: None });
         owned
     }
 
@@ -204,21 +205,24 @@ impl Directory {
         std::mem::take(&mut self.lock().lost)
     }
 
-    /// Claims the right to publish an agent's outputs. Answers `false` when somebody already does.
-    pub(crate) fn begin_publishing(&self, agent: &AgentId) -> bool {
-        match self.lock().owned.get_mut(agent) {
-            Some(entry) if !entry.is_publishing => {
-                entry.is_publishing = true;
-                true
-            }
-            _ => false,
-        }
+    /// Claims the right to publish an agent's outputs. Answers what tells of new ones, or nothing when somebody already does.
+    pub(crate) fn begin_publishing(&self, agent: &AgentId) -> Option<Arc<Notify>> {
+        let mut tables = self.lock();
+        let entry = tables.owned.get_mut(agent).filter(|entry| entry.publisher.is_none())?;
+        Some(entry.publisher.insert(Arc::default()).clone())
+    }
+
+    /// Tells whoever publishes an agent's outputs of new ones. Answers `false` when nobody does.
+    pub(crate) fn tell_publisher(&self, agent: &AgentId) -> bool {
+        let tables = self.lock();
+        let publisher = tables.owned.get(agent).and_then(|entry| entry.publisher.as_ref());
+        publisher.inspect(|publisher| publisher.notify_one()).is_some()
     }
 
     /// Gives the right back.
     pub(crate) fn end_publishing(&self, agent: &AgentId) {
         if let Some(entry) = self.lock().owned.get_mut(agent) {
-            entry.is_publishing = false;
+            entry.publisher = None;
         }
     }
 
@@ -302,7 +306,7 @@ impl Runtime {
         let entry = entries.entry(agent.clone()).or_insert_with(|| Entry {
             lease: owned.lease.clone(),
             guard: owned.guard.clone(),
-            is_publishing: false,
+            publisher: None,
         });
         if let Some(resident) = residents.get_mut(agent).filter(|resident| resident.handle.is_alive()) {
             resident.used = now;

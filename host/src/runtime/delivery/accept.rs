@@ -65,7 +65,7 @@ impl Runtime {
             self.look_at(agent, wakes).await;
         }
         for agent in answering {
-            self.publish(agent);
+            self.publish_more(agent);
             if self.inner().directory.owned(agent).is_none() {
                 self.inner().rescan.notify_one();
             }

@@ -41,13 +41,18 @@ impl Run {
         let (lowest, generation) = first;
         let fits = |stored: &StoredOutput| stored.generation == generation && !is_expired(stored, now_ms);
         let length = lane.iter().take_while(|stored| fits(stored)).count();
-        lane.truncate(length);
+        lane.truncate(length.max(1));
         let inputs = lane.iter().map(|stored| stored.delivery(sender, lowest, now_ms)).collect();
         Self { destination, outputs: lane, inputs }
     }
+
+    /// Whether it is one output that is too old.
+    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
+        self.outputs.first().is_some_and(|first| is_expired(first, now_ms))
+    }
 }
 
-pub(super) fn is_expired(stored: &StoredOutput, now_ms: u64) -> bool {
+fn is_expired(stored: &StoredOutput, now_ms: u64) -> bool {
     let age_ms = now_ms.saturating_sub(stored.committed_at_ms);
     u128::from(age_ms) > OUTPUT_LIFETIME.as_millis()
 }
@@ -60,19 +65,20 @@ pub(super) fn key_of(stored: &StoredOutput) -> OutputKey {
     }
 }
 
-/// What of some runs goes at once: the first of each, then the second of each, until it is enough. Each with its run.
-pub(super) fn batch_of(runs: &[Run], which: &[usize]) -> Vec<(usize, NewInput)> {
-    let longest = which.iter().map(|index| runs[*index].inputs.len()).max().unwrap_or(0);
+/// What of some runs goes at once: the first of each, then the second of each, until it is enough. Each with the place of its
+/// run.
+pub(super) fn batch_of(runs: &[Run]) -> Vec<(usize, NewInput)> {
+    let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0);
     let mut batch = Vec::new();
     let mut bytes = 0;
     for depth in 0..longest {
-        for index in which {
-            let Some(input) = runs[*index].inputs.get(depth) else { continue };
+        for (index, run) in runs.iter().enumerate() {
+            let Some(input) = run.inputs.get(depth) else { continue };
             bytes += weight(input);
             if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_INPUTS_MAX) {
                 return by_destination(batch);
             }
-            batch.push((*index, input));
+            batch.push((index, input));
         }
     }
     by_destination(batch)
@@ -97,14 +103,13 @@ fn weight(input: &NewInput) -> usize {
 
 /// Answers to a batch, by run. Runs of which nothing was in it have none: they go in the next round.
 pub(super) fn by_run(
-    which: &[usize],
+    runs: Vec<Run>,
     places: Vec<usize>,
     delivered: Vec<Delivered>,
-) -> Vec<(usize, Vec<Delivered>)> {
-    let mut answers: BTreeMap<usize, Vec<Delivered>> =
-        which.iter().map(|index| (*index, Vec::new())).collect();
+) -> impl Iterator<Item = (Run, Vec<Delivered>)> {
+    let mut answers: BTreeMap<usize, Vec<Delivered>> = BTreeMap::new();
     for (index, delivered) in places.into_iter().zip(delivered) {
         answers.entry(index).or_default().push(delivered);
     }
-    answers.into_iter().collect()
+    runs.into_iter().enumerate().map(move |(index, run)| (run, answers.remove(&index).unwrap_or_default()))
 }
