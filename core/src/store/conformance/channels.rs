@@ -13,7 +13,7 @@ use crate::id::{Generation, Revision};
 use crate::identity::EntityKey;
 use crate::input::{DeliveryStamp, Kind, NewInput};
 use crate::lifecycle::Verb;
-use crate::limits::{PAGE_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX};
+use crate::limits::PAGE_MAX;
 use crate::migration::Phase;
 use crate::output::{Output, OutputState, Sender, StoredOutput, UndeliverableReason};
 use crate::receipt::BoundaryKind;
@@ -25,19 +25,16 @@ use crate::store::{
     AcceptError, Accepted, ImportRequest, OutputEnd, OutputKey, Page, Row, StoreError, StoredInput,
 };
 
+mod bounds;
+mod tokens;
+
 pub(super) fn cases() -> Vec<crate::store::conformance::Case> {
     use crate::store::conformance::Case;
-    vec![
+    let mut cases = vec![
         Case::of(a_subscriber_gets_what_is_published_until_it_leaves),
         Case::of(sends_and_publications_keep_their_order),
         Case::of(a_publication_is_one_output_for_each_subscriber),
         Case::of(what_asks_for_no_channel_is_refused),
-        Case::of(a_token_lets_its_bearer_in_and_nobody_else),
-        Case::of(a_revoked_or_expired_token_ends_what_stands_on_it),
-        Case::of(a_token_publishes_lists_and_removes),
-        Case::of(who_does_not_keep_up_ends_visibly),
-        Case::of(publications_of_one_turn_go_as_far_as_each_has_room),
-        Case::of(requests_wait_behind_what_waits),
         Case::of(an_event_that_can_not_be_delivered_ends_its_subscription),
         Case::of(a_request_that_can_not_be_delivered_is_refused),
         Case::of(who_does_not_subscribe_takes_no_events),
@@ -47,7 +44,10 @@ pub(super) fn cases() -> Vec<crate::store::conformance::Case> {
         Case::of(rows_of_channels_move_with_their_agent),
         Case::of(rows_of_channels_are_in_an_archive),
         Case::of(deliveries_come_together_and_in_order),
-    ]
+    ];
+    cases.extend(tokens::cases());
+    cases.extend(bounds::cases());
+    cases
 }
 
 impl Turn {
@@ -295,190 +295,6 @@ async fn token(owner: &Desk, bearer: &EntityKey, rights: Rights) -> Token {
     let row = owner.row().await;
     let terms = Terms { bearer: bearer.public(), rights, expires_at_ms: u64::MAX };
     Token::issue(&key(owner).await, (&id("owner"), &news()), (row.generation, row.revision.next()), terms)
-}
-
-async fn a_token_lets_its_bearer_in_and_nobody_else(world: World) {
-    let (owner, one, two) = scene(&world, Access::ByToken, Overflow::Refuse).await;
-    let (of_one, of_two) = (key(&one).await, key(&two).await);
-    let good = token(&owner, &of_one, Rights::SUBSCRIBE).await;
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, None, "none").await, "refused token-needed");
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&good), "stolen").await, "refused token-of-another");
-    assert_eq!(subscribers(&owner).await, Vec::<String>::new());
-    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&good), "good").await, "subscribed");
-    assert_eq!(asked(&one, &owner, Ask::Publish, Some(&good), "p").await, "refused no-right");
-    // Passed on: only with the right to, and only what one has.
-    let terms = Terms { bearer: of_two.public(), rights: Rights::SUBSCRIBE, expires_at_ms: 1 << 60 };
-    assert_eq!(good.delegate(&of_one, terms), Err(Refusal::NoRight));
-    let wide = token(&owner, &of_one, Rights::SUBSCRIBE.with(Rights::DELEGATE)).await;
-    let passed = wide.delegate(&of_one, terms).unwrap();
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&passed), "passed").await, "subscribed");
-    assert_eq!(subscribers(&owner).await, ["one", "two"]);
-    // Another key's word for the owner's.
-    let (row, bearer) = (owner.row().await, of_two.public());
-    let terms = Terms { bearer, rights: Rights::SUBSCRIBE, expires_at_ms: u64::MAX };
-    let forged = Token::issue(&of_two, (&id("owner"), &news()), (row.generation, row.revision.next()), terms);
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&forged), "forged").await, "refused token-invalid");
-    assert_eq!(subscribers(&owner).await, ["one"], "what was refused takes the place of what was there");
-    // Without a proof the bearer is nobody.
-    let request = ask("owner", Ask::Subscribe, Some(&passed), "unproven");
-    two.turn(Turn::ends([]).channel_output(request)).await;
-    let stored = pending(&two).await.remove(0);
-    let keyless = Sender { key: None, ..sender(&two).await };
-    let new = stored.delivery(&keyless, stored.number, 1);
-    assert_eq!(owner.store().accept(new, owner.owner.incarnation).await, Ok(Accepted::Answered));
-    assert_eq!(subscribers(&owner).await, ["one"]);
-}
-
-async fn a_revoked_or_expired_token_ends_what_stands_on_it(world: World) {
-    let (owner, one, two) = scene(&world, Access::ByToken, Overflow::Refuse).await;
-    let old = token(&owner, &key(&one).await, Rights::SUBSCRIBE).await;
-    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&old), "r").await, "subscribed");
-    publish(&owner, "seen").await;
-    owner.turn(Turn::ends([]).channel(ChannelVerb::Revoke { channel: news() })).await;
-    deliver(&owner, &one).await;
-    assert_eq!(heard(&one).await, ["subscribed", "seen", "ended revoked"]);
-    assert_eq!(state(&one).await, Some(SubscriptionState::Ended(EndReason::Revoked)));
-    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&old), "again").await, "refused token-revoked");
-    let new = token(&owner, &key(&one).await, Rights::SUBSCRIBE).await;
-    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&new), "new").await, "subscribed");
-    // One that has expired already lets nobody in.
-    let row = owner.row().await;
-    let terms = Terms { bearer: key(&two).await.public(), rights: Rights::SUBSCRIBE, expires_at_ms: 1 };
-    let expired = Token::issue(
-        &key(&owner).await,
-        (&id("owner"), &news()),
-        (row.generation, row.revision.next()),
-        terms,
-    );
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&expired), "r").await, "refused token-expired");
-    // Time passes over one that had let somebody in.
-    let now_ms = inbox(&one).await[0].input.accepted_at_ms;
-    let soon =
-        Terms { bearer: key(&two).await.public(), rights: Rights::SUBSCRIBE, expires_at_ms: now_ms + 60_000 };
-    let soon = Token::issue(
-        &key(&owner).await,
-        (&id("owner"), &news()),
-        (row.generation, owner.row().await.revision.next()),
-        soon,
-    );
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&soon), "soon").await, "subscribed");
-    world.clock.advance(std::time::Duration::from_secs(61));
-    publish(&owner, "later").await;
-    deliver(&owner, &two).await;
-    assert_eq!(heard(&two).await.pop().unwrap(), "ended expired");
-    assert_eq!(subscribers(&owner).await, ["one"]);
-}
-
-async fn a_token_publishes_lists_and_removes(world: World) {
-    let (owner, one, two) = scene(&world, Access::Open, Overflow::Refuse).await;
-    asked(&one, &owner, Ask::Subscribe, None, "r").await;
-    let all = token(&owner, &key(&two).await, Rights::PUBLISH.with(Rights::ADMIN)).await;
-    let mut request = ask("owner", Ask::Publish, Some(&all), "p");
-    request.payload = Bytes::from("from two");
-    two.turn(Turn::ends([]).channel_output(request)).await;
-    deliver(&two, &owner).await;
-    deliver(&owner, &one).await;
-    deliver(&owner, &two).await;
-    assert_eq!(heard(&one).await, ["subscribed", "from two"]);
-    let event = inbox(&one).await.pop().unwrap();
-    assert_eq!(header(&event, crate::channel::PUBLISHER_HEADER), "two");
-    assert_eq!(event.input.correlation.as_deref(), Some("p"));
-    assert_eq!(heard(&two).await, ["published"]);
-    assert_eq!(asked(&two, &owner, Ask::List, Some(&all), "l").await, "subscribers");
-    assert_eq!(inbox(&two).await.pop().unwrap().input.payload, Bytes::from("one\n"));
-    let remove = Ask::Remove { agent: id("one") };
-    assert_eq!(asked(&two, &owner, remove, Some(&all), "x").await, "removed");
-    deliver(&owner, &one).await;
-    assert_eq!(heard(&one).await.pop().unwrap(), "ended removed");
-    assert_eq!(subscribers(&owner).await, Vec::<String>::new());
-}
-
-/// A turn that publishes so many times.
-fn busy(times: u64) -> Turn {
-    (0..times).fold(Turn::ends([]), |turn, n| turn.channel_output(publication("owner", &n.to_string())))
-}
-
-async fn who_does_not_keep_up_ends_visibly(world: World) {
-    let (owner, one, _) = scene(&world, Access::Open, Overflow::End).await;
-    asked(&one, &owner, Ask::Subscribe, None, "r").await;
-    owner.turn(busy(SUBSCRIBER_BACKLOG_MAX)).await;
-    assert_eq!(subscribers(&owner).await, ["one"], "at the bound, not above it");
-    let view = owner.store().channels(owner.agent(), None).await.unwrap().remove(0);
-    assert_eq!(view.backlog, SUBSCRIBER_BACKLOG_MAX);
-    publish(&owner, "too much").await;
-    assert_eq!(subscribers(&owner).await, Vec::<String>::new());
-    assert_eq!(
-        pending(&owner).await.len() as u64,
-        SUBSCRIBER_BACKLOG_MAX + 1,
-        "all that waited, and the end"
-    );
-    deliver(&owner, &one).await;
-    assert_eq!(heard_last(&one).await, "ended lagging");
-    assert_eq!(state(&one).await, Some(SubscriptionState::Ended(EndReason::Lagging)));
-    // A channel that refuses leaves that to whoever publishes, up to twice as much.
-    owner.turn(Turn::ends([]).channel(open(Access::Open, Overflow::Refuse))).await;
-    one.turn(Turn::ends([]).channel_output(ask("owner", Ask::Subscribe, None, "again"))).await;
-    assert_eq!(deliver(&one, &owner).await, [Ok(Accepted::Answered)]);
-    deliver(&owner, &one).await;
-    owner.turn(busy(RECEIVER_BACKLOG_MAX)).await;
-    assert_eq!(subscribers(&owner).await, ["one"]);
-    publish(&owner, "too much").await;
-    assert_eq!(subscribers(&owner).await, Vec::<String>::new());
-}
-
-async fn publications_of_one_turn_go_as_far_as_each_has_room(world: World) {
-    let (owner, one, two) = scene(&world, Access::Open, Overflow::End).await;
-    asked(&one, &owner, Ask::Subscribe, None, "r1").await;
-    owner.turn(busy(SUBSCRIBER_BACKLOG_MAX - 2)).await;
-    asked(&two, &owner, Ask::Subscribe, None, "r2").await;
-    let before = pending(&owner).await.last().unwrap().position;
-    owner.turn(busy(4)).await;
-    let mut of_turn = pending(&owner).await;
-    of_turn.retain(|stored| stored.position > before);
-    let said = |stored: &StoredOutput| {
-        format!("{} {}", stored.output.destination, String::from_utf8_lossy(&stored.output.payload))
-    };
-    let said: Vec<String> = of_turn.iter().map(said).collect();
-    assert_eq!(said, ["one 0", "two 0", "one 1", "two 1", "one ", "two 2", "two 3"]);
-    assert_eq!(subscribers(&owner).await, ["two"]);
-    // The answers to the requests come first.
-    let (first, numbers) = (SUBSCRIBER_BACKLOG_MAX, of_turn.iter().map(|stored| stored.number));
-    assert_eq!(numbers.collect::<Vec<_>>(), [first, 2, first + 1, 3, first + 2, 4, 5]);
-    let view = owner.store().channels(owner.agent(), None).await.unwrap().remove(0);
-    assert_eq!((view.backlog, view.channel.next_publication), (4, SUBSCRIBER_BACKLOG_MAX + 3));
-    // All but the second one of `two` have arrived: what is named is what goes.
-    let ends: Vec<(OutputKey, OutputEnd)> =
-        [1, 5, 6].map(|at| (key_of(&of_turn[at]), OutputEnd::Acknowledged)).into();
-    owner.store().end_outputs(&owner.owner, &ends).await.unwrap();
-    let mut left = pending(&owner).await;
-    left.retain(|stored| stored.output.destination.as_str() == "two");
-    assert_eq!(left, of_turn[3..4]);
-    owner.store().end_outputs(&owner.owner, &ends).await.unwrap();
-    let view = owner.store().channels(owner.agent(), None).await.unwrap().remove(0);
-    assert_eq!(view.backlog, 1, "what has ended counts once");
-}
-
-async fn heard_last(desk: &Desk) -> String {
-    let last = desk.row().await.next_seq.0 - 2;
-    let page = Page { after: last, limit: 1 };
-    let input = desk.store().inputs(desk.agent(), None, page).await.unwrap().pop().unwrap();
-    format!("{} {}", header(&input, END_HEADER), header(&input, REASON_HEADER))
-}
-
-async fn requests_wait_behind_what_waits(world: World) {
-    let (owner, one, two) = scene(&world, Access::Open, Overflow::Refuse).await;
-    asked(&one, &owner, Ask::Subscribe, None, "r").await;
-    owner.turn(busy(RECEIVER_BACKLOG_MAX)).await;
-    one.turn(Turn::ends([]).channel_output(ask("owner", Ask::Unsubscribe, None, "u"))).await;
-    let before = picture(owner.store(), owner.agent()).await;
-    let refused = deliver(&one, &owner).await;
-    assert!(matches!(refused[..], [Err(AcceptError::Busy { .. })]), "{refused:?}");
-    assert_eq!(picture(owner.store(), owner.agent()).await, before);
-    assert_eq!(asked(&two, &owner, Ask::Subscribe, None, "r").await, "subscribed", "others do not");
-    let all = token(&owner, &key(&two).await, Rights::PUBLISH).await;
-    assert_eq!(asked(&two, &owner, Ask::Publish, Some(&all), "p").await, "refused backlogged");
-    deliver(&owner, &one).await;
-    assert_eq!(deliver(&one, &owner).await, [Ok(Accepted::Answered)]);
 }
 
 async fn an_event_that_can_not_be_delivered_ends_its_subscription(world: World) {

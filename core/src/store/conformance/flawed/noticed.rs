@@ -169,8 +169,8 @@ pub(super) const NOTICED: &[(Flaw, &[&str])] = &[
         Flaw::ChannelsForgotten,
         &[
             "channels::a_subscriber_gets_what_is_published_until_it_leaves",
-            "channels::a_token_lets_its_bearer_in_and_nobody_else",
-            "channels::who_does_not_keep_up_ends_visibly",
+            "channels::tokens::a_token_lets_its_bearer_in_and_nobody_else",
+            "channels::bounds::who_does_not_keep_up_ends_visibly",
         ],
     ),
 ];
