@@ -150,7 +150,7 @@ pub struct Channel {
     pub access: Access,
     /// What becomes of slow subscribers.
     pub overflow: Overflow,
-    /// Tokens that were issued at earlier revisions of the owner are worth nothing.
+    /// Tokens that were issued at earlier revisions of the owner's generation are worth nothing.
     pub tokens_from: Revision,
     /// The number that the next publication gets.
     pub next_publication: u64,

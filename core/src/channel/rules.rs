@@ -248,6 +248,16 @@ pub fn delete<T: ChannelTable>(table: &mut T, agent: &AgentId, now_ms: u64) -> R
     Ok(())
 }
 
+/// A reset has begun a new generation, whose revisions count anew: it voids all tokens of the one before, and none of its own.
+///
+/// # Errors
+/// Those of the table.
+pub fn reset<T: ChannelTable>(table: &mut T) -> Result<(), T::Error> {
+    let channels = table.channels()?;
+    let mut revoked = channels.into_iter().filter(|channel| channel.tokens_from > Revision(0));
+    revoked.try_for_each(|channel| table.put_channel(Channel { tokens_from: Revision(0), ..channel }))
+}
+
 fn close<T: ChannelTable>(
     table: &mut T,
     agent: &AgentId,

@@ -223,6 +223,11 @@ pub(super) fn delete_all(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
     rules::delete(&mut Table::between(tx, head), &agent, tx.now_ms())
 }
 
+/// Lets an agent's channels take the tokens of the generation that a reset has begun.
+pub(super) fn reset(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
+    rules::reset(&mut Table::between(tx, head))
+}
+
 /// Does what a delivered request asks.
 pub(super) fn hear(
     tx: &Tx<'_>,

@@ -51,6 +51,7 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     }
     if commit.is_generation_raised() {
         raise_generation(tx, &mut head)?;
+        channels::reset(tx, &mut head)?;
         let spec = agents::spec(tx.conn, &owner.agent)?.ok_or(StoreError::NoAgent)?;
         admit_initial(tx, &mut head, &spec)?;
     }

@@ -75,6 +75,7 @@ impl Tables {
             });
         }
         if commit.is_generation_raised() {
+            let Ok(()) = rules::reset(&mut Table::between(rows, now_ms));
             admit_initial(rows, now_ms);
         }
         if let (Lifecycle::Deleted, Some(key)) = (commit.next(), rows.entity_key()) {

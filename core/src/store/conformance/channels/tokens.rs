@@ -8,7 +8,9 @@ use super::{
 };
 use crate::channel::token::{Rights, Terms, Token};
 use crate::channel::{Access, Ask, ChannelVerb, EndReason, Overflow, Refusal, SubscriptionState};
+use crate::lifecycle::Verb;
 use crate::output::Sender;
+use crate::receipt::BoundaryKind;
 use crate::store::Accepted;
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{Turn, World, id};
@@ -18,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(a_token_lets_its_bearer_in_and_nobody_else),
         Case::of(a_revoked_or_expired_token_ends_what_stands_on_it),
         Case::of(a_token_publishes_lists_and_removes),
+        Case::of(after_a_reset_new_tokens_count_and_old_ones_do_not),
     ]
 }
 
@@ -115,4 +118,25 @@ async fn a_token_publishes_lists_and_removes(world: World) {
     deliver(&owner, &one).await;
     assert_eq!(heard(&one).await.pop().unwrap(), "ended removed");
     assert_eq!(subscribers(&owner).await, Vec::<String>::new());
+}
+
+async fn after_a_reset_new_tokens_count_and_old_ones_do_not(world: World) {
+    let (owner, one, two) = scene(&world, Access::ByToken, Overflow::Refuse).await;
+    publish(&owner, "for nobody").await;
+    owner.turn(Turn::ends([]).channel(ChannelVerb::Revoke { channel: news() })).await;
+    let old = token(&owner, &key(&one).await, Rights::SUBSCRIBE).await;
+    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&old), "r1").await, "subscribed");
+    owner.verb(&Verb::Reset).await.unwrap();
+    let owner = owner.site.take(&id("owner")).await;
+    owner.turn(Turn::of(BoundaryKind::Init)).await;
+    let new = token(&owner, &key(&two).await, Rights::SUBSCRIBE).await;
+    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&new), "r2").await, "subscribed");
+    publish(&owner, "anew").await;
+    assert_eq!(subscribers(&owner).await, ["two"]);
+    deliver(&owner, &one).await;
+    assert_eq!(heard(&one).await, ["subscribed", "ended revoked"]);
+    assert_eq!(asked(&one, &owner, Ask::Subscribe, Some(&old), "r3").await, "refused token-revoked");
+    // It can be revoked as before.
+    owner.turn(Turn::ends([]).channel(ChannelVerb::Revoke { channel: news() })).await;
+    assert_eq!(asked(&two, &owner, Ask::Subscribe, Some(&new), "r4").await, "refused token-revoked");
 }
