@@ -475,17 +475,17 @@ impl Runtime {
         let count = inputs.len();
         let agents: BTreeSet<AgentId> = inputs.iter().map(|input| input.agent.clone()).collect();
         let request = PeerRequest::Deliver { inputs };
-        let reason = match self.ask_peer(host, &request, DELIVER_MAX).await {
+        let (reason, is_hint_good) = match self.ask_peer(host, &request, DELIVER_MAX).await {
             Ok(PeerAnswer::Delivered(delivered)) if delivered.len() == count => return delivered,
-            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => reason,
-            Ok(_) => "a peer gave another kind of answer".to_owned(),
-            Err(error) => {
-                for agent in &agents {
-                    self.inner().hints.forget(agent);
-                }
-                error.to_string()
-            }
+            Ok(PeerAnswer::Malformed { reason }) => (reason, true),
+            // A host that stops says so also about agents that have left it.
+            Ok(PeerAnswer::NotNow { reason, .. }) => (reason, false),
+            Ok(_) => ("a peer gave another kind of answer".to_owned(), true),
+            Err(error) => (error.to_string(), false),
         };
+        if !is_hint_good {
+            agents.iter().for_each(|agent| self.inner().hints.forget(agent));
+        }
         vec![Delivered::Later { reason }; count]
     }
 }

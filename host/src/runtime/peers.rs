@@ -133,10 +133,13 @@ impl Runtime {
                         Err(no) => return no,
                     }
                 }
-                PeerAnswer::Delivered(match self.check_admission() {
-                    Ok(()) => self.deliver_here(inputs).await,
-                    Err(error) => vec![Delivered::Later { reason: error.to_string() }; inputs.len()],
-                })
+                match self.check_admission() {
+                    Ok(()) => PeerAnswer::Delivered(self.deliver_here(inputs).await),
+                    Err(error) => PeerAnswer::NotNow {
+                        reason: error.to_string(),
+                        retry_after_ms: wire::NOT_NOW_RETRY_MS,
+                    },
+                }
             }
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)

@@ -92,18 +92,26 @@ impl Runtime {
             AgentCall::WaitOutput(wait) => Duration::from_millis(wait.timeout_ms) + WAIT_ANSWER_MAX,
             _ => CALL_MAX,
         };
-        let answer = within(bound, self.call_until_done(agent, &call, hops)).await;
-        answer.unwrap_or_else(|| Err(unanswered(&call, "no answer in time".into())))
+        // Kept outside the future that the deadline drops.
+        let mut doubt = false;
+        let answer = within(bound, self.call_until_done(agent, &call, hops, &mut doubt)).await;
+        answer.unwrap_or_else(|| Err(refused_or_unknown("no answer in time".to_owned(), doubt)))
     }
 
+    /// `doubt` says at every moment whether something may have been done, durably, by what was tried so far.
     async fn call_until_done(
         &self,
         agent: &AgentId,
         call: &AgentCall,
         hops: u8,
+        doubt: &mut bool,
     ) -> Result<Called, CallError> {
-        let (mut may_be_durable, mut is_first) = (false, true);
+        let mut is_first = true;
         loop {
+            let before = *doubt;
+            let refused = |error| unless_durable(error, before);
+            // What only reads leaves nothing anywhere.
+            *doubt = !call.only_reads();
             let resident = match call {
                 AgentCall::Ask { submission, .. } => self.ask_resident(agent, submission).await,
                 AgentCall::Send { submission } if is_first => self.send_resident(agent, submission).await,
@@ -111,41 +119,39 @@ impl Runtime {
             };
             is_first = false;
             let tried = match resident {
-                Some(tried) => tried.map_err(|error| unless_durable(error, may_be_durable))?,
-                None => match self
-                    .look_and_try(agent, call, hops)
-                    .await
-                    .map_err(|error| unless_durable(error, may_be_durable))?
-                {
-                    Looked::Tried(tried) => tried,
-                    Looked::Answered(called) => return Ok(called),
-                },
+                Some(tried) => tried.map_err(refused)?,
+                None => {
+                    *doubt = before;
+                    match self.look_and_try(agent, call, hops, doubt).await.map_err(refused)? {
+                        Looked::Tried(tried) => tried,
+                        Looked::Answered(called) => return Ok(called),
+                    }
+                }
             };
             match tried {
                 Try::Done(reply) => {
                     return Ok(Called { reply, host: self.inner().host });
                 }
-                // What only reads leaves nothing anywhere.
-                Try::Again { may_be_durable: now } => may_be_durable |= now && !call.only_reads(),
+                Try::Again { may_be_durable } => *doubt = before || may_be_durable && !call.only_reads(),
             }
             if self.inner().tasks.is_ending() {
-                let reason = STOPPING.to_owned();
-                let error = if may_be_durable {
-                    CallError::Unknown { reason }
-                } else {
-                    CallError::Unavailable { reason }
-                };
-                return Err(error);
+                return Err(refused_or_unknown(STOPPING.to_owned(), *doubt));
             }
         }
     }
 
     /// Finds the agent and tries the call there, once.
-    async fn look_and_try(&self, agent: &AgentId, call: &AgentCall, hops: u8) -> Result<Looked, CallError> {
-        match self.locate(agent).await? {
+    async fn look_and_try(
+        &self,
+        agent: &AgentId,
+        call: &AgentCall,
+        hops: u8,
+        doubt: &mut bool,
+    ) -> Result<Looked, CallError> {
+        let host = match self.locate(agent).await? {
             Place::Moving => {
                 sleep(MOVING_RECHECK).await;
-                Ok(Looked::Tried(Try::Again { may_be_durable: false }))
+                return Ok(Looked::Tried(Try::Again { may_be_durable: false }));
             }
             Place::Here(row) => match self.owner_elsewhere(&row, call) {
                 None => {
@@ -153,12 +159,14 @@ impl Runtime {
                     if !call.only_reads() && !matches!(call, AgentCall::Standby(_)) {
                         self.check_not_held(agent)?;
                     }
-                    self.call_here(agent, &row, call).await.map(Looked::Tried)
+                    *doubt = !call.only_reads();
+                    return self.call_here(agent, &row, call).await.map(Looked::Tried);
                 }
-                Some(host) => self.try_there(agent, call, host, hops).await,
+                Some(host) => host,
             },
-            Place::Remote(host) => self.try_there(agent, call, host, hops).await,
-        }
+            Place::Remote(host) => host,
+        };
+        self.try_there(agent, call, host, hops, doubt).await
     }
 
     /// Tries the call at another host, once.
@@ -168,17 +176,18 @@ impl Runtime {
         call: &AgentCall,
         host: HostId,
         hops: u8,
+        doubt: &mut bool,
     ) -> Result<Looked, CallError> {
-        match host {
-            host if hops >= FORWARD_HOPS_MAX => Err(CallError::Misdirected { agent: agent.clone(), host }),
-            host => match self.call_there(agent, call, host, hops + 1).await {
-                Ok(called) => Ok(Looked::Answered(called)),
-                Err(Unforwarded::Refused(error)) => Err(*error),
-                Err(Unforwarded::Again) => {
-                    sleep(PEER_RETRY).await;
-                    Ok(Looked::Tried(Try::Again { may_be_durable: true }))
-                }
-            },
+        if hops >= FORWARD_HOPS_MAX {
+            return Err(CallError::Misdirected { agent: agent.clone(), host });
+        }
+        match self.call_there(agent, call, host, hops + 1, doubt).await {
+            Ok(called) => Ok(Looked::Answered(called)),
+            Err(Unforwarded::Refused(error)) => Err(*error),
+            Err(Unforwarded::Again { may_be_durable }) => {
+                sleep(PEER_RETRY).await;
+                Ok(Looked::Tried(Try::Again { may_be_durable }))
+            }
         }
     }
 
@@ -276,6 +285,7 @@ impl Runtime {
         call: &AgentCall,
         host: HostId,
         hops: u8,
+        doubt: &mut bool,
     ) -> Result<Called, Unforwarded> {
         let bound = match call {
             AgentCall::Ask { timeout_ms, .. } => Duration::from_millis(*timeout_ms) + Duration::from_secs(1),
@@ -283,9 +293,19 @@ impl Runtime {
             _ => CALL_MAX,
         };
         let request = PeerRequest::Call { agent: agent.clone(), call: Box::new(call.clone()), hops };
-        let answer = self.ask_peer(host, &request, bound).await;
-        let is_repeatable =
-            call.only_reads() || matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
+        // Before a connection is up nothing is sent.
+        let answer = match self.inner().mesh.protocol(host, bound).await {
+            Ok(_) => {
+                let before = std::mem::replace(doubt, !call.only_reads());
+                let answer = self.ask_peer(host, &request, bound).await;
+                if !matches!(answer, Err(MeshError::NoAnswer { .. })) {
+                    *doubt = before;
+                }
+                answer
+            }
+            Err(error) => Err(error),
+        };
+        let refused = |error| Err(Unforwarded::Refused(Box::new(error)));
         match answer {
             Ok(PeerAnswer::Called(called)) => match *called {
                 Ok(called) => {
@@ -293,43 +313,75 @@ impl Runtime {
                     Ok(called)
                 }
                 Err(CallError::NotFound { .. } | CallError::Misdirected { .. }) => {
-                    self.look_again(agent).await
+                    self.look_again(agent, false).await
                 }
-                Err(error) => Err(Unforwarded::Refused(Box::new(error))),
+                // A host that stops refuses also for agents that have left it.
+                Err(error @ CallError::Unavailable { .. }) => self.look_elsewhere(agent, host, error).await,
+                Err(error) => refused(error),
             },
-            Ok(PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. }) => {
-                Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason })))
+            Ok(PeerAnswer::NotNow { reason, .. }) => {
+                self.look_elsewhere(agent, host, CallError::Unavailable { reason }).await
             }
+            Ok(PeerAnswer::Malformed { reason }) => refused(CallError::Unavailable { reason }),
             Ok(_) => {
                 let reason = String::from("a peer gave another kind of answer");
-                Err(Unforwarded::Refused(Box::new(CallError::Internal { reason })))
+                refused(CallError::Internal { reason })
             }
+            Err(error) => self.unforwarded(agent, call, host, error).await,
+        }
+    }
+
+    /// What is done about a peer that gave no answer.
+    async fn unforwarded(
+        &self,
+        agent: &AgentId,
+        call: &AgentCall,
+        host: HostId,
+        error: MeshError,
+    ) -> Result<Called, Unforwarded> {
+        tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
+        let is_repeatable =
+            call.only_reads() || matches!(call, AgentCall::Ask { .. } | AgentCall::Send { .. });
+        match error {
             // The input carries its id, so asking again joins what an earlier try may have started.
-            Err(error) if is_repeatable => {
-                tracing::debug!(%agent, peer = %host, %error, "forwarding failed");
-                // What was asked may have been done: that nobody has the agent now does not say that it was not.
-                self.look_again(agent).await.map_err(|failed| match failed {
-                    Unforwarded::Refused(error) => {
-                        Unforwarded::Refused(Box::new(unless_durable(*error, !call.only_reads())))
-                    }
-                    Unforwarded::Again => Unforwarded::Again,
-                })
+            MeshError::NoAnswer { .. } if is_repeatable => self.look_again(agent, !call.only_reads()).await,
+            MeshError::NoAnswer { .. } => {
+                self.inner().hints.forget(agent);
+                Err(Unforwarded::Refused(Box::new(CallError::Unknown { reason: error.to_string() })))
             }
-            Err(error @ MeshError::NoAnswer { .. }) => {
-                Err(Unforwarded::Refused(Box::new(unanswered(call, error.to_string()))))
+            // Nothing was sent.
+            MeshError::Unreachable { .. } | MeshError::UnknownPeer { .. } if is_repeatable => {
+                self.look_again(agent, false).await
             }
-            Err(error) => {
-                Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason: error.to_string() })))
+            error => {
+                self.look_elsewhere(agent, host, CallError::Unavailable { reason: error.to_string() }).await
             }
         }
     }
 
-    /// The hint was wrong or the peer is silent: ask everybody.
-    async fn look_again(&self, agent: &AgentId) -> Result<Called, Unforwarded> {
+    /// The hint was wrong or the peer is silent: ask everybody. That nobody has the agent now does not say that what was asked
+    /// before was not done.
+    async fn look_again(&self, agent: &AgentId, may_be_durable: bool) -> Result<Called, Unforwarded> {
         self.inner().hints.forget(agent);
         match self.who_is_home(agent).await {
-            Err(error @ CallError::NotFound { .. }) => Err(Unforwarded::Refused(Box::new(error))),
-            Ok(_) | Err(_) => Err(Unforwarded::Again),
+            Err(error @ CallError::NotFound { .. }) => {
+                Err(Unforwarded::Refused(Box::new(unless_durable(error, may_be_durable))))
+            }
+            Ok(_) | Err(_) => Err(Unforwarded::Again { may_be_durable }),
+        }
+    }
+
+    /// A peer has refused, or was not reached: ask everybody whether the agent is at home on another one, and not there any more.
+    async fn look_elsewhere(
+        &self,
+        agent: &AgentId,
+        host: HostId,
+        error: CallError,
+    ) -> Result<Called, Unforwarded> {
+        self.inner().hints.forget(agent);
+        match self.who_is_home(agent).await {
+            Ok(other) if other != host => Err(Unforwarded::Again { may_be_durable: false }),
+            Ok(_) | Err(_) => Err(Unforwarded::Refused(Box::new(error))),
         }
     }
 
@@ -348,9 +400,9 @@ impl Runtime {
     }
 }
 
-/// What is known of a call that was begun and not answered.
-fn unanswered(call: &AgentCall, reason: String) -> CallError {
-    if call.only_reads() { CallError::Unavailable { reason } } else { CallError::Unknown { reason } }
+/// What a caller learns of a call that has come to no end.
+fn refused_or_unknown(reason: String, may_be_durable: bool) -> CallError {
+    if may_be_durable { CallError::Unknown { reason } } else { CallError::Unavailable { reason } }
 }
 
 /// Whether it says that the input was definitely not accepted.
@@ -390,7 +442,7 @@ enum Looked {
 
 enum Unforwarded {
     Refused(Box<CallError>),
-    Again,
+    Again { may_be_durable: bool },
 }
 
 /// What this host believes about others: bounded, forgotten at will.

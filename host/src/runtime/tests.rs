@@ -23,6 +23,7 @@ mod claims;
 mod drain;
 mod false_peer;
 mod groups;
+mod hints;
 mod hooks;
 mod idle;
 mod journey;

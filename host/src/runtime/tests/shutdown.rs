@@ -13,7 +13,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn bounds(turns_ms: u64, outbox_ms: u64) -> ShutdownBounds {
+pub(super) fn bounds(turns_ms: u64, outbox_ms: u64) -> ShutdownBounds {
     ShutdownBounds { turns: Duration::from_millis(turns_ms), outbox: Duration::from_millis(outbox_ms) }
 }
 
@@ -22,7 +22,7 @@ fn no_troubles(report: &ShutdownReport) {
 }
 
 /// Waits until shutdown has begun.
-async fn is_stopping(runtime: &Runtime) {
+pub(super) async fn is_stopping(runtime: &Runtime) {
     within(SOON, runtime.shutdown_token().cancelled_owned()).await.expect("shutdown begins");
 }
 
