@@ -57,7 +57,8 @@ pub const SUBSCRIBER_BACKLOG_MAX: u64 = 1_000;
 /// Outputs that wait for one receiver, above which its requests to a channel wait with it, and its subscriptions end whatever
 /// the channel says. What was under way when the bound above was reached fits in between.
 pub const RECEIVER_BACKLOG_MAX: u64 = 2 * SUBSCRIBER_BACKLOG_MAX;
-/// Copies of publications of one turn: as many rows as one transaction takes without holding up others for long.
+/// Copies of publications of one turn, or of what is asked for in one request of a peer: as many rows as one transaction takes
+/// without holding up others for long.
 pub const FAN_OUT_MAX: usize = 10_000;
 /// Links of a permission token: the owner's, and how often it was passed on. Each costs a verification.
 pub const TOKEN_LINKS_MAX: usize = 4;

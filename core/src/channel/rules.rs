@@ -9,7 +9,7 @@ use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, InputId, Revision};
 use crate::input::{Input, Kind, NewInput, Source};
 use crate::limits::{
-    RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX, SUBSCRIBERS_MAX, SUBSCRIBERS_PER_AGENT_MAX,
+    FAN_OUT_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX, SUBSCRIBERS_MAX, SUBSCRIBERS_PER_AGENT_MAX,
 };
 use crate::output::{Output, ReplyRole};
 
@@ -148,8 +148,21 @@ pub trait ChannelTable {
 pub enum Heard {
     /// The answer is in the outbox, unless nobody waits for one.
     Answered,
-    /// Too much waits for whoever asked: not now.
+    /// Too much waits for whoever asked, or the transaction has enough copies: not now.
     Busy,
+}
+
+/// Copies of publications that deliveries of one transaction have become.
+#[derive(Debug, Default)]
+pub struct Copies(usize);
+
+impl Copies {
+    /// Counts those of one more publication, if they still fit: as many as of one turn. The first one always does.
+    fn take(&mut self, copies: usize) -> bool {
+        let fits = self.0 + copies <= FAN_OUT_MAX;
+        self.0 += if fits { copies } else { 0 };
+        fits
+    }
 }
 
 /// Appends the outputs of a turn in order, with what it does to its own channels in between. `revision` is the one that it makes.
@@ -384,7 +397,8 @@ pub struct Delivered<'a> {
     pub input: &'a Input,
 }
 
-/// Does what another agent asks of one of this agent's channels, and puts the answer into the outbox.
+/// Does what another agent asks of one of this agent's channels, and puts the answer into the outbox. `copies` are those of the
+/// transaction.
 ///
 /// # Errors
 /// Those of the table.
@@ -392,15 +406,17 @@ pub fn hear<T: ChannelTable>(
     table: &mut T,
     owner: &Owner<'_>,
     delivered: &Delivered<'_>,
+    copies: &mut Copies,
     now_ms: u64,
 ) -> Result<Heard, T::Error> {
     let Delivered { origin, request, input, .. } = delivered;
     if table.waiting(origin)? >= RECEIVER_BACKLOG_MAX {
         return Ok(Heard::Busy);
     }
-    let (outcome, payload) = match grant(table, owner, delivered, now_ms)? {
-        Ok(answered) => answered,
-        Err(refusal) => {
+    let (outcome, payload) = match grant(table, owner, delivered, copies, now_ms)? {
+        None => return Ok(Heard::Busy),
+        Some(Ok(answered)) => answered,
+        Some(Err(refusal)) => {
             if request.ask == Ask::Subscribe && table.subscriber(&request.channel, origin)?.is_some() {
                 // The answer takes the place of the subscription that was there.
                 table.delete_subscriber(&request.channel, origin)?;
@@ -418,12 +434,14 @@ pub fn hear<T: ChannelTable>(
 
 type Granted = Result<(AnswerOutcome, Bytes), Refusal>;
 
+/// What the rows say to a request; `None` when they can't say it in this transaction.
 fn grant<T: ChannelTable>(
     table: &mut T,
     owner: &Owner<'_>,
     delivered: &Delivered<'_>,
+    copies: &mut Copies,
     now_ms: u64,
-) -> Result<Granted, T::Error> {
+) -> Result<Option<Granted>, T::Error> {
     let Delivered { origin, request, input, .. } = delivered;
     let name = &request.channel;
     if request.ask == Ask::Unsubscribe {
@@ -431,43 +449,46 @@ fn grant<T: ChannelTable>(
             table.delete_subscriber(name, origin)?;
             table.tell(left(owner.agent, name, origin, "unsubscribed", now_ms))?;
         }
-        return Ok(Ok((AnswerOutcome::Unsubscribed, Bytes::new())));
+        return Ok(Some(Ok((AnswerOutcome::Unsubscribed, Bytes::new()))));
     }
     let Some(channel) = table.channel(name)? else {
-        return Ok(Err(Refusal::NoChannel));
+        return Ok(Some(Err(Refusal::NoChannel)));
     };
     let permission = match permitted(owner, &channel, delivered, now_ms) {
         Ok(permission) => permission,
-        Err(refusal) => return Ok(Err(refusal)),
+        Err(refusal) => return Ok(Some(Err(refusal))),
     };
-    match &request.ask {
+    let granted = match &request.ask {
         Ask::Subscribe => {
             let id = input.correlation.clone().unwrap_or_default();
-            subscribe(table, owner.agent, &channel, (origin, id), permission, now_ms)
+            subscribe(table, owner.agent, &channel, (origin, id), permission, now_ms)?
         }
         Ask::Publish => {
-            let backlog = table.subscribers(name)?.iter().map(|(_, waiting)| *waiting).max().unwrap_or(0);
+            let subscribers = table.subscribers(name)?;
+            let backlog = subscribers.iter().map(|(_, waiting)| *waiting).max().unwrap_or(0);
             if channel.overflow == Overflow::Refuse && backlog >= SUBSCRIBER_BACKLOG_MAX {
-                return Ok(Err(Refusal::Backlogged));
+                return Ok(Some(Err(Refusal::Backlogged)));
+            }
+            if !copies.take(subscribers.len()) {
+                return Ok(None);
             }
             let body = published(origin, input);
             let number = publish(table, owner, name, (&[&body], Some(origin)), now_ms)?;
-            Ok(number
-                .map(|number| (AnswerOutcome::Published { number }, Bytes::new()))
-                .ok_or(Refusal::NoChannel))
+            number.map(|number| (AnswerOutcome::Published { number }, Bytes::new())).ok_or(Refusal::NoChannel)
         }
         Ask::Remove { agent } => {
             let known = table.subscriber(name, agent)?.map(|subscriber| (subscriber, 0));
             end_all(table, owner.agent, Vec::from_iter(known), EndReason::Removed, now_ms)?;
-            Ok(Ok((AnswerOutcome::Removed, Bytes::new())))
+            Ok((AnswerOutcome::Removed, Bytes::new()))
         }
         Ask::List => {
             let ids = table.subscribers(name)?;
             let lines: String = ids.iter().map(|(subscriber, _)| format!("{}\n", subscriber.agent)).collect();
-            Ok(Ok((AnswerOutcome::Subscribers, Bytes::from(lines))))
+            Ok((AnswerOutcome::Subscribers, Bytes::from(lines)))
         }
-        Ask::Unsubscribe => Ok(Ok((AnswerOutcome::Unsubscribed, Bytes::new()))),
-    }
+        Ask::Unsubscribe => Ok((AnswerOutcome::Unsubscribed, Bytes::new())),
+    };
+    Ok(Some(granted))
 }
 
 /// Whether whoever asks may; answers what a subscription rests on.

@@ -48,6 +48,7 @@ pub trait StoreChannels: Send + Sync + 'static {
 
     /// Accepts deliveries in order, as `accept` does each, in one transaction; one answer for each. Those of one origin for one
     /// receiver are in the order of their numbers. A delivery that is refused leaves the others alone.
+    /// Publications that are asked for become at most `FAN_OUT_MAX` copies; a delivery that would be above that is `Busy`.
     ///
     /// Crash: all of them or none.
     async fn accept_deliveries(

@@ -288,7 +288,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn accept(&self, input: NewInput, by: Incarnation) -> Result<Accepted, AcceptError> {
-        self.tables().accept(input, by, self.clock.wall_ms())
+        self.tables().accept(input, by, &mut Default::default(), self.clock.wall_ms())
     }
 
     async fn input(&self, agent: &AgentId, input: InputId) -> Result<Option<StoredInput>, StoreError> {

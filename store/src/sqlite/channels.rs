@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use godwit_core::channel::rules::{self, Delivered, Heard};
+use godwit_core::channel::rules::{self, Copies, Delivered, Heard};
 use godwit_core::channel::{
     Channel, ChannelChange, ChannelDelivery, ChannelMessage, ChannelName, ChannelTable, ChannelView,
     Publication, Subscriber, Subscription, token,
@@ -234,6 +234,7 @@ pub(super) fn hear(
     head: &mut Head,
     arrival: &Arrival,
     origin: &AgentId,
+    copies: &mut Copies,
 ) -> Fallible<Result<(), AcceptError>> {
     let Some(ChannelDelivery { message: ChannelMessage::Request(request), .. }) = arrival.channel() else {
         return Ok(Ok(()));
@@ -247,7 +248,7 @@ pub(super) fn hear(
     let (credential, input) = (&arrival.credential, &arrival.new.input);
     let delivered = Delivered { origin, request, credential, input };
     let (depth, bytes) = (head.open_inputs, head.open_bytes);
-    match rules::hear(&mut Table::between(tx, head), &owner, &delivered, tx.now_ms())? {
+    match rules::hear(&mut Table::between(tx, head), &owner, &delivered, copies, tx.now_ms())? {
         Heard::Answered => Ok(Ok(())),
         Heard::Busy => Ok(Err(AcceptError::Busy { depth, bytes })),
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use godwit_core::channel::token::{self, Credential};
-use godwit_core::channel::{ChannelDelivery, ChannelMessage, Refusal};
+use godwit_core::channel::{Ask, ChannelDelivery, ChannelMessage, Refusal};
 use godwit_core::digest::Digest;
 use godwit_core::event::NewEvent;
 use godwit_core::id::{AgentId, Incarnation, InputId, Seq};
@@ -329,15 +329,18 @@ pub(super) fn room(tx: &Tx<'_>, head: &Head, arrival: &Arrival) -> Fallible<Door
     if let Some(refused) = unwelcome(tx, head, arrival)? {
         return Ok(Err(refused));
     }
-    let quotas = &tx.env.quotas;
     let (depth, bytes) = (head.open_inputs, head.open_bytes);
-    if !quotas.has_inbox_room(depth, bytes) {
+    if !tx.env.quotas.has_inbox_room(depth, bytes) {
         return Ok(Err(AcceptError::Busy { depth, bytes }));
     }
-    match quotas.store_bytes_max {
-        // What was accepted must find room for its turns.
-        Some(max) if used_bytes(tx.conn)? > max / 16 * 15 => Ok(Err(StoreError::Full.into())),
-        _ => Ok(Ok(None)),
+    if is_full(tx)? { Ok(Err(StoreError::Full.into())) } else { Ok(Ok(None)) }
+}
+
+/// Whether the store takes nothing more: what was accepted must find room for its turns.
+fn is_full(tx: &Tx<'_>) -> Fallible<bool> {
+    match tx.env.quotas.store_bytes_max {
+        Some(max) => Ok(used_bytes(tx.conn)? > max / 16 * 15),
+        None => Ok(false),
     }
 }
 
@@ -424,11 +427,15 @@ fn let_in(
 ) -> Fallible<Result<Accepted, AcceptError>> {
     let of_channel = arrival.new.delivery.as_ref().filter(|stamp| stamp.channel.is_some());
     if let Some(stamp) = of_channel {
-        if let Some(ChannelDelivery { message: ChannelMessage::Request(_), .. }) = arrival.channel() {
+        if let Some(ChannelDelivery { message: ChannelMessage::Request(request), .. }) = arrival.channel() {
             if let Some(refused) = unwelcome(tx, head, arrival)? {
                 return Ok(Err(refused));
             }
-            let heard = channels::hear(tx, head, arrival, &stamp.origin)?;
+            // Who leaves makes room.
+            if request.ask != Ask::Unsubscribe && is_full(tx)? {
+                return Ok(Err(StoreError::Full.into()));
+            }
+            let heard = channels::hear(tx, head, arrival, &stamp.origin, &mut hearing.copies)?;
             return Ok(heard.map(|()| Accepted::Answered));
         }
         if let Some(unwanted) = channels::unwanted(tx, head, arrival, stamp, hearing)? {

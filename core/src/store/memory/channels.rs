@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use crate::channel::rules::Copies;
 use crate::channel::{
     Channel, ChannelName, ChannelTable, ChannelView, Publication, Subscriber, Subscription,
 };
@@ -284,7 +285,7 @@ impl StoreChannels for MemoryStore {
         by: Incarnation,
     ) -> Vec<Result<Accepted, AcceptError>> {
         let now_ms = self.clock.wall_ms();
-        let mut tables = self.tables();
-        inputs.into_iter().map(|input| tables.accept(input, by, now_ms)).collect()
+        let (mut tables, mut copies) = (self.tables(), Copies::default());
+        inputs.into_iter().map(|input| tables.accept(input, by, &mut copies, now_ms)).collect()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::channel::rules;
+use crate::channel::rules::{self, Copies};
 use crate::channel::{ChannelDelivery, ChannelMessage, token};
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
@@ -35,6 +35,7 @@ impl Tables {
         &mut self,
         mut new: NewInput,
         by: Incarnation,
+        copies: &mut Copies,
         now_ms: u64,
     ) -> Result<Accepted, AcceptError> {
         let quotas = self.quotas;
@@ -49,7 +50,7 @@ impl Tables {
         let (accepted, events) = match (heard.is_next, stamp.channel.clone()) {
             (false, _) => (Accepted::AlreadyEnded, Vec::new()),
             (true, None) => let_in(rows, new, by, &quotas)?,
-            (true, Some(channel)) => let_in_of_channel(rows, new, (&stamp, *channel), by, &quotas)?,
+            (true, Some(channel)) => let_in_of_channel(rows, new, (&stamp, *channel), by, (&quotas, copies))?,
         };
         if rows.receiver(&stamp.origin) != Some(&heard.receiver) {
             rows.put(Row::Receiver(heard.receiver));
@@ -321,7 +322,7 @@ fn let_in_of_channel(
     new: NewInput,
     (stamp, delivery): (&DeliveryStamp, ChannelDelivery),
     by: Incarnation,
-    quotas: &Quotas,
+    (quotas, copies): (&Quotas, &mut Copies),
 ) -> Result<(Accepted, Vec<NewEvent>), AcceptError> {
     let (origin, now_ms) = (&stamp.origin, new.input.accepted_at_ms);
     let table = |rows| Table::between(rows, now_ms);
@@ -337,7 +338,7 @@ fn let_in_of_channel(
             let owner = token::Owner { agent, generation, public_key };
             let delivered = rules::Delivered { origin, request, credential, input: &new.input };
             let mut table = table(rows);
-            let Ok(heard) = rules::hear(&mut table, &owner, &delivered, now_ms);
+            let Ok(heard) = rules::hear(&mut table, &owner, &delivered, copies, now_ms);
             let events = table.events;
             match heard {
                 rules::Heard::Answered => Ok((Accepted::Answered, events)),

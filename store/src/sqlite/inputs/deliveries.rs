@@ -1,6 +1,7 @@
 //! What agents have heard from each other: which delivery an agent waits for, and what it makes of one that comes.
 
 use godwit_core::channel::ChannelName;
+use godwit_core::channel::rules::Copies;
 use godwit_core::id::{AgentId, FencingToken, Generation};
 use godwit_core::identity::OriginHash;
 use godwit_core::input::{DeliveryStamp, NewInput};
@@ -20,6 +21,8 @@ use crate::sqlite::writer::Tx;
 #[derive(Default)]
 pub(in crate::sqlite) struct Hearing {
     last: Option<Ear>,
+    /// What publications that were asked for have become.
+    pub(in crate::sqlite) copies: Copies,
 }
 
 /// What one agent has heard from another one.

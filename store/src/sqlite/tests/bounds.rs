@@ -1,9 +1,13 @@
 //! A store whose file may not grow: intake stops first, turns have room left, and all goes on when space comes back.
 
-use godwit_core::id::Revision;
+use godwit_core::channel::{Ask, ChannelDelivery, ChannelMessage, ChannelRequest};
+use godwit_core::id::{AgentId, FencingToken, Generation, HostId, Revision};
+use godwit_core::input::{DeliveryStamp, NewInput, Source};
 use godwit_core::lifecycle::{Lifecycle, LifecycleCommit, Verb};
 use godwit_core::limits::Quotas;
-use godwit_core::store::{AcceptError, Boundary, RuntimeStore, Step, StoreError, Unit, UnitFailure};
+use godwit_core::store::{
+    AcceptError, Accepted, Boundary, RuntimeStore, Step, StoreError, Unit, UnitFailure,
+};
 
 use super::fixture::{Desk, Place, create, done, join, message};
 use crate::sqlite::{SqliteMode, SqliteStore, WriteEnv};
@@ -17,6 +21,26 @@ fn open(place: &Place) -> std::sync::Arc<SqliteStore> {
 
 fn unit(desk: &Desk, base: Revision, boundary: Boundary) -> Unit {
     Unit { owner: desk.owner.clone(), base, steps: vec![Step::Boundary(Box::new(boundary))] }
+}
+
+fn request(owner: &AgentId, number: u64, ask: Ask) -> NewInput {
+    let origin = AgentId::parse("asks").unwrap();
+    let mut new = message(owner, b"");
+    new.idempotency_key = None;
+    new.input.source = Source::Peer { agent: origin.clone(), expects_reply: false };
+    let message =
+        ChannelMessage::Request(ChannelRequest { channel: "news".parse().unwrap(), ask, token: None });
+    new.delivery = Some(DeliveryStamp {
+        origin,
+        generation: Generation(1),
+        number,
+        lowest_open: 1,
+        token: FencingToken(1),
+        host: HostId([9; 32]),
+        origin_hash: None,
+        channel: Some(Box::new(ChannelDelivery { message, proof: None })),
+    });
+    new
 }
 
 #[tokio::test]
@@ -40,6 +64,13 @@ async fn a_file_at_its_bound_refuses_inputs_and_commits_turns() {
         assert!(accepted < 100, "the file has no bound");
     };
     assert_eq!(refused, AcceptError::Store(StoreError::Full));
+    // A request becomes rows as well; who leaves makes room.
+    let refused = store.accept(request(&filler, 1, Ask::Subscribe), incarnation).await;
+    assert_eq!(refused, Err(AcceptError::Store(StoreError::Full)));
+    assert_eq!(
+        store.accept(request(&filler, 1, Ask::Unsubscribe), incarnation).await,
+        Ok(Accepted::Answered)
+    );
     assert!(accepted > 20, "{accepted} inputs of 100 kB do not fill it");
     let boundary = desk.boundary(&[(seq, id)], b"state");
     let outcome = store.commit_turns(unit(&desk, Revision(0), boundary)).await;

@@ -1,15 +1,19 @@
 //! What may wait for a subscriber, and for whoever asks.
 
 use super::{
-    ask, asked, deliver, header, key, key_of, open, pending, publication, publish, scene, state, subscribers,
-    token,
+    ask, asked, deliver, header, key, key_of, news, open, pending, publication, publish, scene, state,
+    subscribers, token,
 };
 use crate::channel::token::Rights;
-use crate::channel::{Access, Ask, END_HEADER, EndReason, Overflow, REASON_HEADER, SubscriptionState};
-use crate::limits::{RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX};
+use crate::channel::{
+    Access, Ask, ChannelDelivery, ChannelMessage, ChannelRequest, END_HEADER, EndReason, Overflow,
+    REASON_HEADER, SubscriptionState,
+};
+use crate::input::NewInput;
+use crate::limits::{FAN_OUT_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX};
 use crate::output::StoredOutput;
 use crate::store::conformance::Case;
-use crate::store::conformance::fixture::{Desk, Turn, World, picture};
+use crate::store::conformance::fixture::{Desk, Turn, World, delivery, id, picture};
 use crate::store::{AcceptError, Accepted, OutputEnd, OutputKey, Page};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -17,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(who_does_not_keep_up_ends_visibly),
         Case::of(publications_of_one_turn_go_as_far_as_each_has_room),
         Case::of(requests_wait_behind_what_waits),
+        Case::of(deliveries_of_one_transaction_become_no_more_copies_than_a_turn),
     ]
 }
 
@@ -106,4 +111,31 @@ async fn requests_wait_behind_what_waits(world: World) {
     assert_eq!(asked(&two, &owner, Ask::Publish, Some(&all), "p").await, "refused backlogged");
     deliver(&owner, &one).await;
     assert_eq!(deliver(&one, &owner).await, [Ok(Accepted::Answered)]);
+}
+
+/// A request to the owner that nobody waits to be answered.
+fn request_of(origin: &str, number: u64, what: Ask) -> NewInput {
+    let mut new = delivery(&id("owner"), origin, (1, 1), number, 1);
+    let message = ChannelMessage::Request(ChannelRequest { channel: news(), ask: what, token: None });
+    new.delivery.as_mut().unwrap().channel = Some(Box::new(ChannelDelivery { message, proof: None }));
+    new
+}
+
+async fn deliveries_of_one_transaction_become_no_more_copies_than_a_turn(world: World) {
+    const SUBSCRIBERS: usize = 100;
+    const FIT: usize = FAN_OUT_MAX / SUBSCRIBERS;
+    let (owner, _, _) = scene(&world, Access::Open, Overflow::End).await;
+    let by = owner.owner.incarnation;
+    let subscribe = |number| request_of(&format!("s{number}"), 1, Ask::Subscribe);
+    let accepted = owner.store().accept_deliveries((0..SUBSCRIBERS).map(subscribe).collect(), by).await;
+    assert!(accepted.iter().all(|accepted| *accepted == Ok(Accepted::Answered)), "{accepted:?}");
+    let publish = |number| request_of("owner", number, Ask::Publish);
+    let asking: Vec<NewInput> = (1..=FIT as u64 + 2).map(publish).collect();
+    let accepted = owner.store().accept_deliveries(asking.clone(), by).await;
+    assert!(accepted[..FIT].iter().all(|accepted| *accepted == Ok(Accepted::Answered)), "{accepted:?}");
+    let more = &accepted[FIT..];
+    assert!(matches!(more, [Err(AcceptError::Busy { .. }), Err(AcceptError::Gap { .. })]), "{more:?}");
+    assert_eq!(owner.row().await.pending_outputs, FAN_OUT_MAX as u64);
+    let again = owner.store().accept_deliveries(asking[FIT..].to_vec(), by).await;
+    assert_eq!(again, [Ok(Accepted::Answered), Ok(Accepted::Answered)]);
 }
