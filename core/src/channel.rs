@@ -8,7 +8,9 @@
 //! A channel belongs to one agent, its owner, and is named by both. Requests, answers and events are outputs like all others:
 //! numbered without gaps per receiver, accepted once, in order. So a subscription outlives every move of either side, and
 //! behind the answer to `unsubscribe` nothing more comes. What a channel costs is bounded: see `limits.rs`; a subscriber that
-//! does not keep up stops the publisher (`Overflow::Refuse`) or ends visibly (`Overflow::End`), and nothing is left out.
+//! does not keep up stops the publisher (`Overflow::Refuse`) or ends visibly (`Overflow::End`), and nothing is left out. Who
+//! publishes on another's channel is stopped when its owner does not keep up, and counts with the owner's own publications:
+//! deliveries that are accepted together become no more copies than a turn.
 //!
 //! `channel/rules.rs` says what each message does to the rows, for every store; `channel/token.rs` are permission tokens.
 

@@ -117,7 +117,7 @@ pub trait StateRead: Send + Sync + 'static {
     /// As `get`.
     fn operations(&self) -> Result<Vec<OperationId>, StateReadError>;
 
-    /// The agent's channels, all or one. A reader that knows of none has none, and so the next two.
+    /// The agent's channels, all or one. A reader that knows of none has none, and so the next three.
     ///
     /// # Errors
     /// As `get`.
@@ -139,6 +139,14 @@ pub trait StateRead: Send + Sync + 'static {
     /// As `get`.
     fn subscriptions(&self) -> Result<Vec<Subscription>, StateReadError> {
         Ok(Vec::new())
+    }
+
+    /// How many of its outputs wait for a receiver.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn waiting(&self, _receiver: &AgentId) -> Result<u64, StateReadError> {
+        Ok(0)
     }
 
     /// The agent's entity key; `None` when it can't sign here.

@@ -148,6 +148,8 @@ pub(crate) struct Rows {
     pub(crate) channels: Vec<ChannelView>,
     pub(crate) is_broken: bool,
     pub(crate) entity_key: Option<EntityKey>,
+    /// Outputs that wait for each receiver.
+    pub(crate) waiting: u64,
 }
 
 impl Rows {
@@ -191,6 +193,11 @@ impl StateRead for Rows {
         self.check()?;
         let wanted = |view: &&ChannelView| only.is_none_or(|only| view.channel.name == *only);
         Ok(self.channels.iter().filter(wanted).cloned().collect())
+    }
+
+    fn waiting(&self, _receiver: &AgentId) -> Result<u64, StateReadError> {
+        self.check()?;
+        Ok(self.waiting)
     }
 
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {

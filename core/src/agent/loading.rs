@@ -386,6 +386,10 @@ impl StateRead for StoreReader {
         self.wait(self.store.subscriptions(&self.agent))
     }
 
+    fn waiting(&self, receiver: &AgentId) -> Result<u64, StateReadError> {
+        self.wait(self.store.waiting(&self.agent, receiver))
+    }
+
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
         let key = self.wait(async {
             match self.store.entity_key(&self.agent).await {

@@ -195,6 +195,10 @@ impl StateRead for Overlay {
         Ok(asked.into_iter().fold(subscriptions, |known, (_, asked)| asked.put_into(known)))
     }
 
+    fn waiting(&self, receiver: &AgentId) -> Result<u64, StateReadError> {
+        self.committed.waiting(receiver)
+    }
+
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
         self.committed.entity_key()
     }

@@ -258,6 +258,11 @@ impl StateRead for Noting {
         self.rows.subscriptions()
     }
 
+    fn waiting(&self, receiver: &AgentId) -> Result<u64, StateReadError> {
+        self.has_read.store(true, Ordering::Release);
+        self.rows.waiting(receiver)
+    }
+
     /// No turn changes it.
     fn entity_key(&self) -> Result<Option<EntityKey>, StateReadError> {
         self.rows.entity_key()

@@ -213,7 +213,7 @@ impl wit::Host for GuestContext {
                 let payload = body(payload, &content_type, &headers)?;
                 Ok(Output { payload, content_type, headers, ..asked })
             });
-            Ok(Answered::Computed(asked.and_then(|asked| context.ask(asked))))
+            context.ask_with_token(asked).map(Answered::Computed)
         })
     }
 
@@ -232,7 +232,7 @@ impl wit::Host for GuestContext {
                 }
             };
             let asked = what.and_then(|what| request(&owner, &channel, what, Some(token)));
-            Ok(Answered::Computed(asked.and_then(|asked| context.ask(asked))))
+            context.ask_with_token(asked).map(Answered::Computed)
         })
     }
 }
@@ -368,6 +368,18 @@ impl GuestContext {
         let known = self.known_subscriptions()?;
         let after = Subscription::asked_by(asked).map_or(known.len(), |asked| asked.put_into(known).len());
         Ok(after <= SUBSCRIPTIONS_MAX)
+    }
+
+    /// Notes a request that may be made again and again, while no more waits for the owner than may wait for a subscriber.
+    fn ask_with_token(&mut self, asked: Result<Output, ChannelError>) -> Called<String> {
+        let asked = match asked.and_then(|asked| self.in_turn(Ok(asked))) {
+            Ok(asked) => asked,
+            Err(error) => return Ok(Err(error)),
+        };
+        // When the turn runs again, the error would be on the tape.
+        let is_backlogged = !self.call.tape.is_replay()
+            && self.state.waiting(&asked.destination).map_err(Stop::StateRead)? >= SUBSCRIBER_BACKLOG_MAX;
+        Ok(if is_backlogged { Err(ChannelError::Backlogged) } else { self.ask(asked) })
     }
 
     /// Notes a request to the owner of a channel.

@@ -44,6 +44,15 @@ impl StoreChannels for SqliteStore {
         self.read(move |conn| channels::subscriptions(conn, &agent)).await
     }
 
+    async fn waiting(&self, agent: &AgentId, destination: &AgentId) -> Result<u64, StoreError> {
+        let (agent, destination) = (agent.clone(), destination.clone());
+        self.read(move |conn| match inputs::key_of(conn, &agent)? {
+            Some(key) => channels::waiting(conn, key, &destination),
+            None => Ok(0),
+        })
+        .await
+    }
+
     async fn first_outputs(
         &self,
         agent: &AgentId,

@@ -141,9 +141,7 @@ impl ChannelTable for Table<'_, '_> {
     }
 
     fn waiting(&mut self, receiver: &AgentId) -> Fallible<u64> {
-        let sql = "SELECT coalesce(sum(waiting), 0) FROM destination WHERE agent = ?1 AND destination = ?2";
-        let params = params![self.head.key, receiver.as_str()];
-        Ok(first(self.tx.conn, sql, params, |row| Ok(row.get::<_, Int>(0)?.0))?.unwrap_or(0))
+        waiting(self.tx.conn, self.head.key, receiver)
     }
 
     fn append(&mut self, index: usize, output: &Output) -> Fallible<()> {
@@ -436,6 +434,13 @@ pub(super) fn subscription(
 ) -> Fallible<Option<Subscription>> {
     let sql = "SELECT sealed FROM subscription WHERE agent = ?1 AND owner = ?2 AND channel = ?3";
     first(conn, sql, params![key, owner.as_str(), channel.as_str()], |row| opened(row, agent))
+}
+
+/// Outputs of an agent that wait for a destination.
+pub(super) fn waiting(conn: &Connection, agent: i64, destination: &AgentId) -> Fallible<u64> {
+    let sql = "SELECT coalesce(sum(waiting), 0) FROM destination WHERE agent = ?1 AND destination = ?2";
+    let waiting = first(conn, sql, params![agent, destination.as_str()], |row| Ok(row.get::<_, Int>(0)?.0))?;
+    Ok(waiting.unwrap_or(0))
 }
 
 fn list_subscriptions(conn: &Connection, key: i64, agent: &AgentId) -> Fallible<Vec<Subscription>> {

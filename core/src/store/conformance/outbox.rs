@@ -81,6 +81,8 @@ async fn the_first_outputs_of_each_are_found_behind_those_that_rest(world: World
         let resting: BTreeSet<AgentId> = resting.iter().map(|name| id(name)).collect();
         desk.store().first_outputs(desk.agent(), &resting, most).await.unwrap()
     };
+    let waiting = async |name: &str| desk.store().waiting(desk.agent(), &id(name)).await.unwrap();
+    assert_eq!((waiting("a").await, waiting("b").await, waiting("nobody").await), (3, 2, 0));
     assert_eq!(bodies(&first(&[], (9, 9)).await), SENT);
     assert_eq!(bodies(&first(&[], (1, 9)).await), SENT[..2]);
     assert_eq!(bodies(&first(&[], (9, 4)).await), SENT[..4], "as many of each");
@@ -94,6 +96,8 @@ async fn the_first_outputs_of_each_are_found_behind_those_that_rest(world: World
     ];
     desk.store().end_outputs(&desk.owner, &ends).await.unwrap();
     assert_eq!(bodies(&first(&[], (1, 9)).await), [SENT[2], SENT[3]], "what has ended does not count");
+    assert_eq!((waiting("a").await, waiting("b").await), (2, 1));
+    assert_eq!(desk.store().waiting(&id("nobody"), &id("a")).await, Ok(0));
     assert_eq!(desk.store().first_outputs(&id("nobody"), &BTreeSet::new(), (9, 9)).await, Ok(vec![]));
 }
 

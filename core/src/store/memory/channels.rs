@@ -254,6 +254,10 @@ impl StoreChannels for MemoryStore {
         Ok(self.read(agent, |rows| rows.channels().subscriptions.values().cloned().collect()))
     }
 
+    async fn waiting(&self, agent: &AgentId, destination: &AgentId) -> Result<u64, StoreError> {
+        Ok(self.read(agent, |rows| rows.waiting(destination)))
+    }
+
     async fn first_outputs(
         &self,
         agent: &AgentId,

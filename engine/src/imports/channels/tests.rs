@@ -128,6 +128,13 @@ fn there_is_so_much_of_everything_and_no_more() {
     let mut ending = context_of(Rows { channels, ..Rows::default() }, Phase::Handle);
     publish(&mut ending, "news", Vec::new()).expect("the slow one ends instead");
 
+    let publish_to = |waiting| {
+        let mut context = context_of(Rows { waiting, ..Rows::default() }, Phase::Handle);
+        context.publish_to("other".into(), "c".into(), Vec::new(), plain(), Vec::new()).expect("no trap")
+    };
+    publish_to(SUBSCRIBER_BACKLOG_MAX - 1).expect("just below");
+    assert!(said(publish_to(SUBSCRIBER_BACKLOG_MAX)).contains("Backlogged"));
+
     let mut asking = context_of(Rows::default(), Phase::Handle);
     for number in 0..SUBSCRIPTIONS_MAX.min(OUTPUTS_MAX) {
         asking

@@ -62,6 +62,12 @@ impl StoreChannels for FaultyStore {
         self.call("subscriptions", Way::Read, move |world, _| now(world.memory.subscriptions(&agent))).await
     }
 
+    async fn waiting(&self, agent: &AgentId, destination: &AgentId) -> Result<u64, StoreError> {
+        let (agent, destination) = (agent.clone(), destination.clone());
+        let run = move |world: &Arc<World>, _| now(world.memory.waiting(&agent, &destination));
+        self.call("waiting", Way::Read, run).await
+    }
+
     async fn first_outputs(
         &self,
         agent: &AgentId,

@@ -77,6 +77,10 @@ impl StoreChannels for Flawed {
         self.inner.subscriptions(agent).await
     }
 
+    async fn waiting(&self, agent: &AgentId, destination: &AgentId) -> Result<u64, StoreError> {
+        self.inner.waiting(agent, destination).await
+    }
+
     async fn first_outputs(
         &self,
         agent: &AgentId,
