@@ -250,6 +250,7 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn entity_key(&self, agent: &AgentId) -> Result<Option<EntityKey>, StoreError> {
+        self.check_up()?;
         Ok(self.tables().entity_key(agent))
     }
 

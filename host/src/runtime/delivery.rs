@@ -248,7 +248,7 @@ impl Runtime {
         sending: &mut Sending<'a>,
     ) {
         let now_ms = self.now_ms();
-        let sender = self.sender_of(publisher, &lanes).await;
+        let (sender, unread) = self.sender_of(publisher, &lanes).await;
         if lanes.is_empty() || !publisher.owned.guard.is_held() {
             return;
         }
@@ -257,16 +257,22 @@ impl Runtime {
         for (destination, lane) in lanes {
             known.went(&destination);
             let run = Run::new(destination, lane, &sender, now_ms);
-            if run.is_expired(now_ms) {
-                let never = Delivered::Never(UndeliverableReason::Expired);
-                answered.push((run, Next::Answered(vec![never])));
-            } else {
-                let way = match self.inner().hints.get(&run.destination) {
-                    Some(host) if host != self.inner().host => Way::To(host),
-                    _ => Way::Here,
-                };
-                ways.entry(way).or_default().push(run);
-            }
+            let answer = match &unread {
+                _ if run.is_expired(now_ms) => Delivered::Never(UndeliverableReason::Expired),
+                // Its owner would refuse it, and end a subscription that is there.
+                Some(error) if run.outputs.iter().any(must_prove) => Delivered::Later {
+                    reason: format!("the key that proves a request can't be read: {error}"),
+                },
+                _ => {
+                    let way = match self.inner().hints.get(&run.destination) {
+                        Some(host) if host != self.inner().host => Way::To(host),
+                        _ => Way::Here,
+                    };
+                    ways.entry(way).or_default().push(run);
+                    continue;
+                }
+            };
+            answered.push((run, Next::Answered(vec![answer])));
         }
         failpoint::hit("outbox.before-send");
         // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
@@ -340,28 +346,32 @@ impl Runtime {
         if is_stale { Round::Stale } else { Round::Done }
     }
 
-    /// What the outputs of a publisher are sent with. The key is read when something has to be proven.
-    async fn sender_of(&self, publisher: &Publisher, lanes: &Lanes) -> Sender {
+    /// What the outputs of a publisher are sent with. The key is read when something has to be proven; why it can't be read now
+    /// comes beside it.
+    async fn sender_of(&self, publisher: &Publisher, lanes: &Lanes) -> (Sender, Option<StoreError>) {
         let lease = &publisher.owned.lease;
-        let must_prove = |stored: &StoredOutput| match stored.output.channel.as_deref() {
-            Some(ChannelMessage::Request(request)) => request.token.is_some(),
-            _ => false,
-        };
-        let key = if lanes.values().flatten().any(must_prove) {
-            self.inner().store.entity_key(&lease.agent).await.unwrap_or_else(|error| {
-                tracing::warn!(agent = %lease.agent, %error, "a request to a channel goes without proof");
-                None
-            })
+        let read = if lanes.values().flatten().any(must_prove) {
+            self.inner().store.entity_key(&lease.agent).await
         } else {
-            None
+            Ok(None)
         };
-        Sender {
+        let (key, unread) = match read {
+            Ok(key) => (key, None),
+            // It does not open here, and never will.
+            Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. })) => {
+                tracing::warn!(agent = %lease.agent, %error, "a request to a channel goes without proof");
+                (None, None)
+            }
+            Err(error) => (None, Some(error)),
+        };
+        let sender = Sender {
             generation: lease.generation,
             token: lease.token,
             host: self.inner().host,
             origin_hash: publisher.origin_hash,
             key,
-        }
+        };
+        (sender, unread)
     }
 
     /// What has ended of a run, by the answers to its outputs in order.
@@ -489,3 +499,14 @@ impl Runtime {
         vec![Delivered::Later { reason }; count]
     }
 }
+
+/// Whether an output is a request whose sender must prove that a token is its own.
+fn must_prove(stored: &StoredOutput) -> bool {
+    match stored.output.channel.as_deref() {
+        Some(ChannelMessage::Request(request)) => request.token.is_some(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

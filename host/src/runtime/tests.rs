@@ -47,7 +47,7 @@ struct World {
     hosts: Vec<Runtime>,
 }
 
-fn id(text: &str) -> AgentId {
+pub(crate) fn id(text: &str) -> AgentId {
     AgentId::parse(text).unwrap()
 }
 
@@ -66,7 +66,7 @@ pub(crate) async fn lone_host() -> Runtime {
     host(&SimNetwork::default(), 1, separate_store()).await
 }
 
-async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) -> Runtime {
+pub(crate) async fn host(network: &SimNetwork, number: u8, store: Arc<dyn RuntimeStore>) -> Runtime {
     host_that_keeps(network, number, store, godwit_core::limits::INPUTS_KEPT).await
 }
 
@@ -175,7 +175,7 @@ async fn two_hosts_on_one_store() -> World {
     World { network, hosts }
 }
 
-async fn create(runtime: &Runtime, agent: &str) {
+pub(crate) async fn create(runtime: &Runtime, agent: &str) {
     runtime.create_agent(CreateAgent::new(id(agent), "script")).await.unwrap();
 }
 

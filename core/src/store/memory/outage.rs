@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::store::error::StoreError;
 use crate::store::memory::MemoryStore;
 
-/// The event log and agents' rows are `Busy` while this lives.
+/// The event log, agents' rows and their keys are `Busy` while this lives.
 #[must_use = "the store answers again when it is dropped"]
 pub struct Outage(Arc<AtomicUsize>);
 
@@ -17,7 +17,7 @@ impl Drop for Outage {
 }
 
 impl MemoryStore {
-    /// Answers neither for the event log nor for agents' rows, as a store that can't be reached for a while.
+    /// Answers neither for the event log nor for agents' rows and keys, as a store that can't be reached for a while.
     pub fn outage(&self) -> Outage {
         self.outages.fetch_add(1, Ordering::SeqCst);
         Outage(Arc::clone(&self.outages))
