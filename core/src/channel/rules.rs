@@ -11,7 +11,7 @@ use crate::input::{Input, Kind, NewInput, Source};
 use crate::limits::{
     FAN_OUT_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX, SUBSCRIBERS_MAX, SUBSCRIBERS_PER_AGENT_MAX,
 };
-use crate::output::{Output, ReplyRole};
+use crate::output::{Output, ReplyRole, StoredOutput};
 
 use super::token::{Credential, Owner};
 use super::{
@@ -637,7 +637,7 @@ pub fn told<T: ChannelTable>(
     }
 }
 
-/// An output will never arrive. If it was an event, its subscription ends. If it was a request that somebody waits for, it is
+/// An output will never arrive. If it was an event, its subscription ends, but not one that was accepted after it was committed. If it was a request that somebody waits for, it is
 /// refused: the answer is an input, which the caller accepts.
 ///
 /// # Errors
@@ -645,13 +645,15 @@ pub fn told<T: ChannelTable>(
 pub fn undeliverable<T: ChannelTable>(
     table: &mut T,
     agent: &AgentId,
-    output: &Output,
+    stored: &StoredOutput,
     now_ms: u64,
 ) -> Result<Option<NewInput>, T::Error> {
+    let output = &stored.output;
     let receiver = &output.destination;
     match output.channel.as_deref() {
         Some(ChannelMessage::Event { channel }) => {
-            if table.subscriber(channel, receiver)?.is_some() {
+            let known = table.subscriber(channel, receiver)?;
+            if known.is_some_and(|known| known.since_ms <= stored.committed_at_ms) {
                 table.delete_subscriber(channel, receiver)?;
                 table.tell(left(agent, channel, receiver, EndReason::Undeliverable.name(), now_ms))?;
             }

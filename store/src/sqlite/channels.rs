@@ -13,7 +13,7 @@ use godwit_core::channel::{
 use godwit_core::event::NewEvent;
 use godwit_core::id::AgentId;
 use godwit_core::input::DeliveryStamp;
-use godwit_core::output::Output;
+use godwit_core::output::{Output, StoredOutput};
 use godwit_core::receipt::Receipt;
 use godwit_core::store::{AcceptError, Owner, RowKey};
 use rusqlite::{Connection, Row, params};
@@ -288,12 +288,17 @@ pub(super) fn told(tx: &Tx<'_>, head: &mut Head, arrival: &Arrival, origin: &Age
 }
 
 /// An output will never arrive: ends its subscription, or tells the agent that its request was refused.
-pub(super) fn undeliverable(tx: &Tx<'_>, head: &mut Head, owner: &Owner, output: &Output) -> Fallible<()> {
-    if output.channel.is_none() {
+pub(super) fn undeliverable(
+    tx: &Tx<'_>,
+    head: &mut Head,
+    owner: &Owner,
+    stored: &StoredOutput,
+) -> Fallible<()> {
+    if stored.output.channel.is_none() {
         return Ok(());
     }
     let agent = head.agent.clone();
-    let answer = rules::undeliverable(&mut Table::between(tx, head), &agent, output, tx.now_ms())?;
+    let answer = rules::undeliverable(&mut Table::between(tx, head), &agent, stored, tx.now_ms())?;
     let Some(answer) = answer.filter(|_| head.lifecycle.accepts()) else {
         return Ok(());
     };

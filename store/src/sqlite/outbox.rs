@@ -259,7 +259,7 @@ fn give_up(
         .with("reason", reason.name());
     events::append_of(tx, head, &[event])?;
     if let Some(stored) = at(tx.conn, head.key, &head.agent, position)? {
-        channels::undeliverable(tx, head, owner, &stored.output)?;
+        channels::undeliverable(tx, head, owner, &stored)?;
     }
     Ok(1)
 }

@@ -36,6 +36,7 @@ pub(super) fn cases() -> Vec<crate::store::conformance::Case> {
         Case::of(a_publication_is_one_output_for_each_subscriber),
         Case::of(what_asks_for_no_channel_is_refused),
         Case::of(an_event_that_can_not_be_delivered_ends_its_subscription),
+        Case::of(an_event_of_before_ends_no_newer_subscription),
         Case::of(a_request_that_can_not_be_delivered_is_refused),
         Case::of(who_does_not_subscribe_takes_no_events),
         Case::of(a_closed_channel_tells_its_subscribers),
@@ -312,6 +313,26 @@ async fn an_event_that_can_not_be_delivered_ends_its_subscription(world: World) 
     assert_eq!(told.len(), 1);
     publish(&owner, "for nobody").await;
     assert_eq!(pending(&owner).await, []);
+}
+
+async fn an_event_of_before_ends_no_newer_subscription(world: World) {
+    let (owner, one, two) = scene(&world, Access::Open, Overflow::Refuse).await;
+    asked(&one, &owner, Ask::Subscribe, None, "first").await;
+    publish(&owner, "of the first").await;
+    for (what, request) in [(Ask::Unsubscribe, "leave"), (Ask::Subscribe, "second")] {
+        world.clock.advance(std::time::Duration::from_secs(1));
+        one.turn(Turn::ends([]).channel_output(ask("owner", what, None, request))).await;
+        assert_eq!(deliver(&one, &owner).await, [Ok(Accepted::Answered)]);
+    }
+    world.clock.advance(std::time::Duration::from_secs(1));
+    let publishing = token(&owner, &key(&two).await, Rights::PUBLISH).await;
+    assert_eq!(asked(&two, &owner, Ask::Publish, Some(&publishing), "of the second").await, "published");
+    let waiting = pending(&owner).await;
+    for (event, left) in [(waiting.first(), vec!["one".to_owned()]), (waiting.last(), Vec::new())] {
+        let end = [(key_of(event.unwrap()), OutputEnd::Undeliverable(UndeliverableReason::Deleted))];
+        assert_eq!(owner.store().end_outputs(&owner.owner, &end).await, Ok(()));
+        assert_eq!(subscribers(&owner).await, left);
+    }
 }
 
 async fn a_request_that_can_not_be_delivered_is_refused(world: World) {

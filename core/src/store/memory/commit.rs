@@ -195,7 +195,7 @@ impl Tables {
                         .with("reason", reason.name());
                     events.push(event);
                     let mut table = Table::between(rows, now_ms);
-                    let Ok(answer) = rules::undeliverable(&mut table, &owner.agent, &output.output, now_ms);
+                    let Ok(answer) = rules::undeliverable(&mut table, &owner.agent, &output, now_ms);
                     events.append(&mut table.events);
                     if let Some(answer) = answer.filter(|new| is_welcome(rows, new)) {
                         admit(rows, answer, owner.incarnation);
