@@ -19,6 +19,21 @@ use crate::runtime::call::{AgentCall, AgentReply, AgentView};
 use crate::runtime::respec::SpecUpdate;
 use crate::runtime::verify::VerifyReport;
 
+/// How an agent that is listed may stand.
+const STATES: [&str; 11] = [
+    "active",
+    "dormant",
+    "paused",
+    "retiring",
+    "retired",
+    "broken",
+    "suspended",
+    "deleted",
+    "held",
+    "handing_off",
+    "prepared",
+];
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AgentsQuery {
@@ -144,6 +159,9 @@ pub(super) async fn list(
     QueryOf(query): QueryOf<AgentsQuery>,
 ) -> Result<Json<List<AgentJson>>, Problem> {
     let limit = page_limit(query.limit)?;
+    if let Some(state) = query.state.as_deref().filter(|state| !STATES.contains(state)) {
+        return Err(Problem::malformed(format!("state {state:?} is not one of {}", STATES.join(", "))));
+    }
     let fits = |view: &AgentView| {
         let has_label = query.label.as_deref().is_none_or(|label| has_label(view, label));
         // What was deleted is listed for whoever asks for it.

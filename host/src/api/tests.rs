@@ -78,6 +78,27 @@ async fn what_a_path_does_not_take_is_refused() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_asked_for_and_can_not_be_there_is_no_empty_list() {
+    let runtime = crate::runtime::tests::lone_host().await;
+    crate::runtime::tests::create(&runtime, "a").await;
+    let router = bounded(routes()).with_state(runtime);
+    let get = |path: &str| {
+        let (router, request) =
+            (router.clone(), format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+        async move { answer_of(router, &request).await }
+    };
+    let misspelt = get("/v1/agents?state=actve").await;
+    assert!(
+        misspelt.starts_with("HTTP/1.1 400") && misspelt.contains("active, dormant, paused"),
+        "{misspelt}"
+    );
+    let active = get("/v1/agents?state=dormant").await;
+    assert!(active.starts_with("HTTP/1.1 200"), "{active}");
+    let no_channel = get("/v1/agents/a/subscribers?channel=news").await;
+    assert!(no_channel.starts_with("HTTP/1.1 404") && no_channel.contains("channel news"), "{no_channel}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_does_not_go_on_is_given_up() {
     let start = Instant::now();

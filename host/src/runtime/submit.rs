@@ -125,8 +125,12 @@ impl Runtime {
         after: Option<&AgentId>,
         limit: usize,
     ) -> Result<AgentReply, CallError> {
-        let read = self.inner().store.subscribers(agent, channel, after, limit + 1).await;
-        Ok(AgentReply::Subscribers(Rows::page(read.map_err(store_error)?, limit)))
+        let store = &self.inner().store;
+        let rows = store.subscribers(agent, channel, after, limit + 1).await.map_err(store_error)?;
+        if rows.is_empty() && store.channels(agent, Some(channel)).await.map_err(store_error)?.is_empty() {
+            return Err(CallError::NoSuch { what: format!("channel {channel}") });
+        }
+        Ok(AgentReply::Subscribers(Rows::page(rows, limit)))
     }
 
     /// Receipts of the current generation, each with its digest.
