@@ -158,6 +158,8 @@ impl Runtime {
         StandbyStart { session, token, plugin, spec, residency }: StandbyStart,
     ) -> Result<StandbyAnswer, StandbyAnswer> {
         self.check_admission().map_err(not_ready)?;
+        // Before anything that may be refused: who does not hear that the agent lives on here goes on running it.
+        self.check_first(from, agent, token).await?;
         if self.session().profile.is_some() {
             return Err(refused("this host shares its store with others: it keeps no copies"));
         }
@@ -170,7 +172,6 @@ impl Runtime {
         let wants = Wants { residency, ..Wants::of(&spec, &Default::default()) };
         let may_come = self.may_come((from, agent), (&plugin, has_plugin), &wants);
         may_come.map_err(|(_, reason)| refused(reason))?;
-        self.check_first(from, agent, token).await?;
         self.check_succession(from, agent).await?;
         let copies = store.standby_copies(None, COPIES_MAX).await.map_err(not_ready)?;
         if copies.len() >= COPIES_MAX && !copies.iter().any(|copy| copy.agent == *agent) {
@@ -307,6 +308,10 @@ impl Runtime {
             return not_ready(error);
         }
         let StandbyPlace { session, change, token, generation, revision } = place;
+        // As in `begin_copy`: of a copy that was promoted nothing is left here to build on.
+        if let Err(no) = self.check_first(from, &agent, token).await {
+            return no;
+        }
         if let Some(Err(unfit)) = frames.iter().rev().find_map(|frame| self.may_stay(frame)) {
             return refused(unfit);
         }

@@ -6,6 +6,7 @@ use godwit_core::store::BrokenReason;
 use super::respec::{put_plugin, upgrade};
 use super::verbs::show;
 use super::*;
+use crate::runtime::placement::HostCall;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
 use crate::runtime::wire::{PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage, StandbyStart};
 
@@ -111,6 +112,27 @@ async fn a_source_that_was_cut_off_finds_out_and_runs_nothing() {
     assert_eq!(ask(&hosts[0], "a", "get").await, "14");
     let Ok(AgentReply::Verified(report)) = call(&hosts[1], "a", AgentCall::Verify).await else { panic!() };
     assert_eq!(report.breaks, Vec::<String>::new());
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_hears_of_the_promotion_also_from_a_host_that_takes_no_copies_now() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    network.set_cut(hosts[0].host(), true);
+    let promoted = promote(&hosts[1], "a", true).await;
+    assert!(matches!(promoted, Ok(Promoted::TakenUp { .. })), "{promoted:?}");
+    // What the copy was is gone, so its next round builds on nothing; and no copy may begin.
+    hosts[1].call_host("self", HostCall::Cordon(true)).await.unwrap();
+    assert_eq!(ask(&hosts[0], "a", "add 1").await, "5", "it goes on, and that will be lost");
+    network.set_cut(hosts[0].host(), false);
+    is_forked(&hosts[0], "a").await;
+    assert_eq!(ask(&hosts[1], "a", "get").await, "4");
     for host in hosts {
         host.stop().await;
     }
