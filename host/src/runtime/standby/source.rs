@@ -4,10 +4,12 @@
 //! process begins with a whole copy, also when its standby has one of before: which deletes that one knows of is not remembered.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId};
@@ -16,10 +18,10 @@ use godwit_core::retry::Backoff;
 use godwit_core::store::standby::Delta;
 use godwit_core::store::{AgentRow, Row, RowFrame, StoreError};
 use godwit_core::time::within;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::copies::ROWS_MAX;
-use super::{AGENTS_AT_ONCE, Fed, LastRound, MESSAGE_MAX, lock};
+use super::{AGENTS_AT_ONCE, Fed, HELD_ASKED_AT_ONCE, LastRound, MESSAGE_MAX, lock};
 use crate::runtime::migrator::Passage;
 use crate::runtime::wire::{
     self, BulkHeader, PeerAnswer, StandbyAnswer, StandbyMessage, StandbyPlace, StandbyStart,
@@ -30,6 +32,8 @@ use crate::runtime::{Runtime, STOPPING};
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Copies of others' agents are looked through once in so many of those.
 const LOOKS_PER_SWEEP: u64 = 10;
+/// Standbys of agents that are not copied are asked once in so many: as often as by an agent in which nothing changes.
+const LOOKS_PER_ASKING: u64 = IDLE_ASK.as_secs() / LOOK_PAUSE.as_secs();
 /// Pause between rounds: how old a copy is at most, when its standby keeps up.
 const ROUND_PAUSE: Duration = Duration::from_millis(200);
 /// First and longest pause after a round that failed.
@@ -104,12 +108,23 @@ pub(crate) async fn feed(runtime: Runtime) {
         whole: Arc::new(Semaphore::new(WHOLE_AT_ONCE)),
     };
     let workers = Arc::new(Mutex::new(BTreeSet::new()));
+    let asking = Arc::new(Semaphore::new(1));
     let mut looks: u64 = 0;
     loop {
         match guarded(&runtime).await {
             Err(error) => tracing::warn!(%error, "guarded agents can't be read now"),
-            Ok(rows) => {
-                for (row, standby) in rows {
+            Ok(Guarded { fed, others }) => {
+                if !others.is_empty()
+                    && looks.is_multiple_of(LOOKS_PER_ASKING)
+                    && let Ok(turn) = asking.clone().try_acquire_owned()
+                {
+                    let asker = runtime.clone();
+                    runtime.inner().tasks.spawn(async move {
+                        asker.ask_about(others).await;
+                        drop(turn);
+                    });
+                }
+                for (row, standby) in fed {
                     if !lock(&workers).insert(row.agent.clone()) {
                         continue;
                     }
@@ -132,21 +147,55 @@ pub(crate) async fn feed(runtime: Runtime) {
     }
 }
 
-/// The agents that are to be copied, as many as may.
-async fn guarded(runtime: &Runtime) -> Result<Vec<(AgentRow, HostId)>, StoreError> {
-    let (mut guarded, mut after) = (Vec::new(), None::<AgentId>);
+/// The agents that have a standby.
+#[derive(Default)]
+struct Guarded {
+    /// Those that are to be copied, as many as may.
+    fed: Vec<(AgentRow, HostId)>,
+    /// The others. A copy of before may be promoted all the same.
+    others: Vec<(AgentId, HostId)>,
+}
+
+async fn guarded(runtime: &Runtime) -> Result<Guarded, StoreError> {
+    let (mut guarded, mut after) = (Guarded::default(), None::<AgentId>);
     loop {
         let rows = runtime.inner().store.guarded(after.as_ref(), AGENTS_AT_ONCE).await?;
         let Some(last) = rows.last() else { return Ok(guarded) };
         after = Some(last.agent.clone());
         for row in rows {
             let Some(standby) = runtime.standby_of(&row) else { continue };
-            if guarded.len() < FED_MAX {
-                guarded.push((row, standby));
+            if guarded.fed.len() < FED_MAX {
+                guarded.fed.push((row, standby));
             } else {
                 let trouble = Some(format!("this host copies {FED_MAX} agents already"));
-                lock(&runtime.inner().standbys.fed).insert(row.agent, Fed { round: None, trouble });
+                lock(&runtime.inner().standbys.fed).insert(row.agent.clone(), Fed { round: None, trouble });
+                guarded.others.push((row.agent, standby));
             }
+        }
+    }
+}
+
+impl Runtime {
+    /// Asks about agents that are not copied whether they may run. Without an answer they do.
+    async fn ask_about(&self, agents: Vec<(AgentId, HostId)>) {
+        let shutdown = self.inner().tasks.shutdown();
+        let asked = agents.into_iter().map(|(agent, standby)| self.ask_about_one(agent, standby));
+        let asking = futures::stream::iter(asked).buffer_unordered(HELD_ASKED_AT_ONCE).collect::<()>();
+        // Cancel safe: they are asked about again after the next start, before they run.
+        let _ = shutdown.run_until_cancelled(asking).await;
+    }
+
+    async fn ask_about_one(&self, agent: AgentId, standby: HostId) {
+        let is_held = self.inner().standbys.holder_of(&agent).is_some();
+        let row = self.inner().store.agent(&agent).await.ok().flatten();
+        // Nobody has promoted what nobody has owned; what moves begins anew at its next home.
+        let is_asked = |row: &AgentRow| row.token > FencingToken(0) && self.standby_of(row) == Some(standby);
+        let Some(row) = row.filter(is_asked).filter(|_| !is_held && !self.is_migrating(&agent)) else {
+            return;
+        };
+        let may = StandbyMessage::May { token: row.token };
+        if let Ok(StandbyAnswer::Superseded { token }) = self.tell_standby(standby, &agent, may).await {
+            self.break_promoted(&agent, standby, token).await;
         }
     }
 }
@@ -230,17 +279,27 @@ impl Feeder {
         self.copied = self.copied.filter(is_of);
         if let Some(copied) = self.copied {
             if copied.change == row.change {
-                self.ask_at_times(&row).await?;
+                self.ask_at_times(row.token).await?;
                 return Ok(true);
             }
             if self.goes_on(copied).await? {
                 return Ok(true);
             }
         }
-        let room = self.room.whole.clone();
-        let _place = room.acquire().await.map_err(|_| Failed::Peer(STOPPING.into()))?;
+        let _place = self.place_for_whole(row.token).await?;
         within(WHOLE_MAX, self.whole(&row)).await.unwrap_or(Err(Failed::TooSlow))?;
         Ok(true)
+    }
+
+    /// Waits for a place to send a whole copy, which may take long: meanwhile the standby is asked whether the agent still may run.
+    async fn place_for_whole(&mut self, token: FencingToken) -> Result<OwnedSemaphorePermit, Failed> {
+        let mut place = pin!(self.room.whole.clone().acquire_owned());
+        loop {
+            if let Some(place) = within(IDLE_ASK, &mut place).await {
+                return place.map_err(|_| Failed::Peer(STOPPING.into()));
+            }
+            self.ask_at_times(token).await?;
+        }
     }
 
     /// Makes a round of what has changed. `false`: that is too much for one.
@@ -282,12 +341,12 @@ impl Feeder {
         }
     }
 
-    async fn ask_at_times(&mut self, row: &AgentRow) -> Result<(), Failed> {
+    async fn ask_at_times(&mut self, token: FencingToken) -> Result<(), Failed> {
         let now = self.runtime.inner().clock.boot();
         if now.saturating_sub(self.heard_at) < IDLE_ASK {
             return Ok(());
         }
-        match self.tell(StandbyMessage::May { token: row.token }).await? {
+        match self.tell(StandbyMessage::May { token }).await? {
             StandbyAnswer::Ok => {
                 self.heard();
                 Ok(())

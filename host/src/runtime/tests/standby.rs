@@ -4,11 +4,12 @@ use godwit_core::standby::LABEL;
 use godwit_core::store::BrokenReason;
 
 use super::respec::{put_plugin, upgrade};
-use super::verbs::show;
+use super::verbs::{act, show};
 use super::*;
 use crate::runtime::placement::HostCall;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
-use crate::runtime::wire::{PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage, StandbyStart};
+use crate::runtime::verbs::VerbCall;
+use crate::runtime::wire::{self, PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage, StandbyStart};
 
 async fn standby(runtime: &Runtime, agent: &str, what: StandbyCall) -> Result<StandbyView, CallError> {
     match call(runtime, agent, AgentCall::Standby(what)).await? {
@@ -134,6 +135,73 @@ async fn a_source_hears_of_the_promotion_also_from_a_host_that_takes_no_copies_n
     is_forked(&hosts[0], "a").await;
     assert_eq!(ask(&hosts[1], "a", "get").await, "4");
     for host in hosts {
+        host.stop().await;
+    }
+}
+
+/// Makes an agent with a label that gives it a standby.
+async fn create_guarded(runtime: &Runtime, agent: &str, standby: HostId) {
+    let labels = BTreeMap::from([(LABEL.to_owned(), standby.to_string())]);
+    runtime.create_agent(CreateAgent { labels, ..CreateAgent::new(id(agent), "script") }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_hears_of_the_promotion_while_it_waits_to_send_a_whole_copy() {
+    let World { hosts, network } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    // Two large ones take all places for as long as this test lasts.
+    network.set_bulk_delay(Duration::from_secs(60));
+    network.tap();
+    for agent in ["b", "c"] {
+        create_guarded(&hosts[0], agent, hosts[1].host()).await;
+    }
+    let is_begin = |body: &Bytes| match wire::decode::<PeerRequest>(body) {
+        Ok(PeerRequest::Standby { message, .. }) => matches!(*message, StandbyMessage::Begin(_)),
+        _ => false,
+    };
+    until("both to begin", async || network.tapped().iter().filter(|body| is_begin(body)).count() == 2).await;
+    network.set_cut(hosts[0].host(), true);
+    act(&hosts[0], "a", VerbCall::Reset, "active").await;
+    let promoted = promote(&hosts[1], "a", true).await;
+    assert!(matches!(promoted, Ok(Promoted::TakenUp { .. })), "{promoted:?}");
+    network.set_cut(hosts[0].host(), false);
+    is_forked(&hosts[0], "a").await;
+    for host in hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_is_one_too_many_to_copy_hears_of_its_promotion() {
+    let network = SimNetwork::default();
+    let store = separate_store();
+    let first = host(&network, 1, store.clone()).await;
+    let second = host(&network, 2, separate_store()).await;
+    create(&first, "z").await;
+    ask(&first, "z", "add 4").await;
+    guard(&first, "z", "h2").await;
+    is_fed(&first, "z").await;
+    // As many as a host copies, all before it. That their standby is nowhere keeps them out of the way.
+    for number in 0..256 {
+        create_guarded(&first, &format!("a{number}"), HostId([9; 32])).await;
+    }
+    first.stop().await;
+    let first = host(&network, 1, store).await;
+    until("it to run", async || ask(&first, "z", "get").await == "4").await;
+    until("it to be left out", async || {
+        let view = standby(&first, "z", StandbyCall::Show).await.unwrap();
+        view.trouble.is_some_and(|trouble| trouble.contains("256"))
+    })
+    .await;
+    network.set_cut(first.host(), true);
+    let promoted = promote(&second, "z", true).await;
+    assert!(matches!(promoted, Ok(Promoted::TakenUp { .. })), "the copy of before: {promoted:?}");
+    network.set_cut(first.host(), false);
+    is_forked(&first, "z").await;
+    for host in [first, second] {
         host.stop().await;
     }
 }
