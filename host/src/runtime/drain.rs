@@ -138,13 +138,17 @@ impl Runtime {
         Ok(Plan { moves, predicted_pause_us: self.usual_pause().await? })
     }
 
-    /// Begins, unless one is running: then that one is answered.
+    /// Begins, unless one of this kind is running: then that one is answered.
+    ///
+    /// # Errors
+    /// `Conflict` while one of the other kind is running. As the store's.
     pub(super) async fn begin_exodus(&self, exodus: Exodus) -> Result<DrainView, CallError> {
+        if let Some(running) = running(self.exodus_progress(), exodus)? {
+            return Ok(running);
+        }
+        // Before the plan: who comes behind it would be left.
         if exodus == Exodus::Drain {
             self.set_cordoned(true);
-        }
-        if let Some(running) = self.exodus_progress().filter(|view| !view.is_over) {
-            return Ok(running);
         }
         let plan = self.plan_exodus(exodus).await?;
         let clock = &self.inner().clock;
@@ -161,8 +165,9 @@ impl Runtime {
         let shared = Arc::new(Mutex::new(progress));
         {
             let mut last = self.inner().placement.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(running) = last.as_ref().filter(|last| last.progress().ended.is_none()) {
-                return Ok(running.progress().view(clock.boot()));
+            let began_meanwhile = last.as_ref().map(|last| last.progress().view(clock.boot()));
+            if let Some(running) = running(began_meanwhile, exodus)? {
+                return Ok(running);
             }
             *last = Some(Drain(shared.clone()));
         }
@@ -288,5 +293,23 @@ impl Runtime {
         let mut pauses: Vec<_> = left.filter_map(|record| record.pause_us).take(GUESSED_FROM).collect();
         pauses.sort_unstable();
         Ok(pauses.get(pauses.len() / 2).copied())
+    }
+}
+
+/// The last one, if it is still running and of this kind.
+///
+/// # Errors
+/// `Conflict` when it is of the other kind: whoever waited for it would take it for what was asked.
+fn running(last: Option<DrainView>, exodus: Exodus) -> Result<Option<DrainView>, CallError> {
+    match last.filter(|view| !view.is_over) {
+        Some(view) if view.exodus != exodus => {
+            let runs = match view.exodus {
+                Exodus::Drain => "drain",
+                Exodus::Rebalance => "rebalance",
+            };
+            let what = format!("a {runs} of this host is running: ask again when it is over");
+            Err(CallError::Conflict { what })
+        }
+        running => Ok(running),
     }
 }

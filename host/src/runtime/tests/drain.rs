@@ -109,6 +109,39 @@ async fn a_drained_host_is_empty_and_what_can_not_go_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_does_not_pass_for_the_rebalance_that_runs() {
+    let network = SimNetwork::default();
+    let hosts = [host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];
+    for number in 0..4 {
+        create(&hosts[0], &format!("a{number}")).await;
+    }
+    network.set_bulk_delay(Duration::from_secs(1));
+    let begun = hosts[0].call_host("self", HostCall::Begin(Exodus::Rebalance)).await.unwrap();
+    let again = hosts[0].call_host("self", HostCall::Begin(Exodus::Rebalance)).await.unwrap();
+    let total = |reply: &HostReply| match reply {
+        HostReply::Progress(Some(view)) => (view.exodus, view.total),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((total(&begun), total(&again)), ((Exodus::Rebalance, 2), (Exodus::Rebalance, 2)));
+    let drain = hosts[0].call_host("self", HostCall::Begin(Exodus::Drain)).await;
+    assert!(
+        matches!(&drain, Err(CallError::Conflict { what }) if what.contains("a rebalance of this host is running")),
+        "{drain:?}"
+    );
+    assert!(!hosts[0].offer().await.unwrap().is_cordoned, "nothing was done");
+    network.set_bulk_delay(Duration::ZERO);
+    until("it to be over", async || {
+        matches!(hosts[0].exodus_progress(), Some(view) if view.is_over && view.moved == 2)
+    })
+    .await;
+    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!((done.exodus, done.moved), (Exodus::Drain, 2), "{done:?}");
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hosts_are_evened_out_under_load() {
     let hosts = three_hosts().await;
     let agents: Vec<_> = (0..9).map(|number| format!("a{number}")).collect();
