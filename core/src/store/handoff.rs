@@ -12,7 +12,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision, TOKEN_ADOPT_STEP};
+use crate::id::{
+    AgentId, ClaimId, FencingToken, Generation, HostId, MigrationId, Revision, TOKEN_ADOPT_STEP,
+};
 use crate::migration::handoff::Binding;
 use crate::migration::{Failure, Phase, Role};
 use crate::store::agent::AgentRow;
@@ -79,6 +81,8 @@ pub struct ImportRequest {
     pub is_suspended: bool,
     /// Whether a tombstone is replaced: the agent that went there is lost.
     pub replaces_moved: bool,
+    /// The claim of the id that must stand, as for a new agent.
+    pub claim: Option<ClaimId>,
 }
 
 /// A migration as one side remembers it.

@@ -43,6 +43,7 @@ use crate::time::Clock;
 use crate::timer::{DueTimer, StoredTimer};
 
 mod channels;
+mod claims;
 mod commit;
 mod documents;
 mod doubt;
@@ -209,12 +210,12 @@ impl RuntimeStore for MemoryStore {
     }
 
     async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError> {
-        self.tables().claim(agent, host, claim, self.clock.wall_ms());
+        self.tables().claims.claim(agent, host, claim, self.clock.wall_ms());
         Ok(())
     }
 
     async fn yield_claims(&self, agent: &AgentId, to: HostId) -> Result<Option<HostId>, StoreError> {
-        Ok(self.tables().yield_claims(agent, to, self.clock.wall_ms()))
+        Ok(self.tables().claims.yield_to(agent, to, self.clock.wall_ms()))
     }
 
     async fn create(&self, agent: NewAgent) -> Result<bool, StoreError> {

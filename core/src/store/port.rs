@@ -112,7 +112,7 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
 
     // --- agents
 
-    /// Claims an id for a host that is about to create an agent, for `CLAIM_MAX` by the store's wall clock. It takes the place
+    /// Claims an id for a host that is about to create an agent or to take one in from an archive, for `CLAIM_MAX` by the store's wall clock. It takes the place
     /// of the host's claim before it: what that one stood for may have yielded to others meanwhile. **H** but that nobody
     /// need be there.
     async fn claim(&self, agent: &AgentId, host: HostId, claim: ClaimId) -> Result<(), StoreError>;
@@ -661,7 +661,7 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// # Errors
     /// `Conflict` when the agent is here or had a later generation; when the copy's agent row is missing or of another
     /// generation or revision; when the token has no room above. `NotHome` for a tombstone that is not to be replaced;
-    /// `NoPlugin`.
+    /// `NoPlugin`; `Unclaimed`.
     ///
     /// Crash: bound, or a copy that goes at the next exclusive join.
     async fn import(&self, request: ImportRequest) -> Result<AgentRow, StoreError>;

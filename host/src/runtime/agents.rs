@@ -161,9 +161,9 @@ impl Runtime {
         Ok((self.view(&row).await?, is_new))
     }
 
-    /// Claims an id for an agent that is about to be created: one id, one agent per mesh. Of two hosts that claim it at the same
-    /// moment each hears of the other's claim, and the lower one's stands.
-    async fn claim(&self, agent: &AgentId, claim: ClaimId, is_forced: bool) -> Result<(), CallError> {
+    /// Claims an id for an agent that is about to be created, or to come from an archive: one id, one agent per mesh. Of two hosts
+    /// that claim it at the same moment each hears of the other's claim, and the lower one's stands.
+    pub(super) async fn claim(&self, agent: &AgentId, claim: ClaimId, is_forced: bool) -> Result<(), CallError> {
         self.inner().store.claim(agent, self.inner().host, claim).await.map_err(store_error)?;
         failpoint::hit("agent.after-claim");
         let peers = self.inner().mesh.peers();

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, MigrationId};
+use godwit_core::id::{AgentId, ClaimId, MigrationId};
 use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash};
 use godwit_core::limits::PLUGIN_BYTES_MAX;
 use godwit_core::spec::PluginInfo;
@@ -161,8 +161,9 @@ impl Runtime {
     ///
     /// # Errors
     /// `Invalid` for what is no whole archive, `AnotherAgent` when it is not the agent that is expected, or not the one that has
-    /// moved away from here; `Conflict` when the agent is here or somewhere else, `NoSuch` when its plugin is neither here nor in
-    /// the archive. Nothing is left behind.
+    /// moved away from here; `Conflict` when the agent is here or somewhere else, `Claimed` when another host makes one of its name
+    /// at the same moment, `NoSuch` when its plugin is neither here nor in the archive. The plugin that it brought may stay, and
+    /// nothing else.
     pub async fn import_agent(&self, file: File, options: ImportOptions) -> Result<AgentView, CallError> {
         let _inside = self.admit()?;
         let (file, checked) = blocking(move || check(file)).await?;
@@ -242,6 +243,16 @@ impl Runtime {
         }
     }
 
+    /// Claims the id as a creation does: whoever has it was asked for before, and may have got it since.
+    async fn claim_for_import(&self, agent: &AgentId, options: ImportOptions) -> Result<ClaimId, CallError> {
+        let claim = ClaimId::generate(self.now_ms(), self.inner().clock.random());
+        match self.claim(agent, claim, options.is_forced).await {
+            // Where it is it counts for lost.
+            Err(CallError::Conflict { .. }) if options.is_forced => Ok(claim),
+            claimed => claimed.map(|()| claim),
+        }
+    }
+
     async fn take_rows_in(
         &self,
         file: File,
@@ -262,6 +273,7 @@ impl Runtime {
                 None => break,
             }
         }
+        let claim = self.claim_for_import(&head.agent, options).await?;
         failpoint::hit("import.before-bound");
         let request = ImportRequest {
             copy,
@@ -271,6 +283,7 @@ impl Runtime {
             token: head.token,
             is_suspended: !options.is_active,
             replaces_moved: options.is_forced,
+            claim: Some(claim),
         };
         store.import(request).await.map_err(store_error)
     }

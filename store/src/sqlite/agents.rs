@@ -454,6 +454,16 @@ pub(super) fn yield_claims(tx: &Tx<'_>, agent: &AgentId, to: HostId) -> Fallible
     Ok(lowest)
 }
 
+/// Uses a claim up, if one is asked for.
+pub(super) fn take_claim(tx: &Tx<'_>, agent: &AgentId, claim: Option<ClaimId>) -> Fallible<()> {
+    let Some(claim) = claim else { return Ok(()) };
+    let sql = "DELETE FROM claim WHERE agent = ?1 AND id = ?2 AND until_ms > ?3";
+    match execute(tx.conn, sql, params![agent.as_str(), claim.0, Int(tx.now_ms())])? {
+        0 => Err(StoreError::Unclaimed.into()),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if Head::load(tx.conn, &new.agent)?.is_some() {
         let head = at_home(tx.conn, &new.agent)?;
@@ -470,12 +480,7 @@ pub(super) fn create(tx: &Tx<'_>, new: &NewAgent) -> Fallible<bool> {
     if !plugins::is_stored(tx.conn, plugin)? {
         return Err(StoreError::NoPlugin { plugin }.into());
     }
-    if let Some(claim) = new.claim {
-        let sql = "DELETE FROM claim WHERE agent = ?1 AND id = ?2 AND until_ms > ?3";
-        if execute(tx.conn, sql, params![new.agent.as_str(), claim.0, Int(tx.now_ms())])? == 0 {
-            return Err(StoreError::Unclaimed.into());
-        }
-    }
+    take_claim(tx, &new.agent, new.claim)?;
     let revision = SpecRevision(1);
     let row = NewRow {
         agent: &new.agent,

@@ -40,7 +40,8 @@ pub(super) fn whole(conn: &Connection, agent: &AgentId, sink: &mut RowSink) -> F
 }
 
 pub(super) fn import(tx: &Tx<'_>, request: &ImportRequest) -> Fallible<AgentRow> {
-    let ImportRequest { copy, agent, generation, revision, token, is_suspended, replaces_moved } = request;
+    let ImportRequest { copy, agent, generation, revision, token, is_suspended, replaces_moved, claim } =
+        request;
     let known = Head::load(tx.conn, agent)?;
     let highest = match known.as_ref().map(|head| &head.home) {
         None => token.raised(1),
@@ -68,6 +69,7 @@ pub(super) fn import(tx: &Tx<'_>, request: &ImportRequest) -> Fallible<AgentRow>
             "the copy of agent {agent} is not at revision {revision} of generation {generation}"
         )));
     }
+    agents::take_claim(tx, agent, *claim)?;
     if let Some(replaced) = known {
         delete(tx, replaced.key)?;
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::event::EventKind;
-use crate::id::FencingToken;
+use crate::id::{ClaimId, FencingToken};
 use crate::lifecycle::{Lifecycle, SuspendReason};
 use crate::limits::PAGE_MAX;
 use crate::receipt::BoundaryKind;
@@ -20,6 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(an_import_that_does_not_fit_leaves_everything),
         Case::of(a_tombstone_is_replaced_on_request_only),
         Case::of(an_import_without_its_plugin_is_refused),
+        Case::of(an_import_needs_the_claim_that_it_names),
         Case::of(numbers_of_outputs_jump_at_an_import),
     ]
 }
@@ -41,17 +42,21 @@ pub(super) async fn furnished(site: &Site) -> (Desk, Vec<RowFrame>, ImportReques
     let desk = site.own("x").await;
     desk.furnish().await;
     let (row, frames) = whole(site, "x").await.unwrap();
-    let row = row.unwrap();
-    let request = ImportRequest {
+    (desk, frames, request(&row.unwrap()))
+}
+
+/// What imports an agent as it was exported.
+pub(super) fn request(row: &AgentRow) -> ImportRequest {
+    ImportRequest {
         copy: migration(7),
-        agent: id("x"),
+        agent: row.agent.clone(),
         generation: row.generation,
         revision: row.revision,
         token: row.token,
         is_suspended: true,
         replaces_moved: false,
-    };
-    (desk, frames, request)
+        claim: None,
+    }
 }
 
 pub(super) async fn receive(site: &Site, frames: &[RowFrame]) {
@@ -162,6 +167,24 @@ async fn an_import_without_its_plugin_is_refused(world: World) {
     let refused = target.store.import(request).await;
     assert!(matches!(&refused, Err(StoreError::NoPlugin { .. })), "{refused:?}");
     assert_eq!(target.store.agent(&id("x")).await, Ok(None));
+}
+
+async fn an_import_needs_the_claim_that_it_names(world: World) {
+    let (source, target) = (world.site("a").await, world.site("b").await);
+    let (_, frames, request) = furnished(&source).await;
+    let (claim, mut hosts) = (ClaimId([1; 16]), [host(1), host(2)]);
+    hosts.sort();
+    let [low, own] = hosts;
+    receive(&target, &frames).await;
+    let import = || target.store.import(ImportRequest { claim: Some(claim), ..request.clone() });
+    assert_eq!(import().await, Err(StoreError::Unclaimed), "nobody has claimed it");
+    target.store.claim(&id("x"), own, claim).await.unwrap();
+    assert_eq!(target.store.yield_claims(&id("x"), low).await, Ok(None), "a lower host's comes first");
+    assert_eq!(import().await, Err(StoreError::Unclaimed), "it has yielded");
+    assert_eq!(target.store.agent(&id("x")).await, Ok(None));
+    target.store.claim(&id("x"), own, claim).await.unwrap();
+    assert_eq!(import().await.unwrap().home, Home::Here);
+    assert_eq!(target.store.yield_claims(&id("x"), low).await, Ok(None));
 }
 
 async fn numbers_of_outputs_jump_at_an_import(world: World) {

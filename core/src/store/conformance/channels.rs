@@ -17,9 +17,7 @@ use crate::limits::PAGE_MAX;
 use crate::migration::Phase;
 use crate::output::{Output, OutputState, Sender, StoredOutput, UndeliverableReason};
 use crate::receipt::BoundaryKind;
-use crate::store::conformance::fixture::{
-    ALL, Desk, Turn, World, delivery, id, migration, picture, put_plugin,
-};
+use crate::store::conformance::fixture::{ALL, Desk, Turn, World, delivery, id, picture, put_plugin};
 use crate::store::conformance::journey::Journey;
 use crate::store::{
     AcceptError, Accepted, ImportRequest, OutputEnd, OutputKey, Page, Row, StoreError, StoredInput,
@@ -487,20 +485,11 @@ async fn rows_of_channels_are_in_an_archive(world: World) {
     asking.delivery.as_mut().unwrap().channel = Some(Box::new(channel));
     assert_eq!(site.store.accept(asking, site.incarnation).await, Ok(Accepted::Answered));
     let (row, frames) = super::archive::whole(&site, "x").await.unwrap();
-    let row = row.unwrap();
+    let request = super::archive::request(&row.unwrap());
     let to = world.site("b").await;
     put_plugin(&to.store, "plain").await;
-    to.store.receive_rows(migration(7), &id("x"), frames).await.unwrap();
-    let request = ImportRequest {
-        copy: migration(7),
-        agent: id("x"),
-        generation: row.generation,
-        revision: row.revision,
-        token: row.token,
-        is_suspended: false,
-        replaces_moved: false,
-    };
-    to.store.import(request).await.unwrap();
+    to.store.receive_rows(request.copy, &id("x"), frames).await.unwrap();
+    to.store.import(ImportRequest { is_suspended: false, ..request }).await.unwrap();
     let desk = to.take(&id("x")).await;
     assert_eq!(subscribers(&desk).await, ["reader"]);
     assert_eq!(state(&desk).await, Some(SubscriptionState::Asked));

@@ -16,7 +16,7 @@ impl Tables {
         key: EntityKey,
         now_ms: u64,
     ) -> Result<AgentRow, StoreError> {
-        let ImportRequest { copy, agent, generation, revision, token, is_suspended, replaces_moved } =
+        let ImportRequest { copy, agent, generation, revision, token, is_suspended, replaces_moved, claim } =
             request;
         let highest = match self.agents.get(agent).map(|rows| rows.standing.home.clone()) {
             None => token.raised(1),
@@ -45,6 +45,7 @@ impl Tables {
         if !self.has_plugin(plugin) {
             return Err(StoreError::NoPlugin { plugin });
         }
+        self.claims.take(agent, *claim, now_ms)?;
         let mut rows = self.copies.remove(copy).ok_or_else(|| conflict("nothing has been received"))?;
         rows.forget_deletes(u64::MAX);
         rows.standing.token = raised;

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use crate::digest::Digest;
 use crate::event::{Event, EventKind, NewEvent};
 use crate::id::{
-    AgentId, ClaimId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision,
-    StoreEpoch, StoreId,
+    AgentId, FencingToken, Generation, HostId, Incarnation, MigrationId, Revision, SpecRevision, StoreEpoch,
+    StoreId,
 };
 use crate::identity::{EntityKey, EntityKeyRow};
 use crate::lease::fence::{Acquire, Fence, Refusal, Release};
 use crate::lease::{GrantCause, Holder, Lease};
 use crate::lifecycle::Lifecycle;
-use crate::limits::{AUTH_FLOW_BYTES_MAX, CLAIM_MAX, FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
+use crate::limits::{AUTH_FLOW_BYTES_MAX, FRUITLESS_KEPT_MAX, MIGRATIONS_KEPT_MAX, Quotas};
 use crate::migration::handoff::Seat;
 use crate::migration::{Phase, Role};
 use crate::spec::PluginInfo;
@@ -26,6 +26,7 @@ use crate::store::commit::{Boundary, Owner};
 use crate::store::error::StoreError;
 use crate::store::handoff::MigrationRecord;
 use crate::store::mark::StoreMark;
+use crate::store::memory::claims::Claims;
 use crate::store::memory::commit::admit_initial;
 use crate::store::memory::rows::{AgentRows, Standing};
 use crate::store::rows::Row;
@@ -54,8 +55,7 @@ pub(super) struct Tables {
     plugins: BTreeMap<Digest, (PluginInfo, Bytes)>,
     pub(super) auth_flow: Option<Bytes>,
     pub(super) roster: Option<(u64, Bytes)>,
-    /// Claims of ids, and when each runs out, wall clock.
-    claims: BTreeMap<(AgentId, HostId), (ClaimId, u64)>,
+    pub(super) claims: Claims,
     pub(super) events: VecDeque<Event>,
     pub(super) events_appended: u64,
     /// The newest seq, for those who wait.
@@ -80,7 +80,7 @@ impl Tables {
             plugins: BTreeMap::new(),
             auth_flow: None,
             roster: None,
-            claims: BTreeMap::new(),
+            claims: Claims::default(),
             events: VecDeque::new(),
             events_appended: 0,
             newest_event: watch::Sender::new(0),
@@ -326,21 +326,6 @@ impl Tables {
 
     // --- agents
 
-    pub(super) fn claim(&mut self, agent: &AgentId, host: HostId, claim: ClaimId, wall_ms: u64) {
-        self.claims.retain(|_, (_, until)| *until > wall_ms);
-        self.claims.insert((agent.clone(), host), (claim, wall_ms + CLAIM_MAX.as_millis() as u64));
-    }
-
-    pub(super) fn yield_claims(&mut self, agent: &AgentId, to: HostId, wall_ms: u64) -> Option<HostId> {
-        let of_agent = (agent.clone(), HostId([0; 32]))..=(agent.clone(), HostId([0xff; 32]));
-        let standing = self.claims.range(of_agent).find(|(_, (_, until))| *until > wall_ms);
-        let lowest = standing.map(|((_, host), _)| *host).filter(|host| *host < to);
-        if lowest.is_none() {
-            self.claims.retain(|(claimed, host), _| claimed != agent || *host == to);
-        }
-        lowest
-    }
-
     /// The entity key of an agent that is at home here, if its secret is.
     pub(super) fn entity_key(&self, agent: &AgentId) -> Option<EntityKey> {
         let rows = self.agents.get(agent).filter(|rows| rows.standing.home == Home::Here)?;
@@ -363,12 +348,7 @@ impl Tables {
         if !self.plugins.contains_key(&plugin) {
             return Err(StoreError::NoPlugin { plugin });
         }
-        if let Some(claim) = new.claim {
-            let is_it = |agent: &AgentId, id: ClaimId| *agent == new.agent && id == claim;
-            let found = self.claims.iter().find(|((agent, _), (id, _))| is_it(agent, *id));
-            let found = found.filter(|(_, (_, until))| *until > wall_ms).map(|(key, _)| key.clone());
-            self.claims.remove(&found.ok_or(StoreError::Unclaimed)?);
-        }
+        self.claims.take(&new.agent, new.claim, wall_ms)?;
         let mut rows = AgentRows::empty(&new.agent, Home::Here);
         let revision = SpecRevision(1);
         rows.put(Row::Spec { revision, spec: new.spec });

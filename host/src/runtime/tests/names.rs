@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use godwit_core::id::ClaimId;
 use godwit_core::migration::{Failure, Refusal};
 
 use super::verbs::{act, show};
@@ -180,6 +181,33 @@ async fn a_namesake_does_not_move_to_where_the_other_one_is_known_from_its_deliv
     refused_as_namesake(&three, &two).await;
     migrate(&one, "a", &two).await;
     for host in [&one, &two, &three] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_claims_its_name_as_a_creation_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = writing_host(&SimNetwork::default(), 1, &folder).await;
+    has_script(&home).await;
+    create(&home, "a").await;
+    ask(&home, "a", "add 3").await;
+    let file = exported(&home, "a").await;
+    let network = SimNetwork::default();
+    let mut hosts = [writing_host(&network, 1, &folder).await, writing_host(&network, 2, &folder).await];
+    hosts.sort_by_key(Runtime::host);
+    let [low, high] = &hosts;
+    // Another host is about to make one of this name.
+    low.inner().store.claim(&id("a"), low.host(), ClaimId([1; 16])).await.unwrap();
+    let refused = high.import_agent(file.try_clone().unwrap(), Default::default()).await;
+    assert!(matches!(&refused, Err(CallError::Claimed { host, .. }) if *host == low.host()), "{refused:?}");
+    assert_eq!(high.inner().store.agent(&id("a")).await, Ok(None));
+    // An import comes first as a creation would.
+    high.inner().store.claim(&id("a"), high.host(), ClaimId([3; 16])).await.unwrap();
+    low.import_agent(file.try_clone().unwrap(), Default::default()).await.unwrap();
+    let left = high.inner().store.yield_claims(&id("a"), HostId([0xff; 32])).await;
+    assert_eq!(left, Ok(None), "the claim there has yielded");
+    for host in hosts.iter().chain([&home]) {
         host.stop().await;
     }
 }
