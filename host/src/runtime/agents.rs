@@ -134,26 +134,30 @@ impl Runtime {
         let CreateAgent { agent, recreates, is_forced, .. } = request;
         let Desired { spec, labels } = desired;
         let known = self.inner().store.agent(&agent).await.map_err(store_error)?;
-        if known.is_none() {
-            let may_take = self.inner().placement.may_take(&Wants::of(&spec, &labels));
-            may_take.map_err(|why| CallError::Conflict {
-                what: format!("agent {agent} can't be created here: {why}"),
-            })?;
-        }
         if let Some(Home::Moved(tombstone)) = known.as_ref().map(|row| &row.home) {
             let host = tombstone.target;
             return Err(CallError::Conflict { what: format!("agent {agent} has moved to host {host}") });
         }
+        let recreates = recreates && known.as_ref().is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
+        let is_made = known.is_none() || recreates;
+        let wants = Wants::of(&spec, &labels);
+        let may_take = || match self.inner().placement.may_take(&wants) {
+            Err(why) if is_made => {
+                Err(CallError::Conflict { what: format!("agent {agent} can't be created here: {why}") })
+            }
+            _ => Ok(()),
+        };
+        may_take()?;
         // The store looks at it only if the agent is not there by then.
         let claim = ClaimId::generate(self.now_ms(), self.inner().clock.random());
         if known.is_none() {
             self.claim(&agent, claim, is_forced).await?;
         }
+        // Peers have taken their time: what empties this host since has not seen it.
+        may_take()?;
         let new = NewAgent { agent: agent.clone(), spec, labels, now_ms: self.now_ms(), claim: Some(claim) };
-        let is_deleted = known.is_some_and(|row| row.lifecycle == Lifecycle::Deleted);
         let store = &self.inner().store;
-        let created =
-            if recreates && is_deleted { store.recreate(new).await } else { store.create(new).await };
+        let created = if recreates { store.recreate(new).await } else { store.create(new).await };
         let is_new = created.map_err(store_error)?;
         failpoint::hit("agent.after-create");
         let row = self.inner().store.agent(&agent).await.map_err(store_error)?;

@@ -3,6 +3,7 @@
 //! An archive gives nobody the right to run its agent. What comes in gets a token one epoch above its own, and waits for an
 //! operator's word unless that was given with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Seek};
@@ -15,6 +16,7 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, ClaimId, MigrationId};
 use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash};
 use godwit_core::limits::PLUGIN_BYTES_MAX;
+use godwit_core::placement::Wants;
 use godwit_core::spec::PluginInfo;
 use godwit_core::store::{AgentRow, Home, ImportRequest, Row, RowFrame};
 
@@ -85,6 +87,8 @@ struct Checked {
     /// Of the agent that it was made of, which could sign then.
     public_key: Option<EntityPublicKey>,
     plugin: Option<(PluginInfo, Bytes)>,
+    /// What it wants of the host that it comes to.
+    wants: Wants,
 }
 
 impl Runtime {
@@ -161,9 +165,9 @@ impl Runtime {
     ///
     /// # Errors
     /// `Invalid` for what is no whole archive, `AnotherAgent` when it is not the agent that is expected, or not the one that has
-    /// moved away from here; `Conflict` when the agent is here or somewhere else, `Claimed` when another host makes one of its name
-    /// at the same moment, `NoSuch` when its plugin is neither here nor in the archive. The plugin that it brought may stay, and
-    /// nothing else.
+    /// moved away from here; `Conflict` when the agent is here or somewhere else, or this host may not be given it, `Claimed` when
+    /// another host makes one of its name at the same moment, `NoSuch` when its plugin is neither here nor in the archive. The plugin
+    /// that it brought may stay, and nothing else.
     pub async fn import_agent(&self, file: File, options: ImportOptions) -> Result<AgentView, CallError> {
         let _inside = self.admit()?;
         let (file, checked) = blocking(move || check(file)).await?;
@@ -195,6 +199,9 @@ impl Runtime {
     /// Judges who comes and who is here, before anything is stored.
     async fn check_is_meant(&self, checked: &Checked, options: ImportOptions) -> Result<(), CallError> {
         let (agent, found) = (&checked.head.agent, checked.public_key);
+        self.inner().placement.may_take(&checked.wants).map_err(|why| CallError::Conflict {
+            what: format!("agent {agent} can't be imported here: {why}"),
+        })?;
         let another = |expected: String| {
             let found = found.map_or_else(|| "without a key".to_owned(), |key| key.to_string());
             Err(CallError::AnotherAgent { agent: agent.clone(), expected, found })
@@ -320,6 +327,7 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
     let mut info = None;
     let mut component = BytesMut::new();
     let mut public_key = None;
+    let (mut newest, mut specs) = (None, BTreeMap::new());
     let mut number = 0;
     while let Some(record) = reader.next_record()? {
         number += 1;
@@ -333,11 +341,16 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
             }
             Record::Rows(frames) => {
                 // The one of the highest change number stays, as in a store.
-                for frame in &frames {
-                    if let Row::EntityKey(key) = &frame.row
-                        && public_key.is_none_or(|(change, _)| change <= frame.change)
-                    {
-                        public_key = Some((frame.change, key.public()));
+                for RowFrame { change, row } in frames {
+                    match row {
+                        Row::EntityKey(key) if public_key.is_none_or(|(known, _)| known <= change) => {
+                            public_key = Some((change, key.public()));
+                        }
+                        Row::Agent(row) if newest.as_ref().is_none_or(|(known, _)| *known <= change) => {
+                            newest = Some((change, row));
+                        }
+                        Row::Spec { revision, spec } => drop(specs.insert(revision, spec)),
+                        _ => {}
                     }
                 }
             }
@@ -347,7 +360,9 @@ fn check(file: File) -> Result<(File, Checked), ArchiveError> {
     file.rewind()?;
     let plugin = info.map(|info| (info, component.freeze()));
     let public_key = public_key.map(|(_, key)| key);
-    Ok((file, Checked { head, public_key, plugin }))
+    let current = newest.and_then(|(_, row)| Some((specs.remove(&row.spec_revision)?, row.labels)));
+    let wants = current.map(|(spec, labels)| Wants::of(&spec, &labels)).unwrap_or_default();
+    Ok((file, Checked { head, public_key, plugin, wants }))
 }
 
 /// Runs reading of an archive on a thread that may wait.

@@ -17,7 +17,6 @@ use super::lock;
 use crate::runtime::Runtime;
 use crate::runtime::call::CallError;
 use crate::runtime::migrator::{Passage, check_token};
-use crate::runtime::placement::Unfit;
 use crate::runtime::routing::store_error;
 use crate::runtime::wire::{
     self, BulkHeader, HomeAnswer, MigrationAnswer, PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage,
@@ -70,6 +69,15 @@ fn current_plugin(frames: &[RowFrame]) -> Option<Digest> {
         Row::Spec { revision: known, spec } if *known == revision => Some(spec.plugin),
         _ => None,
     })
+}
+
+/// Where the agent must be kept, where a round says so.
+fn residency(frames: &[RowFrame]) -> Option<String> {
+    let labels = frames.iter().rev().find_map(|frame| match &frame.row {
+        Row::Agent(portable) => Some(&portable.labels),
+        _ => None,
+    });
+    labels?.get(RESIDENCY_LABEL).cloned()
 }
 
 impl Runtime {
@@ -169,6 +177,7 @@ impl Runtime {
         SpecPatch::from(spec.clone()).check().map_err(refused)?;
         let store = &self.inner().store;
         let has_plugin = store.component(plugin.digest).await.map_err(not_ready)?.is_some();
+        self.check_residency(from, agent, residency.clone()).await?;
         let wants = Wants { residency, ..Wants::of(&spec, &Default::default()) };
         let may_come = self.may_come((from, agent), (&plugin, has_plugin), &wants);
         may_come.map_err(|(_, reason)| refused(reason))?;
@@ -312,8 +321,8 @@ impl Runtime {
         if let Err(no) = self.check_first(from, &agent, token).await {
             return no;
         }
-        if let Some(Err(unfit)) = frames.iter().rev().find_map(|frame| self.may_stay(frame)) {
-            return refused(unfit);
+        if let Err(no) = self.check_residency(from, &agent, residency(&frames)).await {
+            return no;
         }
         let is_fed = match self.inner().store.standby_copy(&agent).await {
             Ok(known) => {
@@ -357,11 +366,20 @@ impl Runtime {
         }
     }
 
-    /// Whether the agent may be kept here, by its labels, when this is its row.
-    fn may_stay(&self, frame: &RowFrame) -> Option<Result<(), Unfit>> {
-        let Row::Agent(portable) = &frame.row else { return None };
-        let residency = portable.labels.get(RESIDENCY_LABEL).cloned();
-        Some(self.inner().placement.may_keep(&Wants { residency, ..Wants::default() }))
+    /// Refuses what may not be kept here. A copy of before goes, too: it could be promoted.
+    ///
+    /// # Errors
+    /// What the source is told instead.
+    async fn check_residency(
+        &self,
+        from: HostId,
+        agent: &AgentId,
+        residency: Option<String>,
+    ) -> Result<(), StandbyAnswer> {
+        let wants = Wants { residency, ..Wants::default() };
+        let Err(unfit) = self.inner().placement.may_keep(&wants) else { return Ok(()) };
+        self.end_copy(from, agent).await.map_err(not_ready)?;
+        Err(refused(unfit))
     }
 
     /// Lets go of copies that have stopped arriving, and of those whose agents are here, or were later.

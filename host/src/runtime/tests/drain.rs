@@ -109,6 +109,25 @@ async fn a_drained_host_is_empty_and_what_can_not_go_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_made_again_on_a_cordoned_host() {
+    let host = lone_host().await;
+    create(&host, "a").await;
+    act(&host, "a", VerbCall::Delete, "deleted").await;
+    host.call_host("self", HostCall::Cordon(true)).await.unwrap();
+    let anew = CreateAgent { recreates: true, ..CreateAgent::new(id("a"), "script") };
+    let refused = host.create_agent(anew.clone()).await;
+    assert!(
+        matches!(&refused, Err(CallError::Conflict { what }) if what.contains("cordoned")),
+        "{refused:?}"
+    );
+    host.call_host("self", HostCall::Cordon(false)).await.unwrap();
+    assert!(host.create_agent(anew.clone()).await.unwrap().1);
+    host.call_host("self", HostCall::Cordon(true)).await.unwrap();
+    assert!(!host.create_agent(anew).await.unwrap().1, "it is there: a repetition asks for nothing");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_does_not_pass_for_the_rebalance_that_runs() {
     let network = SimNetwork::default();
     let hosts = [host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];

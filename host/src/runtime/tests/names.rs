@@ -8,6 +8,7 @@ use godwit_core::migration::{Failure, Refusal};
 use super::verbs::{act, show};
 use super::*;
 use crate::runtime::archive::{ExpectedIdentity, ImportOptions};
+use crate::runtime::placement::HostCall;
 use crate::runtime::verbs::VerbCall;
 
 /// A host that can write files, with nothing in its store.
@@ -181,6 +182,42 @@ async fn a_namesake_does_not_move_to_where_the_other_one_is_known_from_its_deliv
     refused_as_namesake(&three, &two).await;
     migrate(&one, "a", &two).await;
     for host in [&one, &two, &three] {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_comes_only_where_the_agent_may_be() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut config, parts, door) =
+        set_up(&SimNetwork::default(), 1, separate_store(), godwit_core::limits::INPUTS_KEPT);
+    config.scratch = Some(folder.path().to_owned());
+    config.capabilities.insert("residency".to_owned(), "eu".to_owned());
+    let home = Runtime::start(config, parts, &door).await.unwrap();
+    has_script(&home).await;
+    let labels = BTreeMap::from([("godwit.residency".to_owned(), "eu".to_owned())]);
+    home.create_agent(CreateAgent { labels, ..CreateAgent::new(id("kept"), "script") }).await.unwrap();
+    create(&home, "free").await;
+    let other = writing_host(&SimNetwork::default(), 2, &folder).await;
+    let before = picture(&other).await;
+    let forced = ImportOptions { is_forced: true, ..ImportOptions::default() };
+    for options in [ImportOptions::default(), forced] {
+        let refused = other.import_agent(exported(&home, "kept").await, options).await;
+        assert!(
+            matches!(&refused, Err(CallError::Conflict { what }) if what.contains("residency=eu")),
+            "{refused:?}"
+        );
+    }
+    other.call_host("self", HostCall::Cordon(true)).await.unwrap();
+    let refused = other.import_agent(exported(&home, "free").await, Default::default()).await;
+    assert!(
+        matches!(&refused, Err(CallError::Conflict { what }) if what.contains("cordoned")),
+        "{refused:?}"
+    );
+    assert_eq!(picture(&other).await, before, "no row, no plugin, no event");
+    other.call_host("self", HostCall::Cordon(false)).await.unwrap();
+    other.import_agent(exported(&home, "free").await, Default::default()).await.unwrap();
+    for host in [&home, &other] {
         host.stop().await;
     }
 }

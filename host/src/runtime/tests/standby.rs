@@ -7,6 +7,7 @@ use super::respec::{put_plugin, upgrade};
 use super::verbs::{act, show};
 use super::*;
 use crate::runtime::placement::HostCall;
+use crate::runtime::respec::SpecUpdate;
 use crate::runtime::standby::{Promoted, StandbyCall, StandbyView};
 use crate::runtime::verbs::VerbCall;
 use crate::runtime::wire::{self, PeerAnswer, PeerRequest, StandbyAnswer, StandbyMessage, StandbyStart};
@@ -358,6 +359,36 @@ async fn a_token_alone_does_not_replace_a_copy() {
     })
     .await;
     for host in hosts.into_iter().chain([other, third]) {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_goes_where_its_agent_must_not_be_kept_any_more() {
+    let network = SimNetwork::default();
+    let hosts = hosts_apart(&network, |number, config| {
+        if number == 1 {
+            config.capabilities.insert("residency".to_owned(), "eu".to_owned());
+        }
+    })
+    .await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 4").await;
+    guard(&hosts[0], "a", "h2").await;
+    is_fed(&hosts[0], "a").await;
+    let mut labels = show(&hosts[0], "a").await.labels;
+    labels.insert("godwit.residency".to_owned(), "eu".to_owned());
+    let base = show(&hosts[0], "a").await.spec_revision;
+    let update =
+        SpecUpdate { base, plugin: "script".to_owned(), labels: Some(labels), patch: Default::default() };
+    call(&hosts[0], "a", AgentCall::Update(update)).await.unwrap();
+    until("the copy to be gone", async || hosts[1].standby_copies(None, 9).await.unwrap().is_empty()).await;
+    until("it to be said", async || {
+        let view = standby(&hosts[0], "a", StandbyCall::Show).await.unwrap();
+        view.trouble.is_some_and(|trouble| trouble.contains("residency=eu"))
+    })
+    .await;
+    for host in hosts {
         host.stop().await;
     }
 }
