@@ -1,9 +1,10 @@
 //! Sending agents away by plan: to empty a host, or to even hosts out. The plan says where each goes, and what won't go and
-//! why; then a few move at a time, each by a migration of its own, and what fails is tried again or stays, named.
+//! why; then a few move at a time, each by a migration of its own, and what fails is tried again or stays, named. A host that is
+//! emptied is looked at again when they are gone, with what the others offer by then: targets have died since, and some came late.
 //!
 //! Nothing here is durable: a host that stops leaves each agent where its last migration left it, and is asked again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use godwit_core::id::{AgentId, HostId};
 use godwit_core::migration::Phase;
 use godwit_core::placement::{Candidate, Offer, Place, Wants, empty, even_out};
 use godwit_core::store::{AgentRow, Home, Lifecycle, MigrationRecord};
-use godwit_core::time::sleep;
+use godwit_core::time::{sleep, within};
 use serde::{Deserialize, Serialize};
 
 use super::Runtime;
@@ -26,6 +27,11 @@ const AT_ONCE: usize = 8;
 const TRIES_MAX: u32 = 4;
 /// Pause before the next try.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+/// Looks at a host that is emptied, each with a plan of its own.
+const PASSES_MAX: u32 = 8;
+/// Pause before the next of them while of some agents it is not decided whether they are here: all of them together are longer than
+/// a small one takes to arrive over a slow line.
+const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between looks at a migration that runs.
 const LOOK_PAUSE: Duration = Duration::from_millis(3);
 /// Agents read at once.
@@ -73,7 +79,7 @@ pub struct DrainView {
     pub pause_max_us: u64,
     /// See above.
     pub pause_median_us: u64,
-    /// Those that stay, each with the reason.
+    /// Those that stay, or of which it is not sure that they are gone, each with the reason.
     pub left: BTreeMap<AgentId, String>,
     /// How long it has taken, in milliseconds.
     pub elapsed_ms: u64,
@@ -85,6 +91,14 @@ struct Residents {
     candidates: Vec<Candidate>,
     /// What each keeps in rows.
     bytes: BTreeMap<AgentId, u64>,
+    /// Those that come or go, of which it is not decided whether they are here, and why.
+    in_doubt: BTreeMap<AgentId, String>,
+}
+
+/// Where agents go, and of whom that can't be said.
+struct Look {
+    places: Vec<Place>,
+    residents: Residents,
 }
 
 /// One that was begun.
@@ -106,6 +120,28 @@ impl Drain {
 }
 
 impl Progress {
+    /// Notes who is left, and answers who goes next: of those that could, the ones for which `is_next` holds. Of the others the
+    /// reason stays why they did not.
+    fn look_again(&mut self, look: Look, is_next: impl Fn(&(AgentId, HostId)) -> bool) -> Vec<(AgentId, HostId)> {
+        let Look { places, residents: Residents { in_doubt, .. } } = look;
+        let failed = std::mem::replace(&mut self.left, in_doubt);
+        let mut going = Vec::new();
+        for Place { agent, to } in places {
+            let reason = match to.map(|host| (agent.clone(), host)) {
+                Ok(next) if is_next(&next) => {
+                    going.push(next);
+                    continue;
+                }
+                Ok(_) => failed.get(&agent).cloned().unwrap_or_else(|| "it came too late".to_owned()),
+                Err(stays) => stays.to_string(),
+            };
+            self.left.insert(agent, reason);
+        }
+        let known = self.pauses_us.len() + self.left.len() + going.len();
+        self.total = self.total.max(known as u64);
+        going
+    }
+
     fn view(&self, now: Duration) -> DrainView {
         let mut pauses = self.pauses_us.clone();
         pauses.sort_unstable();
@@ -124,10 +160,15 @@ impl Progress {
 }
 
 impl Runtime {
-    pub(super) async fn plan_exodus(&self, exodus: Exodus) -> Result<Plan, CallError> {
+    async fn look(&self, exodus: Exodus) -> Result<Look, CallError> {
         let others = self.offers_of_others().await;
-        let Residents { candidates, bytes } = self.residents().await?;
-        let places = self.places(exodus, candidates, &others);
+        let mut residents = self.residents().await?;
+        let places = self.places(exodus, std::mem::take(&mut residents.candidates), &others);
+        Ok(Look { places, residents })
+    }
+
+    pub(super) async fn plan_exodus(&self, exodus: Exodus) -> Result<Plan, CallError> {
+        let Look { places, residents: Residents { bytes, .. } } = self.look(exodus).await?;
         let moves = places.into_iter().map(|Place { agent, to }| PlannedMove {
             bytes: bytes.get(&agent).copied().unwrap_or_default(),
             reason: to.as_ref().err().map(ToString::to_string),
@@ -182,13 +223,46 @@ impl Runtime {
     }
 
     async fn send_away(self, plan: Plan, drain: Drain) {
-        let going = plan.moves.into_iter().filter_map(|planned| Some((planned.agent, planned.to?)));
-        let moving = stream::iter(going).map(|(agent, to)| {
-            let runtime = &self;
-            async move {
-                let sent = runtime.send_one(&agent, to).await;
-                (agent, sent)
+        let shutdown = self.inner().tasks.shutdown();
+        let exodus = drain.progress().exodus;
+        let is_going = |planned: PlannedMove| Some((planned.agent, planned.to?));
+        let mut going: Vec<_> = plan.moves.into_iter().filter_map(is_going).collect();
+        let mut tried = BTreeSet::new();
+        for pass in 1..=PASSES_MAX {
+            tried.extend(going.iter().cloned());
+            self.send_all(std::mem::take(&mut going), &drain).await;
+            if exodus == Exodus::Rebalance || self.inner().tasks.is_ending() {
+                break;
             }
+            let is_decided = match self.look(exodus).await {
+                Ok(look) => {
+                    let is_decided = look.residents.in_doubt.is_empty();
+                    let is_last = pass == PASSES_MAX;
+                    going = drain.progress().look_again(look, |going| !is_last && !tried.contains(going));
+                    is_decided
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "who is left can't be read now");
+                    false
+                }
+            };
+            match (going.is_empty(), is_decided) {
+                (true, true) => break,
+                (true, false) if pass < PASSES_MAX => drop(within(PASS_PAUSE, shutdown.cancelled()).await),
+                _ => {}
+            }
+        }
+        let now = self.inner().clock.boot();
+        drain.progress().ended = Some(now);
+        let DrainView { moved, left, elapsed_ms, .. } = drain.progress().view(now);
+        tracing::info!(?exodus, moved, left = left.len(), elapsed_ms, "agents were sent away");
+    }
+
+    /// Moves some agents, a few at a time.
+    async fn send_all(&self, going: Vec<(AgentId, HostId)>, drain: &Drain) {
+        let moving = stream::iter(going).map(|(agent, to)| async move {
+            let sent = self.send_one(&agent, to).await;
+            (agent, sent)
         });
         let mut moving = moving.buffer_unordered(AT_ONCE);
         while let Some((agent, sent)) = moving.next().await {
@@ -198,10 +272,6 @@ impl Runtime {
                 Err(reason) => drop(progress.left.insert(agent, reason)),
             }
         }
-        let now = self.inner().clock.boot();
-        drain.progress().ended = Some(now);
-        let DrainView { exodus, moved, left, elapsed_ms, .. } = drain.progress().view(now);
-        tracing::info!(?exodus, moved, left = left.len(), elapsed_ms, "agents were sent away");
     }
 
     /// Moves one agent. Answers its pause in microseconds.
@@ -265,12 +335,13 @@ impl Runtime {
             row.home == Home::Here && row.lifecycle != Lifecycle::Deleted && self.is_own(row)
         };
         let store = &self.inner().store;
-        let mut residents = Residents::default();
+        let mut residents = Residents { in_doubt: self.on_their_way().await?, ..Residents::default() };
         let mut after: Option<AgentId> = None;
         loop {
             let rows = store.agents(after.as_ref(), PAGE).await.map_err(store_error)?;
             let Some(last) = rows.last() else { return Ok(residents) };
             after = Some(last.agent.clone());
+            residents.in_doubt.extend(rows.iter().filter_map(doubt));
             let reading = stream::iter(rows.into_iter().filter(is_ours)).map(|row| async move {
                 let spec = store.spec(&row.agent).await?;
                 let wants = spec.map(|spec| Wants::of(&spec, &row.labels)).unwrap_or_default();
@@ -283,6 +354,14 @@ impl Runtime {
                 residents.candidates.push(candidate);
             }
         }
+    }
+
+    /// Agents that began to come before the host was cordoned, or in spite of it, and may arrive.
+    async fn on_their_way(&self) -> Result<BTreeMap<AgentId, String>, CallError> {
+        let own = self.inner().host;
+        let records = self.migrations().await?;
+        let coming = records.into_iter().filter(|record| record.target == own && !record.phase.is_terminal());
+        Ok(coming.map(|MigrationRecord { agent, source, .. }| (agent, comes_from(source))).collect())
     }
 
     async fn usual_pause(&self) -> Result<Option<u64>, CallError> {
@@ -312,4 +391,18 @@ fn running(last: Option<DrainView>, exodus: Exodus) -> Result<Option<DrainView>,
         }
         running => Ok(running),
     }
+}
+
+fn comes_from(source: HostId) -> String {
+    format!("it is on its way here from host {source}")
+}
+
+/// An agent whose row does not say yet whether it is here.
+fn doubt(row: &AgentRow) -> Option<(AgentId, String)> {
+    let reason = match &row.home {
+        Home::HandingOff { target, .. } => format!("it is not decided yet whether it has gone to host {target}"),
+        Home::Prepared { source, .. } => comes_from(*source),
+        Home::Here | Home::Moved(_) => return None,
+    };
+    Some((row.agent.clone(), reason))
 }

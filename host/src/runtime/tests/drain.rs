@@ -11,11 +11,14 @@ use crate::runtime::verbs::VerbCall;
 
 /// Three hosts with stores of their own; the third has what the others don't.
 pub(super) async fn three_hosts() -> Vec<Runtime> {
-    let network = SimNetwork::default();
+    three_hosts_in(&SimNetwork::default()).await
+}
+
+async fn three_hosts_in(network: &SimNetwork) -> Vec<Runtime> {
     let mut hosts = Vec::new();
     for number in 1..=3 {
         let (mut config, parts, door) =
-            set_up(&network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
+            set_up(network, number, separate_store(), godwit_core::limits::INPUTS_KEPT);
         if number == 3 {
             config.capabilities.insert("gpu".to_owned(), "yes".to_owned());
         }
@@ -41,6 +44,11 @@ pub(super) async fn plan(asked: &Runtime, host: &str, exodus: Exodus) -> Plan {
 
 async fn carried_out(asked: &Runtime, host: &str, exodus: Exodus) -> DrainView {
     asked.call_host(host, HostCall::Begin(exodus)).await.unwrap();
+    over(asked, host).await
+}
+
+/// Waits for the end of what was begun at a host.
+async fn over(asked: &Runtime, host: &str) -> DrainView {
     let over = async {
         loop {
             match asked.call_host(host, HostCall::Progress).await.unwrap() {
@@ -103,6 +111,61 @@ async fn a_drained_host_is_empty_and_what_can_not_go_is_named() {
     assert_eq!(stays.left.keys().map(AgentId::as_str).collect::<Vec<_>>(), ["bound"], "{stays:?}");
     assert!(stays.left[&id("bound")].contains("gpu=yes"), "{stays:?}");
     assert_eq!(homes(&hosts).await, [0, 6, 1]);
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_goes_on_with_other_hosts_when_one_takes_no_more() {
+    let network = SimNetwork::default();
+    let hosts = three_hosts_in(&network).await;
+    for number in 0..12 {
+        create(&hosts[0], &format!("a{number:02}")).await;
+    }
+    network.set_bulk_delay(Duration::from_millis(400));
+    hosts[0].call_host("self", HostCall::Begin(Exodus::Drain)).await.unwrap();
+    // Those that are under way may arrive there; the others have been planned to.
+    hosts[1].call_host("self", HostCall::Cordon(true)).await.unwrap();
+    let done = over(&hosts[0], "self").await;
+    assert_eq!((done.total, done.moved, &done.left), (12, 12, &BTreeMap::new()), "{done:?}");
+    let homes = homes(&hosts).await;
+    assert!(homes[0] == 0 && homes[2] > 6, "{homes:?}");
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_arrives_at_a_host_that_is_emptied_is_sent_away_too() {
+    let network = SimNetwork::default();
+    let hosts = [host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];
+    create(&hosts[1], "late").await;
+    network.set_bulk_delay(Duration::from_millis(700));
+    let coming = hosts[1].migrate_to(&id("late"), hosts[0].host()).await.unwrap();
+    until("it to be let in", async || hosts[0].migration(coming).await.is_ok()).await;
+    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!(done.left, BTreeMap::new(), "{done:?}");
+    ended(&hosts[1], coming).await;
+    assert_eq!(homes(&hosts).await, [0, 1]);
+    for host in &hosts {
+        host.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_names_who_may_still_be_there() {
+    let World { hosts, .. } = two_hosts().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 1").await;
+    let owned = hosts[0].own(&id("a")).await.unwrap();
+    let revision = hosts[0].inner().store.agent(&id("a")).await.unwrap().unwrap().revision;
+    let migration = MigrationId([1; 16]);
+    let store = &hosts[0].inner().store;
+    store.begin_handoff(&owned.owner(), revision, migration, hosts[1].host()).await.unwrap();
+    let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
+    assert_eq!((done.total, done.moved), (1, 0), "{done:?}");
+    assert!(done.left[&id("a")].contains("not decided"), "{done:?}");
     for host in &hosts {
         host.stop().await;
     }
