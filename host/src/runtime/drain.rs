@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
-use godwit_core::id::{AgentId, HostId};
+use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::migration::Phase;
+use godwit_core::migration::recovery::{SourceFinds, source_finds};
 use godwit_core::placement::{Candidate, Offer, Place, Wants, empty, even_out};
 use godwit_core::store::{AgentRow, Home, Lifecycle, MigrationRecord};
 use godwit_core::time::{sleep, within};
@@ -34,6 +35,8 @@ const PASSES_MAX: u32 = 8;
 const PASS_PAUSE: Duration = Duration::from_secs(1);
 /// Pause between looks at a migration that runs.
 const LOOK_PAUSE: Duration = Duration::from_millis(3);
+/// How long a target may take to say that it has an agent that has gone to it, before the next one gets its turn.
+const CONFIRM_MAX: Duration = Duration::from_secs(10);
 /// Agents read at once.
 const PAGE: usize = 1_000;
 /// Specs read at the same time.
@@ -111,6 +114,24 @@ struct Progress {
     total: u64,
     pauses_us: Vec<u64>,
     left: BTreeMap<AgentId, String>,
+    /// Gone, to hosts that have not said so.
+    unconfirmed: BTreeMap<AgentId, HostId>,
+}
+
+/// What became of an agent that was sent away.
+enum Sent {
+    /// It runs there. It stood still for so many microseconds.
+    Moved(u64),
+    /// It has gone, and its new host does not say that it has it.
+    Unconfirmed,
+}
+
+/// How a migration ended, as far as a drain waits for it.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Recorded(Box<MigrationRecord>),
+    /// As `Sent::Unconfirmed`.
+    Unconfirmed,
 }
 
 impl Drain {
@@ -122,7 +143,11 @@ impl Drain {
 impl Progress {
     /// Notes who is left, and answers who goes next: of those that could, the ones for which `is_next` holds. Of the others the
     /// reason stays why they did not.
-    fn look_again(&mut self, look: Look, is_next: impl Fn(&(AgentId, HostId)) -> bool) -> Vec<(AgentId, HostId)> {
+    fn look_again(
+        &mut self,
+        look: Look,
+        is_next: impl Fn(&(AgentId, HostId)) -> bool,
+    ) -> Vec<(AgentId, HostId)> {
         let Look { places, residents: Residents { in_doubt, .. } } = look;
         let failed = std::mem::replace(&mut self.left, in_doubt);
         let mut going = Vec::new();
@@ -137,7 +162,7 @@ impl Progress {
             };
             self.left.insert(agent, reason);
         }
-        let known = self.pauses_us.len() + self.left.len() + going.len();
+        let known = self.pauses_us.len() + self.unconfirmed.len() + self.left.len() + going.len();
         self.total = self.total.max(known as u64);
         going
     }
@@ -145,6 +170,9 @@ impl Progress {
     fn view(&self, now: Duration) -> DrainView {
         let mut pauses = self.pauses_us.clone();
         pauses.sort_unstable();
+        let mut left = self.left.clone();
+        let unconfirmed = |host| format!("it has gone to host {host}, which has not said yet that it has it");
+        left.extend(self.unconfirmed.iter().map(|(agent, host)| (agent.clone(), unconfirmed(host))));
         let elapsed = self.ended.unwrap_or(now).saturating_sub(self.began);
         DrainView {
             exodus: self.exodus,
@@ -153,7 +181,7 @@ impl Progress {
             moved: pauses.len() as u64,
             pause_max_us: pauses.last().copied().unwrap_or_default(),
             pause_median_us: pauses.get(pauses.len() / 2).copied().unwrap_or_default(),
-            left: self.left.clone(),
+            left,
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -184,12 +212,13 @@ impl Runtime {
     /// # Errors
     /// `Conflict` while one of the other kind is running. As the store's.
     pub(super) async fn begin_exodus(&self, exodus: Exodus) -> Result<DrainView, CallError> {
-        if let Some(running) = running(self.exodus_progress(), exodus)? {
-            return Ok(running);
-        }
+        let known = running(self.exodus_progress(), exodus)?;
         // Before the plan: who comes behind it would be left.
         if exodus == Exodus::Drain {
             self.set_cordoned(true);
+        }
+        if let Some(running) = known {
+            return Ok(running);
         }
         let plan = self.plan_exodus(exodus).await?;
         let clock = &self.inner().clock;
@@ -202,6 +231,7 @@ impl Runtime {
             total: plan.moves.len() as u64,
             pauses_us: Vec::new(),
             left: staying.collect(),
+            unconfirmed: BTreeMap::new(),
         };
         let shared = Arc::new(Mutex::new(progress));
         {
@@ -262,32 +292,34 @@ impl Runtime {
     async fn send_all(&self, going: Vec<(AgentId, HostId)>, drain: &Drain) {
         let moving = stream::iter(going).map(|(agent, to)| async move {
             let sent = self.send_one(&agent, to).await;
-            (agent, sent)
+            (agent, to, sent)
         });
         let mut moving = moving.buffer_unordered(AT_ONCE);
-        while let Some((agent, sent)) = moving.next().await {
+        while let Some((agent, to, sent)) = moving.next().await {
             let mut progress = drain.progress();
             match sent {
-                Ok(pause_us) => progress.pauses_us.push(pause_us),
+                Ok(Sent::Moved(pause_us)) => progress.pauses_us.push(pause_us),
+                Ok(Sent::Unconfirmed) => drop(progress.unconfirmed.insert(agent, to)),
                 Err(reason) => drop(progress.left.insert(agent, reason)),
             }
         }
     }
 
-    /// Moves one agent. Answers its pause in microseconds.
+    /// Moves one agent.
     ///
     /// # Errors
     /// Why it stays.
-    async fn send_one(&self, agent: &AgentId, to: HostId) -> Result<u64, String> {
+    async fn send_one(&self, agent: &AgentId, to: HostId) -> Result<Sent, String> {
         let mut tries = 1;
         loop {
             let failed = match self.migrate_to(agent, to).await {
-                Ok(id) => match self.ended(id).await? {
-                    MigrationRecord { phase: Phase::Complete, pause_us, .. } => {
-                        return Ok(pause_us.unwrap_or_default());
+                Ok(id) => match self.ended(agent, id, CONFIRM_MAX).await? {
+                    Ended::Unconfirmed => return Ok(Sent::Unconfirmed),
+                    Ended::Recorded(record) if record.phase == Phase::Complete => {
+                        return Ok(Sent::Moved(record.pause_us.unwrap_or_default()));
                     }
-                    MigrationRecord { failure, .. } => {
-                        let failure = failure.ok_or("it was ended without a reason")?;
+                    Ended::Recorded(record) => {
+                        let failure = record.failure.ok_or("it was ended without a reason")?;
                         (failure.to_string(), failure.is_retryable())
                     }
                 },
@@ -301,15 +333,40 @@ impl Runtime {
         }
     }
 
-    async fn ended(&self, id: godwit_core::id::MigrationId) -> Result<MigrationRecord, String> {
+    /// Waits for the end of a migration. One that has passed its commit point goes on until its target has heard, which may be
+    /// never: that is waited for no longer than `confirm_max`.
+    ///
+    /// # Errors
+    /// When the host stops first.
+    pub(super) async fn ended(
+        &self,
+        agent: &AgentId,
+        id: MigrationId,
+        confirm_max: Duration,
+    ) -> Result<Ended, String> {
+        let clock = &self.inner().clock;
+        // When the row was last looked at, and when it was first seen to say that the agent has gone.
+        let (mut looked_at, mut gone_at) = (clock.boot(), None);
         loop {
             match self.migration(id).await {
-                Ok(record) if record.phase.is_terminal() => return Ok(record),
+                Ok(record) if record.phase.is_terminal() => return Ok(Ended::Recorded(Box::new(record))),
                 Ok(_) => {}
                 Err(error) => tracing::debug!(migration = %id, %error, "record can't be read now"),
             }
             if self.inner().tasks.is_ending() {
                 return Err("the host is stopping".to_owned());
+            }
+            let now = clock.boot();
+            // Seldom: the record says it soon, as a rule.
+            if now.saturating_sub(looked_at) >= confirm_max / 10 {
+                looked_at = now;
+                let row = self.inner().store.agent(agent).await.ok().flatten();
+                let found = source_finds(row.map(|row| row.seat()).as_ref(), id);
+                let has_gone = matches!(found, SourceFinds::Passed(_));
+                gone_at = gone_at.filter(|_| has_gone).or(has_gone.then_some(now));
+                if gone_at.is_some_and(|since| now.saturating_sub(since) >= confirm_max) {
+                    return Ok(Ended::Unconfirmed);
+                }
             }
             sleep(LOOK_PAUSE).await;
         }
@@ -400,7 +457,9 @@ fn comes_from(source: HostId) -> String {
 /// An agent whose row does not say yet whether it is here.
 fn doubt(row: &AgentRow) -> Option<(AgentId, String)> {
     let reason = match &row.home {
-        Home::HandingOff { target, .. } => format!("it is not decided yet whether it has gone to host {target}"),
+        Home::HandingOff { target, .. } => {
+            format!("it is not decided yet whether it has gone to host {target}")
+        }
         Home::Prepared { source, .. } => comes_from(*source),
         Home::Here | Home::Moved(_) => return None,
     };

@@ -1,11 +1,12 @@
 //! Hosts that are emptied and evened out: by plan, with what stays named, and with nothing lost.
 
+use godwit_core::migration::Role;
 use godwit_core::spec::SpecPatch;
 use godwit_core::store::{BrokenReason, Lifecycle};
 
 use super::verbs::{act, show};
 use super::*;
-use crate::runtime::drain::{DrainView, Plan};
+use crate::runtime::drain::{DrainView, Ended, Plan};
 use crate::runtime::placement::{Exodus, HostCall, HostReply};
 use crate::runtime::verbs::VerbCall;
 
@@ -141,7 +142,7 @@ async fn who_arrives_at_a_host_that_is_emptied_is_sent_away_too() {
     let network = SimNetwork::default();
     let hosts = [host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];
     create(&hosts[1], "late").await;
-    network.set_bulk_delay(Duration::from_millis(700));
+    network.set_bulk_delay(Duration::from_millis(20));
     let coming = hosts[1].migrate_to(&id("late"), hosts[0].host()).await.unwrap();
     until("it to be let in", async || hosts[0].migration(coming).await.is_ok()).await;
     let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
@@ -169,6 +170,41 @@ async fn a_drain_names_who_may_still_be_there() {
     for host in &hosts {
         host.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_gone_is_not_waited_for_though_its_new_host_says_nothing() {
+    let host = lone_host().await;
+    create(&host, "a").await;
+    ask(&host, "a", "add 1").await;
+    let owned = host.own(&id("a")).await.unwrap();
+    let store = &host.inner().store;
+    let revision = store.agent(&id("a")).await.unwrap().unwrap().revision;
+    let (migration, target) = (MigrationId([1; 16]), HostId([9; 32]));
+    let record = MigrationRecord {
+        id: migration,
+        agent: id("a"),
+        role: Role::Source,
+        source: host.host(),
+        target,
+        phase: Phase::Cutover,
+        failure: None,
+        rounds: 0,
+        bytes: 0,
+        pause_us: None,
+        started_at_ms: 1,
+        deadline_ms: 1,
+    };
+    store.begin_handoff(&owned.owner(), revision, migration, target).await.unwrap();
+    let short = Duration::from_millis(50);
+    let ended = async || within(Duration::from_secs(1), host.ended(&id("a"), migration, short)).await;
+    let undecided = ended().await;
+    assert!(undecided.is_none(), "it may still come back: {undecided:?}");
+    store.finish_handoff(&id("a"), migration).await.unwrap();
+    store.put_migration(record).await.unwrap();
+    let gone = ended().await;
+    assert!(matches!(gone, Some(Ok(Ended::Unconfirmed))), "{gone:?}");
+    host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,9 +248,10 @@ async fn a_drain_does_not_pass_for_the_rebalance_that_runs() {
     );
     assert!(!hosts[0].offer().await.unwrap().is_cordoned, "nothing was done");
     network.set_bulk_delay(Duration::ZERO);
-    until("it to be over", async || {
-        matches!(hosts[0].exodus_progress(), Some(view) if view.is_over && view.moved == 2)
-    })
+    until(
+        "it to be over",
+        async || matches!(hosts[0].exodus_progress(), Some(view) if view.is_over && view.moved == 2),
+    )
     .await;
     let done = carried_out(&hosts[0], "self", Exodus::Drain).await;
     assert_eq!((done.exodus, done.moved), (Exodus::Drain, 2), "{done:?}");
