@@ -190,11 +190,11 @@ impl Shared {
             let _memory = memory.ok_or_else(|| busy("bytes of requests"))?;
             let body = stream.read_body(header).await?;
             let turn = within(QUEUE_MAX, peer.requests_in.acquire()).await;
-            let _turn = turn.ok_or_else(|| busy("requests"))?;
-            Ok::<_, WireError>(self.handler.on_request(peer.host, body).await)
+            let turn = turn.ok_or_else(|| busy("requests"))?;
+            Ok::<_, WireError>((self.handler.on_request(peer.host, body).await, turn))
         };
-        // Retired when the mesh closes, too.
-        let answer = peer.retired.run_until_cancelled(work).await.ok_or(closing)??;
+        // Retired when the mesh closes, too. An answer that is not read takes the place of a request.
+        let (answer, _turn) = peer.retired.run_until_cancelled(work).await.ok_or(closing)??;
         stream.answer(answer).await
     }
 

@@ -46,6 +46,7 @@ impl MeshHandler for Echo {
                 Bytes::from_static(b"waited")
             }
             b"panic" => panic!("asked to"),
+            b"much" => vec![0; FRAME_BYTES_MAX].into(),
             b"too much" => vec![0; FRAME_BYTES_MAX + 1].into(),
             _ => body,
         }

@@ -263,6 +263,24 @@ async fn a_peer_at_its_limits_is_told_so_and_does_not_starve_another() {
     host.echo.release.notify_waiters();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_that_a_peer_does_not_read_count_as_its_requests() {
+    let (host, raw) = (Host::start(1).await, Raw::start(2).await);
+    host.mesh.add_peer(raw.id, ([127, 0, 0, 1], 1).into());
+    let much = wire::encode(1, Kind::Request, Bytes::from_static(b"much")).concat();
+    // More than it may have, and than buffers hold on the way.
+    let (mut connections, mut unread) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        let connection = raw.greeted(&host).await;
+        for _ in 0..STREAMS_MAX + 8 {
+            unread.push(opened(&connection, &much).await);
+        }
+        connections.push(connection);
+    }
+    until("it is told that it has too many", || host.limited(raw.id) > 8).await;
+    assert!(host.echo.requests.load(SeqCst) < unread.len());
+}
+
 #[tokio::test]
 async fn a_transfer_that_trickles_is_given_up() {
     let (host, raw) = (Host::start(1).await, Raw::start(2).await);
