@@ -14,6 +14,7 @@ use godwit_core::store::standby::{Delta, Round, StandbyCopy};
 use godwit_core::store::{Row, RowFrame, StoreError};
 
 use super::lock;
+use super::source::FED_MAX;
 use crate::runtime::Runtime;
 use crate::runtime::call::CallError;
 use crate::runtime::migrator::{Passage, check_token};
@@ -25,6 +26,8 @@ use crate::runtime::wire::{
 
 /// Copies that stand by here: each is as large as its agent.
 const COPIES_MAX: usize = 1_000;
+/// Those of one source: twice what it feeds, since those that it has given up for others may be here still.
+const COPIES_OF_PEER_MAX: usize = 2 * FED_MAX;
 /// Whole copies that arrive at the same time, and those of one source: twice what it sends.
 const ARRIVING_MAX: usize = 16;
 const ARRIVING_OF_PEER_MAX: usize = 4;
@@ -69,6 +72,18 @@ fn current_plugin(frames: &[RowFrame]) -> Option<Digest> {
         Row::Spec { revision: known, spec } if *known == revision => Some(spec.plugin),
         _ => None,
     })
+}
+
+/// Whether a copy may be added, or one of before be replaced.
+fn check_room(copies: &[StandbyCopy], from: HostId, agent: &AgentId) -> Result<(), String> {
+    let others = || copies.iter().filter(|copy| copy.agent != *agent);
+    if others().count() >= COPIES_MAX {
+        return Err(format!("{COPIES_MAX} copies stand by here already"));
+    }
+    if others().filter(|copy| copy.standing.source == from).count() >= COPIES_OF_PEER_MAX {
+        return Err(format!("{COPIES_OF_PEER_MAX} copies from host {from} stand by here already"));
+    }
+    Ok(())
 }
 
 /// Where the agent must be kept, where a round says so.
@@ -183,9 +198,7 @@ impl Runtime {
         may_come.map_err(|(_, reason)| refused(reason))?;
         self.check_succession(from, agent).await?;
         let copies = store.standby_copies(None, COPIES_MAX).await.map_err(not_ready)?;
-        if copies.len() >= COPIES_MAX && !copies.iter().any(|copy| copy.agent == *agent) {
-            return Err(refused(format!("{COPIES_MAX} copies stand by here already")));
-        }
+        check_room(&copies, from, agent).map_err(refused)?;
         let heard_at = self.inner().clock.boot();
         let new = Arriving { agent: agent.clone(), source: from, plugin, heard_at };
         for given_up in self.enter_copy(session, new)? {
@@ -419,5 +432,37 @@ impl Runtime {
         limit: usize,
     ) -> Result<Vec<StandbyCopy>, CallError> {
         self.inner().store.standby_copies(after, limit).await.map_err(store_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_core::id::{Generation, Revision};
+
+    use super::*;
+
+    #[test]
+    fn no_host_alone_takes_all_places_for_copies() {
+        let (peer, other) = (HostId([1; 32]), HostId([2; 32]));
+        let name = |number: usize| AgentId::parse(&format!("a{number}")).unwrap();
+        let copy = |(number, source)| StandbyCopy {
+            agent: name(number),
+            standing: Standing {
+                session: MigrationId([0; 16]),
+                source,
+                token: FencingToken(1),
+                generation: Generation(1),
+                revision: Revision(0),
+                change: 1,
+            },
+            at_ms: 0,
+        };
+        let mut copies: Vec<_> = (0..COPIES_OF_PEER_MAX).map(|number| (number, peer)).map(copy).collect();
+        check_room(&copies, peer, &name(0)).unwrap();
+        check_room(&copies, peer, &name(9_999)).unwrap_err();
+        check_room(&copies, other, &name(9_999)).unwrap();
+        copies.extend((COPIES_OF_PEER_MAX..COPIES_MAX).map(|number| (number, other)).map(copy));
+        check_room(&copies, other, &name(9_999)).unwrap_err();
+        check_room(&copies, peer, &name(0)).unwrap();
     }
 }

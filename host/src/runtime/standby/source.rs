@@ -40,7 +40,7 @@ const ROUND_PAUSE: Duration = Duration::from_millis(200);
 const FAILED_PAUSE: Duration = Duration::from_millis(200);
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Agents that one host copies. Each holds up to a round in memory, `ROUNDS_AT_ONCE` of them at a time.
-const FED_MAX: usize = 256;
+pub(super) const FED_MAX: usize = 256;
 /// Rounds under way, and whole copies: a standby that is slow to take one holds up no rounds of others.
 const ROUNDS_AT_ONCE: usize = 4;
 const WHOLE_AT_ONCE: usize = 2;
