@@ -167,7 +167,12 @@ impl Runtime {
 
     /// Claims an id for an agent that is about to be created, or to come from an archive: one id, one agent per mesh. Of two hosts
     /// that claim it at the same moment each hears of the other's claim, and the lower one's stands.
-    pub(super) async fn claim(&self, agent: &AgentId, claim: ClaimId, is_forced: bool) -> Result<(), CallError> {
+    pub(super) async fn claim(
+        &self,
+        agent: &AgentId,
+        claim: ClaimId,
+        is_forced: bool,
+    ) -> Result<(), CallError> {
         self.inner().store.claim(agent, self.inner().host, claim).await.map_err(store_error)?;
         failpoint::hit("agent.after-claim");
         let peers = self.inner().mesh.peers();
@@ -322,6 +327,7 @@ impl Runtime {
         Ok(views.into_values().collect())
     }
 
+    /// Agents that this host's store has. Those that were deleted are a trace, and no load.
     pub(super) async fn count_agents(&self) -> Result<u64, CallError> {
         let mut count = 0;
         let mut after = None;
@@ -330,7 +336,8 @@ impl Runtime {
             let rows = rows.map_err(store_error)?;
             let Some(last) = rows.last() else { return Ok(count) };
             after = Some(last.agent.clone());
-            count += rows.iter().filter(|row| row.home == Home::Here).count() as u64;
+            let is_there = |row: &&AgentRow| row.home == Home::Here && row.lifecycle != Lifecycle::Deleted;
+            count += rows.iter().filter(is_there).count() as u64;
         }
     }
 

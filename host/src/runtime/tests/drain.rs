@@ -227,6 +227,17 @@ async fn nobody_is_made_again_on_a_cordoned_host() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_deleted_agent_is_no_load() {
+    let host = lone_host().await;
+    for agent in ["a", "b"] {
+        create(&host, agent).await;
+    }
+    act(&host, "a", VerbCall::Delete, "deleted").await;
+    assert_eq!(host.offer().await.unwrap().agents, 1);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_does_not_pass_for_the_rebalance_that_runs() {
     let network = SimNetwork::default();
     let hosts = [host(&network, 1, separate_store()).await, host(&network, 2, separate_store()).await];
