@@ -128,7 +128,7 @@ pub fn empty(candidates: Vec<Candidate>, others: &BTreeMap<HostId, Offer>) -> Ve
     let places = in_order(candidates).into_iter().map(|candidate| {
         let to = choose(&candidate, &others);
         if let Some(taken) = to.as_ref().ok().and_then(|host| others.get_mut(host)) {
-            taken.agents += 1;
+            taken.agents = taken.agents.saturating_add(1);
         }
         Place { agent: candidate.agent, to }
     });
@@ -141,12 +141,12 @@ pub fn even_out(candidates: Vec<Candidate>, own: u64, others: &BTreeMap<HostId, 
     let (mut own, mut others) = (own, others.clone());
     let mut places = Vec::new();
     for candidate in in_order(candidates) {
-        let has_fewer = |offer: &Offer| offer.agents + 1 < own;
+        let has_fewer = |offer: &Offer| offer.agents.saturating_add(1) < own;
         let Some(host) = best(&candidate, others.iter().filter(|(_, offer)| has_fewer(offer))) else {
             continue;
         };
         let Some(taken) = others.get_mut(&host) else { continue };
-        taken.agents += 1;
+        taken.agents = taken.agents.saturating_add(1);
         own -= 1;
         places.push(Place { agent: candidate.agent, to: Ok(host) });
     }

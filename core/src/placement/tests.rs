@@ -118,3 +118,11 @@ fn residency_keeps_an_agent_where_it_must_be_kept() {
     assert_eq!(planned(&empty(vec![kept("us")], &others)), [("a", Err(stays))]);
     assert_eq!(planned(&even_out(vec![kept("us")], 99, &others)), []);
 }
+
+#[test]
+fn a_host_that_says_it_is_full_to_the_brim_is_believed() {
+    let others = BTreeMap::from([(host(1), offer(u64::MAX, &[]))]);
+    let agents = vec![candidate("a", 0, &[]), candidate("b", 0, &[])];
+    assert_eq!(planned(&empty(agents.clone(), &others)), [("a", Ok(1)), ("b", Ok(1))], "there is no other");
+    assert_eq!(even_out(agents, 2, &others), []);
+}

@@ -91,7 +91,8 @@ impl Groups {
     /// Counts a call for whoever takes it, until hosts tell anew.
     fn count(&self, group: &GroupName, agent: &AgentId) {
         if let Some(member) = self.lock().groups.get_mut(group).and_then(|seen| seen.members.get_mut(agent)) {
-            member.load += 1;
+            // It is a peer's word.
+            member.load = member.load.saturating_add(1);
         }
     }
 }
@@ -247,5 +248,25 @@ fn nobody(group: &GroupName, seen: &Seen, last: Option<&CallError>) -> CallError
     match seen.members.len() as u64 {
         0 => CallError::NoGroup { group, silent },
         members => CallError::NoMember { group, members, reason, silent },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_core::id::FencingToken;
+    use godwit_core::lifecycle::Lifecycle;
+
+    use super::*;
+
+    #[test]
+    fn a_member_of_any_load_is_counted_on() {
+        let (group, agent): (GroupName, AgentId) = ("g".parse().unwrap(), AgentId::parse("a").unwrap());
+        let (token, lifecycle) = (FencingToken(1), Lifecycle::Active);
+        let member = Member { agent: agent.clone(), host: HostId([1; 32]), token, lifecycle, load: u64::MAX };
+        let members = BTreeMap::from([(agent.clone(), member)]);
+        let groups = Groups::default();
+        groups.lock().groups.insert(group.clone(), Seen { members, ..Seen::default() });
+        groups.count(&group, &agent);
+        assert_eq!(groups.lock().groups[&group].members[&agent].load, u64::MAX);
     }
 }
