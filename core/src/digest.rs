@@ -32,6 +32,22 @@ impl Digest {
     }
 }
 
+/// A digest of digests, in order, as they come: both ends of a transfer compare it.
+#[derive(Debug, Clone, Default)]
+pub struct RunningDigest(blake3::Hasher);
+
+impl RunningDigest {
+    /// Takes one more into account.
+    pub fn add(&mut self, digest: Digest) {
+        self.0.update(&digest.0);
+    }
+
+    /// The digest so far.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(blake3::Hash::from_bytes(self.0).to_hex().as_str())

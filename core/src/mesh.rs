@@ -5,6 +5,7 @@
 //! 2. A request or bulk transfer reaches the handler whole and undamaged (BLAKE3), or not at all.
 //! 3. `Err` after sending means unknown: the peer may have acted. Callers make requests repeatable.
 //! 4. Bodies are opaque here; requests are at most `FRAME_BYTES_MAX`, bulk at most `BULK_BYTES_MAX`.
+//! 5. Both ends of a bulk transfer get one digest of what was sent, so that nobody has to hash it again.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::digest::Digest;
 use crate::id::HostId;
 
 /// Largest bulk transfer in bytes: one batch of rows, with room for a snapshot of the largest size.
@@ -69,10 +71,30 @@ pub trait Mesh: Send + Sync + 'static {
         header: Bytes,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, MeshError>;
+    ) -> Result<Sent, MeshError>;
 
     /// Closes all connections and stops listening.
     async fn close(&self);
+}
+
+/// What came of a bulk transfer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sent {
+    /// The handler's.
+    pub answer: Bytes,
+    /// Of all that was sent: the handler got the same.
+    pub digest: Digest,
+}
+
+/// A bulk transfer that is whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bulk {
+    /// What it is about.
+    pub header: Bytes,
+    /// What was sent.
+    pub body: Bytes,
+    /// Of the body, as the sender has it. Only the two ends of one transfer can compare it: how it is made is the mesh's.
+    pub digest: Digest,
 }
 
 /// A listed peer.
@@ -107,7 +129,7 @@ pub trait MeshHandler: Send + Sync + 'static {
     async fn on_request(&self, from: HostId, body: Bytes) -> Bytes;
 
     /// Takes a whole bulk transfer of a listed peer.
-    async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes;
+    async fn on_bulk(&self, from: HostId, bulk: Bulk) -> Bytes;
 }
 
 /// Why a peer gave no answer.

@@ -48,7 +48,7 @@ pub fn rows(bytes: &[u8], look: Look<'_>) -> Result<Vec<u8>, String> {
     let mut rows = wire::decode_list::<godwit_core::store::RowFrame>(bytes)?;
     let mut frames = Vec::new();
     loop {
-        let mut some = rows.next_up_to(1_024, |_| {})?;
+        let mut some = rows.next_up_to(1_024)?;
         if some.is_empty() {
             break;
         }

@@ -10,6 +10,8 @@
 //!     +--+ chunk, or another stream takes over
 //! ```
 //! A chunk is appended when its frame's digest is right and it belongs where the body ends: nothing is doubled or left out.
+//! The digest of a transfer runs over those of its chunks' frames, which say where their bytes belong: nobody hashes the bytes
+//! once more.
 //! Nothing here waits or reads a stream. What a peer may hold is bounded in number and in announced bytes.
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::HostId;
 use godwit_core::mesh::BULK_BYTES_MAX;
 use godwit_core::time::{Clock, SystemClock};
@@ -26,7 +29,7 @@ use tokio::time::Instant;
 
 use crate::limits::{BULK_HEADER_BYTES_MAX, TRANSFER_BYTES_MAX, TRANSFER_KEPT, TRANSFERS_MAX};
 use crate::peers::lock;
-use crate::wire::Refusal;
+use crate::wire::{Chunk, Refusal};
 
 /// Names one transfer of one sender: 16 random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,7 +113,7 @@ impl Arrivals {
     pub(crate) fn received_bytes(&self) -> usize {
         let table = lock(&self.table);
         let received = table.values().map(|arrival| match &lock(&arrival.progress).stage {
-            Stage::Receiving { body } => body.len(),
+            Stage::Receiving { body, .. } => body.len(),
             Stage::Whole(_) => 0,
         });
         received.sum()
@@ -159,7 +162,7 @@ struct Progress {
 
 #[derive(Debug)]
 enum Stage {
-    Receiving { body: Vec<u8> },
+    Receiving { body: Vec<u8>, digest: RunningDigest },
     Whole(watch::Receiver<Handled>),
 }
 
@@ -178,12 +181,13 @@ pub(crate) enum Handled {
 #[derive(Debug)]
 pub(crate) struct WholeBody {
     pub(crate) body: Bytes,
+    pub(crate) digest: Digest,
     pub(crate) handled: watch::Sender<Handled>,
 }
 
 impl Arrival {
     fn new(bytes: usize, header: Bytes) -> Self {
-        let stage = Stage::Receiving { body: Vec::new() };
+        let stage = Stage::Receiving { body: Vec::new(), digest: RunningDigest::default() };
         let progress = Progress { attachment: 0, is_attached: false, touched: Instant::now(), stage };
         Self { bytes, header, progress: Mutex::new(progress) }
     }
@@ -208,7 +212,7 @@ impl Arrival {
     /// Bytes that have still to arrive.
     pub(crate) fn missing_bytes(&self) -> u64 {
         match &lock(&self.progress).stage {
-            Stage::Receiving { body } => (self.bytes - body.len()) as u64,
+            Stage::Receiving { body, .. } => (self.bytes - body.len()) as u64,
             Stage::Whole(_) => 0,
         }
     }
@@ -251,7 +255,7 @@ impl Attachment {
     /// From where the sender goes on.
     pub(crate) fn offset(&self) -> u64 {
         match &lock(&self.arrival.progress).stage {
-            Stage::Receiving { body } => body.len() as u64,
+            Stage::Receiving { body, .. } => body.len() as u64,
             Stage::Whole(_) => self.arrival.bytes as u64,
         }
     }
@@ -261,28 +265,32 @@ impl Attachment {
     ///
     /// # Errors
     /// `Displaced` when another stream has taken over, `Malformed` past the end, or where the body does not end.
-    pub(crate) fn append(&self, offset: u64, chunk: &[u8]) -> Result<Option<WholeBody>, Refusal> {
+    pub(crate) fn append(&self, chunk: &Chunk) -> Result<Option<WholeBody>, Refusal> {
         let mut progress = lock(&self.arrival.progress);
         if progress.attachment != self.number {
             return Err(Refusal::Displaced);
         }
         progress.touched = Instant::now();
-        let Stage::Receiving { body } = &mut progress.stage else {
-            return if chunk.is_empty() { Ok(None) } else { Err(Refusal::Malformed) };
+        let Chunk { offset, bytes, digest: of_chunk } = chunk;
+        let Stage::Receiving { body, digest } = &mut progress.stage else {
+            return if bytes.is_empty() { Ok(None) } else { Err(Refusal::Malformed) };
         };
-        if offset != body.len() as u64 || chunk.len() > self.arrival.bytes - body.len() {
+        if *offset != body.len() as u64 || bytes.len() > self.arrival.bytes - body.len() {
             return Err(Refusal::Malformed);
         }
         // Reserved at once, filled as bytes arrive: what is announced and never sent takes no memory.
         body.reserve_exact(self.arrival.bytes - body.len());
-        body.extend_from_slice(chunk);
+        body.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            digest.add(*of_chunk);
+        }
         if body.len() < self.arrival.bytes {
             return Ok(None);
         }
-        let body = Bytes::from(std::mem::take(body));
+        let (body, digest) = (Bytes::from(std::mem::take(body)), digest.finish());
         let (handled, receiver) = watch::channel(Handled::NotYet);
         progress.stage = Stage::Whole(receiver);
-        Ok(Some(WholeBody { body, handled }))
+        Ok(Some(WholeBody { body, digest, handled }))
     }
 }
 

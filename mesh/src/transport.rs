@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
-use godwit_core::mesh::{Mesh, MeshError, MeshHandler, PROTOCOLS, Peer};
+use godwit_core::mesh::{Mesh, MeshError, MeshHandler, PROTOCOLS, Peer, Sent};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use iroh::{Endpoint, SecretKey};
@@ -186,7 +186,7 @@ impl Mesh for IrohMesh {
         header: Bytes,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, MeshError> {
+    ) -> Result<Sent, MeshError> {
         self.shared.send_bulk(peer, header, body, timeout).await
     }
 

@@ -12,7 +12,8 @@
 //! ```
 //! The length is judged before the body is read. Nothing here waits for anything but the next bytes.
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
+use godwit_core::digest::Digest;
 use godwit_core::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -155,7 +156,8 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     pub(crate) length: usize,
     checked: [u8; CHECKED_BYTES],
-    digest: [u8; 32],
+    /// Of the fields before it and the body.
+    pub(crate) digest: Digest,
 }
 
 impl Header {
@@ -163,7 +165,7 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8; HEADER_BYTES], version: u8) -> Result<Self, WireError> {
         let (fields, digest) = bytes.split_at(CHECKED_BYTES);
         let fields: [u8; CHECKED_BYTES] = fields.try_into().map_err(|_| WireError::Truncated)?;
-        let digest: [u8; 32] = digest.try_into().map_err(|_| WireError::Truncated)?;
+        let digest = Digest(digest.try_into().map_err(|_| WireError::Truncated)?);
         let [m0, m1, m2, m3, found, kind, r0, r1, l0, l1, l2, l3] = fields;
         if [m0, m1, m2, m3] != MAGIC {
             return Err(WireError::Magic);
@@ -189,8 +191,8 @@ impl Header {
     }
 }
 
-fn digest(checked: &[u8; CHECKED_BYTES], fields: &[u8], body: &[u8]) -> [u8; 32] {
-    *blake3::Hasher::new().update(checked).update(fields).update(body).finalize().as_bytes()
+fn digest(checked: &[u8; CHECKED_BYTES], fields: &[u8], body: &[u8]) -> Digest {
+    Digest(*blake3::Hasher::new().update(checked).update(fields).update(body).finalize().as_bytes())
 }
 
 /// Makes a frame, as the pieces to write one after the other.
@@ -198,19 +200,19 @@ fn digest(checked: &[u8; CHECKED_BYTES], fields: &[u8], body: &[u8]) -> [u8; 32]
 /// # Panics
 /// When the body is over the kind's limit: the caller has judged it.
 pub(crate) fn encode(version: u8, kind: Kind, body: Bytes) -> [Bytes; 2] {
-    encode_behind(version, kind, &[], body)
+    encode_behind(version, kind, &[], body).0
 }
 
-/// Makes the frame of a chunk that belongs at an offset of its transfer.
+/// Makes the frame of a chunk that belongs at an offset of its transfer, and answers its digest, too.
 ///
 /// # Panics
 /// As `encode`.
-pub(crate) fn encode_chunk(version: u8, offset: u64, chunk: Bytes) -> [Bytes; 2] {
+pub(crate) fn encode_chunk(version: u8, offset: u64, chunk: Bytes) -> ([Bytes; 2], Digest) {
     encode_behind(version, Kind::BulkChunk, &offset.to_le_bytes(), chunk)
 }
 
 /// The body is what stands in `fields`, and then `rest`.
-fn encode_behind(version: u8, kind: Kind, fields: &[u8], rest: Bytes) -> [Bytes; 2] {
+fn encode_behind(version: u8, kind: Kind, fields: &[u8], rest: Bytes) -> ([Bytes; 2], Digest) {
     let length = fields.len() + rest.len();
     assert!(length <= kind.body_bytes_max(), "a body is judged before it is framed");
     let length = u32::try_from(length).expect("every kind's limit is below 4 GiB");
@@ -219,11 +221,32 @@ fn encode_behind(version: u8, kind: Kind, fields: &[u8], rest: Bytes) -> [Bytes;
     checked[4] = version;
     checked[5] = kind as u8;
     checked[8..].copy_from_slice(&length.to_le_bytes());
+    let digest = digest(&checked, fields, &rest);
     let mut header = Vec::with_capacity(HEADER_BYTES + fields.len());
     header.extend_from_slice(&checked);
-    header.extend_from_slice(&digest(&checked, fields, &rest));
+    header.extend_from_slice(&digest.0);
     header.extend_from_slice(fields);
-    [header.into(), rest]
+    ([header.into(), rest], digest)
+}
+
+/// A part of a transfer as it came.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// Where in the transfer it belongs.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    /// Its frame's.
+    pub(crate) digest: Digest,
+}
+
+/// Reads the next frame, which must be a chunk.
+///
+/// # Errors
+/// As `read_frame`; `Body` when there is no offset.
+pub(crate) async fn read_chunk(from: &mut (impl AsyncRead + Unpin), version: u8) -> Result<Chunk, WireError> {
+    let (digest, body) = read_checked(from, version, Kind::BulkChunk).await?;
+    let (offset, bytes) = decode_chunk(body)?;
+    Ok(Chunk { offset, bytes, digest })
 }
 
 /// Where in its transfer a chunk belongs, and its bytes.
@@ -265,8 +288,14 @@ pub(crate) async fn read_body(
     from: &mut (impl AsyncRead + Unpin),
     header: &Header,
 ) -> Result<Bytes, WireError> {
-    let mut body = vec![0; header.length];
-    from.read_exact(&mut body).await?;
+    // Room that nobody fills with zeros first.
+    let mut body = Vec::with_capacity(header.length).limit(header.length);
+    while body.has_remaining_mut() {
+        if from.read_buf(&mut body).await? == 0 {
+            return Err(WireError::Truncated);
+        }
+    }
+    let body = body.into_inner();
     header.check(&body)?;
     Ok(body.into())
 }
@@ -277,13 +306,25 @@ pub(crate) async fn read_frame(
     version: u8,
     kind: Kind,
 ) -> Result<Bytes, WireError> {
+    read_checked(from, version, kind).await.map(|(_, body)| body)
+}
+
+/// As `read_frame`; answers the frame's digest, too.
+async fn read_checked(
+    from: &mut (impl AsyncRead + Unpin),
+    version: u8,
+    kind: Kind,
+) -> Result<(Digest, Bytes), WireError> {
     let header = read_header(from, version).await?;
     let is_refusal = header.kind == Kind::Refused;
     if header.kind != kind && !is_refusal {
         return Err(WireError::OutOfPlace { found: header.kind });
     }
     let body = read_body(from, &header).await?;
-    if is_refusal { Err(WireError::Refused(decode_typed(Kind::Refused, &body)?)) } else { Ok(body) }
+    if is_refusal {
+        return Err(WireError::Refused(decode_typed(Kind::Refused, &body)?));
+    }
+    Ok((header.digest, body))
 }
 
 #[cfg(test)]

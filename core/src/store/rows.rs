@@ -42,6 +42,11 @@ impl RowFrame {
             _ => self,
         }
     }
+
+    /// Digest of the frame as it is sent.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&postcard::to_stdvec(self).expect("a row has no type that postcard can't write"))
+    }
 }
 
 /// A row of an agent.
@@ -238,28 +243,5 @@ impl Receiver {
         let given = stamp.origin_hash.filter(|_| stamp.generation >= self.generation);
         let is_renewed = stamp.generation > self.generation || stamp.token.epoch() > self.token.epoch();
         if is_renewed { given } else { self.origin_hash.or(given) }
-    }
-}
-
-/// Running digest over row frames in order: both ends of a transfer compare it.
-#[derive(Debug, Clone, Default)]
-pub struct BundleDigest(blake3::Hasher);
-
-impl BundleDigest {
-    /// Takes a frame into account.
-    pub fn update(&mut self, frame: &RowFrame) {
-        self.update_encoded(
-            &postcard::to_stdvec(frame).expect("a row has no type that postcard can't write"),
-        );
-    }
-
-    /// As `update`, by the bytes that frames are sent as, one behind the other: each says itself where it ends.
-    pub fn update_encoded(&mut self, frames: &[u8]) {
-        self.0.update(frames);
-    }
-
-    /// The digest so far.
-    pub fn finish(&self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
     }
 }

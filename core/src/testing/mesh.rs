@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::digest::Digest;
 use crate::id::HostId;
-use crate::mesh::{Mesh, MeshError, MeshHandler, Peer};
+use crate::mesh::{Bulk, Mesh, MeshError, MeshHandler, Peer, Sent};
 use crate::time::{sleep, within};
 
 /// The network that all hosts of a test share.
@@ -162,15 +163,16 @@ impl Mesh for SimMesh {
         header: Bytes,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, MeshError> {
+    ) -> Result<Sent, MeshError> {
         let handler = self.network.reach(self.host, peer)?;
         self.network.hear(&body);
-        let delay = self.network.lock().bulk_delay;
+        let (delay, digest) = (self.network.lock().bulk_delay, Digest::of(&body));
         let arriving = async {
             sleep(delay).await;
-            handler.on_bulk(self.host, header, body).await
+            handler.on_bulk(self.host, Bulk { header, body, digest }).await
         };
-        self.bounded(peer, timeout, arriving).await
+        let answer = self.bounded(peer, timeout, arriving).await?;
+        Ok(Sent { answer, digest })
     }
 
     async fn close(&self) {

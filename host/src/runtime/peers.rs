@@ -7,7 +7,7 @@ use bytes::Bytes;
 use godwit_core::id::HostId;
 use godwit_core::input::{NewInput, Source};
 use godwit_core::limits::FRAME_BYTES_MAX;
-use godwit_core::mesh::MeshHandler;
+use godwit_core::mesh::{Bulk, MeshHandler};
 use godwit_core::migration::Refusal;
 
 use super::Runtime;
@@ -62,11 +62,12 @@ impl MeshHandler for PeerDoor {
         wire::encode_in(version, &PeerAnswer::Called(Box::new(Err(CallError::Invalid { reason }))))
     }
 
-    async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
+    async fn on_bulk(&self, from: HostId, bulk: Bulk) -> Bytes {
+        let version = wire::version_of(&bulk.header);
         let refused = |reason: String| {
             PeerAnswer::Migration(MigrationAnswer::Refused { why: Refusal::Protocol, reason })
         };
-        let answer = match (self.runtime(), wire::decode::<BulkHeader>(&header)) {
+        let answer = match (self.runtime(), wire::decode::<BulkHeader>(&bulk.header)) {
             (None, _) => PeerAnswer::Migration(MigrationAnswer::NotReady { reason: NOT_NOW.into() }),
             (_, Err(reason)) => refused(reason),
             (
@@ -76,12 +77,11 @@ impl MeshHandler for PeerDoor {
                     | BulkHeader::PackedRows { .. }
                     | BulkHeader::Plugin { .. }),
                 ),
-            ) => PeerAnswer::Migration(runtime.take_bulk(from, header, body).await),
+            ) => PeerAnswer::Migration(runtime.take_bulk(from, header, bulk).await),
             (Some(runtime), Ok(header)) => {
-                PeerAnswer::Standby(runtime.take_standby_bulk(from, header, body).await)
+                PeerAnswer::Standby(runtime.take_standby_bulk(from, header, bulk.body).await)
             }
         };
-        let version = wire::version_of(&header);
         wire::encode_in(version, &answer.in_version(version))
     }
 }

@@ -400,16 +400,14 @@ pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
 }
 
 /// Writes a list as `encode_in` does, item by item, and shows the bytes of all of them.
-pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T], see: impl FnOnce(&[u8])) -> Vec<u8> {
+pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T]) -> Vec<u8> {
     let writable = "messages have no type that postcard can't write";
     let mut bytes = Vec::with_capacity(16 + items.iter().map(encoded_len).sum::<usize>());
     bytes.push(version);
     bytes = postcard::to_extend(&(items.len() as u64), bytes).expect(writable);
-    let start = bytes.len();
     for item in items {
         bytes = postcard::to_extend(item, bytes).expect(writable);
     }
-    see(&bytes[start..]);
     bytes
 }
 
@@ -435,12 +433,12 @@ impl<T: DeserializeOwned> List<'_, T> {
         self.left == 0 && self.rest.is_empty()
     }
 
-    /// The next items, at most so many; none at the end. Their bytes are shown.
+    /// The next items, at most so many; none at the end.
     ///
     /// # Errors
     /// As `decode`.
-    pub(crate) fn next_up_to(&mut self, max: usize, see: impl FnOnce(&[u8])) -> Result<Vec<T>, String> {
-        let (mut items, from) = (Vec::new(), self.rest);
+    pub(crate) fn next_up_to(&mut self, max: usize) -> Result<Vec<T>, String> {
+        let mut items = Vec::new();
         while items.len() < max && self.left > 0 {
             let (item, rest) = postcard::take_from_bytes(self.rest).map_err(unreadable)?;
             (self.rest, self.left) = (rest, self.left - 1);
@@ -449,7 +447,6 @@ impl<T: DeserializeOwned> List<'_, T> {
         if self.left == 0 && !self.rest.is_empty() {
             return Err(FOLLOWED.into());
         }
-        see(&from[..from.len() - self.rest.len()]);
         Ok(items)
     }
 }

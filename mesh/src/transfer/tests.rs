@@ -16,6 +16,10 @@ fn open_of(body: &[u8]) -> BulkOpen {
     }
 }
 
+fn chunk(offset: u64, bytes: &[u8]) -> Chunk {
+    Chunk { offset, bytes: Bytes::copy_from_slice(bytes), digest: Digest::of(bytes) }
+}
+
 fn body() -> Vec<u8> {
     (0..3 * CHUNK_BYTES_MAX + 17).map(|index| (index % 251) as u8).collect()
 }
@@ -27,8 +31,8 @@ async fn a_broken_transfer_goes_on_from_its_offset_and_is_given_out_once() {
     let (first, rest) = body.split_at(2 * CHUNK_BYTES_MAX);
 
     let broken = arrivals.open(PEER, open.clone()).unwrap().attach();
-    for (chunk, at) in first.chunks(CHUNK_BYTES_MAX).zip(0..) {
-        assert!(broken.append(at * CHUNK_BYTES_MAX as u64, chunk).unwrap().is_none());
+    for (bytes, at) in first.chunks(CHUNK_BYTES_MAX).zip(0..) {
+        assert!(broken.append(&chunk(at * CHUNK_BYTES_MAX as u64, bytes)).unwrap().is_none());
     }
     drop(broken);
 
@@ -36,7 +40,8 @@ async fn a_broken_transfer_goes_on_from_its_offset_and_is_given_out_once() {
     let resumed = arrival.attach();
     assert_eq!(resumed.offset(), first.len() as u64);
     assert!(arrival.handled().is_none());
-    let whole = resumed.append(first.len() as u64, rest).unwrap().expect("the last byte makes it whole");
+    let whole =
+        resumed.append(&chunk(first.len() as u64, rest)).unwrap().expect("the last byte makes it whole");
     assert_eq!(whole.body, body);
 
     // The answer is lost with the connection: whoever comes back hears it, and the body is not given out again.
@@ -44,7 +49,7 @@ async fn a_broken_transfer_goes_on_from_its_offset_and_is_given_out_once() {
     let again = arrivals.open(PEER, BulkOpen { was_whole: true, ..open }).unwrap();
     let attachment = again.attach();
     assert_eq!(attachment.offset(), body.len() as u64);
-    assert!(attachment.append(body.len() as u64, b"").unwrap().is_none());
+    assert!(attachment.append(&chunk(body.len() as u64, b"")).unwrap().is_none());
     assert_eq!(*again.handled().unwrap().borrow(), Handled::Answer(Bytes::from_static(b"done")));
 }
 
@@ -53,9 +58,9 @@ async fn a_new_stream_displaces_the_one_before() {
     let (arrivals, body) = (Arrivals::default(), body());
     let arrival = arrivals.open(PEER, open_of(&body)).unwrap();
     let old = arrival.attach();
-    old.append(0, &body[..10]).unwrap();
+    old.append(&chunk(0, &body[..10])).unwrap();
     let new = arrival.attach();
-    assert_eq!(old.append(10, &body[10..20]).unwrap_err(), Refusal::Displaced);
+    assert_eq!(old.append(&chunk(10, &body[10..20])).unwrap_err(), Refusal::Displaced);
     drop(old);
     assert_eq!(arrival.idle_since(), None, "the newer stream still holds it");
     assert_eq!(new.offset(), 10);
@@ -66,26 +71,26 @@ async fn a_chunk_is_taken_where_the_body_ends_and_nowhere_else() {
     let (arrivals, body) = (Arrivals::default(), body());
     let arrival = arrivals.open(PEER, open_of(&body)).unwrap();
     let attachment = arrival.attach();
-    attachment.append(0, &body[..10]).unwrap();
+    attachment.append(&chunk(0, &body[..10])).unwrap();
     for elsewhere in [0, 9, 11, u64::MAX] {
-        assert_eq!(attachment.append(elsewhere, &body[10..20]).unwrap_err(), Refusal::Malformed);
+        assert_eq!(attachment.append(&chunk(elsewhere, &body[10..20])).unwrap_err(), Refusal::Malformed);
     }
-    assert_eq!(attachment.append(10, &body[10..]).unwrap().unwrap().body, body);
+    assert_eq!(attachment.append(&chunk(10, &body[10..])).unwrap().unwrap().body, body);
 }
 
 #[tokio::test]
 async fn bytes_past_the_end_are_refused() {
     let arrivals = Arrivals::default();
     let attachment = arrivals.open(PEER, open_of(b"12345")).unwrap().attach();
-    assert_eq!(attachment.append(0, b"123456").unwrap_err(), Refusal::Malformed);
-    assert_eq!(attachment.append(0, b"12345").unwrap().unwrap().body, "12345");
-    assert_eq!(attachment.append(5, b"6").unwrap_err(), Refusal::Malformed);
+    assert_eq!(attachment.append(&chunk(0, b"123456")).unwrap_err(), Refusal::Malformed);
+    assert_eq!(attachment.append(&chunk(0, b"12345")).unwrap().unwrap().body, "12345");
+    assert_eq!(attachment.append(&chunk(5, b"6")).unwrap_err(), Refusal::Malformed);
 }
 
 #[tokio::test]
 async fn a_body_of_no_bytes_is_whole_from_the_start() {
     let attachment = Arrivals::default().open(PEER, open_of(b"")).unwrap().attach();
-    assert_eq!(attachment.append(0, b"").unwrap().unwrap().body, "");
+    assert_eq!(attachment.append(&chunk(0, b"")).unwrap().unwrap().body, "");
 }
 
 #[tokio::test]
@@ -107,7 +112,7 @@ async fn what_is_announced_is_judged() {
     let contradicting = BulkOpen { header: Bytes::from_static(b"another"), ..open.clone() };
     assert_eq!(arrivals.open(PEER, contradicting).unwrap_err(), Refusal::Malformed);
     // Another peer's transfer of the same id is another transfer.
-    arrivals.open(PEER, open.clone()).unwrap().attach().append(0, b"bo").unwrap();
+    arrivals.open(PEER, open.clone()).unwrap().attach().append(&chunk(0, b"bo")).unwrap();
     assert_eq!(arrivals.open(OTHER, open).unwrap().attach().offset(), 0);
 }
 
@@ -133,8 +138,9 @@ async fn only_what_nobody_works_on_expires() {
     let arrivals = Arrivals { kept: Duration::ZERO, table: Mutex::default() };
     let body = body();
     let interrupted = arrivals.open(PEER, open_of(&body)).unwrap().attach();
-    interrupted.append(0, &body[..10]).unwrap();
-    let handled = arrivals.open(PEER, open_of(b"x")).unwrap().attach().append(0, b"x").unwrap().unwrap();
+    interrupted.append(&chunk(0, &body[..10])).unwrap();
+    let handled =
+        arrivals.open(PEER, open_of(b"x")).unwrap().attach().append(&chunk(0, b"x")).unwrap().unwrap();
     arrivals.sweep();
     assert_eq!(lock(&arrivals.table).len(), 2, "a stream works on one, the handler on the other");
 

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::HostId;
 use godwit_core::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
-use godwit_core::mesh::{BULK_BYTES_MAX, MeshError};
+use godwit_core::mesh::{BULK_BYTES_MAX, MeshError, Sent};
 use godwit_core::retry::Backoff;
 use godwit_core::time::{Clock, SystemClock, sleep, within};
 use iroh::endpoint::{RecvStream, SendStream, WriteError};
@@ -178,7 +179,7 @@ impl Shared {
         header: Bytes,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, MeshError> {
+    ) -> Result<Sent, MeshError> {
         bounded(header.len(), BULK_HEADER_BYTES_MAX)?;
         bounded(body.len(), BULK_BYTES_MAX)?;
         let peer = self.peers.find(host).ok_or(MeshError::UnknownPeer { peer: host })?;
@@ -192,7 +193,11 @@ impl Shared {
                 header,
                 was_whole: false,
             };
-            self.transfer(&peer, open, &body, &course).await
+            let mut digests = vec![Digest::ZERO; body.len().div_ceil(CHUNK_BYTES_MAX)];
+            let answer = self.transfer(&peer, open, (&body, &mut digests), &course).await?;
+            let mut digest = RunningDigest::default();
+            digests.into_iter().for_each(|chunk| digest.add(chunk));
+            Ok(Sent { answer, digest: digest.finish() })
         };
         course.run(host, timeout, work).await
     }
@@ -202,14 +207,15 @@ impl Shared {
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         mut open: BulkOpen,
-        body: &Bytes,
+        (body, digests): (&Bytes, &mut [Digest]),
         course: &Course,
     ) -> Result<Bytes, CallError> {
         let mut backoff = Backoff::new(RESUME_FIRST, RESUME_MAX);
         let mut link = self.link(peer).await?;
         loop {
             open.was_whole = course.is_sent();
-            let err = match self.watched(peer, &link, send_over(&link, &open, body, course)).await {
+            let err = match self.watched(peer, &link, send_over(&link, &open, (body, digests), course)).await
+            {
                 Err(err) if err.is_passing() => err,
                 done => return done,
             };
@@ -257,8 +263,14 @@ async fn ask_over(link: &Link, body: Bytes, course: &Course) -> Result<Bytes, Ca
 }
 
 /// One try of a transfer. The first one begins at once, since nobody has anything of it, and its last chunk waits for the
-/// peer's word: whoever has the whole body has been heard of. Later ones go on from where the peer says.
-async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) -> Result<Bytes, CallError> {
+/// peer's word: whoever has the whole body has been heard of. Later ones go on from where the peer says. Notes the digest of each
+/// chunk: one that is sent again is the same again.
+async fn send_over(
+    link: &Link,
+    open: &BulkOpen,
+    (body, digests): (&Bytes, &mut [Digest]),
+    course: &Course,
+) -> Result<Bytes, CallError> {
     let (mut send, mut recv) = link.connection.open_bi().await.map_err(CallError::broken)?;
     // Fails only on a stream that is closed, which the next write notices.
     drop(send.set_priority(BULK_PRIORITY));
@@ -267,7 +279,7 @@ async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) 
     let mut ahead = 0;
     if course.begins() {
         let last = body.len().saturating_sub(1) / CHUNK_BYTES_MAX * CHUNK_BYTES_MAX;
-        ahead = write_chunks(&mut send, link.protocol, body, 0..last).await?;
+        ahead = write_chunks(&mut send, link.protocol, (body, digests), 0..last).await?;
     }
     if body.is_empty() {
         // It is whole with its announcement.
@@ -279,18 +291,21 @@ async fn send_over(link: &Link, open: &BulkOpen, body: &Bytes, course: &Course) 
     }
     let offset = resumed?;
     debug!(offset, bytes = body.len(), "transfer goes on");
-    if write_chunks(&mut send, link.protocol, body, offset.max(ahead)..body.len()).await? == body.len() {
+    let rest = offset.max(ahead)..body.len();
+    if write_chunks(&mut send, link.protocol, (body, digests), rest).await? == body.len() {
         course.set_sent();
     }
     answer(link, &mut recv).await
 }
 
-/// From where the peer wants a transfer to go on: not from behind `most`.
+/// From where the peer wants a transfer to go on: not from behind `most`, nor from within a chunk.
 async fn resume(link: &Link, recv: &mut RecvStream, most: usize) -> Result<usize, CallError> {
     let resume = wire::read_frame(recv, link.protocol, Kind::BulkResume).await?;
     link.touch();
     let BulkResume { offset } = wire::decode_typed(Kind::BulkResume, &resume)?;
-    let offset = usize::try_from(offset).ok().filter(|offset| *offset <= most);
+    let is_between =
+        |offset: &usize| *offset == most || *offset < most && offset.is_multiple_of(CHUNK_BYTES_MAX);
+    let offset = usize::try_from(offset).ok().filter(is_between);
     Ok(offset.ok_or(WireError::Body { kind: Kind::BulkResume })?)
 }
 
@@ -299,13 +314,14 @@ async fn resume(link: &Link, recv: &mut RecvStream, most: usize) -> Result<usize
 async fn write_chunks(
     send: &mut SendStream,
     protocol: u8,
-    body: &Bytes,
+    (body, digests): (&Bytes, &mut [Digest]),
     part: Range<usize>,
 ) -> Result<usize, CallError> {
     let mut offset = part.start;
     while offset < part.end {
         let end = part.end.min(offset + CHUNK_BYTES_MAX);
-        let mut frame = wire::encode_chunk(protocol, offset as u64, body.slice(offset..end));
+        let (mut frame, digest) = wire::encode_chunk(protocol, offset as u64, body.slice(offset..end));
+        digests[offset / CHUNK_BYTES_MAX] = digest;
         match send.write_all_chunks(&mut frame).await {
             Ok(()) => offset = end,
             Err(WriteError::Stopped(_)) => break,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use godwit_core::id::HostId;
 use godwit_core::limits::FRAME_BYTES_MAX;
+use godwit_core::mesh::Bulk;
 use godwit_core::time::{sleep, within};
 use iroh::Endpoint;
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, RecvStream, SendStream};
@@ -23,7 +24,7 @@ use crate::handshake::{Agreement, CloseCode, DialError, Purpose};
 use crate::limits::{BULK_RATE_MIN, CHUNK_TIME_MAX, FRAME_TIME_MAX, HANDSHAKE_MAX, QUEUE_MAX, SWEEP_EVERY};
 use crate::peers::{Link, Peer};
 use crate::transfer::{Arrival, Attachment, BulkOpen, BulkResume, Handled, WholeBody};
-use crate::wire::{self, Header, Kind, Refusal, WireError};
+use crate::wire::{self, Chunk, Header, Kind, Refusal, WireError};
 
 /// Both ends of a stream that a peer opened.
 struct Stream {
@@ -232,17 +233,16 @@ impl Shared {
         arrival: &Arc<Arrival>,
         attachment: &Attachment,
     ) -> Result<watch::Receiver<Handled>, WireError> {
-        let (mut offset, mut chunk) = (attachment.offset(), Bytes::new());
+        let mut chunk = Chunk { offset: attachment.offset(), ..Chunk::default() };
         loop {
-            if let Some(whole) = attachment.append(offset, &chunk).map_err(WireError::Refused)? {
+            if let Some(whole) = attachment.append(&chunk).map_err(WireError::Refused)? {
                 self.handle_bulk(peer, arrival.header.clone(), whole);
             }
             if let Some(handled) = arrival.handled() {
                 return Ok(handled);
             }
-            let next = wire::read_frame(&mut stream.recv, stream.protocol, Kind::BulkChunk);
-            (offset, chunk) = wire::decode_chunk(in_time(CHUNK_TIME_MAX, next).await?)?;
-            if chunk.is_empty() {
+            chunk = in_time(CHUNK_TIME_MAX, wire::read_chunk(&mut stream.recv, stream.protocol)).await?;
+            if chunk.bytes.is_empty() {
                 return Err(WireError::Refused(Refusal::Malformed));
             }
         }
@@ -250,11 +250,12 @@ impl Shared {
 
     /// Runs the handler apart from the stream, so that a resumed transfer finds its answer.
     fn handle_bulk(&self, peer: &Peer, header: Bytes, whole: WholeBody) {
-        let WholeBody { body, handled } = whole;
+        let WholeBody { body, digest, handled } = whole;
+        let bulk = Bulk { header, body, digest };
         let handler = self.handler.clone();
         let (from, retired) = (peer.host, peer.retired.clone());
         self.tasks.spawn(async move {
-            let answer = retired.run_until_cancelled(handler.on_bulk(from, header, body)).await;
+            let answer = retired.run_until_cancelled(handler.on_bulk(from, bulk)).await;
             let outcome = match answer {
                 Some(answer) if answer.len() <= FRAME_BYTES_MAX => Handled::Answer(answer),
                 _ => Handled::Failed,

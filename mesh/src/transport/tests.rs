@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use godwit_core::digest::Digest;
 use godwit_core::limits::{CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
-use godwit_core::mesh::BULK_BYTES_MAX;
+use godwit_core::mesh::{BULK_BYTES_MAX, Bulk, Sent};
 use godwit_core::time::sleep;
 use iroh::PublicKey;
 use tokio::sync::Notify;
@@ -52,11 +52,19 @@ impl MeshHandler for Echo {
         }
     }
 
-    async fn on_bulk(&self, from: HostId, header: Bytes, body: Bytes) -> Bytes {
+    async fn on_bulk(&self, from: HostId, bulk: Bulk) -> Bytes {
         self.bulks.fetch_add(1, SeqCst);
         assert_ne!(from, HostId([0; 32]));
-        [&header[..], &Digest::of(&body).0].concat().into()
+        let Bulk { header, body, digest } = bulk;
+        [&header[..], &Digest::of(&body).0, &digest.0].concat().into()
     }
+}
+
+/// Whether the answer to a transfer says that its body came whole, and under the digest that its sender has.
+#[track_caller]
+fn assert_whole(sent: Result<Sent, MeshError>, header: &[u8], body: &[u8]) {
+    let Sent { answer, digest } = sent.unwrap();
+    assert_eq!(answer, [header, &Digest::of(body).0, &digest.0].concat(), "{} bytes", body.len());
 }
 
 /// Counts itself unless it is finished.
@@ -217,9 +225,8 @@ async fn a_bulk_transfer_arrives_whole() {
     let (a, b) = two().await;
     for length in [0, 1, CHUNK_BYTES_MAX, 5 << 20, BULK_BYTES_MAX] {
         let body = Bytes::from((0..length).map(|index| (index % 249) as u8).collect::<Vec<_>>());
-        let expected = [b"head", &Digest::of(&body).0[..]].concat();
-        let answer = a.mesh.send_bulk(b.id(), Bytes::from_static(b"head"), body, SOON).await.unwrap();
-        assert_eq!(answer, expected, "{length} bytes");
+        let sent = a.mesh.send_bulk(b.id(), Bytes::from_static(b"head"), body.clone(), SOON).await;
+        assert_whole(sent, b"head", &body);
     }
     assert_eq!(b.echo.bulks.load(SeqCst), 5);
 }
@@ -299,8 +306,7 @@ async fn the_newest_common_protocol_is_spoken_and_the_one_before_is_accepted() {
     assert_eq!(old.ask(new.id(), "y").await.unwrap(), "y");
     assert_eq!(new.mesh.peers()[0].protocol, Some(1));
     let body = Bytes::from(vec![7; 3 * CHUNK_BYTES_MAX]);
-    let answer = new.mesh.send_bulk(old.id(), Bytes::new(), body.clone(), SOON).await.unwrap();
-    assert_eq!(answer, &Digest::of(&body).0[..]);
+    assert_whole(new.mesh.send_bulk(old.id(), Bytes::new(), body.clone(), SOON).await, b"", &body);
     // Upgraded: from the next connection on they speak the newer one.
     let address = old.mesh.local_address();
     old.mesh.close().await;
@@ -454,7 +460,7 @@ async fn a_transfer_goes_on_when_its_connection_breaks() {
             breaks += 1;
         }
     }
-    assert_eq!(bulk.await.unwrap().unwrap(), &Digest::of(&body).0[..]);
+    assert_whole(bulk.await.unwrap(), b"", &body);
     assert_eq!(b.echo.bulks.load(SeqCst), 1);
     assert!(breaks > 0, "it was broken while under way");
 }

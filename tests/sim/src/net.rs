@@ -9,8 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use godwit_core::digest::Digest;
 use godwit_core::id::HostId;
-use godwit_core::mesh::{Mesh, MeshError, MeshHandler, Peer};
+use godwit_core::mesh::{Bulk, Mesh, MeshError, MeshHandler, Peer, Sent};
 use godwit_core::time::within;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -163,13 +164,15 @@ impl Mesh for SimMesh {
         header: Bytes,
         body: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, MeshError> {
+    ) -> Result<Sent, MeshError> {
         let from = self.host;
+        let digest = Digest::of(&body);
         let handle: Handle = Arc::new(move |handler| {
-            let (header, body) = (header.clone(), body.clone());
-            Box::pin(async move { handler.on_bulk(from, header, body).await })
+            let bulk = Bulk { header: header.clone(), body: body.clone(), digest };
+            Box::pin(async move { handler.on_bulk(from, bulk).await })
         });
-        self.carry(peer, timeout, true, handle).await
+        let answer = self.carry(peer, timeout, true, handle).await?;
+        Ok(Sent { answer, digest })
     }
 
     async fn close(&self) {

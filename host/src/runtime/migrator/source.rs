@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId, Revision};
-use godwit_core::mesh::PROTOCOLS;
+use godwit_core::mesh::{PROTOCOLS, Sent};
 use godwit_core::migration::recovery::{SourceFinds, may_cut_over, source_finds};
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::placement::Wants;
 use godwit_core::retry::{Backoff, Retry, Retryable};
-use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{AgentImage, Handoff, Lifecycle, MigrationRecord, StoreError};
 use godwit_core::time::{sleep, within};
 use tokio::sync::oneshot;
@@ -107,7 +107,7 @@ impl Runtime {
             token,
             protocol: *PROTOCOLS.start(),
             sent: 0,
-            digest: BundleDigest::default(),
+            digest: RunningDigest::default(),
             snapshots: 0,
             warmed: 0,
             frozen_at: None,
@@ -171,7 +171,7 @@ struct Source {
     protocol: u8,
     /// Highest change number that the target has.
     sent: u64,
-    digest: BundleDigest,
+    digest: RunningDigest,
     /// Bundles with a snapshot that the target has, and that it had when it built a guest.
     snapshots: u32,
     warmed: u32,
@@ -393,7 +393,7 @@ impl Source {
                 let header = BulkHeader::Plugin { id: self.record.id, plugin };
                 let component = component.ok_or_else(missing)?;
                 self.record.bytes += component.len() as u64;
-                self.send_bulk(header, component).await
+                self.send_bulk(header, component).await.map(drop)
             }
             _ => Ok(()),
         }
@@ -431,15 +431,16 @@ impl Source {
         }
     }
 
-    async fn send_bulk(&self, header: BulkHeader, body: Bytes) -> Result<(), Failure> {
+    /// Answers the digest of what was sent.
+    async fn send_bulk(&self, header: BulkHeader, body: Bytes) -> Result<Digest, Failure> {
         let mesh = &self.runtime.inner().mesh;
         let header = wire::encode_in(self.protocol, &header);
         let most = if self.frozen_at.is_some() { BULK_FROZEN_MAX } else { BULK_MAX };
-        let answer = mesh.send_bulk(self.record.target, header, body, most).await;
-        let answer = answer.map_err(|error| unreachable(&error))?;
+        let sent = mesh.send_bulk(self.record.target, header, body, most).await;
+        let Sent { answer, digest } = sent.map_err(|error| unreachable(&error))?;
         let odd = |reason: String| Failure::Refused { why: Refusal::Protocol, reason };
         match wire::decode::<PeerAnswer>(&answer) {
-            Ok(PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(()),
+            Ok(PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(digest),
             Ok(PeerAnswer::Migration(MigrationAnswer::Refused { why, reason })) => {
                 Err(Failure::Refused { why, reason })
             }

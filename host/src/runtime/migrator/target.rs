@@ -9,6 +9,7 @@ use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::lease::LeaseGuard;
+use godwit_core::mesh::Bulk;
 use godwit_core::migration::recovery::{
     Activation, Have, TargetFinds, Unwelcome, activation, became, supersedes, target_finds, target_has,
 };
@@ -298,7 +299,8 @@ impl Runtime {
     }
 
     /// Takes a bulk transfer of a source.
-    pub(crate) async fn take_bulk(&self, from: HostId, header: BulkHeader, body: Bytes) -> MigrationAnswer {
+    pub(crate) async fn take_bulk(&self, from: HostId, header: BulkHeader, bulk: Bulk) -> MigrationAnswer {
+        let Bulk { body, digest, .. } = bulk;
         match header {
             BulkHeader::Plugin { id, plugin } => match self.incoming(from, id) {
                 Some(arrival) if arrival.plugin != plugin => {
@@ -307,9 +309,11 @@ impl Runtime {
                 Some(_) => self.take_plugin(plugin, body).await,
                 None => refused("no such migration is open here"),
             },
-            BulkHeader::Rows { id, agent } => self.take_bundle(from, (id, &agent), Bundle::Plain(body)).await,
+            BulkHeader::Rows { id, agent } => {
+                self.take_bundle(from, (id, &agent), Bundle { body, digest, unpacked: None }).await
+            }
             BulkHeader::PackedRows { id, agent, bytes } => {
-                self.take_bundle(from, (id, &agent), Bundle::Packed(body, bytes)).await
+                self.take_bundle(from, (id, &agent), Bundle { body, digest, unpacked: Some(bytes) }).await
             }
             _ => refused("this is about no migration"),
         }

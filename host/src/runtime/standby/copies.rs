@@ -301,8 +301,8 @@ impl Runtime {
             Err(no) => return Err(format!("{no:?}")),
         }
         let mut frames = wire::decode_list::<RowFrame>(body)?;
-        let rows = frames.next_up_to(ROWS_MAX, |_| {})?;
-        if !frames.next_up_to(1, |_| {})?.is_empty() {
+        let rows = frames.next_up_to(ROWS_MAX)?;
+        if !frames.next_up_to(1)?.is_empty() {
             return Err(format!("more than {ROWS_MAX} rows at once"));
         }
         self.opened(rows, &Passage::to_standby(agent, place.session, place.token))

@@ -470,9 +470,9 @@ impl Feeder {
 
     async fn send(&self, header: BulkHeader, body: Bytes) -> Result<StandbyAnswer, Failed> {
         let header = wire::encode_in(self.protocol().await?, &header);
-        let answer = self.runtime.inner().mesh.send_bulk(self.standby, header, body, BULK_MAX).await;
-        let answer = answer.map_err(|error| Failed::Peer(error.to_string()))?;
-        match wire::decode::<PeerAnswer>(&answer) {
+        let sent = self.runtime.inner().mesh.send_bulk(self.standby, header, body, BULK_MAX).await;
+        let sent = sent.map_err(|error| Failed::Peer(error.to_string()))?;
+        match wire::decode::<PeerAnswer>(&sent.answer) {
             Ok(PeerAnswer::Standby(answer)) => Ok(answer),
             Ok(_) => Err(Failed::Peer("the standby gave another kind of answer".into())),
             Err(reason) => Err(Failed::Peer(reason)),

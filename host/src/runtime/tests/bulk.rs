@@ -1,9 +1,10 @@
 //! The rows of an agent that moves: packed where that saves, written behind the sender's back, and little when it is held.
 
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::{FencingToken, Generation, Revision, SpecRevision};
+use godwit_core::mesh::Bulk;
 use godwit_core::migration::{Failure, Refusal};
 use godwit_core::spec::{Durability, Spec, SpecPatch};
-use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame};
 
 use super::*;
@@ -82,6 +83,11 @@ async fn rows_that_pack_well_travel_packed() {
     }
 }
 
+/// A transfer as the mesh gives it out.
+fn bulk(body: Bytes) -> Bulk {
+    Bulk { header: Bytes::new(), digest: Digest::of(&body), body }
+}
+
 /// A migration that was reserved at a host; rows go to it as its source would send them.
 struct Sent<'a> {
     to: &'a Runtime,
@@ -114,8 +120,8 @@ impl<'a> Sent<'a> {
 
     async fn rows(&self, frames: &[RowFrame]) -> MigrationAnswer {
         let header = BulkHeader::Rows { id: self.id, agent: id("a") };
-        let body = wire::encode_list(2, frames, |_| {});
-        self.to.take_bulk(self.from, header, body.into()).await
+        let body = wire::encode_list(2, frames);
+        self.to.take_bulk(self.from, header, bulk(body.into())).await
     }
 }
 
@@ -180,12 +186,12 @@ async fn rows_of_another_agent_are_refused_before_anything_is_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_that_unpacks_to_something_else_is_refused() {
     let host = lone_host().await;
-    let bundle = wire::encode_list(2, &[state(1, "row")], |_| {});
+    let bundle = wire::encode_list(2, &[state(1, "row")]);
     let packed = Bytes::from(zstd::bulk::compress(&bundle, 1).unwrap());
     let bytes = bundle.len() as u64;
     let take = async |sent: &Sent<'_>, packed: Bytes, bytes| {
         let header = BulkHeader::PackedRows { id: sent.id, agent: id("a"), bytes };
-        assert_eq!(host.take_bulk(sent.from, header, packed).await, MigrationAnswer::Ok, "it is here");
+        assert_eq!(host.take_bulk(sent.from, header, bulk(packed)).await, MigrationAnswer::Ok, "it is here");
         sent.rows(&[]).await
     };
     let whole = packed.clone();
@@ -251,10 +257,10 @@ async fn what_was_reserved_and_not_what_has_arrived_is_not_bound() {
                 Row::Spec { spec, .. } => Some(spec),
                 _ => None,
             });
-            spec.unwrap().plugin = godwit_core::digest::Digest([7; 32]);
+            spec.unwrap().plugin = Digest([7; 32]);
         }
-        let mut digest = BundleDigest::default();
-        frames.iter().for_each(|frame| digest.update(frame));
+        let mut digest = RunningDigest::default();
+        digest.add(Digest::of(&wire::encode_list(2, &frames)));
         assert_eq!(sent.rows(&frames).await, MigrationAnswer::Ok);
         let preparation = Preparation {
             granted: FencingToken(2),

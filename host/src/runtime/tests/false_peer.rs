@@ -1,12 +1,11 @@
 //! A listed peer that says what it likes: whose messages count, and what is never believed. Over real connections, and in real
 //! processes: `tests/cluster`.
 
-use godwit_core::digest::Digest;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::{FencingToken, Generation, Revision};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Reach};
 use godwit_core::migration::Refusal;
 use godwit_core::spec::{PluginInfo, Spec};
-use godwit_core::store::rows::BundleDigest;
 
 use super::*;
 use crate::runtime::wire::{
@@ -69,7 +68,7 @@ fn why(answer: MigrationAnswer) -> Option<Refusal> {
 fn preparation(granted: u64) -> MigrationMessage {
     let (generation, revision) = (Generation(1), Revision(0));
     let granted = FencingToken(granted);
-    let bundle = BundleDigest::default().finish();
+    let bundle = RunningDigest::default().finish();
     MigrationMessage::Prepare(Box::new(Preparation {
         granted,
         generation,

@@ -97,13 +97,13 @@ fn messages_round_trip_and_damage_is_refused() {
 fn a_list_is_read_in_parts_and_ends_where_it_says() {
     let bytes = encode(&vec![1_u16, 2, 3]);
     let mut list = decode_list::<u16>(&bytes).unwrap();
-    assert_eq!(list.next_up_to(2, |_| {}), Ok(vec![1, 2]));
-    assert_eq!(list.next_up_to(2, |_| {}), Ok(vec![3]));
-    assert_eq!(list.next_up_to(2, |_| {}), Ok(vec![]));
+    assert_eq!(list.next_up_to(2), Ok(vec![1, 2]));
+    assert_eq!(list.next_up_to(2), Ok(vec![3]));
+    assert_eq!(list.next_up_to(2), Ok(vec![]));
     let followed = [&bytes[..], b"x"].concat();
-    assert!(decode_list::<u16>(&followed).unwrap().next_up_to(9, |_| {}).is_err());
+    assert!(decode_list::<u16>(&followed).unwrap().next_up_to(9).is_err());
     let mut cut = decode_list::<u16>(&bytes[..bytes.len() - 1]).unwrap();
-    assert!(cut.next_up_to(9, |_| {}).is_err());
+    assert!(cut.next_up_to(9).is_err());
 }
 
 #[test]

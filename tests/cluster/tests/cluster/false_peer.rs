@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use godwit_core::digest::Digest;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::{FencingToken, Generation, InputId, MigrationId, Revision};
 use godwit_core::input::{DeliveryStamp, Input, Kind, NewInput, Reach, Source};
 use godwit_core::spec::{PluginInfo, Spec};
-use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame};
 use godwit_support::binaries;
 use godwit_support::check;
@@ -69,8 +68,8 @@ fn prepare(granted: u64, frames: Vec<RowFrame>) -> Message {
 
 /// What a target computes over row frames.
 fn bundle(frames: &[RowFrame]) -> Digest {
-    let mut digest = BundleDigest::default();
-    frames.iter().for_each(|frame| digest.update(frame));
+    let mut digest = RunningDigest::default();
+    frames.iter().for_each(|frame| digest.add(frame.digest()));
     digest.finish()
 }
 

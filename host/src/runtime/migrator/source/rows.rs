@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use godwit_core::migration::Failure;
-use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{MigrationRecord, Row, RowFrame};
 use godwit_core::time::sleep;
 
@@ -41,8 +40,6 @@ struct Bundle {
     /// Change number of the last of them.
     last: u64,
     has_snapshot: bool,
-    /// Over all rows up to these.
-    digest: BundleDigest,
     header: BulkHeader,
     /// Packed, if the header says so.
     body: Bytes,
@@ -144,7 +141,7 @@ impl Source {
             Some(mut rest) if fits_prepare(&rest) => {
                 claims::leave_behind(&mut rest);
                 for frame in &rest {
-                    self.digest.update(frame);
+                    self.digest.add(frame.digest());
                 }
                 self.record.bytes += bytes_of(&rest) as u64;
                 Ok(rest)
@@ -165,12 +162,11 @@ impl Source {
         while let Some(bundle) = next {
             bytes_max = BUNDLE_BYTES.min(2 * bytes_max);
             self.sent = bundle.last;
-            self.digest = bundle.digest;
             self.snapshots += u32::from(bundle.has_snapshot);
             self.record.bytes += bundle.body.len() as u64;
             let sending = self.send_bulk(bundle.header, bundle.body);
             let (sent, read) = tokio::join!(sending, self.next_bundle(newest, bytes_max));
-            sent?;
+            self.digest.add(sent?);
             next = read?;
         }
         self.record.rounds += 1;
@@ -181,8 +177,8 @@ impl Source {
     async fn until_written(&self) -> Result<(), Failure> {
         let MigrationRecord { id, agent, .. } = &self.record;
         let header = BulkHeader::Rows { id: *id, agent: agent.clone() };
-        let nothing = wire::encode_list::<RowFrame>(self.protocol, &[], |_| {});
-        self.send_bulk(header, nothing.into()).await
+        let nothing = wire::encode_list::<RowFrame>(self.protocol, &[]);
+        self.send_bulk(header, nothing.into()).await.map(drop)
     }
 
     /// Waits for this host's disk where the agent is large: what it was written here with may be on its way there still.
@@ -205,12 +201,11 @@ impl Source {
         if self.frozen_at.is_some() {
             claims::leave_behind(&mut frames);
         }
-        let mut digest = self.digest.clone();
-        let body = wire::encode_list(self.protocol, &frames, |frame| digest.update_encoded(frame));
+        let body = wire::encode_list(self.protocol, &frames);
         let has_snapshot = frames.iter().any(is_snapshot);
         drop(frames);
         let (header, body) = self.packed(body).await;
-        Ok(Some(Bundle { last, has_snapshot, digest, header, body }))
+        Ok(Some(Bundle { last, has_snapshot, header, body }))
     }
 
     /// A bundle as it is sent, packed where that saves.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use godwit_core::digest::Digest;
+use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::failpoint;
 use godwit_core::id::SpecRevision;
 use godwit_core::identity::EntityPublicKey;
@@ -11,7 +11,6 @@ use godwit_core::placement::RESIDENCY_LABEL;
 use godwit_core::retry::{Retry, Retryable};
 use godwit_core::snapshot::Snapshot;
 use godwit_core::spec::Spec;
-use godwit_core::store::rows::BundleDigest;
 use godwit_core::store::{Row, RowFrame, StoreError};
 use tokio::sync::oneshot;
 
@@ -26,19 +25,12 @@ use crate::runtime::wire::{self, MigrationAnswer};
 const FRAMES_AT_ONCE: usize = 32_768;
 
 /// Rows as they came.
-pub(super) enum Bundle {
-    Plain(Bytes),
-    /// With zstd, and how many bytes they are to be.
-    Packed(Bytes, u64),
-}
-
-impl Bundle {
-    /// Bytes that came.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Plain(body) | Self::Packed(body, _) => body.len(),
-        }
-    }
+pub(super) struct Bundle {
+    pub(super) body: Bytes,
+    /// Of what was sent.
+    pub(super) digest: Digest,
+    /// How many bytes they are to be, when they are packed with zstd.
+    pub(super) unpacked: Option<u64>,
 }
 
 /// Rows that are being written, one part at a time.
@@ -78,7 +70,7 @@ impl Writing {
 pub(super) struct Arrived {
     /// Of all rows, unpacked.
     pub(super) bytes: u64,
-    pub(super) digest: BundleDigest,
+    pub(super) digest: RunningDigest,
     /// The newest snapshot and agent time.
     pub(super) snapshot: Option<Snapshot>,
     /// Digest of its state.
@@ -100,7 +92,7 @@ impl Arrived {
     pub(super) fn of(spec: Arc<Spec>) -> Self {
         Self {
             bytes: 0,
-            digest: BundleDigest::default(),
+            digest: RunningDigest::default(),
             snapshot: None,
             state: Digest::ZERO,
             named: NamedStates::default(),
@@ -124,9 +116,10 @@ impl Arrived {
         bundle: Bundle,
         passage: &Passage,
     ) -> Result<(), MigrationAnswer> {
-        let body = match bundle {
-            Bundle::Plain(body) => body,
-            Bundle::Packed(packed, bytes) => packing::unpack(&packed, bytes).await.map_err(refused)?.into(),
+        self.digest.add(bundle.digest);
+        let body = match bundle.unpacked {
+            None => bundle.body,
+            Some(bytes) => packing::unpack(&bundle.body, bytes).await.map_err(refused)?.into(),
         };
         if body.len() > packing::UNPACKED_BYTES_MAX {
             return Err(refused(format!("a bundle has at most {} bytes", packing::UNPACKED_BYTES_MAX)));
@@ -134,9 +127,7 @@ impl Arrived {
         self.bytes += body.len() as u64;
         let mut frames = wire::decode_list::<RowFrame>(&body).map_err(refused)?;
         loop {
-            let digest = &mut self.digest;
-            let some = frames.next_up_to(FRAMES_AT_ONCE, |frame| digest.update_encoded(frame));
-            match some.map_err(refused)? {
+            match frames.next_up_to(FRAMES_AT_ONCE).map_err(refused)? {
                 some if some.is_empty() => return Ok(()),
                 some => self.take_rows(runtime, some, passage).await?,
             }

@@ -61,13 +61,13 @@ impl Incoming {
             // The copy would come back, and nobody would drop it.
             return refused("this migration has been dropped here");
         }
-        self.record.bytes += bundle.len() as u64;
+        self.record.bytes += bundle.body.len() as u64;
         self.record.rounds += 1;
         if let Err(no) = self.settle().await {
             return no;
         }
-        if let Bundle::Plain(body) = &bundle {
-            match wire::decode_list::<RowFrame>(body) {
+        if bundle.unpacked.is_none() {
+            match wire::decode_list::<RowFrame>(&bundle.body) {
                 Ok(frames) if frames.is_empty() => return self.sync(runtime).await,
                 Ok(_) => {}
                 Err(reason) => return refused(reason),
@@ -260,7 +260,7 @@ impl Incoming {
             return no;
         }
         for frame in &preparation.frames {
-            self.arrived.digest.update(frame);
+            self.arrived.digest.add(frame.digest());
         }
         self.arrived.look_at(&preparation.frames);
         if let Err(no) = self.check_arrived(runtime) {
