@@ -14,8 +14,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::agent::rebuild::Rebuilt;
 use crate::digest::Digest;
-use crate::guest::{Guest, GuestLoader, Interrupt};
+use crate::guest::{GuestLoader, Interrupt};
 use crate::id::{AgentId, Generation, HostId, InputId, Revision, Seq, SpecRevision};
 use crate::input::{NewInput, Outcome};
 use crate::lease::{Lease, LeaseGuard};
@@ -47,7 +48,7 @@ use control::{Control, Ending};
 pub use control::Interrupted;
 pub use driver::spawn;
 pub use load_notes::{LoadNotes, MemoryNotes};
-pub use loading::{guest_request, outside_context, state_reader};
+pub use loading::{CatchUpError, catch_up, guest_request, outside_context, state_reader};
 pub use overlay::Overlay;
 pub use pool::GuestPool;
 pub use watched::{Watch, Watched};
@@ -124,10 +125,10 @@ pub struct Grant {
     pub warm: Option<WarmGuest>,
 }
 
-/// A started guest that holds the state of a snapshot.
+/// A started guest that holds the state of a snapshot, and may have run again what was journaled behind it.
 pub struct WarmGuest {
-    /// The guest.
-    pub guest: Box<dyn Guest>,
+    /// The guest, and where it is.
+    pub rebuilt: Rebuilt,
     /// The snapshot that it was restored from, whatever the sender of the snapshot called it.
     pub built_from: Snapshot,
     /// Digest of that one's state.

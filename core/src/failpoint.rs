@@ -102,6 +102,7 @@ pub const NAMES: &[&str] = if cfg!(feature = "test-util") {
         "migration.source.after-prepared",
         "migration.source.after-moved",
         "migration.source.after-transferred",
+        "migration.source.before-forgotten",
         "migration.target.after-reserve",
         "migration.target.after-transfer",
         "migration.target.after-restore",

@@ -149,6 +149,14 @@ pub enum MeshError {
         /// What the transport said.
         reason: String,
     },
+    /// The two hosts speak no common version of the protocol. Nothing was sent.
+    #[error("peer {peer} speaks no version that this host speaks: {reason}")]
+    Incompatible {
+        /// The key.
+        peer: HostId,
+        /// What each speaks.
+        reason: String,
+    },
     /// The bytes are over the limit. Nothing was sent.
     #[error("message of {size} bytes is over the limit of {max}")]
     TooLarge {

@@ -184,6 +184,18 @@ pub enum Failure {
         /// Rounds of rows that were sent.
         rounds: u32,
     },
+    /// The agent does something else at the target than it did here: it goes on where it is.
+    #[error("the agent's last turns do something else at the target: {reason}")]
+    Diverged {
+        /// Which turn, and what did not fit.
+        reason: String,
+    },
+    /// The hosts speak no common version of the protocol.
+    #[error("no common version of the protocol: {reason}")]
+    IncompatibleVersion {
+        /// What each speaks.
+        reason: String,
+    },
 }
 
 impl Failure {
@@ -201,6 +213,8 @@ impl Failure {
             Self::NotReady { .. } => "not_ready",
             Self::Forked => "forked",
             Self::DeltaTooLarge { .. } => "delta_too_large",
+            Self::Diverged { .. } => "diverged",
+            Self::IncompatibleVersion { .. } => "incompatible_version",
         }
     }
 

@@ -162,7 +162,7 @@ struct Progress {
 
 #[derive(Debug)]
 enum Stage {
-    Receiving { body: Vec<u8>, digest: RunningDigest },
+    Receiving { body: Vec<u8>, digest: Box<RunningDigest> },
     Whole(watch::Receiver<Handled>),
 }
 
@@ -187,7 +187,7 @@ pub(crate) struct WholeBody {
 
 impl Arrival {
     fn new(bytes: usize, header: Bytes) -> Self {
-        let stage = Stage::Receiving { body: Vec::new(), digest: RunningDigest::default() };
+        let stage = Stage::Receiving { body: Vec::new(), digest: Box::default() };
         let progress = Progress { attachment: 0, is_attached: false, touched: Instant::now(), stage };
         Self { bytes, header, progress: Mutex::new(progress) }
     }

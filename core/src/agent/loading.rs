@@ -260,18 +260,57 @@ async fn rebuild_guest(
 ) -> Result<(Box<dyn Guest>, Tail), LoadFailure> {
     // Boundaries behind the snapshot that are no turns leave the state: the snapshot's revision names it (I9).
     let newest = image.snapshot.as_ref().map(|snapshot| (snapshot.revision, snapshot.state.len() as u64));
-    let warm = warm.filter(|warm| warm.is_of(image.snapshot.as_ref(), &image.spec));
+    let warm = warm.filter(|warm| {
+        warm.is_of(image.snapshot.as_ref(), &image.spec) && warm.rebuilt.at <= image.row.revision
+    });
     let (plugin, durability) = (image.spec.plugin, image.spec.durability);
     let (loader, clock) = (seat.env.loader.clone(), seat.env.clock.clone());
-    let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.guest));
+    let start = warm.map_or(Start::Cold(request), |warm| Start::Warm(warm.rebuilt));
     let job = move || rebuild((loader.as_ref(), clock.as_ref()), start, &image, image.row.revision);
     let rebuilt = seat.run(plugin, job).await.map_err(|_| LoadFailure::Store(closing()))?;
-    let Rebuilt { guest, restore, turns } = rebuilt.map_err(failure)?;
+    let Rebuilt { guest, restore, turns, .. } = rebuilt.map_err(failure)?;
     let mut tail = Tail::new(durability, newest, restore);
     for (bytes, elapsed) in turns {
         tail.add_replayed(bytes, elapsed);
     }
     Ok((guest, tail))
+}
+
+/// Why a warm guest can't be brought to where its agent is.
+#[derive(Debug, thiserror::Error)]
+pub enum CatchUpError {
+    /// What the agent has done it does otherwise here.
+    #[error("{0}")]
+    Diverged(String),
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs again, in a guest that is not the agent yet, what the agent has done since the snapshot that the guest is of. What can't be run
+/// here, or does something else, is found so before anybody lets go of the agent.
+///
+/// # Errors
+/// `CatchUpError`; the guest is gone.
+pub async fn catch_up(env: &AgentEnv, agent: &AgentId, warm: WarmGuest) -> Result<WarmGuest, CatchUpError> {
+    let failed = |error: &dyn std::fmt::Display| CatchUpError::Failed(error.to_string());
+    let image = env.store.image_with(agent, warm.built_from.clone(), warm.state).await;
+    let image =
+        image.map_err(|error| failed(&error))?.ok_or_else(|| failed(&"the agent is not in this store"))?;
+    image.check().map_err(|what| failed(&what))?;
+    if !warm.is_of(image.snapshot.as_ref(), &image.spec) {
+        return Err(failed(&"the guest is of another snapshot"));
+    }
+    let WarmGuest { rebuilt, built_from, state, spec, interrupt, rows } = warm;
+    let (loader, clock) = (env.loader.clone(), env.clock.clone());
+    let to = image.row.revision;
+    let job = move || rebuild((loader.as_ref(), clock.as_ref()), Start::Warm(rebuilt), &image, to);
+    let rebuilt = env.pool.run(spec.plugin, job).await.map_err(|error| failed(&error))?;
+    let rebuilt = rebuilt.map_err(|error| match error {
+        RebuildError::Diverged { .. } => CatchUpError::Diverged(error.to_string()),
+        other => failed(&other),
+    })?;
+    Ok(WarmGuest { rebuilt, built_from, state, spec, interrupt, rows })
 }
 
 fn failure(error: RebuildError) -> LoadFailure {

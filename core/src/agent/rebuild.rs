@@ -22,6 +22,8 @@ use crate::time::Clock;
 pub struct Rebuilt {
     /// The guest.
     pub guest: Box<dyn Guest>,
+    /// The revision.
+    pub at: Revision,
     /// Time to start and restore it.
     pub restore: Duration,
     /// Turns that ran again: bytes of the entry with its payloads, and time in the guest.
@@ -49,8 +51,8 @@ pub enum RebuildError {
 
 /// Where a guest to be rebuilt comes from.
 pub enum Start {
-    /// It is restored already from the image's snapshot.
-    Warm(Box<dyn Guest>),
+    /// It is at the revision of the image's snapshot already, or at one behind it.
+    Warm(Rebuilt),
     /// It is started and restored.
     Cold(GuestRequest),
 }
@@ -67,27 +69,29 @@ pub fn rebuild(
     to: Revision,
 ) -> Result<Rebuilt, RebuildError> {
     let started = clock.boot();
-    let mut guest = match start {
-        Start::Warm(guest) => guest,
-        Start::Cold(request) => restored(loader, request, image.snapshot.as_ref())?,
+    let mut rebuilt = match start {
+        Start::Warm(rebuilt) => rebuilt,
+        Start::Cold(request) => {
+            let guest = restored(loader, request, image.snapshot.as_ref())?;
+            let restore = clock.boot().saturating_sub(started);
+            Rebuilt { guest, at: image.base(), restore, turns: Vec::new() }
+        }
     };
-    let restore = clock.boot().saturating_sub(started);
-    let from = image.base();
-    let mut turns = Vec::new();
     for receipt in &image.receipts {
-        if receipt.revision <= from || receipt.revision > to {
+        if receipt.revision <= rebuilt.at || receipt.revision > to {
             continue;
         }
         // A dead letter has no turn.
         if let Some(turn) = image.journal.get(&receipt.revision) {
-            let again = run_again(guest.as_mut(), receipt, turn)?;
+            let again = run_again(rebuilt.guest.as_mut(), receipt, turn)?;
             if again.effects != receipt.effects {
                 return Err(RebuildError::other_effects(receipt.revision));
             }
-            turns.push((weight(turn), again.elapsed));
+            rebuilt.turns.push((weight(turn), again.elapsed));
         }
+        rebuilt.at = receipt.revision;
     }
-    Ok(Rebuilt { guest, restore, turns })
+    Ok(rebuilt)
 }
 
 /// Starts a guest and gives it the state of a snapshot, if there is one.

@@ -100,7 +100,7 @@ pub struct MigrationRecord {
     pub target: HostId,
     /// How far it is.
     pub phase: Phase,
-    /// Why it ended without moving.
+    /// Why it ended without moving; see `is_forced`.
     pub failure: Option<Failure>,
     /// Rounds of rows sent or received.
     pub rounds: u32,
@@ -112,6 +112,14 @@ pub struct MigrationRecord {
     pub started_at_ms: u64,
     /// Wall time after which it is aborted in this phase, unless its commit point has passed.
     pub deadline_ms: u64,
+}
+
+impl MigrationRecord {
+    /// Whether an operator has forced the copy here, and its source has not heard of it. Such a record stays open, whatever becomes of the
+    /// agent, and keeps it from no other migration.
+    pub fn is_forced(&self) -> bool {
+        self.role == Role::Target && !self.phase.is_terminal() && self.failure == Some(Failure::Forked)
+    }
 }
 
 /// On whose word a copy becomes the agent.

@@ -4,6 +4,7 @@
 //! restart finds; `claims.rs` judges what a peer says. The truth about an agent is its row, never these maps: they hold warm guests and running digests only.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use godwit_core::id::{AgentId, HostId, MigrationId};
 use godwit_core::mesh::MeshError;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::retry::{Backoff, Retry, Retryable};
-use godwit_core::store::{MigrationRecord, StoreError};
+use godwit_core::store::{MigrationRecord, SessionRow, StoreError};
 use godwit_core::time::within;
 
 use super::Runtime;
@@ -84,8 +85,38 @@ impl Drop for Settling {
 struct Outgoing {
     id: MigrationId,
     target: HostId,
-    /// Set by an operator's abort; looked at between the steps before the commit point.
-    is_aborted: Arc<std::sync::atomic::AtomicBool>,
+    course: Arc<Course>,
+}
+
+/// Whether a migration may still be called off: either it is, or its source goes on to the commit point, and never both.
+#[derive(Debug, Default)]
+pub(in crate::runtime) struct Course(AtomicU8);
+
+impl Course {
+    const OPEN: u8 = 0;
+    const CALLED_OFF: u8 = 1;
+    const DECIDING: u8 = 2;
+
+    /// Calls it off, unless it is too late. Answers whether it is called off.
+    pub(in crate::runtime) fn call_off(&self) -> bool {
+        self.leave_open(Self::CALLED_OFF)
+    }
+
+    /// Goes on to the commit point, unless it was called off. Answers whether it does.
+    pub(in crate::runtime) fn decide(&self) -> bool {
+        self.leave_open(Self::DECIDING)
+    }
+
+    pub(in crate::runtime) fn is_called_off(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::CALLED_OFF
+    }
+
+    fn leave_open(&self, to: u8) -> bool {
+        match self.0.compare_exchange(Self::OPEN, to, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(now) => now == to,
+        }
+    }
 }
 
 impl Migrator {
@@ -123,7 +154,7 @@ impl Runtime {
     /// Ends a migration that has not passed its commit point. Asked at the source.
     ///
     /// # Errors
-    /// `Conflict` when it is over, or this host is not its source.
+    /// `Conflict` when it is over or about to pass its commit point, or this host is not its source.
     pub async fn abort_migration(&self, id: MigrationId) -> Result<MigrationRecord, CallError> {
         let _inside = self.admit()?;
         let record = self.migration(id).await?;
@@ -133,8 +164,17 @@ impl Runtime {
                 format!("migration {id} is not running here: it is over, or its source is another host");
             return Err(CallError::Conflict { what });
         };
-        running.is_aborted.store(true, std::sync::atomic::Ordering::Release);
+        if !running.course.call_off() {
+            let what = format!("migration {id} is at its commit point, and can't be called off any more");
+            return Err(CallError::Conflict { what });
+        }
         Ok(record)
+    }
+
+    /// The session of another host on this host's store.
+    async fn session_of(&self, host: HostId) -> Result<Option<SessionRow>, StoreError> {
+        let sessions = self.inner().store.sessions().await?;
+        Ok(sessions.into_iter().find(|session| session.host == host))
     }
 
     /// Whether an agent is on its way to another host.
@@ -146,7 +186,8 @@ impl Runtime {
     /// point, and those from it whose copy is not bound.
     pub(crate) fn abandon_migrations_with(&self, peer: HostId) {
         for outgoing in self.inner().migrator.outgoing().values().filter(|out| out.target == peer) {
-            outgoing.is_aborted.store(true, std::sync::atomic::Ordering::Release);
+            // Behind its commit point it comes to its end by itself.
+            let _ = outgoing.course.call_off();
         }
         let runtime = self.clone();
         self.inner().tasks.spawn(async move { runtime.discard_arrivals_of(peer).await });
@@ -163,9 +204,8 @@ impl Runtime {
         let request = PeerRequest::Migration { id, agent: agent.clone(), message };
         match self.ask_peer(peer, &request, MESSAGE_MAX).await? {
             PeerAnswer::Migration(answer) => Ok(answer),
-            PeerAnswer::Malformed { reason } | PeerAnswer::NotNow { reason, .. } => {
-                Err(MeshError::NoAnswer { peer, reason })
-            }
+            PeerAnswer::NotNow { reason, .. } => Ok(MigrationAnswer::NotReady { reason }),
+            PeerAnswer::Malformed { reason } => Err(MeshError::NoAnswer { peer, reason }),
             _ => Err(MeshError::NoAnswer { peer, reason: "another kind of answer".into() }),
         }
     }
@@ -226,7 +266,10 @@ impl Runtime {
 }
 
 fn unreachable(error: &MeshError) -> Failure {
-    Failure::PeerUnreachable { reason: error.to_string() }
+    match error {
+        MeshError::Incompatible { reason, .. } => Failure::IncompatibleVersion { reason: reason.clone() },
+        other => Failure::PeerUnreachable { reason: other.to_string() },
+    }
 }
 
 fn refused_by_store(error: &StoreError) -> Failure {

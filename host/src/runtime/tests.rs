@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ed25519_dalek::{Signer as _, SigningKey};
 use godwit_core::agent::MemoryNotes;
+use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::input::{InputState, Kind, Outcome, ReplyOutcome, Source};
+use godwit_core::mesh::Bulk;
 use godwit_core::migration::Phase;
 use godwit_core::store::memory::{CommitPoint, Doubt, MemoryStore};
 use godwit_core::store::{AgentRow, Home, MigrationRecord};
@@ -21,6 +23,7 @@ use super::*;
 mod bulk;
 mod claims;
 mod drain;
+mod failing;
 mod false_peer;
 mod groups;
 mod hints;
@@ -173,6 +176,11 @@ async fn two_hosts_on_one_store() -> World {
     let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::shared(Arc::new(SystemClock)));
     let hosts = vec![host(&network, 1, store.clone()).await, host(&network, 2, store).await];
     World { network, hosts }
+}
+
+/// A transfer as the mesh gives it out.
+fn bulk(body: Bytes) -> Bulk {
+    Bulk { header: Bytes::new(), digest: Digest::of(&body), body }
 }
 
 pub(crate) async fn create(runtime: &Runtime, agent: &str) {

@@ -136,6 +136,8 @@ pub(crate) enum MigrationMessage {
     WhatHaveYou,
     /// Target, whose source has fallen silent: what became of it?
     WhatBecame,
+    /// Target, where an operator has forced the copy: the agent runs here, under this token. Sent until it is acknowledged.
+    Forced { token: FencingToken },
 }
 
 /// What the target must know to say yes or no.
@@ -309,6 +311,10 @@ pub(crate) enum MigrationAnswer {
     Adopted,
     Pending,
     Nothing,
+    /// What the agent has done last it does otherwise here.
+    Diverged {
+        reason: String,
+    },
 }
 
 impl From<Have> for MigrationAnswer {

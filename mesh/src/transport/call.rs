@@ -111,6 +111,9 @@ impl Course {
         work: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, MeshError> {
         match within(timeout, work).await {
+            Some(Err(CallError::Dial(DialError::Protocol(what)))) => {
+                Err(MeshError::Incompatible { peer, reason: what.to_string() })
+            }
             Some(outcome) => outcome.map_err(|err| self.error(peer, err.to_string())),
             None => {
                 let setback = lock(&self.setback).take();

@@ -158,6 +158,13 @@ fn unreachable_reason(outcome: Result<Bytes, MeshError>) -> String {
     }
 }
 
+fn incompatible_reason(outcome: Result<Bytes, MeshError>) -> String {
+    match outcome {
+        Err(MeshError::Incompatible { reason, .. }) => reason,
+        other => panic!("expected Incompatible, got {other:?}"),
+    }
+}
+
 fn no_answer_reason(outcome: Result<Bytes, MeshError>) -> String {
     match outcome {
         Err(MeshError::NoAnswer { reason, .. }) => reason,
@@ -279,17 +286,17 @@ async fn hosts_without_a_common_protocol_say_so() {
     let (a, b) = (Host::start(1).await, Host::start_at(2, any, 7..=9).await);
     a.lists(&b);
     b.lists(&a);
-    let reason = unreachable_reason(a.ask(b.id(), "x").await);
+    let reason = incompatible_reason(a.ask(b.id(), "x").await);
     let seen_by_a = "it speaks protocol 7 to 9, this host 1 to 2: upgrade the older one";
     assert_eq!(reason, seen_by_a);
-    let reason = unreachable_reason(b.ask(a.id(), "x").await);
+    let reason = incompatible_reason(b.ask(a.id(), "x").await);
     let seen_by_b = "it speaks protocol 1 to 2, this host 7 to 9: upgrade the older one";
     assert_eq!(reason, seen_by_b);
     // Whoever was dialled knows it, too, and both operators read it where they look at their peers.
     let (c, d) = (Host::start(3).await, Host::start_at(4, any, 7..=9).await);
     c.lists(&d);
     d.lists(&c);
-    unreachable_reason(c.ask(d.id(), "x").await);
+    incompatible_reason(c.ask(d.id(), "x").await);
     assert_eq!(c.trouble(d.id()).as_deref(), Some(seen_by_a));
     until("the dialled one has noted it", || d.trouble(c.id()).as_deref() == Some(seen_by_b)).await;
 }

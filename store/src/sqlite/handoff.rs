@@ -96,11 +96,21 @@ pub(super) fn forget_some(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) 
     }
 }
 
+/// Whether of an agent only a tombstone is left.
+fn is_bare(conn: &Connection, key: i64) -> Fallible<bool> {
+    let spec = first(conn, "SELECT spec_revision FROM agent WHERE key = ?1", params![key], |row| {
+        Ok(row.get::<_, Int>(0)?.0)
+    })?;
+    Ok(spec == Some(0))
+}
+
 pub(super) fn forget_moved(tx: &Tx<'_>, agent: &AgentId, migration: MigrationId) -> Fallible<()> {
     let Some(head) = Head::load(tx.conn, agent)? else { return Ok(()) };
     match head.seat().forget(migration) {
-        Some(tombstone) => replace_by_tombstone(tx, head.key, agent, tombstone),
-        None => Ok(()),
+        Some(tombstone) if !is_bare(tx.conn, head.key)? => {
+            replace_by_tombstone(tx, head.key, agent, tombstone)
+        }
+        _ => Ok(()),
     }
 }
 

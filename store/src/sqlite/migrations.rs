@@ -39,7 +39,7 @@ pub(super) fn put(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
     settle_tracking(tx, &record.agent)
 }
 
-/// Closes the agent's open migrations, but for `own`: its token was raised by something else.
+/// Closes the agent's open migrations, but for `own` and what its source has to hear: its token was raised by something else.
 pub(super) fn close(tx: &Tx<'_>, head: &mut Head, own: Option<MigrationId>) -> Fallible<()> {
     let agent = head.agent.clone();
     let open = open_of(tx.conn, &agent)?;
@@ -57,6 +57,11 @@ pub(super) fn close(tx: &Tx<'_>, head: &mut Head, own: Option<MigrationId>) -> F
 }
 
 fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
+    let is_open = match record.phase.is_terminal() {
+        true => 0,
+        false if record.is_forced() => 2,
+        false => 1,
+    };
     execute(
         tx.conn,
         "INSERT INTO migration (id, role, agent, is_open, phase, started_at_ms, sealed)
@@ -67,7 +72,7 @@ fn write(tx: &Tx<'_>, record: &MigrationRecord) -> Fallible<()> {
             record.id.0,
             role_code(record.role),
             record.agent.as_str(),
-            !record.phase.is_terminal(),
+            is_open,
             phase_code(record.phase),
             Int(record.started_at_ms),
             seal(record),
@@ -119,6 +124,7 @@ pub(super) fn settle_tracking(tx: &Tx<'_>, agent: &AgentId) -> Fallible<()> {
     Ok(())
 }
 
+/// Those that keep the agent from others.
 fn open_of(conn: &Connection, agent: &AgentId) -> Fallible<Vec<MigrationRecord>> {
     all(
         conn,

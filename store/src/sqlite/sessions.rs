@@ -52,7 +52,7 @@ pub(super) fn join(tx: &Tx<'_>, request: &SessionRequest) -> Fallible<Session> {
         execute(
             tx.conn,
             "DELETE FROM agent WHERE home = 4
-                 AND NOT EXISTS (SELECT 1 FROM migration m WHERE m.id = agent.migration AND m.is_open = 1)
+                 AND NOT EXISTS (SELECT 1 FROM migration m WHERE m.id = agent.migration AND m.is_open > 0)
                  AND NOT EXISTS (SELECT 1 FROM standby s WHERE s.session = agent.migration)",
             [],
         )?;

@@ -191,6 +191,11 @@ async fn an_acquisition_closes_the_open_migration(world: World) {
     put(&site.store, record(1, "agent", Role::Source, Phase::Complete)).await;
     put(&site.store, record(2, "agent", Role::Source, Phase::Transfer)).await;
     put(&site.store, record(3, "bystander", Role::Source, Phase::Transfer)).await;
+    let forced = MigrationRecord {
+        failure: Some(Failure::Forked),
+        ..record(4, "agent", Role::Target, Phase::Cutover)
+    };
+    put(&site.store, forced.clone()).await;
     site.take(desk.agent()).await;
     let phase = async |number| site.store.migration(migration(number)).await.unwrap().unwrap().phase;
     assert_eq!(phase(2).await, Phase::Transfer, "no new token, no end");
@@ -200,9 +205,12 @@ async fn an_acquisition_closes_the_open_migration(world: World) {
     let closed = site.store.migration(migration(2)).await.unwrap().unwrap();
     assert_eq!((closed.phase, closed.failure), (Phase::Aborted, Some(Failure::Fenced)));
     assert_eq!((phase(1).await, phase(3).await), (Phase::Complete, Phase::Transfer));
+    // Its source has to hear of it, however often that is, and it keeps the agent from no other migration.
+    assert_eq!(site.store.migration(migration(4)).await, Ok(Some(forced)));
+    put(&site.store, record(5, "agent", Role::Target, Phase::Reserve)).await;
     let kind = Some(EventKind::Migration);
     let events = site.store.events(0, Some(desk.agent()), kind, PAGE_MAX).await.unwrap();
-    assert_eq!(events.len(), 3, "the end is an event as well");
+    assert_eq!(events.len(), 5, "the end is an event as well");
 }
 
 async fn a_migrations_own_grant_leaves_its_record(world: World) {

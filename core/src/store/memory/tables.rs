@@ -548,6 +548,7 @@ impl Tables {
                 && other.agent == record.agent
                 && other.role == record.role
                 && !other.phase.is_terminal()
+                && !other.is_forced()
         });
         if let Some(other) = other_open.filter(|_| !record.phase.is_terminal()) {
             return Err(conflict(format!("migration {} of the agent is open", other.id)));
@@ -562,7 +563,7 @@ impl Tables {
         Ok(())
     }
 
-    /// Closes the agent's open migrations, but for `own`: its token was raised by something else.
+    /// Closes the agent's open migrations, but for `own` and what its source has to hear: its token was raised by something else.
     pub(super) fn close_migrations(
         &mut self,
         agent: &AgentId,
@@ -571,7 +572,8 @@ impl Tables {
     ) {
         let mut events = Vec::new();
         for record in self.migrations.values_mut() {
-            if record.agent == *agent && Some(record.id) != own && !record.phase.is_terminal() {
+            let is_closed = Some(record.id) != own && !record.phase.is_terminal() && !record.is_forced();
+            if record.agent == *agent && is_closed {
                 (record.phase, record.failure) = before.closes(record.id);
                 events.push(migration_event(record, now_ms));
             }

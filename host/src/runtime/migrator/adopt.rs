@@ -2,8 +2,9 @@
 //! word for ever. An operator who knows that the source is lost for good can take its place.
 
 use godwit_core::failpoint;
-use godwit_core::id::{AgentId, HostId, MigrationId};
+use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
 use godwit_core::lease::LeaseGuard;
+use godwit_core::mesh::MeshError;
 use godwit_core::migration::{Failure, Phase, Role};
 use godwit_core::standby;
 use godwit_core::store::{Adoption, AgentRow, BrokenReason, Home, Lifecycle, MigrationRecord};
@@ -12,11 +13,14 @@ use super::super::Runtime;
 use super::super::call::{AgentView, CallError};
 use super::super::routing::store_error;
 use super::super::wire::{MigrationAnswer, MigrationMessage};
+use super::claims;
+use super::target::{not_ready, refused};
 
 impl Runtime {
     /// Settles an agent whose copy is bound here, by asking its source once more. With `is_forced`, a source that does not
     /// answer is taken for lost: the agent goes on here, under a token above all that the source could still give. If the
-    /// source comes back, it finds that out and holds its own (the migration there has failed as `forked`); nothing is merged.
+    /// source comes back, it is told so, and holds its own (the migration there has failed as `forked`) or, if it had taken it back, breaks
+    /// it; nothing is merged.
     ///
     /// At such a source, `is_forced` gives up what is held there.
     ///
@@ -62,6 +66,9 @@ impl Runtime {
             }
             Err(error) => {
                 tracing::warn!(%agent, %migration, %source, %error, "adopted on an operator's word");
+                // Open until the source has heard of it, however often this host starts anew.
+                let record = MigrationRecord { failure: Some(Failure::Forked), ..record };
+                store.put_migration(record).await.map_err(store_error)?;
                 let session = self.session();
                 let adopted = store.adopt(agent, migration, session.incarnation, Adoption::Forced).await;
                 let lease = adopted.map_err(store_error)?;
@@ -70,11 +77,70 @@ impl Runtime {
                 let guard = LeaseGuard::new(session.lease.clone(), lease.token);
                 self.take_up(lease, guard, None).wake();
                 self.inner().rescan.notify_one();
-                self.end_record(record, Phase::Complete, None).await;
             }
         }
         let row = store.agent(agent).await.map_err(store_error)?;
         self.view(&row.ok_or_else(|| CallError::NotFound { agent: agent.clone() })?).await
+    }
+
+    /// Tells the source of a copy that was forced here that the agent runs, or has run, under a token above all that the source can
+    /// have given. Done again until it has been heard: a source that took the agent back meanwhile would run a second one.
+    pub(super) async fn tell_forced(&self, record: MigrationRecord) {
+        let token = match self.inner().store.agent(&record.agent).await {
+            Ok(Some(row)) => row.token,
+            // Nothing of it is left to be told of.
+            Ok(None) => return self.end_record(record, Phase::Complete, None).await,
+            Err(error) => {
+                return tracing::warn!(agent = %record.agent, %error, "the row of a forced agent can't be read now");
+            }
+        };
+        match self.tell(record.source, record.id, &record.agent, MigrationMessage::Forced { token }).await {
+            // One that knows nothing of it, or is no peer any more, has nothing to be told.
+            Ok(MigrationAnswer::Ok | MigrationAnswer::Refused { .. })
+            | Err(MeshError::UnknownPeer { .. }) => {
+                self.end_record(record, Phase::Complete, None).await;
+            }
+            answer => {
+                tracing::debug!(agent = %record.agent, ?answer, "the source does not know yet who runs it")
+            }
+        }
+    }
+
+    /// A target's word that an operator has forced the copy there. What was taken back here meanwhile ends: of the lower token.
+    pub(super) async fn on_forced(
+        &self,
+        from: HostId,
+        id: MigrationId,
+        agent: &AgentId,
+        token: FencingToken,
+    ) -> MigrationAnswer {
+        let (record, row) =
+            match (self.inner().store.migration(id).await, self.inner().store.agent(agent).await) {
+                (Ok(record), Ok(row)) => (record, row),
+                (Err(error), _) | (_, Err(error)) => return not_ready(error),
+            };
+        let is_its = |record: &&MigrationRecord| {
+            record.role == Role::Source && record.target == from && record.agent == *agent
+        };
+        let Some(record) = record.as_ref().filter(is_its) else {
+            return refused("no such migration to this host is known here");
+        };
+        if let Err(no) = claims::check_token(token) {
+            return no;
+        }
+        match row {
+            Some(row) if row.home == Home::Here && row.token < token => {
+                match self.break_as_forked(agent).await {
+                    Ok(()) => MigrationAnswer::Ok,
+                    Err(error) => not_ready(error),
+                }
+            }
+            // It is about to be taken back, or to be held.
+            Some(AgentRow { home: Home::HandingOff { .. }, .. }) if !record.phase.is_terminal() => {
+                not_ready("the migration is being settled")
+            }
+            _ => MigrationAnswer::Ok,
+        }
     }
 
     /// Gives up what is left of an agent that was promoted at its standby, as of one that was forced at a migration's target: with the

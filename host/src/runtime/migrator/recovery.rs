@@ -16,7 +16,7 @@ use godwit_core::time::within;
 
 use super::super::Runtime;
 use super::super::wire::{MigrationAnswer, MigrationMessage};
-use super::source;
+use super::{LISTED_MAX, source};
 
 /// Pause between looks at the migrations that are open.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub(crate) async fn open_migrations(runtime: &Runtime) -> Result<Vec<MigrationRe
 /// Settles those that were open when the host stopped, and then, until shutdown, whatever is open and stands still.
 pub(crate) async fn tend(runtime: Runtime, mut open: Vec<MigrationRecord>) {
     let shutdown = runtime.inner().tasks.shutdown();
+    let starting = runtime.clone();
+    runtime.inner().tasks.spawn(async move { forget_left_behind(&starting).await });
     loop {
         for record in open {
             let Some(settling) = runtime.settling(&record) else { continue };
@@ -60,6 +62,22 @@ pub(crate) async fn tend(runtime: Runtime, mut open: Vec<MigrationRecord>) {
             tracing::warn!(%error, "open migrations can't be read now");
             Vec::new()
         });
+    }
+}
+
+/// Deletes what agents have left behind that moved away shortly before the host stopped.
+async fn forget_left_behind(runtime: &Runtime) {
+    let records = match runtime.inner().store.migrations(LISTED_MAX).await {
+        Ok(records) => records,
+        Err(error) => {
+            return tracing::warn!(%error, "what moved away may have left rows behind until the next start");
+        }
+    };
+    let own = runtime.inner().host;
+    for record in records {
+        if record.role == Role::Source && record.source == own && record.phase == Phase::Complete {
+            source::forget(runtime, &record).await;
+        }
     }
 }
 
@@ -96,7 +114,7 @@ async fn settle_source(runtime: &Runtime, record: MigrationRecord) {
             let Some(token) = back_out(runtime, &record).await else { return };
             tracing::info!(migration = %id, %agent, %token, "migration backed out after a restart");
             runtime.inner().rescan.notify_one();
-            call_off(runtime, &record).await;
+            call_off_taken_back(runtime, &record).await;
             runtime.end_record(record, Phase::Aborted, by("restart")).await;
         }
         SourceFinds::NotReached => {
@@ -115,26 +133,26 @@ pub(super) async fn is_forked(runtime: &Runtime, record: &MigrationRecord) -> bo
     source_hears(have) == SourceDoes::Hold
 }
 
-/// Tells a target that the agent does not come. Best effort: one that does not hear it asks by itself. One that runs the agent
-/// on an operator's word has made a second one of what was taken back here: this one, of the lower token, ends.
-pub(super) async fn call_off(runtime: &Runtime, record: &MigrationRecord) {
+/// Tells a target that the agent does not come. Best effort: one that does not hear it asks by itself, and one that runs the agent on
+/// an operator's word tells that until it is heard (`adopt`). Answers whether it says that it has the agent.
+pub(super) async fn call_off(runtime: &Runtime, record: &MigrationRecord) -> bool {
     let told = runtime.tell(record.target, record.id, &record.agent, MigrationMessage::Abort).await;
-    if told.ok().and_then(|answer| answer.have()) != Some(Have::Agent) {
+    told.ok().and_then(|answer| answer.have()) == Some(Have::Agent)
+}
+
+/// As `call_off`, of an agent that was handed off and taken back: a target that runs it on an operator's word has made a second one,
+/// and this one, of the lower token, ends.
+pub(super) async fn call_off_taken_back(runtime: &Runtime, record: &MigrationRecord) {
+    if !call_off(runtime, record).await {
         return;
     }
-    let agent = &record.agent;
-    match runtime.break_as_forked(agent).await {
-        Ok(()) => {
-            tracing::error!(%agent, migration = %record.id, target = %record.target, "the agent runs there as well: it is broken here")
-        }
-        Err(error) => {
-            tracing::error!(%agent, %error, "the agent runs at the target as well, and can't be stopped here")
-        }
+    if let Err(error) = runtime.break_as_forked(&record.agent).await {
+        tracing::error!(agent = %record.agent, %error, "the agent runs at the target as well, and can't be stopped here");
     }
 }
 
 impl Runtime {
-    /// Breaks an agent at home here that lives on elsewhere: it never runs here again by itself.
+    /// Breaks an agent at home here that lives on elsewhere, under a higher token: it never runs here again by itself.
     ///
     /// # Errors
     /// As the store's; it is as before then.
@@ -151,6 +169,7 @@ impl Runtime {
         };
         store.commit_lifecycle(&owned.owner(), commit).await?;
         self.inner().directory.lose(agent, owned.lease.token);
+        tracing::error!(%agent, "the agent runs elsewhere as well: it is broken here");
         Ok(())
     }
 }
@@ -213,6 +232,9 @@ async fn settle_target(runtime: &Runtime, record: MigrationRecord) {
     let silence = runtime.silence_of(id);
     let Some(seat) = read_seat(runtime, &record).await else { return };
     match target_finds(seat.as_ref(), id) {
+        TargetFinds::Arrived | TargetFinds::Unbound if record.is_forced() => {
+            runtime.tell_forced(record).await
+        }
         TargetFinds::Arrived => runtime.end_record(record, Phase::Complete, None).await,
         // Nobody can go on with what an earlier process received.
         TargetFinds::Unbound if silence.is_none() => runtime.discard_unbound(record, "restart").await,

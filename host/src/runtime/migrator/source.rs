@@ -1,6 +1,6 @@
 //! The source of a migration: it coordinates. `run` reads top to bottom as the protocol; a failpoint stands in each gap.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use super::super::routing::store_error;
 use super::super::wire::{
     self, BulkHeader, MigrationAnswer, MigrationMessage, PeerAnswer, Preparation, Reservation,
 };
-use super::{LISTED_MAX, MESSAGE_MAX, Outgoing, recovery, refused_by_store, unreachable};
+use super::{Course, LISTED_MAX, MESSAGE_MAX, Outgoing, recovery, refused_by_store, unreachable};
 use crate::runtime::operations::Still;
 
 mod hold;
@@ -48,6 +48,8 @@ const TAIL_SHORT: usize = 500;
 const BULK_MAX: Duration = Duration::from_secs(60);
 /// The same while the agent stands still: rather than that, it goes on here.
 const BULK_FROZEN_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for the target to bind the copy, with the rows that are still left: rather than that, the agent goes on here.
+const PREPARED_MAX: Duration = Duration::from_secs(15);
 
 impl Runtime {
     /// Starts moving an agent that is at home here. Answers at once; the record tells how it goes.
@@ -73,8 +75,8 @@ impl Runtime {
         }
         let now_ms = self.now_ms();
         let id = MigrationId::generate(now_ms, self.inner().clock.random());
-        let is_aborted = std::sync::Arc::new(AtomicBool::new(false));
-        let outgoing = Outgoing { id, target, is_aborted: is_aborted.clone() };
+        let course = Arc::new(Course::default());
+        let outgoing = Outgoing { id, target, course: course.clone() };
         {
             let mut running = self.inner().migrator.outgoing();
             match running.get(agent) {
@@ -103,7 +105,7 @@ impl Runtime {
         let source = Source {
             runtime: self.clone(),
             record,
-            is_aborted,
+            course,
             token,
             protocol: *PROTOCOLS.start(),
             sent: 0,
@@ -164,7 +166,7 @@ impl From<Failure> for Stopped {
 struct Source {
     runtime: Runtime,
     record: MigrationRecord,
-    is_aborted: std::sync::Arc<AtomicBool>,
+    course: Arc<Course>,
     /// The agent's when the migration began.
     token: FencingToken,
     /// The version that the target understands.
@@ -232,7 +234,12 @@ impl Source {
             }
             Err(Stopped::Failed(failure)) => {
                 tracing::warn!(migration = %id, %agent, %failure, "migration failed");
-                recovery::call_off(&runtime, &self.record).await;
+                // Whoever has come so far has handed it off, and taken it back.
+                if self.record.phase == Phase::Cutover {
+                    recovery::call_off_taken_back(&runtime, &self.record).await;
+                } else {
+                    recovery::call_off(&runtime, &self.record).await;
+                }
                 let is_abort = matches!(failure, Failure::Aborted { .. });
                 let phase = if is_abort { Phase::Aborted } else { Phase::Failed };
                 runtime.end_record(self.record, phase, Some(failure)).await;
@@ -251,6 +258,9 @@ impl Source {
         let held = self.approach(is_shared).await?;
         // From here on each step has its own bound, and backing out is a step of its own: nothing may cut it short.
         self.enter(Phase::Cutover).await?;
+        if !self.course.decide() {
+            return Err(called_off().into());
+        }
         if is_shared { self.transfer_lease(held).await } else { self.hand_off(held).await }
     }
 
@@ -321,8 +331,8 @@ impl Source {
     }
 
     fn check_wanted(&self) -> Result<(), Failure> {
-        if self.is_aborted.load(Ordering::Acquire) {
-            return Err(Failure::Aborted { by: "operator".into() });
+        if self.course.is_called_off() {
+            return Err(called_off());
         }
         if self.runtime.inner().tasks.is_ending() {
             return Err(Failure::Aborted { by: "shutdown".into() });
@@ -336,24 +346,18 @@ impl Source {
 
     async fn tell(&self, message: MigrationMessage) -> Result<MigrationAnswer, Failure> {
         let told = self.runtime.tell(self.target(), self.record.id, &self.record.agent, message).await;
-        match told.map_err(|error| unreachable(&error))? {
-            MigrationAnswer::Refused { why, reason } => Err(Failure::Refused { why, reason }),
-            MigrationAnswer::NotReady { reason } => Err(Failure::NotReady { reason }),
-            MigrationAnswer::IdentityFailed { reason } => Err(Failure::IdentityTransportFailed { reason }),
-            MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
-            answer => Ok(answer),
-        }
+        said(told.map_err(|error| unreachable(&error))?)
     }
 
     /// Whether the target has a session on this host's store.
     async fn is_shared(&self) -> Result<bool, Failure> {
-        let sessions = self.runtime.inner().store.sessions().await.map_err(|e| refused_by_store(&e))?;
-        let Some(session) = sessions.iter().find(|session| session.host == self.target()) else {
-            return Ok(false);
-        };
-        // It may have joined since the last heartbeat.
-        self.runtime.inner().mesh.add_peer(session.host, session.mesh);
-        Ok(true)
+        let session =
+            self.runtime.session_of(self.target()).await.map_err(|error| refused_by_store(&error))?;
+        if let Some(session) = &session {
+            // It may have joined since the last heartbeat.
+            self.runtime.inner().mesh.add_peer(session.host, session.mesh);
+        }
+        Ok(session.is_some())
     }
 
     async fn reserve(&mut self, is_shared: bool) -> Result<(), Failure> {
@@ -440,19 +444,7 @@ impl Source {
         let Sent { answer, digest } = sent.map_err(|error| unreachable(&error))?;
         let odd = |reason: String| Failure::Refused { why: Refusal::Protocol, reason };
         match wire::decode::<PeerAnswer>(&answer) {
-            Ok(PeerAnswer::Migration(MigrationAnswer::Ok)) => Ok(digest),
-            Ok(PeerAnswer::Migration(MigrationAnswer::Refused { why, reason })) => {
-                Err(Failure::Refused { why, reason })
-            }
-            Ok(PeerAnswer::Migration(MigrationAnswer::NotReady { reason })) => {
-                Err(Failure::NotReady { reason })
-            }
-            Ok(PeerAnswer::Migration(MigrationAnswer::IdentityFailed { reason })) => {
-                Err(Failure::IdentityTransportFailed { reason })
-            }
-            Ok(PeerAnswer::Migration(MigrationAnswer::StateFailed { reason })) => {
-                Err(Failure::StateFailed { reason })
-            }
+            Ok(PeerAnswer::Migration(answer)) if said(answer.clone())? == MigrationAnswer::Ok => Ok(digest),
             Ok(_) => Err(odd("another kind of answer".into())),
             Err(reason) => Err(odd(reason)),
         }
@@ -504,7 +496,8 @@ impl Source {
             Ok(handoff) => handoff,
             Err(error) => return self.back_out(held, refused_by_store(&error)).await,
         };
-        let prepared = self.prepare(&held, granted, change).await;
+        let prepared = within(PREPARED_MAX, self.prepare(&held, granted, change)).await;
+        let prepared = prepared.unwrap_or(Err(Failure::Timeout { phase: Phase::Cutover }));
         failpoint::hit("migration.source.after-prepared");
         self.lap("prepared");
         if let Err(failure) = prepared {
@@ -613,6 +606,23 @@ impl Source {
     }
 }
 
+/// What the target said, unless that is a no.
+fn said(answer: MigrationAnswer) -> Result<MigrationAnswer, Failure> {
+    match answer {
+        MigrationAnswer::Refused { why, reason } => Err(Failure::Refused { why, reason }),
+        MigrationAnswer::NotReady { reason } => Err(Failure::NotReady { reason }),
+        MigrationAnswer::IdentityFailed { reason } => Err(Failure::IdentityTransportFailed { reason }),
+        MigrationAnswer::StateFailed { reason } => Err(Failure::StateFailed { reason }),
+        MigrationAnswer::Diverged { reason } => Err(Failure::Diverged { reason }),
+        answer => Ok(answer),
+    }
+}
+
+/// An operator's word before the commit point.
+fn called_off() -> Failure {
+    Failure::Aborted { by: "operator".into() }
+}
+
 /// Whether running what is journaled again takes longer than callers notice.
 fn is_long(image: &AgentImage) -> bool {
     let journaled = image.receipts.iter().filter(|receipt| image.journal.contains_key(&receipt.revision));
@@ -663,11 +673,19 @@ pub(super) async fn finish(runtime: &Runtime, record: MigrationRecord) {
     if runtime.inner().tasks.is_ending() {
         return;
     }
-    let (agent, id) = (record.agent.clone(), record.id);
-    tracing::info!(migration = %id, %agent, target = %record.target, pause_us = record.pause_us, "migrated");
-    runtime.end_record(record, Phase::Complete, None).await;
-    match runtime.inner().store.forget_moved(&agent, id).await {
+    let MigrationRecord { id, agent, target, pause_us, .. } = &record;
+    tracing::info!(migration = %id, %agent, %target, pause_us, "migrated");
+    runtime.end_record(record.clone(), Phase::Complete, None).await;
+    failpoint::hit("migration.source.before-forgotten");
+    forget(runtime, &record).await;
+}
+
+/// Deletes what an agent left behind that has moved away: all but a forwarding address.
+pub(super) async fn forget(runtime: &Runtime, record: &MigrationRecord) {
+    match runtime.inner().store.forget_moved(&record.agent, record.id).await {
         Ok(()) | Err(StoreError::NotHome { .. } | StoreError::Conflict { .. }) => {}
-        Err(error) => tracing::warn!(%agent, %error, "rows of a moved agent stay for now"),
+        Err(error) => {
+            tracing::warn!(agent = %record.agent, %error, "rows of a moved agent stay until the next start");
+        }
     }
 }

@@ -32,6 +32,8 @@ use incoming::Incoming;
 const GIVEN_UP_MAX: Duration = Duration::from_secs(2);
 /// How long what is forgotten is waited for, when it is being written.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// Longest wait until an agent that has come is loaded, before its source hears that it is here.
+const LOADED_MAX: Duration = Duration::from_secs(2);
 
 /// An open migration at its target, and whose messages about it count.
 pub(super) struct Arrival {
@@ -44,7 +46,7 @@ pub(super) struct Arrival {
 }
 
 /// What was said makes no sense here.
-fn refused(reason: impl Into<String>) -> MigrationAnswer {
+pub(super) fn refused(reason: impl Into<String>) -> MigrationAnswer {
     MigrationAnswer::Refused { why: Refusal::Protocol, reason: reason.into() }
 }
 
@@ -71,6 +73,7 @@ impl Runtime {
             MigrationMessage::WhatHaveYou => self.on_what_have_you(from, id, &agent).await,
             MigrationMessage::WhatBecame => self.on_what_became(from, id, &agent).await,
             MigrationMessage::Abort => self.on_abort(from, id, &agent).await,
+            MigrationMessage::Forced { token } => self.on_forced(from, id, &agent, token).await,
             MigrationMessage::Restore { revision } => match self.incoming_of(from, id, &agent) {
                 Some(incoming) => incoming.state.lock().await.on_restore(self, revision).await,
                 None => refused("no such migration is open here"),
@@ -160,6 +163,13 @@ impl Runtime {
         }
         if let Err(no) = claims::check_reservation(&reservation) {
             return no;
+        }
+        if reservation.is_shared {
+            match self.session_of(from).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return refused("this host's store is not the one of the agent's host"),
+                Err(error) => return not_ready(error),
+            }
         }
         let has_plugin = match self.inner().store.component(reservation.plugin.digest).await {
             Ok(component) => component.is_some(),
@@ -420,7 +430,10 @@ impl Runtime {
             } else if rests {
                 self.inner().directory.enter(lease, guard);
             } else {
-                self.take_up(lease, guard, warm.filter(|_| is_ours)).wake();
+                let handle = self.take_up(lease, guard, warm.filter(|_| is_ours));
+                handle.wake();
+                // The pause ends when it can run. What comes of its start is no longer the source's to know.
+                let _ = within(LOADED_MAX, handle.started()).await;
             }
             self.inner().rescan.notify_one();
         }

@@ -2,7 +2,6 @@
 
 use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::{FencingToken, Generation, Revision, SpecRevision};
-use godwit_core::mesh::Bulk;
 use godwit_core::migration::{Failure, Refusal};
 use godwit_core::spec::{Durability, Spec, SpecPatch};
 use godwit_core::store::{Row, RowFrame};
@@ -81,11 +80,6 @@ async fn rows_that_pack_well_travel_packed() {
     for host in [&one, &other] {
         host.stop().await;
     }
-}
-
-/// A transfer as the mesh gives it out.
-fn bulk(body: Bytes) -> Bulk {
-    Bulk { header: Bytes::new(), digest: Digest::of(&body), body }
 }
 
 /// A migration that was reserved at a host; rows go to it as its source would send them.

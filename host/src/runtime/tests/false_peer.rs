@@ -103,11 +103,11 @@ async fn an_open_migration_hears_its_source_alone() {
         let aborted = tell(target, from, 1, agent, MigrationMessage::Abort).await;
         assert_eq!(aborted, MigrationAnswer::Nothing, "{what}");
         let header = BulkHeader::Rows { id: migration(1), agent: id(agent) };
-        let rows = target.take_bulk(from, header, wire::encode(&Vec::<u8>::new())).await;
+        let rows = target.take_bulk(from, header, bulk(wire::encode(&Vec::<u8>::new()))).await;
         assert_eq!(why(rows), Some(Refusal::Protocol), "{what}");
     }
     let header = BulkHeader::Plugin { id: migration(1), plugin: plugin() };
-    assert_eq!(why(target.take_bulk(STRANGER, header, Bytes::new()).await), Some(Refusal::Protocol));
+    assert_eq!(why(target.take_bulk(STRANGER, header, bulk(Bytes::new())).await), Some(Refusal::Protocol));
     let still_open = tell(target, from, 1, "a", restore()).await;
     assert_eq!(still_open, MigrationAnswer::Restored { revision: Revision(0) });
     // Nor does a try of its own end this one: the source has not given it up, as far as anybody knows.
@@ -130,7 +130,9 @@ async fn what_no_honest_source_says_is_refused_and_leaves_nothing() {
     greedy.spec.limits.memory_bytes_max = u64::MAX;
     let mut talkative = reservation(1);
     talkative.spec.instructions = vec![String::new(); 100_000];
-    for absurd in [other_plugin, greedy, talkative] {
+    // Only who has a session on this host's store can say that.
+    let shared = Reservation { is_shared: true, ..reservation(1) };
+    for absurd in [other_plugin, greedy, talkative, shared] {
         assert_eq!(why(reserve(&host, STRANGER, 1, "a", absurd).await), Some(Refusal::Protocol));
     }
     assert_eq!(host.migrations().await.unwrap(), Vec::new());
@@ -146,7 +148,7 @@ async fn what_no_honest_source_says_is_refused_and_leaves_nothing() {
     let (mut claimed, component) = script_plugin();
     claimed.grants = vec!["http".into()];
     let header = BulkHeader::Plugin { id: migration(1), plugin: claimed.clone() };
-    assert_eq!(why(host.take_bulk(STRANGER, header, component.clone()).await), Some(Refusal::Plugin));
+    assert_eq!(why(host.take_bulk(STRANGER, header, bulk(component.clone())).await), Some(Refusal::Plugin));
     assert_eq!(host.plugins().await.unwrap(), vec![plugin()]);
     assert!(host.inner().store.agent(&id("a")).await.unwrap().is_none());
 }

@@ -186,6 +186,48 @@ async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
     }
 }
 
+/// A source that could not ask its target takes the agent back, and goes on with it. It is told who runs it when it can be, whatever
+/// its target has done since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_took_back_what_was_forced_is_told_until_it_hears() {
+    use godwit_core::migration::Role;
+    use godwit_core::store::{BrokenReason, Lifecycle};
+    let network = SimNetwork::default();
+    let [one, other] = hosts_apart(&network, |_, _| {}).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 4").await;
+    network.set_cut(one.host(), true);
+    in_doubt(&one, "a", &other).await;
+    other.adopt(&id("a"), true).await.unwrap();
+    let owned = one.inner().directory.owned(&id("a")).unwrap();
+    one.inner().directory.lose(&id("a"), owned.lease.token);
+    let record = other.migration(MigrationId([3; 16])).await.unwrap();
+    let record = MigrationRecord { role: Role::Source, phase: Phase::Cutover, failure: None, ..record };
+    one.inner().store.put_migration(record).await.unwrap();
+    let record = ended(&one, MigrationId([3; 16])).await;
+    assert_eq!(record.phase, Phase::Aborted, "{record:?}");
+    assert_eq!(ask(&one, "a", "add 1").await, "5", "there are two now");
+    // Each new grant closes what is open.
+    let row = other.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    let held = other.inner().directory.owned(&id("a")).unwrap();
+    let base = row.revision;
+    other.inner().directory.handle(&id("a")).unwrap().park().await;
+    let onward = MigrationId([4; 16]);
+    other.inner().store.begin_handoff(&held.owner(), base, onward, one.host()).await.unwrap();
+    let incarnation = other.session().incarnation;
+    other.inner().store.abort_handoff(&id("a"), onward, incarnation).await.unwrap();
+    network.set_cut(one.host(), false);
+    until("the agent to be broken at its source", async || {
+        let row = one.inner().store.agent(&id("a")).await.unwrap().unwrap();
+        (row.home, row.lifecycle) == (Home::Here, Lifecycle::Broken(BrokenReason::Forked))
+    })
+    .await;
+    assert_eq!(ended(&other, MigrationId([3; 16])).await.phase, Phase::Complete, "it has been heard");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}
+
 /// Hands an agent off up to the copy that is bound at its target, and no further.
 async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
     use godwit_core::migration::Role;

@@ -475,7 +475,8 @@ CREATE TABLE migration (
     id              BLOB NOT NULL CHECK (length(id) = 16),
     role            INTEGER NOT NULL CHECK (role IN (0, 1)),
     agent           TEXT NOT NULL,
-    is_open         INTEGER NOT NULL CHECK (is_open IN (0, 1)),
+    -- 2: it was forced, and is open until its source has heard of it; it keeps the agent from no other
+    is_open         INTEGER NOT NULL CHECK (is_open IN (0, 1, 2)),
     phase           INTEGER NOT NULL,
     started_at_ms   INTEGER NOT NULL,
     sealed          BLOB NOT NULL,

@@ -90,6 +90,7 @@ const JOURNEYS: &[(&str, Way, u64)] = &[
     ("migration.source.after-moved", Way::Move(Stores::Separate), 1),
     ("migration.source.after-prepared", Way::Move(Stores::Separate), 1),
     ("migration.source.after-transferred", Way::Move(Stores::Shared), 1),
+    ("migration.source.before-forgotten", Way::Move(Stores::Separate), 1),
     ("migration.target.after-prepared", Way::Move(Stores::Separate), 1),
     ("migration.target.after-transfer", Way::Move(Stores::Separate), 1),
     ("operation.", Way::Work(&[Fetch, Count]), 12),

@@ -114,18 +114,23 @@ impl Source {
     /// # Errors
     /// `DeltaTooLarge` when it has written too much each time that it was held.
     pub(super) async fn freeze_with_little_left(&mut self) -> Result<Held, Failure> {
+        let delta_bytes_max = self.runtime.inner().delta_bytes_max;
         for freeze in 1..=FREEZES_MAX {
             let held = self.freeze().await?;
             let newest = self.newest().await?;
-            let rest = self.rest(newest, self.runtime.inner().delta_bytes_max).await?;
+            let rest = self.rest(newest, delta_bytes_max).await?;
             // A large snapshot goes ahead, once: who writes one with each turn always has one left.
             if let Some(rest) =
                 rest.filter(|rest| freeze > 1 || fits_prepare(rest) || !rest.iter().any(is_snapshot))
             {
-                if !fits_prepare(&rest) {
-                    self.send_up_to(newest).await?;
+                if fits_prepare(&rest) {
+                    return Ok(held);
                 }
-                return Ok(held);
+                self.send_up_to(newest).await?;
+                // While that went, inputs were accepted.
+                if self.is_rest_within(delta_bytes_max).await? {
+                    return Ok(held);
+                }
             }
             self.thaw(held);
             self.send_round().await?;
@@ -160,6 +165,7 @@ impl Source {
         let mut bytes_max = if self.frozen_at.is_some() { BUNDLE_BYTES } else { BUNDLE_BYTES_FIRST };
         let mut next = self.next_bundle(newest, bytes_max).await?;
         while let Some(bundle) = next {
+            self.check_wanted()?;
             bytes_max = BUNDLE_BYTES.min(2 * bytes_max);
             self.sent = bundle.last;
             self.snapshots += u32::from(bundle.has_snapshot);

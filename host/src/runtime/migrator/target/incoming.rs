@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use godwit_core::agent::rebuild::restore_context;
-use godwit_core::agent::{Overlay, WarmGuest, state_reader};
+use godwit_core::agent::rebuild::{Rebuilt, restore_context};
+use godwit_core::agent::{CatchUpError, Overlay, WarmGuest, catch_up, state_reader};
 use godwit_core::failpoint;
-use godwit_core::guest::{Guest, GuestError, GuestRequest, Interrupt};
+use godwit_core::guest::{GuestError, GuestRequest, Interrupt};
 use godwit_core::id::Revision;
 use godwit_core::lease::LeaseGuard;
 use godwit_core::migration::{Phase, Refusal};
@@ -164,20 +164,44 @@ impl Incoming {
                 }
             }
         }
-        let is_built = |warm: &WarmGuest| warm.is_of(self.arrived.snapshot.as_ref(), &self.arrived.spec);
-        if revision == Revision(0) || self.warm.as_ref().is_some_and(is_built) {
+        if revision == Revision(0) {
             return MigrationAnswer::Restored { revision };
         }
+        let restored = self.restored(runtime).await;
+        let is_shared = self.reservation.is_shared;
+        let caught_up = if restored.is_ok() && is_shared { self.catch_up(runtime).await } else { restored };
+        caught_up.err().unwrap_or(MigrationAnswer::Restored { revision })
+    }
+
+    /// Builds a guest of the newest snapshot, unless there is one.
+    async fn restored(&mut self, runtime: &Runtime) -> Result<(), MigrationAnswer> {
+        let is_built = |warm: &WarmGuest| warm.is_of(self.arrived.snapshot.as_ref(), &self.arrived.spec);
+        if self.warm.as_ref().is_some_and(is_built) {
+            return Ok(());
+        }
         let Some(snapshot) = self.arrived.snapshot.clone() else {
-            return MigrationAnswer::StateFailed { reason: "no snapshot has arrived".into() };
+            return Err(MigrationAnswer::StateFailed { reason: "no snapshot has arrived".into() });
         };
         match self.build_guest(runtime, snapshot).await {
             Ok(warm) => {
                 self.warm = Some(warm);
                 failpoint::hit("migration.target.after-restore");
-                MigrationAnswer::Restored { revision }
+                Ok(())
             }
-            Err(reason) => MigrationAnswer::StateFailed { reason },
+            Err(reason) => Err(MigrationAnswer::StateFailed { reason }),
+        }
+    }
+
+    /// Brings the guest to where the agent is: what does something else here than it did there is not let go there.
+    async fn catch_up(&mut self, runtime: &Runtime) -> Result<(), MigrationAnswer> {
+        let Some(warm) = self.warm.take() else { return Ok(()) };
+        match catch_up(&runtime.inner().env, &self.record.agent, warm).await {
+            Ok(warm) => {
+                self.warm = Some(warm);
+                Ok(())
+            }
+            Err(CatchUpError::Diverged(reason)) => Err(MigrationAnswer::Diverged { reason }),
+            Err(error) => Err(MigrationAnswer::StateFailed { reason: error.to_string() }),
         }
     }
 
@@ -203,14 +227,17 @@ impl Incoming {
         let (built_from, state) = (snapshot.clone(), self.arrived.state);
         let context = restore_context(&agent, &snapshot);
         let loader = env.loader.clone();
-        let job = move || -> Result<Box<dyn Guest>, GuestError> {
+        let clock = env.clock.clone();
+        let job = move || -> Result<Rebuilt, GuestError> {
+            let started = clock.boot();
             let mut guest = loader.start(request)?;
             guest.restore(&context, &snapshot.state, &snapshot.plugin_version)?;
-            Ok(guest)
+            let restore = clock.boot().saturating_sub(started);
+            Ok(Rebuilt { guest, at: snapshot.revision, restore, turns: Vec::new() })
         };
         let built = env.pool.run(plugin, job).await.map_err(|error| error.to_string())?;
-        let guest = built.map_err(|error| error.to_string())?;
-        Ok(WarmGuest { guest, built_from, state, spec: self.arrived.spec.clone(), interrupt, rows })
+        let rebuilt = built.map_err(|error| error.to_string())?;
+        Ok(WarmGuest { rebuilt, built_from, state, spec: self.arrived.spec.clone(), interrupt, rows })
     }
 
     /// What was let in by what its source said of it is what has arrived.
@@ -301,6 +328,10 @@ impl Incoming {
         let (bound, restored) = tokio::join!(store.prepare(request), restoring);
         match (bound, restored) {
             (Ok(()), MigrationAnswer::Restored { .. }) => {
+                if let Err(no) = self.catch_up(runtime).await {
+                    // As below.
+                    return no;
+                }
                 failpoint::hit("migration.target.after-prepared");
                 MigrationAnswer::Prepared { bundle: self.arrived.digest.finish() }
             }
