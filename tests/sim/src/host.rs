@@ -138,7 +138,12 @@ impl Cluster {
         all.filter(|process| process.cage.is_alive()).collect()
     }
 
-    /// A host's key, as people write it.
+    /// A host's key.
+    pub fn host_id(&self, host: usize) -> HostId {
+        self.machines[host].key
+    }
+
+    /// The same, as people write it.
     pub fn key(&self, host: usize) -> String {
         self.machines[host].key.to_string()
     }

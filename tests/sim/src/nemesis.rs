@@ -19,7 +19,7 @@ const STOPPED_TTLS: u64 = 10;
 /// How far wall time is wrong, at most.
 const WALL_MAX_MS: u64 = 3_000;
 /// The kinds of blows.
-const KINDS: usize = 11;
+const KINDS: usize = 12;
 /// The kind that moves agents, and how much more often it comes where a move takes all of an agent's rows from store to store.
 const MOVE: usize = 6;
 const MOVES_MORE: u64 = 24;
@@ -101,6 +101,11 @@ impl Nemesis {
             8 => {
                 // Under the same key as one that runs: the newer one wins.
                 self.cluster.start(host);
+            }
+            10 => {
+                let time = Duration::from_millis(self.random.below(4 * ttl_ms));
+                self.world.note(format_args!("h{host} is cut off from the others for {time:?}"));
+                self.world.weather().cut_off(self.cluster.host_id(host), Instant::now() + time);
             }
             _ => {
                 self.world.note(format_args!("h{host} shuts down"));

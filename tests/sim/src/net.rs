@@ -14,7 +14,7 @@ use godwit_core::id::HostId;
 use godwit_core::mesh::{Bulk, Mesh, MeshError, MeshHandler, Peer, Sent};
 use godwit_core::time::within;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::cage::Cage;
 use crate::weather::Passage;
@@ -80,7 +80,8 @@ impl SimMesh {
     ) -> Result<Bytes, MeshError> {
         let world = &self.network.world;
         let silent = || MeshError::NoAnswer { peer, reason: "lost".into() };
-        let Passage { there, back, is_lost, is_unheard, again } = world.weather().passage();
+        let Passage { there, back, is_lost, is_unheard, again } =
+            world.weather().passage([self.host, peer], Instant::now());
         if let Some(later) = again.filter(|_| may_repeat) {
             self.once_more(peer, there + later, handle.clone());
         }

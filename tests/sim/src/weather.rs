@@ -1,12 +1,14 @@
 //! `Weather`: what may go wrong between a host and the store, and how often in this run. The seed decides for each call.
 //!
 //! Allowed faults: a call comes late; it is refused (`Busy`) and not executed; its caller is told `Unknown`, and it is
-//! executed before that, after it, or never; the store takes nothing from a host for a while. What a process sends on one way
-//! is executed in the order in which it was sent, as the stores' writers do; reads may overtake.
+//! executed before that, after it, or never; the store takes nothing from a host for a while. Messages between
+//! hosts get lost, come late or twice, and a host is cut off from all others for a while. What a process sends on one way is executed
+//! in the order in which it was sent, as the stores' writers do; reads may overtake.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use godwit_core::id::HostId;
 use tokio::time::Instant;
 
 use crate::random::Random;
@@ -37,6 +39,8 @@ pub struct Weather {
     repeats_left: u64,
     /// Hosts from which the store takes nothing until then.
     down: BTreeMap<usize, Instant>,
+    /// Hosts that hear no other, and are heard by none, until then.
+    cut_off: BTreeMap<HostId, Instant>,
 }
 
 /// Whether a call changes anything.
@@ -95,7 +99,14 @@ impl Weather {
             repeated_messages: random.below(60),
         };
         let usual_max_ms = random.below(12);
-        Self { random, rates, usual_max_ms, repeats_left: REPEATS_MAX, down: BTreeMap::new() }
+        Self {
+            random,
+            rates,
+            usual_max_ms,
+            repeats_left: REPEATS_MAX,
+            down: BTreeMap::new(),
+            cut_off: BTreeMap::new(),
+        }
     }
 
     /// No faults from here on.
@@ -103,11 +114,17 @@ impl Weather {
         self.rates = Rates::default();
         self.usual_max_ms = 2;
         self.down.clear();
+        self.cut_off.clear();
     }
 
     /// Lets the store take nothing from a host until then.
     pub fn take_down(&mut self, host: usize, until: Instant) {
         self.down.insert(host, until);
+    }
+
+    /// Lets nothing pass between a host and all others until then.
+    pub fn cut_off(&mut self, host: HostId, until: Instant) {
+        self.cut_off.insert(host, until);
     }
 
     /// The stream of random numbers of what happens below the hosts.
@@ -151,14 +168,15 @@ impl Weather {
         Duration::from_millis(if is_slow { self.random.below(SLOW_MAX_MS) } else { 0 })
     }
 
-    /// The fate of a message between hosts.
-    pub fn passage(&mut self) -> Passage {
+    /// The fate of a message between two hosts.
+    pub fn passage(&mut self, ends: [HostId; 2], now: Instant) -> Passage {
+        let is_cut = ends.iter().any(|end| self.cut_off.get(end).is_some_and(|until| *until > now));
         let rate = self.rates.lost_messages;
         let (is_lost, is_unheard) = (self.random.chance(rate), self.random.chance(rate));
         let (there, back) = (self.delay(), self.delay());
         let is_repeated = self.repeats_left > 0 && self.random.chance(self.rates.repeated_messages);
         self.repeats_left -= u64::from(is_repeated);
         let again = is_repeated.then(|| Duration::from_millis(self.random.below(SLOW_MAX_MS)));
-        Passage { there, back, is_lost, is_unheard, again }
+        Passage { there, back, is_lost: is_lost || is_cut, is_unheard, again: again.filter(|_| !is_cut) }
     }
 }

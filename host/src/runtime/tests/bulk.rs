@@ -277,3 +277,19 @@ async fn what_was_reserved_and_not_what_has_arrived_is_not_bound() {
         host.stop().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_long_line_no_quick_round_is_waited_for() {
+    let network = SimNetwork::default();
+    let [one, other] = pair(&network, 1 << 20).await;
+    create(&one, "a").await;
+    ask(&one, "a", "add 1").await;
+    network.set_bulk_delay(Duration::from_millis(15));
+    let record = try_to_migrate(&one, "a", &other).await;
+    assert_eq!((record.phase, &record.failure), (Phase::Complete, &None), "{record:?}");
+    // Until it gave up they would be some ninety.
+    assert!(record.rounds < 25, "{record:?}");
+    for host in [&one, &other] {
+        host.stop().await;
+    }
+}

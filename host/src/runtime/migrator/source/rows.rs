@@ -31,6 +31,8 @@ const FREEZES_MAX: u32 = 3;
 /// that is waited for, and the pause between rounds meanwhile. There is none after the first, which has waited for all before it.
 const ROUND_QUICK: Duration = Duration::from_millis(6);
 const QUICK_WITHIN: Duration = Duration::from_secs(3);
+/// So many rounds one after the other that are no quicker than the one before, by a quarter: the line takes that long.
+const STEADY_ROUNDS: u32 = 3;
 const QUICK_PAUSE: Duration = Duration::from_millis(20);
 /// The first version of the protocol in which bundles may be packed.
 const PACKING_SINCE: u8 = 2;
@@ -86,12 +88,12 @@ impl Source {
         Ok(row.map_err(|error| refused_by_store(&error))?.ok_or(Failure::Fenced)?.change)
     }
 
-    /// Goes on with rounds, while the agent works, until one is quick, or for a while: after a large agent's rows both disks
-    /// have still much to write, and for the last rows the agent would stand still until they have.
+    /// Goes on with rounds, while the agent works, until one is quick, or they get no quicker, or for a while: after a large agent's
+    /// rows both disks have still much to write, and for the last rows the agent would stand still until they have.
     pub(super) async fn until_quick(&mut self) -> Result<(), Failure> {
         let clock = self.runtime.inner().clock.clone();
         let give_up_at = clock.boot() + QUICK_WITHIN;
-        let mut pause = Duration::ZERO;
+        let (mut pause, mut last, mut steady) = (Duration::ZERO, Duration::MAX, 0);
         loop {
             let began = clock.boot();
             self.send_round().await?;
@@ -99,10 +101,14 @@ impl Source {
             there?;
             here?;
             let now = clock.boot();
+            let took = now - began;
             self.warm(false).await?;
-            if now - began <= ROUND_QUICK || now >= give_up_at {
+            // Over a long line none is quick.
+            steady = if took >= last - last / 4 { steady + 1 } else { 0 };
+            if took <= ROUND_QUICK || steady == STEADY_ROUNDS || now >= give_up_at {
                 return Ok(());
             }
+            last = took;
             self.check_wanted()?;
             sleep(std::mem::replace(&mut pause, QUICK_PAUSE)).await;
         }
