@@ -34,6 +34,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use self::call::CallError;
 use self::directory::Directory;
 use self::groups::Groups;
+use self::long_calls::LongCalls;
 use self::migrator::Migrator;
 use self::operations::{OperationPolicy, Operations};
 use self::placement::Placement;
@@ -65,6 +66,7 @@ pub mod events;
 pub mod groups;
 mod idle;
 pub mod inspect;
+mod long_calls;
 mod lost;
 mod migrator;
 pub mod operations;
@@ -211,6 +213,7 @@ pub(crate) struct Inner {
     pub(crate) directory: Directory,
     pub(crate) watchdog: Watchdog,
     pub(crate) hints: Hints,
+    pub(crate) long_calls: LongCalls,
     pub(crate) migrator: Migrator,
     pub(crate) carries_identity: bool,
     pub(crate) takes_only_expected: bool,

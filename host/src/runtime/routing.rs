@@ -292,6 +292,20 @@ impl Runtime {
             AgentCall::WaitOutput(wait) => Duration::from_millis(wait.timeout_ms) + WAIT_ANSWER_MAX,
             _ => CALL_MAX,
         };
+        let began = self.inner().clock.boot();
+        let _turn = match call {
+            AgentCall::Ask { .. } | AgentCall::WaitOutput(_) => {
+                match within(bound, self.inner().long_calls.turn(host)).await {
+                    Some(turn) => turn,
+                    None => {
+                        let reason = format!("too many calls wait at host {host}: try again later");
+                        return Err(Unforwarded::Refused(Box::new(CallError::Unavailable { reason })));
+                    }
+                }
+            }
+            _ => None,
+        };
+        let bound = bound.saturating_sub(self.inner().clock.boot().saturating_sub(began));
         let request = PeerRequest::Call { agent: agent.clone(), call: Box::new(call.clone()), hops };
         // Before a connection is up nothing is sent.
         let answer = match self.inner().mesh.protocol(host, bound).await {

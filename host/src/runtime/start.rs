@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::directory::Directory;
 use super::groups::Groups;
+use super::long_calls::LongCalls;
 use super::migrator::{self, Migrator};
 use super::operations::{self, Operations};
 use super::placement::Placement;
@@ -93,6 +94,7 @@ impl Starting {
             directory: Directory::default(),
             watchdog: Watchdog::default(),
             hints: Hints::default(),
+            long_calls: LongCalls::default(),
             migrator: Migrator::default(),
             placement: Placement::new(config.capabilities),
             groups: Groups::default(),
