@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use godwit_core::agent::WarmGuest;
 use godwit_core::digest::Digest;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken, HostId, MigrationId};
-use godwit_core::lease::LeaseGuard;
+use godwit_core::lease::{Lease, LeaseGuard};
 use godwit_core::mesh::Bulk;
 use godwit_core::migration::recovery::{
     Activation, Have, TargetFinds, Unwelcome, activation, became, supersedes, target_finds, target_has,
@@ -421,21 +422,7 @@ impl Runtime {
             None => (LeaseGuard::new(self.session().lease.clone(), lease.token), None),
         };
         if lease.incarnation == self.session().incarnation {
-            let is_ours = guard.token() == lease.token;
-            let guard =
-                if is_ours { guard } else { LeaseGuard::new(self.session().lease.clone(), lease.token) };
-            self.inner().hints.forget(&agent);
-            if let Err(held) = self.check_may_own(&agent) {
-                tracing::warn!(%agent, %held, "it is at home here, and does not run yet");
-            } else if rests {
-                self.inner().directory.enter(lease, guard);
-            } else {
-                let handle = self.take_up(lease, guard, warm.filter(|_| is_ours));
-                handle.wake();
-                // The pause ends when it can run. What comes of its start is no longer the source's to know.
-                let _ = within(LOADED_MAX, handle.started()).await;
-            }
-            self.inner().rescan.notify_one();
+            self.run_here(lease, (guard, warm), rests).await;
         }
         self.inner().migrator.expected.has_arrived(&agent);
         failpoint::hit("migration.target.before-activated");
@@ -451,6 +438,25 @@ impl Runtime {
             });
         }
         MigrationAnswer::Activated
+    }
+
+    /// An agent that has come is taken up, and loaded if it runs: then the pause is over.
+    async fn run_here(&self, lease: Lease, (guard, warm): (LeaseGuard, Option<WarmGuest>), rests: bool) {
+        let agent = lease.agent.clone();
+        let is_ours = guard.token() == lease.token;
+        let guard = if is_ours { guard } else { LeaseGuard::new(self.session().lease.clone(), lease.token) };
+        self.inner().hints.forget(&agent);
+        if let Err(held) = self.check_may_own(&agent) {
+            tracing::warn!(%agent, %held, "it is at home here, and does not run yet");
+        } else if rests {
+            self.inner().directory.enter(lease, guard);
+        } else {
+            let handle = self.take_up(lease, guard, warm.filter(|_| is_ours));
+            handle.wake();
+            // What comes of its start is no longer the source's to know.
+            let _ = within(LOADED_MAX, handle.started()).await;
+        }
+        self.inner().rescan.notify_one();
     }
 
     /// The source's word that the agent does not come. Answers `Adopted` when it has come all the same, on an operator's word.
