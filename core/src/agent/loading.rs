@@ -288,7 +288,8 @@ pub enum CatchUpError {
 }
 
 /// Runs again, in a guest that is not the agent yet, what the agent has done since the snapshot that the guest is of. What can't be run
-/// here, or does something else, is found so before anybody lets go of the agent.
+/// here, or does something else, is found so before anybody lets go of the agent. A guest of another snapshot than the newest, of an agent
+/// that works meanwhile, stays as it is.
 ///
 /// # Errors
 /// `CatchUpError`; the guest is gone.
@@ -298,8 +299,8 @@ pub async fn catch_up(env: &AgentEnv, agent: &AgentId, warm: WarmGuest) -> Resul
     let image =
         image.map_err(|error| failed(&error))?.ok_or_else(|| failed(&"the agent is not in this store"))?;
     image.check().map_err(|what| failed(&what))?;
-    if !warm.is_of(image.snapshot.as_ref(), &image.spec) {
-        return Err(failed(&"the guest is of another snapshot"));
+    if !warm.is_of(image.snapshot.as_ref(), &image.spec) || warm.rebuilt.at > image.row.revision {
+        return Ok(warm);
     }
     let WarmGuest { rebuilt, built_from, state, spec, interrupt, rows } = warm;
     let (loader, clock) = (env.loader.clone(), env.clock.clone());

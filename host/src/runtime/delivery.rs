@@ -139,14 +139,19 @@ impl Runtime {
         let shutdown = self.inner().publishers.shutdown();
         let mut known = Destinations::default();
         let mut sending = Sending::new();
-        while publisher.owned.guard.is_held() {
+        loop {
+            let is_held = publisher.owned.guard.is_held();
+            // What is on its way under a lost lease is heard of: a receiver that refuses it says so.
+            if !is_held && sending.is_empty() {
+                return;
+            }
             let now = self.inner().clock.boot();
             if self.inner().hurry.is_cancelled() {
                 known.cut(now + RETRY_HURRIED);
             }
             known.wake(now);
             let mut pause = None;
-            if !shutdown.is_cancelled() {
+            if is_held && !shutdown.is_cancelled() {
                 let lanes = match self.read_lanes(&publisher.owned.lease.agent, &known).await {
                     Ok(lanes) => lanes,
                     Err(error) => {

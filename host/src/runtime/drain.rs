@@ -417,7 +417,9 @@ impl Runtime {
     async fn on_their_way(&self) -> Result<BTreeMap<AgentId, String>, CallError> {
         let own = self.inner().host;
         let records = self.migrations().await?;
-        let coming = records.into_iter().filter(|record| record.target == own && !record.phase.is_terminal());
+        let coming = records
+            .into_iter()
+            .filter(|record| record.target == own && !record.phase.is_terminal() && !record.is_forced());
         Ok(coming.map(|MigrationRecord { agent, source, .. }| (agent, comes_from(source))).collect())
     }
 
