@@ -9,7 +9,7 @@ use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, MigrationId};
 use godwit_core::input::{InputState, Kind, Outcome, ReplyOutcome, Source};
 use godwit_core::mesh::Bulk;
-use godwit_core::migration::Phase;
+use godwit_core::migration::{Phase, Role};
 use godwit_core::store::memory::{CommitPoint, Doubt, MemoryStore};
 use godwit_core::store::{AgentRow, Home, MigrationRecord};
 use godwit_core::testing::{ScriptedLoader, SimNetwork, script_plugin};
@@ -176,6 +176,24 @@ async fn two_hosts_on_one_store() -> World {
     let store: Arc<dyn RuntimeStore> = Arc::new(MemoryStore::shared(Arc::new(SystemClock)));
     let hosts = vec![host(&network, 1, store.clone()).await, host(&network, 2, store).await];
     World { network, hosts }
+}
+
+/// One side's record of migration 3 of agent `a`, whose copy is bound.
+fn bound_record(role: Role, from: &Runtime, to: &Runtime) -> MigrationRecord {
+    MigrationRecord {
+        id: MigrationId([3; 16]),
+        agent: id("a"),
+        role,
+        source: from.host(),
+        target: to.host(),
+        phase: Phase::Cutover,
+        failure: None,
+        rounds: 1,
+        bytes: 1,
+        pause_us: None,
+        started_at_ms: 1,
+        deadline_ms: u64::MAX,
+    }
 }
 
 /// A transfer as the mesh gives it out.

@@ -165,7 +165,7 @@ pub(crate) struct Preparation {
     pub(crate) revision: Revision,
     #[serde(deserialize_with = "few_frames")]
     pub(crate) frames: Vec<RowFrame>,
-    /// Over all row frames in the order in which they were sent, these with them: what is not whole is not bound.
+    /// Over the digests of all transfers of rows in the order in which they were sent, and of these rows: what is not whole is not bound.
     pub(crate) bundle: Digest,
 }
 
@@ -284,7 +284,7 @@ pub(crate) enum MigrationAnswer {
     Restored {
         revision: Revision,
     },
-    /// Bound; digest over all row frames in order of arrival.
+    /// Bound; the digest as of what has arrived.
     Prepared {
         bundle: Digest,
     },
@@ -405,7 +405,7 @@ pub(crate) fn encoded_len<T: Serialize>(value: &T) -> usize {
     size.expect("messages have no type that postcard can't write")
 }
 
-/// Writes a list as `encode_in` does, item by item, and shows the bytes of all of them.
+/// Writes a list as `encode_in` does, item by item.
 pub(crate) fn encode_list<T: Serialize>(version: u8, items: &[T]) -> Vec<u8> {
     let writable = "messages have no type that postcard can't write";
     let mut bytes = Vec::with_capacity(16 + items.iter().map(encoded_len).sum::<usize>());

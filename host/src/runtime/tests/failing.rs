@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use godwit_core::id::SpecRevision;
-use godwit_core::migration::{Failure, Role};
+use godwit_core::migration::Failure;
 use godwit_core::spec::{Durability, SpecPatch};
 
 use super::*;
@@ -122,20 +122,7 @@ async fn what_left_before_its_host_died_is_forgotten_at_the_next_start() {
     first.inner().directory.handle(&id("a")).unwrap().park().await;
     let row = store.agent(&id("a")).await.unwrap().unwrap();
     let migration = MigrationId([3; 16]);
-    let record = MigrationRecord {
-        id: migration,
-        agent: id("a"),
-        role: Role::Source,
-        source: first.host(),
-        target: other.host(),
-        phase: Phase::Complete,
-        failure: None,
-        rounds: 1,
-        bytes: 1,
-        pause_us: None,
-        started_at_ms: 1,
-        deadline_ms: u64::MAX,
-    };
+    let record = MigrationRecord { phase: Phase::Complete, ..bound_record(Role::Source, &first, &other) };
     store.begin_handoff(&owner, row.revision, migration, other.host()).await.unwrap();
     store.finish_handoff(&id("a"), migration).await.unwrap();
     store.put_migration(record).await.unwrap();

@@ -126,8 +126,7 @@ async fn a_source_that_comes_back_holds_what_its_target_runs() {
     network.set_cut(one.host(), false);
     // The source sees its open record, as after a restart.
     let record = other.migration(MigrationId([3; 16])).await.unwrap();
-    let record =
-        MigrationRecord { role: godwit_core::migration::Role::Source, phase: Phase::Cutover, ..record };
+    let record = MigrationRecord { role: Role::Source, phase: Phase::Cutover, ..record };
     one.inner().store.put_migration(record).await.unwrap();
     let record = ended(&one, MigrationId([3; 16])).await;
     assert_eq!((record.phase, record.failure), (Phase::Failed, Some(Failure::Forked)));
@@ -158,8 +157,7 @@ async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
     network.lose_answer(other.host());
     network.set_cut(one.host(), false);
     let record = other.migration(MigrationId([3; 16])).await.unwrap();
-    let record =
-        MigrationRecord { role: godwit_core::migration::Role::Source, phase: Phase::Cutover, ..record };
+    let record = MigrationRecord { role: Role::Source, phase: Phase::Cutover, ..record };
     one.inner().store.put_migration(record).await.unwrap();
     let record = ended(&one, MigrationId([3; 16])).await;
     assert_eq!(record.phase, Phase::Aborted, "it was taken back: {record:?}");
@@ -190,7 +188,6 @@ async fn a_source_that_took_back_what_its_target_runs_is_broken_as_forked() {
 /// its target has done since.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_took_back_what_was_forced_is_told_until_it_hears() {
-    use godwit_core::migration::Role;
     use godwit_core::store::{BrokenReason, Lifecycle};
     let network = SimNetwork::default();
     let [one, other] = hosts_apart(&network, |_, _| {}).await;
@@ -230,27 +227,13 @@ async fn a_source_that_took_back_what_was_forced_is_told_until_it_hears() {
 
 /// Hands an agent off up to the copy that is bound at its target, and no further.
 async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
-    use godwit_core::migration::Role;
     use godwit_core::store::PrepareRequest;
     let owned = from.own(&id(agent)).await.unwrap();
     from.inner().directory.handle(&id(agent)).unwrap().park().await;
     let (source, target) = (&from.inner().store, &to.inner().store);
     let row = source.agent(&id(agent)).await.unwrap().unwrap();
     let migration = MigrationId([3; 16]);
-    let record = MigrationRecord {
-        id: migration,
-        agent: id(agent),
-        role: Role::Target,
-        source: from.host(),
-        target: to.host(),
-        phase: Phase::Cutover,
-        failure: None,
-        rounds: 1,
-        bytes: 1,
-        pause_us: None,
-        started_at_ms: 1,
-        deadline_ms: u64::MAX,
-    };
+    let record = bound_record(Role::Target, from, to);
     target.put_migration(record).await.unwrap();
     let begun = source.begin_handoff(&owned.owner(), row.revision, migration, to.host()).await.unwrap();
     let frames = source.export_rows(&id(agent), 0, usize::MAX).await.unwrap();
