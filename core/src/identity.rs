@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 use crate::digest::Digest;
 use crate::id::{AgentId, FencingToken, Generation, IdError};
 
+mod statement;
+
+pub use statement::{STATEMENT_PREFIX, SignedStatement, Statement};
+
 /// What the signed bytes begin with, so that they can't be taken for anything else.
 pub const SIGNATURE_PREFIX: &[u8] = b"godwit agent signature v1\0";
 /// A signature in bytes.
@@ -186,10 +190,19 @@ pub fn signed_bytes(agent: &AgentId, message: &[u8]) -> Vec<u8> {
 
 /// Whether an agent with this public key has signed a message. Strict: weak keys and second forms of a signature are refused.
 pub fn verify(agent: &AgentId, public: EntityPublicKey, message: &[u8], signature: &[u8]) -> bool {
+    is_signed(public, &signed_bytes(agent, message), signature)
+}
+
+/// Whether the holder of a key has signed bytes as they are. As strict as `verify`.
+pub(crate) fn is_signed(public: EntityPublicKey, bytes: &[u8], signature: &[u8]) -> bool {
     let key = VerifyingKey::from_bytes(&public.0);
     let signature = Signature::from_slice(signature);
-    let bytes = signed_bytes(agent, message);
-    key.ok().zip(signature.ok()).is_some_and(|(key, signature)| key.verify_strict(&bytes, &signature).is_ok())
+    key.ok().zip(signature.ok()).is_some_and(|(key, signature)| key.verify_strict(bytes, &signature).is_ok())
+}
+
+/// The bytes to sign of a value that has a prefix of its own.
+pub(crate) fn prefixed<T: Serialize>(prefix: &[u8], what: &T) -> Vec<u8> {
+    postcard::to_extend(what, prefix.to_vec()).expect("what is signed has no type that postcard can't write")
 }
 
 #[cfg(test)]

@@ -436,7 +436,7 @@ pub struct InputTooLarge {
 pub struct DeliveryStamp {
     /// The sending agent.
     pub origin: AgentId,
-    /// The sender's generation.
+    /// The output's generation.
     pub generation: Generation,
     /// Number of the output: 1.., no gaps per (origin, generation, destination).
     pub number: u64,
@@ -446,9 +446,12 @@ pub struct DeliveryStamp {
     pub token: FencingToken,
     /// The sending host.
     pub host: HostId,
-    /// Which agent of this name it is; `None` when the output is of an earlier generation, which may have had another key, or
-    /// the agent has no key.
+    /// Which agent of this name it is; `None` when it has no key. What a peer says here is replaced by what its statement proves.
     pub origin_hash: Option<OriginHash>,
+    /// The sender's generation now: that of its key. Above `generation` for what is left of an earlier one. A peer says it in its
+    /// statement.
+    #[serde(skip)]
+    pub origin_generation: Generation,
     /// What it has to do with a channel. A request becomes no input: the accepting store answers it.
     pub channel: Option<Box<ChannelDelivery>>,
 }

@@ -108,7 +108,8 @@ impl StoredOutput {
             lowest_open,
             token: sender.token,
             host: sender.host,
-            origin_hash: sender.origin_hash.filter(|_| *generation == sender.generation),
+            origin_hash: sender.origin_hash,
+            origin_generation: sender.generation,
             channel: None,
         };
         if let Some(message) = output.channel.as_deref() {

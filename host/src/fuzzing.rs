@@ -2,15 +2,12 @@
 
 use std::fmt::Debug;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::runtime::wire;
 
 /// Sees what was read.
 pub type Look<'a> = &'a mut dyn FnMut(&dyn Debug);
 
-fn again<T: DeserializeOwned + Serialize + Debug>(bytes: &[u8], look: Look<'_>) -> Result<Vec<u8>, String> {
+fn again<T: wire::Message + Debug>(bytes: &[u8], look: Look<'_>) -> Result<Vec<u8>, String> {
     let message = wire::decode::<T>(bytes)?;
     look(&message);
     Ok(wire::encode_in(wire::version_of(bytes), &message).into())

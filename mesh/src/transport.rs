@@ -4,14 +4,13 @@
 //! `Shared`; every task belongs to one group, so that closing joins them all.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
-use godwit_core::mesh::{Mesh, MeshError, MeshHandler, PROTOCOLS, Peer, Sent};
+use godwit_core::mesh::{Mesh, MeshError, MeshHandler, Peer, Sent, protocols};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use iroh::{Endpoint, SecretKey};
@@ -55,13 +54,6 @@ pub enum MeshStartError {
     },
 }
 
-/// All versions, up to `GODWIT_PROTOCOL` in the failpoints build, so that hosts of two releases can be seen to work together.
-fn spoken() -> RangeInclusive<u8> {
-    let told = if cfg!(feature = "test-util") { std::env::var("GODWIT_PROTOCOL").ok() } else { None };
-    let newest = told.and_then(|told| told.parse().ok());
-    *PROTOCOLS.start()..=newest.unwrap_or(*PROTOCOLS.end())
-}
-
 /// A host's place in the mesh.
 ///
 /// Dropping it without `close` ends its tasks too, but peers may then only notice by silence.
@@ -94,7 +86,7 @@ impl IrohMesh {
         config: MeshConfig,
         handler: Arc<dyn MeshHandler>,
     ) -> Result<Arc<Self>, MeshStartError> {
-        let greeter = Greeter { protocols: spoken(), instance: Instance::generate() };
+        let greeter = Greeter { protocols: protocols(), instance: Instance::generate() };
         Self::start_as(greeter, config, handler).await
     }
 

@@ -11,12 +11,11 @@
 //! Entity keys sign nothing else that begins with either prefix.
 
 use bytes::Bytes;
-use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::id::{AgentId, Generation, Revision};
-use crate::identity::{EntityKey, EntityPublicKey};
+use crate::identity::{EntityKey, EntityPublicKey, is_signed, prefixed};
 use crate::input::{DeliveryStamp, NewInput};
 use crate::limits::{TOKEN_BYTES_MAX, TOKEN_LINKS_MAX};
 
@@ -78,7 +77,7 @@ pub struct Link {
 
 impl Link {
     fn digest(&self) -> Digest {
-        Digest::of(&signed(LINK_PREFIX, self))
+        Digest::of(&prefixed(LINK_PREFIX, self))
     }
 }
 
@@ -189,7 +188,7 @@ impl Token {
         }
         let mut before: Option<&Link> = None;
         for SignedLink { link, signature } in &self.0 {
-            if !is_signed(link.issuer, &signed(LINK_PREFIX, link), signature) {
+            if !is_signed(link.issuer, &prefixed(LINK_PREFIX, link), signature) {
                 return Err(Refusal::TokenInvalid);
             }
             if let Some(parent) = before {
@@ -315,7 +314,7 @@ fn proven_bytes(stamp: &DeliveryStamp, input: &NewInput, request: &ChannelReques
         number: stamp.number,
         asked: Digest::of_parts([request.as_slice(), &body]),
     };
-    signed(PROOF_PREFIX, &proven)
+    prefixed(PROOF_PREFIX, &proven)
 }
 
 impl Proof {
@@ -347,20 +346,9 @@ pub fn credential(
     if is_bearer { Ok(Some(credential)) } else { Err(Refusal::TokenOfAnother) }
 }
 
-fn signed<T: Serialize>(prefix: &[u8], what: &T) -> Vec<u8> {
-    postcard::to_extend(what, prefix.to_vec()).expect("what is signed has no type that postcard can't write")
-}
-
 fn sign(key: &EntityKey, link: Link) -> SignedLink {
-    let signature = Bytes::copy_from_slice(&key.sign_raw(&signed(LINK_PREFIX, &link)));
+    let signature = Bytes::copy_from_slice(&key.sign_raw(&prefixed(LINK_PREFIX, &link)));
     SignedLink { link, signature }
-}
-
-/// Strict, as `identity::verify`.
-fn is_signed(key: EntityPublicKey, bytes: &[u8], signature: &[u8]) -> bool {
-    let key = VerifyingKey::from_bytes(&key.0);
-    let signature = Signature::from_slice(signature);
-    key.ok().zip(signature.ok()).is_some_and(|(key, signature)| key.verify_strict(bytes, &signature).is_ok())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Signatures and what they cover.
 
 use super::*;
+use crate::id::HostId;
 
 fn agent(name: &str) -> AgentId {
     AgentId::parse(name).unwrap()
@@ -69,4 +70,27 @@ fn public_keys_are_texts() {
     assert_eq!(public.to_string().parse::<EntityPublicKey>().unwrap(), public);
     assert!("5".repeat(63).parse::<EntityPublicKey>().is_err());
     assert_ne!(public.origin_hash(), key(6).public().origin_hash());
+}
+
+#[test]
+fn a_statement_is_of_one_key_agent_grant_and_host() {
+    let (generation, token, host) = (Generation(2), FencingToken(3), HostId([4; 32]));
+    let stated = SignedStatement::new(&key(1), Statement { agent: agent("alice"), generation, token, host });
+    assert!(stated.is_sound());
+    let of = |change: fn(&mut SignedStatement)| {
+        let mut changed = stated.clone();
+        change(&mut changed);
+        assert_ne!(changed, stated);
+        changed.is_sound()
+    };
+    assert!(!of(|stated| stated.statement.agent = agent("bob")));
+    assert!(!of(|stated| stated.statement.generation = Generation(3)));
+    assert!(!of(|stated| stated.statement.token = FencingToken(4)));
+    assert!(!of(|stated| stated.statement.host = HostId([5; 32])));
+    assert!(!of(|stated| stated.public_key = key(2).public()));
+    assert!(!of(|stated| stated.signature = Bytes::new()));
+    // What the agent itself may be made to sign is never a statement.
+    let bytes = postcard::to_stdvec(&stated.statement).unwrap();
+    let signature = Bytes::copy_from_slice(&key(1).sign(&agent("alice"), &bytes));
+    assert!(!SignedStatement { signature, ..stated }.is_sound());
 }

@@ -291,6 +291,16 @@ pub enum AcceptError {
         /// Which one this is.
         given: OriginHash,
     },
+    /// A delivery that does not say which agent of its name sends, where that is known.
+    #[error(
+        "nothing proves that agent {origin} sends this, which the destination knows by the origin hash {known}: its host needs its key"
+    )]
+    Unproven {
+        /// The sending agent.
+        origin: AgentId,
+        /// Which one was heard.
+        known: OriginHash,
+    },
     /// A delivery whose predecessor has not arrived.
     #[error("delivery is out of order: {next} is next")]
     Gap {

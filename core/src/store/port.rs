@@ -238,11 +238,11 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     ///
     /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, reach, inbox bound. So what is here already is
     /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
-    /// receiver's row for (agent, origin) decides, in this transaction: another origin hash than the row's in the same epoch of
-    /// the token, and of no higher generation, is `Namesake`; a lower token is `StalePublisher`; a lower
-    /// generation is `Accepted::AlreadyEnded`; a higher generation starts the row anew at number 1; then
-    /// next = max(next, lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and
-    /// next = number + 1. The row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.
+    /// receiver's row for (agent, origin) decides, in this transaction: no origin hash where the row has one is `Unproven`,
+    /// another one in the same epoch of the token and of no higher generation `Namesake`; a lower token is `StalePublisher`; a
+    /// lower generation is `Accepted::AlreadyEnded`; a higher one starts the row anew at number 1; then next = max(next,
+    /// lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and next = number + 1. The
+    /// row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.
     ///
     /// `accepted_at_ms` becomes the store's wall time. A key or id that is here already answers `Duplicate` under the same
     /// body digest; the key is looked up first. Where the stored one is open and silent and this one would wake, it wakes

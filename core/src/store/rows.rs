@@ -22,6 +22,7 @@ use crate::receipt::{Receipt, ReceiptCheckpoint};
 use crate::snapshot::Snapshot;
 use crate::spec::Spec;
 use crate::store::agent::StoredInput;
+use crate::store::commit::AcceptError;
 use crate::timer::StoredTimer;
 
 /// A row and its change number.
@@ -232,10 +233,22 @@ impl Receiver {
         KnownAs { hash: self.origin_hash, generation: self.generation, token: self.token }
     }
 
-    /// Whether a delivery is from another agent of the origin's name.
-    pub fn is_of_namesake(&self, stamp: &DeliveryStamp) -> bool {
-        let DeliveryStamp { origin_hash: hash, generation, token, .. } = *stamp;
-        self.known_as().is_namesake(&KnownAs { hash, generation, token })
+    /// Whether a delivery is from the agent that was heard before, as far as that is known.
+    ///
+    /// # Errors
+    /// `Namesake`, `Unproven`.
+    pub fn check_origin(&self, stamp: &DeliveryStamp) -> Result<(), AcceptError> {
+        let DeliveryStamp { origin_hash: hash, origin_generation: generation, token, .. } = *stamp;
+        let origin = || self.origin.clone();
+        match (self.origin_hash, hash) {
+            (Some(known), None) => Err(AcceptError::Unproven { origin: origin(), known }),
+            (Some(known), Some(given))
+                if self.known_as().is_namesake(&KnownAs { hash, generation, token }) =>
+            {
+                Err(AcceptError::Namesake { origin: origin(), known, given })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The hash to remember behind a delivery that is not stale.

@@ -18,7 +18,7 @@ use futures::{FutureExt, StreamExt};
 use godwit_core::channel::ChannelMessage;
 use godwit_core::failpoint;
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::identity::{EntityPublicKey, OriginHash};
+use godwit_core::identity::SignedStatement;
 use godwit_core::input::NewInput;
 use godwit_core::lease::Lease;
 use godwit_core::limits::PAGE_MAX;
@@ -34,10 +34,12 @@ use super::wire::{Delivered, PeerAnswer, PeerRequest};
 use destinations::{Destinations, RETRY_FIRST};
 pub(crate) use run::BATCH_INPUTS_MAX;
 use run::{Run, batch_of, by_run, key_of};
+pub(crate) use sender::Credentials;
 
 mod accept;
 mod destinations;
 mod run;
+mod sender;
 
 /// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
 const ROUND_ENOUGH: usize = PAGE_MAX;
@@ -60,8 +62,7 @@ type Lanes = BTreeMap<AgentId, Vec<StoredOutput>>;
 /// Who publishes.
 struct Publisher {
     owned: Owned,
-    /// Which agent of its name it is.
-    origin_hash: Option<OriginHash>,
+    credentials: Credentials,
 }
 
 /// How a round over one destination went.
@@ -128,14 +129,15 @@ impl Runtime {
     }
 
     async fn publish_all(&self, owned: Owned, more: &Notify) {
-        let origin_hash = match self.inner().store.agent(&owned.lease.agent).await {
-            Ok(row) => row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash),
+        let credentials = match owned.credentials.get_or_try_init(|| self.credentials_of(&owned.lease)).await
+        {
+            Ok(credentials) => credentials.clone(),
             Err(error) => {
                 tracing::warn!(agent = %owned.lease.agent, %error, "outbox can't be read");
                 return;
             }
         };
-        let publisher = Publisher { owned, origin_hash };
+        let publisher = Publisher { owned, credentials };
         let shutdown = self.inner().publishers.shutdown();
         let mut known = Destinations::default();
         let mut sending = Sending::new();
@@ -284,14 +286,14 @@ impl Runtime {
         if !answered.is_empty() {
             sending.push(ready(answered).boxed());
         }
-        self.send(ways, sending);
+        self.send(publisher, ways, sending);
     }
 
-    fn send<'a>(&'a self, ways: BTreeMap<Way, Vec<Run>>, sending: &Sending<'a>) {
+    fn send<'a>(&'a self, publisher: &Publisher, ways: BTreeMap<Way, Vec<Run>>, sending: &Sending<'a>) {
         for (way, runs) in ways {
             sending.push(match way {
                 Way::Here => self.deliver_runs_here(runs).boxed(),
-                Way::To(host) => self.send_runs(host, runs).boxed(),
+                Way::To(host) => self.send_runs(host, runs, publisher.credentials.statement.clone()).boxed(),
                 Way::Unknown => self.look_for(runs).boxed(),
             });
         }
@@ -327,7 +329,7 @@ impl Runtime {
                 }
             }
         }
-        self.send(ways, sending);
+        self.send(publisher, ways, sending);
         if !ends.is_empty() {
             failpoint::hit("outbox.before-end");
             let ended = self.inner().store.end_outputs(&publisher.owned.owner(), &ends).await;
@@ -373,7 +375,7 @@ impl Runtime {
             generation: lease.generation,
             token: lease.token,
             host: self.inner().host,
-            origin_hash: publisher.origin_hash,
+            origin_hash: publisher.credentials.origin_hash,
             key,
         };
         (sender, unread)
@@ -459,9 +461,14 @@ impl Runtime {
     }
 
     /// Sends runs to a host, in one request.
-    async fn send_runs(&self, host: HostId, runs: Vec<Run>) -> Vec<(Run, Next)> {
+    async fn send_runs(
+        &self,
+        host: HostId,
+        runs: Vec<Run>,
+        statement: Option<Box<SignedStatement>>,
+    ) -> Vec<(Run, Next)> {
         let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(&runs).into_iter().unzip();
-        let delivered = self.send_batch(host, inputs).await;
+        let delivered = self.send_batch(host, inputs, statement).await;
         let answered = by_run(runs, places, delivered).map(|(run, answers)| {
             if answers.contains(&Delivered::NotHere) {
                 self.inner().hints.forget(&run.destination);
@@ -486,10 +493,15 @@ impl Runtime {
         join_all(homes).await
     }
 
-    async fn send_batch(&self, host: HostId, inputs: Vec<NewInput>) -> Vec<Delivered> {
+    async fn send_batch(
+        &self,
+        host: HostId,
+        inputs: Vec<NewInput>,
+        statement: Option<Box<SignedStatement>>,
+    ) -> Vec<Delivered> {
         let count = inputs.len();
         let agents: BTreeSet<AgentId> = inputs.iter().map(|input| input.agent.clone()).collect();
-        let request = PeerRequest::Deliver { inputs };
+        let request = PeerRequest::Deliver { inputs, statement };
         let (reason, is_hint_good) = match self.ask_peer(host, &request, DELIVER_MAX).await {
             Ok(PeerAnswer::Delivered(delivered)) if delivered.len() == count => return delivered,
             Ok(PeerAnswer::Malformed { reason }) => (reason, true),

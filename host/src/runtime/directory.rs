@@ -12,9 +12,10 @@ use godwit_core::failpoint;
 use godwit_core::id::{AgentId, FencingToken};
 use godwit_core::lease::{Lease, LeaseGuard, LeaseState};
 use godwit_core::store::{AgentRow, Owner, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use super::Runtime;
+use super::delivery::Credentials;
 
 /// Leases and drivers by agent.
 #[derive(Default)]
@@ -35,8 +36,7 @@ struct Tables {
 }
 
 struct Entry {
-    lease: Lease,
-    guard: LeaseGuard,
+    owned: Owned,
     /// Tells its publisher of new outputs, while there is one.
     publisher: Option<Arc<Notify>>,
 }
@@ -49,7 +49,7 @@ struct Resident {
 
 impl Tables {
     fn holds(&self, agent: &AgentId, token: FencingToken) -> bool {
-        self.owned.get(agent).is_some_and(|entry| entry.lease.token == token)
+        self.owned.get(agent).is_some_and(|entry| entry.owned.lease.token == token)
     }
 
     fn remove(&mut self, agent: &AgentId) -> Option<Entry> {
@@ -60,8 +60,8 @@ impl Tables {
     /// As `remove`, of a lease that was taken from this host.
     fn remove_lost(&mut self, agent: &AgentId) {
         if let Some(entry) = self.remove(agent) {
-            entry.guard.lose();
-            self.lost.push(entry.lease);
+            entry.owned.guard.lose();
+            self.lost.push(entry.owned.lease);
         }
     }
 }
@@ -71,6 +71,8 @@ impl Tables {
 pub(crate) struct Owned {
     pub(crate) lease: Lease,
     pub(crate) guard: LeaseGuard,
+    /// Made when something is sent first.
+    pub(crate) credentials: Arc<OnceCell<Credentials>>,
 }
 
 impl Owned {
@@ -93,8 +95,8 @@ impl Directory {
     pub(crate) fn owned(&self, agent: &AgentId) -> Option<Owned> {
         let tables = self.lock();
         let entry = tables.owned.get(agent)?;
-        let is_lost = entry.guard.state() == LeaseState::Lost;
-        (!is_lost).then(|| Owned { lease: entry.lease.clone(), guard: entry.guard.clone() })
+        let is_lost = entry.owned.guard.state() == LeaseState::Lost;
+        (!is_lost).then(|| entry.owned.clone())
     }
 
     /// The driver, when there is one that takes commands.
@@ -113,7 +115,7 @@ impl Directory {
 
     /// How many leases this host believes that it holds.
     pub(crate) fn owned_count(&self) -> usize {
-        self.lock().owned.values().filter(|entry| entry.guard.state() != LeaseState::Lost).count()
+        self.lock().owned.values().filter(|entry| entry.owned.guard.state() != LeaseState::Lost).count()
     }
 
     /// How many drivers there are.
@@ -126,19 +128,19 @@ impl Directory {
     pub(crate) fn enter(&self, lease: Lease, guard: LeaseGuard) -> Owned {
         let mut tables = self.lock();
         if let Some(entry) = tables.owned.get(&lease.agent) {
-            if entry.lease.token >= lease.token && entry.guard.state() != LeaseState::Lost {
-                return Owned { lease: entry.lease.clone(), guard: entry.guard.clone() };
+            if entry.owned.lease.token >= lease.token && entry.owned.guard.state() != LeaseState::Lost {
+                return entry.owned.clone();
             }
-            if entry.guard.state() == LeaseState::Lost {
+            if entry.owned.guard.state() == LeaseState::Lost {
                 tables.remove_lost(&lease.agent);
                 self.has_lost.notify_one();
             } else {
-                entry.guard.lose();
+                entry.owned.guard.lose();
             }
         }
         tables.remove(&lease.agent);
-        let owned = Owned { lease: lease.clone(), guard: guard.clone() };
-        tables.owned.insert(lease.agent.clone(), Entry { lease, guard, publisher: None });
+        let owned = Owned { lease, guard, credentials: Arc::default() };
+        tables.owned.insert(owned.lease.agent.clone(), Entry { owned: owned.clone(), publisher: None });
         owned
     }
 
@@ -148,7 +150,7 @@ impl Directory {
         if tables.holds(agent, token)
             && let Some(entry) = tables.remove(agent)
         {
-            entry.guard.lose();
+            entry.owned.guard.lose();
         }
     }
 
@@ -165,7 +167,7 @@ impl Directory {
     /// Forgets an agent whose driver says that its lease is lost. The entry of a successor, with a guard of its own, stays.
     pub(crate) fn forget_lost(&self, agent: &AgentId) {
         let mut tables = self.lock();
-        if tables.owned.get(agent).is_some_and(|entry| entry.guard.state() == LeaseState::Lost) {
+        if tables.owned.get(agent).is_some_and(|entry| entry.owned.guard.state() == LeaseState::Lost) {
             tables.remove_lost(agent);
             self.has_lost.notify_one();
         }
@@ -186,9 +188,9 @@ impl Directory {
         residents.clear();
         let mut count = 0;
         for (_, entry) in std::mem::take(owned) {
-            count += usize::from(entry.guard.state() != LeaseState::Lost);
-            entry.guard.lose();
-            lost.push(entry.lease);
+            count += usize::from(entry.owned.guard.state() != LeaseState::Lost);
+            entry.owned.guard.lose();
+            lost.push(entry.owned.lease);
         }
         count
     }
@@ -303,16 +305,12 @@ impl Runtime {
         let now = inner.clock.boot();
         let mut tables = inner.directory.lock();
         let Tables { owned: entries, residents, .. } = &mut *tables;
-        let entry = entries.entry(agent.clone()).or_insert_with(|| Entry {
-            lease: owned.lease.clone(),
-            guard: owned.guard.clone(),
-            publisher: None,
-        });
+        let entry = entries.entry(agent.clone()).or_insert_with(|| Entry { owned, publisher: None });
         if let Some(resident) = residents.get_mut(agent).filter(|resident| resident.handle.is_alive()) {
             resident.used = now;
             return resident.handle.clone();
         }
-        let grant = Grant { lease: entry.lease.clone(), guard: entry.guard.clone(), warm };
+        let grant = Grant { lease: entry.owned.lease.clone(), guard: entry.owned.guard.clone(), warm };
         let handle = agent::spawn(inner.env.clone(), &inner.drivers, grant);
         residents.insert(agent.clone(), Resident { handle: handle.clone(), used: now });
         let is_full = residents.len() > inner.resident_max;

@@ -21,7 +21,7 @@ use super::routing::store_error;
 use super::wire::{MigrationAnswer, MigrationMessage, PeerAnswer, PeerRequest};
 
 mod adopt;
-mod claims;
+pub(super) mod claims;
 mod identity;
 mod packing;
 mod policy;

@@ -5,15 +5,13 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
-use godwit_core::input::{NewInput, Source};
 use godwit_core::limits::FRAME_BYTES_MAX;
 use godwit_core::mesh::{Bulk, MeshHandler};
 use godwit_core::migration::Refusal;
 
 use super::Runtime;
 use super::call::CallError;
-use super::delivery::BATCH_INPUTS_MAX;
-use super::wire::{self, BulkHeader, Delivered, MigrationAnswer, PeerAnswer, PeerRequest};
+use super::wire::{self, BulkHeader, MigrationAnswer, PeerAnswer, PeerRequest};
 
 /// Opened once the runtime has started, closed when it has stopped; before and after peers hear "not now".
 #[derive(Clone, Default)]
@@ -37,8 +35,6 @@ impl PeerDoor {
     }
 }
 
-/// No outbox gets as far, with all the numbers of all epochs.
-const DELIVERY_NUMBER_MAX: u64 = 1 << 48;
 /// What peers are told while the door is not open.
 const NOT_NOW: &str = "the host is starting or has stopped";
 
@@ -118,62 +114,12 @@ impl Runtime {
             PeerRequest::Call { agent, call, hops } => {
                 PeerAnswer::Called(Box::new(self.call_with_hops(&agent, *call, hops).await))
             }
-            PeerRequest::Deliver { mut inputs } => {
-                if inputs.len() > BATCH_INPUTS_MAX {
-                    return PeerAnswer::Malformed { reason: "too many deliveries at once".into() };
-                }
-                let count = inputs.len();
-                for input in &mut inputs {
-                    match self.check_delivery(from, input) {
-                        Ok(()) => {}
-                        // They come from one outbox: what holds for one of them holds for all.
-                        Err(PeerAnswer::Delivered(no)) => {
-                            return PeerAnswer::Delivered(no.into_iter().cycle().take(count).collect());
-                        }
-                        Err(no) => return no,
-                    }
-                }
-                match self.check_admission() {
-                    Ok(()) => PeerAnswer::Delivered(self.deliver_here(inputs).await),
-                    Err(error) => PeerAnswer::NotNow {
-                        reason: error.to_string(),
-                        retry_after_ms: wire::NOT_NOW_RETRY_MS,
-                    },
-                }
+            PeerRequest::Deliver { inputs, statement } => {
+                self.take_deliveries(from, inputs, statement.as_deref()).await
             }
             PeerRequest::Migration { id, agent, message } => {
                 PeerAnswer::Migration(self.on_migration(from, id, agent, message).await)
             }
-        }
-    }
-
-    /// Judges what a peer claims with a delivery, before any store hears of it: what gets through moves what the receiver waits
-    /// for, for ever. The sending host is whoever proved its key, not whoever the stamp names.
-    ///
-    /// # Errors
-    /// What the peer is told instead.
-    fn check_delivery(&self, from: HostId, input: &mut NewInput) -> Result<(), PeerAnswer> {
-        let malformed = |reason: &str| Err(PeerAnswer::Malformed { reason: reason.into() });
-        let Some(stamp) = &mut input.delivery else { return malformed("a delivery has no stamp") };
-        stamp.host = from;
-        if !stamp.token.is_plausible() {
-            return malformed("no store grants the token of this delivery");
-        }
-        if stamp.number == 0 || stamp.lowest_open > stamp.number || stamp.number > DELIVERY_NUMBER_MAX {
-            return malformed("no outbox numbers a delivery so");
-        }
-        if !matches!(&input.input.source, Source::Peer { agent, .. } if *agent == stamp.origin) {
-            return malformed("a delivery comes from another agent than its stamp says");
-        }
-        match self.inner().directory.owned(&stamp.origin) {
-            // Nobody else can be above it, but on a shared store, of which this host has then not heard yet: it hears soon.
-            Some(owned) if owned.lease.token < stamp.token => {
-                let agent = &stamp.origin;
-                tracing::warn!(peer = %from, %agent, "a peer speaks for an agent that is at home here");
-                let reason = "this host owns the agent that sends, under a lower token".into();
-                Err(PeerAnswer::Delivered(vec![Delivered::Later { reason }]))
-            }
-            _ => Ok(()),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Runtime {
             sleep(LOADING_PAUSE).await;
             Ok(Try::Again { may_be_durable: false })
         };
-        let Owned { lease, guard } = match self.own(agent).await {
+        let Owned { lease, guard, .. } = match self.own(agent).await {
             Ok(owned) => owned,
             Err(
                 StoreError::Fenced { .. }

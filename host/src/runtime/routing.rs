@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
+use godwit_core::identity::OriginHash;
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, FORWARD_HOPS_MAX};
 use godwit_core::mesh::{MeshError, Peer};
 use godwit_core::store::{AgentRow, Home, Lifecycle, StoreError};
@@ -18,7 +19,7 @@ use super::wire::{self, HomeAnswer, PeerAnswer, PeerRequest};
 use super::{Runtime, STOPPING};
 
 /// How long one look for an agent among the peers takes at most.
-const WHO_IS_HOME_MAX: Duration = Duration::from_secs(2);
+pub(super) const WHO_IS_HOME_MAX: Duration = Duration::from_secs(2);
 /// Pause before looking again at an agent that is on the move.
 const MOVING_RECHECK: Duration = Duration::from_millis(2);
 /// Pause before trying a peer again that gave no answer.
@@ -232,7 +233,9 @@ impl Runtime {
             };
         for (peer, answer) in futures::future::join_all(asked).await {
             let claim = match answer {
-                Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Some((token, true, peer)),
+                Ok(PeerAnswer::Home(HomeAnswer::Here { token } | HomeAnswer::HereAs { token, .. })) => {
+                    Some((token, true, peer))
+                }
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if target != self.inner().host => {
                     Some((token, false, target))
                 }
@@ -273,7 +276,10 @@ impl Runtime {
             Ok(Some(AgentRow { home: Home::Prepared { source, token, .. }, .. })) => {
                 HomeAnswer::Moved { target: source, token }
             }
-            Ok(Some(row)) => HomeAnswer::Here { token: row.token },
+            Ok(Some(row)) => match row.known_as().hash {
+                Some(origin_hash) => HomeAnswer::HereAs { token: row.token, origin_hash },
+                None => HomeAnswer::Here { token: row.token },
+            },
             Ok(None) => HomeAnswer::Unknown,
             Err(_) => HomeAnswer::Silent,
         }
@@ -465,6 +471,8 @@ pub(crate) struct Hints {
     homes: Mutex<BTreeMap<AgentId, HostId>>,
     /// Hosts with a session on this host's store.
     store_mates: Mutex<BTreeSet<HostId>>,
+    /// Whose keys were looked at when they sent something.
+    keys: Mutex<BTreeMap<AgentId, OriginHash>>,
 }
 
 /// Hints kept at most; beyond it all are dropped, and asking the peers again costs one round trip each.
@@ -497,6 +505,19 @@ impl Hints {
 
     pub(crate) fn forget(&self, agent: &AgentId) {
         self.lock().remove(agent);
+    }
+
+    /// Whether this key is known to be that of the agent that sends under this name.
+    pub(super) fn has_key(&self, agent: &AgentId, hash: OriginHash) -> bool {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(agent) == Some(&hash)
+    }
+
+    pub(super) fn learn_key(&self, agent: &AgentId, hash: OriginHash) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= HINTS_MAX {
+            keys.clear();
+        }
+        keys.insert(agent.clone(), hash);
     }
 }
 

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::group::{GroupName, Member};
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
-use godwit_core::identity::EntityPublicKey;
+use godwit_core::identity::{EntityPublicKey, OriginHash, SignedStatement};
 use godwit_core::input::NewInput;
-use godwit_core::mesh::PROTOCOLS;
+use godwit_core::mesh::{PROTOCOLS, protocols};
 use godwit_core::migration::Refusal;
 use godwit_core::migration::recovery::{Became, Have};
 use godwit_core::output::UndeliverableReason;
@@ -48,8 +48,8 @@ pub(crate) enum PeerRequest {
     WhoIsHome { agent: AgentId },
     /// Do this where the agent is at home; `hops` hosts have passed it on.
     Call { agent: AgentId, call: Box<AgentCall>, hops: u8 },
-    /// Accept outputs of another agent, in order.
-    Deliver { inputs: Vec<NewInput> },
+    /// Accept outputs of one agent, in order; its key states that the host that asks sends them, when it is there to sign.
+    Deliver { inputs: Vec<NewInput>, statement: Option<Box<SignedStatement>> },
     /// Moving an agent.
     Migration { id: MigrationId, agent: AgentId, message: MigrationMessage },
     /// I am about to create this agent: is the id free?
@@ -229,6 +229,9 @@ impl PeerAnswer {
         match self {
             Self::NotNow { reason, .. } if version < 2 => Self::Malformed { reason },
             Self::Introduction { name, api, .. } if version < 2 => Self::Hello { name, api },
+            Self::Home(HomeAnswer::HereAs { token, .. }) if version < 2 => {
+                Self::Home(HomeAnswer::Here { token })
+            }
             same => same,
         }
     }
@@ -256,6 +259,8 @@ pub(crate) enum HomeAnswer {
     Unknown,
     /// The store does not say now.
     Silent,
+    /// Since version 2: here, and the agent of its name that has this key.
+    HereAs { token: FencingToken, origin_hash: OriginHash },
 }
 
 /// What became of a delivery.
@@ -359,6 +364,36 @@ impl MigrationAnswer {
     }
 }
 
+/// A message that is judged by its version: what that does not know is not understood by a host that speaks no newer one.
+pub(crate) trait Message: Serialize + DeserializeOwned {
+    /// The version since which it is said.
+    fn since(&self) -> u8;
+}
+
+impl Message for PeerRequest {
+    fn since(&self) -> u8 {
+        *PROTOCOLS.start()
+    }
+}
+
+impl Message for PeerAnswer {
+    fn since(&self) -> u8 {
+        match self {
+            Self::NotNow { .. } | Self::Introduction { .. } | Self::Home(HomeAnswer::HereAs { .. }) => 2,
+            _ => *PROTOCOLS.start(),
+        }
+    }
+}
+
+impl Message for BulkHeader {
+    fn since(&self) -> u8 {
+        match self {
+            Self::PackedRows { .. } => 2,
+            _ => *PROTOCOLS.start(),
+        }
+    }
+}
+
 #[cfg(test)]
 /// Writes a message in the newest version.
 pub(crate) fn encode<T: Serialize>(message: &T) -> Bytes {
@@ -376,27 +411,34 @@ pub(crate) fn encode_in<T: Serialize>(version: u8, message: &T) -> Bytes {
 ///
 /// # Errors
 /// A sentence that says what is wrong with it.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    match postcard::take_from_bytes(body(bytes)?) {
-        Ok((message, [])) => Ok(message),
-        Ok(_) => Err(FOLLOWED.into()),
-        Err(error) => Err(unreadable(error)),
+pub(crate) fn decode<T: Message>(bytes: &[u8]) -> Result<T, String> {
+    let (version, body) = body(bytes)?;
+    let message: T = match postcard::take_from_bytes(body) {
+        Ok((message, [])) => message,
+        Ok(_) => return Err(FOLLOWED.into()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    match message.since() {
+        since if since <= version => Ok(message),
+        since => Err(format!("the message is said since version {since}, and has version {version}")),
     }
 }
 
-fn body(bytes: &[u8]) -> Result<&[u8], String> {
+fn body(bytes: &[u8]) -> Result<(u8, &[u8]), String> {
     let (version, body) = bytes.split_first().ok_or("the message is empty")?;
-    if PROTOCOLS.contains(version) {
-        return Ok(body);
+    let spoken = protocols();
+    if spoken.contains(version) {
+        return Ok((*version, body));
     }
-    let (min, max) = PROTOCOLS.into_inner();
+    let (min, max) = spoken.into_inner();
     Err(format!("the message has version {version}, this host speaks {min} to {max}: upgrade the older host"))
 }
 
 /// The version in which a message is answered: its own, if this host speaks that.
 pub(crate) fn version_of(message: &[u8]) -> u8 {
-    let version = message.first().copied().filter(|version| PROTOCOLS.contains(version));
-    version.unwrap_or(*PROTOCOLS.start())
+    let spoken = protocols();
+    let version = message.first().copied().filter(|version| spoken.contains(version));
+    version.unwrap_or(*spoken.start())
 }
 
 /// How many bytes a value takes within a message.
@@ -429,7 +471,7 @@ pub(crate) struct List<'a, T> {
 /// # Errors
 /// As `decode`.
 pub(crate) fn decode_list<T>(bytes: &[u8]) -> Result<List<'_, T>, String> {
-    let (left, rest) = postcard::take_from_bytes(body(bytes)?).map_err(unreadable)?;
+    let (left, rest) = postcard::take_from_bytes(body(bytes)?.1).map_err(unreadable)?;
     Ok(List { rest, left, items: PhantomData })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use godwit_core::id::{
     AgentId, FencingToken, Generation, HostId, Incarnation, InputId, MigrationId, Revision, Seq,
 };
+use godwit_core::identity::EntityPublicKey;
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Outcome, Source};
 use godwit_core::lease::Lease;
 use godwit_core::lifecycle::LifecycleCommit;
@@ -519,9 +520,18 @@ impl World {
         let input =
             input_of(InputId::of_delivery(&origin, generation, &destination, number), &origin, output);
         let host = HostId([0; 32]);
-        let (origin_hash, channel) = (None, None);
-        let stamp =
-            DeliveryStamp { origin, generation, number, lowest_open: 1, token, host, origin_hash, channel };
+        let row = now(self.memory.agent(&origin)).ok().flatten();
+        let stamp = DeliveryStamp {
+            origin,
+            generation,
+            number,
+            lowest_open: 1,
+            token,
+            host,
+            origin_hash: row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash),
+            origin_generation: generation,
+            channel: None,
+        };
         let leaked = NewInput { delivery: Some(stamp), ..NewInput::of_host(&destination, input) };
         drop(self.accept(leaked, incarnation, true));
     }

@@ -174,6 +174,7 @@ fn a_proof_is_good_for_one_request_of_one_agent() {
         token: FencingToken(1),
         host: HostId([0; 32]),
         origin_hash: None,
+        origin_generation: Generation(1),
         channel: None,
     };
     let proof = Proof::new(&key(2), &stamp, &new, &request);

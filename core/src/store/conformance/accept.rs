@@ -188,6 +188,7 @@ enum Heard {
     Stale { highest: u64 },
     Gap { next: u64 },
     Namesake,
+    Unproven,
 }
 
 /// Delivers number `number` of generation `owner.0` under token `owner.1`.
@@ -203,6 +204,7 @@ fn heard(answer: Result<Accepted, AcceptError>) -> Heard {
         Err(AcceptError::StalePublisher { highest }) => Heard::Stale { highest: highest.0 },
         Err(AcceptError::Gap { next }) => Heard::Gap { next },
         Err(AcceptError::Namesake { .. }) => Heard::Namesake,
+        Err(AcceptError::Unproven { .. }) => Heard::Unproven,
         other => panic!("{other:?}"),
     }
 }
@@ -258,28 +260,32 @@ async fn two_agents_of_one_name_are_told_apart(world: World) {
     let desk = site.own("agent").await;
     let epoch = FencingToken(1).raised(1).unwrap().0;
     let later = FencingToken(1).raised(2).unwrap().0;
+    let (first, other) = (Some((1, 7)), Some((1, 8)));
+    let (anew, archived) = (Some((2, 8)), Some((2, 9)));
     let steps = [
         ("one without a key is heard", (1, 5), 1, None, Heard::New),
-        ("the first key is remembered", (1, 5), 2, Some(7), Heard::New),
-        ("another one is another agent", (1, 5), 3, Some(8), Heard::Namesake),
-        ("whatever its token", (1, 9), 3, Some(8), Heard::Namesake),
-        ("also a lower one", (1, 4), 3, Some(8), Heard::Namesake),
-        ("and leaves the row alone", (1, 5), 3, Some(7), Heard::New),
-        ("who does not say is believed", (1, 5), 4, None, Heard::New),
-        ("and does not make it forgotten", (1, 5), 5, Some(8), Heard::Namesake),
-        ("made anew it has another key", (2, 6), 1, Some(8), Heard::New),
-        ("and what it was before has ended", (1, 6), 5, None, Heard::Ended),
-        ("the former key is a namesake's", (2, 6), 2, Some(7), Heard::Namesake),
-        ("from an archive it has another key", (2, epoch), 2, Some(9), Heard::New),
-        ("the one before is stale", (2, 7), 3, Some(8), Heard::Stale { highest: epoch }),
-        ("the new one is remembered", (2, epoch), 3, Some(8), Heard::Namesake),
-        ("a restored store knows an older one", (1, later), 1, None, Heard::Ended),
-        ("which makes itself anew", (2, later), 3, Some(10), Heard::New),
+        ("the first key is remembered", (1, 5), 2, first, Heard::New),
+        ("another one is another agent", (1, 5), 3, other, Heard::Namesake),
+        ("whatever its token", (1, 9), 3, other, Heard::Namesake),
+        ("also a lower one", (1, 4), 3, other, Heard::Namesake),
+        ("and leaves the row alone", (1, 5), 3, first, Heard::New),
+        ("who proves nothing is not believed", (1, 5), 4, None, Heard::Unproven),
+        ("whatever its token", (1, later), 4, None, Heard::Unproven),
+        ("nor its generation", (2, 6), 1, None, Heard::Unproven),
+        ("and leaves the row alone", (1, 5), 4, first, Heard::New),
+        ("made anew it has another key", (2, 6), 1, anew, Heard::New),
+        ("and what it was before has ended", (1, 6), 5, anew, Heard::Ended),
+        ("the former key is a namesake's", (2, 6), 2, Some((2, 7)), Heard::Namesake),
+        ("from an archive it has another key", (2, epoch), 2, archived, Heard::New),
+        ("the one before is stale", (2, 7), 3, anew, Heard::Stale { highest: epoch }),
+        ("the new one is remembered", (2, epoch), 3, anew, Heard::Namesake),
+        ("a restored store knows an older one", (1, later), 1, first, Heard::Ended),
+        ("which makes itself anew", (2, later), 3, Some((2, 10)), Heard::New),
     ];
-    for (what, owner, number, origin_hash, expected) in steps {
+    for (what, owner, number, known, expected) in steps {
         let mut new = delivery(desk.agent(), "origin", owner, number, number);
-        if let Some(stamp) = &mut new.delivery {
-            stamp.origin_hash = origin_hash.map(OriginHash);
+        if let (Some(stamp), Some((generation, hash))) = (&mut new.delivery, known) {
+            (stamp.origin_generation, stamp.origin_hash) = (Generation(generation), Some(OriginHash(hash)));
         }
         assert_eq!(heard(desk.store().accept(new, desk.owner.incarnation).await), expected, "{what}");
     }

@@ -600,6 +600,7 @@ pub(super) fn delivery(
         token: FencingToken(token),
         host: host(9),
         origin_hash: None,
+        origin_generation: Generation(generation),
         channel: None,
     };
     let new = message(agent, &format!("delivery {number}"));

@@ -230,11 +230,7 @@ struct Heard {
 /// Decides about a delivery by what was heard from its origin before.
 fn judge(known: Option<&Receiver>, stamp: &DeliveryStamp) -> Result<Heard, AcceptError> {
     if let Some(known) = known {
-        if let (true, Some(heard), Some(given)) =
-            (known.is_of_namesake(stamp), known.origin_hash, stamp.origin_hash)
-        {
-            return Err(AcceptError::Namesake { origin: stamp.origin.clone(), known: heard, given });
-        }
+        known.check_origin(stamp)?;
         if stamp.token < known.token {
             return Err(AcceptError::StalePublisher { highest: known.token });
         }

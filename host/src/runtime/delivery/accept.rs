@@ -107,6 +107,10 @@ fn delivered_as(agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Del
             tracing::warn!(%agent, %error, "delivery refused");
             Delivered::Never(UndeliverableReason::Namesake)
         }
+        Err(error @ AcceptError::Unproven { .. }) => {
+            tracing::warn!(%agent, %error, "delivery refused");
+            Delivered::Later { reason: error.to_string() }
+        }
         Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
         Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {
             Delivered::Never(UndeliverableReason::Deleted)

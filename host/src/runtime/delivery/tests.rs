@@ -18,7 +18,8 @@ async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
     let store = MemoryStore::exclusive(Arc::new(SystemClock));
     let host = host(&SimNetwork::default(), 1, Arc::new(store.clone())).await;
     create(&host, "a").await;
-    let publisher = Publisher { owned: host.own(&id("a")).await.unwrap(), origin_hash: None };
+    let owned = host.own(&id("a")).await.unwrap();
+    let publisher = Publisher { credentials: host.credentials_of(&owned.lease).await.unwrap(), owned };
     let token = Some(Bytes::from_static(b"a token"));
     let request = ChannelRequest { channel: "news".parse().unwrap(), ask: Ask::Subscribe, token };
     let stored = StoredOutput {

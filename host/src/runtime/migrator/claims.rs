@@ -112,9 +112,9 @@ impl NamedStates {
     }
 }
 
-/// `GODWIT_BREAK=no-peer-check`: takes every peer for the source of every migration, so that the suite of false peers can be seen
-/// to notice. The product has no such switch.
-pub(super) fn believes_everybody() -> bool {
+/// `GODWIT_BREAK=no-peer-check`: takes every peer for the source of every migration and the sender of every delivery, so that the
+/// suite of false peers can be seen to notice. The product has no such switch.
+pub(in crate::runtime) fn believes_everybody() -> bool {
     is_broken("no-peer-check")
 }
 

@@ -156,10 +156,14 @@ impl Runtime {
                 return Ok(());
             }
             asked = match self.ask_peer(asked, &request, ASK_MAX).await {
-                Ok(PeerAnswer::Home(HomeAnswer::Here { token: held })) if held >= token => {
+                Ok(PeerAnswer::Home(
+                    HomeAnswer::Here { token: held } | HomeAnswer::HereAs { token: held, .. },
+                )) if held >= token => {
                     return Err(refused(anothers(asked)));
                 }
-                Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::Unknown)) => return Ok(()),
+                Ok(PeerAnswer::Home(
+                    HomeAnswer::Here { .. } | HomeAnswer::HereAs { .. } | HomeAnswer::Unknown,
+                )) => return Ok(()),
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, .. })) => target,
                 _ => {
                     return Err(not_ready(format!(

@@ -119,7 +119,9 @@ impl Runtime {
         let is_asked = |host: HostId| host == own || peers.contains(&host);
         for (peer, answer) in join_all(asked).await {
             said.push(match answer {
-                Ok(PeerAnswer::Home(HomeAnswer::Here { token })) => Said::Here(peer, token),
+                Ok(PeerAnswer::Home(HomeAnswer::Here { token } | HomeAnswer::HereAs { token, .. })) => {
+                    Said::Here(peer, token)
+                }
                 Ok(PeerAnswer::Home(HomeAnswer::Unknown)) => Said::Nothing,
                 Ok(PeerAnswer::Home(HomeAnswer::Moved { target, token })) if is_asked(target) => {
                     Said::Moved(target, token)

@@ -3,8 +3,10 @@
 
 use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::id::{FencingToken, Generation, Revision};
+use godwit_core::identity::{EntityKey, SignedStatement, Statement};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Reach};
 use godwit_core::migration::Refusal;
+use godwit_core::output::UndeliverableReason;
 use godwit_core::spec::{PluginInfo, Spec};
 
 use super::*;
@@ -212,10 +214,11 @@ fn delivery(to: &str, origin: &str, (token, number, lowest_open): (u64, u64, u64
         token: FencingToken(token),
         host: HostId([0; 32]),
         origin_hash: None,
+        origin_generation: Generation(1),
         channel: None,
     };
     let input = NewInput { delivery: Some(stamp), reach: Reach::Any, ..NewInput::of_host(&id(to), input) };
-    PeerRequest::Deliver { inputs: vec![input] }
+    PeerRequest::Deliver { inputs: vec![input], statement: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -233,9 +236,11 @@ async fn a_forged_delivery_moves_nothing() {
     for (number, lowest_open) in [(0, 0), (1, 2), (u64::MAX, u64::MAX), (1 << 50, 1 << 50)] {
         assert!(malformed(delivery("a", "far", (1, number, lowest_open))).await, "{number}");
     }
-    let PeerRequest::Deliver { mut inputs } = delivery("a", "far", (1, 1, 1)) else { unreachable!() };
+    let PeerRequest::Deliver { mut inputs, statement } = delivery("a", "far", (1, 1, 1)) else {
+        unreachable!()
+    };
     inputs[0].input.source = Source::Peer { agent: id("b"), expects_reply: false };
-    assert!(malformed(PeerRequest::Deliver { inputs }).await, "one agent's stamp, another's word");
+    assert!(malformed(PeerRequest::Deliver { inputs, statement }).await, "one agent's stamp, another's word");
     // An agent that is at home here: nobody else speaks for it.
     let spoken = deliver(delivery("a", "b", (1 << 40, 1, 1))).await;
     assert!(
@@ -245,4 +250,115 @@ async fn a_forged_delivery_moves_nothing() {
     assert_eq!(ask(&host, "a", "get").await, "0");
     let honest = deliver(delivery("a", "far", (1, 1, 1))).await;
     assert_eq!(honest, PeerAnswer::Delivered(vec![Delivered::Acknowledged]));
+}
+
+/// The same, with a statement that a key has signed.
+fn stated(key: &EntityKey, statement: Statement, number: u64) -> PeerRequest {
+    let place = (statement.token.0, number, number);
+    let PeerRequest::Deliver { mut inputs, .. } = delivery("a", statement.agent.as_str(), place) else {
+        unreachable!()
+    };
+    let stamp = inputs[0].delivery.as_mut().unwrap();
+    (stamp.generation, stamp.origin_generation) = (statement.generation, statement.generation);
+    PeerRequest::Deliver { inputs, statement: Some(Box::new(SignedStatement::new(key, statement))) }
+}
+
+fn said(answer: PeerAnswer) -> Delivered {
+    match answer {
+        PeerAnswer::Delivered(mut said) if said.len() == 1 => said.remove(0),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_an_agents_key_names_sends_for_it() {
+    let host = lone_host().await;
+    create(&host, "a").await;
+    let key = EntityKey::from_secret(&[5; 32]);
+    let owner = HostId([8; 32]);
+    let granted = |token, host| Statement {
+        agent: id("far"),
+        generation: Generation(1),
+        token: FencingToken(token),
+        host,
+    };
+    let deliver = async |from, request| host.answer_peer(from, request).await;
+    assert_eq!(said(deliver(owner, stated(&key, granted(3, owner), 1)).await), Delivered::Acknowledged);
+
+    // What another peer has for a higher token: nothing, a key of its own, what the owner has said, what it makes of that.
+    let none = said(deliver(STRANGER, delivery("a", "far", (4, 2, 2))).await);
+    let is_asked_for_proof =
+        matches!(&none, Delivered::Later { reason } if reason.contains("its host needs its key"));
+    assert!(is_asked_for_proof, "{none:?}");
+    let own = stated(&EntityKey::from_secret(&[6; 32]), granted(4, STRANGER), 2);
+    assert_eq!(said(deliver(STRANGER, own).await), Delivered::Never(UndeliverableReason::Namesake));
+    let replayed = stated(&key, granted(3, owner), 2);
+    let mut forged = stated(&key, granted(3, owner), 2);
+    if let PeerRequest::Deliver { statement: Some(signed), .. } = &mut forged {
+        signed.statement.host = STRANGER;
+    }
+    let mut raised = stated(&key, granted(3, owner), 2);
+    let mut mixed = stated(&key, granted(3, owner), 2);
+    if let (PeerRequest::Deliver { inputs, .. }, PeerRequest::Deliver { inputs: more, .. }) =
+        (&mut raised, &mut mixed)
+    {
+        inputs[0].delivery.as_mut().unwrap().token = FencingToken(9);
+        let PeerRequest::Deliver { inputs: others, .. } = delivery("a", "near", (3, 1, 1)) else {
+            unreachable!()
+        };
+        more.extend(others);
+    }
+    for (what, from, request) in [
+        ("said again by another", STRANGER, replayed),
+        ("with another host in it", STRANGER, forged),
+        ("for another token", owner, raised),
+        ("for another agent as well", owner, mixed),
+    ] {
+        let answer = deliver(from, request).await;
+        assert!(matches!(answer, PeerAnswer::Malformed { .. }), "{what}: {answer:?}");
+    }
+    // Nothing of all that was heard: the owner goes on, and so does the next one.
+    assert_eq!(said(deliver(owner, stated(&key, granted(3, owner), 2)).await), Delivered::Acknowledged);
+    let next = stated(&key, granted(4, STRANGER), 3);
+    assert_eq!(said(deliver(STRANGER, next).await), Delivered::Acknowledged);
+    let stale = said(deliver(owner, stated(&key, granted(3, owner), 4)).await);
+    assert_eq!(stale, Delivered::StalePublisher { highest: FencingToken(4) });
+}
+
+/// Another key is the agent's only if nobody else has an agent of the name: a liar takes a key of its own, and a higher epoch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_key_is_not_believed_while_somebody_else_has_the_agent() {
+    let World { network, hosts, .. } = two_hosts().await;
+    let [home, host] = [&hosts[0], &hosts[1]];
+    create(home, "far").await;
+    create(host, "a").await;
+    let owned = home.own(&id("far")).await.unwrap();
+    let key = home.inner().store.entity_key(&id("far")).await.unwrap().unwrap();
+    let granted = Statement {
+        agent: id("far"),
+        generation: owned.lease.generation,
+        token: owned.lease.token,
+        host: home.host(),
+    };
+    let first = host.answer_peer(home.host(), stated(&key, granted.clone(), 1)).await;
+    assert_eq!(said(first), Delivered::Acknowledged);
+    let usurped = |number| {
+        let token = owned.lease.token.raised(1).unwrap();
+        let statement = Statement { token, host: STRANGER, ..granted.clone() };
+        stated(&EntityKey::from_secret(&[6; 32]), statement, number)
+    };
+    let refused = async || {
+        let answer = said(host.answer_peer(STRANGER, usurped(1 << 33)).await);
+        assert!(matches!(answer, Delivered::Later { .. }), "{answer:?}");
+    };
+    refused().await;
+    let anew = Statement { generation: Generation(2), host: STRANGER, ..granted.clone() };
+    let anew = host.answer_peer(STRANGER, stated(&EntityKey::from_secret(&[6; 32]), anew, 1)).await;
+    assert!(matches!(said(anew), Delivered::Later { .. }));
+    // Who does not answer may have it.
+    network.set_cut(home.host(), true);
+    refused().await;
+    network.set_cut(home.host(), false);
+    let second = host.answer_peer(home.host(), stated(&key, granted.clone(), 2)).await;
+    assert_eq!(said(second), Delivered::Acknowledged);
 }

@@ -75,8 +75,11 @@ fn what_version_1_does_not_know_is_said_in_its_words() {
     let introduction = PeerAnswer::Introduction { name: "b".into(), api: api(), release: "0.1.0".into() };
     assert_eq!(not_now.clone().in_version(1), answer("Malformed"));
     assert_eq!(introduction.clone().in_version(1), answer("Hello"));
-    for newest in [not_now, introduction] {
+    let here = PeerAnswer::Home(HomeAnswer::HereAs { token: FencingToken(5), origin_hash: OriginHash(6) });
+    assert_eq!(here.clone().in_version(1), answer("Here"));
+    for newest in [not_now, introduction, here] {
         assert_eq!(newest.clone().in_version(2), newest);
+        assert!(decode::<PeerAnswer>(&encode_in(1, &newest)).unwrap_err().contains("since version 2"));
         assert_eq!(decode(&encode(&newest)), Ok(newest));
     }
 }

@@ -42,7 +42,7 @@ fn codes_are_the_places_in_the_stored_lists() {
     for code in 0..6 {
         assert_eq!(input_state_code(input_state(code).unwrap()), code);
     }
-    for code in 0..7 {
+    for code in 0..8 {
         assert_eq!(reason_code(reason(code).unwrap()), code);
     }
     for (code, kind) in (0..).zip(EventKind::ALL) {

@@ -114,11 +114,7 @@ pub(super) fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<He
         next: 1,
         origin_hash: stamp.origin_hash,
     });
-    if let (true, Some(heard), Some(given)) =
-        (receiver.is_of_namesake(stamp), receiver.origin_hash, stamp.origin_hash)
-    {
-        return Err(AcceptError::Namesake { origin: stamp.origin.clone(), known: heard, given });
-    }
+    receiver.check_origin(stamp)?;
     if stamp.token < receiver.token {
         return Err(AcceptError::StalePublisher { highest: receiver.token });
     }

@@ -38,6 +38,7 @@ fn request(owner: &AgentId, number: u64, ask: Ask) -> NewInput {
         token: FencingToken(1),
         host: HostId([9; 32]),
         origin_hash: None,
+        origin_generation: Generation(1),
         channel: Some(Box::new(ChannelDelivery { message, proof: None })),
     });
     new

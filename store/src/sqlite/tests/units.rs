@@ -60,6 +60,7 @@ async fn numbers_above_the_highest_are_refused_not_wrapped() {
         token: FencingToken(u64::MAX),
         host: host(2),
         origin_hash: None,
+        origin_generation: Generation(1),
         channel: None,
     });
     let refused = store.accept(input, incarnation).await;

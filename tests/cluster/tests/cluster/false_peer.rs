@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use godwit_core::digest::{Digest, RunningDigest};
-use godwit_core::id::{FencingToken, Generation, InputId, MigrationId, Revision};
-use godwit_core::input::{DeliveryStamp, Input, Kind, NewInput, Reach, Source};
+use godwit_core::id::{FencingToken, Generation, MigrationId, Revision};
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::{Row, RowFrame};
 use godwit_support::binaries;
@@ -21,12 +20,14 @@ use reqwest::Method;
 use crate::room::{SOON, alone, shared};
 
 mod raw;
+mod sender;
 mod stage;
 
 use raw::{
     BulkHeader, MIGRATION_REFUSED, Message, NOT_READY, OK, PROTOCOL, Preparation, REQUEST, Raw, Request,
     STATE_FAILED, Said, ask, bulk, frame, message, say,
 };
+use sender::delivery;
 use stage::{Stage, about, agent, count, held, is_back_at, migration, state};
 
 const RESIDENT: &str = "resident";
@@ -34,31 +35,6 @@ const TRAVELLER: &str = "traveller";
 const FORGED: [u64; 3] = [1 << 63, u64::MAX, 0];
 /// More than any host keeps of what is offered to it.
 const MANY: usize = 2_000;
-
-fn delivery(to: &str, origin: &str, token: u64, number: u64) -> Vec<u8> {
-    let input = Input {
-        id: InputId::of_delivery(&agent(origin), Generation(1), &agent(to), number),
-        kind: Kind::Message,
-        source: Source::Peer { agent: agent(origin), expects_reply: false },
-        content_type: "text/plain".into(),
-        payload: "add 1000".into(),
-        headers: Vec::new(),
-        correlation: None,
-        accepted_at_ms: 0,
-    };
-    let stamp = DeliveryStamp {
-        origin: agent(origin),
-        generation: Generation(1),
-        number,
-        lowest_open: number,
-        token: FencingToken(token),
-        host: godwit_core::id::HostId([0; 32]),
-        origin_hash: None,
-        channel: None,
-    };
-    let input = NewInput { delivery: Some(stamp), reach: Reach::Any, ..NewInput::of_host(&agent(to), input) };
-    message(&Request::Deliver { inputs: vec![input] })
-}
 
 fn prepare(granted: u64, frames: Vec<RowFrame>) -> Message {
     let (generation, revision) = (Generation(1), Revision(1));

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use godwit_core::digest::Digest;
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
-use godwit_core::identity::EntityPublicKey;
+use godwit_core::identity::{EntityPublicKey, SignedStatement};
 use godwit_core::input::NewInput;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::RowFrame;
@@ -64,7 +64,7 @@ pub(crate) enum Request {
     Hello,
     WhoIsHome { agent: AgentId },
     Call,
-    Deliver { inputs: Vec<NewInput> },
+    Deliver { inputs: Vec<NewInput>, statement: Option<Box<SignedStatement>> },
     Migration { id: MigrationId, agent: AgentId, message: Message },
     Claim { agent: AgentId },
 }

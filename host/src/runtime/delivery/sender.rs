@@ -1,0 +1,223 @@
+//! Who sends: what a host says for the agents that it owns, and what it makes of a peer that says so.
+//!
+//! A peer is believed as the sender of an agent by a statement that the agent's entity key has signed (`identity::Statement`),
+//! under the token and for the host that it names. A receiver's row keeps the hash of that key, and `RuntimeStore::accept` takes
+//! nothing that is not proven by it. An agent that was made anew or came from an archive has another key, which the one before
+//! can't vouch for: it is believed once no other host says to have an agent of that name.
+
+use futures::future::join_all;
+use godwit_core::id::{AgentId, HostId};
+use godwit_core::identity::{EntityPublicKey, OriginHash, SignedStatement, Statement};
+use godwit_core::input::{DeliveryStamp, NewInput, Source};
+use godwit_core::lease::Lease;
+use godwit_core::store::{Home, StoreError};
+
+use super::BATCH_INPUTS_MAX;
+use crate::runtime::Runtime;
+use crate::runtime::migrator::claims::believes_everybody;
+use crate::runtime::routing::WHO_IS_HOME_MAX;
+use crate::runtime::wire::{self, Delivered, HomeAnswer, PeerAnswer, PeerRequest};
+
+/// No outbox gets as far, with all the numbers of all epochs.
+const DELIVERY_NUMBER_MAX: u64 = 1 << 48;
+
+/// What an owner sends with, the same under one grant.
+#[derive(Debug, Clone)]
+pub(crate) struct Credentials {
+    /// Which agent of its name it is.
+    pub(super) origin_hash: Option<OriginHash>,
+    /// For other stores; none where the key is not there to sign.
+    pub(super) statement: Option<Box<SignedStatement>>,
+}
+
+/// Why a request with deliveries is not looked at.
+enum NoSender {
+    /// No host says that.
+    Malformed(&'static str),
+    /// It may be true, and can't be believed now.
+    Later(String),
+}
+
+impl Runtime {
+    /// What this host sends with for an agent under a lease.
+    ///
+    /// # Errors
+    /// When the store can't say now.
+    pub(super) async fn credentials_of(&self, lease: &Lease) -> Result<Credentials, StoreError> {
+        let Lease { agent, generation, token, .. } = lease;
+        let row = self.inner().store.agent(agent).await?;
+        let origin_hash = row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash);
+        let key = match self.inner().store.entity_key(agent).await {
+            Ok(key) => key,
+            // It does not open here.
+            Err(error @ (StoreError::Conflict { .. } | StoreError::Corrupt { .. })) => {
+                tracing::warn!(%agent, %error, "the agent's key can't be used");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        if key.is_none() && origin_hash.is_some() {
+            let what = "its key is not here: what it sends to other stores that know it by that waits";
+            tracing::warn!(%agent, "{what}");
+        }
+        let (generation, token, host) = (*generation, *token, self.inner().host);
+        let statement = Statement { agent: agent.clone(), generation, token, host };
+        let statement = key.map(|key| Box::new(SignedStatement::new(&key, statement)));
+        Ok(Credentials { origin_hash, statement })
+    }
+
+    /// Takes deliveries of a peer, if it is believed as their sender.
+    pub(in crate::runtime) async fn take_deliveries(
+        &self,
+        from: HostId,
+        mut inputs: Vec<NewInput>,
+        statement: Option<&SignedStatement>,
+    ) -> PeerAnswer {
+        match self.check_sender(from, &mut inputs, statement).await {
+            Ok(()) => {}
+            Err(NoSender::Malformed(reason)) => return PeerAnswer::Malformed { reason: reason.into() },
+            Err(NoSender::Later(reason)) => {
+                return PeerAnswer::Delivered(vec![Delivered::Later { reason }; inputs.len()]);
+            }
+        }
+        match self.check_admission() {
+            Ok(()) => PeerAnswer::Delivered(self.deliver_here(inputs).await),
+            Err(error) => {
+                PeerAnswer::NotNow { reason: error.to_string(), retry_after_ms: wire::NOT_NOW_RETRY_MS }
+            }
+        }
+    }
+
+    /// Judges what a peer claims with deliveries, before any store hears of them: what gets through moves what the receivers wait
+    /// for, for ever. The sending host is whoever proved its key, and the agent who it is proven to be, not what the stamps say.
+    async fn check_sender(
+        &self,
+        from: HostId,
+        inputs: &mut [NewInput],
+        statement: Option<&SignedStatement>,
+    ) -> Result<(), NoSender> {
+        if inputs.len() > BATCH_INPUTS_MAX {
+            return Err(NoSender::Malformed("too many deliveries at once"));
+        }
+        let mut sender: Option<DeliveryStamp> = None;
+        for input in inputs {
+            let stamp = plausible(input)?;
+            stamp.host = from;
+            if believes_everybody() {
+                continue;
+            }
+            stamp.origin_hash = statement.map(|signed| signed.public_key.origin_hash());
+            stamp.origin_generation =
+                statement.map_or(stamp.generation, |signed| signed.statement.generation);
+            if stamp.generation > stamp.origin_generation {
+                return Err(NoSender::Malformed("a delivery is of a generation to come"));
+            }
+            let first = sender.get_or_insert_with(|| stamp.clone());
+            if first.origin != stamp.origin || first.token != stamp.token {
+                return Err(NoSender::Malformed("deliveries of several agents, or under several tokens"));
+            }
+        }
+        let Some(sender) = sender else { return Ok(()) };
+        if let Some(signed) = statement {
+            check_statement(from, &sender, signed)?;
+        }
+        match self.inner().directory.owned(&sender.origin) {
+            // Nobody else can be above it, but on a shared store, of which this host has then not heard yet: it hears soon.
+            Some(owned) if owned.lease.token < sender.token => {
+                let agent = &sender.origin;
+                tracing::warn!(peer = %from, %agent, "a peer speaks for an agent that is at home here");
+                return Err(NoSender::Later(
+                    "this host owns the agent that sends, under a lower token".into(),
+                ));
+            }
+            _ => {}
+        }
+        match sender.origin_hash {
+            Some(hash) => self.check_key(from, &sender, hash).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a key may be the agent's: no agent here has heard another one, or no other host has an agent of that name.
+    async fn check_key(
+        &self,
+        from: HostId,
+        sender: &DeliveryStamp,
+        hash: OriginHash,
+    ) -> Result<(), NoSender> {
+        let agent = &sender.origin;
+        if self.inner().hints.has_key(agent, hash) {
+            return Ok(());
+        }
+        let unread = |error: StoreError| NoSender::Later(error.to_string());
+        let heard = self.inner().store.heard_of(agent).await.map_err(unread)?;
+        let is_another = heard.iter().any(|heard| heard.origin_hash.is_some_and(|known| known != hash));
+        if is_another && let Some(reason) = self.who_else_has(from, agent, hash).await.map_err(unread)? {
+            tracing::warn!(peer = %from, %agent, reason, "another key of an agent is not believed yet");
+            return Err(NoSender::Later(reason));
+        }
+        self.inner().hints.learn_key(agent, hash);
+        Ok(())
+    }
+
+    /// Why another host than this peer may have another agent of the name: one that does not answer may.
+    async fn who_else_has(
+        &self,
+        from: HostId,
+        agent: &AgentId,
+        hash: OriginHash,
+    ) -> Result<Option<String>, StoreError> {
+        let row = self.inner().store.agent(agent).await?;
+        let is_mine = |home: &Home| matches!(home, Home::Here | Home::HandingOff { .. });
+        if row.is_some_and(|row| is_mine(&row.home) && row.known_as().hash != Some(hash)) {
+            return Ok(Some(format!("another agent {agent} is at home here")));
+        }
+        let peers = self.inner().mesh.peers();
+        let asked = peers.iter().filter(|peer| peer.host != from).map(|peer| async move {
+            let request = PeerRequest::WhoIsHome { agent: agent.clone() };
+            match self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await {
+                Ok(PeerAnswer::Home(HomeAnswer::Moved { .. } | HomeAnswer::Unknown)) => None,
+                // A host of the same store.
+                Ok(PeerAnswer::Home(HomeAnswer::HereAs { origin_hash, .. })) if origin_hash == hash => None,
+                Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::HereAs { .. })) => {
+                    Some(format!("host {} has another agent {agent}", peer.host))
+                }
+                Ok(_) | Err(_) => {
+                    Some(format!("host {} does not say whether it has agent {agent}", peer.host))
+                }
+            }
+        });
+        Ok(join_all(asked).await.into_iter().flatten().next())
+    }
+}
+
+/// The stamp of a delivery as an outbox may have made it.
+fn plausible(input: &mut NewInput) -> Result<&mut DeliveryStamp, NoSender> {
+    let Some(stamp) = &mut input.delivery else {
+        return Err(NoSender::Malformed("a delivery has no stamp"));
+    };
+    if !stamp.token.is_plausible() {
+        return Err(NoSender::Malformed("no store grants the token of this delivery"));
+    }
+    if stamp.number == 0 || stamp.lowest_open > stamp.number || stamp.number > DELIVERY_NUMBER_MAX {
+        return Err(NoSender::Malformed("no outbox numbers a delivery so"));
+    }
+    if !matches!(&input.input.source, Source::Peer { agent, .. } if *agent == stamp.origin) {
+        return Err(NoSender::Malformed("a delivery comes from another agent than its stamp says"));
+    }
+    Ok(stamp)
+}
+
+/// Whether a statement is about these deliveries, for the peer that brings them.
+fn check_statement(from: HostId, sender: &DeliveryStamp, signed: &SignedStatement) -> Result<(), NoSender> {
+    let expected = Statement {
+        agent: sender.origin.clone(),
+        generation: sender.origin_generation,
+        token: sender.token,
+        host: from,
+    };
+    if signed.statement != expected {
+        return Err(NoSender::Malformed("the statement is about another agent, grant or host"));
+    }
+    if signed.is_sound() { Ok(()) } else { Err(NoSender::Malformed("the statement is not signed")) }
+}
