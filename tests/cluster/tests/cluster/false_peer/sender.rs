@@ -73,9 +73,9 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
     speak(&a).await?;
     until_heard(&b, 1).await?;
 
-    let shown = a.get(&format!("/v1/agents/{SPEAKER}")).await?;
-    let token = FencingToken(shown["token"].as_u64().context("no token")?);
-    let public: EntityPublicKey = shown["public_key"].as_str().context("no key")?.parse()?;
+    let shown = a.agent(SPEAKER).await?;
+    let token = FencingToken(shown.token);
+    let public: EntityPublicKey = shown.body["public_key"].as_str().context("no key")?.parse()?;
     let (own, host) = (EntityKey::from_secret(&[7; 32]), stage.liar.key.parse()?);
     let higher = |epochs: u64, counter: u64| {
         let raised = token.raised(epochs).map(|raised| FencingToken(raised.0 + counter));
