@@ -46,6 +46,11 @@ impl HostKey {
         Ok(Self(SigningKey::from_bytes(&secret)))
     }
 
+    /// The key of 32 secret bytes, of a host without a data directory.
+    pub fn from_secret(secret: &[u8; 32]) -> Self {
+        Self(SigningKey::from_bytes(secret))
+    }
+
     /// The public key.
     pub fn id(&self) -> HostId {
         HostId(self.0.verifying_key().to_bytes())
@@ -88,7 +93,7 @@ impl HostKey {
     }
 
     /// Opens what was sealed to this key for `context`.
-    pub(crate) fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
         envelope::open(&self.0, context, sealed)
     }
 

@@ -166,9 +166,9 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// An agent's current spec, `None` when it has none here. **R**
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError>;
 
-    /// The entity key of an agent that is at home here. It is made with the agent and stays until the agent is deleted or made
-    /// anew: over resets, respawns, upgrades and moves. `None` where the secret is not: of a deleted agent, of one that came
-    /// without it, in a store that seals no secrets. **R**
+    /// The entity key of an agent that is at home here. It is made with the agent and stays, over resets, respawns, upgrades and
+    /// moves, until the agent is made anew, or is deleted and nothing that it has sent waits any more. `None` where the secret is
+    /// not: of such a one, of one that came without it, in a store that seals no secrets. **R**
     ///
     /// # Errors
     /// `Conflict` when another key seals it, `Corrupt` when its seal is damaged.

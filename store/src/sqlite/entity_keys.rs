@@ -62,7 +62,7 @@ pub(super) fn put(
     .map(drop)
 }
 
-/// Lets go of the secret of a deleted agent.
+/// Lets go of the secret of a deleted agent, once nothing that it has sent waits.
 pub(super) fn erase_secret(tx: &Tx<'_>, head: &mut Head) -> Fallible<()> {
     let change = head.change();
     execute(

@@ -58,7 +58,8 @@ pub(super) fn commit(tx: &Tx<'_>, owner: &Owner, commit: &LifecycleCommit) -> Fa
     if commit.is_start_fresh() {
         head.failed_starts = 0;
     }
-    if is_moved && *commit.next() == Lifecycle::Deleted {
+    // What it has sent is still to be proven its own.
+    if is_moved && *commit.next() == Lifecycle::Deleted && head.pending_outputs == 0 {
         entity_keys::erase_secret(tx, &mut head)?;
     }
     if is_moved || head.change != before {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use godwit_core::channel::Publication;
 use godwit_core::event::{EventKind, NewEvent};
 use godwit_core::id::{AgentId, Generation, Revision};
+use godwit_core::lifecycle::Lifecycle;
 use godwit_core::output::{Output, OutputState, StoredOutput, UndeliverableReason};
 use godwit_core::store::{OutputEnd, OutputKey, Owner, Page, RowKey};
 use rusqlite::{Connection, Row, params};
@@ -14,11 +15,11 @@ use super::agents::Head;
 use super::channels::{self, Spent};
 use super::codec::{Int, agent_id, channel_name, reason, reason_code, unseal};
 use super::error::{Fallible, corrupt};
-use super::events;
 use super::inputs::key_of;
 use super::sql::{all, execute, first};
 use super::state::bury;
 use super::writer::Tx;
+use super::{entity_keys, events};
 
 /// When outputs are committed.
 #[derive(Clone, Copy)]
@@ -190,6 +191,9 @@ fn end_at(tx: &Tx<'_>, head: &mut Head, owner: &Owner, ends: &[(OutputKey, Outpu
     if head.pending_outputs != pending_before {
         // The row says how many there are.
         head.change();
+        if head.pending_outputs == 0 && head.lifecycle == Lifecycle::Deleted {
+            entity_keys::erase_secret(tx, head)?;
+        }
     }
     Ok(())
 }

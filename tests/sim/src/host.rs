@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use ed25519_dalek::SigningKey;
 use futures::FutureExt;
+use godwit::identity::HostKey;
 use godwit::runtime::call::{AgentCall, AgentReply, CallError};
 use godwit::runtime::operations::OperationPolicy;
 use godwit::runtime::reconcile::RosterSources;
@@ -41,6 +41,7 @@ pub struct Cluster {
 /// A machine: its clock outlives its processes.
 struct Machine {
     key: HostId,
+    secret: Arc<HostKey>,
     clock: Arc<SimClock>,
     /// The world with the store that its processes have.
     world: Arc<World>,
@@ -73,8 +74,10 @@ impl Cluster {
             let clock = world.machine_clock();
             let place = u64::from(number) + 1;
             let world = if is_apart { world.apart(place, clock.clone()) } else { world.clone() };
+            let secret = Arc::new(HostKey::from_secret(&[number + 1; 32]));
             Machine {
-                key: HostId(SigningKey::from_bytes(&[number + 1; 32]).verifying_key().to_bytes()),
+                key: secret.id(),
+                secret,
                 clock,
                 world,
                 processes: Mutex::default(),
@@ -184,6 +187,7 @@ impl Cluster {
         let machine = &self.machines[host];
         let door = PeerDoor::default();
         let mesh = self.network.join((machine.key, address), &process.cage, Arc::new(door.clone()));
+        let opener = machine.secret.clone();
         let parts = Parts {
             store: Arc::new(FaultyStore::new(machine.world.clone(), host, process.cage.clone())),
             loader: Arc::new(SimLoader::new(self.world.clone())),
@@ -191,7 +195,7 @@ impl Cluster {
             clock: machine.clock.clone(),
             peer_book: None,
             signer: None,
-            unsealer: None,
+            unsealer: Some(Arc::new(move |context, sealed| opener.open(context, sealed))),
             load_notes: Arc::new(MemoryNotes::default()),
             head: None,
             roster: RosterSources::default(),
@@ -229,7 +233,7 @@ impl Cluster {
             name: format!("h{host}"),
             api: SocketAddr::from(([127, 0, 0, 1], 1)),
             // Nobody opens envelopes here.
-            carries_identity: false,
+            carries_identity: true,
             takes_only_expected: false,
             arrival_rules: Vec::new(),
             delta_bytes_max: godwit_core::limits::DELTA_BYTES_MAX,

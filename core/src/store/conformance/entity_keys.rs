@@ -1,21 +1,23 @@
 //! Entity keys: made with an agent, kept over everything but deletion, and never in what may become a file.
 
 use crate::event::EventKind;
-use crate::id::AgentId;
+use crate::id::{AgentId, Generation};
 use crate::identity::{EntityKey, EntityKeyRow, EntityPublicKey};
 use crate::lifecycle::Verb;
+use crate::output::UndeliverableReason;
 use crate::receipt::BoundaryKind;
 use crate::store::conformance::Case;
 use crate::store::conformance::archive::{furnished, receive, whole};
 use crate::store::conformance::fixture::{Turn, World, id, new_agent, put_plugin};
 use crate::store::conformance::journey::Journey;
-use crate::store::{ImportRequest, Row, RowFrame, RuntimeStore, Sharing};
+use crate::store::{ImportRequest, OutputEnd, OutputKey, Row, RowFrame, RuntimeStore, Sharing};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         Case::of(an_agent_has_a_key_of_its_own_from_its_creation),
         Case::of(verbs_and_turns_leave_the_key),
         Case::of(a_deleted_agent_can_not_sign_and_one_made_anew_has_another_key),
+        Case::of(what_a_deleted_agent_has_sent_goes_under_its_key),
         Case::of(the_key_moves_with_its_agent),
         Case::of(the_later_key_row_stays),
         Case::of(a_tombstone_knows_whose_it_is),
@@ -72,6 +74,24 @@ async fn a_deleted_agent_can_not_sign_and_one_made_anew_has_another_key(world: W
     assert_ne!(after.public(), before.public());
     assert_eq!(site.store.recreate(new).await, Ok(false), "a repetition");
     assert_eq!(key_of(desk.store(), desk.agent()).await, after);
+}
+
+async fn what_a_deleted_agent_has_sent_goes_under_its_key(world: World) {
+    let site = world.site("a").await;
+    let desk = site.own("agent").await;
+    let before = key_of(desk.store(), desk.agent()).await;
+    desk.turn(Turn::of(BoundaryKind::Init).snapshot("s").output(&id("b"), "1").output(&id("c"), "2")).await;
+    desk.verb(&Verb::Delete).await.unwrap();
+    let desk = site.take(&id("agent")).await;
+    for (destination, end) in
+        [("b", OutputEnd::Acknowledged), ("c", OutputEnd::Undeliverable(UndeliverableReason::NotFound))]
+    {
+        assert_eq!(key_of(desk.store(), desk.agent()).await, before, "before {destination} has it");
+        let key = OutputKey { destination: id(destination), generation: Generation(1), number: 1 };
+        assert_eq!(desk.store().end_outputs(&desk.owner, &[(key, end)]).await, Ok(()));
+    }
+    assert_eq!(desk.store().entity_key(desk.agent()).await, Ok(None), "the secret is gone");
+    assert_eq!(public_of(desk.store(), desk.agent()).await, Some(before.public()), "who it was is known");
 }
 
 async fn the_key_moves_with_its_agent(world: World) {

@@ -204,6 +204,9 @@ impl Tables {
                 OutputEnd::Undeliverable(_) => {}
             }
         }
+        if rows.portable().lifecycle == Lifecycle::Deleted && rows.pending_outputs() == 0 {
+            rows.erase_secret();
+        }
         self.append(events);
         Ok(())
     }

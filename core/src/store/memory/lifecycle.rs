@@ -78,9 +78,9 @@ impl Tables {
             let Ok(()) = rules::reset(&mut Table::between(rows, now_ms));
             admit_initial(rows, now_ms);
         }
-        if let (Lifecycle::Deleted, Some(key)) = (commit.next(), rows.entity_key()) {
-            let public = key.without_secret();
-            rows.put(Row::EntityKey(public));
+        // What it has sent is still to be proven its own.
+        if *commit.next() == Lifecycle::Deleted && rows.pending_outputs() == 0 {
+            rows.erase_secret();
         }
         self.append(told);
         self.append(commit.events().iter().cloned());

@@ -148,6 +148,14 @@ impl AgentRows {
         self.entity_key.as_ref()
     }
 
+    /// Lets go of the secret, if it is here.
+    pub(super) fn erase_secret(&mut self) {
+        if let Some(key) = self.entity_key.as_ref().filter(|key| key.key().is_some()) {
+            let public = key.without_secret();
+            self.put(Row::EntityKey(public));
+        }
+    }
+
     pub(super) fn spec(&self) -> Option<&Spec> {
         self.specs.get(&self.portable.spec_revision)
     }

@@ -7,9 +7,10 @@
 
 use futures::future::join_all;
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::identity::{EntityPublicKey, OriginHash, SignedStatement, Statement};
+use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash, SignedStatement, Statement};
 use godwit_core::input::{DeliveryStamp, NewInput, Source};
 use godwit_core::lease::Lease;
+use godwit_core::store::rows::Receiver;
 use godwit_core::store::{Home, StoreError};
 
 use super::BATCH_INPUTS_MAX;
@@ -138,7 +139,8 @@ impl Runtime {
         }
     }
 
-    /// Whether a key may be the agent's: no agent here has heard another one, or no other host has an agent of that name.
+    /// Whether a key may be the agent's: no agent here has heard another one, or no other host has an agent of that name. A
+    /// namesake is the store's to refuse.
     async fn check_key(
         &self,
         from: HostId,
@@ -151,12 +153,17 @@ impl Runtime {
         }
         let unread = |error: StoreError| NoSender::Later(error.to_string());
         let heard = self.inner().store.heard_of(agent).await.map_err(unread)?;
-        let is_another = heard.iter().any(|heard| heard.origin_hash.is_some_and(|known| known != hash));
-        if is_another && let Some(reason) = self.who_else_has(from, agent, hash).await.map_err(unread)? {
+        let given = KnownAs { hash: Some(hash), generation: sender.origin_generation, token: sender.token };
+        let known = heard.iter().map(Receiver::known_as);
+        let others: Vec<_> = known.filter(|known| known.hash.is_some_and(|known| known != hash)).collect();
+        let may_follow = others.iter().any(|known| !known.is_namesake(&given));
+        if may_follow && let Some(reason) = self.who_else_has(from, agent, hash).await.map_err(unread)? {
             tracing::warn!(peer = %from, %agent, reason, "another key of an agent is not believed yet");
             return Err(NoSender::Later(reason));
         }
-        self.inner().hints.learn_key(agent, hash);
+        if others.iter().all(|known| !known.is_namesake(&given)) {
+            self.inner().hints.learn_key(agent, hash);
+        }
         Ok(())
     }
 

@@ -118,13 +118,18 @@ pub(in crate::runtime) fn believes_everybody() -> bool {
     is_broken("no-peer-check")
 }
 
-/// `GODWIT_BREAK=left-behind`: of the last rows of an agent that moves, the inputs that wait stay behind, so that the walk of three
-/// hosts can be seen to notice. The product has no such switch.
-pub(super) fn leave_behind(frames: &mut Vec<RowFrame>) {
+/// `GODWIT_BREAK`: what of an agent that moves stays behind, so that those who watch it can be seen to notice. With `left-behind` the
+/// inputs that wait at the end, with `subscriptions-left-behind` who subscribes to its channels and what it subscribes to. The product
+/// has no such switch.
+pub(super) fn leave_behind(frames: &mut Vec<RowFrame>, is_frozen: bool) {
     let waits =
         |frame: &RowFrame| matches!(&frame.row, Row::Input(input) if input.state == InputState::Queued);
-    if is_broken("left-behind") {
+    let subscribes = |frame: &RowFrame| matches!(&frame.row, Row::Subscriber(_) | Row::Subscription(_));
+    if is_frozen && is_broken("left-behind") {
         frames.retain(|frame| !waits(frame));
+    }
+    if is_broken("subscriptions-left-behind") {
+        frames.retain(|frame| !subscribes(frame));
     }
 }
 

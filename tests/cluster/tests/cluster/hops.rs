@@ -99,6 +99,21 @@ async fn what_agents_have_goes_round_hosts_of_two_versions() -> Result<()> {
     go_round(hosts).await
 }
 
+/// What is planted here is found by the tests above.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_leaves_subscriptions_behind_is_found_out() -> Result<()> {
+    let _room = shared().await;
+    let (folder, failpoints) = (Folder::new()?, binaries::failpoints()?);
+    let options = |name: &str| {
+        HostOptions::new(&failpoints, &folder.path().join(name), name)
+            .variable("GODWIT_BREAK", "subscriptions-left-behind")
+    };
+    let hosts = acquainted(["left", "middle", "right"].map(options)).await?;
+    let found = go_round(hosts).await.err().context("nobody has noticed")?;
+    ensure!(format!("{found:#}").contains("\"heard owner news\""), "something else: {found:#}");
+    Ok(())
+}
+
 async fn go_round(mut hosts: Vec<Host>) -> Result<()> {
     for host in &hosts {
         for plugin in ["publisher", "subscriber", "ticker", "signer", "relay"] {

@@ -150,7 +150,7 @@ impl Source {
     pub(super) async fn last_rows(&mut self, newest: u64) -> Result<Vec<RowFrame>, Failure> {
         match self.rest(newest, PREPARE_BYTES_MAX).await? {
             Some(mut rest) if fits_prepare(&rest) => {
-                claims::leave_behind(&mut rest);
+                claims::leave_behind(&mut rest, true);
                 for frame in &rest {
                     self.digest.add(frame.digest());
                 }
@@ -210,9 +210,7 @@ impl Source {
         }
         let mut frames = self.export(self.sent, bytes_max).await?;
         let Some(last) = frames.last().map(|frame| frame.change) else { return Ok(None) };
-        if self.frozen_at.is_some() {
-            claims::leave_behind(&mut frames);
-        }
+        claims::leave_behind(&mut frames, self.frozen_at.is_some());
         let body = wire::encode_list(self.protocol, &frames);
         let has_snapshot = frames.iter().any(is_snapshot);
         drop(frames);
