@@ -689,3 +689,6 @@ pub(super) async fn forget(runtime: &Runtime, record: &MigrationRecord) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use super::claims::{self, ARRIVAL_KEPT, ARRIVALS_MAX, ARRIVALS_OF_PEER_MAX};
 mod arrived;
 mod incoming;
 
-use arrived::Bundle;
+use arrived::{Bundle, unwritten};
 use incoming::Incoming;
 
 /// How long the source of an older try may take to say that it has given it up, while a new one waits.
@@ -212,7 +212,7 @@ impl Runtime {
         // On a shared store the source's record is this side's too.
         if !is_shared && let Err(error) = self.inner().store.put_migration(record).await {
             self.inner().migrator.incoming().remove(&id);
-            return not_ready(error);
+            return unwritten(&error);
         }
         failpoint::hit("migration.target.after-reserve");
         answer

@@ -79,6 +79,37 @@ async fn one_that_is_called_off_ends_and_another_one_may_begin() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_called_off_sends_no_more_rows() {
+    let network = SimNetwork::default();
+    let [one, other, third] = three(&network).await;
+    create(&one, "a").await;
+    for row in 0..16 {
+        // It does not pack well.
+        let value: String =
+            (0..3_200).map(|part| Digest::of(format!("{row} {part}").as_bytes()).to_string()).collect();
+        ask(&one, "a", &format!("write key-{row} {value}")).await;
+    }
+    network.set_bulk_delay(Duration::from_millis(400));
+    let Ok(AgentReply::Migrating(id)) =
+        call(&one, "a", AgentCall::Migrate { to: other.name().to_owned() }).await
+    else {
+        panic!("it does not begin")
+    };
+    until("the first bundle to be on its way", async || {
+        one.migration(id).await.unwrap().phase == Phase::Transfer
+    })
+    .await;
+    one.abort_migration(id).await.unwrap();
+    let record = ended(&one, id).await;
+    assert_eq!(record.phase, Phase::Aborted);
+    // All of them are above one and a half megabytes.
+    assert!(record.bytes < 1 << 20, "{} bytes were sent", record.bytes);
+    for host in [&one, &other, &third] {
+        host.stop().await;
+    }
+}
+
 #[test]
 fn it_is_called_off_or_goes_on_to_its_commit_point_and_never_both() {
     let called_off = Course::default();

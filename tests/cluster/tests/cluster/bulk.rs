@@ -71,6 +71,30 @@ async fn an_agent_larger_than_the_memory_for_its_move_moves() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test]
+async fn a_host_without_room_refuses_what_comes_and_goes_on() -> Result<()> {
+    let _room = shared().await;
+    let mut pair = Cluster::separate(&binaries::product()?, &[]).await?;
+    for host in [&pair.a, &pair.b] {
+        host.client().load_plugin(&binaries::test_guest("hostile")?).await?;
+    }
+    fill(&pair.a.client(), AGENT, 512).await?;
+    fill(&pair.a.client(), "light", 1).await?;
+    pair.b.terminate().await?;
+    pair.b.start(&[("GODWIT_LIMITS_STORE_BYTES_MAX", "16777216")]).await?;
+    let id = pair.a.client().migrate(AGENT, pair.b.key()).await?;
+    let over = pair.a.client().migration_over(&id, SOON).await?;
+    let failure = over.body["failure"].to_string();
+    ensure!(over.phase == "failed" && failure.contains("capacity"), "{}", over.body);
+    ensure!(pair.a.client().reply(AGENT, "echo here").await? == "here");
+    let gone = || async { Ok((rows(&pair.b)? == 0).then_some(())) };
+    until("the target to drop what has come", SOON, gone).await?;
+    pair.a.client().move_to("light", "b", SOON).await?;
+    ensure!(pair.b.client().reply("light", "echo there").await? == "there");
+    pair.end_and_verify().await?;
+    Ok(())
+}
+
 /// Two hosts on machines of their own, with lines between them.
 struct Apart {
     a: Host,

@@ -7,6 +7,7 @@ use godwit_core::digest::{Digest, RunningDigest};
 use godwit_core::failpoint;
 use godwit_core::id::SpecRevision;
 use godwit_core::identity::EntityPublicKey;
+use godwit_core::migration::Refusal;
 use godwit_core::placement::RESIDENCY_LABEL;
 use godwit_core::retry::{Retry, Retryable};
 use godwit_core::snapshot::Snapshot;
@@ -14,7 +15,7 @@ use godwit_core::spec::Spec;
 use godwit_core::store::{Row, RowFrame, StoreError};
 use tokio::sync::oneshot;
 
-use super::{not_ready, refused};
+use super::{not_ready, refused, refused_for};
 use crate::runtime::Runtime;
 use crate::runtime::migrator::claims::{self, NamedStates};
 use crate::runtime::migrator::identity::Passage;
@@ -193,6 +194,7 @@ impl Arrived {
 pub(super) fn unwritten(error: &StoreError) -> MigrationAnswer {
     match error {
         StoreError::Conflict { .. } => refused(error.to_string()),
+        StoreError::Full => refused_for(Refusal::Capacity, "this host's store has no room for the agent"),
         error if error.retry() == Retry::Later => not_ready(error),
         error => MigrationAnswer::StateFailed { reason: error.to_string() },
     }
