@@ -5,13 +5,16 @@
 //! nothing that is not proven by it. An agent that was made anew or came from an archive has another key, which the one before
 //! can't vouch for: it is believed once no other host says to have an agent of that name.
 
+use std::collections::BTreeMap;
+
 use futures::future::join_all;
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash, SignedStatement, Statement};
 use godwit_core::input::{DeliveryStamp, NewInput, Source};
 use godwit_core::lease::Lease;
+use godwit_core::mesh::Peer;
+use godwit_core::store::StoreError;
 use godwit_core::store::rows::Receiver;
-use godwit_core::store::{Home, StoreError};
 
 use super::BATCH_INPUTS_MAX;
 use crate::runtime::Runtime;
@@ -157,7 +160,7 @@ impl Runtime {
         let known = heard.iter().map(Receiver::known_as);
         let others: Vec<_> = known.filter(|known| known.hash.is_some_and(|known| known != hash)).collect();
         let may_follow = others.iter().any(|known| !known.is_namesake(&given));
-        if may_follow && let Some(reason) = self.who_else_has(from, agent, hash).await.map_err(unread)? {
+        if may_follow && let Some(reason) = self.who_else_has(from, agent, hash).await {
             tracing::warn!(peer = %from, %agent, reason, "another key of an agent is not believed yet");
             return Err(NoSender::Later(reason));
         }
@@ -167,35 +170,51 @@ impl Runtime {
         Ok(())
     }
 
-    /// Why another host than this peer may have another agent of the name: one that does not answer may.
-    async fn who_else_has(
-        &self,
-        from: HostId,
-        agent: &AgentId,
-        hash: OriginHash,
-    ) -> Result<Option<String>, StoreError> {
-        let row = self.inner().store.agent(agent).await?;
-        let is_mine = |home: &Home| matches!(home, Home::Here | Home::HandingOff { .. });
-        if row.is_some_and(|row| is_mine(&row.home) && row.known_as().hash != Some(hash)) {
-            return Ok(Some(format!("another agent {agent} is at home here")));
+    /// Why another host than this peer may have another agent of the name.
+    async fn who_else_has(&self, from: HostId, agent: &AgentId, hash: OriginHash) -> Option<String> {
+        let said = self.homes(from, agent).await;
+        let has_moved = said.values().any(|answer| matches!(answer, HomeAnswer::Moved { .. }));
+        match objection(agent, &said, hash) {
+            // Who was asked before the agent came there says so now.
+            None if has_moved => objection(agent, &self.homes(from, agent).await, hash),
+            first => first,
         }
+    }
+
+    /// What this host and all peers but one say of where an agent is. Hosts of the same store know no more about it than this one.
+    async fn homes(&self, but: HostId, agent: &AgentId) -> BTreeMap<HostId, HomeAnswer> {
         let peers = self.inner().mesh.peers();
-        let asked = peers.iter().filter(|peer| peer.host != from).map(|peer| async move {
+        let is_asked = |peer: &&Peer| peer.host != but && !self.inner().hints.is_store_mate(peer.host);
+        let asked = peers.iter().filter(is_asked).map(|peer| async move {
             let request = PeerRequest::WhoIsHome { agent: agent.clone() };
             match self.ask_peer(peer.host, &request, WHO_IS_HOME_MAX).await {
-                Ok(PeerAnswer::Home(HomeAnswer::Moved { .. } | HomeAnswer::Unknown)) => None,
-                // A host of the same store.
-                Ok(PeerAnswer::Home(HomeAnswer::HereAs { origin_hash, .. })) if origin_hash == hash => None,
-                Ok(PeerAnswer::Home(HomeAnswer::Here { .. } | HomeAnswer::HereAs { .. })) => {
-                    Some(format!("host {} has another agent {agent}", peer.host))
-                }
-                Ok(_) | Err(_) => {
-                    Some(format!("host {} does not say whether it has agent {agent}", peer.host))
-                }
+                Ok(PeerAnswer::Home(answer)) => (peer.host, answer),
+                Ok(_) | Err(_) => (peer.host, HomeAnswer::Silent),
             }
         });
-        Ok(join_all(asked).await.into_iter().flatten().next())
+        let mut said: BTreeMap<_, _> = join_all(asked).await.into_iter().collect();
+        said.insert(self.inner().host, self.home_of(agent).await);
+        said
     }
+}
+
+/// Why an agent with this key may not be the only one of its name: somebody has another one, or may have it.
+fn objection(agent: &AgentId, said: &BTreeMap<HostId, HomeAnswer>, hash: OriginHash) -> Option<String> {
+    said.iter().find_map(|(host, answer)| match *answer {
+        HomeAnswer::Unknown => None,
+        HomeAnswer::HereAs { origin_hash, .. } if origin_hash == hash => None,
+        HomeAnswer::Here { .. } | HomeAnswer::HereAs { .. } => {
+            Some(format!("host {host} has another agent {agent}"))
+        }
+        HomeAnswer::Silent => Some(format!("host {host} does not say whether it has agent {agent}")),
+        // A copy that is not the agent yet says where that is.
+        HomeAnswer::Moved { target, .. } => {
+            let is_back =
+                |answer: &HomeAnswer| matches!(answer, HomeAnswer::Moved { target, .. } if target == host);
+            let is_on_its_way = said.get(&target).is_some_and(is_back);
+            is_on_its_way.then(|| format!("another agent {agent} is on its way from or to host {host}"))
+        }
+    })
 }
 
 /// The stamp of a delivery as an outbox may have made it.
@@ -227,4 +246,38 @@ fn check_statement(from: HostId, sender: &DeliveryStamp, signed: &SignedStatemen
         return Err(NoSender::Malformed("the statement is about another agent, grant or host"));
     }
     if signed.is_sound() { Ok(()) } else { Err(NoSender::Malformed("the statement is not signed")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use godwit_core::id::FencingToken;
+
+    use super::*;
+
+    #[test]
+    fn another_key_is_believed_when_nobody_has_the_agent_and_nobody_is_about_to() {
+        let (mine, other) = (OriginHash(1), OriginHash(2));
+        let token = FencingToken(3);
+        let host = |number| HostId([number; 32]);
+        let moved = |to| HomeAnswer::Moved { target: host(to), token };
+        let agent = AgentId::parse("a").unwrap();
+        let objected = |said: &[HomeAnswer]| {
+            let said = (1..).map(host).zip(said.iter().copied()).collect();
+            objection(&agent, &said, mine).is_some()
+        };
+        let unknown = HomeAnswer::Unknown;
+        assert!(!objected(&[unknown, unknown]));
+        assert!(
+            !objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: mine }]),
+            "a store of the sender's"
+        );
+        assert!(objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: other }]));
+        assert!(objected(&[HomeAnswer::Here { token }, unknown]));
+        assert!(objected(&[unknown, HomeAnswer::Silent]));
+        assert!(!objected(&[moved(2), unknown]), "where it was lost");
+        assert!(!objected(&[moved(2), moved(3), unknown]));
+        assert!(!objected(&[moved(9), unknown]), "to a host that is not listed any more");
+        assert!(objected(&[moved(2), moved(1)]), "one has let go, and the other has not taken it up");
+        assert!(objected(&[unknown, moved(3), moved(2)]));
+    }
 }

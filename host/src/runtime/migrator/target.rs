@@ -16,7 +16,7 @@ use godwit_core::migration::recovery::{
 };
 use godwit_core::migration::{Failure, Phase, Refusal, Role};
 use godwit_core::spec::PluginInfo;
-use godwit_core::store::{Adoption, MigrationRecord};
+use godwit_core::store::{Adoption, MigrationRecord, StoreError};
 use godwit_core::time::within;
 
 use super::super::Runtime;
@@ -202,7 +202,13 @@ impl Runtime {
         match self.enter_arrival(id, self.arrival(record.clone(), reservation)) {
             Ok(true) => {}
             // Asked again because the first answer was lost, or late: what has arrived since stays.
-            Ok(false) => return answer,
+            Ok(false) => {
+                return match self.inner().store.migration(id).await {
+                    Ok(None) if !is_shared => not_ready("the reservation is being recorded"),
+                    Ok(_) => answer,
+                    Err(error) => not_ready(error),
+                };
+            }
             Err(no) => return no,
         }
         if let Err(no) = self.drop_older_tries(&record).await {
@@ -212,7 +218,10 @@ impl Runtime {
         // On a shared store the source's record is this side's too.
         if !is_shared && let Err(error) = self.inner().store.put_migration(record).await {
             self.inner().migrator.incoming().remove(&id);
-            return unwritten(&error);
+            return match error {
+                StoreError::Full => unwritten(&error),
+                error => not_ready(error),
+            };
         }
         failpoint::hit("migration.target.after-reserve");
         answer
