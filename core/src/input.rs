@@ -452,6 +452,10 @@ pub struct DeliveryStamp {
     /// statement.
     #[serde(skip)]
     pub origin_generation: Generation,
+    /// Whether another key than was heard may be the agent's, who was made anew or came from an archive. Said by the store's own
+    /// host, never by a peer.
+    #[serde(skip)]
+    pub is_vouched_for: bool,
     /// What it has to do with a channel. A request becomes no input: the accepting store answers it.
     pub channel: Option<Box<ChannelDelivery>>,
 }

@@ -110,6 +110,7 @@ impl StoredOutput {
             host: sender.host,
             origin_hash: sender.origin_hash,
             origin_generation: sender.generation,
+            is_vouched_for: true,
             channel: None,
         };
         if let Some(message) = output.channel.as_deref() {

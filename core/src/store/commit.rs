@@ -301,6 +301,17 @@ pub enum AcceptError {
         /// Which one was heard.
         known: OriginHash,
     },
+    /// A delivery of an agent that may have been made anew, or come from an archive: nobody has looked whether the one of before
+    /// is gone.
+    #[error("agent {origin} has another key than was heard: origin hash {given}, not {known}")]
+    AnotherKey {
+        /// The sending agent.
+        origin: AgentId,
+        /// Which one was heard.
+        known: OriginHash,
+        /// Which one this is.
+        given: OriginHash,
+    },
     /// A delivery whose predecessor has not arrived.
     #[error("delivery is out of order: {next} is next")]
     Gap {

@@ -238,8 +238,9 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     ///
     /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, reach, inbox bound. So what is here already is
     /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
-    /// receiver's row for (agent, origin) decides, in this transaction: no origin hash where the row has one is `Unproven`,
-    /// another one in the same epoch of the token and of no higher generation `Namesake`; a lower token is `StalePublisher`; a
+    /// receiver's row for (agent, origin) decides, in this transaction: no origin hash where the row has one is `Unproven`;
+    /// another one is `Namesake` in the same epoch of the token and no higher `origin_generation`, else `AnotherKey` unless
+    /// vouched for (without a row, by the origin's own or another's); a lower token is `StalePublisher`; a
     /// lower generation is `Accepted::AlreadyEnded`; a higher one starts the row anew at number 1; then next = max(next,
     /// lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and next = number + 1. The
     /// row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.

@@ -236,25 +236,38 @@ impl Receiver {
     /// Whether a delivery is from the agent that was heard before, as far as that is known.
     ///
     /// # Errors
-    /// `Namesake`, `Unproven`.
+    /// `Namesake`, `AnotherKey`, `Unproven`.
     pub fn check_origin(&self, stamp: &DeliveryStamp) -> Result<(), AcceptError> {
         let DeliveryStamp { origin_hash: hash, origin_generation: generation, token, .. } = *stamp;
-        let origin = || self.origin.clone();
-        match (self.origin_hash, hash) {
-            (Some(known), None) => Err(AcceptError::Unproven { origin: origin(), known }),
-            (Some(known), Some(given))
-                if self.known_as().is_namesake(&KnownAs { hash, generation, token }) =>
-            {
-                Err(AcceptError::Namesake { origin: origin(), known, given })
-            }
-            _ => Ok(()),
+        if let (Some(known), Some(given)) = (self.origin_hash, hash)
+            && self.known_as().is_namesake(&KnownAs { hash, generation, token })
+        {
+            return Err(AcceptError::Namesake { origin: self.origin.clone(), known, given });
         }
+        check_first(self.origin_hash, stamp)
     }
 
     /// The hash to remember behind a delivery that is not stale.
     pub fn hash_after(&self, stamp: &DeliveryStamp) -> Option<OriginHash> {
-        let given = stamp.origin_hash.filter(|_| stamp.generation >= self.generation);
+        let is_later = stamp.generation >= self.generation;
+        let given = stamp.origin_hash.filter(|given| is_later || self.origin_hash == Some(*given));
         let is_renewed = stamp.generation > self.generation || stamp.token.epoch() > self.token.epoch();
         if is_renewed { given } else { self.origin_hash.or(given) }
+    }
+}
+
+/// Whether a delivery is from the agent that is known under the origin's name, by what others in the store have heard from it or
+/// by its own row: for an agent that has heard nothing yet.
+///
+/// # Errors
+/// `AnotherKey`, `Unproven`.
+pub fn check_first(known: Option<OriginHash>, stamp: &DeliveryStamp) -> Result<(), AcceptError> {
+    let origin = || stamp.origin.clone();
+    match (known, stamp.origin_hash) {
+        (Some(known), None) => Err(AcceptError::Unproven { origin: origin(), known }),
+        (Some(known), Some(given)) if known != given && !stamp.is_vouched_for => {
+            Err(AcceptError::AnotherKey { origin: origin(), known, given })
+        }
+        _ => Ok(()),
     }
 }

@@ -71,7 +71,7 @@ impl Tables {
 pub(crate) struct Owned {
     pub(crate) lease: Lease,
     pub(crate) guard: LeaseGuard,
-    /// Made when something is sent first.
+    /// Made when its outbox is looked at first.
     pub(crate) credentials: Arc<OnceCell<Credentials>>,
 }
 

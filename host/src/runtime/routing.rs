@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
 use godwit_core::identity::OriginHash;
+use godwit_core::lifecycle::BrokenReason;
 use godwit_core::limits::{ASK_TIMEOUT_DEFAULT, FORWARD_HOPS_MAX};
 use godwit_core::mesh::{MeshError, Peer};
 use godwit_core::store::{AgentRow, Home, Lifecycle, StoreError};
@@ -277,7 +278,11 @@ impl Runtime {
                 HomeAnswer::Moved { target: source, token }
             }
             Ok(Some(row)) => match row.known_as().hash {
-                Some(origin_hash) => HomeAnswer::HereAs { token: row.token, origin_hash },
+                Some(origin_hash) => {
+                    let is_gone =
+                        matches!(row.lifecycle, Lifecycle::Deleted | Lifecycle::Broken(BrokenReason::Forked));
+                    HomeAnswer::HereAs { token: row.token, origin_hash, is_gone }
+                }
                 None => HomeAnswer::Here { token: row.token },
             },
             Ok(None) => HomeAnswer::Unknown,
@@ -471,8 +476,8 @@ pub(crate) struct Hints {
     homes: Mutex<BTreeMap<AgentId, HostId>>,
     /// Hosts with a session on this host's store.
     store_mates: Mutex<BTreeSet<HostId>>,
-    /// Whose keys were looked at when they sent something.
-    keys: Mutex<BTreeMap<AgentId, OriginHash>>,
+    /// Agents that peers send for under another key than was heard.
+    keys: Mutex<BTreeMap<(HostId, AgentId), Asked>>,
 }
 
 /// Hints kept at most; beyond it all are dropped, and asking the peers again costs one round trip each.
@@ -507,18 +512,55 @@ impl Hints {
         self.lock().remove(agent);
     }
 
-    /// Whether this key is known to be that of the agent that sends under this name.
-    pub(super) fn has_key(&self, agent: &AgentId, hash: OriginHash) -> bool {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(agent) == Some(&hash)
+    /// Whether a key that a peer sends under may be the agent's, though another one was heard.
+    pub(super) fn is_vouched_for(
+        &self,
+        (peer, agent): (HostId, &AgentId),
+        hash: OriginHash,
+        now: Duration,
+    ) -> bool {
+        let asked = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = asked.get(&(peer, agent.clone()));
+        last.is_some_and(|last| last.hash == hash && last.is_good && now < last.at + VOUCHED_FOR)
     }
 
-    pub(super) fn learn_key(&self, agent: &AgentId, hash: OriginHash) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.len() >= HINTS_MAX {
-            keys.clear();
+    /// Whether to ask others about that now: seldom, whatever the peer sends.
+    pub(super) fn begin_asking(
+        &self,
+        (peer, agent): (HostId, &AgentId),
+        hash: OriginHash,
+        now: Duration,
+    ) -> bool {
+        let mut asked = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = (peer, agent.clone());
+        if asked.get(&place).is_some_and(|last| now < last.at + ASK_PAUSE) {
+            return false;
         }
-        keys.insert(agent.clone(), hash);
+        if asked.len() >= HINTS_MAX {
+            asked.clear();
+        }
+        asked.insert(place, Asked { hash, at: now, is_good: false });
+        true
     }
+
+    /// Others were asked, and nobody objects.
+    pub(super) fn vouch_for(&self, (peer, agent): (HostId, &AgentId), hash: OriginHash, now: Duration) {
+        let mut asked = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert((peer, agent.clone()), Asked { hash, at: now, is_good: true });
+    }
+}
+
+/// For how long others' word about a key counts: until the sender has tried again.
+const VOUCHED_FOR: Duration = Duration::from_secs(10);
+/// How often others are asked about one agent that one peer sends for.
+const ASK_PAUSE: Duration = Duration::from_secs(1);
+
+/// What others said last of a key.
+struct Asked {
+    hash: OriginHash,
+    /// Boot time.
+    at: Duration,
+    is_good: bool,
 }
 
 /// What a caller learns of a store's error.

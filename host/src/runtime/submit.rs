@@ -465,6 +465,7 @@ fn refused(error: AcceptError) -> CallError {
         AcceptError::NotAddressable => CallError::NotAddressable,
         other @ (AcceptError::StalePublisher { .. }
         | AcceptError::Namesake { .. }
+        | AcceptError::AnotherKey { .. }
         | AcceptError::Unproven { .. }
         | AcceptError::Gap { .. }
         | AcceptError::NotSubscribed { .. }

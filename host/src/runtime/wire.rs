@@ -259,8 +259,9 @@ pub(crate) enum HomeAnswer {
     Unknown,
     /// The store does not say now.
     Silent,
-    /// Since version 2: here, and the agent of its name that has this key.
-    HereAs { token: FencingToken, origin_hash: OriginHash },
+    /// Since version 2: here, and the agent of its name that has this key. Nothing more comes of one that is gone: deleted, or at work
+    /// elsewhere.
+    HereAs { token: FencingToken, origin_hash: OriginHash, is_gone: bool },
 }
 
 /// What became of a delivery.

@@ -14,6 +14,7 @@ use godwit_core::input::{
 };
 use godwit_core::reply;
 use godwit_core::spec::Spec;
+use godwit_core::store::rows::check_first;
 use godwit_core::store::{AcceptError, Accepted, StoreError, StoredInput};
 use rusqlite::{Connection, params};
 
@@ -30,8 +31,8 @@ mod deliveries;
 mod parts;
 mod reading;
 
-use deliveries::judge;
 pub(super) use deliveries::{Hearing, heard_of, receiver, write_receiver};
+use deliveries::{judge, known_hash};
 use reading::by_key;
 #[cfg(test)]
 pub(super) use reading::{BY_KEY, DEAD_LETTERS, OPEN};
@@ -397,10 +398,17 @@ fn accept_at(
     }
     let heard = match arrival.new.delivery.as_ref() {
         None => None,
-        Some(stamp) => match judge(hearing.of(tx, head, &stamp.origin)?, stamp) {
-            Ok(heard) => Some(heard),
-            Err(refused) => return Ok(Err(refused)),
-        },
+        Some(stamp) => {
+            let known = hearing.of(tx, head, &stamp.origin)?;
+            let first = match &known {
+                None => check_first(known_hash(tx.conn, &stamp.origin)?, stamp),
+                Some(_) => Ok(()),
+            };
+            match first.and_then(|()| judge(known, stamp)) {
+                Ok(heard) => Some(heard),
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
     };
     let is_due = heard.as_ref().is_none_or(|heard| heard.is_next);
     let accepted = if is_due {

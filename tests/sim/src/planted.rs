@@ -530,6 +530,7 @@ impl World {
             host,
             origin_hash: row.and_then(|row| row.public_key).map(EntityPublicKey::origin_hash),
             origin_generation: generation,
+            is_vouched_for: true,
             channel: None,
         };
         let leaked = NewInput { delivery: Some(stamp), ..NewInput::of_host(&destination, input) };

@@ -175,6 +175,7 @@ fn a_proof_is_good_for_one_request_of_one_agent() {
         host: HostId([0; 32]),
         origin_hash: None,
         origin_generation: Generation(1),
+        is_vouched_for: true,
         channel: None,
     };
     let proof = Proof::new(&key(2), &stamp, &new, &request);

@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         Case::of(deliveries_follow_the_table),
         Case::of(a_refused_delivery_changes_nothing),
         Case::of(two_agents_of_one_name_are_told_apart),
+        Case::of(another_key_waits_until_it_is_vouched_for),
         Case::of(an_ended_delivery_still_teaches_the_token),
         Case::of(a_dead_letter_is_driven_again_at_its_old_place),
     ]
@@ -189,6 +190,7 @@ enum Heard {
     Gap { next: u64 },
     Namesake,
     Unproven,
+    AnotherKey,
 }
 
 /// Delivers number `number` of generation `owner.0` under token `owner.1`.
@@ -205,6 +207,7 @@ fn heard(answer: Result<Accepted, AcceptError>) -> Heard {
         Err(AcceptError::Gap { next }) => Heard::Gap { next },
         Err(AcceptError::Namesake { .. }) => Heard::Namesake,
         Err(AcceptError::Unproven { .. }) => Heard::Unproven,
+        Err(AcceptError::AnotherKey { .. }) => Heard::AnotherKey,
         other => panic!("{other:?}"),
     }
 }
@@ -301,6 +304,37 @@ async fn two_agents_of_one_name_are_told_apart(world: World) {
         _ => None,
     });
     assert_eq!(rows.collect::<Vec<_>>(), [(Generation(2), Some(OriginHash(10)))]);
+}
+
+/// What a peer brings: no agent here but the one that it is for vouches for another key.
+async fn another_key_waits_until_it_is_vouched_for(world: World) {
+    let site = world.site("a").await;
+    let (desk, fresh) = (site.own("agent").await, site.own("fresh").await);
+    let local = site.create("local").await;
+    let key = site.store.agent(&local).await.unwrap().unwrap().known_as().hash.unwrap();
+    let from =
+        async |to: &Desk, origin: &str, owner: (u64, u64), number, hash: Option<u64>, is_vouched_for| {
+            let mut new = delivery(to.agent(), origin, owner, number, number);
+            let stamp = new.delivery.as_mut().unwrap();
+            (stamp.origin_hash, stamp.is_vouched_for) = (hash.map(OriginHash), is_vouched_for);
+            heard(to.store().accept(new, to.owner.incarnation).await)
+        };
+    let epoch = FencingToken(1).raised(1).unwrap().0;
+    assert_eq!(from(&desk, "origin", (2, 5), 1, Some(7), false).await, Heard::New);
+    for (what, owner) in [("made anew", (3, 6)), ("of an archive", (2, epoch))] {
+        assert_eq!(from(&desk, "origin", owner, 1, Some(8), false).await, Heard::AnotherKey, "{what}");
+    }
+    // Who has heard nothing itself goes by what the others have.
+    assert_eq!(from(&fresh, "origin", (2, 5), 1, None, true).await, Heard::Unproven);
+    assert_eq!(from(&fresh, "origin", (2, 5), 1, Some(8), false).await, Heard::AnotherKey);
+    assert_eq!(from(&fresh, "origin", (2, 5), 1, Some(7), false).await, Heard::New);
+    assert_eq!(from(&fresh, local.as_str(), (1, 5), 1, None, true).await, Heard::Unproven);
+    assert_eq!(from(&fresh, local.as_str(), (1, 5), 1, Some(7), false).await, Heard::AnotherKey);
+    assert_eq!(from(&fresh, local.as_str(), (1, 5), 1, Some(key.0), false).await, Heard::New);
+    // A store that was put back may know an earlier generation, under the same key: that stays known.
+    assert_eq!(from(&desk, "origin", (1, epoch), 1, Some(7), false).await, Heard::Ended);
+    assert_eq!(from(&desk, "origin", (2, epoch), 2, None, true).await, Heard::Unproven);
+    assert_eq!(from(&desk, "origin", (3, epoch), 1, Some(8), true).await, Heard::New, "vouched for");
 }
 
 async fn an_ended_delivery_still_teaches_the_token(world: World) {

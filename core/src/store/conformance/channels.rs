@@ -99,7 +99,7 @@ async fn sender(desk: &Desk) -> Sender {
         generation: row.generation,
         token: row.token,
         host: desk.site.host,
-        origin_hash: None,
+        origin_hash: row.known_as().hash,
         key: desk.store().entity_key(desk.agent()).await.unwrap(),
     }
 }

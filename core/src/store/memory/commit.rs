@@ -6,7 +6,7 @@ use crate::channel::rules::{self, Copies};
 use crate::channel::{ChannelDelivery, ChannelMessage, token};
 use crate::event::{EventKind, NewEvent};
 use crate::id::{AgentId, Incarnation, InputId, Revision, Seq};
-use crate::identity::EntityKeyRow;
+use crate::identity::{EntityKeyRow, OriginHash};
 use crate::input::{
     AbandonReason, DeliveryStamp, InputEvent, InputState, NewInput, Outcome, Placing, Reach, Scope, Source,
 };
@@ -27,7 +27,7 @@ use crate::store::memory::channels::Table;
 use crate::store::memory::rows::AgentRows;
 use crate::store::memory::tables::{Tables, conflict, stale};
 use crate::store::memory::{operations, timers};
-use crate::store::rows::{Receiver, Row, RowKey, Slot};
+use crate::store::rows::{Receiver, Row, RowKey, Slot, check_first};
 use crate::store::{OutputEnd, OutputKey};
 
 impl Tables {
@@ -39,6 +39,7 @@ impl Tables {
         now_ms: u64,
     ) -> Result<Accepted, AcceptError> {
         let quotas = self.quotas;
+        let first = new.delivery.as_ref().map(|stamp| check_first(self.known_hash(&stamp.origin), stamp));
         let rows = self.at_home(&new.agent)?;
         new.input.accepted_at_ms = now_ms;
         let Some(stamp) = new.delivery.take() else {
@@ -46,7 +47,11 @@ impl Tables {
             self.append(events);
             return Ok(accepted);
         };
-        let heard = judge(rows.receiver(&stamp.origin), &stamp)?;
+        let known = rows.receiver(&stamp.origin);
+        if known.is_none() {
+            first.unwrap_or(Ok(()))?;
+        }
+        let heard = judge(known, &stamp)?;
         let (accepted, events) = match (heard.is_next, stamp.channel.clone()) {
             (false, _) => (Accepted::AlreadyEnded, Vec::new()),
             (true, None) => let_in(rows, new, by, &quotas)?,
@@ -167,6 +172,14 @@ impl Tables {
                 Ok(())
             }
         }
+    }
+
+    /// By which hash an agent is known here to somebody who has heard nothing from it.
+    fn known_hash(&self, origin: &AgentId) -> Option<OriginHash> {
+        let own = self.agents.get(origin).and_then(AgentRows::entity_key);
+        let own = own.map(|key| key.public().origin_hash());
+        let mut heard = self.agents.values().filter_map(|rows| rows.receiver(origin)?.origin_hash);
+        own.or_else(|| heard.next())
     }
 
     pub(super) fn end_outputs(

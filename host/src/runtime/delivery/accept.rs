@@ -38,7 +38,8 @@ impl Runtime {
             };
             let is_taken = refused.is_none();
             if is_taken {
-                taken.push((input.agent.clone(), Waking::of(input)));
+                let from = input.delivery.as_ref().map(|stamp| stamp.host);
+                taken.push((input.agent.clone(), Waking::of(input), from));
             }
             delivered.push(refused);
             is_taken
@@ -48,7 +49,7 @@ impl Runtime {
         let mut waking: BTreeMap<&AgentId, bool> = BTreeMap::new();
         let mut answering: BTreeSet<&AgentId> = BTreeSet::new();
         let places = delivered.iter_mut().filter(|place| place.is_none());
-        for ((place, (agent, may_wake)), accepted) in places.zip(&taken).zip(accepted) {
+        for ((place, (agent, may_wake, from)), accepted) in places.zip(&taken).zip(accepted) {
             match &accepted {
                 Ok(Accepted::New { .. }) => {
                     let wakes = waking.entry(agent).or_default();
@@ -56,6 +57,9 @@ impl Runtime {
                 }
                 Ok(Accepted::Answered) => {
                     answering.insert(agent);
+                }
+                Err(AcceptError::AnotherKey { origin, given, .. }) => {
+                    from.iter().for_each(|from| self.ask_about_key(*from, origin, *given));
                 }
                 _ => {}
             }
@@ -106,10 +110,6 @@ fn delivered_as(agent: &AgentId, accepted: Result<Accepted, AcceptError>) -> Del
         Err(error @ AcceptError::Namesake { .. }) => {
             tracing::warn!(%agent, %error, "delivery refused");
             Delivered::Never(UndeliverableReason::Namesake)
-        }
-        Err(error @ AcceptError::Unproven { .. }) => {
-            tracing::warn!(%agent, %error, "delivery refused");
-            Delivered::Later { reason: error.to_string() }
         }
         Err(AcceptError::Store(StoreError::NoAgent)) => Delivered::NotHere,
         Err(AcceptError::Store(StoreError::Lifecycle { state: Lifecycle::Deleted })) => {

@@ -3,18 +3,17 @@
 //! A peer is believed as the sender of an agent by a statement that the agent's entity key has signed (`identity::Statement`),
 //! under the token and for the host that it names. A receiver's row keeps the hash of that key, and `RuntimeStore::accept` takes
 //! nothing that is not proven by it. An agent that was made anew or came from an archive has another key, which the one before
-//! can't vouch for: it is believed once no other host says to have an agent of that name.
+//! can't vouch for: that is `AnotherKey` until no other host has, or may have, an agent of that name.
 
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use godwit_core::id::{AgentId, HostId};
-use godwit_core::identity::{EntityPublicKey, KnownAs, OriginHash, SignedStatement, Statement};
+use godwit_core::identity::{EntityPublicKey, OriginHash, SignedStatement, Statement};
 use godwit_core::input::{DeliveryStamp, NewInput, Source};
 use godwit_core::lease::Lease;
 use godwit_core::mesh::Peer;
 use godwit_core::store::StoreError;
-use godwit_core::store::rows::Receiver;
 
 use super::BATCH_INPUTS_MAX;
 use crate::runtime::Runtime;
@@ -24,6 +23,9 @@ use crate::runtime::wire::{self, Delivered, HomeAnswer, PeerAnswer, PeerRequest}
 
 /// No outbox gets as far, with all the numbers of all epochs.
 const DELIVERY_NUMBER_MAX: u64 = 1 << 48;
+
+/// No operator resets an agent as often.
+const GENERATION_MAX: u64 = 1 << 32;
 
 /// What an owner sends with, the same under one grant.
 #[derive(Debug, Clone)]
@@ -104,13 +106,17 @@ impl Runtime {
             return Err(NoSender::Malformed("too many deliveries at once"));
         }
         let mut sender: Option<DeliveryStamp> = None;
-        for input in inputs {
+        for input in inputs.iter_mut() {
             let stamp = plausible(input)?;
             stamp.host = from;
             if believes_everybody() {
+                stamp.is_vouched_for = true;
                 continue;
             }
-            stamp.origin_hash = statement.map(|signed| signed.public_key.origin_hash());
+            // A host of the same store could write there what it likes.
+            if statement.is_some() || !self.inner().hints.is_store_mate(from) {
+                stamp.origin_hash = statement.map(|signed| signed.public_key.origin_hash());
+            }
             stamp.origin_generation =
                 statement.map_or(stamp.generation, |signed| signed.statement.generation);
             if stamp.generation > stamp.origin_generation {
@@ -136,38 +142,29 @@ impl Runtime {
             }
             _ => {}
         }
-        match sender.origin_hash {
-            Some(hash) => self.check_key(from, &sender, hash).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Whether a key may be the agent's: no agent here has heard another one, or no other host has an agent of that name. A
-    /// namesake is the store's to refuse.
-    async fn check_key(
-        &self,
-        from: HostId,
-        sender: &DeliveryStamp,
-        hash: OriginHash,
-    ) -> Result<(), NoSender> {
-        let agent = &sender.origin;
-        if self.inner().hints.has_key(agent, hash) {
-            return Ok(());
-        }
-        let unread = |error: StoreError| NoSender::Later(error.to_string());
-        let heard = self.inner().store.heard_of(agent).await.map_err(unread)?;
-        let given = KnownAs { hash: Some(hash), generation: sender.origin_generation, token: sender.token };
-        let known = heard.iter().map(Receiver::known_as);
-        let others: Vec<_> = known.filter(|known| known.hash.is_some_and(|known| known != hash)).collect();
-        let may_follow = others.iter().any(|known| !known.is_namesake(&given));
-        if may_follow && let Some(reason) = self.who_else_has(from, agent, hash).await {
-            tracing::warn!(peer = %from, %agent, reason, "another key of an agent is not believed yet");
-            return Err(NoSender::Later(reason));
-        }
-        if others.iter().all(|known| !known.is_namesake(&given)) {
-            self.inner().hints.learn_key(agent, hash);
+        let (origin, now) = ((from, &sender.origin), self.inner().clock.boot());
+        let is_vouched_for =
+            sender.origin_hash.is_some_and(|hash| self.inner().hints.is_vouched_for(origin, hash, now));
+        for stamp in inputs.iter_mut().filter_map(|input| input.delivery.as_mut()) {
+            stamp.is_vouched_for = is_vouched_for;
         }
         Ok(())
+    }
+
+    /// Another key than was heard has come from a peer: the other hosts are asked about that agent, while the peer waits.
+    pub(super) fn ask_about_key(&self, from: HostId, agent: &AgentId, hash: OriginHash) {
+        if !self.inner().hints.begin_asking((from, agent), hash, self.inner().clock.boot()) {
+            return;
+        }
+        let (runtime, agent) = (self.clone(), agent.clone());
+        self.inner().tasks.spawn(async move {
+            match runtime.who_else_has(from, &agent, hash).await {
+                None => runtime.inner().hints.vouch_for((from, &agent), hash, runtime.inner().clock.boot()),
+                Some(reason) => {
+                    tracing::warn!(peer = %from, %agent, reason, "another key of an agent is not believed yet");
+                }
+            }
+        });
     }
 
     /// Why another host than this peer may have another agent of the name.
@@ -202,7 +199,7 @@ impl Runtime {
 fn objection(agent: &AgentId, said: &BTreeMap<HostId, HomeAnswer>, hash: OriginHash) -> Option<String> {
     said.iter().find_map(|(host, answer)| match *answer {
         HomeAnswer::Unknown => None,
-        HomeAnswer::HereAs { origin_hash, .. } if origin_hash == hash => None,
+        HomeAnswer::HereAs { origin_hash, is_gone, .. } if origin_hash == hash || is_gone => None,
         HomeAnswer::Here { .. } | HomeAnswer::HereAs { .. } => {
             Some(format!("host {host} has another agent {agent}"))
         }
@@ -224,6 +221,9 @@ fn plausible(input: &mut NewInput) -> Result<&mut DeliveryStamp, NoSender> {
     };
     if !stamp.token.is_plausible() {
         return Err(NoSender::Malformed("no store grants the token of this delivery"));
+    }
+    if stamp.generation.0 >= GENERATION_MAX {
+        return Err(NoSender::Malformed("no agent has been reset so often"));
     }
     if stamp.number == 0 || stamp.lowest_open > stamp.number || stamp.number > DELIVERY_NUMBER_MAX {
         return Err(NoSender::Malformed("no outbox numbers a delivery so"));
@@ -268,10 +268,14 @@ mod tests {
         let unknown = HomeAnswer::Unknown;
         assert!(!objected(&[unknown, unknown]));
         assert!(
-            !objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: mine }]),
+            !objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: mine, is_gone: false }]),
             "a store of the sender's"
         );
-        assert!(objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: other }]));
+        assert!(objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: other, is_gone: false }]));
+        assert!(
+            !objected(&[unknown, HomeAnswer::HereAs { token, origin_hash: other, is_gone: true }]),
+            "deleted"
+        );
         assert!(objected(&[HomeAnswer::Here { token }, unknown]));
         assert!(objected(&[unknown, HomeAnswer::Silent]));
         assert!(!objected(&[moved(2), unknown]), "where it was lost");

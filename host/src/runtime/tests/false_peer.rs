@@ -2,7 +2,7 @@
 //! processes: `tests/cluster`.
 
 use godwit_core::digest::{Digest, RunningDigest};
-use godwit_core::id::{FencingToken, Generation, Revision};
+use godwit_core::id::{FencingToken, Generation, InputId, Revision};
 use godwit_core::identity::{EntityKey, SignedStatement, Statement};
 use godwit_core::input::{DeliveryStamp, Input, NewInput, Reach};
 use godwit_core::migration::Refusal;
@@ -215,6 +215,7 @@ fn delivery(to: &str, origin: &str, (token, number, lowest_open): (u64, u64, u64
         host: HostId([0; 32]),
         origin_hash: None,
         origin_generation: Generation(1),
+        is_vouched_for: false,
         channel: None,
     };
     let input = NewInput { delivery: Some(stamp), reach: Reach::Any, ..NewInput::of_host(&id(to), input) };
@@ -317,6 +318,18 @@ async fn only_who_an_agents_key_names_sends_for_it() {
         let answer = deliver(from, request).await;
         assert!(matches!(answer, PeerAnswer::Malformed { .. }), "{what}: {answer:?}");
     }
+    // Nor by somebody who has heard nothing yet, or was not there when it was said first.
+    create(&host, "b").await;
+    let unheard = said(deliver(STRANGER, delivery("b", "far", (1, 1 << 40, 1 << 40))).await);
+    assert!(matches!(unheard, Delivered::Later { .. }), "{unheard:?}");
+    let usurped = stated(&EntityKey::from_secret(&[6; 32]), granted(3, STRANGER), 1);
+    let PeerRequest::Deliver { mut inputs, statement } = usurped else { unreachable!() };
+    (inputs[0].agent, inputs[0].input.id) =
+        (id("b"), InputId::of_delivery(&id("far"), Generation(1), &id("b"), 1));
+    let unheard = said(deliver(STRANGER, PeerRequest::Deliver { inputs, statement }).await);
+    assert!(matches!(unheard, Delivered::Later { .. }), "{unheard:?}");
+    let nobody = said(deliver(STRANGER, delivery("nobody", "far", (9, 1, 1))).await);
+    assert_eq!(nobody, Delivered::NotHere);
     // Nothing of all that was heard: the owner goes on, and so does the next one.
     assert_eq!(said(deliver(owner, stated(&key, granted(3, owner), 2)).await), Delivered::Acknowledged);
     let next = stated(&key, granted(4, STRANGER), 3);

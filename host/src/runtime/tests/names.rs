@@ -248,3 +248,32 @@ async fn an_import_claims_its_name_as_a_creation_does() {
         host.stop().await;
     }
 }
+
+/// The key of before vouches for no other: all hosts are asked whether somebody has that one still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_made_anew_is_heard_once_all_hosts_have_said_that_nobody_else_has_it() {
+    let network = SimNetwork::default();
+    let mut hosts = Vec::new();
+    for number in 1..=3 {
+        hosts.push(host(&network, number, separate_store()).await);
+    }
+    let [home, receiver, third] = [&hosts[0], &hosts[1], &hosts[2]];
+    create(home, "a").await;
+    create(receiver, "b").await;
+    ask(home, "a", "send b add 5").await;
+    until("the first to be heard", async || ask(receiver, "b", "get").await == "5").await;
+    network.set_cut(third.host(), true);
+    act(home, "a", VerbCall::Delete, "deleted").await;
+    let anew = CreateAgent { recreates: true, is_forced: true, ..CreateAgent::new(id("a"), "script") };
+    home.create_agent(anew).await.unwrap();
+    ask(home, "a", "send b add 1").await;
+    sleep(Duration::from_millis(500)).await;
+    assert_eq!(ask(receiver, "b", "get").await, "5", "the third host may have another one");
+    let waits = home.inner().store.agent(&id("a")).await.unwrap().unwrap();
+    assert_eq!(waits.pending_outputs, 1, "nothing is lost");
+    network.set_cut(third.host(), false);
+    until("the second to be heard", async || ask(receiver, "b", "get").await == "6").await;
+    for host in &hosts {
+        host.stop().await;
+    }
+}

@@ -75,7 +75,11 @@ fn what_version_1_does_not_know_is_said_in_its_words() {
     let introduction = PeerAnswer::Introduction { name: "b".into(), api: api(), release: "0.1.0".into() };
     assert_eq!(not_now.clone().in_version(1), answer("Malformed"));
     assert_eq!(introduction.clone().in_version(1), answer("Hello"));
-    let here = PeerAnswer::Home(HomeAnswer::HereAs { token: FencingToken(5), origin_hash: OriginHash(6) });
+    let here = PeerAnswer::Home(HomeAnswer::HereAs {
+        token: FencingToken(5),
+        origin_hash: OriginHash(6),
+        is_gone: false,
+    });
     assert_eq!(here.clone().in_version(1), answer("Here"));
     for newest in [not_now, introduction, here] {
         assert_eq!(newest.clone().in_version(2), newest);

@@ -3,7 +3,7 @@
 use godwit_core::channel::ChannelName;
 use godwit_core::channel::rules::Copies;
 use godwit_core::id::{AgentId, FencingToken, Generation};
-use godwit_core::identity::OriginHash;
+use godwit_core::identity::{EntityPublicKey, OriginHash};
 use godwit_core::input::{DeliveryStamp, NewInput};
 use godwit_core::limits::PAGE_MAX;
 use godwit_core::store::AcceptError;
@@ -134,6 +134,26 @@ pub(super) fn judge(known: Option<Receiver>, stamp: &DeliveryStamp) -> Result<He
         receiver.next += u64::from(is_next);
     }
     Ok(Heard { is_known: known.as_ref() == Some(&receiver), receiver, is_next })
+}
+
+/// By which hash an agent is known here to somebody who has heard nothing from it: that of its own row, or what another agent has
+/// heard.
+pub(super) fn known_hash(conn: &Connection, origin: &AgentId) -> Fallible<Option<OriginHash>> {
+    let own = first(
+        conn,
+        "SELECT e.public FROM agent a JOIN entity_key e ON e.agent = a.key WHERE a.id = ?1 AND a.home < 4",
+        params![origin.as_str()],
+        |row| Ok(EntityPublicKey(row.get(0)?).origin_hash()),
+    )?;
+    if own.is_some() {
+        return Ok(own);
+    }
+    first(
+        conn,
+        "SELECT origin_hash FROM receiver WHERE origin = ?1 AND origin_hash IS NOT NULL LIMIT 1",
+        params![origin.as_str()],
+        |row| Ok(OriginHash(u64::from_le_bytes(row.get(0)?))),
+    )
 }
 
 pub(in crate::sqlite) fn receiver(

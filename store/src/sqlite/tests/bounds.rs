@@ -39,6 +39,7 @@ fn request(owner: &AgentId, number: u64, ask: Ask) -> NewInput {
         host: HostId([9; 32]),
         origin_hash: None,
         origin_generation: Generation(1),
+        is_vouched_for: true,
         channel: Some(Box::new(ChannelDelivery { message, proof: None })),
     });
     new

@@ -61,6 +61,7 @@ async fn numbers_above_the_highest_are_refused_not_wrapped() {
         host: host(2),
         origin_hash: None,
         origin_generation: Generation(1),
+        is_vouched_for: true,
         channel: None,
     });
     let refused = store.accept(input, incarnation).await;

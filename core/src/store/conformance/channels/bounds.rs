@@ -13,7 +13,7 @@ use crate::input::NewInput;
 use crate::limits::{FAN_OUT_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX};
 use crate::output::StoredOutput;
 use crate::store::conformance::Case;
-use crate::store::conformance::fixture::{Desk, Turn, World, delivery, id, picture};
+use crate::store::conformance::fixture::{Desk, Turn, World, delivery, id, picture, under_its_key};
 use crate::store::{AcceptError, Accepted, OutputEnd, OutputKey, Page};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -129,8 +129,10 @@ async fn deliveries_of_one_transaction_become_no_more_copies_than_a_turn(world: 
     let subscribe = |number| request_of(&format!("s{number}"), 1, Ask::Subscribe);
     let accepted = owner.store().accept_deliveries((0..SUBSCRIBERS).map(subscribe).collect(), by).await;
     assert!(accepted.iter().all(|accepted| *accepted == Ok(Accepted::Answered)), "{accepted:?}");
-    let publish = |number| request_of("owner", number, Ask::Publish);
-    let asking: Vec<NewInput> = (1..=FIT as u64 + 2).map(publish).collect();
+    let mut asking = Vec::new();
+    for number in 1..=FIT as u64 + 2 {
+        asking.push(under_its_key(owner.store(), request_of("owner", number, Ask::Publish)).await);
+    }
     let accepted = owner.store().accept_deliveries(asking.clone(), by).await;
     assert!(accepted[..FIT].iter().all(|accepted| *accepted == Ok(Accepted::Answered)), "{accepted:?}");
     let more = &accepted[FIT..];

@@ -10,12 +10,14 @@ use godwit_support::client::Client;
 use godwit_support::wait::until;
 use serde_json::json;
 
+use super::RESIDENT;
 use super::raw::{Request, Said, ask, message};
 use super::stage::{Stage, agent};
 use crate::room::{SOON, shared};
 
 const SPEAKER: &str = "speaker";
 const HEARER: &str = "hearer";
+const FRESH: &str = "fresh";
 const ACKNOWLEDGED: u8 = 0;
 
 fn input(to: &str, origin: &str, number: u64) -> NewInput {
@@ -42,6 +44,7 @@ fn stamped(to: &str, grant: &Statement, number: u64) -> NewInput {
         host: grant.host,
         origin_hash: None,
         origin_generation: grant.generation,
+        is_vouched_for: false,
         channel: None,
     };
     NewInput { delivery: Some(stamp), ..input(to, grant.agent.as_str(), number) }
@@ -76,6 +79,8 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
     let shown = a.agent(SPEAKER).await?;
     let token = FencingToken(shown.token);
     let public: EntityPublicKey = shown.body["public_key"].as_str().context("no key")?.parse()?;
+    // Who lives where that was heard, and has heard nothing itself.
+    b.create(FRESH, "counter").await?;
     let (own, host) = (EntityKey::from_secret(&[7; 32]), stage.liar.key.parse()?);
     let higher = |epochs: u64, counter: u64| {
         let raised = token.raised(epochs).map(|raised| FencingToken(raised.0 + counter));
@@ -86,6 +91,7 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
     let signed = |grant: &Statement| Some(Box::new(SignedStatement::new(&own, grant.clone())));
     let next = granted(higher(0, 1)?);
     let epoch = granted(higher(1, 0)?);
+    let local = Statement { agent: agent(RESIDENT), ..granted(FencingToken(1)) };
     let anew = Statement { generation: Generation(2), ..granted(token) };
     let forged = signed(&next).map(|mut forged| {
         forged.public_key = public;
@@ -102,6 +108,17 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
         ("with the agent's key, and another's signature", stamped(HEARER, &next, 2), forged),
         ("a higher epoch with a key of its own", stamped(HEARER, &epoch, 1 << 33), signed(&epoch)),
         ("another generation with a key of its own", stamped(HEARER, &anew, 1), signed(&anew)),
+        (
+            "numbers to come, to who has heard nothing",
+            stamped(FRESH, &granted(FencingToken(1)), 1 << 40),
+            None,
+        ),
+        (
+            "a key of its own, to who has heard nothing",
+            stamped(FRESH, &granted(token), 1),
+            signed(&granted(token)),
+        ),
+        ("another one's key, here and not at home", stamped(FRESH, &local, 1), signed(&local)),
     ];
     let connection = stage.liar.greeted(&stage.pair.b).await?;
     let mut believed = Vec::new();
