@@ -166,9 +166,8 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     /// An agent's current spec, `None` when it has none here. **R**
     async fn spec(&self, agent: &AgentId) -> Result<Option<Spec>, StoreError>;
 
-    /// The entity key of an agent that is at home here. It is made with the agent and stays, over resets, respawns, upgrades and
-    /// moves, until the agent is made anew, or is deleted and nothing that it has sent waits any more. `None` where the secret is
-    /// not: of such a one, of one that came without it, in a store that seals no secrets. **R**
+    /// The entity key of an agent at home here, from its creation over resets, upgrades and moves until it is made anew, or is
+    /// deleted and nothing that it has sent waits. `None` where the secret is not: then, and where none came or is sealed. **R**
     ///
     /// # Errors
     /// `Conflict` when another key seals it, `Corrupt` when its seal is damaged.
@@ -238,12 +237,12 @@ pub trait RuntimeStore: StoreDocuments + StoreChannels + StoreGroups + StoreStan
     ///
     /// Order of checks: home, delivery stamp, idempotency key, id, lifecycle, reach, inbox bound. So what is here already is
     /// answered whatever the agent's state: a client that asks again learns the truth. With a delivery stamp the
-    /// receiver's row for (agent, origin) decides, in this transaction: no origin hash where the row has one is `Unproven`;
-    /// another one is `Namesake` in the same epoch of the token and no higher `origin_generation`, else `AnotherKey` unless
-    /// vouched for (without a row, by the origin's own or another's); a lower token is `StalePublisher`; a
-    /// lower generation is `Accepted::AlreadyEnded`; a higher one starts the row anew at number 1; then next = max(next,
-    /// lowest_open); number < next is `AlreadyEnded`; number > next is `Gap`; else it is accepted and next = number + 1. The
-    /// row keeps the highest token, also when the answer is `AlreadyEnded`; an error leaves it alone.
+    /// receiver's row for (agent, origin) decides, in this transaction: no origin hash where the row has one is `Unproven`; another
+    /// is `Namesake` in the same epoch of the token and no higher `origin_generation`, else `AnotherKey` unless vouched for
+    /// (without a row, by the origin's own or another's); a lower token is `StalePublisher`; a lower generation is
+    /// `Accepted::AlreadyEnded`; a higher one starts the row anew at number 1; then next = max(next, lowest_open); number < next
+    /// is `AlreadyEnded`; number > next is `Gap`; else it is accepted, next = number + 1. The row keeps the highest token, also
+    /// when it is `AlreadyEnded`; an error leaves it alone.
     ///
     /// `accepted_at_ms` becomes the store's wall time. A key or id that is here already answers `Duplicate` under the same
     /// body digest; the key is looked up first. Where the stored one is open and silent and this one would wake, it wakes

@@ -12,10 +12,10 @@ use crate::migration::Phase;
 use crate::spec::Addressability;
 use crate::store::conformance::Case;
 use crate::store::conformance::fixture::{
-    ALL, Desk, World, delivery, done, id, is_conflict, keyed, message, new_agent, put_plugin, under_its_key,
+    ALL, Desk, World, delivery, done, id, is_conflict, keyed, message, new_agent, put_plugin,
 };
 use crate::store::conformance::journey::Journey;
-use crate::store::{AcceptError, Accepted, Lifecycle, Row, RowKey, Sharing, Step, StoreError};
+use crate::store::{AcceptError, Accepted, Lifecycle, Row, RowKey, RuntimeStore, Sharing, Step, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -167,6 +167,13 @@ async fn a_spec_decides_who_reaches_an_agent(world: World) {
         let in_a_unit = desk.commit(desk.chain().await.accept(outside()).unit()).await;
         assert_eq!(in_a_unit.failure.is_some(), is_refused, "{in_a_unit:?}");
     }
+}
+
+/// A delivery under the key that its origin has in a store.
+pub(super) async fn under_its_key(store: &dyn RuntimeStore, mut new: NewInput) -> NewInput {
+    let stamp = new.delivery.as_mut().unwrap();
+    stamp.origin_hash = store.agent(&stamp.origin).await.unwrap().unwrap().known_as().hash;
+    new
 }
 
 async fn only_neighbours_are_reached_when_that_is_asked(world: World) {

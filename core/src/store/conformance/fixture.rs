@@ -609,14 +609,6 @@ pub(super) fn delivery(
     NewInput { input: Input { id, ..new.input }, delivery: Some(stamp), ..new }
 }
 
-/// A delivery under the key that its origin has in a store.
-pub(super) async fn under_its_key(store: &dyn RuntimeStore, mut new: NewInput) -> NewInput {
-    if let Some(stamp) = &mut new.delivery {
-        stamp.origin_hash = store.agent(&stamp.origin).await.unwrap().and_then(|row| row.known_as().hash);
-    }
-    new
-}
-
 pub(super) fn done(steps: usize) -> UnitOutcome {
     UnitOutcome { committed: steps, failure: None }
 }

@@ -211,20 +211,22 @@ impl Runtime {
             }
             Err(no) => return no,
         }
-        if let Err(no) = self.drop_older_tries(&record).await {
+        if let Err(no) = self.record_arrival(record, is_shared).await {
             self.inner().migrator.incoming().remove(&id);
             return no;
         }
-        // On a shared store the source's record is this side's too.
-        if !is_shared && let Err(error) = self.inner().store.put_migration(record).await {
-            self.inner().migrator.incoming().remove(&id);
-            return match error {
-                StoreError::Full => unwritten(&error),
-                error => not_ready(error),
-            };
-        }
         failpoint::hit("migration.target.after-reserve");
         answer
+    }
+
+    async fn record_arrival(&self, record: MigrationRecord, is_shared: bool) -> Result<(), MigrationAnswer> {
+        self.drop_older_tries(&record).await?;
+        // On a shared store the source's record is this side's too.
+        if is_shared {
+            return Ok(());
+        }
+        let put = self.inner().store.put_migration(record).await;
+        put.map_err(|error| if error == StoreError::Full { unwritten(&error) } else { not_ready(error) })
     }
 
     fn arrival(&self, record: MigrationRecord, reservation: Reservation) -> Arrival {

@@ -13,7 +13,8 @@ use crate::input::NewInput;
 use crate::limits::{FAN_OUT_MAX, RECEIVER_BACKLOG_MAX, SUBSCRIBER_BACKLOG_MAX};
 use crate::output::StoredOutput;
 use crate::store::conformance::Case;
-use crate::store::conformance::fixture::{Desk, Turn, World, delivery, id, picture, under_its_key};
+use crate::store::conformance::edges::under_its_key;
+use crate::store::conformance::fixture::{Desk, Turn, World, delivery, id, picture};
 use crate::store::{AcceptError, Accepted, OutputEnd, OutputKey, Page};
 
 pub(super) fn cases() -> Vec<Case> {

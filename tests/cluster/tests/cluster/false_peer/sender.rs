@@ -66,22 +66,11 @@ async fn until_heard(door: &Client, sum: u64) -> Result<()> {
     until(&format!("{HEARER} to hear {SPEAKER} up to {sum}"), SOON, look).await
 }
 
-/// What the false peer says for another host's agent, once its receiver has heard that. Answers what was believed.
-async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<Vec<String>> {
-    let mut stage = Stage::new(program, variables).await?;
-    stage.pair.load(&["relay"]).await?;
-    let (a, b) = (stage.pair.a.client(), stage.pair.b.client());
-    a.create(SPEAKER, "relay").await?;
-    b.create(HEARER, "counter").await?;
-    speak(&a).await?;
-    until_heard(&b, 1).await?;
+type Attempt = (&'static str, NewInput, Option<Box<SignedStatement>>);
 
-    let shown = a.agent(SPEAKER).await?;
-    let token = FencingToken(shown.token);
-    let public: EntityPublicKey = shown.body["public_key"].as_str().context("no key")?.parse()?;
-    // Who lives where that was heard, and has heard nothing itself.
-    b.create(FRESH, "counter").await?;
-    let (own, host) = (EntityKey::from_secret(&[7; 32]), stage.liar.key.parse()?);
+/// What a host says that has neither the agent nor its key.
+fn attempts(token: FencingToken, public: EntityPublicKey, host: HostId) -> Result<Vec<Attempt>> {
+    let own = EntityKey::from_secret(&[7; 32]);
     let higher = |epochs: u64, counter: u64| {
         let raised = token.raised(epochs).map(|raised| FencingToken(raised.0 + counter));
         raised.context("no room above the token")
@@ -101,7 +90,7 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
     if let Some(stamp) = &mut named.delivery {
         stamp.origin_hash = Some(public.origin_hash());
     }
-    let attempts = [
+    Ok(vec![
         ("a higher token", stamped(HEARER, &next, 2), None),
         ("with the agent's hash", named, None),
         ("with a key of its own", stamped(HEARER, &next, 2), signed(&next)),
@@ -119,7 +108,25 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
             signed(&granted(token)),
         ),
         ("another one's key, here and not at home", stamped(FRESH, &local, 1), signed(&local)),
-    ];
+    ])
+}
+
+/// What the false peer says for another host's agent, once its receiver has heard that. Answers what was believed.
+async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<Vec<String>> {
+    let mut stage = Stage::new(program, variables).await?;
+    stage.pair.load(&["relay"]).await?;
+    let (a, b) = (stage.pair.a.client(), stage.pair.b.client());
+    a.create(SPEAKER, "relay").await?;
+    b.create(HEARER, "counter").await?;
+    speak(&a).await?;
+    until_heard(&b, 1).await?;
+
+    let shown = a.agent(SPEAKER).await?;
+    let token = FencingToken(shown.token);
+    let public: EntityPublicKey = shown.body["public_key"].as_str().context("no key")?.parse()?;
+    // Who lives where that was heard, and has heard nothing itself.
+    b.create(FRESH, "counter").await?;
+    let attempts = attempts(token, public, stage.liar.key.parse()?)?;
     let connection = stage.liar.greeted(&stage.pair.b).await?;
     let mut believed = Vec::new();
     for (what, input, statement) in attempts {
