@@ -9,7 +9,6 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,17 +25,6 @@ pub const BULK_BYTES_MAX: usize = 64 << 20;
 ///
 /// 1: the first. 2: a host that answers "not now" says so with a time, and its greeting names its release.
 pub const PROTOCOLS: RangeInclusive<u8> = 1..=2;
-
-/// Those that this process speaks: all, but up to `GODWIT_PROTOCOL` in the failpoints build, so that hosts of two releases can be
-/// seen to work together.
-pub fn protocols() -> RangeInclusive<u8> {
-    static SPOKEN: OnceLock<u8> = OnceLock::new();
-    let newest = || {
-        let told = if cfg!(feature = "test-util") { std::env::var("GODWIT_PROTOCOL").ok() } else { None };
-        told.and_then(|told| told.parse().ok()).unwrap_or(*PROTOCOLS.end())
-    };
-    *PROTOCOLS.start()..=*SPOKEN.get_or_init(newest)
-}
 
 /// Talks to other hosts.
 #[async_trait]

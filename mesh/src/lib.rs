@@ -30,4 +30,4 @@ mod transfer;
 mod transport;
 mod wire;
 
-pub use transport::{IrohMesh, MeshConfig, MeshStartError};
+pub use transport::{IrohMesh, MeshConfig, MeshStartError, protocols};

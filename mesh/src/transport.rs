@@ -4,13 +4,14 @@
 //! `Shared`; every task belongs to one group, so that closing joins them all.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use godwit_core::id::HostId;
-use godwit_core::mesh::{Mesh, MeshError, MeshHandler, Peer, Sent, protocols};
+use godwit_core::mesh::{Mesh, MeshError, MeshHandler, PROTOCOLS, Peer, Sent};
 use godwit_core::task::TaskGroup;
 use godwit_core::time::within;
 use iroh::{Endpoint, SecretKey};
@@ -52,6 +53,17 @@ pub enum MeshStartError {
         /// What the transport said.
         reason: String,
     },
+}
+
+/// Those that this process speaks: all, but up to `GODWIT_PROTOCOL` in the failpoints build, so that hosts of two releases can be
+/// seen to work together.
+pub fn protocols() -> RangeInclusive<u8> {
+    static SPOKEN: OnceLock<u8> = OnceLock::new();
+    let newest = || {
+        let told = if cfg!(feature = "test-util") { std::env::var("GODWIT_PROTOCOL").ok() } else { None };
+        told.and_then(|told| told.parse().ok()).unwrap_or(*PROTOCOLS.end())
+    };
+    *PROTOCOLS.start()..=*SPOKEN.get_or_init(newest)
 }
 
 /// A host's place in the mesh.

@@ -16,13 +16,14 @@ use godwit_core::group::{GroupName, Member};
 use godwit_core::id::{AgentId, FencingToken, Generation, HostId, MigrationId, Revision};
 use godwit_core::identity::{EntityPublicKey, OriginHash, SignedStatement};
 use godwit_core::input::NewInput;
-use godwit_core::mesh::{PROTOCOLS, protocols};
+use godwit_core::mesh::PROTOCOLS;
 use godwit_core::migration::Refusal;
 use godwit_core::migration::recovery::{Became, Have};
 use godwit_core::output::UndeliverableReason;
 use godwit_core::placement::Offer;
 use godwit_core::spec::{PluginInfo, Spec};
 use godwit_core::store::RowFrame;
+use godwit_mesh::protocols;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -79,7 +79,7 @@ impl Runtime {
         mut inputs: Vec<NewInput>,
         statement: Option<&SignedStatement>,
     ) -> PeerAnswer {
-        match self.check_sender(from, &mut inputs, statement).await {
+        match self.check_sender(from, &mut inputs, statement) {
             Ok(()) => {}
             Err(NoSender::Malformed(reason)) => return PeerAnswer::Malformed { reason: reason.into() },
             Err(NoSender::Later(reason)) => {
@@ -96,7 +96,7 @@ impl Runtime {
 
     /// Judges what a peer claims with deliveries, before any store hears of them: what gets through moves what the receivers wait
     /// for, for ever. The sending host is whoever proved its key, and the agent who it is proven to be, not what the stamps say.
-    async fn check_sender(
+    fn check_sender(
         &self,
         from: HostId,
         inputs: &mut [NewInput],
