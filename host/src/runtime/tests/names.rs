@@ -277,3 +277,25 @@ async fn one_made_anew_is_heard_once_all_hosts_have_said_that_nobody_else_has_it
         host.stop().await;
     }
 }
+
+/// A reset leaves the key: nobody has to be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_reset_is_heard_at_once() {
+    let network = SimNetwork::default();
+    let mut hosts = Vec::new();
+    for number in 1..=3 {
+        hosts.push(host(&network, number, separate_store()).await);
+    }
+    let [home, receiver, third] = [&hosts[0], &hosts[1], &hosts[2]];
+    create(home, "a").await;
+    create(receiver, "b").await;
+    ask(home, "a", "send b add 5").await;
+    until("the first to be heard", async || ask(receiver, "b", "get").await == "5").await;
+    network.set_cut(third.host(), true);
+    act(home, "a", VerbCall::Reset, "active").await;
+    ask(home, "a", "send b add 1").await;
+    until("the second to be heard", async || ask(receiver, "b", "get").await == "6").await;
+    for host in &hosts {
+        host.stop().await;
+    }
+}
