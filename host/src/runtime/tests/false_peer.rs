@@ -291,6 +291,12 @@ async fn only_who_an_agents_key_names_sends_for_it() {
     let is_asked_for_proof =
         matches!(&none, Delivered::Later { reason } if reason.contains("its host needs its key"));
     assert!(is_asked_for_proof, "{none:?}");
+    let mut named = delivery("a", "far", (4, 2, 2));
+    if let PeerRequest::Deliver { inputs, .. } = &mut named {
+        inputs[0].delivery.as_mut().unwrap().origin_hash = Some(key.public().origin_hash());
+    }
+    let named = said(deliver(STRANGER, named).await);
+    assert!(matches!(named, Delivered::Later { .. }), "the hash alone proves nothing: {named:?}");
     let own = stated(&EntityKey::from_secret(&[6; 32]), granted(4, STRANGER), 2);
     assert_eq!(said(deliver(STRANGER, own).await), Delivered::Never(UndeliverableReason::Namesake));
     let replayed = stated(&key, granted(3, owner), 2);
@@ -328,8 +334,7 @@ async fn only_who_an_agents_key_names_sends_for_it() {
         (id("b"), InputId::of_delivery(&id("far"), Generation(1), &id("b"), 1));
     let unheard = said(deliver(STRANGER, PeerRequest::Deliver { inputs, statement }).await);
     assert!(matches!(unheard, Delivered::Later { .. }), "{unheard:?}");
-    let nobody = said(deliver(STRANGER, delivery("nobody", "far", (9, 1, 1))).await);
-    assert_eq!(nobody, Delivered::NotHere);
+    assert_eq!(said(deliver(STRANGER, delivery("nobody", "far", (9, 1, 1))).await), Delivered::NotHere);
     // Nothing of all that was heard: the owner goes on, and so does the next one.
     assert_eq!(said(deliver(owner, stated(&key, granted(3, owner), 2)).await), Delivered::Acknowledged);
     let next = stated(&key, granted(4, STRANGER), 3);
