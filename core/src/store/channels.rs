@@ -40,8 +40,8 @@ pub trait StoreChannels: Send + Sync + 'static {
     /// How many pending outputs of an agent are for a destination. **R**
     async fn waiting(&self, agent: &AgentId, destination: &AgentId) -> Result<u64, StoreError>;
 
-    /// Pending outputs of an agent in commit order, but those for `resting`: about as many for each other destination, its first
-    /// ones, at most `each`, and at least one while there are `limit` in all; capped at `PAGE_MAX`. **R**
+    /// Pending outputs of an agent in commit order, but those for `resting`. Destinations come in the order of their first ones,
+    /// each with its first ones, at most `each`, until there are `limit` in all; capped at `PAGE_MAX`. **R**
     async fn first_outputs(
         &self,
         agent: &AgentId,

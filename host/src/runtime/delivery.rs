@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -33,7 +34,7 @@ use super::directory::Owned;
 use super::wire::{Delivered, PeerAnswer, PeerRequest};
 use destinations::{Destinations, RETRY_FIRST};
 pub(crate) use run::BATCH_INPUTS_MAX;
-use run::{Run, batch_of, by_run, key_of};
+use run::{Run, by_request, by_run, key_of};
 pub(crate) use sender::Credentials;
 
 mod accept;
@@ -43,11 +44,9 @@ mod sender;
 
 /// Outputs that are enough for one round: its reads, transactions and requests cost little beside them.
 const ROUND_ENOUGH: usize = PAGE_MAX;
-/// Pages that one look at the outbox reads in commit order: as many outputs as are enough for one round.
-const PUBLISH_PAGES_MAX: usize = 4;
-/// Outputs read at once.
-const PUBLISH_PAGE: usize = ROUND_ENOUGH / PUBLISH_PAGES_MAX;
-/// Outputs to one destination in one round.
+/// An outbox with fewer pending outputs is short: one look reads all of it.
+const SHORT: usize = ROUND_ENOUGH / 4;
+/// Outputs to one destination in one round. Many for few destinations cost both stores less than few for many.
 const LANE_MAX: usize = 128;
 /// Pause before a look for new outputs while others are on their way: most answers come sooner, and are followed by a look.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
@@ -69,8 +68,8 @@ struct Publisher {
 enum Round {
     /// Everything that was read has ended.
     Done,
-    /// Something waits for a better moment.
-    Later,
+    /// Something waits for a better moment, and why.
+    Later(String),
     /// The lease is another's: publish nothing more.
     Stale,
 }
@@ -213,34 +212,18 @@ impl Runtime {
         Some(came)
     }
 
-    /// Pending outputs by destination, in order. Those for destinations that take nothing now are passed by, and hide no others.
+    /// Pending outputs by destination, in order: all of a short outbox, and of a long one those of the destinations that wait
+    /// longest. What is for destinations that take nothing now is passed by, and hides no others.
     async fn read_lanes(&self, agent: &AgentId, known: &Destinations) -> Result<Lanes, StoreError> {
         let store = &self.inner().store;
-        let mut lanes = Lanes::new();
-        let (mut after, mut kept) = (0, 0);
-        for _ in 0..PUBLISH_PAGES_MAX {
-            let page = Page { after, limit: PUBLISH_PAGE };
-            let outputs = store.pending_outputs(agent, page).await?;
-            let is_last = outputs.len() < PUBLISH_PAGE;
-            after = outputs.last().map_or(after, |last| last.position);
-            for output in outputs {
-                let destination = &output.output.destination;
-                if !known.takes(destination) {
-                    continue;
-                }
-                let lane = lanes.entry(destination.clone()).or_default();
-                if lane.len() < LANE_MAX {
-                    lane.push(output);
-                    kept += 1;
-                }
-            }
-            if is_last || kept >= ROUND_ENOUGH {
-                return Ok(lanes);
-            }
+        let mut outputs = store.pending_outputs(agent, Page { after: 0, limit: SHORT }).await?;
+        if outputs.len() < SHORT {
+            outputs.retain(|stored| known.takes(&stored.output.destination));
+        } else {
+            outputs = store.first_outputs(agent, &known.not_now(), (LANE_MAX, ROUND_ENOUGH)).await?;
         }
-        // Most of that was for few destinations: the others are looked for by name.
-        lanes.clear();
-        for output in store.first_outputs(agent, &known.not_now(), (LANE_MAX, ROUND_ENOUGH)).await? {
+        let mut lanes = Lanes::new();
+        for output in outputs {
             lanes.entry(output.output.destination.clone()).or_default().push(output);
         }
         Ok(lanes)
@@ -256,6 +239,7 @@ impl Runtime {
     ) {
         let now_ms = self.now_ms();
         let (sender, unread) = self.sender_of(publisher, &lanes).await;
+        let sender = Arc::new(sender);
         if lanes.is_empty() || !publisher.owned.guard.is_held() {
             return;
         }
@@ -263,9 +247,9 @@ impl Runtime {
         let mut answered = Vec::new();
         for (destination, lane) in lanes {
             known.went(&destination);
-            let run = Run::new(destination, lane, &sender, now_ms);
+            let run = Run::new(destination, lane, sender.clone(), now_ms);
             let answer = match &unread {
-                _ if run.is_expired(now_ms) => Delivered::Never(UndeliverableReason::Expired),
+                _ if run.is_expired() => Delivered::Never(UndeliverableReason::Expired),
                 // Its owner would refuse it, and end a subscription that is there.
                 Some(error) if run.outputs.iter().any(must_prove) => Delivered::Later {
                     reason: format!("the key that proves a request can't be read: {error}"),
@@ -291,11 +275,14 @@ impl Runtime {
 
     fn send<'a>(&'a self, publisher: &Publisher, ways: BTreeMap<Way, Vec<Run>>, sending: &Sending<'a>) {
         for (way, runs) in ways {
-            sending.push(match way {
-                Way::Here => self.deliver_runs_here(runs).boxed(),
-                Way::To(host) => self.send_runs(host, runs, publisher.credentials.statement.clone()).boxed(),
-                Way::Unknown => self.look_for(runs).boxed(),
-            });
+            for runs in by_request(runs) {
+                let statement = || publisher.credentials.statement.clone();
+                sending.push(match way {
+                    Way::Here => self.deliver_runs_here(runs).boxed(),
+                    Way::To(host) => self.send_runs(host, runs, statement()).boxed(),
+                    Way::Unknown => self.look_for(runs).boxed(),
+                });
+            }
         }
     }
 
@@ -319,13 +306,18 @@ impl Runtime {
                 }
             };
             let (ended, round) = self.after_run(publisher, &run, answers).await;
+            let has_taken = !ended.is_empty();
             ends.extend(ended);
             match round {
                 Round::Done => known.took(&run.destination),
                 Round::Stale => is_stale = true,
-                Round::Later => {
+                Round::Later(reason) => {
                     let [random] = self.inner().clock.random();
-                    known.rest(run.destination, self.inner().clock.boot(), random);
+                    let (agent, destination) = (&publisher.owned.lease.agent, run.destination);
+                    tracing::debug!(%agent, %destination, reason, "later");
+                    if known.rest(destination.clone(), has_taken, self.inner().clock.boot(), random) {
+                        tracing::warn!(%agent, %destination, reason, "outputs wait; they are tried again");
+                    }
                 }
             }
         }
@@ -404,11 +396,8 @@ impl Runtime {
                     self.report_stale_publisher(publisher, &key, highest).await;
                     return (ends, self.after_stale(publisher).await);
                 }
-                Delivered::Later { reason } => {
-                    tracing::debug!(agent = %publisher.owned.lease.agent, destination = %key.destination, reason, "later");
-                    return (ends, Round::Later);
-                }
-                Delivered::NotHere => return (ends, Round::Later),
+                Delivered::Later { reason } => return (ends, Round::Later(reason)),
+                Delivered::NotHere => return (ends, Round::Later("it is not there any more".into())),
             }
         }
         (ends, Round::Done)
@@ -419,12 +408,14 @@ impl Runtime {
     async fn after_stale(&self, publisher: &Publisher) -> Round {
         let Lease { agent, token, .. } = &publisher.owned.lease;
         match self.inner().store.agent(agent).await {
-            Ok(Some(row)) if row.home == Home::Here && row.token == *token => Round::Later,
+            Ok(Some(row)) if row.home == Home::Here && row.token == *token => {
+                Round::Later("it has heard of a higher token than this store gave".into())
+            }
             Ok(_) => {
                 self.fenced(&publisher.owned, "outbox").await;
                 Round::Stale
             }
-            Err(_) => Round::Later,
+            Err(error) => Round::Later(error.to_string()),
         }
     }
 
@@ -448,16 +439,17 @@ impl Runtime {
 
     /// Tries runs in this store.
     async fn deliver_runs_here(&self, runs: Vec<Run>) -> Vec<(Run, Next)> {
-        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(&runs).into_iter().unzip();
+        let inputs: Vec<NewInput> = runs.iter().flat_map(Run::inputs).collect();
+        let count = inputs.len();
         let delivered = match within(DELIVER_MAX, self.deliver_here(inputs)).await {
             Some(delivered) => delivered,
-            None => places.iter().map(|_| Delivered::Later { reason: "no answer in time".into() }).collect(),
+            None => vec![Delivered::Later { reason: "no answer in time".into() }; count],
         };
         let next = |answers: Vec<Delivered>| match answers.first() {
             Some(Delivered::NotHere) => Next::Goes(Way::Unknown),
             _ => Next::Answered(answers),
         };
-        by_run(runs, places, delivered).map(|(run, answers)| (run, next(answers))).collect()
+        by_run(runs, delivered).map(|(run, answers)| (run, next(answers))).collect()
     }
 
     /// Sends runs to a host, in one request.
@@ -467,9 +459,9 @@ impl Runtime {
         runs: Vec<Run>,
         statement: Option<Box<SignedStatement>>,
     ) -> Vec<(Run, Next)> {
-        let (places, inputs): (Vec<usize>, Vec<NewInput>) = batch_of(&runs).into_iter().unzip();
+        let inputs = runs.iter().flat_map(Run::inputs).collect();
         let delivered = self.send_batch(host, inputs, statement).await;
-        let answered = by_run(runs, places, delivered).map(|(run, answers)| {
+        let answered = by_run(runs, delivered).map(|(run, answers)| {
             if answers.contains(&Delivered::NotHere) {
                 self.inner().hints.forget(&run.destination);
             }

@@ -313,17 +313,23 @@ pub(super) fn list(
     )
 }
 
-/// The destinations of outputs that have a row: a look into the index for each.
+/// The destinations of pending outputs, by how long they wait: a look into the index for each, and one for its first output.
 const DESTINATIONS: &str = "
     WITH RECURSIVE known (name) AS (
         SELECT min(destination) FROM output INDEXED BY output_number WHERE agent = ?1
         UNION ALL
         SELECT (SELECT min(destination) FROM output INDEXED BY output_number
                 WHERE agent = ?1 AND destination > known.name)
-        FROM known WHERE known.name IS NOT NULL)
-    SELECT name FROM known WHERE name IS NOT NULL";
+        FROM known WHERE known.name IS NOT NULL),
+    waiting (name, first) AS (
+        SELECT name, (SELECT position FROM output INDEXED BY output_number
+                      WHERE agent = ?1 AND destination = known.name AND state = 0
+                      ORDER BY generation, number LIMIT 1)
+        FROM known WHERE name IS NOT NULL)
+    SELECT name FROM waiting WHERE first IS NOT NULL ORDER BY first";
 
-/// The first pending outputs of each destination that does not rest, in commit order. What is there of others is not looked at.
+/// The first pending outputs of the destinations that wait longest and do not rest, in commit order. What is there of others is
+/// not looked at.
 pub(super) fn first_of_each(
     conn: &Connection,
     agent: &AgentId,
@@ -333,28 +339,25 @@ pub(super) fn first_of_each(
     let Some(key) = key_of(conn, agent)? else {
         return Ok(Vec::new());
     };
-    let mut destinations = all(conn, DESTINATIONS, params![key], |row| agent_id(&row.get::<_, String>(0)?))?;
-    destinations.retain(|destination| !resting.contains(destination));
-    let share = (limit / destinations.len().max(1)).clamp(1, each.max(1));
-    let mut positions = Vec::new();
-    for destination in &destinations {
-        positions.extend(all(
+    let destinations = all(conn, DESTINATIONS, params![key], |row| agent_id(&row.get::<_, String>(0)?))?;
+    let mut outputs = Vec::new();
+    let mut bodies = Bodies::new();
+    for destination in destinations.iter().filter(|destination| !resting.contains(destination)) {
+        let left = limit - outputs.len();
+        if left == 0 {
+            break;
+        }
+        outputs.extend(all(
             conn,
-            "SELECT position FROM output INDEXED BY output_number
-             WHERE agent = ?1 AND destination = ?2 AND state = 0 ORDER BY generation, number LIMIT ?3",
-            params![key, destination.as_str(), share as i64],
-            |row| Ok(row.get::<_, Int>(0)?.0),
+            select_output!(
+                "WHERE o.agent = ?1 AND o.destination = ?2 AND o.state = 0 ORDER BY o.generation, o.number LIMIT ?3"
+            ),
+            params![key, destination.as_str(), left.min(each) as i64],
+            |row| stored(row, agent, &mut bodies),
         )?);
     }
-    positions.sort_unstable();
-    positions.truncate(limit);
-    let sql = select_output!("WHERE o.agent = ?1 AND o.position = ?2");
-    let mut bodies = Bodies::new();
-    let read = positions
-        .into_iter()
-        .map(|position| first(conn, sql, params![key, Int(position)], |row| stored(row, agent, &mut bodies)));
-    // One that has ended in between is not there.
-    read.filter_map(Result::transpose).collect()
+    outputs.sort_unstable_by_key(|stored| stored.position);
+    Ok(outputs)
 }
 
 /// Bodies of publications that have been opened, by position: most outputs of a page are copies of few of them.

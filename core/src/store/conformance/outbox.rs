@@ -85,7 +85,10 @@ async fn the_first_outputs_of_each_are_found_behind_those_that_rest(world: World
     assert_eq!((waiting("a").await, waiting("b").await, waiting("nobody").await), (3, 2, 0));
     assert_eq!(bodies(&first(&[], (9, 9)).await), SENT);
     assert_eq!(bodies(&first(&[], (1, 9)).await), SENT[..2]);
-    assert_eq!(bodies(&first(&[], (9, 4)).await), SENT[..4], "as many of each");
+    assert_eq!(bodies(&first(&[], (2, 9)).await), SENT[..4]);
+    let of_a = [SENT[0], SENT[2], SENT[4]];
+    assert_eq!(bodies(&first(&[], (9, 3)).await), of_a, "whose first one waits longest");
+    assert_eq!(bodies(&first(&[], (9, 4)).await), [SENT[0], SENT[1], SENT[2], SENT[4]]);
     assert_eq!(bodies(&first(&[], (9, 1)).await), SENT[..1]);
     assert_eq!(bodies(&first(&["a"], (9, 9)).await), [SENT[1], SENT[3]]);
     assert_eq!(bodies(&first(&["b", "nobody"], (2, 9)).await), [SENT[0], SENT[2]]);
@@ -96,6 +99,7 @@ async fn the_first_outputs_of_each_are_found_behind_those_that_rest(world: World
     ];
     desk.store().end_outputs(&desk.owner, &ends).await.unwrap();
     assert_eq!(bodies(&first(&[], (1, 9)).await), [SENT[2], SENT[3]], "what has ended does not count");
+    assert_eq!(bodies(&first(&[], (9, 1)).await), [SENT[2]]);
     assert_eq!((waiting("a").await, waiting("b").await), (2, 1));
     assert_eq!(desk.store().waiting(&id("nobody"), &id("a")).await, Ok(0));
     assert_eq!(desk.store().first_outputs(&id("nobody"), &BTreeSet::new(), (9, 9)).await, Ok(vec![]));

@@ -269,17 +269,18 @@ impl StoreChannels for MemoryStore {
             let goes = |stored: &&StoredOutput| {
                 stored.state == OutputState::Pending && !resting.contains(&stored.output.destination)
             };
-            let outputs = || rows.outputs_after(0).filter(goes);
-            let destinations: BTreeSet<&AgentId> =
-                outputs().map(|stored| &stored.output.destination).collect();
-            let share = (limit / destinations.len().max(1)).clamp(1, each.max(1));
-            let mut taken: BTreeMap<&AgentId, usize> = BTreeMap::new();
-            let first = outputs().filter(|stored| {
-                let taken = taken.entry(&stored.output.destination).or_default();
-                *taken += 1;
-                *taken <= share
-            });
-            first.take(limit).cloned().collect()
+            let mut lanes: BTreeMap<&AgentId, Vec<&StoredOutput>> = BTreeMap::new();
+            for stored in rows.outputs_after(0).filter(goes) {
+                let lane = lanes.entry(&stored.output.destination).or_default();
+                if lane.len() < each {
+                    lane.push(stored);
+                }
+            }
+            let mut lanes: Vec<_> = lanes.into_values().collect();
+            lanes.sort_by_key(|lane| lane.first().map(|first| first.position));
+            let mut outputs: Vec<_> = lanes.into_iter().flatten().take(limit).cloned().collect();
+            outputs.sort_by_key(|stored| stored.position);
+            outputs
         }))
     }
 

@@ -1,9 +1,9 @@
-//! Runs: outputs for one destination that may travel together, and how many of several runs go in one request.
+//! Runs: outputs for one destination that travel together, and how many of several runs go in one request.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use godwit_core::channel::{ChannelDelivery, ChannelMessage};
+use godwit_core::channel::ChannelMessage;
 use godwit_core::id::AgentId;
 use godwit_core::input::NewInput;
 use godwit_core::limits::{FRAME_BYTES_MAX, OUTPUT_LIFETIME};
@@ -21,11 +21,13 @@ const ENVELOPE_BYTES: usize = 1_024;
 
 const _: () = assert!(BATCH_BYTES_MAX < FRAME_BYTES_MAX);
 
-/// Outputs of one generation to one destination, and the inputs that they become, in order.
+/// Outputs of one generation to one destination, in order, which go in one request.
 pub(super) struct Run {
     pub(super) destination: AgentId,
     pub(super) outputs: Vec<StoredOutput>,
-    pub(super) inputs: Vec<NewInput>,
+    sender: Arc<Sender>,
+    /// When it was made, by the wall clock.
+    now_ms: u64,
 }
 
 impl Run {
@@ -33,22 +35,37 @@ impl Run {
     /// ended, and what is too old is looked at by itself. Every lower number has ended, because outputs are read in order.
     pub(super) fn new(
         destination: AgentId,
-        mut lane: Vec<StoredOutput>,
-        sender: &Sender,
+        lane: Vec<StoredOutput>,
+        sender: Arc<Sender>,
         now_ms: u64,
     ) -> Self {
-        let first = lane.first().map_or((0, sender.generation), |first| (first.number, first.generation));
-        let (lowest, generation) = first;
-        let fits = |stored: &StoredOutput| stored.generation == generation && !is_expired(stored, now_ms);
-        let length = lane.iter().take_while(|stored| fits(stored)).count();
-        lane.truncate(length.max(1));
-        let inputs = lane.iter().map(|stored| stored.delivery(sender, lowest, now_ms)).collect();
-        Self { destination, outputs: lane, inputs }
+        let mut run = Self { destination, outputs: lane, sender, now_ms };
+        let generation = run.outputs.first().map(|first| first.generation);
+        let mut room = BATCH_BYTES_MAX;
+        let fits = |stored: &&StoredOutput| {
+            let weight = weight(stored);
+            let fits = weight <= room && Some(stored.generation) == generation && !is_expired(stored, now_ms);
+            room = room.saturating_sub(weight);
+            fits
+        };
+        let length = run.outputs.iter().take(BATCH_INPUTS_MAX).take_while(fits).count();
+        run.outputs.truncate(length.max(1));
+        run
     }
 
     /// Whether it is one output that is too old.
-    pub(super) fn is_expired(&self, now_ms: u64) -> bool {
-        self.outputs.first().is_some_and(|first| is_expired(first, now_ms))
+    pub(super) fn is_expired(&self) -> bool {
+        self.outputs.first().is_some_and(|first| is_expired(first, self.now_ms))
+    }
+
+    /// The inputs that its outputs become.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = NewInput> {
+        let lowest = self.outputs.first().map_or(0, |first| first.number);
+        self.outputs.iter().map(move |stored| stored.delivery(&self.sender, lowest, self.now_ms))
+    }
+
+    fn weight(&self) -> usize {
+        self.outputs.iter().map(weight).sum()
     }
 }
 
@@ -65,51 +82,45 @@ pub(super) fn key_of(stored: &StoredOutput) -> OutputKey {
     }
 }
 
-/// What of some runs goes at once: the first of each, then the second of each, until it is enough. Each with the place of its
-/// run.
-pub(super) fn batch_of(runs: &[Run]) -> Vec<(usize, NewInput)> {
-    let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0);
-    let mut batch = Vec::new();
-    let mut bytes = 0;
-    for depth in 0..longest {
-        for (index, run) in runs.iter().enumerate() {
-            let Some(input) = run.inputs.get(depth) else { continue };
-            bytes += weight(input);
-            if !batch.is_empty() && (bytes > BATCH_BYTES_MAX || batch.len() >= BATCH_INPUTS_MAX) {
-                return by_destination(batch);
+/// Runs by request, in order.
+pub(super) fn by_request(runs: Vec<Run>) -> Vec<Vec<Run>> {
+    let mut requests: Vec<Vec<Run>> = Vec::new();
+    let (mut inputs, mut bytes) = (0, 0);
+    for run in runs {
+        let (length, weight) = (run.outputs.len(), run.weight());
+        match requests.last_mut() {
+            Some(request) if inputs + length <= BATCH_INPUTS_MAX && bytes + weight <= BATCH_BYTES_MAX => {
+                request.push(run);
+                (inputs, bytes) = (inputs + length, bytes + weight);
             }
-            batch.push((index, input));
+            _ => {
+                requests.push(vec![run]);
+                (inputs, bytes) = (length, weight);
+            }
         }
     }
-    by_destination(batch)
+    requests
 }
 
-/// Those of each run together: a store looks at an agent once then.
-fn by_destination(mut batch: Vec<(usize, &NewInput)>) -> Vec<(usize, NewInput)> {
-    batch.sort_by_key(|(index, _)| *index);
-    batch.into_iter().map(|(index, input)| (index, input.clone())).collect()
-}
-
-/// About how many bytes of a frame an input takes.
-fn weight(input: &NewInput) -> usize {
-    let token = |delivery: &ChannelDelivery| match &delivery.message {
-        ChannelMessage::Request(request) => request.token.as_ref().map_or(0, Bytes::len),
+/// About how many bytes of a frame an output takes.
+fn weight(stored: &StoredOutput) -> usize {
+    let output = &stored.output;
+    let token = match output.channel.as_deref() {
+        Some(ChannelMessage::Request(request)) => request.token.as_ref().map_or(0, Bytes::len),
         _ => 0,
     };
-    let channel = input.delivery.as_ref().and_then(|stamp| stamp.channel.as_deref()).map_or(0, token);
-    let bytes = usize::try_from(input.input.bytes()).unwrap_or(usize::MAX);
-    bytes.saturating_add(channel + ENVELOPE_BYTES)
+    let headers: usize = output.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    ENVELOPE_BYTES + output.payload.len() + headers + token
 }
 
-/// Answers to a batch, by run. Runs of which nothing was in it have none: they go in the next round.
+/// Answers to a request, by run.
 pub(super) fn by_run(
     runs: Vec<Run>,
-    places: Vec<usize>,
     delivered: Vec<Delivered>,
 ) -> impl Iterator<Item = (Run, Vec<Delivered>)> {
-    let mut answers: BTreeMap<usize, Vec<Delivered>> = BTreeMap::new();
-    for (index, delivered) in places.into_iter().zip(delivered) {
-        answers.entry(index).or_default().push(delivered);
-    }
-    runs.into_iter().enumerate().map(move |(index, run)| (run, answers.remove(&index).unwrap_or_default()))
+    let mut delivered = delivered.into_iter();
+    runs.into_iter().map(move |run| {
+        let answers = delivered.by_ref().take(run.outputs.len()).collect();
+        (run, answers)
+    })
 }

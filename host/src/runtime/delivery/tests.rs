@@ -4,14 +4,91 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use godwit_core::channel::{self, Ask, ChannelRequest};
-use godwit_core::id::Revision;
-use godwit_core::output::OutputState;
+use godwit_core::id::{FencingToken, Generation, Revision};
+use godwit_core::input::Kind;
+use godwit_core::limits::{OUTPUT_BYTES_MAX, OUTPUT_LIFETIME};
+use godwit_core::output::{Output, OutputState, ReplyRole};
 use godwit_core::store::memory::MemoryStore;
 use godwit_core::testing::SimNetwork;
 use godwit_core::time::SystemClock;
 
 use super::*;
 use crate::runtime::tests::{create, host, id};
+
+fn output(number: u64, output: Output) -> StoredOutput {
+    StoredOutput {
+        agent: id("a"),
+        generation: Generation(1),
+        number,
+        revision: Revision(1),
+        position: number,
+        committed_at_ms: 0,
+        output,
+        state: OutputState::Pending,
+    }
+}
+
+/// Outputs to a destination under the numbers from 1 on, of so many bytes each.
+fn lane(destination: &str, count: u64, bytes: usize) -> Vec<StoredOutput> {
+    let event = || Output {
+        destination: id(destination),
+        kind: Kind::Event,
+        content_type: String::new(),
+        payload: vec![0; bytes].into(),
+        headers: Vec::new(),
+        correlation: None,
+        reply: ReplyRole::None,
+        channel: None,
+    };
+    (1..=count).map(|number| output(number, event())).collect()
+}
+
+/// The run of a lane at a time.
+fn run_at(now_ms: u64, lane: Vec<StoredOutput>) -> Run {
+    let host = HostId([1; 32]);
+    let (generation, token) = (Generation(2), FencingToken(7));
+    let sender = Sender { generation, token, host, origin_hash: None, key: None };
+    Run::new(lane[0].output.destination.clone(), lane, Arc::new(sender), now_ms)
+}
+
+/// The destinations of each request, with how many outputs.
+fn packed(lanes: Vec<Vec<StoredOutput>>) -> Vec<Vec<(String, usize)>> {
+    let shown = |run: &Run| (run.destination.to_string(), run.outputs.len());
+    let requests = by_request(lanes.into_iter().map(|lane| run_at(1, lane)).collect());
+    requests.iter().map(|request| request.iter().map(shown).collect()).collect()
+}
+
+#[test]
+fn a_run_is_the_start_of_a_lane_that_fits_one_request() {
+    let length = |now_ms, lane| run_at(now_ms, lane).outputs.len();
+    assert_eq!(length(1, lane("b", 9, 10)), 9);
+    assert_eq!(length(1, lane("b", 9, OUTPUT_BYTES_MAX)), 2, "by bytes");
+    assert_eq!(length(1, lane("b", 2_000, 0)), BATCH_INPUTS_MAX);
+    let mut mixed = lane("b", 4, 0);
+    mixed[2].generation = Generation(2);
+    assert_eq!(length(1, mixed), 2, "what is of another generation waits");
+    let too_old = u64::try_from(OUTPUT_LIFETIME.as_millis()).unwrap() + 1;
+    let mut old = lane("b", 3, 0);
+    old[2].committed_at_ms = too_old;
+    let run = run_at(too_old, old.clone());
+    assert!(run.is_expired() && run.outputs.len() == 1, "too old ones alone");
+    old.drain(..2);
+    assert!(!run_at(too_old, old).is_expired());
+    let inputs: Vec<NewInput> = run_at(1, lane("b", 3, 1).split_off(1)).inputs().collect();
+    let stamps = inputs.iter().filter_map(|input| input.delivery.as_ref());
+    let numbers: Vec<_> = stamps.map(|stamp| (stamp.number, stamp.lowest_open)).collect();
+    assert_eq!(numbers, [(2, 2), (3, 2)]);
+}
+
+#[test]
+fn runs_go_in_as_few_requests_as_hold_them_each_whole() {
+    let said = |name: &str, count| (name.to_owned(), count);
+    let lanes = vec![lane("b", 300, 0), lane("c", 212, 0), lane("d", 1, 0)];
+    assert_eq!(packed(lanes), [vec![said("b", 300), said("c", 212)], vec![said("d", 1)]]);
+    let lanes = vec![lane("b", 2, OUTPUT_BYTES_MAX), lane("c", 2, OUTPUT_BYTES_MAX), lane("d", 1, 0)];
+    assert_eq!(packed(lanes), [vec![said("b", 2)], vec![said("c", 2), said("d", 1)]]);
+    assert!(packed(Vec::new()).is_empty());
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
@@ -22,16 +99,8 @@ async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
     let publisher = Publisher { credentials: host.credentials_of(&owned.lease).await.unwrap(), owned };
     let token = Some(Bytes::from_static(b"a token"));
     let request = ChannelRequest { channel: "news".parse().unwrap(), ask: Ask::Subscribe, token };
-    let stored = StoredOutput {
-        agent: id("a"),
-        generation: publisher.owned.lease.generation,
-        number: 1,
-        revision: Revision(1),
-        position: 1,
-        committed_at_ms: host.now_ms(),
-        output: channel::request(&id("owner"), request, Some("r".into())),
-        state: OutputState::Pending,
-    };
+    let mut stored = output(1, channel::request(&id("owner"), request, Some("r".into())));
+    (stored.generation, stored.committed_at_ms) = (publisher.owned.lease.generation, host.now_ms());
     let look = async || {
         let (mut known, mut sending) = (Destinations::default(), Sending::new());
         let lanes = Lanes::from([(id("owner"), vec![stored.clone()])]);
@@ -44,7 +113,7 @@ async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
     drop(outage);
     let (run, next) = look().await;
     assert!(matches!(next, Next::Goes(Way::Unknown)), "it was tried here");
-    let sent = run.inputs[0].delivery.as_ref().and_then(|stamp| stamp.channel.as_deref());
-    assert!(sent.is_some_and(|sent| sent.proof.is_some()));
+    let stamp = run.inputs().next().unwrap().delivery.unwrap();
+    assert!(stamp.channel.unwrap().proof.is_some());
     host.stop().await;
 }
