@@ -1,6 +1,7 @@
-//! Makes the saved corpora: `GODWIT_RECORD=FOLDER cargo xtask test cluster --only frames_said_again`, then
-//! `cargo run -p godwit-fuzz --example seeds -- FOLDER`. What that suite's false peer was sent by a real host in real migrations
-//! becomes messages, frames, rows, snapshots and journal entries; manifests are those of the plugins.
+//! Makes the saved corpora: `GODWIT_RECORD=FOLDER cargo xtask test cluster --only false_peer`, then
+//! `cargo run -p godwit-fuzz --example seeds -- FOLDER`. What that suite's false peer was sent by a real host in real migrations,
+//! and the deliveries that it sent itself, become messages, frames, rows, snapshots and journal entries; manifests are those of
+//! the plugins.
 #![forbid(unsafe_code)]
 
 use std::fs;

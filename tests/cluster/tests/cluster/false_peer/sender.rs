@@ -1,5 +1,7 @@
 //! A listed peer that says to send for an agent that is another host's.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use godwit_core::id::{FencingToken, Generation, HostId, InputId};
 use godwit_core::identity::{EntityKey, EntityPublicKey, SignedStatement, Statement};
@@ -112,7 +114,7 @@ fn attempts(token: FencingToken, public: EntityPublicKey, host: HostId) -> Resul
 }
 
 /// What the false peer says for another host's agent, once its receiver has heard that. Answers what was believed.
-async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<Vec<String>> {
+async fn usurp(program: &Path, variables: &[(&str, &str)]) -> Result<Vec<String>> {
     let mut stage = Stage::new(program, variables).await?;
     stage.pair.load(&["relay"]).await?;
     let (a, b) = (stage.pair.a.client(), stage.pair.b.client());
@@ -129,9 +131,13 @@ async fn usurp(program: &std::path::Path, variables: &[(&str, &str)]) -> Result<
     let attempts = attempts(token, public, stage.liar.key.parse()?)?;
     let connection = stage.liar.greeted(&stage.pair.b).await?;
     let mut believed = Vec::new();
-    for (what, input, statement) in attempts {
+    for (number, (what, input, statement)) in attempts.into_iter().enumerate() {
         let before = stage.states()?;
-        let said = ask(&connection, &message(&Request::Deliver { inputs: vec![input], statement })).await?;
+        let request = message(&Request::Deliver { inputs: vec![input], statement });
+        if let Some(folder) = std::env::var_os("GODWIT_RECORD") {
+            std::fs::write(Path::new(&folder).join(format!("request-delivery-{number}")), &request)?;
+        }
+        let said = ask(&connection, &request).await?;
         if said == Said::Delivered(ACKNOWLEDGED) || stage.states()? != before {
             believed.push(format!("{what}: {said:?}"));
         }
