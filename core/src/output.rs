@@ -161,6 +161,11 @@ pub enum UndeliverableReason {
 }
 
 impl UndeliverableReason {
+    /// Whether it holds for whatever the same sender has for the destination, and not for one message alone.
+    pub fn is_of_destination(self) -> bool {
+        matches!(self, Self::NotFound | Self::Deleted | Self::Retired | Self::Namesake)
+    }
+
     /// The name in the HTTP API.
     pub fn name(self) -> &'static str {
         match self {

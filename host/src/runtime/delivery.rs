@@ -4,8 +4,8 @@
 //! receiver's accept decides (see `RuntimeStore::accept`). An output leaves the outbox only when the receiver has it
 //! durably, or visibly as undeliverable.
 //!
-//! What is for destinations on one host goes in one request, and is ended when that is answered. Meanwhile the others get what
-//! is for them: no host waits for another one, and no destination is in two requests at once.
+//! What is for destinations on one host goes in few requests at once, and is ended when those are answered. Meanwhile the others
+//! get what is for them: no host waits for another one, and no destination is in two requests at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
@@ -32,7 +32,7 @@ use super::Runtime;
 use super::call::CallError;
 use super::directory::Owned;
 use super::wire::{Delivered, PeerAnswer, PeerRequest};
-use destinations::{Destinations, RETRY_FIRST};
+use destinations::{Destinations, RETRY_FIRST, Way};
 pub(crate) use run::BATCH_INPUTS_MAX;
 use run::{Run, by_request, by_run, key_of};
 pub(crate) use sender::Credentials;
@@ -46,8 +46,10 @@ mod sender;
 const ROUND_ENOUGH: usize = PAGE_MAX;
 /// An outbox with fewer pending outputs is short: one look reads all of it.
 const SHORT: usize = ROUND_ENOUGH / 4;
-/// Outputs to one destination in one round. Many for few destinations cost both stores less than few for many.
+/// Outputs to one destination in one look at a long outbox. Many for few destinations cost both stores less than few for many; but
+/// while somebody takes nothing, few: he must not stand before the others.
 const LANE_MAX: usize = 128;
+const LANE_IN_DOUBT: usize = 8;
 /// Pause before a look for new outputs while others are on their way: most answers come sooner, and are followed by a look.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
 /// How long the deliveries of one request may take.
@@ -74,17 +76,6 @@ enum Round {
     Stale,
 }
 
-/// Where a run goes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Way {
-    /// Into this host's store.
-    Here,
-    /// To a host that should have the destination.
-    To(HostId),
-    /// To wherever the peers say.
-    Unknown,
-}
-
 /// What comes of a run.
 enum Next {
     /// Answers to its outputs in order, as far as they were sent.
@@ -92,8 +83,11 @@ enum Next {
     Goes(Way),
 }
 
-/// Runs that are on their way: those of one way together. Each destination is in at most one of them.
-type Sending<'a> = FuturesUnordered<BoxFuture<'a, Vec<(Run, Next)>>>;
+/// What comes of runs that went one way together.
+type Landed = (Way, Vec<(Run, Next)>);
+
+/// Runs that are on their way. Each destination is in at most one of them.
+type Sending<'a> = FuturesUnordered<BoxFuture<'a, Landed>>;
 
 impl Runtime {
     /// Starts publishing an agent's outputs, unless somebody already does or the lease is not held.
@@ -153,7 +147,7 @@ impl Runtime {
             known.wake(now);
             let mut pause = None;
             if is_held && !shutdown.is_cancelled() {
-                let lanes = match self.read_lanes(&publisher.owned.lease.agent, &known).await {
+                let lanes = match self.read_lanes(&publisher.owned.lease.agent, &mut known).await {
                     Ok(lanes) => lanes,
                     Err(error) => {
                         tracing::warn!(agent = %publisher.owned.lease.agent, %error, "outbox can't be read");
@@ -169,7 +163,11 @@ impl Runtime {
             if sending.is_empty() && pause.is_none() {
                 return;
             }
-            if let Some(came) = self.next_of(&mut sending, more, pause).await {
+            let (came, is_silent) = self.next_of(&mut sending, more, pause).await;
+            if is_silent {
+                known.doubt();
+            }
+            if !came.is_empty() {
                 failpoint::hit("outbox.after-send");
                 if let Round::Stale = self.settle(&publisher, came, &mut known, &mut sending).await {
                     return;
@@ -178,13 +176,14 @@ impl Runtime {
         }
     }
 
-    /// Waits for an answer, for new outputs, for who rests, or for the host to stop: after that only for what is on its way.
+    /// Waits for an answer, for new outputs, for who rests, or for the host to stop: after that only for what is on its way. Says
+    /// beside what has come whether it waited for nothing all that `pause`.
     async fn next_of(
         &self,
         sending: &mut Sending<'_>,
         more: &Notify,
         pause: Option<Duration>,
-    ) -> Option<Vec<(Run, Next)>> {
+    ) -> (Vec<Landed>, bool) {
         let (hurry, shutdown) = (&self.inner().hurry, self.inner().publishers.shutdown());
         let is_over = shutdown.is_cancelled();
         let is_sending = !sending.is_empty();
@@ -199,28 +198,29 @@ impl Runtime {
         // Cancel safe: an answer that is not taken now is there at the next look.
         let mut came = tokio::select! {
             biased;
-            () = called, if !is_over => return None,
-            Some(came) = sending.next() => came,
-            () = told, if !is_over => return None,
-            () = sleep(pause.unwrap_or_default()), if !is_over && pause.is_some() => return None,
-            else => return None,
+            () = called, if !is_over => return (Vec::new(), false),
+            Some(came) = sending.next() => vec![came],
+            () = told, if !is_over => return (Vec::new(), false),
+            () = sleep(pause.unwrap_or_default()), if !is_over && pause.is_some() => return (Vec::new(), true),
+            else => return (Vec::new(), false),
         };
         // What has come with it is ended with it.
         while let Some(Some(also)) = sending.next().now_or_never() {
-            came.extend(also);
+            came.push(also);
         }
-        Some(came)
+        (came, false)
     }
 
     /// Pending outputs by destination, in order: all of a short outbox, and of a long one those of the destinations that wait
     /// longest. What is for destinations that take nothing now is passed by, and hides no others.
-    async fn read_lanes(&self, agent: &AgentId, known: &Destinations) -> Result<Lanes, StoreError> {
+    async fn read_lanes(&self, agent: &AgentId, known: &mut Destinations) -> Result<Lanes, StoreError> {
         let store = &self.inner().store;
         let mut outputs = store.pending_outputs(agent, Page { after: 0, limit: SHORT }).await?;
         if outputs.len() < SHORT {
             outputs.retain(|stored| known.takes(&stored.output.destination));
         } else {
-            outputs = store.first_outputs(agent, &known.not_now(), (LANE_MAX, ROUND_ENOUGH)).await?;
+            let each = if known.take_doubt() { LANE_IN_DOUBT } else { LANE_MAX };
+            outputs = store.first_outputs(agent, &known.not_now(), (each, ROUND_ENOUGH)).await?;
         }
         let mut lanes = Lanes::new();
         for output in outputs {
@@ -268,20 +268,32 @@ impl Runtime {
         failpoint::hit("outbox.before-send");
         // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
         if !answered.is_empty() {
-            sending.push(ready(answered).boxed());
+            sending.push(ready((Way::Unknown, answered)).boxed());
         }
-        self.send(publisher, ways, sending);
+        self.send(publisher, ways, known, sending);
     }
 
-    fn send<'a>(&'a self, publisher: &Publisher, ways: BTreeMap<Way, Vec<Run>>, sending: &Sending<'a>) {
+    /// Sends runs their ways. Those for which a way has no room are read again when it has.
+    fn send<'a>(
+        &'a self,
+        publisher: &Publisher,
+        ways: BTreeMap<Way, Vec<Run>>,
+        known: &mut Destinations,
+        sending: &Sending<'a>,
+    ) {
         for (way, runs) in ways {
             for runs in by_request(runs) {
+                if !known.departs(way) {
+                    known.hold(way, runs.into_iter().map(|run| run.destination));
+                    continue;
+                }
                 let statement = || publisher.credentials.statement.clone();
-                sending.push(match way {
+                let goes = match way {
                     Way::Here => self.deliver_runs_here(runs).boxed(),
                     Way::To(host) => self.send_runs(host, runs, statement()).boxed(),
                     Way::Unknown => self.look_for(runs).boxed(),
-                });
+                };
+                sending.push(goes.map(move |came| (way, came)).boxed());
             }
         }
     }
@@ -290,14 +302,16 @@ impl Runtime {
     async fn settle<'a>(
         &'a self,
         publisher: &Publisher,
-        came: Vec<(Run, Next)>,
+        came: Vec<Landed>,
         known: &mut Destinations,
         sending: &mut Sending<'a>,
     ) -> Round {
         let mut ends = Vec::new();
         let mut ways: BTreeMap<Way, Vec<Run>> = BTreeMap::new();
         let mut is_stale = false;
-        for (run, next) in came {
+        let mut silent = Vec::new();
+        came.iter().for_each(|(way, _)| known.landed(*way));
+        for (run, next) in came.into_iter().flat_map(|(_, runs)| runs) {
             let answers = match next {
                 Next::Answered(answers) => answers,
                 Next::Goes(way) => {
@@ -316,12 +330,17 @@ impl Runtime {
                     let (agent, destination) = (&publisher.owned.lease.agent, run.destination);
                     tracing::debug!(%agent, %destination, reason, "later");
                     if known.rest(destination.clone(), has_taken, self.inner().clock.boot(), random) {
-                        tracing::warn!(%agent, %destination, reason, "outputs wait; they are tried again");
+                        silent.push((destination, reason));
                     }
                 }
             }
         }
-        self.send(publisher, ways, sending);
+        if let Some((destination, reason)) = silent.first() {
+            let (agent, destinations) = (&publisher.owned.lease.agent, silent.len());
+            let what = "outputs wait for destinations that take nothing; they are tried again";
+            tracing::warn!(%agent, destinations, %destination, reason, "{what}");
+        }
+        self.send(publisher, ways, known, sending);
         if !ends.is_empty() {
             failpoint::hit("outbox.before-end");
             let ended = self.inner().store.end_outputs(&publisher.owned.owner(), &ends).await;
@@ -385,9 +404,11 @@ impl Runtime {
             let key = key_of(stored);
             match delivered {
                 Delivered::Acknowledged => ends.push((key, OutputEnd::Acknowledged)),
+                // The ends must be durable before a later number tells the receiver to skip them.
                 Delivered::Never(reason) => {
-                    // Its end must be durable before a later number tells the receiver to skip it.
-                    ends.push((key, OutputEnd::Undeliverable(reason)));
+                    let count = if reason.is_of_destination() { run.outputs.len() } else { 1 };
+                    let ended = run.outputs.iter().skip(ends.len()).take(count);
+                    ends.extend(ended.map(|stored| (key_of(stored), OutputEnd::Undeliverable(reason))));
                     return (ends, Round::Done);
                 }
                 Delivered::StalePublisher { highest } => {

@@ -321,7 +321,7 @@ const DESTINATIONS: &str = "
         SELECT (SELECT min(destination) FROM output INDEXED BY output_number
                 WHERE agent = ?1 AND destination > known.name)
         FROM known WHERE known.name IS NOT NULL),
-    waiting (name, first) AS (
+    waiting (name, first) AS MATERIALIZED (
         SELECT name, (SELECT position FROM output INDEXED BY output_number
                       WHERE agent = ?1 AND destination = known.name AND state = 0
                       ORDER BY generation, number LIMIT 1)

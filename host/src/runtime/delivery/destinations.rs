@@ -1,9 +1,10 @@
-//! Destinations to which nothing goes now: they did not take their outputs and rest, or outputs are on their way to them.
+//! Destinations to which nothing goes now: they did not take their outputs and rest, outputs are on their way to them, or the way
+//! to them has no room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use godwit_core::id::AgentId;
+use godwit_core::id::{AgentId, HostId};
 use godwit_core::retry::Backoff;
 
 /// First and longest pause of a destination that did not take its output.
@@ -12,13 +13,39 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A destination that has taken nothing for so long is told of.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
+/// Requests of one publisher to one host at once: the next one is there when the first is answered. More would only wait there,
+/// for the same transactions, and before whatever else goes to that host.
+const REQUESTS_MAX: usize = 2;
+
+/// Where a run goes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Way {
+    /// Into this host's store.
+    Here,
+    /// To a host that should have the destination.
+    To(HostId),
+    /// To wherever the peers say.
+    Unknown,
+}
+
 /// What a publisher knows of its destinations.
 #[derive(Default)]
 pub(super) struct Destinations {
     /// Those that did not take their outputs, each with its own back-off.
     rests: BTreeMap<AgentId, Rest>,
-    /// Those to which something is on its way.
+    /// Those to which something is on its way, or is held.
     away: BTreeSet<AgentId>,
+    ways: BTreeMap<Way, Traffic>,
+    /// Somebody has taken nothing since the last look.
+    is_in_doubt: bool,
+}
+
+/// What is on one way.
+#[derive(Default)]
+struct Traffic {
+    requests: usize,
+    /// Destinations for which it had no room.
+    held: Vec<AgentId>,
 }
 
 struct Rest {
@@ -63,6 +90,7 @@ impl Destinations {
     /// A destination has not taken all that went to it, perhaps some. Answers, once, that it has taken nothing for long.
     pub(super) fn rest(&mut self, destination: AgentId, has_taken: bool, now: Duration, random: u8) -> bool {
         self.away.remove(&destination);
+        self.doubt();
         let backoff = || Backoff::new(RETRY_FIRST, RETRY_MAX);
         let new = || Rest { backoff: backoff(), until: None, since: now, is_told: false };
         let rest = self.rests.entry(destination).or_insert_with(new);
@@ -73,6 +101,41 @@ impl Destinations {
         let is_long = !rest.is_told && now.saturating_sub(rest.since) >= TELL_AFTER;
         rest.is_told |= is_long;
         is_long
+    }
+
+    /// Whether one more request may go a way; it does then. Questions to the peers have bounds of their own.
+    pub(super) fn departs(&mut self, way: Way) -> bool {
+        let traffic = self.ways.entry(way).or_default();
+        let has_room = way == Way::Unknown || traffic.requests < REQUESTS_MAX;
+        traffic.requests += usize::from(has_room);
+        has_room
+    }
+
+    /// What was to go to these destinations waits until something has landed on a way.
+    pub(super) fn hold(&mut self, way: Way, destinations: impl Iterator<Item = AgentId>) {
+        self.ways.entry(way).or_default().held.extend(destinations);
+    }
+
+    /// A request is answered, or given up: there is room on its way again.
+    pub(super) fn landed(&mut self, way: Way) {
+        let Some(traffic) = self.ways.get_mut(&way) else { return };
+        traffic.requests = traffic.requests.saturating_sub(1);
+        for destination in traffic.held.drain(..) {
+            self.away.remove(&destination);
+        }
+        if traffic.requests == 0 {
+            self.ways.remove(&way);
+        }
+    }
+
+    /// Somebody takes nothing, or does not answer.
+    pub(super) fn doubt(&mut self) {
+        self.is_in_doubt = true;
+    }
+
+    /// Whether that was so since it was asked last.
+    pub(super) fn take_doubt(&mut self) -> bool {
+        std::mem::take(&mut self.is_in_doubt)
     }
 
     /// Lets none rest beyond `limit`.
@@ -107,7 +170,28 @@ mod tests {
             [(true, 31), (false, 40), (false, 41)].map(|(some, now)| told(some, now)),
             [false, false, true]
         );
+        assert!(known.take_doubt() && !known.take_doubt(), "others are not kept waiting for it");
         known.took(&agent);
         assert!(!known.rest(agent, false, at(60), 0));
+    }
+
+    #[test]
+    fn what_a_full_way_has_no_room_for_goes_when_something_has_landed_on_it() {
+        let names = ["a", "b", "c", "d"].map(|name| AgentId::parse(name).unwrap());
+        let mut known = Destinations::default();
+        let host = Way::To(HostId([1; 32]));
+        names.iter().for_each(|name| known.went(name));
+        assert!(known.departs(host) && known.departs(host) && !known.departs(host));
+        assert!(known.departs(Way::Here), "another way");
+        known.hold(host, names[2..].iter().cloned());
+        assert!(names.iter().all(|name| !known.takes(name)));
+        known.landed(Way::Here);
+        assert!(!known.takes(&names[2]));
+        known.landed(host);
+        assert_eq!([0, 1, 2, 3].map(|number: usize| known.takes(&names[number])), [false, false, true, true]);
+        assert!(known.departs(host) && !known.departs(host));
+        for _ in 0..9 {
+            assert!(known.departs(Way::Unknown), "the peers are asked whatever is on its way");
+        }
     }
 }

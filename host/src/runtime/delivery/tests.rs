@@ -91,6 +91,29 @@ fn runs_go_in_as_few_requests_as_hold_them_each_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destination_that_is_no_more_ends_what_was_sent_to_it_together() {
+    let store = Arc::new(MemoryStore::exclusive(Arc::new(SystemClock)));
+    let host = host(&SimNetwork::default(), 1, store).await;
+    create(&host, "a").await;
+    let owned = host.own(&id("a")).await.unwrap();
+    let publisher = Publisher { credentials: host.credentials_of(&owned.lease).await.unwrap(), owned };
+    let ended = async |reason| {
+        let answers = vec![Delivered::Acknowledged, Delivered::Never(reason)];
+        let (ends, round) = host.after_run(&publisher, &run_at(1, lane("b", 4, 0)), answers).await;
+        assert!(matches!(round, Round::Done));
+        ends.into_iter().map(|(key, end)| (key.number, end)).collect::<Vec<_>>()
+    };
+    let acknowledged = (1, OutputEnd::Acknowledged);
+    let given_up = |number, reason| (number, OutputEnd::Undeliverable(reason));
+    let reason = UndeliverableReason::Rejected;
+    assert_eq!(ended(reason).await, [acknowledged, given_up(2, reason)], "a message alone");
+    let reason = UndeliverableReason::Deleted;
+    let all = [acknowledged, given_up(2, reason), given_up(3, reason), given_up(4, reason)];
+    assert_eq!(ended(reason).await, all);
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
     let store = MemoryStore::exclusive(Arc::new(SystemClock));
     let host = host(&SimNetwork::default(), 1, Arc::new(store.clone())).await;
@@ -105,7 +128,7 @@ async fn a_request_whose_key_can_not_be_read_now_waits_for_its_proof() {
         let (mut known, mut sending) = (Destinations::default(), Sending::new());
         let lanes = Lanes::from([(id("owner"), vec![stored.clone()])]);
         host.begin(&publisher, lanes, &mut known, &mut sending).await;
-        sending.next().await.unwrap().remove(0)
+        sending.next().await.unwrap().1.remove(0)
     };
     let outage = store.outage();
     let (_, next) = look().await;
