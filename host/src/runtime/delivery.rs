@@ -134,6 +134,8 @@ impl Runtime {
         let shutdown = self.inner().publishers.shutdown();
         let mut known = Destinations::default();
         let mut sending = Sending::new();
+        // Boot time of the last answer, or since when there is one to come.
+        let mut heard = Duration::ZERO;
         loop {
             let is_held = publisher.owned.guard.is_held();
             // What is on its way under a lost lease is heard of: a receiver that refuses it says so.
@@ -145,6 +147,11 @@ impl Runtime {
                 known.cut(now + RETRY_HURRIED);
             }
             known.wake(now);
+            if sending.is_empty() {
+                heard = now;
+            } else if now.saturating_sub(heard) >= RETRY_HURRIED {
+                known.doubt();
+            }
             let mut pause = None;
             if is_held && !shutdown.is_cancelled() {
                 let lanes = match self.read_lanes(&publisher.owned.lease.agent, &mut known).await {
@@ -157,18 +164,15 @@ impl Runtime {
                 // Behind as many as one look takes there may be more, for others.
                 let is_full = lanes.values().map(Vec::len).sum::<usize>() >= ROUND_ENOUGH;
                 let looks_again = is_full.then_some(RETRY_HURRIED);
-                pause = known.pause(now).into_iter().chain(looks_again).min();
                 self.begin(&publisher, lanes, &mut known, &mut sending).await;
+                pause = known.pause(now).into_iter().chain(looks_again).min();
             }
             if sending.is_empty() && pause.is_none() {
                 return;
             }
-            let (came, is_silent) = self.next_of(&mut sending, more, pause).await;
-            if is_silent {
-                known.doubt();
-            }
-            if !came.is_empty() {
+            if let Some(came) = self.next_of(&mut sending, more, pause).await {
                 failpoint::hit("outbox.after-send");
+                heard = self.inner().clock.boot();
                 if let Round::Stale = self.settle(&publisher, came, &mut known, &mut sending).await {
                     return;
                 }
@@ -176,14 +180,13 @@ impl Runtime {
         }
     }
 
-    /// Waits for an answer, for new outputs, for who rests, or for the host to stop: after that only for what is on its way. Says
-    /// beside what has come whether it waited for nothing all that `pause`.
+    /// Waits for an answer, for new outputs, for who rests, or for the host to stop: after that only for what is on its way.
     async fn next_of(
         &self,
         sending: &mut Sending<'_>,
         more: &Notify,
         pause: Option<Duration>,
-    ) -> (Vec<Landed>, bool) {
+    ) -> Option<Vec<Landed>> {
         let (hurry, shutdown) = (&self.inner().hurry, self.inner().publishers.shutdown());
         let is_over = shutdown.is_cancelled();
         let is_sending = !sending.is_empty();
@@ -198,17 +201,17 @@ impl Runtime {
         // Cancel safe: an answer that is not taken now is there at the next look.
         let mut came = tokio::select! {
             biased;
-            () = called, if !is_over => return (Vec::new(), false),
+            () = called, if !is_over => return None,
             Some(came) = sending.next() => vec![came],
-            () = told, if !is_over => return (Vec::new(), false),
-            () = sleep(pause.unwrap_or_default()), if !is_over && pause.is_some() => return (Vec::new(), true),
-            else => return (Vec::new(), false),
+            () = told, if !is_over => return None,
+            () = sleep(pause.unwrap_or_default()), if !is_over && pause.is_some() => return None,
+            else => return None,
         };
         // What has come with it is ended with it.
         while let Some(Some(also)) = sending.next().now_or_never() {
             came.push(also);
         }
-        (came, false)
+        Some(came)
     }
 
     /// Pending outputs by destination, in order: all of a short outbox, and of a long one those of the destinations that wait
@@ -219,8 +222,12 @@ impl Runtime {
         if outputs.len() < SHORT {
             outputs.retain(|stored| known.takes(&stored.output.destination));
         } else {
-            let each = if known.take_doubt() { LANE_IN_DOUBT } else { LANE_MAX };
-            outputs = store.first_outputs(agent, &known.not_now(), (each, ROUND_ENOUGH)).await?;
+            let not_now = known.not_now();
+            outputs = store.first_outputs(agent, &not_now, (LANE_MAX, ROUND_ENOUGH)).await?;
+            // Some of these may only stand before the others.
+            if outputs.len() >= ROUND_ENOUGH && known.take_doubt() {
+                outputs = store.first_outputs(agent, &not_now, (LANE_IN_DOUBT, ROUND_ENOUGH)).await?;
+            }
         }
         let mut lanes = Lanes::new();
         for output in outputs {
@@ -267,7 +274,7 @@ impl Runtime {
         }
         failpoint::hit("outbox.before-send");
         // A publisher that was suspended here sends under a token that may be stale: the receiver refuses it.
-        if !answered.is_empty() {
+        if !answered.is_empty() && known.departs(Way::Unknown) {
             sending.push(ready((Way::Unknown, answered)).boxed());
         }
         self.send(publisher, ways, known, sending);
@@ -281,10 +288,12 @@ impl Runtime {
         known: &mut Destinations,
         sending: &Sending<'a>,
     ) {
-        for (way, runs) in ways {
+        for (way, mut runs) in ways {
+            // Who waits longest goes first, not whose name comes first.
+            runs.sort_by_key(|run| run.outputs.first().map(|first| first.position));
             for runs in by_request(runs) {
                 if !known.departs(way) {
-                    known.hold(way, runs.into_iter().map(|run| run.destination));
+                    known.hold(way, runs.into_iter().map(|run| run.destination).collect());
                     continue;
                 }
                 let statement = || publisher.credentials.statement.clone();

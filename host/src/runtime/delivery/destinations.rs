@@ -1,7 +1,7 @@
 //! Destinations to which nothing goes now: they did not take their outputs and rest, outputs are on their way to them, or the way
 //! to them has no room.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use godwit_core::id::{AgentId, HostId};
@@ -44,8 +44,8 @@ pub(super) struct Destinations {
 #[derive(Default)]
 struct Traffic {
     requests: usize,
-    /// Destinations for which it had no room.
-    held: Vec<AgentId>,
+    /// Destinations for which it had no room, by request. Held so, they do not stand before those of other ways.
+    held: VecDeque<Vec<AgentId>>,
 }
 
 struct Rest {
@@ -70,10 +70,18 @@ impl Destinations {
         resting.map(|(destination, _)| destination).chain(&self.away).cloned().collect()
     }
 
+    /// Before a look: who has rested enough may get something, and of who is held as many as there is room for.
     pub(super) fn wake(&mut self, now: Duration) {
         for rest in self.rests.values_mut() {
             rest.until = rest.until.filter(|until| *until > now);
         }
+        for traffic in self.ways.values_mut() {
+            let room = REQUESTS_MAX.saturating_sub(traffic.requests).min(traffic.held.len());
+            for destination in traffic.held.drain(..room).flatten() {
+                self.away.remove(&destination);
+            }
+        }
+        self.ways.retain(|_, traffic| traffic.requests > 0 || !traffic.held.is_empty());
     }
 
     /// Something goes to a destination.
@@ -111,20 +119,15 @@ impl Destinations {
         has_room
     }
 
-    /// What was to go to these destinations waits until something has landed on a way.
-    pub(super) fn hold(&mut self, way: Way, destinations: impl Iterator<Item = AgentId>) {
-        self.ways.entry(way).or_default().held.extend(destinations);
+    /// What was to go to these destinations in one request is read again when there is room on the way.
+    pub(super) fn hold(&mut self, way: Way, destinations: Vec<AgentId>) {
+        self.ways.entry(way).or_default().held.push_back(destinations);
     }
 
-    /// A request is answered, or given up: there is room on its way again.
+    /// A request is answered, or given up.
     pub(super) fn landed(&mut self, way: Way) {
-        let Some(traffic) = self.ways.get_mut(&way) else { return };
-        traffic.requests = traffic.requests.saturating_sub(1);
-        for destination in traffic.held.drain(..) {
-            self.away.remove(&destination);
-        }
-        if traffic.requests == 0 {
-            self.ways.remove(&way);
+        if let Some(traffic) = self.ways.get_mut(&way) {
+            traffic.requests = traffic.requests.saturating_sub(1);
         }
     }
 
@@ -145,9 +148,11 @@ impl Destinations {
         }
     }
 
-    /// Time until the first of them is tried again.
+    /// Time until the first of them is tried again: of those that rest, or are held though there is room.
     pub(super) fn pause(&self, now: Duration) -> Option<Duration> {
-        let first = self.rests.values().filter_map(|rest| rest.until).min()?;
+        let is_free = |traffic: &Traffic| !traffic.held.is_empty() && traffic.requests < REQUESTS_MAX;
+        let held = self.ways.values().any(is_free).then_some(now + RETRY_FIRST);
+        let first = self.rests.values().filter_map(|rest| rest.until).chain(held).min()?;
         Some(first.saturating_sub(now).max(Duration::from_millis(1)))
     }
 }
@@ -176,20 +181,30 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_way_has_no_room_for_goes_when_something_has_landed_on_it() {
+    fn what_a_full_way_has_no_room_for_goes_in_turn_when_something_has_landed_on_it() {
         let names = ["a", "b", "c", "d"].map(|name| AgentId::parse(name).unwrap());
+        let (now, host) = (Duration::from_secs(1), Way::To(HostId([1; 32])));
         let mut known = Destinations::default();
-        let host = Way::To(HostId([1; 32]));
+        let take = |known: &mut Destinations| {
+            known.wake(now);
+            names.iter().map(|name| known.takes(name)).collect::<Vec<_>>()
+        };
         names.iter().for_each(|name| known.went(name));
         assert!(known.departs(host) && known.departs(host) && !known.departs(host));
         assert!(known.departs(Way::Here), "another way");
-        known.hold(host, names[2..].iter().cloned());
-        assert!(names.iter().all(|name| !known.takes(name)));
+        known.hold(host, vec![names[1].clone(), names[2].clone()]);
+        known.hold(host, vec![names[3].clone()]);
         known.landed(Way::Here);
-        assert!(!known.takes(&names[2]));
+        assert_eq!(take(&mut known), [false; 4]);
+        assert_eq!(known.pause(now), None, "an answer is still to come");
         known.landed(host);
-        assert_eq!([0, 1, 2, 3].map(|number: usize| known.takes(&names[number])), [false, false, true, true]);
-        assert!(known.departs(host) && !known.departs(host));
+        assert_eq!(take(&mut known), [false, true, true, false], "as many as there is room for");
+        // Of those nothing goes after all: the next are not forgotten.
+        known.landed(host);
+        assert!(known.pause(now).is_some());
+        assert_eq!(take(&mut known), [false, true, true, true]);
+        assert_eq!(known.pause(now), None);
+        assert!(known.departs(host) && known.departs(host) && !known.departs(host));
         for _ in 0..9 {
             assert!(known.departs(Way::Unknown), "the peers are asked whatever is on its way");
         }
