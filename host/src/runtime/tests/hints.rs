@@ -65,6 +65,10 @@ async fn a_host_that_stops_refuses_nobody_who_has_left_it() {
     let World { hosts, .. } = left().await;
     create(&hosts[0], "sender").await;
     create(&hosts[1], "busy").await;
+    // What runs then is that turn, and not the end of the first one.
+    ask(&hosts[1], "busy", "get").await;
+    let handle = hosts[1].inner().directory.handle(&id("busy")).unwrap();
+    until("it to rest", async || !handle.is_running()).await;
     send(&hosts[1], "busy", "hang").await;
     is_running(&hosts[1], "busy").await;
     let stopping = {
