@@ -227,7 +227,7 @@ async fn call(runtime: &Runtime, agent: &str, call: AgentCall) -> Result<AgentRe
     runtime.call(&id(agent), call, Forward::Yes).await.map(|called| called.reply)
 }
 
-async fn ask(runtime: &Runtime, agent: &str, text: &str) -> String {
+pub(crate) async fn ask(runtime: &Runtime, agent: &str, text: &str) -> String {
     let ask = AgentCall::Ask { submission: submission(runtime, text), timeout_ms: 10_000 };
     match call(runtime, agent, ask).await {
         Ok(AgentReply::Asked(asked)) => match asked.outcome {

@@ -13,7 +13,7 @@ use godwit_core::testing::SimNetwork;
 use godwit_core::time::SystemClock;
 
 use super::*;
-use crate::runtime::tests::{create, host, id};
+use crate::runtime::tests::{ask, create, host, id};
 
 fn output(number: u64, output: Output) -> StoredOutput {
     StoredOutput {
@@ -88,6 +88,66 @@ fn runs_go_in_as_few_requests_as_hold_them_each_whole() {
     let lanes = vec![lane("b", 2, OUTPUT_BYTES_MAX), lane("c", 2, OUTPUT_BYTES_MAX), lane("d", 1, 0)];
     assert_eq!(packed(lanes), [vec![said("b", 2)], vec![said("c", 2), said("d", 1)]]);
     assert!(packed(Vec::new()).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_outbox_is_read_deep_and_for_many_while_somebody_takes_nothing() {
+    let store = Arc::new(MemoryStore::exclusive(Arc::new(SystemClock)));
+    let host = host(&SimNetwork::default(), 1, store).await;
+    create(&host, "a").await;
+    host.own(&id("a")).await.unwrap();
+    // So that nobody else publishes.
+    host.inner().directory.begin_publishing(&id("a")).unwrap();
+    let (names, each) = (10, ROUND_ENOUGH / 10 + 1);
+    for _ in 0..each {
+        for name in 0..names {
+            ask(&host, "a", &format!("send b-{name} add 1")).await;
+        }
+    }
+    let mut known = Destinations::default();
+    let depths = async |known: &mut Destinations| {
+        let lanes = host.read_lanes(&id("a"), known).await.unwrap();
+        lanes.values().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(depths(&mut known).await.iter().sum::<usize>(), ROUND_ENOUGH);
+    known.doubt();
+    assert_eq!(depths(&mut known).await, vec![LANE_IN_DOUBT; names]);
+    assert_eq!(depths(&mut known).await.first(), Some(&each), "one look only");
+    (0..3).for_each(|name| known.went(&id(&format!("b-{name}"))));
+    known.doubt();
+    assert_eq!(depths(&mut known).await, vec![each; names - 3], "few hide nobody");
+    host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_gets_two_requests_at_once_with_what_waits_longest() {
+    let store = Arc::new(MemoryStore::exclusive(Arc::new(SystemClock)));
+    let host = host(&SimNetwork::default(), 1, store).await;
+    create(&host, "a").await;
+    let owned = host.own(&id("a")).await.unwrap();
+    let publisher = Publisher { credentials: host.credentials_of(&owned.lease).await.unwrap(), owned };
+    // Of each as much as one request holds; the later the name, the longer it waits.
+    let mut lanes = Lanes::new();
+    for (name, position) in [("b", 70), ("c", 50), ("d", 30), ("e", 10)] {
+        let mut lane = lane(name, 2, OUTPUT_BYTES_MAX);
+        lane.iter_mut().for_each(|stored| {
+            stored.position += position;
+            stored.committed_at_ms = host.now_ms();
+        });
+        host.inner().hints.learn(&id(name), HostId([9; 32]));
+        lanes.insert(id(name), lane);
+    }
+    let (mut known, mut sending) = (Destinations::default(), Sending::new());
+    host.begin(&publisher, lanes, &mut known, &mut sending).await;
+    let mut went = BTreeSet::new();
+    while let Some((way, runs)) = sending.next().await {
+        known.landed(way);
+        went.extend(runs.into_iter().map(|(run, _)| run.destination));
+    }
+    assert_eq!(went, BTreeSet::from([id("d"), id("e")]));
+    known.wake(Duration::ZERO);
+    assert!(known.takes(&id("b")) && known.takes(&id("c")), "read again, now that there is room");
+    host.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

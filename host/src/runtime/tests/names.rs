@@ -249,20 +249,26 @@ async fn an_import_claims_its_name_as_a_creation_does() {
     }
 }
 
-/// The key of before vouches for no other: all hosts are asked whether somebody has that one still.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_made_anew_is_heard_once_all_hosts_have_said_that_nobody_else_has_it() {
+/// Three hosts: agent `a` of the first was heard by `b` of the second, and the third is out of reach.
+async fn heard_before_the_third_is_cut_off() -> World {
     let network = SimNetwork::default();
     let mut hosts = Vec::new();
     for number in 1..=3 {
         hosts.push(host(&network, number, separate_store()).await);
     }
+    create(&hosts[0], "a").await;
+    create(&hosts[1], "b").await;
+    ask(&hosts[0], "a", "send b add 5").await;
+    until("the first to be heard", async || ask(&hosts[1], "b", "get").await == "5").await;
+    network.set_cut(hosts[2].host(), true);
+    World { network, hosts }
+}
+
+/// The key of before vouches for no other: all hosts are asked whether somebody has that one still.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_made_anew_is_heard_once_all_hosts_have_said_that_nobody_else_has_it() {
+    let World { network, hosts } = heard_before_the_third_is_cut_off().await;
     let [home, receiver, third] = [&hosts[0], &hosts[1], &hosts[2]];
-    create(home, "a").await;
-    create(receiver, "b").await;
-    ask(home, "a", "send b add 5").await;
-    until("the first to be heard", async || ask(receiver, "b", "get").await == "5").await;
-    network.set_cut(third.host(), true);
     act(home, "a", VerbCall::Delete, "deleted").await;
     let anew = CreateAgent { recreates: true, is_forced: true, ..CreateAgent::new(id("a"), "script") };
     home.create_agent(anew).await.unwrap();
@@ -281,17 +287,8 @@ async fn one_made_anew_is_heard_once_all_hosts_have_said_that_nobody_else_has_it
 /// A reset leaves the key: nobody has to be asked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_was_reset_is_heard_at_once() {
-    let network = SimNetwork::default();
-    let mut hosts = Vec::new();
-    for number in 1..=3 {
-        hosts.push(host(&network, number, separate_store()).await);
-    }
-    let [home, receiver, third] = [&hosts[0], &hosts[1], &hosts[2]];
-    create(home, "a").await;
-    create(receiver, "b").await;
-    ask(home, "a", "send b add 5").await;
-    until("the first to be heard", async || ask(receiver, "b", "get").await == "5").await;
-    network.set_cut(third.host(), true);
+    let World { hosts, .. } = heard_before_the_third_is_cut_off().await;
+    let [home, receiver] = [&hosts[0], &hosts[1]];
     act(home, "a", VerbCall::Reset, "active").await;
     ask(home, "a", "send b add 1").await;
     until("the second to be heard", async || ask(receiver, "b", "get").await == "6").await;
