@@ -178,7 +178,11 @@ async fn move_until_death(a: &mut Host, b: &mut Host, dies_at_source: bool, move
             None => door.migrate(mover, "b").await.ok(),
             Some(id) => match door.migration(&id).await {
                 Ok(over) if matches!(over.phase.as_str(), "failed" | "aborted") => None,
-                Ok(over) if over.phase == "complete" => bail!("{mover} moved, and nobody died"),
+                // What the source does last comes behind that.
+                Ok(over) if over.phase == "complete" => {
+                    let mortal = if dies_at_source { a } else { b };
+                    return mortal.died(SOON).await.with_context(|| format!("{mover} moved"));
+                }
                 Ok(_) | Err(_) => Some(id),
             },
         };
