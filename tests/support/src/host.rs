@@ -1,7 +1,7 @@
 //! A host: a data directory, and the process that serves it, which may die and come back at the same addresses.
 
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::cli::{self, Output};
 use crate::client::Client;
 use crate::machine::Machine;
+use crate::port::Port;
 use crate::process::Process;
 use crate::ready::Ready;
 
@@ -28,7 +29,7 @@ pub struct HostOptions {
 }
 
 impl HostOptions {
-    /// A host that runs `program` on the data directory `data`, at addresses that the system chooses.
+    /// A host that runs `program` on the data directory `data`, at a port of its own.
     pub fn new(program: &Path, data: &Path, name: &str) -> Self {
         Self {
             program: program.to_path_buf(),
@@ -81,11 +82,12 @@ impl HostOptions {
     /// A host that has not been started yet: only `Host::start` and `Host::dies_at_start` may be used before it is ready.
     ///
     /// # Errors
-    /// When its data directory can't be made.
+    /// When its data directory can't be made, or no port is free.
     pub fn prepare(self) -> Result<Host> {
         std::fs::create_dir_all(&self.data)?;
         Ok(Host {
             log: self.data.with_extension("log"),
+            port: Port::take()?,
             options: self,
             peers: Vec::new(),
             ready: None,
@@ -101,13 +103,15 @@ pub struct Host {
     log: PathBuf,
     /// As `--peer` takes them, for the next start.
     peers: Vec<String>,
-    /// Of the last start: addresses stay.
+    /// For all its lives, its interface by TCP and its mesh by UDP.
+    port: Port,
+    /// Of the last start.
     ready: Option<Ready>,
     process: Option<Process>,
 }
 
 impl Host {
-    /// Starts the process again at the addresses it had, with more environment variables for this life only.
+    /// Starts the process, again at the address it had, with more environment variables for this life only.
     ///
     /// # Errors
     /// When it still runs or does not get ready.
@@ -127,11 +131,8 @@ impl Host {
         let mut command = options.prefix.clone();
         command.push(options.program.clone().into());
         command.extend(["serve".into(), "--data".into(), options.data.clone().into()]);
-        let (api, mesh) = match &self.ready {
-            Some(ready) => (ready.api.to_string(), ready.mesh.to_string()),
-            None => (format!("{}:0", options.address), format!("{}:0", options.address)),
-        };
-        for (flag, value) in [("--listen", &api), ("--mesh", &mesh), ("--name", &options.name)] {
+        let address = SocketAddr::new(options.address, self.port.number()).to_string();
+        for (flag, value) in [("--listen", &address), ("--mesh", &address), ("--name", &options.name)] {
             command.extend([OsString::from(flag), OsString::from(value)]);
         }
         command.extend(options.arguments.iter().cloned());

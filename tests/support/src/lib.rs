@@ -26,6 +26,7 @@ pub mod load;
 pub mod machine;
 pub mod memory;
 pub mod model;
+pub mod port;
 pub mod process;
 pub mod random;
 pub mod ready;

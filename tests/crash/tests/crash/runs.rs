@@ -21,8 +21,6 @@ use crate::sign_in;
 pub(crate) const AFTERWARDS: usize = 8;
 /// Clients of runs whose failpoint is not on their way.
 pub(crate) const BUSY: &[Job] = &[Job::Count, Job::Crowd, Job::Pay, Job::Relay];
-/// A port may be taken for a moment by whoever calls from it.
-const START_TRIES: usize = 5;
 
 /// One failpoint and one seed.
 #[derive(Debug, Clone)]
@@ -227,18 +225,9 @@ pub(crate) async fn start_with(
     more: &[&str],
     variables: &[(&str, &str)],
 ) -> Result<Duration> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let began = Instant::now();
-        match host.start_with(more, variables).await {
-            Ok(()) => return Ok(began.elapsed()),
-            Err(error) if tries < START_TRIES && format!("{error:#}").contains("cannot listen") => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let began = Instant::now();
+    host.start_with(more, variables).await?;
+    Ok(began.elapsed())
 }
 
 /// Judges a run that is over; hosts on one file are given once.
