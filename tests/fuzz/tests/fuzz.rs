@@ -17,7 +17,7 @@ const SECONDS_DEFAULT: u64 = 2;
 /// another one.
 const PLANTED_SEED: u64 = 5;
 /// Within this time on any machine.
-const PLANTED_MAX: Duration = Duration::from_secs(60);
+const PLANTED_MAX: Duration = Duration::from_secs(300);
 
 fn number(variable: &str) -> Result<Option<u64>> {
     let Ok(text) = std::env::var(variable) else { return Ok(None) };

@@ -15,10 +15,10 @@ fn exit_of(url: &str) -> Exit {
 
 #[test]
 fn a_host_that_is_not_there_is_unreachable() {
-    // A port that was free a moment ago and has no listener now.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
-    let address = listener.local_addr().expect("an address");
-    drop(listener);
+    // It has the port, so that nobody else gets it, and does not listen.
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let address = socket.local_addr().expect("an address");
     assert_eq!(exit_of(&format!("http://{address}")), Exit::Unreachable);
 }
 

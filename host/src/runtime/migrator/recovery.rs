@@ -174,14 +174,17 @@ impl Runtime {
     }
 }
 
-/// Of another host on the shared store. What was given to this host has come to its end, whether or not the source still lives to
-/// write that; and what its source can't go on with is ended by its deadline.
+/// Of another host on the shared store. What was given to this host has come to its end, also if the source does not live to
+/// write that with the pause, which only it knows; and what its source can't go on with is ended by its deadline.
 async fn settle_anothers(runtime: &Runtime, record: MigrationRecord) {
     let Some(seat) = read_seat(runtime, &record).await else { return };
     let holder = seat.as_ref().and_then(|seat| seat.holder);
     match source_finds(seat.as_ref(), record.id) {
         SourceFinds::Passed(_) if holder.is_some_and(|holder| holder.host == runtime.inner().host) => {
-            runtime.end_record(record, Phase::Complete, None).await;
+            // Unless it can't be known now: the next look tries again.
+            if let Ok(None) = runtime.session_of(record.source).await {
+                runtime.end_record(record, Phase::Complete, None).await;
+            }
         }
         SourceFinds::NotReached if runtime.now_ms() > record.deadline_ms => {
             runtime.end_record(record, Phase::Aborted, by("deadline")).await;

@@ -57,6 +57,8 @@ async fn hooks_hear_of_new_agents_broken_and_stuck_ones_and_of_lost_sessions() {
 
     create(&runtime, "stuck").await;
     told.hears(r#"spawned ["stuck"]"#).await;
+    // Its beginning is a turn as well, and not the one that is meant.
+    ask(&runtime, "stuck", "get").await;
     send(&runtime, "stuck", "hang").await;
     is_running(&runtime, "stuck").await;
     let now = runtime.inner().clock.boot();

@@ -56,7 +56,8 @@ async fn a_silent_host_holds_up_nobody_else() {
     })
     .await;
     let took = hosts[0].inner().clock.boot() - began;
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    // Who waits for the silent one waits for 5 s.
+    assert!(took < Duration::from_millis(4_500), "{took:?}");
     for host in &hosts {
         host.stop().await;
     }

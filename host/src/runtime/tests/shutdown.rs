@@ -63,7 +63,7 @@ async fn a_turn_that_ends_in_time_commits_and_is_answered() {
     ask(&runtime, "a", "get").await;
     let asking = {
         let runtime = runtime.clone();
-        tokio::spawn(async move { ask(&runtime, "a", "nap 100").await })
+        tokio::spawn(async move { ask(&runtime, "a", "nap 1000").await })
     };
     is_running(&runtime, "a").await;
     let report = runtime.stop().await;
@@ -184,7 +184,8 @@ async fn the_session_is_kept_while_turns_end() {
     ask(&hosts[0], "a", "get").await;
     send(&hosts[0], "a", &format!("nap {NAP_MS}")).await;
     is_running(&hosts[0], "a").await;
-    let report = hosts[0].stop().await;
+    // The nap is as much longer than it says as the machine is busy.
+    let report = hosts[0].stop_within(bounds(60_000, 5_000)).await;
     no_troubles(&report);
     assert_eq!((report.turns_finished, report.leases_released), (1, 1), "nobody took it over: {report}");
 }

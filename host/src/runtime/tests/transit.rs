@@ -233,8 +233,6 @@ async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
     let (source, target) = (&from.inner().store, &to.inner().store);
     let row = source.agent(&id(agent)).await.unwrap().unwrap();
     let migration = MigrationId([3; 16]);
-    let record = bound_record(Role::Target, from, to);
-    target.put_migration(record).await.unwrap();
     let begun = source.begin_handoff(&owned.owner(), row.revision, migration, to.host()).await.unwrap();
     let frames = source.export_rows(&id(agent), 0, usize::MAX).await.unwrap();
     let (generation, revision) = (row.generation, row.revision);
@@ -248,4 +246,6 @@ async fn in_doubt(from: &Runtime, agent: &str, to: &Runtime) {
         frames,
     };
     target.prepare(request).await.unwrap();
+    // Behind the copy: what has none is discarded.
+    target.put_migration(bound_record(Role::Target, from, to)).await.unwrap();
 }

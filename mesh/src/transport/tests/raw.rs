@@ -251,7 +251,7 @@ async fn a_peer_at_its_limits_is_told_so_and_does_not_starve_another() {
     assert_eq!(honest.ask(host.id(), "x").await.unwrap(), "x");
     let body = Bytes::from(vec![7; 2 * CHUNK_BYTES_MAX]);
     assert_whole(honest.mesh.send_bulk(host.id(), Bytes::new(), body.clone(), SOON).await, b"", &body);
-    assert!(began.elapsed() < Duration::from_secs(2), "another peer waited {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "another peer waited {:?}", began.elapsed());
     let mut answers = tokio::task::JoinSet::new();
     for (send, mut recv) in asked {
         answers.spawn(async move { (send, wire::read_frame(&mut recv, 1, Kind::Answer).await) });

@@ -33,9 +33,13 @@ async fn concurrent_writes_share_transactions() {
         let mut desk = Desk::take(&store, incarnation, &agent).await;
         units.push(desk.ask(message(&agent, b"ask"), b"state"));
     }
+    rested(&store).await;
     let before = store.commits();
-    let outcomes = join_all(units.into_iter().map(|unit| store.commit_turns(unit))).await;
-    assert!(outcomes.iter().all(|outcome| *outcome == done(2)));
+    let others_write = store.shared.idle_writer().expect("nobody writes");
+    let mut waiting = join_all(units.into_iter().map(|unit| store.commit_turns(unit)));
+    assert!(futures::poll!(&mut waiting).is_pending());
+    drop(others_write);
+    assert!(waiting.await.iter().all(|outcome| *outcome == done(2)));
     let commits = store.commits() - before;
     assert!(commits < 50, "200 units took {commits} transactions");
 }

@@ -156,16 +156,17 @@ fn a_host_that_asks_nobody_grants_nothing_that_reaches_outside() {
 async fn what_never_answers_ends_by_its_own_timeout() {
     let server = Server::start(None).await;
     let url = format!("http://127.0.0.1:{}/", server.port);
-    let end = run(policy(&["127.0.0.1"]), HttpRequest { timeout_ms: 100, ..request(&url) }).await;
+    let end = run(policy(&["127.0.0.1"]), HttpRequest { timeout_ms: 1_000, ..request(&url) }).await;
     assert_eq!((end.outcome, end.status), (Outcome::Unknown, None));
     assert_eq!(server.heard().len(), 1, "it was sent, and so nobody knows");
 }
 
 #[tokio::test]
 async fn nobody_there_is_a_failure() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // It has the port, so that nobody else gets it, and does not listen.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
     let end = run(policy(&["127.0.0.1"]), request(&format!("http://127.0.0.1:{port}/"))).await;
     assert_eq!((end.outcome, end.status), (Outcome::Failed, None), "{end:?}");
 }
