@@ -5,6 +5,7 @@ use std::time::Duration;
 use godwit_core::id::SpecRevision;
 use godwit_core::migration::Failure;
 use godwit_core::spec::{Durability, SpecPatch};
+use godwit_core::store::SessionRequest;
 
 use super::*;
 use crate::runtime::migrator::Course;
@@ -166,6 +167,38 @@ async fn what_left_before_its_host_died_is_forgotten_at_the_next_start() {
     let left = left().await;
     assert!(matches!(left.home, Home::Moved(tombstone) if tombstone.target == other.host()), "{left:?}");
     for host in [&again, &other] {
+        host.stop().await;
+    }
+}
+
+/// Only a source knows the pause. Whoever shares its store writes the end of its move when it is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_within_a_store_is_ended_by_its_target_when_the_source_is_gone() {
+    let World { hosts, .. } = two_hosts_on_one_store().await;
+    create(&hosts[0], "a").await;
+    ask(&hosts[0], "a", "add 1").await;
+    let owned = hosts[0].own(&id("a")).await.unwrap();
+    hosts[0].inner().directory.handle(&id("a")).unwrap().park().await;
+    let (store, migration) = (&hosts[1].inner().store, MigrationId([3; 16]));
+    let base = store.agent(&id("a")).await.unwrap().unwrap().revision;
+    store.transfer(&owned.owner(), base, migration, hosts[1].host()).await.unwrap();
+    // As if it were the move of a third host, which has died behind the commit point and is not known to be dead.
+    let (source, address) = (HostId([9; 32]), "127.0.0.1:1".parse().unwrap());
+    let request = SessionRequest {
+        host: source,
+        name: "h9".into(),
+        api: address,
+        mesh: address,
+        ttl: Duration::from_secs(4),
+        now_ms: hosts[1].now_ms(),
+    };
+    store.join(request).await.unwrap();
+    let open = MigrationRecord { source, ..bound_record(Role::Source, &hosts[0], &hosts[1]) };
+    store.put_migration(open).await.unwrap();
+    assert_eq!(ended(&hosts[1], migration).await.phase, Phase::Complete);
+    let sessions = store.sessions().await.unwrap();
+    assert!(sessions.iter().all(|session| session.host != source), "it might have written that itself");
+    for host in &hosts {
         host.stop().await;
     }
 }
